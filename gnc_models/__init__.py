@@ -1,0 +1,1 @@
+"""The mathematics of generalized neural collapse: tensors in, tensors or numbers out. No Ray, no results folder."""

@@ -1,0 +1,1 @@
+"""The experiment: which trials there are, where they run, how a row is written."""
