@@ -4,6 +4,7 @@ Knows pyarrow and TrialConfig; does not know where rows are kept, how they are m
 """
 
 import dataclasses
+import io
 import json
 import types
 import typing
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from study.config import NUMBERS_VERSION, TrialConfig
 
@@ -120,6 +122,18 @@ class TrialRecord:
     dataset_digest: str | None = _column("", "SHA-256 of the data tensors.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SealedFrom:
+    """Which file a sealed trial was read from: what decides that it need not be read again."""
+
+    fragment_bytes: int | None = _column("bytes", "Size of the trial's file when sealed; null once compacted.")
+    fragment_modified_ns: int | None = _column("nanoseconds", "Modification time of that file; null once compacted.")
+
+
+class UnknownSchema(ValueError):
+    """The folder was written by a version whose major schema number this one does not know."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column as tables, docs and axis labels need it."""
@@ -167,9 +181,11 @@ SETTINGS = tuple(
 MEASUREMENTS = _columns_of(Measurement)
 REFERENCES = _columns_of(Reference)
 TRIAL_COLUMNS = _columns_of(TrialRecord)
+SEALED_FROM = _columns_of(SealedFrom)
 # Columns that differ between two correct runs of the same trial: time, host, memory and attempt.
 CIRCUMSTANCES = frozenset(
     {"wall_seconds", "peak_memory_bytes", "seconds", "finished_at", "host", "attempts", "resumed"}
+    | {column.name for column in SEALED_FROM}
 )
 
 
@@ -182,7 +198,7 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 FRAGMENT_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS)
 RESULTS_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS + REFERENCES)
-TRIALS_SCHEMA = _schema(IDENTITY + SETTINGS + TRIAL_COLUMNS)
+TRIALS_SCHEMA = _schema(IDENTITY + SETTINGS + TRIAL_COLUMNS + SEALED_FROM)
 # Per-class margins: every class for K <= 10,000, else the 1,000 smallest.
 MARGINS_SCHEMA = _schema(
     (
@@ -198,9 +214,14 @@ MARGINS_SCHEMA = _schema(
 )
 
 
+def identity_and_settings(config: TrialConfig) -> dict[str, Any]:
+    """Trial, cell and every setting by column name."""
+    return {"trial": config.key, "cell": config.cell, **config.settings()}
+
+
 def fragment_table(config: TrialConfig, measurements: list[Measurement]) -> pa.Table:
     """Rows of one trial under FRAGMENT_SCHEMA, by epoch; every column present, absent values null."""
-    identity = {"trial": config.key, "cell": config.cell, **config.settings()}
+    identity = identity_and_settings(config)
     rows = [identity | dataclasses.asdict(m) for m in measurements]
     return pa.Table.from_pylist(rows, schema=FRAGMENT_SCHEMA)
 
@@ -210,13 +231,8 @@ def measurement_from(row: dict[str, Any]) -> Measurement:
     return Measurement(**{c.name: row.get(c.name) for c in MEASUREMENTS})
 
 
-def record_to_json(record: TrialRecord) -> str:
-    """A TrialRecord as the footer of a fragment keeps it."""
-    return json.dumps(dataclasses.asdict(record))
-
-
 def record_from_json(text: str) -> TrialRecord:
-    """The inverse of record_to_json; fields of a newer minor version are dropped, missing ones are None."""
+    """A TrialRecord out of JSON; fields of a newer minor version are dropped, missing ones are None."""
     known = json.loads(text)
     return TrialRecord(**{f.name: known.get(f.name) for f in dataclasses.fields(TrialRecord)})
 
@@ -229,3 +245,22 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for f in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_parquet(content: bytes) -> pa.Table:
+    """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
+    table = pq.read_table(io.BytesIO(content))
+    version = (table.schema.metadata or {}).get(b"schema_version", b"?").decode()
+    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise UnknownSchema(
+            f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {version!r}. "
+            "Use the gnc-study version that wrote this folder, or another results folder."
+        )
+    return table

@@ -1,0 +1,175 @@
+"""Sealed tables: one tidy table of rows and one of trials, kept up to date from the fragments.
+
+Knows records and references; does not know how fragments are written. Sealing is incremental: trials.parquet says
+which file each trial was read from, and only files that are new or changed since are read again.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from study.records import (
+    FRAGMENT_SCHEMA,
+    RESULTS_SCHEMA,
+    TRIALS_SCHEMA,
+    TrialRecord,
+    conform,
+    read_parquet,
+    to_parquet,
+)
+from study.references import add_references, is_current
+
+if TYPE_CHECKING:
+    from study.storage import Entry
+    from study.store import Store
+
+RESULTS, TRIALS = "results.parquet", "trials.parquet"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Rows and trials as sealing them now would write them."""
+
+    results: pa.Table
+    trials: pa.Table
+    fresh: int  # finished trials that the sealed tables do not hold yet
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What sealing did."""
+
+    trials: int
+    rows: int
+    fresh: int
+
+
+def seal(store: "Store", *, compact: bool = False) -> Sealed:
+    """Write results.parquet and trials.parquet; with compact, remove the fragments that they now hold."""
+    tables = read_tables(store)
+    fragments = store.fragments() if compact else {}
+    held = [key for key in tables.trials.column("trial").to_pylist() if key in fragments]
+    if compact:
+        tables = _compacted(tables)
+    # Rows first: a kill between the two leaves rows without a trial, which the next seal reads again.
+    _write_if_changed(store, RESULTS, tables.results)
+    _write_if_changed(store, TRIALS, tables.trials)
+    for key in held:
+        store.remove_fragment(key)
+    return Sealed(tables.trials.num_rows, tables.results.num_rows, tables.fresh)
+
+
+def read_tables(store: "Store") -> Tables:
+    """Sealed rows and trials with those finished since; failed trials last known by their attempts."""
+    store.unreadable.clear()
+    sealed_rows, sealed_trials = _read_sealed(store, RESULTS), _read_sealed(store, TRIALS)
+    if sealed_rows is None or sealed_trials is None:
+        sealed_rows, sealed_trials = RESULTS_SCHEMA.empty_table(), TRIALS_SCHEMA.empty_table()
+    fragments = store.fragments()
+    kept, fresh_keys = _split(sealed_trials, fragments, set(sealed_rows.column("trial").unique().to_pylist()))
+    fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None]
+    fresh_rows = [add_references(conform(f.rows, FRAGMENT_SCHEMA)) for f in fresh if f.rows.num_rows]
+    old_rows = _only(sealed_rows, kept)
+    if not is_current(old_rows):
+        old_rows = add_references(old_rows)
+    done = set(kept) | {f.key for f in fresh}
+    rows = pa.concat_tables([conform(old_rows, RESULTS_SCHEMA), *fresh_rows])
+    trials = pa.concat_tables(
+        [
+            conform(_only(sealed_trials, kept), TRIALS_SCHEMA),
+            _trial_rows([_trial_row(f.record, f.settings, fragments[f.key]) for f in fresh]),
+            _trial_rows(_failed_rows(store, done)),
+        ]
+    )
+    return Tables(
+        rows.sort_by([("trial", "ascending"), ("epoch", "ascending")]), trials.sort_by("trial"), fresh=len(fresh)
+    )
+
+
+def read_states(store: "Store") -> dict[str, str]:
+    """State by key, from the sealed trials, the fragments they do not hold, and the failures."""
+    store.unreadable.clear()
+    sealed = _read_sealed(store, TRIALS)
+    sealed = TRIALS_SCHEMA.empty_table() if sealed is None else sealed
+    states: dict[str, str] = dict.fromkeys(store.failures(), "failed")
+    kept, fresh = _split(sealed, store.fragments(), None)
+    stated = dict(zip(sealed.column("trial").to_pylist(), sealed.column("state").to_pylist(), strict=True))
+    states |= {key: stated[key] for key in kept}
+    states |= {f.key: f.record.state for f in map(store.read_fragment, fresh) if f is not None}
+    return states
+
+
+def _read_sealed(store: "Store", name: str) -> pa.Table | None:
+    content = store.storage.read(name)
+    try:
+        return None if content is None else read_parquet(content)
+    except (pa.ArrowException, OSError):
+        store.unreadable.append(name)
+        return None
+
+
+def _split(
+    sealed: pa.Table, fragments: "dict[str, Entry]", with_rows: set[str] | None
+) -> tuple[list[str], list[str]]:
+    """Keys the sealed tables still speak for, and keys of fragments to be read.
+
+    with_rows: keys that have sealed rows; a finished trial listed without them is read again. None: do not ask.
+    """
+    kept = []
+    for trial in sealed.select(["trial", "state", "fragment_bytes", "fragment_modified_ns"]).to_pylist():
+        key, entry = trial["trial"], fragments.get(trial["trial"])
+        if trial["state"] == "failed" or (with_rows is not None and key not in with_rows):
+            continue
+        compacted = trial["fragment_modified_ns"] is None
+        same = entry is not None and (entry.size, entry.modified_ns) == (
+            trial["fragment_bytes"],
+            trial["fragment_modified_ns"],
+        )
+        if same or (compacted and entry is None):
+            kept.append(key)
+    return kept, sorted(set(fragments) - set(kept))
+
+
+def _only(table: pa.Table, keys: list[str]) -> pa.Table:
+    return table.filter(pc.is_in(table.column("trial"), pa.array(keys, pa.string())))
+
+
+def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | None") -> dict[str, Any]:
+    sealed_from = {
+        "fragment_bytes": entry.size if entry else None,
+        "fragment_modified_ns": entry.modified_ns if entry else None,
+    }
+    return settings | asdict(record) | sealed_from
+
+
+def _failed_rows(store: "Store", done: set[str]) -> list[dict[str, Any]]:
+    rows = []
+    for key, attempts in store.failures().items():
+        if key not in done:
+            record = TrialRecord(
+                **{name: attempts[-1].get(name) for name in TrialRecord.__dataclass_fields__ if name != "attempts"},
+                attempts=len(attempts),
+            )
+            rows.append(_trial_row(record, attempts[-1]["settings"], None))
+    return rows
+
+
+def _trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
+
+
+def _compacted(tables: Tables) -> Tables:
+    trials = tables.trials
+    for name in ("fragment_bytes", "fragment_modified_ns"):
+        index = trials.schema.get_field_index(name)
+        trials = trials.set_column(index, trials.schema.field(index), pa.nulls(trials.num_rows, pa.int64()))
+    return Tables(tables.results, trials, tables.fresh)
+
+
+def _write_if_changed(store: "Store", name: str, table: pa.Table) -> None:
+    content = to_parquet(table)
+    if store.storage.read(name) != content:
+        store.storage.write(name, content)
+

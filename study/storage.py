@@ -1,0 +1,113 @@
+"""Bytes at a results URI: written whole or not at all, listed, read, removed.
+
+Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a listing; size and modification time tell whether it is the one seen before."""
+
+    name: str
+    size: int
+    modified_ns: int
+
+
+class Storage:
+    """A folder on any file system. Readers never see half a file: temporary name and rename, or one put."""
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri = str(uri)
+        if "://" in self.uri:
+            self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+        else:
+            self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
+        self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def local_path(self, name: str) -> Path | None:
+        """The path of a file on this machine's disk, None on an object store."""
+        return Path(self._path(name)) if self.is_local else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put the whole content under the name, replacing what was there; OSError when it cannot."""
+        path = self._path(name)
+        if not self.is_local:
+            with self._fs.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        folder, leaf = os.path.split(path)
+        # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
+        temporary = f"{folder}/.{leaf}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        try:
+            with open(temporary, "xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+
+    def read(self, name: str) -> bytes | None:
+        """The content, or None where there is no such file."""
+        try:
+            with self._fs.open_input_stream(self._path(name), compression=None) as stream:
+                content: bytes = stream.readall()
+                return content
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """Delete one file; no error where it is gone already."""
+        try:
+            self._fs.delete_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder and all in it; no error where it is gone already."""
+        try:
+            self._fs.delete_dir(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def entries(self, folder: str, suffix: str = "") -> list[Entry]:
+        """Files directly in the folder, by name; temporary and foreign files left out."""
+        return sorted(self._entries(folder, suffix), key=lambda entry: entry.name)
+
+    def _entries(self, folder: str, suffix: str) -> Iterator[Entry]:
+        selector = fs.FileSelector(self._path(folder), allow_not_found=True)
+        for info in self._fs.get_file_info(selector):
+            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != ".":
+                yield Entry(info.base_name, info.size, info.mtime_ns or 0)
+
+    def exists(self) -> bool:
+        """Whether the folder is there at all."""
+        info: fs.FileInfo = self._fs.get_file_info(self._root)
+        return bool(info.type != fs.FileType.NotFound)
+
+    def check_writable(self) -> None:
+        """Write and remove a file larger than any directory slack; OSError says what is wrong."""
+        name = f"probe-{secrets.token_hex(8)}"
+        try:
+            self.write(name, bytes(1 << 20))
+        except OSError as error:
+            raise OSError(
+                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. "
+                "Free space, change its permissions, or name another folder: gnc run STUDY RESULTS."
+            ) from error
+        finally:
+            self.remove(name)

@@ -1,0 +1,272 @@
+"""The results folder: the only module that knows which file holds what. The store is the only state of a study.
+
+    studies/<sha8>.toml        every study file as run
+    rows/KEY.parquet           a finished trial: its rows; state and reason in the footer
+    live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
+    live/<run>.stop            asks the trials of that run to checkpoint and end
+    margins/ heads/            per-class margins; final head and class means, written before the rows file
+    failures/KEY.<attempt>.json  checkpoints/KEY/<epoch>.checkpoint
+    results.parquet trials.parquet   sealed tables, see sealing
+    report/                    what `gnc report` writes
+
+Does not know Ray, torch or how a trial is trained.
+"""
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from study import sealing
+from study.config import TrialConfig
+from study.records import (
+    Measurement,
+    TrialRecord,
+    UnknownSchema,
+    fragment_table,
+    identity_and_settings,
+    read_parquet,
+    record_from_json,
+    to_parquet,
+)
+from study.storage import Entry, Storage
+
+GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A finished trial as its file holds it."""
+
+    key: str
+    settings: dict[str, Any]  # trial, cell and every setting, also of a trial that ended before its first row
+    rows: pa.Table
+    record: TrialRecord
+
+
+@dataclass(frozen=True)
+class Live:
+    """A trial in progress as its last heartbeat told."""
+
+    key: str
+    attempt: int
+    host: str
+    seconds_ago: float
+    rows: pa.Table
+
+
+def open_store(results: str | Path) -> "Store":
+    """The store at a folder or URI; nothing is created until something is written."""
+    return Store(Storage(results))
+
+
+class Store:
+    """Everything read from and written to one results folder."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.unreadable: list[str] = []  # files the last reading named and skipped
+
+    @property
+    def uri(self) -> str:
+        """The folder or URI as the user named it."""
+        return self.storage.uri
+
+    # --- study files -------------------------------------------------------------------------------------------
+
+    def write_study(self, text: str) -> None:
+        """Keep the study file as run; running it again makes it the latest."""
+        self.storage.write(f"studies/{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml", text.encode())
+
+    def latest_study(self) -> str | None:
+        """Text of the study file run last, None in a folder where none was run."""
+        entries = self.storage.entries("studies", ".toml")
+        if not entries:
+            return None
+        latest = max(entries, key=lambda entry: (entry.modified_ns, entry.name))
+        return (self.storage.read(f"studies/{latest.name}") or b"").decode()
+
+    # --- finished trials ---------------------------------------------------------------------------------------
+
+    def fragments(self) -> dict[str, Entry]:
+        """Finished trials by key, from one listing."""
+        return {entry.name.removesuffix(".parquet"): entry for entry in self.storage.entries("rows", ".parquet")}
+
+    def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
+        """A trial's end: from here on it counts."""
+        rows = fragment_table(config, measurements)
+        footer = {
+            **(rows.schema.metadata or {}),
+            b"record": json.dumps(asdict(record)).encode(),
+            b"settings": json.dumps(identity_and_settings(config)).encode(),
+        }
+        self.storage.write(f"rows/{config.key}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
+
+    def remove_fragment(self, key: str) -> None:
+        """Remove a finished trial's file; without sealed rows the trial then counts as never run."""
+        self.storage.remove(f"rows/{key}.parquet")
+
+    def read_fragment(self, key: str) -> Fragment | None:
+        """A finished trial; None where absent or torn, a torn one is named in `unreadable`."""
+        content = self.storage.read(f"rows/{key}.parquet")
+        if content is None:
+            return None
+        try:
+            rows = read_parquet(content)
+            settings = json.loads(rows.schema.metadata[b"settings"])
+            record = record_from_json(rows.schema.metadata[b"record"].decode())
+        except UnknownSchema:
+            raise
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            self.unreadable.append(f"rows/{key}.parquet")
+            return None
+        return Fragment(key, settings, rows, record)
+
+    def write_margins(self, key: str, table: pa.Table) -> None:
+        """Per-class margins of the last measured epoch."""
+        self.storage.write(f"margins/{key}.parquet", to_parquet(table))
+
+    def read_margins(self, key: str) -> pa.Table | None:
+        """Per-class margins, None where absent or torn."""
+        content = self.storage.read(f"margins/{key}.parquet")
+        try:
+            return None if content is None else read_parquet(content)
+        except (pa.ArrowException, OSError):
+            self.unreadable.append(f"margins/{key}.parquet")
+            return None
+
+    def write_head(self, key: str, content: bytes) -> None:
+        """Final head and class means as a safetensors file."""
+        self.storage.write(f"heads/{key}.safetensors", content)
+
+    def read_head(self, key: str) -> dict[str, np.ndarray] | None:
+        """Arrays `weights` and `class_means` of shape [num_classes, feature_dim], None where absent or torn."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        content = self.storage.read(f"heads/{key}.safetensors")
+        try:
+            return None if content is None else load(content)
+        except SafetensorError:
+            self.unreadable.append(f"heads/{key}.safetensors")
+            return None
+
+    # --- trials in progress ------------------------------------------------------------------------------------
+
+    def write_live(self, key: str, attempt: int, rows: pa.Table, host: str) -> None:
+        """Heartbeat of a running trial with its rows so far."""
+        footer = {**(rows.schema.metadata or {}), b"host": host.encode(), b"beat": str(time.time()).encode()}
+        self.storage.write(f"live/{key}.{attempt}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
+
+    def read_live(self) -> list[Live]:
+        """The newest attempt of each trial in progress; torn files are skipped, their trial is running all the same."""
+        newest: dict[str, Live] = {}
+        for entry in self.storage.entries("live", ".parquet"):
+            key, attempt = entry.name.removesuffix(".parquet").split(".")
+            content = self.storage.read(f"live/{entry.name}")
+            try:
+                rows = read_parquet(content or b"")
+            except (pa.ArrowException, OSError):
+                continue
+            footer = rows.schema.metadata
+            live = Live(key, int(attempt), footer[b"host"].decode(), time.time() - float(footer[b"beat"]), rows)
+            if key not in newest or newest[key].attempt < live.attempt:
+                newest[key] = live
+        return list(newest.values())
+
+    def attempts(self) -> dict[str, int]:
+        """The highest attempt number seen of each trial that ran without finishing, or failed."""
+        highest: dict[str, int] = defaultdict(int)
+        for folder in ("live", "failures"):
+            for entry in self.storage.entries(folder):
+                key, _, rest = entry.name.partition(".")
+                number = rest.split(".")[0]
+                if number.isdigit():
+                    highest[key] = max(highest[key], int(number))
+        return dict(highest)
+
+    def clear_progress(self, key: str) -> None:
+        """Remove what only an unfinished trial needs: its live files and checkpoints."""
+        for entry in self.storage.entries("live", ".parquet"):
+            if entry.name.startswith(f"{key}."):
+                self.storage.remove(f"live/{entry.name}")
+        self.storage.remove_folder(f"checkpoints/{key}")
+
+    def request_stop(self, run: str) -> None:
+        """Ask the trials of a run to checkpoint and end; works from any machine that sees the folder."""
+        self.storage.write(f"live/{run}.stop", b"")
+
+    def is_stop_requested(self, run: str) -> bool:
+        """Whether the trials of this run were asked to end."""
+        return self.storage.read(f"live/{run}.stop") is not None
+
+    def withdraw_stop(self, run: str) -> None:
+        """Remove the request once the run has ended."""
+        self.storage.remove(f"live/{run}.stop")
+
+    # --- failures and checkpoints ------------------------------------------------------------------------------
+
+    def write_failure(self, key: str, attempt: int, circumstances: dict[str, Any]) -> None:
+        """Keep the traceback and circumstances of a failed attempt."""
+        self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(circumstances, indent=1).encode())
+
+    def failures(self) -> dict[str, list[dict[str, Any]]]:
+        """Circumstances of the failed attempts of each trial, oldest first."""
+        failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for entry in self.storage.entries("failures", ".json"):
+            try:
+                circumstances = json.loads(self.storage.read(f"failures/{entry.name}") or b"")
+            except ValueError:
+                self.unreadable.append(f"failures/{entry.name}")
+                continue
+            failed[entry.name.partition(".")[0]].append(circumstances)
+        return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
+
+    def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
+        """Keep a checkpoint with its checksum, and the generation before it."""
+        self.storage.write(f"checkpoints/{key}/{epoch:08d}.checkpoint", hashlib.sha256(content).digest() + content)
+        for entry in self.storage.entries(f"checkpoints/{key}", ".checkpoint")[:-GENERATIONS]:
+            self.storage.remove(f"checkpoints/{key}/{entry.name}")
+
+    def read_checkpoint(self, key: str) -> bytes | None:
+        """The newest checkpoint whose checksum holds; a torn one is named in `unreadable` and passed over."""
+        for entry in reversed(self.storage.entries(f"checkpoints/{key}", ".checkpoint")):
+            content = self.storage.read(f"checkpoints/{key}/{entry.name}") or b""
+            if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+                return content[32:]
+            self.unreadable.append(f"checkpoints/{key}/{entry.name}")
+        return None
+
+    def has_checkpoint(self, key: str) -> bool:
+        """Whether a run of this trial would continue rather than start."""
+        return bool(self.storage.entries(f"checkpoints/{key}", ".checkpoint"))
+
+    # --- tables and report -------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, str]:
+        """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left."""
+        return sealing.read_states(self)
+
+    def read(self) -> pa.Table:
+        """All rows under RESULTS_SCHEMA: sealed ones and those finished since."""
+        return sealing.read_tables(self).results
+
+    def read_trials(self) -> pa.Table:
+        """One row a trial under TRIALS_SCHEMA, failed ones too."""
+        return sealing.read_tables(self).trials
+
+    def seal(self, *, compact: bool = False) -> sealing.Sealed:
+        """Bring results.parquet and trials.parquet up to date; only fragments that are new are read."""
+        return sealing.seal(self, compact=compact)
+
+    def write_report(self, files: dict[str, bytes]) -> None:
+        """Write the report's files under report/, each whole."""
+        for name, content in files.items():
+            self.storage.write(f"report/{name}", content)
+
