@@ -118,7 +118,7 @@ class TrialConfig(BaseModel):
         gives, takes = FAMILIES["dataset"][self.dataset].takes, FAMILIES["encoder"][self.encoder].takes
         if not gives & takes:
             raise ValueError(
-                f"encoder must accept {sorted(gives)[0]} inputs for dataset {self.dataset!r}, got {self.encoder!r}. "
+                f"encoder must accept {min(gives)} inputs for dataset {self.dataset!r}, got {self.encoder!r}. "
                 f"Use one of {[name for name, m in FAMILIES['encoder'].items() if m.takes & gives]}."
             )
         if self.budget == "terminal" and self.terminal_epochs > self.max_epochs:
@@ -186,4 +186,3 @@ def _canonical(value: Any) -> Any:
             raise ValueError(f"a setting must be finite, got {value!r}.")
         return repr(value + 0.0)
     return value
-

@@ -110,9 +110,7 @@ def _read_sealed(store: "Store", name: str) -> pa.Table | None:
         return None
 
 
-def _split(
-    sealed: pa.Table, fragments: "dict[str, Entry]", with_rows: set[str] | None
-) -> tuple[list[str], list[str]]:
+def _split(sealed: pa.Table, fragments: "dict[str, Entry]", with_rows: set[str] | None) -> tuple[list[str], list[str]]:
     """Keys the sealed tables still speak for, and keys of fragments to be read.
 
     with_rows: keys that have sealed rows; a finished trial listed without them is read again. None: do not ask.
@@ -172,4 +170,3 @@ def _write_if_changed(store: "Store", name: str, table: pa.Table) -> None:
     content = to_parquet(table)
     if store.storage.read(name) != content:
         store.storage.write(name, content)
-

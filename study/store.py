@@ -180,6 +180,10 @@ class Store:
                 newest[key] = live
         return list(newest.values())
 
+    def remove_live(self, key: str, attempt: int) -> None:
+        """Remove one attempt's heartbeat; its number lives on in the failure that ended it."""
+        self.storage.remove(f"live/{key}.{attempt}.parquet")
+
     def attempts(self) -> dict[str, int]:
         """The highest attempt number seen of each trial that ran without finishing, or failed."""
         highest: dict[str, int] = defaultdict(int)
@@ -269,4 +273,3 @@ class Store:
         """Write the report's files under report/, each whole."""
         for name, content in files.items():
             self.storage.write(f"report/{name}", content)
-

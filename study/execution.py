@@ -1,0 +1,181 @@
+"""One trial against the store: continue from its checkpoint, keep it alive on disk, write its end.
+
+Knows the store and study.trial; does not know Ray. Both `gnc trial` and a Ray worker run a trial through here, which
+is why they give the same rows.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from safetensors.torch import save
+
+from study.config import TrialConfig
+from study.records import MARGINS_SCHEMA, TrialRecord, fragment_table, identity_and_settings
+from study.store import Store
+from study.training import Diverged
+from study.trial import Progress, Trial
+
+HEARTBEAT_SECONDS = 5.0
+ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
+INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
+
+
+class Execution:
+    """One attempt at one trial, from the store and into it."""
+
+    def __init__(
+        self, config: TrialConfig, store: Store, *, attempt: int, keep: str = "head", checkpoint_seconds: float = 30.0
+    ) -> None:
+        self.config, self.store, self.attempt, self.keep = config, store, attempt, keep
+        self.checkpoint_seconds = checkpoint_seconds
+        self._last_beat = self._last_checkpoint = time.monotonic()
+
+    def run(
+        self,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> str:
+        """Run to the end and return the state: complete, diverged, failed, or interrupted when asked to stop.
+
+        Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
+        """
+        trial = None
+        try:
+            self._beat([])
+            trial = Trial(self.config, checkpoint=self.store.read_checkpoint(self.config.key))
+            while not trial.is_done:
+                on_progress(trial.run_epoch())
+                if not trial.is_done:
+                    if should_stop():
+                        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+                        return INTERRUPTED
+                    self._keep_alive(trial)
+            self._write_kept(trial)
+            return self._finish(trial, "complete", None)
+        except Diverged as error:
+            assert trial is not None  # only a running trial diverges
+            return self._finish(trial, "diverged", str(error))
+        except Exception as error:
+            self._fail(error, trial)
+            return "failed"
+
+    def _keep_alive(self, trial: Trial) -> None:
+        now = time.monotonic()
+        if now - self._last_checkpoint >= self.checkpoint_seconds:
+            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+            self._last_checkpoint = now
+        if now - self._last_beat >= HEARTBEAT_SECONDS:
+            self._beat(trial.measurements)
+            self._last_beat = now
+
+    def _beat(self, measurements: list[Any]) -> None:
+        rows = fragment_table(self.config, measurements)
+        self.store.write_live(self.config.key, self.attempt, rows, socket.gethostname())
+
+    def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
+        """The rows file last: from then on the trial counts, and nothing of it may be missing."""
+        record = TrialRecord(
+            state=state,
+            reason=reason,
+            attempts=self.attempt,
+            resumed=trial.resumed,
+            reached_terminal=trial.terminal_epoch is not None,
+            seconds=trial.seconds,
+            dataset_digest=trial.dataset.digest,
+            **circumstances(trial.device),
+        )
+        self.store.write_fragment(self.config, trial.measurements, record)
+        self.store.clear_progress(self.config.key)
+        return state
+
+    def _write_kept(self, trial: Trial) -> None:
+        self.store.write_margins(self.config.key, margins_table(trial))
+        assert trial.collapse is not None  # the last epoch is always measured
+        if self.keep == "nothing":
+            return
+        kept = {
+            "weights": trial.training.head.weight.detach().cpu().contiguous(),
+            "class_means": trial.collapse.class_means.to(torch.float32).cpu().contiguous(),
+        }
+        if self.keep == "model":
+            kept |= {f"model.{name}": value for name, value in trial.training.tensors().items()}
+        self.store.write_head(self.config.key, save(kept))
+
+    def _fail(self, error: Exception, trial: Trial | None) -> None:
+        failure = {
+            "attempt": self.attempt,
+            "state": "failed",
+            "reason": f"{type(error).__name__}: {error}",
+            "traceback": "".join(traceback.format_exception(error)),
+            "epoch": trial.epoch if trial else None,
+            "seconds": trial.seconds if trial else None,
+            "resumed": trial.resumed if trial else False,
+            "reached_terminal": None,
+            "dataset_digest": trial.dataset.digest if trial else None,
+            "settings": identity_and_settings(self.config),
+            **circumstances(trial.device if trial else torch.device("cpu")),
+        }
+        self.store.write_failure(self.config.key, self.attempt, failure)
+        self.store.remove_live(self.config.key, self.attempt)
+
+
+def margins_table(trial: Trial) -> pa.Table:
+    """Per-class margins of the last measured epoch under MARGINS_SCHEMA, smallest first."""
+    assert trial.collapse is not None
+    margins, weights = trial.collapse.margins, trial.training.head.weight.detach().double()
+    order = torch.argsort(margins.lower, stable=True).tolist()
+    if len(order) > ALL_MARGINS:
+        order = order[:FEWEST_MARGINS]
+    unit = torch.nn.functional.normalize(weights, dim=1)
+    counts = torch.bincount(trial.training.train_labels, minlength=len(weights)).tolist()
+    norms = weights.norm(dim=1).tolist()
+    rows = []
+    for k in order:
+        cosines = unit @ unit[k]
+        cosines[k] = -2.0
+        rows.append(
+            {
+                "class_index": k,
+                "class_name": trial.dataset.class_names[k],
+                "samples": counts[k],
+                "norm": norms[k],
+                "nearest_class": int(cosines.argmax()),
+                "lower": float(margins.lower[k]),
+                "upper": float(margins.upper[k]),
+                "support": [int(j) for j in margins.support[k]],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """When, where and with what a trial ended."""
+    versions = {name: importlib.metadata.version(name) for name in ("gnc-study", "torch", "numpy", "scipy")}
+    return {
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "cpu_model": cpu_model(),
+        "gpu_model": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "versions": json.dumps({"python": platform.python_version(), **versions}),
+    }
+
+
+def cpu_model() -> str:
+    """The CPU as /proc/cpuinfo names it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -1,0 +1,164 @@
+"""One network in training: how it is built, one epoch of it, its features, its tensors to save and load.
+
+Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gnc_models.datasets import Dataset, augment
+from gnc_models.encoders import make_encoder
+from gnc_models.heads import LinearHead
+from study.config import TrialConfig
+from study.randomness import derive_seed
+
+EVALUATION_BATCH = 512
+WARM_UP = 0.3  # share of the budget over which one_cycle rises to the peak
+WARM_UP_START = 0.04  # learning rate at its first step, as a share of the peak
+
+
+class Diverged(RuntimeError):
+    """The loss or the weights are no longer finite; the message becomes the row's reason."""
+
+
+class Training:
+    """Encoder, head and optimiser of one trial on one device, with the data beside them."""
+
+    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.dtype = torch.float64 if config.precision == "float64" else torch.float32
+        self.train_inputs = dataset.train_inputs.to(device, self.dtype)
+        self.train_labels = dataset.train_labels.to(device)
+        torch.manual_seed(derive_seed(config.seed, "initialisation"))
+        encoder = make_encoder(
+            config.encoder,
+            input_shape=tuple(dataset.train_inputs.shape[1:]),
+            feature_dim=config.feature_dim,
+            width=config.width,
+            depth=config.depth,
+        )
+        self.head = LinearHead(
+            config.num_classes,
+            config.feature_dim,
+            normalization=config.normalization,
+            temperature=config.temperature,
+            init_norm=config.head_init_norm,
+        ).to(device, self.dtype)
+        self.encoder = encoder.to(device, self.dtype)
+        self.optimizer = _make_optimizer(config, self.encoder, self.head)
+        self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
+
+    def train_epoch(self, epoch: int, learning_rates: list[float]) -> int:
+        """Train over the epoch's batches, at most as many as there are learning rates; the steps taken.
+
+        Raises Diverged when the epoch's loss is not finite.
+        """
+        self.encoder.train()
+        # Dropout and the like draw from the global generator: seeded here, it needs no place in a checkpoint.
+        torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
+        total = torch.zeros((), device=self.device)
+        for rate, batch in zip(learning_rates, self._batches(epoch), strict=False):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            inputs = augment(self.train_inputs[batch], self.config.augmentation, self._augmentation)
+            with self._autocast():
+                loss = cross_entropy(self.head(self.encoder(inputs)).to(self.dtype), self.train_labels[batch])
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach()
+        if not bool(torch.isfinite(total)):
+            raise Diverged(f"training loss was {total.item()} in epoch {epoch}.")
+        return min(len(learning_rates), self.steps_per_epoch)
+
+    def _batches(self, epoch: int) -> Iterator[Tensor]:
+        """Every sample once, in this epoch's order; batch sizes differ by at most one, so none is left over."""
+        order = torch.Generator().manual_seed(derive_seed(self.config.seed, "order", epoch))
+        self._augmentation = torch.Generator(self.device).manual_seed(
+            derive_seed(self.config.seed, "augmentation", epoch)
+        )
+        permutation = torch.randperm(len(self.train_labels), generator=order).to(self.device)
+        yield from torch.tensor_split(permutation, self.steps_per_epoch)
+
+    @torch.no_grad()
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization."""
+        self.encoder.eval()
+        parts = []
+        for batch in inputs.split(EVALUATION_BATCH):
+            with self._autocast():
+                parts.append(self.encoder(batch.to(self.device, self.dtype)).to(self.dtype))
+        features = torch.cat(parts)
+        if not bool(torch.isfinite(features).all()):
+            raise Diverged("features of the network are not finite.")
+        return features
+
+    @torch.no_grad()
+    def loss_and_accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Mean cross-entropy in nats (float64) and accuracy of the head on given features."""
+        loss, correct = 0.0, 0
+        for part, truth in zip(features.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+            logits = self.head(part).double()
+            truth = truth.to(self.device)
+            loss += cross_entropy(logits, truth, reduction="sum").item()
+            correct += int((logits.argmax(1) == truth).sum())
+        return loss / len(labels), correct / len(labels)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.config.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that training goes on from: parameters, buffers, optimiser state."""
+        kept = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
+        kept |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            kept |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
+        # Clones: two names may share storage, which safetensors refuses.
+        return {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from tensors(); the inverse, bit for bit on CPU."""
+        self.encoder.load_state_dict(_under("encoder.", tensors))
+        self.head.load_state_dict(_under("head.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            index, _, field = name.partition(".")
+            state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def learning_rate_share(schedule: str, progress: float) -> float:
+    """Learning rate over its peak at a share of the budget in [0, 1].
+
+    cosine falls from 1 to 0; one_cycle rises from 0.04 to 1 over the first 30 % and falls to 0 by cosine.
+    """
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if progress < WARM_UP:
+        return WARM_UP_START + (1 - WARM_UP_START) * 0.5 * (1 - math.cos(math.pi * progress / WARM_UP))
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def _make_optimizer(config: TrialConfig, encoder: nn.Module, head: LinearHead) -> torch.optim.Optimizer:
+    """The head's rows are decayed unless they are normalised before use (decay then only slows their turning)."""
+    head_decay = config.weight_decay if config.decay_normalised in (None, True) else 0.0
+    groups = [
+        {"params": list(encoder.parameters()), "weight_decay": config.weight_decay},
+        {"params": list(head.parameters()), "weight_decay": head_decay},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum or 0.0, nesterov=bool(config.momentum)
+        )
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,226 @@
+"""One trial, start to finish: settings in, measurements out, stoppable and resumable after any epoch.
+
+Knows PyTorch through study.training and gnc_models; does not know Ray, the results folder or other trials.
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from gnc_models.datasets import Dataset, make_dataset
+from gnc_models.metrics import Collapse, measure_collapse
+from study.config import TrialConfig
+from study.memory import PeakMemory
+from study.records import Measurement
+from study.training import Training, learning_rate_share
+
+TERMINAL_ACCURACY = 0.99
+DATASET_SETTINGS = ("resolution", "unseen_family", "input_dim", "noise")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands after an epoch, as a live view shows it."""
+
+    epoch: int
+    share_done: float
+    measurement: Measurement | None  # of this epoch, if it was one to measure
+
+
+class Trial:
+    """One trial in this process. Call run_epoch until is_done; save() after any epoch is enough to continue."""
+
+    def __init__(self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None) -> None:
+        started = time.monotonic()
+        torch.set_num_threads(config.num_threads)
+        self.config = config
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._memory = PeakMemory(self.device)
+        self.dataset = load_dataset(config)
+        self.training = Training(config, self.dataset, self.device)
+        self.measurements: list[Measurement] = []
+        self.collapse: Collapse | None = None  # of the last measured epoch in this process
+        self.epoch = -1  # not even the untrained network was looked at
+        self.step = 0
+        self.terminal_epoch: int | None = None
+        self._seconds_before = 0.0
+        self.resumed = checkpoint is not None
+        self._started = started
+        if checkpoint is not None:
+            self._load(checkpoint)
+
+    @property
+    def seconds(self) -> float:
+        """Training and measuring time, all attempts."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the budget is spent and the last epoch measured."""
+        return self.epoch >= self._last_epoch()
+
+    @property
+    def share_done(self) -> float:
+        """Share of the budget spent, for display; of the most it can take, with budget terminal."""
+        return min(1.0, self.step / self._total_steps())
+
+    def run_epoch(self) -> Progress:
+        """Train one epoch (the first call measures the untrained network) and measure if it is one to measure.
+
+        Raises Diverged when the loss or the features are not finite.
+        """
+        self.epoch += 1
+        if self.epoch > 0:
+            self.step += self.training.train_epoch(self.epoch, self._learning_rates())
+        features = None
+        if self.config.budget == "terminal" and self.terminal_epoch is None:
+            features = self.training.features(self.training.train_inputs)
+            self._note_terminal(self.training.loss_and_accuracy(features, self.training.train_labels)[1])
+        measured = self._measure(features) if self._is_measured() else None
+        return Progress(self.epoch, self.share_done, measured)
+
+    # --- budget ------------------------------------------------------------------------------------------------
+
+    def _total_steps(self) -> int:
+        config, per_epoch = self.config, self.training.steps_per_epoch
+        if config.budget == "steps":
+            assert config.steps is not None
+            return config.steps
+        if config.budget == "epochs":
+            assert config.epochs is not None
+            return config.epochs * per_epoch
+        return self._terminal_start() * per_epoch + self._terminal_epochs() * per_epoch
+
+    def _last_epoch(self) -> int:
+        return math.ceil(self._total_steps() / self.training.steps_per_epoch)
+
+    def _terminal_epochs(self) -> int:
+        assert self.config.terminal_epochs is not None
+        return self.config.terminal_epochs
+
+    def _terminal_start(self) -> int:
+        """Epoch from which the learning rate falls: the terminal phase's first, at the latest in time to end at the cap."""
+        assert self.config.max_epochs is not None
+        latest = self.config.max_epochs - self._terminal_epochs()
+        return latest if self.terminal_epoch is None else min(self.terminal_epoch, latest)
+
+    def _learning_rates(self) -> list[float]:
+        """The learning rate of each step of the next epoch; fewer than an epoch's where the budget ends."""
+        config = self.config
+        steps = range(self.step, min(self.step + self.training.steps_per_epoch, self._total_steps()))
+        return [config.learning_rate * self._rate_share(step) for step in steps]
+
+    def _rate_share(self, step: int) -> float:
+        if self.config.budget != "terminal":
+            return learning_rate_share(self.config.schedule, step / self._total_steps())
+        # The end is unknown until the terminal phase begins: hold the peak until then, after one_cycle's warm-up over
+        # as many epochs as the terminal phase has, and fall by cosine over the terminal phase.
+        falling = self._terminal_epochs() * self.training.steps_per_epoch
+        start = self._terminal_start() * self.training.steps_per_epoch
+        if step >= start:
+            return learning_rate_share("cosine", (step - start) / falling)
+        if self.config.schedule == "one_cycle":
+            return learning_rate_share("one_cycle", 0.3 * min(1.0, step / falling))
+        return 1.0
+
+    def _note_terminal(self, train_accuracy: float) -> None:
+        if self.terminal_epoch is None and train_accuracy >= TERMINAL_ACCURACY:
+            self.terminal_epoch = self.epoch
+
+    # --- measurement -------------------------------------------------------------------------------------------
+
+    def _is_measured(self) -> bool:
+        if self.epoch >= self._last_epoch() or self.config.measure == "every":
+            return True
+        return self.config.measure == "log" and is_log_epoch(self.epoch)
+
+    def _measure(self, features: Tensor | None) -> Measurement:
+        training, data, config = self.training, self.dataset, self.config
+        train = training.features(training.train_inputs) if features is None else features
+        test = training.features(data.test_inputs)
+        loss, accuracy = training.loss_and_accuracy(train, training.train_labels)
+        unseen = None
+        if data.unseen_inputs is not None and data.unseen_labels is not None:
+            unseen = training.loss_and_accuracy(training.features(data.unseen_inputs), data.unseen_labels)[1]
+        self._note_terminal(accuracy)
+        # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
+        self.collapse = measure_collapse(
+            train,
+            training.train_labels,
+            training.head.weight.detach(),
+            normalization=config.normalization,
+            temperature=config.temperature,
+            test_features=test,
+            test_labels=data.test_labels.to(self.device),
+        )
+        measurement = Measurement(
+            epoch=self.epoch,
+            step=self.step,
+            terminal=self.terminal_epoch is not None,
+            train_loss=loss,
+            train_accuracy=accuracy,
+            test_accuracy=training.loss_and_accuracy(test, data.test_labels)[1],
+            unseen_accuracy=unseen,
+            wall_seconds=self.seconds,
+            peak_memory_bytes=self._memory.bytes(),
+            **self.collapse.values,  # type: ignore[arg-type]
+        )
+        self.measurements.append(measurement)
+        return measurement
+
+    # --- checkpoint --------------------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """The trial as it stands, rows included: tensors by safetensors, all else as JSON in its header."""
+        state = {
+            "key": self.config.key,
+            "epoch": self.epoch,
+            "step": self.step,
+            "terminal_epoch": self.terminal_epoch,
+            "seconds": self.seconds,
+            "measurements": [asdict(m) for m in self.measurements],
+        }
+        return save(self.training.tensors(), metadata={"state": json.dumps(state)})
+
+    def _load(self, checkpoint: bytes) -> None:
+        state = _header(checkpoint)
+        if state["key"] != self.config.key:
+            raise ValueError(f"checkpoint must be of trial {self.config.key}, got one of {state['key']!r}.")
+        self.training.load(load(checkpoint))
+        self.epoch, self.step, self.terminal_epoch = state["epoch"], state["step"], state["terminal_epoch"]
+        self._seconds_before = state["seconds"]
+        self.measurements = [Measurement(**row) for row in state["measurements"]]
+
+
+def load_dataset(config: TrialConfig) -> Dataset:
+    """The trial's data; the same for every trial with the same data settings."""
+    settings = {name: getattr(config, name) for name in DATASET_SETTINGS if getattr(config, name) is not None}
+    return make_dataset(
+        config.dataset,
+        num_classes=config.num_classes,
+        samples_per_class=config.samples_per_class,
+        test_samples_per_class=config.test_samples_per_class,
+        data_seed=config.data_seed,
+        **settings,
+    )
+
+
+def is_log_epoch(epoch: int) -> bool:
+    """Whether the epoch is 0 or one of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: two to each doubling."""
+    if epoch <= 4:
+        return True
+    power = 1 << (epoch.bit_length() - 1)
+    return epoch in (power, power + power // 2)
+
+
+def _header(checkpoint: bytes) -> dict[str, Any]:
+    """The JSON state in a safetensors header: 8 bytes of length, then the header."""
+    length = int.from_bytes(checkpoint[:8], "little")
+    state: dict[str, Any] = json.loads(json.loads(checkpoint[8 : 8 + length])["__metadata__"]["state"])
+    return state
