@@ -1,0 +1,59 @@
+"""Gaussian clouds around random points of the unit sphere: for speed, for tests, and for as many classes as wanted."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnc_models.datasets.dataset import Dataset, make_digest
+
+# Streams of random numbers; a stream's number never changes, or stored digests would.
+_CENTRES, _TRAIN, _TEST = 0, 1, 2
+
+
+def _centres(num_classes: int, input_dim: int, data_seed: int) -> np.ndarray:
+    # one row after the other from one stream: more classes begin with the same rows
+    rows = np.random.default_rng([data_seed, _CENTRES]).standard_normal((num_classes, input_dim))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, stream: int) -> tuple[Tensor, Tensor]:
+    """`samples` points around each centre, class by class; one stream for each sample index, so both numbers nest."""
+    num_classes, input_dim = centres.shape
+    drawn = np.empty((num_classes, samples, input_dim), dtype=np.float32)
+    for index in range(samples):
+        normal = np.random.default_rng([data_seed, stream, index]).standard_normal((num_classes, input_dim))
+        drawn[:, index] = centres + noise / np.sqrt(input_dim) * normal
+    labels = torch.arange(num_classes).repeat_interleave(samples)
+    return torch.from_numpy(drawn.reshape(-1, input_dim)), labels
+
+
+def make_synthetic(
+    *,
+    num_classes: int,
+    samples_per_class: int,
+    test_samples_per_class: int,
+    data_seed: int,
+    input_dim: int,
+    noise: float,
+) -> Dataset:
+    """Classes with centres uniform on the unit sphere in `input_dim` dimensions, plus isotropic Gaussian noise.
+
+    Args:
+        num_classes: classes, named "0", "1", ...
+        samples_per_class: training samples of each class.
+        test_samples_per_class: test samples of each class, from a stream of their own.
+        data_seed: drives centres and noise.
+        input_dim: dimension of the inputs, at least 1.
+        noise: root mean square distance of a sample from its centre, at least 0; the centres have length 1.
+    Raises:
+        ValueError: `input_dim` or `noise` out of range.
+    """
+    if input_dim < 1:
+        raise ValueError(f"input_dim must be at least 1, got {input_dim!r}.")
+    if not 0 <= noise < np.inf:
+        raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")
+    centres = _centres(num_classes, input_dim, data_seed)
+    train = _samples(centres, noise, samples_per_class, data_seed, _TRAIN)
+    test = _samples(centres, noise, test_samples_per_class, data_seed, _TEST)
+    names = tuple(str(index) for index in range(num_classes))
+    return Dataset(*train, *test, None, None, names, make_digest((*train, *test, None, None)))
