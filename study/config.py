@@ -121,7 +121,7 @@ class TrialConfig(BaseModel):
                 f"encoder must accept {min(gives)} inputs for dataset {self.dataset!r}, got {self.encoder!r}. "
                 f"Use one of {[name for name, m in FAMILIES['encoder'].items() if m.takes & gives]}."
             )
-        if self.budget == "terminal" and self.terminal_epochs > self.max_epochs:
+        if self.terminal_epochs and self.max_epochs and self.terminal_epochs > self.max_epochs:
             raise ValueError(
                 f"terminal_epochs must be at most max_epochs ({self.max_epochs}), got {self.terminal_epochs!r}."
             )

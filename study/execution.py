@@ -38,6 +38,7 @@ class Execution:
     ) -> None:
         self.config, self.store, self.attempt, self.keep = config, store, attempt, keep
         self.checkpoint_seconds = checkpoint_seconds
+        self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self._last_beat = self._last_checkpoint = time.monotonic()
 
     def run(
@@ -66,7 +67,7 @@ class Execution:
         except Diverged as error:
             assert trial is not None  # only a running trial diverges
             return self._finish(trial, "diverged", str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a trial raises is a row, and the sweep goes on
             self._fail(error, trial)
             return "failed"
 
@@ -85,6 +86,7 @@ class Execution:
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
         """The rows file last: from then on the trial counts, and nothing of it may be missing."""
+        self.reason = reason
         record = TrialRecord(
             state=state,
             reason=reason,
@@ -113,10 +115,11 @@ class Execution:
         self.store.write_head(self.config.key, save(kept))
 
     def _fail(self, error: Exception, trial: Trial | None) -> None:
+        self.reason = f"{type(error).__name__}: {error}"
         failure = {
             "attempt": self.attempt,
             "state": "failed",
-            "reason": f"{type(error).__name__}: {error}",
+            "reason": self.reason,
             "traceback": "".join(traceback.format_exception(error)),
             "epoch": trial.epoch if trial else None,
             "seconds": trial.seconds if trial else None,

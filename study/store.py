@@ -195,6 +195,10 @@ class Store:
                     highest[key] = max(highest[key], int(number))
         return dict(highest)
 
+    def next_attempt(self, key: str) -> int:
+        """The number of the attempt about to start, from 1."""
+        return self.attempts().get(key, 0) + 1
+
     def clear_progress(self, key: str) -> None:
         """Remove what only an unfinished trial needs: its live files and checkpoints."""
         for entry in self.storage.entries("live", ".parquet"):
@@ -231,6 +235,13 @@ class Store:
                 continue
             failed[entry.name.partition(".")[0]].append(circumstances)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
+
+    def failure_counts(self) -> dict[str, int]:
+        """Failed attempts of each trial, from one listing."""
+        counts: dict[str, int] = defaultdict(int)
+        for entry in self.storage.entries("failures", ".json"):
+            counts[entry.name.partition(".")[0]] += 1
+        return dict(counts)
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
         """Keep a checkpoint with its checksum, and the generation before it."""

@@ -1,0 +1,84 @@
+"""The command `gnc`: parse, call, print. Data on stdout, progress and refusals on stderr; exit 0, 1 or 2.
+
+Imports lazily: `gnc check`, `gnc status` and `gnc report` start without torch or ray.
+"""
+
+import argparse
+import sys
+
+EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one gnc command; 0 done, 1 trials failed or were left, 2 the user's input is wrong."""
+    options = make_parser().parse_args(arguments)
+    from study import commands
+    from study.records import UnknownSchema
+    from study.refusals import StudyError
+
+    try:
+        return int(getattr(commands, f"command_{options.command}")(options))
+    except (StudyError, UnknownSchema, OSError) as error:
+        if options.debug:
+            raise
+        for line in (str(error), *getattr(error, "__notes__", ())):
+            print(line, file=sys.stderr)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        return EXIT_DONE
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(prog="gnc", description="Scaling studies of generalized neural collapse.")
+    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--debug", action="store_true", help="show a traceback with a refusal")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="what a study would run, what is stored, what it costs; runs nothing")
+    _study_and_results(check)
+    check.add_argument("--probe", action="store_true", help="time a few steps of each kind of trial for the price")
+    check.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    run = commands.add_parser("run", help="run the trials that the results folder does not hold yet")
+    _study_and_results(run)
+    run.add_argument("--address", help="Ray cluster to join, e.g. auto; without it, this machine")
+    run.add_argument("--max-concurrent", type=int, metavar="N", help="at most N trials at once")
+    run.add_argument("--retry-failed", action="store_true", help="start trials again whose attempts are used up")
+
+    status = commands.add_parser("status", help="how far the latest study is; from any machine that sees the folder")
+    status.add_argument("results")
+    status.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
+    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    trial = commands.add_parser("trial", help="run one trial in this process, without Ray")
+    trial.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder that ran one")
+    trial.add_argument("key", help="key of the trial, or its first digits")
+    trial.add_argument("--results", help="results folder; default results/<name>, or the folder given")
+
+    seal = commands.add_parser("seal", help="bring results.parquet and trials.parquet up to date")
+    seal.add_argument("results")
+    seal.add_argument("--compact", action="store_true", help="remove the one-trial files that the tables now hold")
+
+    report = commands.add_parser("report", help="fit, draw and write report/report.html")
+    report.add_argument("results")
+    report.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
+    return parser
+
+
+def _study_and_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="study file, TOML")
+    parser.add_argument("results", nargs="?", help="results folder or URI; default results/<name>")
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"gnc-study {version('gnc-study')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

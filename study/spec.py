@@ -1,0 +1,176 @@
+"""Study files: a TOML recipe in, every trial's TrialConfig out, all checked together before anything starts.
+
+Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run.
+"""
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from study.config import TrialConfig
+from study.refusals import StudyError, check_known, make_config, summarize
+
+TABLES = ("name", "description", "keep", "fixed", "grid", "tune", "resources")
+
+
+class Resources(BaseModel):
+    """What one trial asks of a machine. Never changes a number."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    cpus: float = Field(1.0, gt=0, description="CPUs a trial occupies")
+    gpus: float | None = Field(None, ge=0, description="GPUs a trial occupies, fractions allowed; left out: a quarter")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between checkpoints; 0: after every epoch")
+    attempts: int = Field(3, ge=1, description="starts of a trial before it is left as failed")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file as understood."""
+
+    name: str
+    description: str
+    configs: tuple[TrialConfig, ...]  # distinct keys, in the order the file gives them
+    varied: tuple[str, ...]  # settings that the grid varies
+    resources: Resources
+    keep: Literal["head", "model", "nothing"]
+    text: str
+
+
+def read_study(path: str | Path) -> Study:
+    """The study in a TOML file; StudyError names the file and what is wrong with it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"study file must be a readable TOML file, got {str(path)!r}: {error}.") from None
+    try:
+        return parse_study(text)
+    except StudyError as error:
+        error.add_note(f"in study file {path}")
+        raise
+
+
+def parse_study(text: str) -> Study:
+    """The study in a TOML text; StudyError says what is wrong, all trials' refusals together."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"study file must be valid TOML, got: {error}.") from None
+    if "search" in document:
+        raise StudyError(
+            "[search] must be left out: this version runs grids only. List the values to try under [grid]."
+        )
+    check_known(document, TABLES, "study file")
+    name = document.get("name")
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        raise StudyError(f'name must be a word of letters, digits, - and _, got {name!r}. Write name = "my-study".')
+    _check_tune(_table(document, "tune"))
+    blocks = _grid_blocks(document)
+    fixed = _table(document, "fixed")
+    return Study(
+        name=name,
+        description=str(document.get("description", "")),
+        configs=_make_configs(fixed, blocks),
+        varied=_varied(blocks),
+        resources=_make_resources(_table(document, "resources")),
+        keep=_keep(document.get("keep", "head")),
+        text=text,
+    )
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise StudyError(f"{name} must be a table, got {table!r}. Write [{name}] and its keys below.")
+    return table
+
+
+def _check_tune(tune: dict[str, Any]) -> None:
+    check_known(tune, ("method",), "[tune]")
+    if tune.get("method", "grid") != "grid":
+        raise StudyError(f'[tune] method must be "grid", got {tune["method"]!r}. This version runs grids only.')
+
+
+def _keep(keep: Any) -> Literal["head", "model", "nothing"]:
+    if keep not in ("head", "model", "nothing"):
+        raise StudyError(f'keep must be "head", "model" or "nothing", got {keep!r}.')
+    kept: Literal["head", "model", "nothing"] = keep
+    return kept
+
+
+def _make_resources(table: dict[str, Any]) -> Resources:
+    check_known(table, Resources.model_fields, "[resources]")
+    try:
+        return Resources(**table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        meaning = Resources.model_fields[name].description
+        raise StudyError(
+            f"[resources] {name} is wrong: {first['msg']}, got {first['input']!r}. It is: {meaning}."
+        ) from None
+
+
+def _grid_blocks(document: dict[str, Any]) -> list[dict[str, Any]]:
+    grid = document.get("grid")
+    blocks: list[Any] = grid if isinstance(grid, list) else [grid]
+    if not grid or not all(isinstance(block, dict) and block for block in blocks):
+        raise StudyError("[grid] must hold at least one list of values, got an empty grid. Write e.g. seed = [0, 1].")
+    return blocks
+
+
+def _make_configs(fixed: dict[str, Any], blocks: list[dict[str, Any]]) -> tuple[TrialConfig, ...]:
+    configs: dict[str, TrialConfig] = {}
+    refused = []
+    for settings in itertools.chain.from_iterable(_cells(fixed, block) for block in blocks):
+        try:
+            config = make_config(settings)
+        except StudyError as error:
+            refused.append(str(error))
+        else:
+            configs.setdefault(config.key, config)
+    if refused:
+        raise StudyError(f"{len(refused)} of the study's trials cannot be run:\n{summarize(refused)}")
+    return tuple(configs.values())
+
+
+def _cells(fixed: dict[str, Any], block: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the block's lists, those under zip moving together, over the fixed settings."""
+    zipped = block.get("zip", {})
+    axes = {name: values for name, values in block.items() if name != "zip"}
+    for name, values in {**axes, **zipped}.items():
+        _check_axis(name, values, fixed)
+        if name in axes and name in zipped:
+            raise StudyError(f"{name} must be either in [grid] or in [grid.zip], got it in both.")
+    lengths = {name: len(values) for name, values in zipped.items()}
+    if len(set(lengths.values())) > 1:
+        raise StudyError(f"[grid.zip] must hold lists of equal length, got {lengths}.")
+    together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}]
+    for values in itertools.product(*axes.values()):
+        for moving in together:
+            yield {**fixed, **dict(zip(axes, values, strict=True)), **moving}
+
+
+def _check_axis(name: str, values: Any, fixed: dict[str, Any]) -> None:
+    check_known([name], TrialConfig.model_fields, "[grid]")
+    if not isinstance(values, list):
+        raise StudyError(
+            f"{name} in [grid] must be a list, got {values!r}. Write {name} = [{values!r}] or use [fixed]."
+        )
+    if not values:
+        raise StudyError(f"{name} in [grid] must hold at least one value, got an empty list.")
+    if name in fixed:
+        raise StudyError(f"{name} must be either in [fixed] or in [grid], got it in both. Remove one.")
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise StudyError(f"{name} in [grid] must hold distinct values, got {repeated[0]!r} twice. Remove one.")
+
+
+def _varied(blocks: list[dict[str, Any]]) -> tuple[str, ...]:
+    names = [name for block in blocks for name in (*block, *block.get("zip", {})) if name != "zip"]
+    return tuple(name for name in TrialConfig.model_fields if name in names)

@@ -1,0 +1,211 @@
+"""Many trials on Ray Tune: schedule them, watch them, end them cleanly.
+
+Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read
+back: what is done is decided by the store alone.
+"""
+
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
+os.environ.update(
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_DISABLE_SIGINT_HANDLER="1",
+    TUNE_GLOBAL_CHECKPOINT_S="1000000000",
+    RAY_AIR_NEW_OUTPUT="0",
+    RAY_DEDUP_LOGS="0",
+)
+
+import ray
+from ray import tune
+
+from study.cluster import Allotment
+from study.config import TrialConfig
+from study.records import identity_and_settings
+from study.spec import Study
+from study.store import Store, open_store
+from study.view import View
+
+REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
+STOP_POLL_SECONDS = 1.0
+
+
+def run_trials(
+    study: Study, configs: list[TrialConfig], store: Store, allotment: Allotment, view: View, *, concurrent: int | None
+) -> bool:
+    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop."""
+    run = f"run-{secrets.token_hex(4)}"
+    settings = {config.key: config.settings() for config in configs}
+    stopping = threading.Event()
+    follower = _Follower(view, store, settings, stopping)
+    trainable = tune.with_parameters(
+        _train_on_ray,
+        settings=settings,
+        results=store.uri if "://" in store.uri else str(store.storage.local_path("")),
+        run=run,
+        keep=study.keep,
+        checkpoint_seconds=study.resources.checkpoint_seconds,
+    )
+    with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch, _stop_on_signal(store, run, stopping):
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
+            param_space={"key": tune.grid_search(list(settings))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=min(concurrent or allotment.concurrent, allotment.concurrent),
+                trial_dirname_creator=lambda trial: trial.config["key"],
+            ),
+            run_config=tune.RunConfig(
+                name=run,
+                storage_path=scratch,
+                verbose=0,
+                stop=_StopWhenAsked(stopping, follower),
+                callbacks=[follower],
+                failure_config=tune.FailureConfig(max_failures=study.resources.attempts - 1),
+            ),
+        ).fit()
+    return not stopping.is_set()
+
+
+def _train_on_ray(
+    config: dict[str, Any], *, settings: dict[str, Any], results: str, run: str, keep: str, checkpoint_seconds: float
+) -> None:
+    """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
+    from study.execution import INTERRUPTED, Execution
+
+    store = open_store(results)
+    asked = _Asked(store, run)
+    if asked():
+        tune.report({"state": INTERRUPTED})
+        return
+    trial = TrialConfig(**settings[config["key"]])
+    reporter = _Reporter()
+    execution = Execution(
+        trial, store, attempt=store.next_attempt(trial.key), keep=keep, checkpoint_seconds=checkpoint_seconds
+    )
+    state = execution.run(should_stop=asked, on_progress=reporter)
+    tune.report({**reporter.figures, "state": state, "reason": execution.reason})
+
+
+class _Asked:
+    """Whether this run was asked to stop; looks at most once a second."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store, self._run = store, run
+        self._looked, self._answer = -STOP_POLL_SECONDS, False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
+            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
+        return self._answer
+
+
+class _Reporter:
+    """Sends a trial's live figures to the driver, at most every half second."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Any] = {}
+        self._sent = 0.0
+
+    def __call__(self, progress: Any) -> None:
+        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done}
+        if progress.measurement is not None:
+            measured = progress.measurement
+            self.figures |= {
+                "train_accuracy": measured.train_accuracy,
+                "test_accuracy": measured.test_accuracy,
+                "gnc1_rank": measured.gnc1_rank,
+                "margin_min_lower": measured.margin_min_lower,
+            }
+        now = time.monotonic()
+        if now - self._sent >= REPORT_SECONDS:
+            self._sent = now
+            tune.report({**self.figures, "state": "running"})
+
+
+class _Follower(tune.Callback):
+    """Carries what Tune sees to the view, and records trials whose process died once too often."""
+
+    def __init__(self, view: View, store: Store, settings: dict[str, Any], stopping: threading.Event) -> None:
+        self._view, self._store, self._settings, self._stopping = view, store, settings, stopping
+        self.running: set[str] = set()
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.running.add(trial.config["key"])
+        self._view.started(trial.config["key"])
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self._view.progressed(trial.config["key"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._ended(trial.config["key"], trial.last_result.get("state", "interrupted"), trial.last_result)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.running.discard(trial.config["key"])
+        self._view.restarted(trial.config["key"])
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        key = trial.config["key"]
+        reason = "the trial's process died each time it was started (killed, or out of memory)."
+        attempt = self._store.attempts().get(key, 1)
+        failure = {
+            "attempt": attempt,
+            "state": "failed",
+            "reason": reason,
+            "traceback": str(trial.get_error() or ""),
+            "settings": identity_and_settings(TrialConfig(**self._settings[key])),
+        }
+        self._store.write_failure(key, attempt, failure)
+        self._store.remove_live(key, attempt)
+        self._ended(key, "failed", {"reason": reason})
+
+    def _ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
+        self.running.discard(key)
+        self._view.ended(key, state, figures)
+
+
+class _StopWhenAsked(tune.Stopper):
+    """Ends the experiment once the user asked and every running trial has kept its checkpoint."""
+
+    def __init__(self, stopping: threading.Event, follower: _Follower) -> None:
+        self._stopping, self._follower = stopping, follower
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stopping.is_set() and not self._follower.running
+
+
+@contextmanager
+def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: ask the trials to checkpoint and end. A second one: stop at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        print("\nstopping: running trials keep their checkpoints (again to stop at once)", file=sys.stderr)
+        store.request_stop(run)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        store.withdraw_stop(run)
+
+
+def leave_cluster() -> None:
+    """Disconnect, ending the local cluster if this process started it."""
+    ray.shutdown()
