@@ -9,6 +9,7 @@ join the candidates, and so on. Memory is O(classes x dim) and one tile, never c
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -27,15 +28,15 @@ ALL_ROWS = 64
 
 @dataclass(frozen=True)
 class Margins:
-    """One-vs-rest margins as intervals, with the certificate of their upper bounds.
+    """One-vs-rest margins as intervals, with their certificate.
 
-    `|w_k - sum_j coefficients[k, j] w_support[k, j]| <= upper[k]`, and the direction of that difference gives
-    `lower[k]`, both padded outward for rounding.
+    `upper[k]` is `|w_k - sum_j coefficients[k, j] w_j|` over the rows j = support_rows[k], and the direction of that
+    difference (or one found earlier) gives `lower[k]`, both padded outward for rounding.
     """
 
     lower: Float[Tensor, " classes"]
     upper: Float[Tensor, " classes"]
-    support: Int[Tensor, "classes width"]  # rows that carry the nearest hull point found; -1 where unused
+    support_rows: Int[Tensor, "classes width"]  # rows that carry the nearest hull point found; -1 where unused
     coefficients: Float[Tensor, "classes width"]  # convex coefficients of these rows; 0 where unused
     rounds: int
 
@@ -44,10 +45,10 @@ class Margins:
         """The interval that holds the smallest margin of all classes."""
         return float(self.lower.min()), float(self.upper.min())
 
-    @property
-    def support_lists(self) -> list[list[int]]:
-        """The rows that carry each class's nearest hull point, without padding."""
-        return [[j for j in row if j >= 0] for row in self.support.tolist()]
+    @cached_property
+    def support(self) -> list[list[int]]:
+        """The rows that carry each class's nearest hull point."""
+        return [[j for j in row if j >= 0] for row in self.support_rows.tolist()]
 
 
 def one_vs_rest_margins(
@@ -131,8 +132,8 @@ class _Search:
         self.support = torch.full((num_classes, width), -1, dtype=torch.int64, device=weights.device)
         self.coefficients = torch.zeros(num_classes, width, dtype=torch.float64, device=weights.device)
         if warm_start is not None:
-            kept = min(width, warm_start.support.shape[1])
-            self.support[:, :kept] = warm_start.support[:, :kept].to(weights.device)
+            kept = min(width, warm_start.support_rows.shape[1])
+            self.support[:, :kept] = warm_start.support_rows[:, :kept].to(weights.device)
             self.coefficients[:, :kept] = warm_start.coefficients[:, :kept].to(weights.device)
         self.batch = max(16, min(BATCH_ENTRIES // (self.pool.shape[1] * dim), TILE_ENTRIES // num_classes))
 

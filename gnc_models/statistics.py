@@ -1,0 +1,146 @@
+"""Per-class statistics of features in one pass: counts, means, scatter and norms, mergeable and in float64.
+
+Knows torch; does not know classifiers, metrics or where features come from. Memory is O(classes x dim + dim^2).
+"""
+
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class ClassStatistics:
+    """Counts, means and within-class scatter of features seen so far.
+
+    Batches and other statistics join by Chan's update, which adds squared deviations from each part's own means and
+    the spread between these means. A sum of squares minus a square of sums would lose every digit of a within-class
+    variance 1e-16 times the squared norm. The attributes are plain tensors, so that several processes can gather
+    theirs and merge them.
+
+    Attributes:
+        counts: samples of each class, int64.
+        means: mean feature of each class, 0 for a class without samples.
+        square_deviations: sum over a class's samples of `|h - mean|^2`.
+        scatter: sum over all samples of `(h - mean)(h - mean)^T`, pooled over classes.
+        norm_mean, norm_square_deviation: mean of `|h|` over all samples, and the sum of squared deviations from it.
+    Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int, device: torch.device | str = "cpu") -> None:
+        if num_classes < 1 or feature_dim < 1:
+            raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
+        self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.means = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=device)
+        self.square_deviations = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(feature_dim, feature_dim, dtype=torch.float64, device=device)
+        self.norm_mean = torch.zeros((), dtype=torch.float64, device=device)
+        self.norm_square_deviation = torch.zeros((), dtype=torch.float64, device=device)
+
+    def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> Self:
+        """Take in a batch; features of any floating type are converted to float64.
+
+        Raises:
+            ValueError: another feature dimension, as many labels as features missing, or labels outside 0..classes-1.
+        """
+        num_classes, feature_dim = self.means.shape
+        if features.ndim != 2 or features.shape[1] != feature_dim:
+            raise ValueError(f"features must have {feature_dim} columns, got shape {tuple(features.shape)}.")
+        check_labels(labels, len(features), num_classes)
+        if not len(features):
+            return self
+        batch = ClassStatistics(num_classes, feature_dim, self.means.device)
+        features = features.to(torch.float64)
+        batch.counts = torch.bincount(labels, minlength=num_classes)
+        batch.means.index_add_(0, labels, features).div_(batch.counts.clamp_min(1).unsqueeze(1))
+        deviations = features - batch.means[labels]
+        # the mean of a batch is itself rounded: without this step noise below 1e-14 would be noise of the mean
+        correction = torch.zeros_like(batch.means).index_add_(0, labels, deviations)
+        batch.means += correction / batch.counts.clamp_min(1).unsqueeze(1)
+        deviations = features - batch.means[labels]
+        batch.square_deviations.index_add_(0, labels, deviations.square().sum(1))
+        batch.scatter = deviations.T @ deviations
+        norms = features.norm(dim=1)
+        batch.norm_mean = norms.mean()
+        batch.norm_square_deviation = (norms - batch.norm_mean).square().sum()
+        return self.merge(batch)
+
+    def merge(self, other: "ClassStatistics") -> Self:
+        """Take in statistics of other samples of the same classes.
+
+        Raises:
+            ValueError: another number of classes or another feature dimension.
+        """
+        if other.means.shape != self.means.shape:
+            raise ValueError(
+                f"statistics must have the same classes and dimension to merge, "
+                f"got {tuple(self.means.shape)} and {tuple(other.means.shape)}."
+            )
+        seen, joined = self.num_samples, other.num_samples
+        if joined:
+            shift = other.norm_mean - self.norm_mean
+            self.norm_square_deviation = (
+                self.norm_square_deviation + other.norm_square_deviation + shift**2 * (seen * joined / (seen + joined))
+            )
+            self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
+        counts = (self.counts + other.counts).clamp_min(1)
+        between = other.means - self.means
+        weight = self.counts * (other.counts / counts)
+        self.square_deviations = self.square_deviations + other.square_deviations + weight * between.square().sum(1)
+        between_scaled = between * weight.sqrt().unsqueeze(1)
+        self.scatter = self.scatter + other.scatter + between_scaled.T @ between_scaled
+        self.means = self.means + between * (other.counts / counts).unsqueeze(1)
+        self.counts = self.counts + other.counts
+        return self
+
+    @property
+    def num_samples(self) -> int:
+        """Samples seen so far, of all classes."""
+        return int(self.counts.sum())
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether any class has two samples: with one each, variability is unknown, not zero."""
+        return bool((self.counts > 1).any())
+
+    @property
+    def variances(self) -> Float[Tensor, " classes"]:
+        """Mean of `|h - mean|^2` over each class's samples; 0 for a class without samples."""
+        return self.square_deviations / self.counts.clamp_min(1)
+
+    @property
+    def within_covariance(self) -> Float[Tensor, "dim dim"]:
+        """Sigma_W: average over all samples of `(h - mean)(h - mean)^T`."""
+        return self.scatter / max(1, self.num_samples)
+
+    @property
+    def centred_means(self) -> Float[Tensor, "classes dim"]:
+        """Class means minus their average, each class with equal weight."""
+        return self.means - self.means.mean(0)
+
+    @property
+    def between_covariance(self) -> Float[Tensor, "dim dim"]:
+        """Sigma_B: average over classes of `(mean - average)(mean - average)^T`."""
+        centred = self.centred_means
+        return centred.T @ centred / len(centred)
+
+    def check_every_class(self) -> None:
+        """ValueError unless every class has a sample."""
+        empty = (self.counts == 0).nonzero()[:, 0].tolist()
+        if empty:
+            shown = ", ".join(map(str, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+            raise ValueError(
+                f"labels must name every class at least once, got none of {len(empty)} classes: {shown}. "
+                "Leave these classes' rows out, or give them samples."
+            )
+
+
+def check_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
+    """ValueError unless there is one integer label in 0..num_classes-1 for each sample."""
+    if labels.shape != (num_samples,) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"labels must be {num_samples} integers, one a sample, got shape {tuple(labels.shape)} of {labels.dtype}."
+        )
+    if num_samples and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        outside = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {outside!r}.")
