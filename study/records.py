@@ -9,7 +9,7 @@ import json
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -175,7 +175,7 @@ IDENTITY = (
     Column("cell", pa.string(), "", "The key without the seed; statistics cluster on it."),
 )
 SETTINGS = tuple(
-    Column(name, _arrow_type(f.annotation), f.json_schema_extra["unit"], f.description or "")  # type: ignore[index]
+    Column(name, _arrow_type(f.annotation), str(cast(dict, f.json_schema_extra)["unit"]), f.description or "")
     for name, f in TrialConfig.model_fields.items()
 )
 MEASUREMENTS = _columns_of(Measurement)
@@ -200,18 +200,17 @@ FRAGMENT_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS)
 RESULTS_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS + REFERENCES)
 TRIALS_SCHEMA = _schema(IDENTITY + SETTINGS + TRIAL_COLUMNS + SEALED_FROM)
 # Per-class margins: every class for K <= 10,000, else the 1,000 smallest.
-MARGINS_SCHEMA = _schema(
-    (
-        Column("class_index", pa.int64(), "", "Index of the class in this trial."),
-        Column("class_name", pa.string(), "", "Name of the class, for glyphs the character."),
-        Column("samples", pa.int64(), "samples", "Training samples of the class."),
-        Column("norm", pa.float64(), "norm", "Norm of the class's classifier row before normalization."),
-        Column("nearest_class", pa.int64(), "", "Class whose row has the largest cosine with this one."),
-        Column("lower", pa.float64(), "distance", "Certified lower bound of the class's one-vs-rest margin."),
-        Column("upper", pa.float64(), "distance", "Certified upper bound of the class's one-vs-rest margin."),
-        Column("support", pa.list_(pa.int64()), "", "Classes whose rows carry the nearest point of the hull."),
-    )
+MARGINS_COLUMNS = (
+    Column("class_index", pa.int64(), "", "Index of the class in this trial."),
+    Column("class_name", pa.string(), "", "Name of the class, for glyphs the character."),
+    Column("samples", pa.int64(), "samples", "Training samples of the class."),
+    Column("norm", pa.float64(), "norm", "Norm of the class's classifier row before normalization."),
+    Column("nearest_class", pa.int64(), "", "Class whose row has the largest cosine with this one."),
+    Column("lower", pa.float64(), "distance", "Certified lower bound of the class's one-vs-rest margin."),
+    Column("upper", pa.float64(), "distance", "Certified upper bound of the class's one-vs-rest margin."),
+    Column("support", pa.list_(pa.int64()), "", "Classes whose rows carry the nearest point of the hull."),
 )
+MARGINS_SCHEMA = _schema(MARGINS_COLUMNS)
 
 
 def identity_and_settings(config: TrialConfig) -> dict[str, Any]:
@@ -226,15 +225,11 @@ def fragment_table(config: TrialConfig, measurements: list[Measurement]) -> pa.T
     return pa.Table.from_pylist(rows, schema=FRAGMENT_SCHEMA)
 
 
-def measurement_from(row: dict[str, Any]) -> Measurement:
-    """The Measurement inside a table row; columns of other kinds are ignored."""
-    return Measurement(**{c.name: row.get(c.name) for c in MEASUREMENTS})
-
-
 def record_from_json(text: str) -> TrialRecord:
     """A TrialRecord out of JSON; fields of a newer minor version are dropped, missing ones are None."""
     known = json.loads(text)
-    return TrialRecord(**{f.name: known.get(f.name) for f in dataclasses.fields(TrialRecord)})
+    values: dict[str, Any] = {f.name: known.get(f.name) for f in dataclasses.fields(TrialRecord)}
+    return TrialRecord(**values)
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -256,7 +251,8 @@ def to_parquet(table: pa.Table) -> bytes:
 
 def read_parquet(content: bytes) -> pa.Table:
     """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
-    table = pq.read_table(io.BytesIO(content))
+    # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
+    table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
     version = (table.schema.metadata or {}).get(b"schema_version", b"?").decode()
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise UnknownSchema(

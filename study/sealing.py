@@ -4,6 +4,8 @@ Knows records and references; does not know how fragments are written. Sealing i
 which file each trial was read from, and only files that are new or changed since are read again.
 """
 
+import dataclasses
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from study.records import (
     TrialRecord,
     conform,
     read_parquet,
+    record_from_json,
     to_parquet,
 )
 from study.references import add_references, is_current
@@ -146,10 +149,7 @@ def _failed_rows(store: "Store", done: set[str]) -> list[dict[str, Any]]:
     rows = []
     for key, attempts in store.failures().items():
         if key not in done:
-            record = TrialRecord(
-                **{name: attempts[-1].get(name) for name in TrialRecord.__dataclass_fields__ if name != "attempts"},
-                attempts=len(attempts),
-            )
+            record = dataclasses.replace(record_from_json(json.dumps(attempts[-1])), attempts=len(attempts))
             rows.append(_trial_row(record, attempts[-1]["settings"], None))
     return rows
 

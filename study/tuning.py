@@ -132,7 +132,14 @@ class _Reporter:
             tune.report({**self.figures, "state": "running"})
 
 
-class _Follower(tune.Callback):
+class _DriverOnly:
+    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Follower(_DriverOnly, tune.Callback):
     """Carries what Tune sees to the view, and records trials whose process died once too often."""
 
     def __init__(self, view: View, store: Store, settings: dict[str, Any], stopping: threading.Event) -> None:
@@ -173,7 +180,7 @@ class _Follower(tune.Callback):
         self._view.ended(key, state, figures)
 
 
-class _StopWhenAsked(tune.Stopper):
+class _StopWhenAsked(_DriverOnly, tune.Stopper):
     """Ends the experiment once the user asked and every running trial has kept its checkpoint."""
 
     def __init__(self, stopping: threading.Event, follower: _Follower) -> None:

@@ -1,0 +1,45 @@
+# Everything a clone needs: `make quickstart` and `make test` work on a machine with Python 3.11 to 3.13 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+# The environment's name is a digest of what goes into it: made again when an input changes, and not otherwise.
+DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
+ENVIRONMENT := .venv/made-$(DIGEST)
+
+.PHONY: help quickstart test check bench docs constraints test-wheel clean
+help: ## these lines
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters, then its report
+	$(BIN)/gnc run studies/quickstart.toml
+	$(BIN)/gnc report results/quickstart
+
+test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
+	$(BIN)/python -m pytest
+
+check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m study.rows_page --check docs/rows.md
+
+docs: $(ENVIRONMENT) ## write the generated pages
+	$(BIN)/python -m study.rows_page docs/rows.md
+
+bench: $(ENVIRONMENT) ## side-by-side ratios; heavy, never part of the tests
+	$(BIN)/python -m benchmarks.margins
+
+test-wheel: ## build the wheel, install it in an empty environment, use it outside the checkout
+	PYTHON=$(PYTHON) sh tests/wheel.sh
+
+constraints: $(ENVIRONMENT) ## pin what is installed now
+	$(BIN)/python -c "import subprocess,re;from pathlib import Path;names=subprocess.run(['$(BIN)/python','-m','pip','freeze','--exclude-editable'],capture_output=True,text=True,check=True).stdout.split();Path('constraints.txt').write_text(Path('constraints.txt').read_text().splitlines()[0]+'\n'+'\n'.join(sorted((re.sub(r'\+.*','',n) for n in names if '==' in n),key=str.lower))+'\n')"
+
+$(ENVIRONMENT):
+	@$(PYTHON) -c "import sys; sys.exit(0 if (3,11) <= sys.version_info[:2] <= (3,13) else 'Python must be 3.11 to 3.13, got '+sys.version.split()[0]+'. Name one: make PYTHON=python3.12 ...')"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## remove the environment and what was built; results stay
+	rm -rf .venv build dist *.egg-info
