@@ -1,0 +1,147 @@
+"""What was studied and the answer, in sentences whose every number comes from a fit or a row.
+
+Knows frames and trends; does not know HTML.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis import theory
+from analysis.figures.look import number
+from analysis.fits import Exponent
+from analysis.frames import StudyFrame, distinct, groups, values
+from analysis.trends import MARGIN, Trend
+
+STATE_ORDER = ("complete", "stopped", "diverged", "failed")
+
+
+def study_name(frame: StudyFrame) -> str:
+    """The name in the study file; `Study` where there is none."""
+    try:
+        return str(tomllib.loads(frame.study or "").get("name") or "Study")
+    except tomllib.TOMLDecodeError:
+        return "Study"
+
+
+def listed(items: Sequence[Any], *, most: int = 6) -> str:
+    """`a, b and c`; a longer list as its ends."""
+    texts = [number(float(i)) if isinstance(i, int | float) else str(i) for i in items if i is not None]
+    if len(texts) > most:
+        return f"{texts[0]} to {texts[-1]}"
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else ""
+
+
+def sentence_studied(frame: StudyFrame) -> str:
+    """What was studied: data, networks, the grid, and how the trials ended."""
+    trials = frame.trials
+    if trials.num_rows == 0:
+        return "There are no trials here yet: nothing has been run into this folder, or nothing has finished."
+    parts = [
+        f"{_count(trials.num_rows, 'trial')} of {listed(distinct(trials, 'encoder'))} on {listed(distinct(trials, 'dataset'))}",
+        f"K = {listed(distinct(trials, 'num_classes'))} classes in d = {listed(distinct(trials, 'feature_dim'))} feature dimensions",
+    ]
+    if temperatures := [t for t in distinct(trials, "temperature") if t is not None]:
+        parts.append(f"temperature {listed(temperatures)}")
+    parts.append(f"normalization {listed(distinct(trials, 'normalization'))}")
+    states = trials["state"].to_pylist()
+    ends = ", ".join(f"{states.count(s)} {s}" for s in STATE_ORDER if s in states)
+    terminal = int(values(frame.final, "terminal").sum()) if frame.final.num_rows else 0
+    return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy."
+
+
+def sentences_answer(frame: StudyFrame, trends: Sequence[Trend]) -> str:
+    """The answer in two sentences: what training did, and how the margin goes with the number of classes."""
+    if frame.final.num_rows == 0:
+        return "No trial is complete, so there is no answer yet."
+    return f"{sentence_collapse(frame)} {sentence_trend(trends)}"
+
+
+def sentence_collapse(frame: StudyFrame) -> str:
+    """Variability, duality and margin at the end against the beginning, and the margin against the best code known."""
+    parts = []
+    for name, label in (("gnc1_rank", "variability (gnc1_rank)"), ("gnc3_uncentred", "duality gap (gnc3_uncentred)")):
+        first, last = medians_over_training(frame, name)
+        if np.isfinite([first, last]).all():
+            verb = "fell" if last < first else "rose"
+            parts.append(f"the median {label} {verb} from {number(first)} to {number(last)}")
+    start = "Over training " + " and ".join(parts) if parts else "The trials were measured at their end alone"
+    return f"{start}; {clause_ratio(frame.final)}."
+
+
+def clause_ratio(final: pa.Table) -> str:
+    """How near the minimum margin comes to that of the best code known."""
+    margins, best = values(final, MARGIN), values(final, "reference_margin_lower")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(best > 0, margins / best, np.nan)
+    if not np.isfinite(ratio).any():
+        return f"the minimum margin is {number(float(np.nanmedian(margins)))} in the median, with no reference to compare it with"
+    low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
+    return (
+        f"the minimum margin reaches {_percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
+        f"from {_percent(ratio[low])} at {_where(final, low)} to {_percent(ratio[high])} at {_where(final, high)}"
+    )
+
+
+def sentence_trend(trends: Sequence[Trend]) -> str:
+    """The margin's exponent in the number of classes with its interval, or why none is claimed."""
+    margin = [t for t in trends if t.measure == MARGIN and t.predictors == ("num_classes",)]
+    fitted = sorted((t for t in margin if t.fit), key=lambda t: (t.refused is not None, -_cells(t)))
+    if not fitted:
+        return f"No trend in the number of classes can be told: {margin[0].refused if margin else 'no margins'}."
+    best = fitted[0]
+    assert best.fit is not None
+    dim, exponent = best.where["feature_dim"], best.fit.exponents[0]
+    if best.refused:
+        return (
+            f"No exponent of the margin is claimed: at d = {dim} the bare estimate is K to the power "
+            f"{number(exponent.estimate)}, without an interval ({best.refused})."
+        )
+    limit = f"; that of the best codes tends to {number(theory.asymptotic_exponent(dim))}" if dim >= 2 else ""
+    own = f", one prefactor for each {' and '.join(best.within)}" if best.within else ""
+    return f"At d = {dim} the margin goes as K to the power {interval_text(exponent)} over {best.fit.cells} cells{own}{limit}."
+
+
+def _cells(trend: Trend) -> int:
+    return trend.fit.cells if trend.fit else 0
+
+
+def interval_text(exponent: Exponent) -> str:
+    """`estimate (low to high)`, the ends left out where they were refused."""
+    if exponent.low is None or exponent.high is None:
+        return number(exponent.estimate)
+    return f"{number(exponent.estimate)} (95 % interval {number(exponent.low)} to {number(exponent.high)})"
+
+
+def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
+    """Median over complete trials of a measure at the first measured epoch after a step, and at the last."""
+    first, last = [], []
+    complete = set(frame.final["trial"].to_pylist())
+    for where, epochs in groups(frame.rows, ["trial"]):
+        measured = values(epochs, name)[values(epochs, "step") > 0]
+        if where["trial"] in complete and len(measured) > 1:
+            first.append(measured[0])
+            last.append(measured[-1])
+    return _median(first), _median(last)
+
+
+def _median(numbers: list[float]) -> float:
+    finite = [x for x in numbers if np.isfinite(x)]
+    return float(np.median(finite)) if finite else float("nan")
+
+
+def _where(final: pa.Table, index: int) -> str:
+    row = {name: final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature")}
+    cold = "" if row["temperature"] is None else f", temperature {number(row['temperature'])}"
+    return f"d = {row['feature_dim']}, K = {row['num_classes']}{cold}"
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * float(share))} %"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,191 @@
+"""Margins class by class, sorted; and the ladder from the best code down to the worst training sample."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+
+from analysis.figures.codes import best_trial, evenly
+from analysis.figures.look import CATEGORIES, INK, MUTED, RULE, axis_label, label_ends, number, ramp, soft_grid
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.frames import Readable, groups, is_usual
+
+MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
+EXCESSES = (0.01, 0.05, 0.20)
+# The ladder of margins, best first: each is at least the next (the last where the third is not negative).
+RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
+RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
+
+
+@dataclass(frozen=True)
+class MarginCurve:
+    """Sorted per-class margins of one trial (interval midpoints); above: share of classes over (1 + excess) x minimum."""
+
+    trial: str
+    num_classes: int
+    margin: np.ndarray
+    best_known: float | None
+    above: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """The curves of one feature_dim."""
+
+    feature_dim: int
+    curves: tuple[MarginCurve, ...]
+
+
+def numbers_classes(final: pa.Table, store: Readable, feature_dim: int) -> ClassNumbers:
+    """For up to six class counts the trial with the largest minimum margin at the usual settings."""
+    here = final.take(np.flatnonzero(is_usual(final)))
+    here = here.filter(pc.equal(here["feature_dim"], feature_dim))
+    best = evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES)
+    curves = [_curve(row, store.read_margins(row["trial"])) for row in best]
+    return ClassNumbers(feature_dim, tuple(c for c in curves if c is not None))
+
+
+def _curve(row: dict[str, Any], margins: pa.Table | None) -> MarginCurve | None:
+    if margins is None or margins.num_rows == 0:
+        return None
+    lower, upper = (np.asarray(margins[name].to_pylist(), dtype=float) for name in ("lower", "upper"))
+    middle = np.sort((lower + upper) / 2)
+    above = tuple(float(np.mean(middle > (1 + excess) * middle[0])) for excess in EXCESSES)
+    return MarginCurve(row["trial"], row["num_classes"], middle, row["reference_margin_lower"], above)
+
+
+def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
+    """Margin over the share of classes with a smaller one; a short bar on the left is the best known minimum."""
+    labels = []
+    for curve, colour in zip(numbers.curves, ramp(len(numbers.curves)), strict=True):
+        rank = np.linspace(0, 1, len(curve.margin))
+        ax.plot(rank, curve.margin, color=colour)
+        labels.append((1.0, float(curve.margin[-1]), f"K = {curve.num_classes}", colour))
+        if curve.best_known is not None:
+            ax.hlines(curve.best_known, -0.06, 0.0, color=colour, linewidth=2.4)
+    ax.set_xlim(-0.07, 1.0)
+    ax.set_ylim(0, None)
+    ax.set_xlabel("share of classes with a smaller margin")
+    ax.set_title(f"d = {numbers.feature_dim}: margin of each class (distance)")
+    soft_grid(ax)
+    label_ends(ax, labels)
+
+
+def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
+    """The figure of per-class margins, or why there is none."""
+    dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
+    found = [n for n in (numbers_classes(final, store, dim) for dim in dims) if n.curves]
+    return FigureBlock(
+        name="classes",
+        heading="Margins class by class",
+        caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the same K "
+        "and d. In an optimal code nearly all classes sit at the minimum; a curve that rises far above its left end is a "
+        "network whose minimum is set by a few close pairs." + _shares(found),
+        rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
+        trials=tuple(c.trial for n in found for c in n.curves),
+        panels=tuple(Panel(f"per-class margins, d = {n.feature_dim}", alt_classes(n), _class_drawer(n)) for n in found),
+        missing=None if found else "No complete trial kept per-class margins.",
+    )
+
+
+def _shares(found: list[ClassNumbers]) -> str:
+    curves = [c for n in found for c in n.curves]
+    if not curves:
+        return ""
+    shares = [100 * float(np.median([c.above[i] for c in curves])) for i in range(len(EXCESSES))]
+    over = [f"{number(share)} % by more than {100 * e:.0f} %" for share, e in zip(shares, EXCESSES, strict=True)]
+    return f" Median share of classes above their minimum: {', '.join(over)}."
+
+
+def alt_classes(numbers: ClassNumbers) -> str:
+    """The panel in a sentence."""
+    parts = [
+        f"K = {c.num_classes}: {number(float(c.margin[0]))} to {number(float(c.margin[-1]))}" for c in numbers.curves
+    ]
+    return f"Sorted margins of the classes, d = {numbers.feature_dim}; smallest to largest, {'; '.join(parts)}."
+
+
+def _class_drawer(numbers: ClassNumbers) -> Callable[[Axes], None]:
+    return lambda ax: draw_classes(ax, numbers)
+
+
+@dataclass(frozen=True)
+class LadderNumbers:
+    """One row a setting: label and the four rungs, NaN where not known."""
+
+    labels: tuple[str, ...]
+    rungs: np.ndarray
+    trials: tuple[str, ...]
+    hidden: int
+
+
+def numbers_ladder(final: pa.Table) -> LadderNumbers:
+    """The rungs of the best trial at each (feature_dim, num_classes) of the usual settings."""
+    usual = final.take(np.flatnonzero(is_usual(final)))
+    best = [best_trial(rows) for _, rows in groups(usual, ["feature_dim", "num_classes"])]
+    shown = evenly(best, MOST_RUNGS)
+    rungs = [[np.nan if row[name] is None else row[name] for name in RUNGS] for row in shown]
+    labels = tuple(f"{row['feature_dim']}, {row['num_classes']}" for row in shown)
+    return LadderNumbers(
+        labels,
+        np.array(rungs, dtype=float).reshape(-1, len(RUNGS)),
+        tuple(r["trial"] for r in shown),
+        len(best) - len(shown),
+    )
+
+
+def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
+    """One line of dots a setting, from the best code on the right to the worst sample on the left."""
+    places = np.arange(len(numbers.labels))[::-1]
+    finite = np.where(np.isfinite(numbers.rungs), numbers.rungs, numbers.rungs[:, 1:2])
+    ax.hlines(places, finite.min(axis=1), finite.max(axis=1), color=RULE, linewidth=3, zorder=1)
+    looks = (
+        (INK, "D", "none"),
+        (CATEGORIES[0], "o", CATEGORIES[0]),
+        (CATEGORIES[1], "s", CATEGORIES[1]),
+        (MUTED, "o", "none"),
+    )
+    for column, (colour, marker, face) in enumerate(looks):
+        ax.plot(numbers.rungs[:, column], places, marker, color=colour, markerfacecolor=face, label=RUNG_NAMES[column])
+    ax.set_yticks(places, labels=numbers.labels)
+    ax.axvline(0, color=MUTED, linewidth=0.8)
+    ax.set_ylim(-0.7, len(places) - 0.3)
+    ax.set_xlabel("margin (distance)")
+    ax.set_ylabel(f"{axis_label('feature_dim')} and {axis_label('num_classes')}")
+    soft_grid(ax, "x")
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, frameon=False, handletextpad=0.3, columnspacing=1.2
+    )
+
+
+def block_ladder(final: pa.Table) -> FigureBlock:
+    """The margin ladder, or why there is none."""
+    numbers = numbers_ladder(final)
+    more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
+    height = 1.3 + 0.32 * max(len(numbers.labels), 3)
+    panel = Panel("margin ladder", alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (7.2, height))
+    return FigureBlock(
+        name="ladder",
+        heading="The margin ladder",
+        caption="Four margins in one unit, each at most the one to its right: the worst training sample, the class means, "
+        "the classifier rows, the best code known. The gaps are variability (GNC1), duality (GNC3) and geometry (GNC2)."
+        + more,
+        rows="final row of the trial with the largest minimum margin at each d, K, usual temperature and normalization",
+        trials=numbers.trials,
+        panels=(panel,) if numbers.labels else (),
+        missing=None if numbers.labels else "No complete trial, so no ladder.",
+        columns=1,
+    )
+
+
+def alt_ladder(numbers: LadderNumbers) -> str:
+    """The ladder in a sentence."""
+    rows = [
+        f"d, K = {label}: " + ", ".join(f"{name} {number(float(v))}" for name, v in zip(RUNG_NAMES, rung, strict=True))
+        for label, rung in zip(numbers.labels[:8], numbers.rungs, strict=False)
+    ]
+    return f"Margin ladder; {'; '.join(rows)}."

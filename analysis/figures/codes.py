@@ -1,0 +1,227 @@
+"""Learned codes in two and three dimensions, drawn beside the best code known.
+
+Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.alignment`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Circle
+from scipy.spatial import ConvexHull, QhullError
+
+from analysis import theory
+from analysis.alignment import align, unit_rows
+from analysis.figures.look import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, number
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.frames import Readable, groups, usual_normalization, values, with_normalization
+
+MOST_SIZES = 4
+MOST_TEMPERATURES = 4
+MOST_ALIGNED = 200  # classes; beyond it the points would touch and matching is slow
+ROWS, MEANS = CATEGORIES[0], CATEGORIES[1]
+
+
+@dataclass(frozen=True)
+class CodePicture:
+    """One trial's code, in the orientation of the optimum where there is one.
+
+    rows: unit classifier rows [K, d]. means: class means [K, d], inside the unit ball. optimum: [K, d] or None.
+    angle: root mean square angle to the optimum in radians, None without one.
+    """
+
+    trial: str
+    num_classes: int
+    feature_dim: int
+    temperature: float | None
+    margin: float
+    best_known: float | None
+    rows: np.ndarray
+    means: np.ndarray
+    optimum: np.ndarray | None
+    angle: float | None
+
+
+def numbers_codes(final: pa.Table, store: Readable) -> list[CodePicture]:
+    """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
+    pictures = []
+    for row in choose_trials(final):
+        head = store.read_head(row["trial"])
+        if head is not None:
+            pictures.append(picture_of(row, head))
+    return pictures
+
+
+def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
+    """The rows to draw, each trial once."""
+    if final.num_rows == 0:
+        return []
+    usual = with_normalization(final, usual_normalization(final))
+    chosen: dict[str, dict[str, Any]] = {}
+    for where, rows in groups(usual, ["feature_dim"]):
+        if where["feature_dim"] not in (2, 3):
+            continue
+        sizes = [best_trial(members) for _, members in groups(rows, ["num_classes"])]
+        spread = [members for _, members in groups(rows, ["num_classes"])]
+        most = max(spread, key=lambda t: (len(t["temperature"].unique()), -t["num_classes"][0].as_py()))
+        temperatures = [best_trial(members) for _, members in groups(most, ["temperature"])][::-1]
+        for row in [*evenly(sizes, MOST_SIZES), *evenly(temperatures, MOST_TEMPERATURES)]:
+            chosen.setdefault(row["trial"], row)
+    # warm to cold within a size, so that a row of panels is the code emerging
+    return sorted(chosen.values(), key=lambda r: (r["feature_dim"], r["num_classes"], -(r["temperature"] or 0.0)))
+
+
+def best_trial(rows: pa.Table) -> dict[str, Any]:
+    """The row with the largest certified margin."""
+    found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
+    return found
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, first and last included."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
+    """Unit rows and means of a kept head, laid over the optimum where its coordinates are held."""
+    rows = unit_rows(np.asarray(head["weights"], dtype=float))
+    means = np.asarray(head["class_means"], dtype=float)
+    if row["normalization"] not in ("both", "features"):
+        means = unit_rows(means)  # raw features have no common length
+    num_classes, dim = rows.shape
+    optimum = theory.best_code_points(num_classes, dim) if num_classes <= MOST_ALIGNED else None
+    angle = None
+    if optimum is not None:
+        laid = align(rows, optimum)
+        rows, means, angle = rows @ laid.rotation, means @ laid.rotation, laid.angle
+    return CodePicture(
+        trial=row["trial"],
+        num_classes=num_classes,
+        feature_dim=dim,
+        temperature=row["temperature"],
+        margin=row["margin_min_lower"],
+        best_known=row["reference_margin_lower"],
+        rows=rows,
+        means=means,
+        optimum=optimum,
+        angle=angle,
+    )
+
+
+def draw_code(ax: Axes, picture: CodePicture) -> None:
+    """The code on the unit circle, or on the sphere seen from far away with the back fainter than the front."""
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.set_xlim(-1.16, 1.16)
+    ax.set_ylim(-1.16, 1.16)
+    ax.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor=MUTED if picture.feature_dim == 2 else RULE, linewidth=1))
+    (_draw_circle if picture.feature_dim == 2 else _draw_sphere)(ax, picture)
+    ax.set_title(title_of(picture))
+
+
+def title_of(picture: CodePicture) -> str:
+    """Size, temperature and how near the margin is to the best known."""
+    cold = "" if picture.temperature is None else f", τ = {number(picture.temperature)}"
+    of = "" if picture.best_known is None else f" of {number(picture.best_known)}"
+    return f"d = {picture.feature_dim}, K = {picture.num_classes}{cold}\nmargin {number(picture.margin)}{of}"
+
+
+def _draw_circle(ax: Axes, picture: CodePicture) -> None:
+    spokes = [((0, 0), tuple(row)) for row in picture.rows]
+    ax.add_collection(LineCollection(spokes, colors=RULE, linewidths=0.9, zorder=1))
+    if picture.optimum is not None:
+        _rings(ax, picture.optimum, 130, INK)
+    _marks(ax, picture.rows, 34, "o", ROWS, 1.0, 3)
+    _marks(ax, picture.means, 34, "x", MEANS, 1.0, 4)
+
+
+def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
+    view = _view()
+    size = float(np.clip(14 / np.sqrt(picture.num_classes), 1.1, 4))
+    if picture.optimum is not None:
+        points = picture.optimum @ view.T
+        edges = [points[[i, j], :2] for i, j in hull_edges(picture.optimum)]
+        heights = [points[i, 2] + points[j, 2] for i, j in hull_edges(picture.optimum)]
+        for front, colour in ((False, RULE), (True, MUTED)):
+            shown = [edge for edge, height in zip(edges, heights, strict=True) if (height > 0) == front]
+            ax.add_collection(LineCollection(shown, colors=colour, linewidths=0.9, zorder=3 if front else 1))
+        _rings(ax, points[points[:, 2] <= 0], 34 * size, RULE)
+        _rings(ax, points[points[:, 2] > 0], 34 * size, INK)
+    for points, colour, marker in ((picture.rows @ view.T, ROWS, "o"), (picture.means @ view.T, MEANS, "x")):
+        _marks(ax, points[points[:, 2] <= 0], 10 * size, marker, colour, 0.28, 2)
+        _marks(ax, points[points[:, 2] > 0], 10 * size, marker, colour, 1.0, 5)
+
+
+def _rings(ax: Axes, points: np.ndarray, size: float, colour: str) -> None:
+    ax.scatter(points[:, 0], points[:, 1], s=size, facecolors="none", edgecolors=colour, linewidths=1.0, zorder=4)
+
+
+def _marks(ax: Axes, points: np.ndarray, size: float, marker: str, colour: str, alpha: float, zorder: int) -> None:
+    width = 1.5 if marker == "x" else 0.0
+    ax.scatter(
+        points[:, 0], points[:, 1], s=size, marker=marker, color=colour, alpha=alpha, linewidths=width, zorder=zorder
+    )
+
+
+def _view() -> np.ndarray:
+    """A turn about two axes by angles of no symmetry, so that few vertices hide behind others."""
+    a, b = 0.42, 0.31
+    about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    return np.asarray(about_x @ about_y)
+
+
+def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
+    """Edges of the convex hull of points on a sphere, without the diagonals of flat faces."""
+    try:
+        hull = ConvexHull(points)
+    except QhullError:  # fewer than four points, or all on one circle
+        return []
+    faces: dict[tuple[int, int], list[int]] = {}
+    for face, corners in enumerate(hull.simplices):
+        for i in range(3):
+            edge = tuple(sorted((int(corners[i]), int(corners[(i + 1) % 3]))))
+            faces.setdefault(edge, []).append(face)  # type: ignore[arg-type]
+    normals = hull.equations[:, :3]
+    return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
+
+
+def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
+    """The figure of learned codes, or why there is none."""
+    pictures = numbers_codes(final, store)
+    missing = None
+    if not pictures:
+        planar = {2, 3} & set(final["feature_dim"].to_pylist())
+        missing = (
+            "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."
+            if planar
+            else "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
+        )
+    return FigureBlock(
+        name="codes",
+        heading="The codes that were learned",
+        caption="Blue dots are classifier rows, orange crosses class means of the training features, open rings the best "
+        "code known, turned and matched to the rows; on the sphere the back is faint and thin lines are the edges of the "
+        "best code's hull. A learned code is optimal where every dot sits in a ring; a cross on its dot is self-duality, "
+        "and a cross inside the circle is a class whose features still spread.",
+        rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of one K",
+        trials=tuple(p.trial for p in pictures),
+        panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES) for p in pictures),
+        missing=missing,
+    )
+
+
+def alt_of(picture: CodePicture) -> str:
+    """The picture in a sentence."""
+    near = "" if picture.angle is None else f"; {number(np.degrees(picture.angle))} degrees from the best code (RMS)"
+    return f"Learned code, {title_of(picture).replace(chr(10), ', ')}{near}."
+
+
+def _drawer(picture: CodePicture) -> Callable[[Axes], None]:
+    return lambda ax: draw_code(ax, picture)

@@ -1,0 +1,123 @@
+"""Collapse over steps: variability, margin and duality of every trial as training goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+
+from analysis.figures.codes import evenly
+from analysis.figures.look import MUTED, axis_label, label_ends, log_axis, number, ramp, soft_grid
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.frames import groups, is_usual, usual_normalization, values
+
+MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
+ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})
+MOST_LINES = 60
+MOST_DIMS = 4
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One trial's course; usual: at the temperature and normalization that most trials of its feature_dim have."""
+
+    trial: str
+    num_classes: int
+    usual: bool
+    step: np.ndarray
+    value: np.ndarray
+
+
+@dataclass(frozen=True)
+class CollapseNumbers:
+    """Courses of one measure at one feature_dim; hidden: trials left out because lines would cover each other."""
+
+    measure: str
+    feature_dim: int
+    courses: tuple[Trajectory, ...]
+    hidden: int
+
+
+def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim: int) -> CollapseNumbers:
+    """Measured epochs after the first step, for the complete trials of one feature_dim."""
+    here = final.filter(pc.equal(final["feature_dim"], feature_dim))
+    usual = dict(zip(here["trial"].to_pylist(), is_usual(here), strict=True))
+    shown = set(evenly(sorted(usual, key=lambda t: (not usual[t], t)), MOST_LINES))
+    courses = []
+    mine = rows.filter(pc.is_in(rows["trial"], value_set=pa.array(sorted(shown), pa.string())))
+    for where, epochs in groups(mine, ["trial", "num_classes"]):
+        step, value = values(epochs, "step"), values(epochs, measure)
+        keep = (step > 0) & np.isfinite(value) & ((value > 0) | (measure not in ON_LOG_AXIS))
+        if keep.any():
+            trial = where["trial"]
+            courses.append(Trajectory(trial, where["num_classes"], bool(usual[trial]), step[keep], value[keep]))
+    return CollapseNumbers(measure, feature_dim, tuple(courses), len(usual) - len(shown))
+
+
+def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
+    """A line a trial over steps; colour is the number of classes at the usual temperature, grey the other trials."""
+    sizes = sorted({c.num_classes for c in numbers.courses if c.usual})
+    colours = dict(zip(sizes, ramp(len(sizes)), strict=True))
+    for course in sorted(numbers.courses, key=lambda c: c.usual):
+        colour = colours[course.num_classes] if course.usual else MUTED
+        width, alpha = (1.7, 1.0) if course.usual else (0.9, 0.5)
+        ax.plot(course.step, course.value, color=colour, linewidth=width, alpha=alpha, solid_capstyle="round")
+        ax.plot(course.step[-1:], course.value[-1:], "o", color=colour, markersize=3.5, alpha=alpha)
+    log_axis(ax, "x", np.concatenate([c.step for c in numbers.courses]))
+    heights = np.concatenate([c.value for c in numbers.courses])
+    if numbers.measure in ON_LOG_AXIS:
+        log_axis(ax, "y", heights)
+    else:
+        ax.set_ylim(min(0.0, float(heights.min())), float(heights.max()) * 1.08 or 1.0)
+    ax.set_title(f"d = {numbers.feature_dim}: {axis_label(numbers.measure)}")
+    ax.set_xlabel(axis_label("step"))
+    soft_grid(ax)
+    ends = [_end(c, numbers, colours) for c in _last_of_each_size(numbers, evenly(sizes, 5))]
+    label_ends(ax, ends)
+
+
+def _end(course: Trajectory, numbers: CollapseNumbers, colours: dict[int, str]) -> tuple[float, float, str, str]:
+    return course.step[-1], course.value[-1], f"K = {course.num_classes}", colours[course.num_classes]
+
+
+def _last_of_each_size(numbers: CollapseNumbers, sizes: list[int]) -> list[Trajectory]:
+    usual = {c.num_classes: c for c in numbers.courses if c.usual}
+    return [usual[size] for size in sizes]
+
+
+def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
+    """The figure of collapse over steps, or why there is none."""
+    dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
+    found = [numbers_collapse(rows, final, measure, dim) for dim in dims for measure in MEASURES]
+    found = [n for n in found if n.courses]
+    hidden = max((n.hidden for n in found), default=0)
+    left_out = f" {MOST_LINES} trials a panel are drawn; up to {hidden} more are in the table." if hidden else ""
+    usual = usual_normalization(final) if final.num_rows else ""
+    return FigureBlock(
+        name="collapse",
+        heading="Collapse over training steps",
+        caption="One line a trial from its first measured epoch after the start. Colour is the number of classes, for the "
+        f"temperature most class counts share and normalization = {usual}; grey lines are the other trials. Variability "
+        "(GNC1) and the angle between class means and classifier rows (GNC3) fall, the minimum margin (GNC2) rises."
+        + left_out,
+        rows="every measured epoch of the complete trials, step > 0",
+        trials=tuple(sorted({c.trial for n in found for c in n.courses})),
+        panels=tuple(Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
+        missing=None if found else "No complete trial has measured epochs after its first step.",
+    )
+
+
+def alt_of(numbers: CollapseNumbers) -> str:
+    """The panel in a sentence."""
+    first = np.median([c.value[0] for c in numbers.courses])
+    last = np.median([c.value[-1] for c in numbers.courses])
+    return (
+        f"{numbers.measure} over step for {len(numbers.courses)} trials with d = {numbers.feature_dim}: "
+        f"median {number(float(first))} at the first measured epoch shown, {number(float(last))} at the last."
+    )
+
+
+def _drawer(numbers: CollapseNumbers) -> Callable[[Axes], None]:
+    return lambda ax: draw_collapse(ax, numbers)

@@ -1,0 +1,176 @@
+"""Margin against the number of classes, per dimension, between its null and its ceilings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+
+from analysis.figures.codes import evenly
+from analysis.figures.look import (
+    INK,
+    MUTED,
+    RULE,
+    axis_label,
+    label_ends,
+    log_axis,
+    number,
+    ramp,
+    soft_grid,
+    spread_ticks,
+)
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.frames import groups, usual_normalization, values, varied_settings, with_normalization
+from analysis.theory import MarginCurves, margin_curves, sizes_between
+
+MOST_DIMS = 9
+MOST_SERIES = 5
+
+
+@dataclass(frozen=True)
+class MarginSeries:
+    """Trials of one temperature at one feature_dim; the optimum is that of unconstrained features, NaN if not tabulated."""
+
+    temperature: float | None
+    trials: tuple[str, ...]
+    num_classes: np.ndarray
+    margin: np.ndarray
+    sizes: np.ndarray
+    median: np.ndarray
+    optimum: np.ndarray
+
+
+@dataclass(frozen=True)
+class MarginNumbers:
+    """One panel: curves of theory, series of trials, and the settings that vary inside a series."""
+
+    feature_dim: int
+    curves: MarginCurves
+    series: tuple[MarginSeries, ...]
+    pooled: tuple[str, ...]
+
+
+def numbers_margin(final: pa.Table, feature_dim: int) -> MarginNumbers:
+    """Certified lower bounds of the minimum margin of complete trials with the usual normalization."""
+    here = final.filter(pc.equal(final["feature_dim"], feature_dim))
+    here = with_normalization(here, usual_normalization(here))
+    series = evenly([_series(rows) for _, rows in groups(here, ["temperature"])], MOST_SERIES)
+    sizes = [k for s in series for k in s.sizes]
+    shown = ("num_classes", "temperature", "seed")
+    pooled = tuple(name for name in varied_settings(here) if name not in shown)
+    return MarginNumbers(feature_dim, margin_curves(sizes_between(sizes), feature_dim), tuple(series), pooled)
+
+
+def _series(rows: pa.Table) -> MarginSeries:
+    by_size = [(w["num_classes"], members) for w, members in groups(rows, ["num_classes"])]
+    return MarginSeries(
+        temperature=rows["temperature"][0].as_py(),
+        trials=tuple(rows["trial"].to_pylist()),
+        num_classes=values(rows, "num_classes"),
+        margin=values(rows, "margin_min_lower"),
+        sizes=np.array([k for k, _ in by_size], dtype=float),
+        median=np.array([np.nanmedian(values(m, "margin_min_lower")) for _, m in by_size]),
+        optimum=np.array([values(m, "ufm_margin")[0] for _, m in by_size]),
+    )
+
+
+def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
+    """Trained trials between random rows and the best code known; open diamonds are the same-temperature optimum."""
+    curves, labels = numbers.curves, []
+    _draw_curve(ax, curves.num_classes, curves.best_known, color=INK, linewidth=1.3)
+    _draw_curve(ax, curves.num_classes, curves.upper_bound, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    _draw_curve(ax, curves.num_classes, curves.random, color=MUTED, linewidth=1.3, linestyle=(0, (1, 2)))
+    ax.fill_between(curves.num_classes, curves.best_known, curves.upper_bound, color=RULE, alpha=0.6, linewidth=0)
+    labels += [_last(curves.num_classes, curves.best_known, "best known", INK)]
+    if np.nanmax(curves.upper_bound / curves.best_known) > 1.01:
+        labels += [_last(curves.num_classes, curves.upper_bound, "upper bound", INK)]
+    labels += [_last(curves.num_classes, curves.random, "random", MUTED)]
+    # cold is dark: the order of the ramp is that of temperature
+    for series, colour in zip(numbers.series, ramp(len(numbers.series)), strict=True):
+        ax.plot(series.sizes, series.median, color=colour, zorder=4)
+        ax.plot(series.num_classes, series.margin, "o", color=colour, zorder=5)
+        ax.plot(series.sizes, series.optimum, "D", color=colour, markerfacecolor="none", markersize=8, zorder=4)
+        if series.temperature is not None:
+            labels += [_last(series.sizes, series.median, f"τ = {number(series.temperature)}", colour)]
+    _frame_margin(ax, numbers)
+    label_ends(ax, labels)
+
+
+def _draw_curve(ax: Axes, x: np.ndarray, y: np.ndarray, **style: object) -> None:
+    """A line where there are two points or more, else a short bar at the only one."""
+    known = np.isfinite(y)
+    if known.sum() == 1:
+        ax.hlines(y[known], x[known] / 1.15, x[known] * 1.15, **{"zorder": 2, **style})  # type: ignore[arg-type]
+    elif known.any():
+        ax.plot(x[known], y[known], **{"zorder": 2, **style})  # type: ignore[arg-type]
+
+
+def _last(x: np.ndarray, y: np.ndarray, text: str, colour: str) -> tuple[float, float, str, str]:
+    known = np.flatnonzero(np.isfinite(y))
+    return (x[known[-1]], y[known[-1]], text, colour) if len(known) else (np.nan, np.nan, text, colour)
+
+
+def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
+    curves = numbers.curves
+    margins = np.concatenate([s.margin for s in numbers.series])
+    tops = np.concatenate([margins, curves.upper_bound, curves.random, *(s.optimum for s in numbers.series)])
+    sizes = np.concatenate([s.sizes for s in numbers.series])
+    log_axis(ax, "x", [sizes.min() / 1.1, sizes.max() * 1.1], at=spread_ticks(list(sizes)))
+    positive = curves.best_known[curves.best_known > 0]
+    if len(positive) and positive.max() / positive.min() > 12 and (margins > 0).any():
+        log_axis(ax, "y", tops[tops > 0])
+    else:
+        ax.set_ylim(0, float(np.nanmax(tops)) * 1.06)
+    ax.set_xlabel(axis_label("num_classes"))
+    ax.set_title(f"d = {numbers.feature_dim}: minimum margin")
+    soft_grid(ax)
+
+
+def block_margin(final: pa.Table) -> FigureBlock:
+    """The figure of margin against the number of classes, or why there is none."""
+    dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
+    found = [numbers_margin(final, dim) for dim in dims]
+    found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
+    one = (
+        ""
+        if any(len(s.sizes) > 1 for n in found for s in n.series)
+        else " Every series has one class count only, so no trend can be seen."
+    )
+    pooled = sorted({name for n in found for name in n.pooled})
+    mixed = (
+        f" Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
+        if pooled
+        else " Lines join medians over seeds."
+    )
+    usual = usual_normalization(final) if final.num_rows else ""
+    return FigureBlock(
+        name="margin",
+        heading="Margin against the number of classes",
+        caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold dark. "
+        "Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid line: the best "
+        "code known; dashed: the proven upper bound; the band between them is what nobody knows; dotted: random rows."
+        + mixed
+        + one,
+        rows=f"final rows of the complete trials with normalization = {usual}",
+        trials=tuple(t for n in found for s in n.series for t in s.trials),
+        panels=tuple(Panel(f"margin, d = {n.feature_dim}", alt_margin(n), _drawer(n)) for n in found),
+        missing=None if found else "No complete trial has a measured margin.",
+    )
+
+
+def alt_margin(numbers: MarginNumbers) -> str:
+    """The panel in a sentence."""
+    parts = [
+        f"K = {k:.0f}{'' if s.temperature is None else f' at temperature {number(s.temperature)}'}: {number(m)}"
+        for s in numbers.series
+        for k, m in zip(s.sizes, s.median, strict=True)
+    ]
+    return (
+        f"Minimum margin against number of classes, d = {numbers.feature_dim}; median over trials: {', '.join(parts)}."
+    )
+
+
+def _drawer(numbers: MarginNumbers) -> Callable[[Axes], None]:
+    return lambda ax: draw_margin(ax, numbers)

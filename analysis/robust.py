@@ -1,0 +1,98 @@
+"""Linear fits that one bad cell cannot bend: Huber regression of many right-hand sides at once, and its intervals.
+
+Knows numpy only. Rows are cells (seeds already averaged), so that rows are independent.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ROUNDS = 60
+# 1.345 residual scales keep 95 % of least squares' precision on Gaussian noise (Huber 1964).
+HUBER_SCALES = 1.345
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """coefficients [p], residuals [n], leverages [n] in 0..1, and the Huber threshold that was used."""
+
+    coefficients: np.ndarray
+    residuals: np.ndarray
+    leverages: np.ndarray
+    standard_errors: np.ndarray
+    threshold: float
+
+
+def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
+    """Minimise the summed Huber loss of `target - design @ coefficients`.
+
+    Args:
+        design: [n, p], full column rank. target: [n].
+    Returns:
+        The fit; its threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
+    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985).
+    """
+    rough = _reweighted(design, target[None], 0.0)[0]
+    spread = np.abs(target - design @ rough)
+    degrees = max(len(target) - design.shape[1], 1)
+    # least absolute deviations passes through p rows exactly: the median is taken over the others
+    scale = float(np.median(np.sort(spread)[-degrees:])) / 0.6745
+    coefficients, errors, residuals, leverages = _fits_with_errors(design, target[None], HUBER_SCALES * scale)
+    return LinearFit(coefficients[0], residuals[0], leverages[0], errors[0], HUBER_SCALES * scale)
+
+
+def wild_bootstrap_t(
+    design: np.ndarray, fit: LinearFit, *, samples: int = 1999, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Studentised deviations of wild bootstrap refits, the spread that a coefficient's t statistic really has.
+
+    Args:
+        design: [n, p] of the fit. samples: refits. seed: of the random signs; same seed, same numbers.
+    Returns:
+        t [samples, p], and the refitted coefficients [samples, p].
+    Source: Cameron, Gelbach and Miller, Rev. Econ. Stat. 90 (2008); six-point weights: Webb, QED 1315 (2014).
+    """
+    webb = np.sqrt([0.5, 1.0, 1.5])
+    signs = np.random.default_rng(seed).choice(np.concatenate([-webb, webb]), size=(samples, len(design)))
+    # residuals shrink by sqrt(1 - leverage) in the fit: undone, or few cells look more certain than they are
+    noise = fit.residuals / np.sqrt(1 - fit.leverages)
+    fitted = design @ fit.coefficients
+    coefficients, errors, _, _ = _fits_with_errors(design, fitted + signs * noise, fit.threshold)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num((coefficients - fit.coefficients) / errors), coefficients
+
+
+def _fits_with_errors(
+    design: np.ndarray, targets: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Coefficients, HC3 standard errors, residuals and leverages of every row of targets [batch, n]."""
+    coefficients = _reweighted(design, targets, threshold)
+    residuals = targets - coefficients @ design.T
+    weights = _huber_weights(residuals, threshold)
+    inverse = np.linalg.inv(np.einsum("ni,bn,nj->bij", design, weights, design))
+    projected = np.einsum("bij,nj->bni", inverse, design)
+    leverages = np.clip(np.einsum("bni,ni->bn", projected, design) * weights, 0.0, 1 - 1e-9)
+    pulls = projected * (weights * residuals / (1 - leverages))[..., None]
+    return coefficients, np.sqrt((pulls**2).sum(axis=1)), residuals, leverages
+
+
+def _reweighted(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
+    """Iteratively reweighted least squares; threshold 0 is least absolute deviations, smoothed at round-off."""
+    weights = np.ones_like(targets)
+    floor = max(threshold, 1e-9 * (1 + float(np.abs(targets).max(initial=0.0))))
+    coefficients = np.zeros((len(targets), design.shape[1]))
+    for _ in range(ROUNDS):
+        gram = np.einsum("ni,bn,nj->bij", design, weights, design)
+        moments = np.einsum("ni,bn->bi", design, weights * targets)
+        updated = np.linalg.solve(gram, moments[..., None])[..., 0]
+        moved = float(np.abs(updated - coefficients).max())
+        coefficients = updated
+        if moved < 1e-12 * (1 + float(np.abs(updated).max())):
+            break
+        weights = _huber_weights(targets - coefficients @ design.T, floor)
+    return coefficients
+
+
+def _huber_weights(residuals: np.ndarray, threshold: float) -> np.ndarray:
+    floor = max(threshold, 1e-12)
+    return floor / np.maximum(np.abs(residuals), floor)

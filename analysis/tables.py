@@ -1,0 +1,202 @@
+"""The tables of the report: trials, failures, effects and fits. Numbers come in, escaped HTML goes out."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis import page, theory
+from analysis.answer import interval_text
+from analysis.effects import PairedDifference, paired_differences, shared_cells
+from analysis.figures.effects import MEASURES as EFFECT_MEASURES
+from analysis.figures.look import number
+from analysis.frames import SHOWN_SETTINGS, StudyFrame, varied_settings
+from analysis.page import ABSENT, Cell, Long, Number
+from analysis.trends import MARGIN, Trend
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+MOST_TRIALS = 200
+MOST_FAILED = 500
+MEASURED = (
+    "epoch",
+    "train_accuracy",
+    "test_accuracy",
+    "gnc1_rank",
+    "margin_min_lower",
+    "margin_ratio_upper",
+    "gnc3_uncentred",
+)
+# Settings that another shown setting decides, or that name nothing a reader compares.
+QUIET = frozenset({"decay_normalised", "seed"})
+
+
+def trials_table(frame: StudyFrame) -> tuple[str, frozenset[str]]:
+    """The complete trials, at most MOST_TRIALS of them, and the keys of those shown."""
+    final = frame.final.sort_by([(name, "ascending") for name in ("feature_dim", "num_classes", "temperature", "seed")])
+    if final.num_rows == 0:
+        return page.note("No trial is complete, so there are no final rows to show."), frozenset()
+    varied = [n for n in varied_settings(final) if n not in SHOWN_SETTINGS and n not in QUIET]
+    settings = ["feature_dim", "num_classes", "temperature", "normalization", *varied, "seed"]
+    rows = final.slice(0, MOST_TRIALS).to_pylist()
+    headers = ["trial", *settings, *MEASURED, "terminal"]
+    body = [
+        [_key(row["trial"]), *(_value(row[n]) for n in (*settings, *MEASURED)), "yes" if row["terminal"] else "no"]
+        for row in rows
+    ]
+    text = f"Final rows of the complete trials ({final.num_rows})."
+    if final.num_rows > MOST_TRIALS:
+        text = (
+            f"Final rows of {MOST_TRIALS} of the {final.num_rows} complete trials; the others are in results.parquet."
+        )
+    anchors = [f"trial-{row['trial']}" for row in rows]
+    return page.paragraph(text) + page.table("Final rows", headers, body, anchors), frozenset(
+        row["trial"] for row in rows
+    )
+
+
+def failed_table(frame: StudyFrame) -> str:
+    """Every trial that is not complete, with its reason."""
+    trials = frame.trials
+    broken = trials.filter(pc.not_equal(trials["state"], "complete"))
+    if broken.num_rows == 0:
+        return page.paragraph("No trial failed, diverged or was stopped.") if trials.num_rows else ""
+    rows = broken.sort_by([("state", "ascending"), ("trial", "ascending")]).slice(0, MOST_FAILED).to_pylist()
+    headers = [
+        "trial",
+        "state",
+        "reason",
+        "feature_dim",
+        "num_classes",
+        "temperature",
+        "normalization",
+        "seed",
+        "attempts",
+    ]
+    body = [
+        [_key(r["trial"]), r["state"], Long(_reason(r["reason"])), *(_value(r[n]) for n in headers[3:])] for r in rows
+    ]
+    more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
+    text = page.paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}")
+    return text + page.table("Trials that are not complete", headers, body)
+
+
+def effects_table(final: pa.Table, setting: str) -> str:
+    """Paired differences of each measure against one level; empty where no cells are shared."""
+    rows: list[list[Cell]] = []
+    for measure in EFFECT_MEASURES:
+        cells = shared_cells(final, setting, measure)
+        levels = [level for cell in cells for level in cell.levels]
+        if levels:
+            base = max(sorted(set(levels), key=str), key=levels.count)
+            rows += [_effect_row(d, setting) for d in paired_differences(cells, measure, base)]
+    if not rows:
+        return ""
+    headers = ("measure", "change", "mean effect", "95 % interval", "cells")
+    text = "Paired over cells that share everything else; an interval needs five of them."
+    return page.details(
+        "The differences in numbers",
+        page.paragraph(text) + page.table(f"Effect of {setting}", headers, rows),
+        wide=True,
+    )
+
+
+def _effect_row(found: PairedDifference, setting: str) -> list[Cell]:
+    def shown(value: float) -> str:
+        return f"{TIMES} {number(math.exp(value))}" if found.is_log else f"{'+' if value > 0 else ''}{number(value)}"
+
+    ends = (
+        f"{shown(found.low)} to {shown(found.high)}"
+        if found.low is not None and found.high is not None
+        else f"{found.cells} cells are too few"
+    )
+    return [
+        found.measure,
+        f"{setting} {_text(found.base)} to {_text(found.level)}",
+        Number(shown(found.mean)),
+        ends,
+        Number(str(found.cells)),
+    ]
+
+
+def fits_sections(trends: Sequence[Trend]) -> list[str]:
+    """The fits that may be believed, then those refused with their bare estimates."""
+    parts = [page.paragraph(METHOD)]
+    believed = [t for t in trends if t.believed]
+    refused = [t for t in trends if t.refused]
+    headers = (
+        "measure",
+        "where",
+        "exponent of K",
+        "exponent of d",
+        "large-K theory",
+        "log residual",
+        "cells",
+        "trials",
+        "left out",
+    )
+    if believed:
+        parts.append(page.table("Power laws with intervals", headers, [[*_fit_row(t)] for t in believed]))
+    else:
+        parts.append(
+            page.note("No power law can be claimed from these trials: the table of refusals says why for each.")
+        )
+    if refused:
+        rows = [[*_fit_row(t), Long(t.refused or "")] for t in refused]
+        body = page.table("Refused power laws", (*headers, "why refused"), rows)
+        parts.append(page.details(f"Refused, with the bare estimate ({len(refused)})", body, wide=True))
+    return parts
+
+
+METHOD = (
+    f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the logarithms of "
+    "cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over cells and Student's t, and "
+    "are refused under five cells or three sizes. Only trials that reached 99 % training accuracy enter. A pure power law is "
+    "a first form: the best margins themselves follow one only for large K."
+)
+
+
+def _fit_row(trend: Trend) -> list[Cell]:
+    exponents = {e.name: interval_text(e) for e in trend.fit.exponents} if trend.fit else {}
+    dim = trend.where.get("feature_dim")
+    theory_says = (
+        number(theory.asymptotic_exponent(dim)) if trend.measure == MARGIN and dim is not None and dim >= 2 else ABSENT
+    )
+    where = ", ".join(f"{name} {_text(value)}" for name, value in trend.where.items()) or "all"
+    own = f"; own prefactor by {', '.join(trend.within)}" if trend.within else ""
+    left_out = f"{trend.not_terminal} not terminal, {trend.not_positive} not positive"
+    return [
+        trend.measure,
+        where + own,
+        exponents.get("num_classes", ABSENT),
+        exponents.get("feature_dim", ABSENT),
+        Number(theory_says),
+        Number(number(trend.fit.residual_scale) if trend.fit else ABSENT),
+        Number(str(trend.fit.cells) if trend.fit else ABSENT),
+        Number(str(trend.fit.trials) if trend.fit else ABSENT),
+        left_out if trend.not_terminal + trend.not_positive else "none",
+    ]
+
+
+def _key(trial: str) -> Cell:
+    return page.Link(trial, f"trial-{trial}")
+
+
+def _value(value: Any) -> Cell:
+    if isinstance(value, bool | str | None):
+        return _text(value)
+    return Number(number(float(value)) if isinstance(value, float) else str(value))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _reason(reason: str | None) -> str:
+    if not reason:
+        return "no reason was recorded"
+    first = reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
+    return first if len(first) <= 300 else first[:300] + " …"
