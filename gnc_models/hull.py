@@ -127,9 +127,31 @@ class _Solve:
             used, coefficients = self.used[rows], self.coefficients[rows]
             members = members[again] * used.unsqueeze(-1)
 
+    def _thin(self, members: Tensor) -> None:
+        """Free a slot of each full working set by moving along an affine dependence, which leaves its point in place.
+
+        A full set has more members than dimensions, so away from the origin they depend on each other: several may
+        have come in at once.
+        """
+        full = self.used.all(1).nonzero()[:, 0]
+        if not len(full):
+            return
+        system = torch.cat([members[full], torch.ones_like(members[full, :, :1])], 2)
+        eigenvalues, vectors = torch.linalg.eigh(torch.bmm(system, system.transpose(1, 2)))
+        singular = eigenvalues[:, 0] < 1e-12 * eigenvalues[:, -1]
+        full, dependence = full[singular], vectors[singular, :, 0]
+        dependence = dependence * torch.where(dependence.amax(1) > 0, 1.0, -1.0).unsqueeze(1)
+        ratio = torch.where(dependence > 0, self.coefficients[full] / dependence, torch.inf)
+        reach, first = ratio.min(1)
+        moved = (self.coefficients[full] - reach.unsqueeze(1) * dependence).clamp_min(0.0)
+        moved.scatter_(1, first.unsqueeze(1), 0.0)
+        self.coefficients[full] = moved
+        self.used[full, first] = False
+
     def grow(self) -> bool:
         """Take in the most violated points of each hull; store and drop the hulls that are done. False: all done."""
         members = self._members(slice(None))
+        self._thin(members)
         point = torch.einsum("bs,bsd->bd", self.coefficients, members)
         square = point.square().sum(1)
         # in units of the hull: values below square mean points beyond the supporting plane

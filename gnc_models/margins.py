@@ -128,7 +128,7 @@ class _Search:
         self.lower = torch.zeros_like(self.norms)
         self.upper = torch.full_like(self.norms, torch.inf)
         self.stuck = torch.zeros(num_classes, dtype=torch.bool, device=weights.device)
-        width = min(others, dim + 1)
+        width = dim + 1
         self.support = torch.full((num_classes, width), -1, dtype=torch.int64, device=weights.device)
         self.coefficients = torch.zeros(num_classes, width, dtype=torch.float64, device=weights.device)
         if warm_start is not None:

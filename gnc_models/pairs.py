@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-TILE_ENTRIES = 1 << 21  # of one tile of scores or distances: 16 MiB in float64
+TILE_ENTRIES = 1 << 18  # of one tile of scores or distances: 2 MiB in float64, which caches hold
 
 
 def unit(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
@@ -95,7 +95,9 @@ def nearest_rows(points: Float[Tensor, "points dim"], rows: Float[Tensor, "rows 
     centre = rows.mean(0)  # a common offset would cost digits
     rows = rows - centre
     half = rows.square().sum(1) / 2
-    return torch.cat([((points[t] - centre) @ rows.T - half).argmax(1) for t in tiles(len(points), len(rows))])
+    return torch.cat(
+        [torch.addmm(-half, points[t] - centre, rows.T).argmax(1) for t in tiles(len(points), len(rows))]
+    )
 
 
 def _own(rows: slice, points: Tensor) -> Int[Tensor, "rows 1"]:
