@@ -3,8 +3,6 @@
 Knows torch; does not know classifiers, metrics or where features come from. Memory is O(classes x dim + dim^2).
 """
 
-from typing import Self
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -37,7 +35,7 @@ class ClassStatistics:
         self.norm_mean = torch.zeros((), dtype=torch.float64, device=device)
         self.norm_square_deviation = torch.zeros((), dtype=torch.float64, device=device)
 
-    def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> Self:
+    def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> "ClassStatistics":
         """Take in a batch; features of any floating type are converted to float64.
 
         Raises:
@@ -65,7 +63,7 @@ class ClassStatistics:
         batch.norm_square_deviation = (norms - batch.norm_mean).square().sum()
         return self.merge(batch)
 
-    def merge(self, other: "ClassStatistics") -> Self:
+    def merge(self, other: "ClassStatistics") -> "ClassStatistics":
         """Take in statistics of other samples of the same classes.
 
         Raises:
