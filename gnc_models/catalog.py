@@ -26,7 +26,7 @@ def _family(**members: Member) -> Mapping[str, Member]:
 DATASETS = _family(
     glyphs=Member(
         settings={"resolution": 16, "unseen_family": "serif", "augmentation": "none"},
-        max_classes=MappingProxyType({16: 1399, 32: 1611}),
+        max_classes=MappingProxyType({16: 1397, 32: 1611}),
         takes=frozenset({"image"}),
     ),
     synthetic=Member(settings={"input_dim": 32, "noise": 0.1}, max_classes=1_000_000, takes=frozenset({"vector"})),
