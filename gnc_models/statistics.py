@@ -81,13 +81,14 @@ class ClassStatistics:
                 self.norm_square_deviation + other.norm_square_deviation + shift**2 * (seen * joined / (seen + joined))
             )
             self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
-        counts = (self.counts + other.counts).clamp_min(1)
+        # integers divided by integers would be float32
+        share = other.counts.to(torch.float64) / (self.counts + other.counts).clamp_min(1)
         between = other.means - self.means
-        weight = self.counts * (other.counts / counts)
+        weight = self.counts * share
         self.square_deviations = self.square_deviations + other.square_deviations + weight * between.square().sum(1)
         between_scaled = between * weight.sqrt().unsqueeze(1)
         self.scatter = self.scatter + other.scatter + between_scaled.T @ between_scaled
-        self.means = self.means + between * (other.counts / counts).unsqueeze(1)
+        self.means = self.means + between * share.unsqueeze(1)
         self.counts = self.counts + other.counts
         return self
 
