@@ -70,7 +70,7 @@ def max_classes(dataset: str, resolution: int | None) -> int:
     known = DATASETS[dataset].max_classes
     if isinstance(known, int):
         return known
-    if known is None or resolution not in known:
+    if known is None or resolution is None or resolution not in known:
         sizes = sorted(known or ())
         raise ValueError(f"resolution must be one of {sizes} for {dataset}, got {resolution!r}.")
     return known[resolution]

@@ -68,7 +68,7 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
         """Logits, in the form the module's docstring lists."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.normalises_features:
             features = functional.normalize(features, dim=1)
         if self.normalises_weights:

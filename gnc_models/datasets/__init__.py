@@ -4,6 +4,7 @@
 number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from gnc_models.datasets.augmentation import AUGMENTATIONS, augment
@@ -13,7 +14,7 @@ from gnc_models.datasets.synthetic import make_synthetic
 
 __all__ = ["AUGMENTATIONS", "DATASETS", "Dataset", "augment", "make_dataset"]
 
-DATASETS = {"glyphs": make_glyphs, "synthetic": make_synthetic}
+DATASETS: dict[str, Callable[..., Dataset]] = {"glyphs": make_glyphs, "synthetic": make_synthetic}
 
 
 def make_dataset(

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.datasets.cache import read_or_make
-from gnc_models.datasets.dataset import Dataset, make_digest
+from gnc_models.datasets.dataset import Dataset, label_samples
 from gnc_models.datasets.fonts import (
     FACES,
     FAMILIES,
@@ -78,17 +78,18 @@ def make_glyphs(
     unseen_faces = [i for i, face in enumerate(FACES) if unseen_family and face in FAMILIES[unseen_family]]
     seen_faces = [i for i in range(len(FACES)) if i not in unseen_faces]
 
-    def draw(samples: int, faces: list[int], stream: int) -> tuple[Tensor, Tensor]:
+    def draw(samples: int, faces: list[int], stream: int) -> Tensor:
         maps = torch.from_numpy(np.stack([draw_maps(data_seed, stream, point, samples) for point in code_points]))
-        shown = pictures[:, [faces[i % len(faces)] for i in range(samples)]]
-        inputs = render_maps(torch.from_numpy(shown).flatten(0, 1), maps.flatten(0, 1), resolution)
-        return inputs, torch.arange(num_classes).repeat_interleave(samples)
+        shown = torch.from_numpy(pictures[:, [faces[i % len(faces)] for i in range(samples)]])
+        drawn = render_maps(shown.flatten(0, 1), maps.flatten(0, 1), resolution)
+        return drawn.view(num_classes, samples, 1, resolution, resolution)
 
-    train = draw(samples_per_class, seen_faces, _TRAIN)
-    test = draw(test_samples_per_class, seen_faces, _TEST)
-    unseen = draw(test_samples_per_class, unseen_faces, _UNSEEN) if unseen_faces else (None, None)
-    names = tuple(f"U+{point:04X} {chr(point)}" for point in code_points)
-    return Dataset(*train, *test, *unseen, names, make_digest((*train, *test, *unseen)))
+    return label_samples(
+        draw(samples_per_class, seen_faces, _TRAIN),
+        draw(test_samples_per_class, seen_faces, _TEST),
+        draw(test_samples_per_class, unseen_faces, _UNSEEN) if unseen_faces else None,
+        tuple(f"U+{point:04X} {chr(point)}" for point in code_points),
+    )
 
 
 def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.ndarray:
@@ -108,7 +109,7 @@ def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.
 
 
 def render_maps(
-    pictures: Float[Tensor, "samples side side"] | Tensor, maps: Float[Tensor, "samples 2 3"], resolution: int
+    pictures: UInt8[Tensor, "samples side side"], maps: Float[Tensor, "samples 2 3"], resolution: int
 ) -> Float[Tensor, "samples 1 resolution resolution"]:
     """Each picture under its map, averaged over the area of each pixel, in units of `_INK_UNIT`.
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.datasets.dataset import Dataset, make_digest
+from gnc_models.datasets.dataset import Dataset, label_samples
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _CENTRES, _TRAIN, _TEST = 0, 1, 2
@@ -16,15 +16,14 @@ def _centres(num_classes: int, input_dim: int, data_seed: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, stream: int) -> tuple[Tensor, Tensor]:
-    """`samples` points around each centre, class by class; one stream for each sample index, so both numbers nest."""
+def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, stream: int) -> Tensor:
+    """`[classes, samples, dim]` around the centres; one stream for each sample index, so that both numbers nest."""
     num_classes, input_dim = centres.shape
     drawn = np.empty((num_classes, samples, input_dim), dtype=np.float32)
     for index in range(samples):
         normal = np.random.default_rng([data_seed, stream, index]).standard_normal((num_classes, input_dim))
         drawn[:, index] = centres + noise / np.sqrt(input_dim) * normal
-    labels = torch.arange(num_classes).repeat_interleave(samples)
-    return torch.from_numpy(drawn.reshape(-1, input_dim)), labels
+    return torch.from_numpy(drawn)
 
 
 def make_synthetic(
@@ -55,5 +54,4 @@ def make_synthetic(
     centres = _centres(num_classes, input_dim, data_seed)
     train = _samples(centres, noise, samples_per_class, data_seed, _TRAIN)
     test = _samples(centres, noise, test_samples_per_class, data_seed, _TEST)
-    names = tuple(str(index) for index in range(num_classes))
-    return Dataset(*train, *test, None, None, names, make_digest((*train, *test, None, None)))
+    return label_samples(train, test, None, tuple(str(index) for index in range(num_classes)))
