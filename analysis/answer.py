@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis import theory
 from analysis.figures.look import number
 from analysis.fits import Exponent
-from analysis.frames import StudyFrame, distinct, groups, values
+from analysis.frames import StudyFrame, distinct, values
 from analysis.trends import MARGIN, Trend
 
 STATE_ORDER = ("complete", "stopped", "diverged", "failed")
@@ -118,19 +119,19 @@ def interval_text(exponent: Exponent) -> str:
 
 def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     """Median over complete trials of a measure at the first measured epoch after a step, and at the last."""
-    first, last = [], []
-    complete = set(frame.final["trial"].to_pylist())
-    for where, epochs in groups(frame.rows, ["trial"]):
-        measured = values(epochs, name)[values(epochs, "step") > 0]
-        if where["trial"] in complete and len(measured) > 1:
-            first.append(measured[0])
-            last.append(measured[-1])
-    return _median(first), _median(last)
+    complete = pa.array(frame.final["trial"].to_pylist(), pa.string())
+    rows = frame.rows.select(["trial", "step", name])
+    rows = rows.filter(pc.and_(pc.is_in(rows["trial"], value_set=complete), pc.greater(rows["step"], 0)))
+    trial, measured = values(rows, "trial"), values(rows, name)
+    changes = np.flatnonzero(trial[1:] != trial[:-1]) + 1 if len(trial) else np.zeros(0, dtype=int)
+    starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(trial)]]) - 1
+    several = ends > starts
+    return _median(measured[starts[several]]), _median(measured[ends[several]])
 
 
-def _median(numbers: list[float]) -> float:
-    finite = [x for x in numbers if np.isfinite(x)]
-    return float(np.median(finite)) if finite else float("nan")
+def _median(numbers: np.ndarray) -> float:
+    finite = numbers[np.isfinite(numbers)]
+    return float(np.median(finite)) if len(finite) else float("nan")
 
 
 def _where(final: pa.Table, index: int) -> str:

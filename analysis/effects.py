@@ -50,9 +50,9 @@ def shared_cells(final: pa.Table, setting: str, measure: str) -> list[SharedCell
         final = _at_shared_temperature(final)
     held_names = [n for n in SETTING_NAMES if n != setting and n not in DEPENDENT.get(setting, ("seed",))]
     found = []
+    final = final.select(["trial", setting, measure, *held_names])
+    final = final.filter(pc.and_(pc.is_valid(final[setting]), pc.is_finite(pc.fill_null(final[measure], np.nan))))
     for held, rows in groups(final, held_names):
-        rows = rows.filter(pc.is_valid(rows[setting])) if rows.num_rows else rows
-        rows = rows.take(np.flatnonzero(np.isfinite(values(rows, measure))))
         members = [(w[setting], values(m, measure), m["trial"].to_pylist()) for w, m in groups(rows, [setting])]
         if len(members) > 1:
             levels, measured, trials = zip(*members, strict=True)

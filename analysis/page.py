@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from analysis.figures.svg import FigureBlock, panel_to_inline_svg
+from analysis.figures.svg import Drawn, FigureBlock, inline_svg
 
 MOST_KEYS = 40
 ABSENT = "\N{EN DASH}"
@@ -84,13 +84,11 @@ def table(
     return f"{box}<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>"
 
 
-def figure(block: FigureBlock, listed: frozenset[str]) -> str:
+def figure(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -> str:
     """A figure with caption and the rows behind it, or the sentence in its place; listed: trials the page has a row of."""
     if block.missing is not None:
         return note(block.missing)
-    panels = []
-    for index, panel in enumerate(block.panels):
-        panels.append(f'<div class="panel">{panel_to_inline_svg(panel, f"{block.name}-{index}")}</div>')
+    panels = [f'<div class="panel">{inline_svg(panel)}</div>' for panel in drawn]
     few = " few" if len(block.panels) < block.columns else ""
     caption = (
         f'{escape(block.caption)}<span class="rows">Rows: {escape(block.rows)} ({len(block.trials)} trials).</span>'

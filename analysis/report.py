@@ -6,7 +6,7 @@ Knows every other module of analysis and the writing of reports by the store; do
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +17,8 @@ from analysis.figures.classes import block_classes, block_ladder
 from analysis.figures.codes import block_codes
 from analysis.figures.collapse import block_collapse
 from analysis.figures.effects import block_effect
-from analysis.figures.look import number
 from analysis.figures.margin import block_margin
-from analysis.figures.svg import FigureBlock, block_to_svg_file
+from analysis.figures.svg import Drawn, FigureBlock, render, svg_file
 from analysis.figures.variability import block_variability
 from analysis.frames import Readable, StudyFrame, load_study, varied_settings
 from analysis.tables import effects_table, failed_table, fits_sections, trials_table
@@ -69,9 +68,11 @@ def write_report(store: Writable, *, keys: Collection[str] | None = None) -> Rep
     trends = fit_trends(frame.final)
     blocks = figure_blocks(frame, store)
     warned = provenance.warnings(frame.trials)
-    files = {f"figures/{b.name}.svg": block_to_svg_file(b) for b in blocks if b.missing is None}
+    drawn = {block.name: render(block) for block in blocks if block.missing is None}
+    columns = {block.name: block.columns for block in blocks}
+    files = {f"figures/{name}.svg": svg_file(panels, columns[name]) for name, panels in drawn.items()}
     files["fits.json"] = fits_json(frame, trends)
-    files["report.html"] = render_page(frame, trends, blocks, warned).encode()
+    files["report.html"] = render_page(frame, trends, blocks, drawn, warned).encode()
     store.write_report(files)
     return ReportSummary(
         trials=frame.trials.num_rows,
@@ -116,7 +117,11 @@ def fits_json(frame: StudyFrame, trends: Sequence[Trend]) -> bytes:
 
 
 def render_page(
-    frame: StudyFrame, trends: Sequence[Trend], blocks: Sequence[FigureBlock], warned: Sequence[str]
+    frame: StudyFrame,
+    trends: Sequence[Trend],
+    blocks: Sequence[FigureBlock],
+    drawn: Mapping[str, Sequence[Drawn]],
+    warned: Sequence[str],
 ) -> str:
     """The HTML of the report."""
     shown, listed = trials_table(frame)
@@ -124,7 +129,7 @@ def render_page(
 
     def figured(name: str, *more: str) -> str:
         block = by_name[name]
-        return page.section(name, block.heading, page.figure(block, listed), *more)
+        return page.section(name, block.heading, page.figure(block, drawn.get(name, ()), listed), *more)
 
     sections = [
         figured("codes"),
@@ -222,5 +227,3 @@ duckdb.sql("select num_classes, margin_min_lower from 'results.parquet' where te
 from analysis.frames import final_rows
 final_rows(".")
 """
-
-__all__ = ["ReportSummary", "number", "write_report"]

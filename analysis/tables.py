@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis import page, theory
-from analysis.answer import interval_text
 from analysis.effects import PairedDifference, paired_differences, shared_cells
 from analysis.figures.effects import MEASURES as EFFECT_MEASURES
 from analysis.figures.look import number
+from analysis.fits import Exponent
 from analysis.frames import SHOWN_SETTINGS, StudyFrame, varied_settings
 from analysis.page import ABSENT, Cell, Long, Number
 from analysis.trends import MARGIN, Trend
@@ -79,7 +79,8 @@ def failed_table(frame: StudyFrame) -> str:
     ]
     more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
     text = page.paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}")
-    return text + page.table("Trials that are not complete", headers, body)
+    anchors = [f"trial-{row['trial']}" for row in rows]
+    return text + page.table("Trials that are not complete", headers, body, anchors)
 
 
 def effects_table(final: pa.Table, setting: str) -> str:
@@ -128,8 +129,8 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
     headers = (
         "measure",
         "where",
-        "exponent of K",
-        "exponent of d",
+        "exponent of K [95 %]",
+        "exponent of d [95 %]",
         "large-K theory",
         "log residual",
         "cells",
@@ -158,7 +159,7 @@ METHOD = (
 
 
 def _fit_row(trend: Trend) -> list[Cell]:
-    exponents = {e.name: interval_text(e) for e in trend.fit.exponents} if trend.fit else {}
+    exponents = {e.name: _bracketed(e) for e in trend.fit.exponents} if trend.fit else {}
     dim = trend.where.get("feature_dim")
     theory_says = (
         number(theory.asymptotic_exponent(dim)) if trend.measure == MARGIN and dim is not None and dim >= 2 else ABSENT
@@ -177,6 +178,12 @@ def _fit_row(trend: Trend) -> list[Cell]:
         Number(str(trend.fit.trials) if trend.fit else ABSENT),
         left_out if trend.not_terminal + trend.not_positive else "none",
     ]
+
+
+def _bracketed(exponent: Exponent) -> str:
+    if exponent.low is None or exponent.high is None:
+        return number(exponent.estimate)
+    return f"{number(exponent.estimate)} [{number(exponent.low)}, {number(exponent.high)}]"
 
 
 def _key(trial: str) -> Cell:

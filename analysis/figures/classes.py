@@ -166,8 +166,10 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     """The margin ladder, or why there is none."""
     numbers = numbers_ladder(final)
     more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
-    height = 1.3 + 0.32 * max(len(numbers.labels), 3)
-    panel = Panel("margin ladder", alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (7.2, height))
+    height = 1.2 + 0.32 * max(len(numbers.labels), 3)
+    panel = Panel(
+        "margin ladder", alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (7.2, height), (1.0, 0.2, 0.52, 0.62)
+    )
     return FigureBlock(
         name="ladder",
         heading="The margin ladder",

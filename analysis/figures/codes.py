@@ -16,7 +16,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from analysis import theory
 from analysis.alignment import align, unit_rows
-from analysis.figures.look import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, number
+from analysis.figures.look import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS, number
 from analysis.figures.svg import FigureBlock, Panel
 from analysis.frames import Readable, groups, usual_normalization, values, with_normalization
 
@@ -212,7 +212,7 @@ def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
         "and a cross inside the circle is a class whose features still spread.",
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of one K",
         trials=tuple(p.trial for p in pictures),
-        panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES) for p in pictures),
+        panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES, SQUARE_MARGINS) for p in pictures),
         missing=missing,
     )
 

@@ -46,7 +46,8 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
     usual = dict(zip(here["trial"].to_pylist(), is_usual(here), strict=True))
     shown = set(evenly(sorted(usual, key=lambda t: (not usual[t], t)), MOST_LINES))
     courses = []
-    mine = rows.filter(pc.is_in(rows["trial"], value_set=pa.array(sorted(shown), pa.string())))
+    columns = rows.select(["trial", "num_classes", "step", measure])
+    mine = columns.filter(pc.is_in(rows["trial"], value_set=pa.array(sorted(shown), pa.string())))
     for where, epochs in groups(mine, ["trial", "num_classes"]):
         step, value = values(epochs, "step"), values(epochs, measure)
         keep = (step > 0) & np.isfinite(value) & ((value > 0) | (measure not in ON_LOG_AXIS))

@@ -23,7 +23,10 @@ RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
 PANEL_INCHES = (4.2, 3.25)
-SQUARE_INCHES = (4.2, 4.5)
+PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
+WIDE_MARGINS = (0.58, 1.0, 0.52, 0.36)  # room for longer labels at the ends of lines
+SQUARE_INCHES = (4.2, 4.55)
+SQUARE_MARGINS = (0.05, 0.05, 0.02, 0.43)
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",

@@ -12,7 +12,9 @@ from analysis.figures.codes import evenly
 from analysis.figures.look import (
     INK,
     MUTED,
+    PANEL_INCHES,
     RULE,
+    WIDE_MARGINS,
     axis_label,
     label_ends,
     log_axis,
@@ -155,7 +157,9 @@ def block_margin(final: pa.Table) -> FigureBlock:
         + one,
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),
-        panels=tuple(Panel(f"margin, d = {n.feature_dim}", alt_margin(n), _drawer(n)) for n in found),
+        panels=tuple(
+            Panel(f"margin, d = {n.feature_dim}", alt_margin(n), _drawer(n), PANEL_INCHES, WIDE_MARGINS) for n in found
+        ),
         missing=None if found else "No complete trial has a measured margin.",
     )
 
