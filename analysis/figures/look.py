@@ -159,7 +159,7 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap
             placed.append([ax.transData.transform((x, y))[1] * 72 / ax.figure.dpi, x, y, text, colour])
     placed.sort(key=lambda item: item[0])
     wanted = [item[0] for item in placed]
-    for index, height in enumerate(_apart(wanted, gap)):
+    for index, height in enumerate(label_positions(wanted, gap)):
         _, x, y, text, colour = placed[index]
         offset = height - wanted[index]
         ax.annotate(
@@ -174,7 +174,7 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap
         )
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
+def label_positions(heights: Sequence[float], gap: float) -> list[float]:
     """Heights (ascending) moved as little as a few passes need so that neighbours are `gap` apart."""
     moved = list(heights)
     for _ in range(200):

@@ -188,7 +188,7 @@ def full_store() -> MadeUpStore:
     return make_made_up_store(
         broken=[
             ((3, 96, 0.1, "both", 0), "failed", "RuntimeError: <script>alert('x')</script> & more\nTraceback ..."),
-            ((3, 192, 0.1, "both", 0), "diverged", "train_loss became nan at step 40"),
+            ((3, 192, 0.1, "both", 0), "diverged", "train_loss is not finite at step 40"),
             ((10, 400, 0.1, "both", 0), "stopped", None),
         ]
     )

@@ -1,0 +1,188 @@
+"""Figures through their numbers; drawing is checked to use them and to fit the page."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from analysis import theory
+from analysis.figures.classes import block_classes, numbers_classes, numbers_ladder
+from analysis.figures.codes import block_codes, choose_trials, hull_edges, numbers_codes
+from analysis.figures.collapse import block_collapse, numbers_collapse
+from analysis.figures.effects import block_effect, numbers_effect
+from analysis.figures.look import RAMP, label_positions, number, power_of_ten, ramp, spread_ticks
+from analysis.figures.margin import block_margin, numbers_margin
+from analysis.figures.svg import Panel, inline_svg, render, render_panel, svg_file
+from analysis.figures.variability import block_variability, numbers_variability
+from analysis.frames import final_rows, load_study
+from gnc_models import bounds
+
+
+@pytest.fixture(scope="module")
+def frame(full_store):
+    return load_study(full_store)
+
+
+def test_margin_series_hold_the_rows_and_the_curves_the_bounds(frame):
+    numbers = numbers_margin(frame.final, 3)
+    assert [s.temperature for s in numbers.series] == [0.05, 0.1, 0.3, 1.0]
+    cold = numbers.series[1]
+    rows = [r for r in frame.final.to_pylist() if r["trial"] in cold.trials]
+    assert len(rows) == 6
+    assert all((r["feature_dim"], r["temperature"], r["normalization"]) == (3, 0.1, "both") for r in rows)
+    assert sorted(cold.margin) == pytest.approx(sorted(r["margin_min_lower"] for r in rows))
+    assert cold.sizes.tolist() == [12, 24, 48]
+    at = numbers.curves.num_classes.tolist().index(24)
+    assert numbers.curves.best_known[at] == bounds.reference_margin(24, 3).lower
+    assert numbers.curves.upper_bound[at] == bounds.reference_margin(24, 3).upper
+    assert numbers.pooled == ()
+
+
+def test_collapse_leaves_the_untrained_network_out_and_marks_the_usual_trials(frame):
+    numbers = numbers_collapse(frame.rows, frame.final, "gnc1_rank", 3)
+    assert len(numbers.courses) == 17
+    assert all((c.step > 0).all() and (np.diff(c.step) > 0).all() for c in numbers.courses)
+    assert sum(c.usual for c in numbers.courses) == 6
+    assert numbers.hidden == 0
+
+
+def test_variability_is_shown_by_dimension_and_by_class_count(frame):
+    numbers = numbers_variability(frame.final, "gnc1_rank", "num_classes", "feature_dim")
+    assert [(s.value, sorted(set(s.x))) for s in numbers.series] == [
+        (2, [8, 12]),
+        (3, [12, 24, 48]),
+        (10, [50, 100, 200]),
+    ]
+    assert all(s.terminal.all() for s in numbers.series)
+
+
+def test_effect_numbers_share_their_cells(frame):
+    numbers = numbers_effect(frame.final, "normalization", "margin_min_lower")
+    assert [c.levels for c in numbers.cells] == [("both", "features", "none")] * 2
+
+
+def test_the_drawn_codes_are_the_best_of_each_size_then_of_each_temperature(frame):
+    chosen = [(r["feature_dim"], r["num_classes"], r["temperature"]) for r in choose_trials(frame.final)]
+    assert chosen[:2] == [(2, 8, 0.1), (2, 12, 0.1)]
+    assert chosen[2:6] == [(3, 12, t) for t in (1.0, 0.3, 0.1, 0.05)]
+    assert [size[:2] for size in chosen[6:]] == [(3, 24), (3, 48)]
+
+
+def test_a_learned_code_is_laid_over_the_optimum(frame, full_store):
+    picture = numbers_codes(frame.final, full_store)[0]
+    assert (picture.feature_dim, picture.num_classes) == (2, 8)
+    assert np.degrees(picture.angle) < 3
+    distances = np.linalg.norm(picture.rows[:, None] - picture.optimum[None], axis=2).min(axis=1)
+    assert distances.max() < 0.1
+    assert np.allclose(np.linalg.norm(picture.rows, axis=1), 1)
+
+
+def test_hull_edges_leave_out_diagonals():
+    cube = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / np.sqrt(3)
+    assert len(hull_edges(cube)) == 12
+    octahedron = np.concatenate([np.eye(3), -np.eye(3)])
+    assert len(hull_edges(octahedron)) == 12
+    assert hull_edges(octahedron[:3]) == []
+
+
+def test_class_margins_are_sorted_and_shares_counted(frame, full_store):
+    for curve in numbers_classes(frame.final, full_store, 3).curves:
+        assert (np.diff(curve.margin) >= 0).all()
+        over = [(curve.margin > (1 + e) * curve.margin[0]).mean() for e in (0.01, 0.05, 0.2)]
+        assert curve.above == pytest.approx(over)
+
+
+def test_the_ladder_goes_down(frame):
+    numbers = numbers_ladder(frame.final)
+    assert numbers.labels[:3] == ("2, 8", "2, 12", "3, 12")
+    assert (np.diff(numbers.rungs, axis=1) <= 0).all()
+
+
+def test_ids_of_two_panels_never_collide_and_the_same_panel_gives_the_same_bytes(frame):
+    drawn = render(block_margin(frame.final))
+    ids = [re.findall(r'\bid="([^"]+)"', inline_svg(d)) for d in drawn]
+    assert len(drawn) == 3
+    assert all(ids)
+    assert len(set().union(*ids)) == sum(map(len, ids))
+    assert [d.body for d in drawn] == [d.body for d in render(block_margin(frame.final))]
+
+
+def test_inline_svg_refers_to_ids_it_has_and_to_nothing_outside(frame):
+    for drawn in render(block_collapse(frame.rows, frame.final)):
+        markup = inline_svg(drawn)
+        assert "http" not in markup
+        assert "<style" not in markup
+        ids = set(re.findall(r'\bid="([^"]+)"', markup))
+        assert set(re.findall(r'href="#([^"]+)"', markup)) <= ids
+        assert set(re.findall(r"url\(#([^)]+)\)", markup)) <= ids
+        assert not re.search(r"<svg[^>]*\s(width|height)=", markup)
+        assert "nan" not in re.sub(r'aria-label="[^"]*"', "", markup).lower()
+
+
+def test_every_figure_is_a_well_formed_svg_file(frame, full_store):
+    blocks = [
+        block_codes(frame.final, full_store),
+        block_collapse(frame.rows, frame.final),
+        block_margin(frame.final),
+        block_variability(frame.final),
+        block_effect(frame.final, "temperature"),
+        block_classes(frame.final, full_store),
+    ]
+    for block in blocks:
+        root = ElementTree.fromstring(svg_file(render(block), block.columns))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        width, height = map(float, root.attrib["viewBox"].split()[2:])
+        assert width > 250
+        assert height > 200
+
+
+def test_alt_text_is_escaped():
+    drawn = render_panel(Panel('<"t">', '1 < 2 & "quoted"', lambda ax: ax.plot([0, 1])), "p")
+    assert 'aria-label="1 &lt; 2 &amp; &quot;quoted&quot;"' in inline_svg(drawn)
+
+
+def test_theory_curves_are_sorted_and_ordered():
+    curves = theory.margin_curves([24, 8, 24, 12], 3)
+    assert curves.num_classes.tolist() == [8, 12, 24]
+    assert (curves.best_known <= curves.upper_bound).all()
+    assert theory.sizes_between([5]) == [5]
+    between = theory.sizes_between([10, 1000])
+    assert (between[0], between[-1]) == (10, 1000)
+    assert len(between) <= 24
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (1.0, "1"), (0.5513, "0.551"), (-0.9712, "−0.971"), (12345.0, "12345"), (1.234e-7, "1.23×10⁻⁷")],  # noqa: RUF001
+)
+def test_numbers_for_people(value, text):
+    assert number(value) == text
+
+
+def test_an_absent_number_is_a_dash_and_powers_are_plain_characters():
+    assert number(float("nan")) == "\N{EN DASH}"
+    assert power_of_ten(-3) == "10⁻³"
+
+
+def test_ramp_keeps_its_order():
+    assert ramp(6) == list(RAMP)
+    assert ramp(2) == [RAMP[0], RAMP[-1]]
+    assert len(ramp(9)) == 9
+
+
+def test_ticks_and_labels_keep_their_distance():
+    assert spread_ticks([48, 50, 100, 8, 12]) == [8, 12, 48, 100]
+    moved = label_positions([1.0, 2.0, 2.5, 50.0], 13.0)
+    assert (np.diff(moved) > 13 - 1e-3).all()
+    assert moved[-1] == 50.0
+
+
+def test_a_study_without_planar_codes_says_so(make_store):
+    store = make_store([(10, 50, 0.1, "both", 0)])
+    block = block_codes(final_rows(store), store)
+    assert block.panels == ()
+    assert block.missing == "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
+    store = make_store([(3, 12, 0.1, "both", 0)])
+    store.heads = {}
+    assert "kept no head" in block_codes(final_rows(store), store).missing
