@@ -65,9 +65,7 @@ class KnownCode:
     num_classes: int
     margin: float
     source: str
-    proven: float | None = (
-        None  # upper bound of rho* here, where the code is proven optimal
-    )
+    proven: float | None = None  # upper bound of rho* here, where the code is proven optimal
 
     @property
     def size(self) -> str:
@@ -148,9 +146,7 @@ def known_codes() -> tuple[KnownCode, ...]:
     codes = [KnownCode(d, k, 1 - cos, name, 1 - cos) for d, k, cos, name in SHARP_CODES]
     codes += _tabulated() + _kerdock() + _gold()
     codes.append(KnownCode(1, 2, 2.0, "pair"))
-    codes += [
-        KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES
-    ]
+    codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
     return tuple(sorted(codes, key=lambda code: -code.margin))
 
 
@@ -170,36 +166,23 @@ def _tabulated() -> list[KnownCode]:
         )
     for row in read_table("found_codes.csv"):
         size = int(row["feature_dim"]), int(row["num_classes"])
-        codes.append(
-            KnownCode(
-                *size, float(row["margin"]), f"found by this project: {row['method']}"
-            )
-        )
+        codes.append(KnownCode(*size, float(row["margin"]), f"found by this project: {row['method']}"))
     for row in read_table("random_margins.csv"):
         size = int(row["feature_dim"]), int(row["num_classes"])
-        codes.append(
-            KnownCode(
-                *size, float(row["best_margin"]), f"best of {row['draws']} random codes"
-            )
-        )
+        codes.append(KnownCode(*size, float(row["best_margin"]), f"best of {row['draws']} random codes"))
     return codes
 
 
 def _kerdock() -> list[KnownCode]:
     """d = 4^j, K = d(d+2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)."""
     dims = [4**j for j in range(2, 9)]
-    return [
-        KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in dims
-    ]
+    return [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in dims]
 
 
 def _gold() -> list[KnownCode]:
     """Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)."""
     return [
-        KnownCode(
-            2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH"
-        )
-        for m in range(3, 18, 2)
+        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
     ]
 
 
@@ -212,9 +195,7 @@ def _upper_bound(num_classes: int, feature_dim: int) -> float:
     bounds += [
         code.proven
         for code in known_codes()
-        if code.proven is not None
-        and code.feature_dim >= feature_dim
-        and code.num_classes <= num_classes
+        if code.proven is not None and code.feature_dim >= feature_dim and code.num_classes <= num_classes
     ]
     return min(bounds)
 
@@ -247,9 +228,7 @@ def _direct_sum(num_classes: int, feature_dim: int) -> tuple[float, str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _most_classes(
-    feature_dim: int, margin: float
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _most_classes(feature_dim: int, margin: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """By dimension 0..feature_dim: most rows at this margin, and the width of the first part (its own: no sum)."""
     single = np.zeros(feature_dim + 1, dtype=np.int64)
     for code in known_codes():
@@ -279,6 +258,4 @@ def _parts(feature_dim: int, margin: float) -> str:
         elif dim:
             name = f"(d={dim}, K={most[dim]})"
             sizes[name] = sizes.get(name, 0) + 1
-    return "direct sum of " + ", ".join(
-        f"{count} x {name}" for name, count in sizes.items()
-    )
+    return "direct sum of " + ", ".join(f"{count} x {name}" for name, count in sizes.items())

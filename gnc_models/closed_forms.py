@@ -12,9 +12,7 @@ import numpy as np
 def check_sizes(num_classes: int, feature_dim: int) -> None:
     """ValueError unless there are at least two classes and one dimension."""
     if num_classes < 2:
-        raise ValueError(
-            f"num_classes must be at least 2, got {num_classes!r}. One class has no rest to be far from."
-        )
+        raise ValueError(f"num_classes must be at least 2, got {num_classes!r}. One class has no rest to be far from.")
     if feature_dim < 1:
         raise ValueError(f"feature_dim must be at least 1, got {feature_dim!r}.")
 
@@ -47,9 +45,7 @@ def theorem_bounds(num_classes: int, feature_dim: int) -> tuple[float, float]:
     """
     check_sizes(num_classes, feature_dim)
     if feature_dim < 2:
-        raise ValueError(
-            f"feature_dim must be at least 2 for the theorem, got {feature_dim!r}."
-        )
+        raise ValueError(f"feature_dim must be at least 2 for the theorem, got {feature_dim!r}.")
     d = feature_dim
     start = 0.5 * math.log(math.pi) - math.log(num_classes) + math.lgamma((d + 1) / 2)
     lower = 0.5 * math.exp(2 / (d - 1) * (start - math.lgamma(d / 2 + 1)))
@@ -64,9 +60,7 @@ def asymptotic_exponent(feature_dim: int) -> float:
     yet there: chord slopes of the best codes are -.214 to -.255 in d = 8 (K 64 to 240), where this gives -.286.
     """
     if feature_dim < 2:
-        raise ValueError(
-            f"feature_dim must be at least 2, got {feature_dim!r}. On a line more than 2 rows coincide."
-        )
+        raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}. On a line more than 2 rows coincide.")
     return -2.0 / (feature_dim - 1)
 
 
@@ -85,9 +79,7 @@ def levenshtein_margin_bound(num_classes: int, feature_dim: int) -> float:
     """
     check_sizes(num_classes, feature_dim)
     if feature_dim < 2:
-        raise ValueError(
-            f"feature_dim must be at least 2 for Levenshtein's bound, got {feature_dim!r}."
-        )
+        raise ValueError(f"feature_dim must be at least 2 for Levenshtein's bound, got {feature_dim!r}.")
     if feature_dim == 2:
         return polygon_margin(num_classes)
     strength = 1
@@ -109,9 +101,7 @@ def _design_size(dim: int, strength: int) -> int:
     return math.comb(dim + half - 1, dim - 1) + math.comb(dim + half - 2, dim - 1)
 
 
-def _levenshtein_piece(
-    dim: int, strength: int
-) -> tuple[float, float, Callable[[float], float]]:
+def _levenshtein_piece(dim: int, strength: int) -> tuple[float, float, Callable[[float], float]]:
     """Interval of cosines of one piece of the bound, and the piece itself."""
     alpha = (dim - 1) / 2
     k = (strength + 1) // 2
@@ -134,9 +124,7 @@ def _levenshtein_piece(
 
     def even(s: float) -> float:
         p = _gegenbauer(dim, k + 1, s)
-        return scale * (
-            shift - (1 + s) * (p[k] - p[k + 1]) / ((1 - s) * (p[k] + p[k + 1]))
-        )
+        return scale * (shift - (1 + s) * (p[k] - p[k + 1]) / ((1 - s) * (p[k] + p[k + 1])))
 
     return low, high, even
 
@@ -145,9 +133,7 @@ def _gegenbauer(dim: int, degree: int, t: float) -> list[float]:
     """Gegenbauer polynomials of degrees 0 to `degree` in `dim` dimensions, 1 at t = 1."""
     values = [1.0, t]
     for i in range(1, degree):
-        values.append(
-            ((2 * i + dim - 2) * t * values[i] - i * values[i - 1]) / (i + dim - 2)
-        )
+        values.append(((2 * i + dim - 2) * t * values[i] - i * values[i - 1]) / (i + dim - 2))
     return values
 
 
@@ -160,15 +146,6 @@ def _largest_jacobi_root(degree: int, alpha: float, beta: float) -> float:
     diagonal = (beta**2 - alpha**2) / (total * (total + 2))
     m = n[1:]
     both = 2 * m + alpha + beta
-    squares = (
-        4
-        * m
-        * (m + alpha)
-        * (m + beta)
-        * (m + alpha + beta)
-        / (both**2 * (both + 1) * (both - 1))
-    )
+    squares = 4 * m * (m + alpha) * (m + beta) * (m + alpha + beta) / (both**2 * (both + 1) * (both - 1))
     side = np.sqrt(squares)
-    return float(
-        np.linalg.eigvalsh(np.diag(diagonal) + np.diag(side, 1) + np.diag(side, -1))[-1]
-    )
+    return float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(side, 1) + np.diag(side, -1))[-1])

@@ -25,12 +25,8 @@ DATA_FILES = (
 @functools.cache
 def read_table(name: str) -> tuple[dict[str, str], ...]:
     """Rows of a data file by column name; lines that begin with # are its comment."""
-    text = (
-        resources.files("gnc_models").joinpath("data", name).read_text(encoding="utf-8")
-    )
-    return tuple(
-        csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    )
+    text = resources.files("gnc_models").joinpath("data", name).read_text(encoding="utf-8")
+    return tuple(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
 def tables_digest() -> str:
@@ -59,29 +55,23 @@ class UnconstrainedOptimum:
 
 @functools.cache
 def _unconstrained_table() -> dict[tuple[int, int, str], UnconstrainedOptimum]:
-    return {
-        (
-            int(row["num_classes"]),
-            int(row["feature_dim"]),
-            _six_digits(float(row["temperature"])),
-        ): UnconstrainedOptimum(
-            *(
-                float(row[name])
-                for name in ("loss", "margin", "margin_low", "margin_high")
-            ),
-            int(row["starts"]),
-        )
-        for row in read_table("unconstrained_optima.csv")
-    }
+    return {_unconstrained_key(row): _unconstrained_value(row) for row in read_table("unconstrained_optima.csv")}
+
+
+def _unconstrained_key(row: dict[str, str]) -> tuple[int, int, str]:
+    return int(row["num_classes"]), int(row["feature_dim"]), _six_digits(float(row["temperature"]))
+
+
+def _unconstrained_value(row: dict[str, str]) -> UnconstrainedOptimum:
+    loss, margin, low, high = (float(row[name]) for name in ("loss", "margin", "margin_low", "margin_high"))
+    return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]))
 
 
 def _six_digits(temperature: float) -> str:
     return f"{temperature:.6g}"
 
 
-def unconstrained_optimum(
-    num_classes: int, feature_dim: int, temperature: float
-) -> UnconstrainedOptimum | None:
+def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of the unconstrained-feature model, or None where it is not tabulated.
 
     The model: free unit rows W and H, one feature a class, cross-entropy with logits `W h / temperature`.
@@ -93,24 +83,18 @@ def unconstrained_optimum(
     Returns:
         The best loss found and the margin of the normalised W there, with its range over near-best starts.
     """
-    return _unconstrained_table().get(
-        (num_classes, feature_dim, _six_digits(temperature))
-    )
+    return _unconstrained_table().get((num_classes, feature_dim, _six_digits(temperature)))
 
 
 @functools.cache
 def _points_by_size() -> dict[int, Float[np.ndarray, "classes 3"]]:
     rows: dict[int, list[list[float]]] = {}
     for row in read_table("code_points_3d.csv"):
-        rows.setdefault(int(row["num_classes"]), []).append(
-            [float(row[axis]) for axis in "xyz"]
-        )
+        rows.setdefault(int(row["num_classes"]), []).append([float(row[axis]) for axis in "xyz"])
     return {size: np.array(points) for size, points in rows.items()}
 
 
-def best_code_points(
-    num_classes: int, feature_dim: int
-) -> Float[np.ndarray, "classes dim"] | None:
+def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
     """Coordinates of the best known code for drawing: d = 2 exact, d = 3 where stored; None elsewhere.
 
     Returns:
@@ -120,23 +104,15 @@ def best_code_points(
         angles = 2 * math.pi * np.arange(num_classes) / num_classes
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
     points = _points_by_size().get(num_classes) if feature_dim == 3 else None
-    return (
-        None
-        if points is None
-        else points / np.linalg.norm(points, axis=1, keepdims=True)
-    )
+    return None if points is None else points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
 @functools.cache
-def _random_grid() -> dict[
-    int, tuple[Float[np.ndarray, " sizes"], Float[np.ndarray, " sizes"]]
-]:
+def _random_grid() -> dict[int, tuple[Float[np.ndarray, " sizes"], Float[np.ndarray, " sizes"]]]:
     """By dimension: log K ascending and log of the median margin there."""
     rows: dict[int, dict[int, float]] = {}
     for row in read_table("random_margins.csv"):
-        rows.setdefault(int(row["feature_dim"]), {})[int(row["num_classes"])] = float(
-            row["margin_median"]
-        )
+        rows.setdefault(int(row["feature_dim"]), {})[int(row["num_classes"])] = float(row["margin_median"])
     return {
         dim: (
             np.log(sorted(by_size)),
@@ -163,9 +139,7 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
     if feature_dim in grid:
         return _along_classes(grid[feature_dim], num_classes)
     line = [
-        (math.log(dim), found)
-        for dim, at in grid.items()
-        if (found := _along_classes(at, num_classes)) is not None
+        (math.log(dim), found) for dim, at in grid.items() if (found := _along_classes(at, num_classes)) is not None
     ]
     if len(line) < 2 or not line[0][0] < math.log(max(feature_dim, 1)) < line[-1][0]:
         return None
@@ -186,18 +160,14 @@ def _along_classes(
     return math.exp(monotone_cubic(knots, values, at))
 
 
-def monotone_cubic(
-    knots: Float[np.ndarray, " sizes"], values: Float[np.ndarray, " sizes"], at: float
-) -> float:
+def monotone_cubic(knots: Float[np.ndarray, " sizes"], values: Float[np.ndarray, " sizes"], at: float) -> float:
     """Fritsch and Carlson's piecewise cubic through the values, without overshoot; at least two knots."""
     step, rise = np.diff(knots), np.diff(values)
     slope = rise / step
     left, right = slope[:-1], slope[1:]
     weight_left, weight_right = 2 * step[1:] + step[:-1], step[1:] + 2 * step[:-1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        harmonic = (weight_left + weight_right) / (
-            weight_left / left + weight_right / right
-        )
+        harmonic = (weight_left + weight_right) / (weight_left / left + weight_right / right)
     inner = np.where(left * right > 0, harmonic, 0.0)
     tangent = np.concatenate([slope[:1], inner, slope[-1:]])
     i = int(np.clip(np.searchsorted(knots, at) - 1, 0, len(step) - 1))
