@@ -125,8 +125,8 @@ def fit_power_law(
 def interval_halves(design: np.ndarray, fit: LinearFit, *, samples: int, seed: int) -> np.ndarray:
     """Half widths [p] of LEVEL intervals: the wider of the wild bootstrap-t and Student's t, times the HC3 error.
 
-    With five or six cells the bootstrap alone covered 90 % where 95 % was asked for, Student's t alone fell short with
-    unequal noise at thirty: `tests/analysis/test_fits.py` simulates both.
+    With six cells the bootstrap alone covered 90 % of 250 simulated studies where 95 % was asked for and Student's t
+    97 %; with thirty cells of very unequal noise both covered 91 to 92 %.
     """
     deviations, _ = wild_bootstrap_t(design, fit, samples=samples, seed=seed)
     bootstrap = np.quantile(np.abs(deviations), LEVEL, axis=0)

@@ -54,6 +54,14 @@ class ReportSummary:
     unreadable: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """What the command line prints."""
+        lines = [self.studied, self.answer]
+        drawn = f"{len(self.figures)} figures" + (f" ({', '.join(self.figures)})" if self.figures else "")
+        lines.append(f"report/report.html: {drawn}; {self.fits} power laws with intervals, {self.refused} refused")
+        lines += [f"  no {name} figure: {sentence}" for name, sentence in self.missing.items()]
+        return "\n".join([*lines, *self.warnings])
+
 
 def write_report(store: Writable, *, keys: Collection[str] | None = None) -> ReportSummary:
     """Write report.html, figures/*.svg and fits.json into the results folder.

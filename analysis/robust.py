@@ -10,6 +10,7 @@ import numpy as np
 ROUNDS = 60
 # 1.345 residual scales keep 95 % of least squares' precision on Gaussian noise (Huber 1964).
 HUBER_SCALES = 1.345
+FLOOR = 1e-12  # threshold of data without noise
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,15 @@ def _fits_with_errors(
     """Coefficients, HC3 standard errors, residuals and leverages of every row of targets [batch, n]."""
     coefficients = _reweighted(design, targets, threshold)
     residuals = targets - coefficients @ design.T
-    weights = _huber_weights(residuals, threshold)
-    inverse = np.linalg.inv(np.einsum("ni,bn,nj->bij", design, weights, design))
+    # the loss is straight beyond the threshold: such a cell pulls but holds nothing. A tenth of the hold is left to it,
+    # or a few cells could leave nothing to lean on
+    hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
+    inverse = np.linalg.inv(np.einsum("ni,bn,nj->bij", design, hold, design))
     projected = np.einsum("bij,nj->bni", inverse, design)
-    leverages = np.clip(np.einsum("bni,ni->bn", projected, design) * weights, 0.0, 1 - 1e-9)
-    pulls = projected * (weights * residuals / (1 - leverages))[..., None]
-    return coefficients, np.sqrt((pulls**2).sum(axis=1)), residuals, leverages
+    leverages = np.clip(np.einsum("bni,ni->bn", projected, design) * hold, 0.0, 1 - 1e-9)
+    pull = _huber_weights(residuals, threshold) * residuals
+    spread = projected * (pull / (1 - leverages))[..., None]
+    return coefficients, np.sqrt((spread**2).sum(axis=1)), residuals, leverages
 
 
 def _reweighted(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
@@ -94,5 +98,5 @@ def _reweighted(design: np.ndarray, targets: np.ndarray, threshold: float) -> np
 
 
 def _huber_weights(residuals: np.ndarray, threshold: float) -> np.ndarray:
-    floor = max(threshold, 1e-12)
+    floor = max(threshold, FLOOR)
     return floor / np.maximum(np.abs(residuals), floor)
