@@ -22,10 +22,11 @@ RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
 # Okabe and Ito (2008), without yellow and black.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
-PANEL_INCHES = (4.2, 3.25)
+POINTS = 72  # of an inch
+PANEL_INCHES = (3.95, 3.1)
 PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
 WIDE_MARGINS = (0.58, 1.0, 0.52, 0.36)  # room for longer labels at the ends of lines
-SQUARE_INCHES = (4.2, 4.55)
+SQUARE_INCHES = (3.95, 4.3)
 SQUARE_MARGINS = (0.05, 0.05, 0.02, 0.43)
 
 STYLE: dict[str, Any] = {
@@ -151,21 +152,20 @@ def _tick_text(value: float) -> str:
     return number(value)
 
 
-def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 13.0) -> None:
+def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 12.5) -> None:
     """Write (x, y, text, colour) just right of each point, pushed apart to `gap` points; call after the limits are set."""
-    placed = []
-    for x, y, text, colour in labels:
-        if math.isfinite(x) and math.isfinite(y):
-            placed.append([ax.transData.transform((x, y))[1] * 72 / ax.figure.dpi, x, y, text, colour])
-    placed.sort(key=lambda item: item[0])
-    wanted = [item[0] for item in placed]
-    for index, height in enumerate(label_positions(wanted, gap)):
-        _, x, y, text, colour = placed[index]
-        offset = height - wanted[index]
+    to_points = POINTS / ax.figure.dpi
+    shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
+    heights = [ax.transData.transform(label[:2])[1] * to_points for label in shown]
+    order = sorted(range(len(shown)), key=heights.__getitem__)
+    floor = ax.transAxes.transform((0, 0))[1] * to_points + gap / 3  # below it are the tick labels
+    placed = label_positions([heights[i] for i in order], gap, floor)
+    for index, height in zip(order, placed, strict=True):
+        x, y, text, colour = shown[index]
         ax.annotate(
             text,
             (x, y),
-            xytext=(7, offset),
+            xytext=(7, height - heights[index]),
             textcoords="offset points",
             color=colour,
             fontsize=9.5,
@@ -174,17 +174,18 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap
         )
 
 
-def label_positions(heights: Sequence[float], gap: float) -> list[float]:
-    """Heights (ascending) moved as little as a few passes need so that neighbours are `gap` apart."""
-    moved = list(heights)
+def label_positions(heights: Sequence[float], gap: float, floor: float = -math.inf) -> list[float]:
+    """Heights (ascending) moved as little as a few passes need to be `gap` apart and not below the floor."""
+    moved = [max(height, floor) for height in heights]
     for _ in range(200):
         clear = True
         for i in range(len(moved) - 1):
             lack = gap - (moved[i + 1] - moved[i])
             if lack > 1e-6:
                 clear = False
-                moved[i] -= lack / 2
-                moved[i + 1] += lack / 2
+                down = min(lack / 2, max(moved[i] - floor, 0.0))
+                moved[i] -= down
+                moved[i + 1] += lack - down
         if clear:
             break
     return moved

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.figures.look import CATEGORIES, INK, MUTED, PANEL_INCHES, PANEL_MARGINS, RAMP, RULE, use_style
+from analysis.figures.look import CATEGORIES, INK, MUTED, PANEL_INCHES, PANEL_MARGINS, POINTS, RAMP, RULE, use_style
 
 # Hex colours of a figure and the CSS variable each becomes on the page.
 VARIABLES = {
@@ -24,7 +24,6 @@ VARIABLES = {
     **{colour: f"--ramp-{i}" for i, colour in enumerate(RAMP)},
     **{colour: f"--category-{i}" for i, colour in enumerate(CATEGORIES)},
 }
-POINTS = 72  # of an inch; the unit inside every SVG here
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,9 @@ def test_ticks_and_labels_keep_their_distance():
     moved = label_positions([1.0, 2.0, 2.5, 50.0], 13.0)
     assert (np.diff(moved) > 13 - 1e-3).all()
     assert moved[-1] == 50.0
+    raised = label_positions([-20.0, 0.0], 13.0, 5.0)
+    assert raised[0] == pytest.approx(5.0)
+    assert raised[1] == pytest.approx(18.0)
 
 
 def test_a_study_without_planar_codes_says_so(make_store):
