@@ -19,9 +19,9 @@ from torch import Tensor
 from gnc_models.hull import HullPoints, nearest_hull_points
 
 EPS = torch.finfo(torch.float64).eps
-# Entries of one tile of scores, and of one batch of gathered candidates: 32 MiB and 8 MiB in float64.
+# Entries of one tile of scores, and of one batch of gathered candidates: 32 MiB and 16 MiB in float64.
 TILE_ENTRIES = 1 << 22
-BATCH_ENTRIES = 1 << 20
+BATCH_ENTRIES = 1 << 21
 # With at most this many other rows all of them are candidates, and one round certifies.
 ALL_ROWS = 64
 
@@ -123,7 +123,7 @@ class _Search:
         # rounding of a difference of two scores, each a sum of `dim` products
         self.pad = EPS * (dim + 4) * (self.norms + self.norms.max())
         others = num_classes - 1
-        self.pool = self._nearest(others if others <= ALL_ROWS else min(others, max(32, 4 * dim)))
+        self.pool = self._nearest(others if others <= ALL_ROWS else min(others, max(32, 2 * dim)))
         self.entering = min(max(8, dim), self.pool.shape[1])  # missed rows that join the pool in one round
         self.lower = torch.zeros_like(self.norms)
         self.upper = torch.full_like(self.norms, torch.inf)
