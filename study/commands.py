@@ -15,8 +15,9 @@ from study.config import TrialConfig
 from study.pricing import Price, price
 from study.refusals import StudyError
 from study.spec import Study, parse_study, read_study
-from study.store import Store, open_store
+from study.store import Live, Store, open_store
 
+SILENT_SECONDS = 60.0  # a heartbeat older than this is remarked on
 SATISFIED = frozenset({"complete", "diverged"})  # states that no rerun would change
 
 
@@ -145,15 +146,14 @@ def command_status(options: argparse.Namespace) -> int:
     outside = len(set(states) - set(keys))
     failures = {key: attempts[-1]["reason"] for key, attempts in store.failures().items() if key in keys}
     if options.json:
-        running = [{"trial": t.key, "attempt": t.attempt, "host": t.host, "seconds_ago": t.seconds_ago} for t in live]
+        fields = ("key", "attempt", "host", "process", "interrupted", "seconds_ago")
+        running = [{name: getattr(trial, name) for name in fields} for trial in live]
         print(json.dumps({"trials": len(keys), **counts, "running": running, "outside": outside,
                           "failures": failures, "unreadable": store.unreadable}))  # fmt: skip
         return 0
     print(f"{study.name if study else 'no study file'} in {store.uri}: {_counts_line(counts)}")
     for trial in live:
-        last = trial.rows.to_pylist()[-1] if trial.rows.num_rows else {}
-        print(f"  running  {trial.key}  attempt {trial.attempt} on {trial.host}, heartbeat {trial.seconds_ago:.0f} s ago"
-              f"  epoch {last.get('epoch', '-')}  accuracy {last.get('train_accuracy', float('nan')):.3f}")  # fmt: skip
+        print(_live_line(trial))
     for key, reason in list(failures.items())[:5]:
         print(f"  failed   {key}  {reason}")
     if len(failures) > 5:
@@ -162,6 +162,16 @@ def command_status(options: argparse.Namespace) -> int:
         print(f"{outside} trials of other studies in this folder (--all counts them too)")
     _warn_unreadable(store)
     return 0
+
+
+def _live_line(trial: Live) -> str:
+    last = trial.rows.to_pylist()[-1] if trial.rows.num_rows else None
+    figures = f"  epoch {last['epoch']}  accuracy {last['train_accuracy']:.3f}" if last else ""
+    if trial.interrupted:
+        return f"  interrupted  {trial.key}{figures}, continues when run again"
+    silent = ", silent: it may have died" if trial.seconds_ago > SILENT_SECONDS else ""
+    beat = f"heartbeat {trial.seconds_ago:.0f} s ago{silent}"
+    return f"  running  {trial.key}{figures}  attempt {trial.attempt} on {trial.host}, {beat}"
 
 
 def command_seal(options: argparse.Namespace) -> int:

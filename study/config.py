@@ -68,7 +68,9 @@ class TrialConfig(BaseModel):
         "", "Whether weight decay also acts on head rows that are normalised before use.", None
     )
     schedule: Literal["cosine", "one_cycle"] = _setting("", "Course of the learning rate.", "one_cycle")
-    batch_size: int = _setting("samples", "Training batch; an epoch's batches differ by at most one sample.", 64, ge=2)
+    batch_size: int = _setting(
+        "samples", "Most samples in a training batch; an epoch's batches are equal but for one sample.", 64, ge=2
+    )
     budget: Literal["steps", "epochs", "terminal"] = _setting("", "What ends training.", "steps")
     steps: Count | None = _setting("steps", "Optimiser steps, with budget steps.", None)
     epochs: Count | None = _setting("epochs", "Epochs, with budget epochs.", None)
@@ -125,12 +127,9 @@ class TrialConfig(BaseModel):
             raise ValueError(
                 f"terminal_epochs must be at most max_epochs ({self.max_epochs}), got {self.terminal_epochs!r}."
             )
-        if self.num_classes * self.samples_per_class < 2 * self.batch_size and self.batch_size > 2:
-            # near-equal batches of fewer samples than asked for would be another batch size than the row says
-            raise ValueError(
-                f"batch_size must be at most half of the {self.num_classes * self.samples_per_class} training samples, "
-                f"got {self.batch_size!r}."
-            )
+        samples = self.num_classes * self.samples_per_class
+        if self.batch_size > samples:
+            raise ValueError(f"batch_size must be at most the {samples} training samples, got {self.batch_size!r}.")
         return self
 
     @property

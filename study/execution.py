@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save
 
 from study.config import TrialConfig
-from study.records import MARGINS_SCHEMA, TrialRecord, fragment_table, identity_and_settings
+from study.records import MARGINS_SCHEMA, Measurement, TrialRecord, fragment_table, identity_and_settings
 from study.store import Store
 from study.training import Diverged
 from study.trial import Progress, Trial
@@ -60,6 +60,7 @@ class Execution:
                 if not trial.is_done:
                     if should_stop():
                         self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+                        self._beat(trial.measurements, interrupted=True)
                         return INTERRUPTED
                     self._keep_alive(trial)
             self._write_kept(trial)
@@ -80,9 +81,9 @@ class Execution:
             self._beat(trial.measurements)
             self._last_beat = now
 
-    def _beat(self, measurements: list[Any]) -> None:
+    def _beat(self, measurements: list[Measurement], *, interrupted: bool = False) -> None:
         rows = fragment_table(self.config, measurements)
-        self.store.write_live(self.config.key, self.attempt, rows, socket.gethostname())
+        self.store.write_live(self.config.key, self.attempt, rows, interrupted=interrupted)
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
         """The rows file last: from then on the trial counts, and nothing of it may be missing."""

@@ -60,10 +60,10 @@ def _meaning(name: str) -> str:
 
 
 _RULES = {
-    "greater_than": "be greater than {gt}",
-    "greater_than_equal": "be at least {ge}",
-    "less_than": "be less than {lt}",
-    "less_than_equal": "be at most {le}",
+    "greater_than": "be greater than {gt:g}",
+    "greater_than_equal": "be at least {ge:g}",
+    "less_than": "be less than {lt:g}",
+    "less_than_equal": "be at most {le:g}",
     "finite_number": "be finite",
     "int_type": "be an integer",
     "float_type": "be a number",

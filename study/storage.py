@@ -31,6 +31,8 @@ class Storage:
         else:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        if self._fs.get_file_info(self._root).type == fs.FileType.File:
+            raise NotADirectoryError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -74,7 +76,7 @@ class Storage:
         """Delete one file; no error where it is gone already."""
         try:
             self._fs.delete_file(self._path(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def remove_folder(self, name: str) -> None:

@@ -14,6 +14,8 @@ Does not know Ray, torch or how a trial is trained.
 
 import hashlib
 import json
+import os
+import socket
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -57,6 +59,8 @@ class Live:
     key: str
     attempt: int
     host: str
+    process: int
+    interrupted: bool  # ended on request, with a checkpoint to continue from
     seconds_ago: float
     rows: pa.Table
 
@@ -159,9 +163,15 @@ class Store:
 
     # --- trials in progress ------------------------------------------------------------------------------------
 
-    def write_live(self, key: str, attempt: int, rows: pa.Table, host: str) -> None:
-        """Heartbeat of a running trial with its rows so far."""
-        footer = {**(rows.schema.metadata or {}), b"host": host.encode(), b"beat": str(time.time()).encode()}
+    def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
+        """Heartbeat of a trial running in this process, with its rows so far."""
+        beat = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "interrupted": interrupted,
+            "time": time.time(),
+        }
+        footer = {**(rows.schema.metadata or {}), b"beat": json.dumps(beat).encode()}
         self.storage.write(f"live/{key}.{attempt}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
 
     def read_live(self) -> list[Live]:
@@ -174,8 +184,16 @@ class Store:
                 rows = read_parquet(content or b"")
             except (pa.ArrowException, OSError):
                 continue
-            footer = rows.schema.metadata
-            live = Live(key, int(attempt), footer[b"host"].decode(), time.time() - float(footer[b"beat"]), rows)
+            beat = json.loads(rows.schema.metadata[b"beat"])
+            live = Live(
+                key=key,
+                attempt=int(attempt),
+                host=beat["host"],
+                process=beat["process"],
+                interrupted=beat["interrupted"],
+                seconds_ago=time.time() - beat["time"],
+                rows=rows,
+            )
             if key not in newest or newest[key].attempt < live.attempt:
                 newest[key] = live
         return list(newest.values())

@@ -1,0 +1,77 @@
+"""What every test may use: a small study file, the real command in a process of its own, tables to compare."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from study.records import CIRCUMSTANCES
+
+SMALL_STUDY = """
+name = "small"
+[fixed]
+dataset = "synthetic"
+encoder = "mlp"
+width = 32
+depth = 1
+samples_per_class = 16
+test_samples_per_class = 4
+batch_size = 32
+learning_rate = 0.1
+steps = {steps}
+feature_dim = 3
+[grid]
+num_classes = {num_classes}
+seed = [0, 1]
+[resources]
+checkpoint_seconds = {checkpoint_seconds}
+"""
+
+
+def run_gnc(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """`gnc` in its own process, output captured."""
+    done = subprocess.run(
+        [sys.executable, "-m", "study.cli", *map(str, arguments)], capture_output=True, text=True, timeout=280
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def start_gnc(*arguments: str | Path) -> subprocess.Popen[str]:
+    """`gnc` in its own process and session, still running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "study.cli", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def comparable(table: pa.Table) -> list[dict]:
+    """Rows without the columns in which two correct runs may differ: time, host, memory and attempt."""
+    return table.drop_columns([name for name in table.column_names if name in CIRCUMSTANCES]).to_pylist()
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the small study, with other steps, classes or extra text where asked."""
+
+    def write(
+        *, steps: int = 40, num_classes: str = "[6, 12]", checkpoint_seconds: float = 30, extra: str = ""
+    ) -> Path:
+        path = tmp_path / "small.toml"
+        text = SMALL_STUDY.format(steps=steps, num_classes=num_classes, checkpoint_seconds=checkpoint_seconds)
+        path.write_text(text + extra)
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _plain_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "NO_COLOR", "1")

@@ -1,0 +1,33 @@
+"""Made-up trials for the store's tests: right schema, numbers from nowhere."""
+
+import dataclasses
+
+import pytest
+
+from study.config import TrialConfig
+from study.records import Measurement, TrialRecord
+from study.store import Store, open_store
+
+
+def made_up_measurement(epoch: int, **values) -> Measurement:
+    kinds = {int: 0, float: 0.5, bool: False}
+    filled = {f.name: kinds.get(f.type, 0.25) for f in dataclasses.fields(Measurement)}
+    return Measurement(**{**filled, "epoch": epoch, "step": 10 * epoch, "peak_memory_bytes": None, **values})
+
+
+def made_up_record(**values) -> TrialRecord:
+    absent = dict.fromkeys((f.name for f in dataclasses.fields(TrialRecord)), None)
+    return TrialRecord(**{**absent, "state": "complete", "attempts": 1, "resumed": False, "seconds": 2.0, **values})
+
+
+def made_up_config(**settings) -> TrialConfig:
+    return TrialConfig(**{"num_classes": 24, "feature_dim": 3, **settings})
+
+
+def finish(store: Store, config: TrialConfig, *, epochs: int = 3, **record) -> None:
+    store.write_fragment(config, [made_up_measurement(e) for e in range(epochs)], made_up_record(**record))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return open_store(tmp_path / "results")

@@ -1,0 +1,252 @@
+"""The results folder: what counts as done, what is skipped and named, what sealing reads again."""
+
+import json
+
+import pytest
+
+from study.records import MARGINS_SCHEMA, UnknownSchema, fragment_table, identity_and_settings, to_parquet
+from study.store import Store, open_store
+from tests.conftest import comparable
+from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
+
+
+def corrupt(store: Store, name: str) -> None:
+    content = store.storage.read(name)
+    store.storage.write(name, content[: len(content) // 2])
+
+
+def fail(store: Store, config, attempt: int = 1, reason: str = "ValueError: no") -> None:
+    failure = {"attempt": attempt, "state": "failed", "reason": reason, "settings": identity_and_settings(config)}
+    store.write_failure(config.key, attempt, failure)
+
+
+def test_an_empty_folder_has_no_rows_and_no_states(store):
+    assert store.read().num_rows == 0
+    assert store.read_trials().num_rows == 0
+    assert store.states() == {}
+    assert store.latest_study() is None
+
+
+def test_reading_is_the_same_before_and_after_sealing(store):
+    for seed in (2, 0, 1):
+        finish(store, made_up_config(seed=seed))
+    before = store.read(), store.read_trials()
+    store.seal()
+    assert (store.read(), store.read_trials()) == before
+    keys = before[0].column("trial").to_pylist()
+    assert keys == sorted(keys)
+    assert len(keys) == 9
+
+
+def test_sealing_again_reads_only_what_is_new(store, monkeypatch):
+    for seed in range(4):
+        finish(store, made_up_config(seed=seed))
+    assert store.seal().fresh == 4
+    read = []
+    plain = Store.read_fragment
+    monkeypatch.setattr(Store, "read_fragment", lambda self, key: read.append(key) or plain(self, key))
+    new = made_up_config(seed=9)
+    finish(store, new)
+    assert store.seal().fresh == 1
+    assert read == [new.key]
+    assert store.read().num_rows == 15
+
+
+def test_a_rewritten_fragment_replaces_its_sealed_rows(store):
+    config = made_up_config()
+    finish(store, config, epochs=2, state="stopped")
+    store.seal()
+    finish(store, config, epochs=5)
+    store.seal()
+    assert store.read().num_rows == 5
+    assert store.states() == {config.key: "complete"}
+
+
+def test_a_kill_between_the_two_sealed_files_loses_and_repeats_nothing(store):
+    finish(store, made_up_config(seed=0))
+    store.seal()
+    old_trials = store.storage.read("trials.parquet")
+    finish(store, made_up_config(seed=1))
+    store.seal()
+    whole = comparable(store.read())
+    store.storage.write("trials.parquet", old_trials)  # rows were written, trials not
+    assert comparable(store.read()) == whole
+    store.seal()
+    assert comparable(store.read()) == whole
+
+
+def test_a_torn_sealed_table_is_named_and_made_again(store):
+    finish(store, made_up_config())
+    store.seal()
+    for name in ("results.parquet", "trials.parquet"):
+        corrupt(store, name)
+        assert store.read().num_rows == 3
+        assert store.unreadable == [name]
+        store.seal()
+        assert store.read().num_rows == 3
+        assert store.unreadable == []
+
+
+def test_a_torn_fragment_is_named_skipped_and_not_done(store):
+    whole, torn = made_up_config(seed=0), made_up_config(seed=1)
+    finish(store, whole)
+    finish(store, torn)
+    corrupt(store, f"rows/{torn.key}.parquet")
+    assert store.states() == {whole.key: "complete"}
+    assert store.unreadable == [f"rows/{torn.key}.parquet"]
+    assert store.read().num_rows == 3
+    store.seal()
+    corrupt(store, f"rows/{whole.key}.parquet")  # after sealing too: the file is no longer the one that was sealed
+    assert store.states() == {}
+
+
+def test_a_fragment_of_an_unknown_major_version_stops_everything(store):
+    config = made_up_config()
+    table = fragment_table(config, [made_up_measurement(0)]).replace_schema_metadata({"schema_version": "7.0"})
+    store.storage.write(f"rows/{config.key}.parquet", to_parquet(table))
+    for read in (store.states, store.read, store.seal):
+        with pytest.raises(UnknownSchema, match=r"got '7.0'"):
+            read()
+
+
+def test_compacting_keeps_every_row_and_state_and_removes_the_fragments(store):
+    for seed in range(3):
+        finish(store, made_up_config(seed=seed))
+    before = comparable(store.read())
+    store.seal(compact=True)
+    assert store.fragments() == {}
+    assert comparable(store.read()) == before
+    assert set(store.states().values()) == {"complete"}
+    finish(store, made_up_config(seed=7))
+    store.seal()
+    assert store.read().num_rows == 12
+
+
+def test_deleting_a_fragment_makes_its_trial_missing_again(store):
+    config = made_up_config()
+    finish(store, config)
+    store.seal()
+    store.remove_fragment(config.key)
+    assert store.states() == {}
+    assert store.read().num_rows == 0
+
+
+def test_a_trial_that_diverged_before_its_first_row_is_a_trial_with_its_settings(store):
+    config = made_up_config()
+    store.write_fragment(config, [], made_up_record(state="diverged", reason="loss was nan"))
+    for _ in range(2):
+        trial = store.read_trials().to_pylist()[0]
+        assert (trial["state"], trial["reason"], trial["num_classes"]) == ("diverged", "loss was nan", 24)
+        assert store.read().num_rows == 0
+        store.seal()
+
+
+def test_a_failed_trial_is_a_row_with_its_reason_until_it_succeeds(store):
+    config = made_up_config()
+    fail(store, config, 1)
+    fail(store, config, 2, "ValueError: again")
+    store.seal()
+    trial = store.read_trials().to_pylist()[0]
+    assert (trial["state"], trial["reason"], trial["attempts"]) == ("failed", "ValueError: again", 2)
+    assert store.states() == {config.key: "failed"}
+    assert store.failure_counts() == {config.key: 2}
+    finish(store, config)
+    assert store.states() == {config.key: "complete"}
+    assert [t["state"] for t in store.read_trials().to_pylist()] == ["complete"]
+
+
+def test_attempts_are_counted_over_live_files_and_failures(store):
+    config = made_up_config()
+    assert store.next_attempt(config.key) == 1
+    store.write_live(config.key, 1, fragment_table(config, []))
+    assert store.next_attempt(config.key) == 2
+    fail(store, config, 2)
+    assert store.next_attempt(config.key) == 3
+
+
+def test_live_rows_are_told_with_their_heartbeat_and_never_count(store):
+    config = made_up_config()
+    store.write_live(config.key, 1, fragment_table(config, [made_up_measurement(0)]))
+    store.write_live(config.key, 2, fragment_table(config, [made_up_measurement(0), made_up_measurement(1)]))
+    (live,) = store.read_live()
+    assert (live.key, live.attempt, live.rows.num_rows, live.interrupted) == (config.key, 2, 2, False)
+    assert 0 <= live.seconds_ago < 60
+    corrupt(store, f"live/{config.key}.2.parquet")
+    assert store.read_live()[0].attempt == 1
+    assert store.states() == {}
+    assert store.read().num_rows == 0
+    store.clear_progress(config.key)
+    assert store.read_live() == []
+
+
+def test_a_torn_checkpoint_falls_back_to_the_generation_before(store):
+    for epoch, content in ((1, b"one"), (2, b"two"), (10, b"ten")):
+        store.write_checkpoint("k", epoch, content)
+    assert len(store.storage.entries("checkpoints/k")) == 2
+    assert store.read_checkpoint("k") == b"ten"
+    corrupt(store, "checkpoints/k/00000010.checkpoint")
+    assert store.read_checkpoint("k") == b"two"
+    assert store.unreadable == ["checkpoints/k/00000010.checkpoint"]
+    store.storage.write("checkpoints/k/00000002.checkpoint", b"")
+    assert store.read_checkpoint("k") is None
+    assert store.has_checkpoint("k")
+    store.clear_progress("k")
+    assert not store.has_checkpoint("k")
+
+
+def test_margins_and_heads_that_are_torn_are_absent_and_named(store):
+    store.write_margins("k", MARGINS_SCHEMA.empty_table())
+    assert store.read_margins("k").schema == MARGINS_SCHEMA
+    store.storage.write("margins/k.parquet", b"torn")
+    store.storage.write("heads/k.safetensors", b"torn")
+    assert store.read_margins("k") is None
+    assert store.read_head("k") is None
+    assert store.unreadable == ["margins/k.parquet", "heads/k.safetensors"]
+    assert store.read_head("other") is None
+
+
+def test_the_study_run_last_is_the_latest(store):
+    store.write_study("name = 'a'")
+    store.write_study("name = 'b'")
+    store.write_study("name = 'a'")
+    assert store.latest_study() == "name = 'a'"
+    assert len(store.storage.entries("studies")) == 2
+
+
+def test_stop_requests_are_seen_and_withdrawn(store):
+    assert not store.is_stop_requested("run-1")
+    open_store(store.uri).request_stop("run-1")
+    assert store.is_stop_requested("run-1")
+    assert store.read_live() == []
+    store.withdraw_stop("run-1")
+    assert not store.is_stop_requested("run-1")
+
+
+def test_reference_columns_are_added_on_reading_and_follow_their_definitions(store):
+    store.write_fragment(
+        made_up_config(num_classes=12, feature_dim=3),
+        [made_up_measurement(0, margin_min_lower=0.5, margin_min_upper=0.51, train_loss=1.0)],
+        made_up_record(),
+    )
+    row = store.read().to_pylist()[0]
+    assert row["reference_margin_lower"] == pytest.approx(1 - 5**-0.5)  # the icosahedron
+    assert row["margin_ratio_lower"] == pytest.approx(0.5 / row["reference_margin_upper"])
+    assert row["margin_ratio_upper"] == pytest.approx(0.51 / row["reference_margin_lower"])
+    span = row["reference_margin_lower"] - row["random_margin"]
+    assert row["margin_score"] == pytest.approx((0.5 - row["random_margin"]) / span)
+    assert row["loss_excess"] == pytest.approx(1.0 - row["ufm_loss"])
+
+
+def test_rows_sealed_with_other_reference_tables_are_compared_again(store, monkeypatch):
+    finish(store, made_up_config())
+    store.seal()
+    monkeypatch.setattr("gnc_models.bounds.REFERENCE_VERSION", "next")
+    assert store.read().column("reference_version").unique().to_pylist() == ["next"]
+
+
+def test_failures_that_cannot_be_read_are_named(store):
+    config = made_up_config()
+    fail(store, config)
+    store.storage.write(f"failures/{config.key}.2.json", b"{")
+    assert json.dumps(store.failures()[config.key][0]["attempt"]) == "1"
+    assert store.unreadable == [f"failures/{config.key}.2.json"]
