@@ -21,15 +21,20 @@ class _BasicBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
+        self.stride = stride
+        # A strided 1x1 convolution, as slicing and a plain one: with fewer channels than a vector register holds,
+        # oneDNN's own writes past its buffer in the backward pass (github.com/uxlfoundation/oneDNN/issues/6035).
+        same = stride == 1 and channels_in == channels
         self.shortcut = (
             nn.Identity()
-            if stride == 1 and channels_in == channels
-            else nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            if same
+            else nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels))
         )
 
     def forward(self, inputs: Float[Tensor, "batch channels_in height width"]) -> Tensor:
         hidden = functional.relu(self.norm1(self.conv1(inputs)))
-        return functional.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
+        carried = self.shortcut(inputs[:, :, :: self.stride, :: self.stride])
+        return functional.relu(self.norm2(self.conv2(hidden)) + carried)
 
 
 class _ChannelsLast(nn.Module):

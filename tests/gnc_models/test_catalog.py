@@ -1,0 +1,67 @@
+"""The catalog, which knows no torch, says the same as the dicts of constructors."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from gnc_models import catalog
+from gnc_models.datasets import AUGMENTATIONS, DATASETS
+from gnc_models.datasets.fonts import FAMILIES
+from gnc_models.datasets.glyphs import RESOLUTIONS
+from gnc_models.encoders import ENCODERS, make_encoder
+from gnc_models.heads import NORMALIZATIONS
+
+
+def test_names_equal_those_of_the_constructors():
+    assert set(catalog.DATASETS) == set(DATASETS)
+    assert set(catalog.ENCODERS) == set(ENCODERS)
+    assert set(catalog.NORMALIZATIONS) == set(NORMALIZATIONS)
+
+
+def test_settings_of_a_data_set_are_what_its_constructor_reads():
+    common = {"num_classes", "samples_per_class", "test_samples_per_class", "data_seed"}
+    for name, member in catalog.DATASETS.items():
+        read = set(inspect.signature(DATASETS[name]).parameters) - common
+        assert set(member.settings) - {"augmentation"} == read
+
+
+def test_default_settings_of_glyphs_are_among_those_on_offer():
+    settings = catalog.DATASETS["glyphs"].settings
+    assert settings["resolution"] in RESOLUTIONS
+    assert settings["unseen_family"] in FAMILIES
+    assert settings["augmentation"] in AUGMENTATIONS
+    assert set(catalog.DATASETS["glyphs"].max_classes) == set(RESOLUTIONS)
+
+
+@pytest.mark.parametrize("name", catalog.ENCODERS)
+def test_encoder_is_built_from_its_default_settings_and_takes_what_it_says(name):
+    member = catalog.ENCODERS[name]
+    for kind, shape in (("image", (1, 16, 16)), ("vector", (8,))):
+        settings = {"width": None, "depth": None} | dict(member.settings)
+        if kind in member.takes:
+            make_encoder(name, input_shape=shape, feature_dim=3, **settings)
+        else:
+            with pytest.raises(ValueError, match="input_shape must be"):
+                make_encoder(name, input_shape=shape, feature_dim=3, **settings)
+
+
+def test_temperature_is_a_setting_of_every_form_but_none():
+    assert {name for name, member in catalog.NORMALIZATIONS.items() if "temperature" not in member.settings} == {"none"}
+
+
+def test_decay_of_normalised_rows_is_a_setting_where_rows_are_normalised():
+    reading = {name for name, member in catalog.NORMALIZATIONS.items() if "decay_normalised" in member.settings}
+    assert reading == {name for name, (_, weights) in NORMALIZATIONS.items() if weights}
+
+
+def test_unknown_resolution_is_refused():
+    with pytest.raises(ValueError, match=r"resolution must be one of \[16, 32\] for glyphs, got 24"):
+        catalog.max_classes("glyphs", 24)
+
+
+def test_catalog_is_read_without_torch_or_numpy():
+    code = "import sys, gnc_models.catalog; print([m for m in ('torch', 'numpy', 'PIL', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
