@@ -140,10 +140,22 @@ SHARP_CODES = (
 )
 
 
+# Built and checked row against row in gnc_models.families; good, not proven optimal: (d, K, margin, name).
+BUILT_CODES = (
+    *(
+        (dim, size, 0.5, "Leech lattice section")
+        for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
+    ),
+    (64, 65536, 0.75, "quadratic forms"),
+    *((2**m, 2 * 4**m, 1 - 2.0 ** -((m - 1) // 2), "extended Gold") for m in range(5, 18, 2)),
+)
+
+
 @functools.cache
 def known_codes() -> tuple[KnownCode, ...]:
     """Every single code the reference rests on, without inheritance and sums; best margin first."""
     codes = [KnownCode(d, k, 1 - cos, name, 1 - cos) for d, k, cos, name in SHARP_CODES]
+    codes += [KnownCode(*built) for built in BUILT_CODES]
     codes += _tabulated() + _kerdock() + _gold()
     codes.append(KnownCode(1, 2, 2.0, "pair"))
     codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from scipy import optimize, sparse
 from torch import Tensor
 
+from gnc_models.bounds import reference_margin
+from gnc_models.families import FAMILIES, make_points, orthoplex, polygon, simplex
 from gnc_models.sphere_descent import Objective, minimise_on_spheres
 
 # Sharpness of the soft maximum, in units of 1 / (margin expected): coarse enough to move points past each other at
@@ -35,6 +37,43 @@ class Code:
         points = points.to(torch.float64)
         points = points / points.norm(dim=1, keepdim=True)
         return cls(points, 1.0 - max_cosine(points))
+
+
+def make_code(name: str) -> Code:
+    """An explicit code by its name in `families.FAMILIES`; ValueError for an unknown name."""
+    return Code.of(torch.from_numpy(make_points(name)))
+
+
+def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
+    """The best code that can be written down with at least K rows in at most d dimensions, cut and padded to (K, d).
+
+    Args:
+        num_classes: K, at least 2.
+        feature_dim: d, at least 2.
+    Returns:
+        Simplex, polygon or orthoplex where they are optimal, else the listed family with the largest margin; None
+        where no family is large enough. Dropping rows and adding dimensions keeps the margin.
+    """
+    _check(num_classes, feature_dim, 1)
+    points = _optimal_points(num_classes, feature_dim)
+    if points is None:
+        fitting = [(d, k, make) for d, k, make in FAMILIES.values() if k >= num_classes and d <= feature_dim]
+        if not fitting:
+            return None
+        # the reference knows each family's cosine without building it
+        best = max(fitting, key=lambda family: reference_margin(family[1], family[0]).lower)
+        points = best[2]()
+    padded = np.zeros((num_classes, feature_dim))
+    padded[:, : points.shape[1]] = points[:num_classes]
+    return Code.of(torch.from_numpy(padded))
+
+
+def _optimal_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
+    if num_classes <= feature_dim + 1:
+        return simplex(num_classes)
+    if feature_dim == 2:
+        return polygon(num_classes)
+    return orthoplex(feature_dim)[:num_classes] if num_classes <= 2 * feature_dim else None
 
 
 def max_cosine(points: Float[Tensor, "classes dim"]) -> float:

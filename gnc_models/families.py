@@ -1,4 +1,4 @@
-"""Codes that can be written down: polygons, root systems, the Leech lattice and what derives from it, binary families.
+"""Codes that can be written down: polygons, root systems, the Leech lattice and what derives from it, by name.
 
 Knows numpy; does not know torch or optimisation. Each constructor returns rows of any common length; their cosines
 are verified by the tests, not assumed.
@@ -12,11 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from gnc_models.binary_families import extended_gold, gold, kerdock, quadratic_64
+
 Points = Float[np.ndarray, "classes dim"]
 GOLDEN = (1 + math.sqrt(5)) / 2
-
-# Primitive polynomials over GF(2) by degree, as bits.
-PRIMITIVE = {3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101, 9: 0b1000010001}
 
 
 def polygon(num_classes: int) -> Points:
@@ -116,94 +115,30 @@ def higman_sims() -> Points:
 
 
 def leech_section(feature_dim: int) -> Points:
-    """Leech vectors orthogonal to 24 - d chosen ones: the laminated lattices' kissing arrangements, cosine 1/2."""
-    leech = leech_vectors().astype(np.int16)
-    normals: list[np.ndarray] = []
-    rng = np.random.default_rng(0)
-    while len(normals) < 24 - feature_dim:
-        # of some candidates, cut by the one that leaves most
-        candidates = leech[rng.integers(0, len(leech), 40)] if normals else leech[:1]
-        left = [(int((leech @ c == 0).sum()), i) for i, c in enumerate(candidates) if (leech @ c != 0).any()]
-        chosen = candidates[max(left)[1]]
-        normals.append(chosen)
-        leech = leech[leech @ chosen == 0]
-    return _flat(leech.astype(float), np.array(normals, dtype=float))
+    """Leech vectors of a d-dimensional section, 16 <= d <= 23: the laminated lattices' minimal vectors, cosine 1/2.
 
-
-def kerdock(bits: int) -> Points:
-    """d = 2^bits (bits even, at least 4), d (d + 2) rows with cosine 1/sqrt(d).
-
-    All signs of the axes and of (-1)^(Q_a + affine), Q_a(x, e) = sum_i Tr((a x)^(2^i + 1)) + e Tr(a x).
+    The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it, spanned
+    by A1, A2, A3, D4, D5, E6, E7 or E8.
+    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6.
     """
-    field = bits - 1
-    power, trace = _field(field)
-    rows = []
-    for a in range(1 << field):
-        product = _multiples(field, a)
-        form = sum(trace[power(product, (1 << i) + 1)] for i in range(1, (field - 1) // 2 + 1)) % 2
-        rows.append(np.concatenate([form, (form + trace[product]) % 2]))
-    return np.concatenate([orthoplex(1 << bits), _with_affine(np.array(rows), bits) / math.sqrt(1 << bits)])
+    leech, words = leech_vectors(), golay_words()
+    octad = words[words.sum(1) == 8][0]
+    roots = leech[(leech * (1 - octad) == 0).all(1)]
+    normals = _root_section(roots, np.flatnonzero(octad), 24 - feature_dim)
+    section = leech[(np.abs(leech @ normals.T) < 1e-9).all(1)]
+    return section @ np.linalg.svd(section.T @ section)[2][:feature_dim].T
 
 
-def gold(bits: int) -> Points:
-    """d = 2^bits - 1 (bits odd), 4^bits rows (-1)^Tr(a x + b x^3), cosine (2^((bits+1)/2) - 1) / d."""
-    power, trace = _field(bits)
-    x = np.arange(1, 1 << bits)
-    linear = np.array([trace[_multiples(bits, a)[x]] for a in range(1 << bits)])
-    cubic = linear[:, power(x, 3) - 1]
-    return 1.0 - 2.0 * ((linear[:, None] + cubic[None]) % 2).reshape(-1, len(x))
-
-
-def extended_gold(bits: int) -> Points:
-    """d = 2^bits, 2 * 4^bits rows (-1)^(Tr(b x^3) + affine), cosine 2^((bits+1)/2) / d for odd bits."""
-    power, trace = _field(bits)
-    cubes = power(np.arange(1 << bits), 3)
-    return _with_affine(np.array([trace[_multiples(bits, b)[cubes]] for b in range(1 << bits)]), bits)
-
-
-def _with_affine(forms: np.ndarray, bits: int) -> Points:
-    """Signs of every form plus every affine function of `bits` bits."""
-    x = np.arange(1 << bits)
-    parity = np.array([[bin(int(a & b)).count("1") % 2 for b in x] for a in x])
-    signs = (1.0 - 2.0 * forms)[:, None] * (1.0 - 2.0 * parity)[None]
-    flat = signs.reshape(-1, 1 << bits)
-    return np.concatenate([flat, -flat])
-
-
-def _field(bits: int) -> tuple[Callable[[np.ndarray, int], np.ndarray], np.ndarray]:
-    """GF(2^bits): elementwise powers, and the trace of every element."""
-    exponents, logs = _logarithms(bits)
-    order = (1 << bits) - 1
-
-    def power(elements: np.ndarray, exponent: int) -> np.ndarray:
-        return np.where(elements == 0, 0, exponents[(logs[elements] * exponent) % order])
-
-    everything = np.arange(1 << bits)
-    trace = np.zeros_like(everything)
-    for i in range(bits):
-        trace ^= power(everything, 1 << i)
-    return power, trace
-
-
-@functools.cache
-def _logarithms(bits: int) -> tuple[np.ndarray, np.ndarray]:
-    exponents, logs = np.zeros((1 << bits) - 1, dtype=np.int64), np.zeros(1 << bits, dtype=np.int64)
-    value = 1
-    for i in range(len(exponents)):
-        exponents[i], logs[value] = value, i
-        value <<= 1
-        if value >> bits:
-            value ^= PRIMITIVE[bits]
-    return exponents, logs
-
-
-def _multiples(bits: int, factor: int) -> np.ndarray:
-    """factor * x for every x of the field."""
-    exponents, logs = _logarithms(bits)
-    x = np.arange(1 << bits)
-    if factor == 0:
-        return np.zeros_like(x)
-    return np.where(x == 0, 0, exponents[(logs[x] + logs[factor]) % len(exponents)])
+def _root_section(roots: Points, places: np.ndarray, dim: int) -> Points:
+    """Vectors that span A1, A2, A3, D4, D5, E6, E7 or E8 inside a copy of E8 on eight coordinates."""
+    if dim in (3, 4, 5, 8):
+        return np.eye(24)[places[:dim]]
+    first = roots[0]
+    angle = roots[(roots @ first) == -(first @ first) / 2][0]
+    if dim in (1, 2):
+        return np.array([first, angle])[:dim]
+    others = np.array([first, angle])[: 8 - dim]
+    return roots[(roots @ others.T == 0).all(1)]
 
 
 def _two_nonzero(dim: int) -> Points:
@@ -246,6 +181,19 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "Kerdock 64": (64, 4224, lambda: kerdock(6)),
     "Gold 31": (31, 1024, lambda: gold(5)),
     "Gold 127": (127, 16384, lambda: gold(7)),
+    "quadratic forms 64": (64, 65536, quadratic_64),
     "extended Gold 32": (32, 2048, lambda: extended_gold(5)),
     "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
 }
+FAMILIES |= {
+    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim))
+    for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
+}
+
+
+def make_points(name: str) -> Points:
+    """Unit rows of a named family; KeyError is turned into the list of names."""
+    if name not in FAMILIES:
+        raise ValueError(f"name must be one of {sorted(FAMILIES)}, got {name!r}.")
+    points = FAMILIES[name][2]()
+    return points / np.linalg.norm(points, axis=1, keepdims=True)

@@ -81,8 +81,13 @@ def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float
         feature_dim: d.
         temperature: tau, matched to 6 significant digits.
     Returns:
-        The best loss found and the margin of the normalised W there, with its range over near-best starts.
+        The best loss found and the margin of the normalised W there, with its range over near-best starts. Up to
+        d + 1 classes the simplex is the optimum, in closed form, and `starts` is 0.
     """
+    if 2 <= num_classes <= feature_dim + 1:
+        margin = num_classes / (num_classes - 1)
+        loss = math.log1p((num_classes - 1) * math.exp(-margin / temperature))
+        return UnconstrainedOptimum(loss, margin, margin, margin, 0)
     return _unconstrained_table().get((num_classes, feature_dim, _six_digits(temperature)))
 
 

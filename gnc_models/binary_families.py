@@ -1,0 +1,106 @@
+"""Codes from binary words and quadratic forms over GF(2): rows of signs, d a power of two or one less.
+
+Knows numpy; does not know torch or optimisation.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+Points = Float[np.ndarray, "classes dim"]
+
+# Primitive polynomials over GF(2) by degree, as bits.
+PRIMITIVE = {3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101, 9: 0b1000010001}
+
+
+def kerdock(bits: int) -> Points:
+    """d = 2^bits (bits even, at least 4), d (d + 2) rows with cosine 1/sqrt(d).
+
+    All signs of the axes and of (-1)^(Q_a + affine), Q_a(x, e) = sum_i Tr((a x)^(2^i + 1)) + e Tr(a x).
+    """
+    field = bits - 1
+    power, trace = _field(field)
+    axes = np.eye(1 << bits)
+    rows = []
+    for a in range(1 << field):
+        product = _multiples(field, a)
+        form = sum(trace[power(product, (1 << i) + 1)] for i in range(1, (field - 1) // 2 + 1)) % 2
+        rows.append(np.concatenate([form, (form + trace[product]) % 2]))
+    return np.concatenate([axes, -axes, _with_affine(np.array(rows), bits) / math.sqrt(1 << bits)])
+
+
+def gold(bits: int) -> Points:
+    """d = 2^bits - 1 (bits odd), 4^bits rows (-1)^Tr(a x + b x^3), cosine (2^((bits+1)/2) - 1) / d."""
+    power, trace = _field(bits)
+    x = np.arange(1, 1 << bits)
+    linear = np.array([trace[_multiples(bits, a)[x]] for a in range(1 << bits)])
+    cubic = linear[:, power(x, 3) - 1]
+    return 1.0 - 2.0 * ((linear[:, None] + cubic[None]) % 2).reshape(-1, len(x))
+
+
+def extended_gold(bits: int) -> Points:
+    """d = 2^bits, 2 * 4^bits rows (-1)^(Tr(b x^3) + affine), cosine 2^((bits+1)/2) / d for odd bits."""
+    power, trace = _field(bits)
+    cubes = power(np.arange(1 << bits), 3)
+    return _with_affine(np.array([trace[_multiples(bits, b)[cubes]] for b in range(1 << bits)]), bits)
+
+
+def quadratic_64() -> Points:
+    """65,536 rows (-1)^(Tr(b x^5) + Tr(c x^9) + affine) in 64 dimensions, cosine 1/4: every form has rank >= 4."""
+    power, trace = _field(6)
+    x = np.arange(64)
+    fifths, ninths = power(x, 5), power(x, 9)
+    forms = {
+        tuple((trace[_multiples(6, b)[fifths]] + trace[_multiples(6, int(c))[ninths]]) % 2)
+        for b in range(64)
+        for c in x
+    }
+    return _with_affine(np.array(sorted(forms)), 6)
+
+
+def _with_affine(forms: np.ndarray, bits: int) -> Points:
+    """Signs of every form plus every affine function of `bits` bits."""
+    x = np.arange(1 << bits)
+    parity = np.array([[int(a & b).bit_count() % 2 for b in x] for a in x])
+    signs = (1.0 - 2.0 * forms)[:, None] * (1.0 - 2.0 * parity)[None]
+    flat = signs.reshape(-1, 1 << bits)
+    return np.concatenate([flat, -flat])
+
+
+def _field(bits: int) -> tuple[Callable[[np.ndarray, int], np.ndarray], np.ndarray]:
+    """GF(2^bits): elementwise powers, and the trace of every element."""
+    exponents, logs = _logarithms(bits)
+    order = (1 << bits) - 1
+
+    def power(elements: np.ndarray, exponent: int) -> np.ndarray:
+        return np.where(elements == 0, 0, exponents[(logs[elements] * exponent) % order])
+
+    everything = np.arange(1 << bits)
+    trace = np.zeros_like(everything)
+    for i in range(bits):
+        trace ^= power(everything, 1 << i)
+    return power, trace
+
+
+@functools.cache
+def _logarithms(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    exponents, logs = np.zeros((1 << bits) - 1, dtype=np.int64), np.zeros(1 << bits, dtype=np.int64)
+    value = 1
+    for i in range(len(exponents)):
+        exponents[i], logs[value] = value, i
+        value <<= 1
+        if value >> bits:
+            value ^= PRIMITIVE[bits]
+    return exponents, logs
+
+
+def _multiples(bits: int, factor: int) -> np.ndarray:
+    """factor * x for every x of the field."""
+    exponents, logs = _logarithms(bits)
+    x = np.arange(1 << bits)
+    if factor == 0:
+        return np.zeros_like(x)
+    return np.where(x == 0, 0, exponents[(logs[x] + logs[factor]) % len(exponents)])
