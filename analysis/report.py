@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from analysis import answer, page, provenance
+from analysis.comparison import FormComparison, compare_all, comparison_to_json
 from analysis.figures.classes import block_classes, block_ladder
 from analysis.figures.codes import block_codes
 from analysis.figures.collapse import block_collapse
@@ -20,8 +21,9 @@ from analysis.figures.effects import block_effect
 from analysis.figures.margin import block_margin
 from analysis.figures.svg import Drawn, FigureBlock, render, svg_file
 from analysis.figures.variability import block_variability
+from analysis.fit_tables import fits_sections, forms_sections
 from analysis.frames import Readable, StudyFrame, load_study, varied_settings
-from analysis.tables import effects_table, failed_table, fits_sections, trials_table
+from analysis.tables import effects_table, failed_table, trials_table
 from analysis.trends import Trend, fit_trends, trend_to_json
 from study.config import NUMBERS_VERSION
 from study.records import SCHEMA_VERSION
@@ -37,6 +39,14 @@ class Writable(Readable, Protocol):
     """A store that also keeps a report."""
 
     def write_report(self, files: dict[str, bytes]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was fitted: the power laws asked of the study, and the forms compared."""
+
+    trends: tuple[Trend, ...]
+    comparisons: tuple[FormComparison, ...]
 
 
 @dataclass(frozen=True)
@@ -73,24 +83,24 @@ def write_report(store: Writable, *, keys: Collection[str] | None = None) -> Rep
         What was written, for the command line to print.
     """
     frame = load_study(store, keys=keys)
-    trends = fit_trends(frame.final)
+    findings = Findings(tuple(fit_trends(frame.final)), tuple(compare_all(frame.final)))
     blocks = figure_blocks(frame, store)
     warned = provenance.warnings(frame.trials)
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
     columns = {block.name: block.columns for block in blocks}
     files = {f"figures/{name}.svg": svg_file(panels, columns[name]) for name, panels in drawn.items()}
-    files["fits.json"] = fits_json(frame, trends)
-    files["report.html"] = render_page(frame, trends, blocks, drawn, warned).encode()
+    files["fits.json"] = fits_json(frame, findings)
+    files["report.html"] = render_page(frame, findings, blocks, drawn, warned).encode()
     store.write_report(files)
     return ReportSummary(
         trials=frame.trials.num_rows,
         complete=frame.final.num_rows,
         studied=answer.sentence_studied(frame),
-        answer=answer.sentences_answer(frame, trends),
+        answer=answer.sentences_answer(frame, findings.trends),
         figures=tuple(b.name for b in blocks if b.missing is None),
         missing={b.name: b.missing for b in blocks if b.missing is not None},
-        fits=sum(t.believed is not None for t in trends),
-        refused=sum(t.refused is not None for t in trends),
+        fits=sum(t.believed is not None for t in findings.trends),
+        refused=sum(t.refused is not None for t in findings.trends),
         unreadable=tuple(sorted({*frame.unreadable, *store.unreadable})),
         warnings=tuple(warned),
     )
@@ -111,7 +121,7 @@ def figure_blocks(frame: StudyFrame, store: Readable) -> list[FigureBlock]:
     ]
 
 
-def fits_json(frame: StudyFrame, trends: Sequence[Trend]) -> bytes:
+def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
     """The trends with everything needed to use them without the page; sorted keys, so that it can be compared."""
     content: dict[str, Any] = {
         "fits_schema": FITS_SCHEMA,
@@ -119,14 +129,15 @@ def fits_json(frame: StudyFrame, trends: Sequence[Trend]) -> bytes:
         "numbers_version": NUMBERS_VERSION,
         "study": answer.study_name(frame),
         "complete_trials": frame.final.num_rows,
-        "trends": [trend_to_json(trend) for trend in trends],
+        "trends": [trend_to_json(trend) for trend in findings.trends],
+        "comparisons": [comparison_to_json(comparison) for comparison in findings.comparisons],
     }
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
 def render_page(
     frame: StudyFrame,
-    trends: Sequence[Trend],
+    findings: Findings,
     blocks: Sequence[FigureBlock],
     drawn: Mapping[str, Sequence[Drawn]],
     warned: Sequence[str],
@@ -148,7 +159,7 @@ def render_page(
         figured("effect-normalization", effects_table(frame.final, "normalization")),
         figured("classes"),
         figured("ladder"),
-        page.section("fits", "Power laws", *fits_sections(trends)),
+        page.section("fits", "Power laws", *fits_sections(findings.trends), *forms_sections(findings.comparisons)),
         page.section("trials", "Trials", failed_table(frame), shown),
         page.section("provenance", "Provenance", *provenance_parts(frame, warned)),
     ]
@@ -156,7 +167,11 @@ def render_page(
     contents += [("fits", "Power laws"), ("trials", "Trials"), ("provenance", "Provenance")]
     title = answer.study_name(frame)
     return page.document(
-        f"{title}: generalized neural collapse", header(frame, trends, title, warned), contents, sections, footer()
+        f"{title}: generalized neural collapse",
+        header(frame, findings.trends, title, warned),
+        contents,
+        sections,
+        footer(),
     )
 
 

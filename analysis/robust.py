@@ -15,13 +15,23 @@ FLOOR = 1e-12  # threshold of data without noise
 
 @dataclass(frozen=True)
 class LinearFit:
-    """coefficients [p], residuals [n], leverages [n] in 0..1, and the Huber threshold that was used."""
+    """coefficients [p] with their covariance [p, p], residuals [n], leverages [n] in 0..1, the Huber threshold used."""
 
     coefficients: np.ndarray
     residuals: np.ndarray
     leverages: np.ndarray
-    standard_errors: np.ndarray
+    covariance: np.ndarray
     threshold: float
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """HC3 errors [p]."""
+        return np.asarray(np.sqrt(np.diag(self.covariance)))
+
+    @property
+    def scale(self) -> float:
+        """Robust spread of a residual, for the degrees of freedom left."""
+        return self.threshold / HUBER_SCALES
 
 
 def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
@@ -38,8 +48,15 @@ def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
     degrees = max(len(target) - design.shape[1], 1)
     # least absolute deviations passes through p rows exactly: the median is taken over the others
     scale = float(np.median(np.sort(spread)[-degrees:])) / 0.6745
-    coefficients, errors, residuals, leverages = _fits_with_errors(design, target[None], HUBER_SCALES * scale)
-    return LinearFit(coefficients[0], residuals[0], leverages[0], errors[0], HUBER_SCALES * scale)
+    coefficients, pulls, residuals, leverages = _fits_with_pulls(design, target[None], HUBER_SCALES * scale)
+    return LinearFit(coefficients[0], residuals[0], leverages[0], pulls[0].T @ pulls[0], HUBER_SCALES * scale)
+
+
+def huber_losses(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
+    """The least summed Huber loss of every row of targets [batch, n]: the inner half of variable projection."""
+    residuals = np.abs(targets - _reweighted(design, targets, threshold) @ design.T)
+    bent = np.where(residuals <= threshold, residuals**2 / 2, threshold * (residuals - threshold / 2))
+    return np.asarray(bent.sum(axis=1))
 
 
 def wild_bootstrap_t(
@@ -58,15 +75,16 @@ def wild_bootstrap_t(
     # residuals shrink by sqrt(1 - leverage) in the fit: undone, or few cells look more certain than they are
     noise = fit.residuals / np.sqrt(1 - fit.leverages)
     fitted = design @ fit.coefficients
-    coefficients, errors, _, _ = _fits_with_errors(design, fitted + signs * noise, fit.threshold)
+    coefficients, pulls, _, _ = _fits_with_pulls(design, fitted + signs * noise, fit.threshold)
+    errors = np.sqrt((pulls**2).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num((coefficients - fit.coefficients) / errors), coefficients
 
 
-def _fits_with_errors(
+def _fits_with_pulls(
     design: np.ndarray, targets: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients, HC3 standard errors, residuals and leverages of every row of targets [batch, n]."""
+    """Coefficients [batch, p], each row's HC3 pull on them [batch, n, p], residuals and leverages of targets [batch, n]."""
     coefficients = _reweighted(design, targets, threshold)
     residuals = targets - coefficients @ design.T
     # the loss is straight beyond the threshold: such a cell pulls but holds nothing. A tenth of the hold is left to it,
@@ -76,8 +94,7 @@ def _fits_with_errors(
     projected = np.einsum("bij,nj->bni", inverse, design)
     leverages = np.clip(np.einsum("bni,ni->bn", projected, design) * hold, 0.0, 1 - 1e-9)
     pull = _huber_weights(residuals, threshold) * residuals
-    spread = projected * (pull / (1 - leverages))[..., None]
-    return coefficients, np.sqrt((spread**2).sum(axis=1)), residuals, leverages
+    return coefficients, projected * (pull / (1 - leverages))[..., None], residuals, leverages
 
 
 def _reweighted(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,20 +1,17 @@
 """The tables of the report: trials, failures, effects and fits. Numbers come in, escaped HTML goes out."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis import page, theory
+from analysis import page
 from analysis.effects import PairedDifference, paired_differences, shared_cells
 from analysis.figures.effects import MEASURES as EFFECT_MEASURES
 from analysis.figures.look import number
-from analysis.fits import Exponent
 from analysis.frames import SHOWN_SETTINGS, StudyFrame, varied_settings
 from analysis.page import ABSENT, Cell, Long, Number
-from analysis.trends import MARGIN, Trend
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MOST_TRIALS = 200
@@ -119,71 +116,6 @@ def _effect_row(found: PairedDifference, setting: str) -> list[Cell]:
         ends,
         Number(str(found.cells)),
     ]
-
-
-def fits_sections(trends: Sequence[Trend]) -> list[str]:
-    """The fits that may be believed, then those refused with their bare estimates."""
-    parts = [page.paragraph(METHOD)]
-    believed = [t for t in trends if t.believed]
-    refused = [t for t in trends if t.refused]
-    headers = (
-        "measure",
-        "where",
-        "exponent of K [95 %]",
-        "exponent of d [95 %]",
-        "large-K theory",
-        "log residual",
-        "cells",
-        "trials",
-        "left out",
-    )
-    if believed:
-        parts.append(page.table("Power laws with intervals", headers, [[*_fit_row(t)] for t in believed]))
-    else:
-        parts.append(
-            page.note("No power law can be claimed from these trials: the table of refusals says why for each.")
-        )
-    if refused:
-        rows = [[*_fit_row(t), Long(t.refused or "")] for t in refused]
-        body = page.table("Refused power laws", (*headers, "why refused"), rows)
-        parts.append(page.details(f"Refused, with the bare estimate ({len(refused)})", body, wide=True))
-    return parts
-
-
-METHOD = (
-    f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the logarithms of "
-    "cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over cells and Student's t, and "
-    "are refused under five cells or three sizes. Only trials that reached 99 % training accuracy enter. A pure power law is "
-    "a first form: the best margins themselves follow one only for large K."
-)
-
-
-def _fit_row(trend: Trend) -> list[Cell]:
-    exponents = {e.name: _bracketed(e) for e in trend.fit.exponents} if trend.fit else {}
-    dim = trend.where.get("feature_dim")
-    theory_says = (
-        number(theory.asymptotic_exponent(dim)) if trend.measure == MARGIN and dim is not None and dim >= 2 else ABSENT
-    )
-    where = ", ".join(f"{name} {_text(value)}" for name, value in trend.where.items()) or "all"
-    own = f"; own prefactor by {', '.join(trend.within)}" if trend.within else ""
-    left_out = f"{trend.not_terminal} not terminal, {trend.not_positive} not positive"
-    return [
-        trend.measure,
-        where + own,
-        exponents.get("num_classes", ABSENT),
-        exponents.get("feature_dim", ABSENT),
-        Number(theory_says),
-        Number(number(trend.fit.residual_scale) if trend.fit else ABSENT),
-        Number(str(trend.fit.cells) if trend.fit else ABSENT),
-        Number(str(trend.fit.trials) if trend.fit else ABSENT),
-        left_out if trend.not_terminal + trend.not_positive else "none",
-    ]
-
-
-def _bracketed(exponent: Exponent) -> str:
-    if exponent.low is None or exponent.high is None:
-        return number(exponent.estimate)
-    return f"{number(exponent.estimate)} [{number(exponent.low)}, {number(exponent.high)}]"
 
 
 def _key(trial: str) -> Cell:

@@ -61,6 +61,16 @@ def asymptotic_exponent(feature_dim: int) -> float:
     return float(bounds.asymptotic_exponent(feature_dim))
 
 
+def best_known_curve(num_classes: np.ndarray, feature_dim: int) -> np.ndarray:
+    """Margin of the best code known at each number of classes (rounded to whole classes)."""
+    return _floats([bounds.reference_margin(round(float(k)), feature_dim).lower for k in num_classes])
+
+
+def levenshtein_curve(num_classes: np.ndarray, feature_dim: int) -> np.ndarray:
+    """Levenshtein's upper bound of the margin at each number of classes (rounded to whole classes)."""
+    return _floats([bounds.levenshtein_margin_bound(round(float(k)), feature_dim) for k in num_classes])
+
+
 def coldness(reference: np.ndarray, temperature: np.ndarray, num_classes: np.ndarray) -> np.ndarray:
     """reference / (temperature ln num_classes): how sharply cross-entropy sees the smallest margin; no unit."""
     return np.asarray(reference / (temperature * np.log(num_classes)))

@@ -1,0 +1,174 @@
+"""Which form a trend has: every form fitted, judged by predicting the largest sizes from the smaller ones.
+
+Knows forms and frames; draws nothing. AICc stands beside the held-out error and decides nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.fits import Cells, FitRefused, average_cells
+from analysis.forms import FORMS, MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
+from analysis.frames import groups, values
+from analysis.trends import MARGIN, MEASURES, independent_settings
+
+# Sizes kept out at the top: one of every four, at least one.
+HELD_OUT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How a form fitted to the smaller sizes predicted the cells of the larger: relative errors, and 90 % coverage."""
+
+    median_error: float
+    covered: float
+    cells: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FormVerdict:
+    """One form's fit and test; refused says why there is none of either."""
+
+    form: str
+    fit: FormFit | None
+    held_out: HeldOut | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class FormComparison:
+    """All forms for one measure at one feature_dim. chosen: least held-out error, None where none could be tested."""
+
+    measure: str
+    feature_dim: int
+    within: tuple[str, ...]
+    verdicts: tuple[FormVerdict, ...]
+    chosen: str | None
+    cells: int
+
+    @property
+    def power_law_is_misspecified(self) -> bool:
+        """Whether the curvature of the curved form keeps its sign over its whole interval."""
+        curved = [v.fit for v in self.verdicts if v.form == "curved" and v.fit]
+        if not curved:
+            return False
+        bend = next(p for p in curved[0].parameters if p.name == "b")
+        return bend.low is not None and bend.high is not None and bend.low * bend.high > 0
+
+
+def compare_all(final: pa.Table) -> list[FormComparison]:
+    """A comparison for each measure at each feature_dim that has at least three class counts."""
+    found = []
+    within = independent_settings(final)
+    for measure in MEASURES:
+        for where, rows in groups(final, ["feature_dim"]):
+            dim = where["feature_dim"]
+            cells = cells_of(rows, measure, within)
+            if dim >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
+                found.append(compare_forms(cells, dim, measure, within))
+    return found
+
+
+def cells_of(rows: pa.Table, measure: str, within: Sequence[str]) -> Cells | None:
+    """Cell averages of the trials that reached the terminal phase with a positive measure; None without any."""
+    measured = values(rows, measure)
+    kept = rows.take(np.flatnonzero(values(rows, "terminal") & np.isfinite(measured) & (measured > 0)))
+    if kept.num_rows == 0:
+        return None
+    settings = zip(*(kept[name].to_pylist() for name in within), strict=True) if within else [()] * kept.num_rows
+    group = [", ".join(f"{n} = {v}" for n, v in zip(within, row, strict=True)) for row in settings]
+    predictors = {"num_classes": values(kept, "num_classes")}
+    return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group)
+
+
+def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence[str] = ()) -> FormComparison:
+    """Fit and test every form that suits the measure."""
+    names = MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS
+    verdicts = tuple(_verdict(name, cells, feature_dim) for name in names)
+    tested = [v for v in verdicts if v.held_out]
+    chosen = min(tested, key=lambda v: v.held_out.median_error).form if tested else None  # type: ignore[union-attr]
+    return FormComparison(measure, feature_dim, tuple(within), verdicts, chosen, len(cells.group))
+
+
+def _verdict(name: str, cells: Cells, feature_dim: int) -> FormVerdict:
+    try:
+        fit = fit_form(name, cells, feature_dim)
+    except FitRefused as refusal:
+        return FormVerdict(name, None, None, str(refusal))
+    return FormVerdict(name, fit, hold_out(name, cells, feature_dim), None)
+
+
+def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
+    """Fit to the smaller sizes and predict the cells of the larger; None where too little is left to fit."""
+    k = cells.log_predictors[:, 0]
+    sizes = np.unique(k)
+    top = sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
+    out = np.isin(k, top)
+    try:
+        fit = fit_form(name, select(cells, ~out), feature_dim, samples=49)
+    except FitRefused:
+        return None
+    held = select(cells, out)
+    errors, inside = [], []
+    for log_measure, log_k, group in zip(held.log_measure, held.log_predictors[:, 0], held.group, strict=True):
+        if group in fit.levels:
+            predicted = float(fit.predict(np.exp([log_k]), group)[0])
+            low, high = fit.predict_interval(float(np.exp(log_k)), group)
+            errors.append(abs(predicted / np.exp(log_measure) - 1))
+            inside.append(low <= np.exp(log_measure) <= high)
+    if not errors:
+        return None
+    return HeldOut(
+        float(np.median(errors)), float(np.mean(inside)), len(errors), tuple(round(float(np.exp(s))) for s in top)
+    )
+
+
+def select(cells: Cells, keep: np.ndarray) -> Cells:
+    """The cells where keep is true."""
+    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
+    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep])
+
+
+def verdict_to_json(verdict: FormVerdict) -> dict[str, object]:
+    """A verdict as fits.json holds it: plain numbers."""
+    fit = verdict.fit
+    parameters = (
+        []
+        if fit is None
+        else [{"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high} for p in fit.parameters]
+    )
+    held = verdict.held_out
+    return {
+        "form": verdict.form,
+        "formula": FORMS[verdict.form].formula,
+        "parameters": parameters,
+        "levels": dict(fit.levels) if fit else {},
+        "centre": fit.centre if fit else None,
+        "residual_scale": fit.scale if fit else None,
+        "aicc": fit.aicc if fit else None,
+        "held_out": None
+        if held is None
+        else {
+            "median_error": held.median_error,
+            "covered": held.covered,
+            "cells": held.cells,
+            "sizes": list(held.sizes),
+        },
+        "refused": verdict.refused,
+    }
+
+
+def comparison_to_json(comparison: FormComparison) -> dict[str, object]:
+    """A comparison as fits.json holds it."""
+    return {
+        "measure": comparison.measure,
+        "feature_dim": comparison.feature_dim,
+        "within": list(comparison.within),
+        "cells": comparison.cells,
+        "chosen": comparison.chosen,
+        "power_law_is_misspecified": comparison.power_law_is_misspecified,
+        "forms": [verdict_to_json(v) for v in comparison.verdicts],
+    }
