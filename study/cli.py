@@ -4,20 +4,22 @@ Imports lazily: `gnc check`, `gnc status` and `gnc report` start without torch o
 """
 
 import argparse
+import importlib
 import sys
 
+GEOMETRY = ("margins", "code", "measure")  # these need torch, the others do not
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one gnc command; 0 done, 1 trials failed or were left, 2 the user's input is wrong."""
     options = make_parser().parse_args(arguments)
-    from study import commands
     from study.records import UnknownSchema
     from study.refusals import StudyError
 
     try:
-        return int(getattr(commands, f"command_{options.command}")(options))
+        room = importlib.import_module(f"study.{'geometry_commands' if options.command in GEOMETRY else 'commands'}")
+        return int(getattr(room, f"command_{options.command}")(options))
     except (StudyError, UnknownSchema, OSError) as error:
         if options.debug:
             raise
@@ -66,7 +68,36 @@ def make_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="fit, draw and write report/report.html")
     report.add_argument("results")
     report.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
+    _add_geometry(commands)
     return parser
+
+
+def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    margins = commands.add_parser("margins", help="certified one-vs-rest margins of anyone's classifier")
+    margins.add_argument("file", help="weights: .npy .npz .pt .safetensors; no pickle is executed")
+    margins.add_argument("--tensor", metavar="NAME", help="which matrix, where the file holds several")
+    margins.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default 1e-6")
+    margins.add_argument("--mode", choices=("all", "min"), default="all", help="all classes, or the minimum only")
+    margins.add_argument("--raw", action="store_true", help="rows as they are; else scaled to unit length first")
+    margins.add_argument("--per-class", action="store_true", help="a line for every class")
+    margins.add_argument("--top", type=int, metavar="N", help="a line for the N classes of smallest margin")
+    margins.add_argument("--json", action="store_true", help="one flat JSON object on stdout")
+
+    code = commands.add_parser("code", help="the best code known for K classes in d dimensions")
+    code.add_argument("--classes", type=int, required=True, metavar="K")
+    code.add_argument("--dim", type=int, required=True, metavar="D")
+    code.add_argument("--temperature", type=float, metavar="T", help="the unconstrained-feature optimum at T instead")
+    code.add_argument("--optimise", action="store_true", help="search now, whatever is tabulated or explicit")
+    code.add_argument("--starts", type=int, default=16, metavar="N", help="random starts of a search; default 16")
+    code.add_argument("--seed", type=int, default=0, help="of the random starts; default 0")
+    code.add_argument("--output", metavar="FILE.npy", help="write the code's rows")
+    code.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    measure = commands.add_parser("measure", help="collapse metrics of features in a file, or of kept heads")
+    measure.add_argument("source", metavar="FEATURES.npz|RESULTS", help="arrays features, labels, optional weights")
+    measure.add_argument("--normalization", choices=("both", "features", "weights", "none"), default="both")
+    measure.add_argument("--temperature", type=float, default=1.0, help="of the head; default 1")
+    measure.add_argument("--json", action="store_true", help="JSON on stdout")
 
 
 def _study_and_results(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,185 @@
+"""`gnc margins`, `gnc code`, `gnc measure` on anyone's files, right and wrong ones."""
+
+import json
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from study.cli import main
+from study.execution import Execution
+from study.refusals import make_config
+
+
+def answer(capsys, *arguments: object) -> dict:
+    assert main([*map(str, arguments), "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def polygon(num_classes: int) -> torch.Tensor:
+    angles = 2 * torch.pi * torch.arange(num_classes, dtype=torch.float64) / num_classes
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors"])
+def test_margins_of_a_scaled_polygon_are_those_of_the_polygon_in_every_format(tmp_path, capsys, suffix):
+    path = tmp_path / f"w.{suffix}"
+    rows = polygon(7) * torch.arange(1, 8)[:, None]
+    if suffix == "npy":
+        np.save(path, rows.numpy())
+    elif suffix == "npz":
+        np.savez(path, w=rows.numpy(), bias=np.zeros(7))
+    elif suffix == "pt":
+        torch.save({"model": {"head.weight": rows, "head.bias": torch.zeros(7)}}, path)
+    else:
+        save_file({"head.weight": rows, "step": torch.tensor(3)}, path)
+    facts = answer(capsys, "margins", path)
+    exact = 1 - np.cos(2 * np.pi / 7)
+    assert facts["margin_min_lower"] <= exact <= facts["margin_min_upper"]
+    assert facts["margin_min_upper"] - facts["margin_min_lower"] <= 1e-6 * exact
+    assert facts["margin_mean"] == pytest.approx(exact)
+    assert facts["margin_score"] == pytest.approx(1.0)
+    assert {"num_classes", "feature_dim", "tolerance", "rounds", "seconds"} <= set(facts)
+
+
+def test_raw_margins_are_in_the_rows_own_unit_and_zero_inside_the_hull(tmp_path, capsys):
+    np.save(tmp_path / "w.npy", np.array([[2.0, 0], [-1, 1], [-1, -1], [0, 0]]))
+    facts = answer(capsys, "margins", tmp_path / "w.npy", "--raw")
+    assert facts["margin_min_lower"] == 0.0
+    assert "margin_score" not in facts
+    assert main(["margins", str(tmp_path / "w.npy")]) == 2
+    assert "classifier rows must not be zero, got row 3" in capsys.readouterr().err
+
+
+def test_top_shows_the_smallest_margins_their_norms_and_supports(tmp_path, capsys):
+    rows = polygon(6)
+    rows[5] = polygon(60)[49]  # now between its old place and row 4: these two are close
+    np.save(tmp_path / "w.npy", 3 * rows.numpy())
+    assert main(["margins", str(tmp_path / "w.npy"), "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines if line.split()[0].isdigit()]
+    assert {row[0] for row in table} == {"4", "5"}
+    assert all(row[3] == "3" for row in table)
+    assert all(set(row[4:]) <= set("012345") for row in table)
+
+
+def test_several_matrices_ask_for_a_name(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    save_file({"a.weight": polygon(5), "b.weight": polygon(9)}, path)
+    assert main(["margins", str(path)]) == 2
+    assert "--tensor must be given" in (err := capsys.readouterr().err)
+    assert "a.weight (5, 2), b.weight (9, 2)" in err
+    assert answer(capsys, "margins", path, "--tensor", "b.weight")["num_classes"] == 9
+    assert main(["margins", str(path), "--tensor", "c"]) == 2
+    assert "--tensor must name a tensor" in capsys.readouterr().err
+
+
+def test_no_pickle_is_ever_executed(tmp_path, capsys):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"w": polygon(5), "trap": Trap()}, tmp_path / "w.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
+    np.save(tmp_path / "w.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    for name in ("w.pt", "plain.pt", "w.npy"):
+        assert main(["margins", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.startswith("FILE must")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY\x01\x00v\x00{'descr'"])
+def test_empty_and_torn_files_get_one_clear_line(tmp_path, capsys, suffix, content):
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(content)
+    assert main(["margins", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("FILE must")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (np.array([[1.0, 0], [np.nan, 1], [0, np.inf]]), "got 2 rows with NaN or infinity, the first is 1"),
+        (np.ones((1, 3)), "must hold a floating-point matrix of at least 2 rows"),
+        (np.ones(3), "must hold a floating-point matrix"),
+        (np.ones((3, 2), dtype=np.int64), "must hold a floating-point matrix"),
+    ],
+)
+def test_wrong_matrices_get_one_clear_line(tmp_path, capsys, rows, words):
+    np.save(tmp_path / "w.npy", rows)
+    assert main(["margins", str(tmp_path / "w.npy")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_code_gives_the_reference_and_rows_that_reach_it(tmp_path, capsys):
+    facts = answer(capsys, "code", "--classes", 12, "--dim", 3, "--output", tmp_path / "code.npy")
+    assert facts["reference_margin_lower"] == pytest.approx(1 - 5**-0.5)
+    assert facts["code_margin_lower"] == pytest.approx(1 - 5**-0.5)
+    assert answer(capsys, "margins", tmp_path / "code.npy")["margin_score"] == pytest.approx(1.0)
+    searched = answer(capsys, "code", "--classes", 7, "--dim", 3, "--optimise", "--starts", 8)
+    assert searched["code_margin_lower"] == pytest.approx(searched["reference_margin_lower"], rel=1e-6)
+
+
+def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys):
+    tabulated = answer(capsys, "code", "--classes", 12, "--dim", 3, "--temperature", 0.1)
+    searched = answer(capsys, "code", "--classes", 12, "--dim", 3, "--temperature", 0.1, "--optimise", "--starts", 4)
+    assert tabulated["ufm_source"] == "table"
+    assert searched["ufm_loss"] == pytest.approx(tabulated["ufm_loss"], rel=1e-6)
+    assert main(["code", "--classes", "12", "--dim", "3", "--temperature", "-1"]) == 2
+    assert main(["code", "--classes", "1", "--dim", "3"]) == 2
+    assert "--classes must be at least 2, got 1" in capsys.readouterr().err
+
+
+def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_path, capsys):
+    means = polygon(5)
+    labels = torch.arange(5).repeat_interleave(4)
+    features = means[labels] + 0.01 * torch.randn(
+        20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    np.savez(tmp_path / "f.npz", features=features, labels=labels, weights=means)
+    facts = answer(capsys, "measure", tmp_path / "f.npz", "--temperature", 0.1)
+    assert facts["margin_min_lower"] == pytest.approx(1 - np.cos(2 * np.pi / 5))
+    assert 0 < facts["gnc1_rank"] < 1e-3
+    assert facts["ncc_test_accuracy"] is None
+    np.savez(tmp_path / "g.npz", features=features, labels=labels)
+    alone = answer(capsys, "measure", tmp_path / "g.npz")
+    assert alone["margin_min_lower"] is None
+    assert alone["gnc3"] is None
+    assert alone["gnc1_rank"] == facts["gnc1_rank"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": np.array([0, 1, -1, 0])}, "labels must lie in 0..1, got -1..1"),
+        ({"labels": np.array([0, 2, 2, 0])}, "every class must have samples, got none for class 1"),
+        ({"labels": np.array([0, 1])}, "features must be .samples, dim. and labels .samples."),
+        ({"features": np.full((4, 2), np.nan)}, "features must be finite"),
+        ({"weights": np.ones((2, 3))}, "weights must be .classes, 2."),
+    ],
+)
+def test_wrong_features_get_one_clear_line(tmp_path, capsys, change, words):
+    arrays = {"features": np.random.default_rng(0).normal(size=(4, 2)), "labels": np.array([0, 1, 0, 1])}
+    np.savez(tmp_path / "f.npz", **{**arrays, **change})
+    assert main(["measure", str(tmp_path / "f.npz")]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert re.search(words, err)
+
+
+def test_measure_of_a_results_folder_agrees_with_its_rows(store, capsys):
+    settings = {"dataset": "synthetic", "encoder": "mlp", "width": 8, "num_classes": 6, "feature_dim": 3, "steps": 5}
+    config = make_config({**settings, "batch_size": 20})
+    Execution(config, store, attempt=1).run()
+    (facts,) = answer(capsys, "measure", store.uri)
+    row = store.read().to_pylist()[-1]
+    for name in ("margin_min_lower", "mean_margin_min_upper", "max_cosine", "gnc3_uncentred"):
+        assert facts[name] == pytest.approx(row[name], rel=1e-5)
+    assert main(["measure", str(store.uri) + "-absent"]) == 2
