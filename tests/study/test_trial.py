@@ -170,7 +170,7 @@ def test_normalised_head_rows_are_decayed_only_on_request():
 
 def test_divergence_is_raised_with_its_reason():
     trial = Trial(config_of("none", learning_rate=1e30), device="cpu")
-    with pytest.raises(Diverged, match="training loss was|not finite"):
+    with pytest.raises(Diverged, match=r"training loss was|not finite"):
         run_to_end(trial)
 
 
