@@ -5,6 +5,7 @@ Knows torch, scipy and the reference tables; does not know data, training or the
     python -m gnc_models.codes find --classes 24 --dim 3 --starts 64 --seed 0      one code, its margin, the reference
 """
 
+import argparse
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from gnc_models.bounds import reference_margin
 from gnc_models.families import FAMILIES, make_points, orthoplex, polygon, simplex
+from gnc_models.margins import one_vs_rest_margins
 from gnc_models.sphere_descent import Objective, minimise_on_spheres
 
 # Sharpness of the soft maximum, in units of 1 / (margin expected): coarse enough to move points past each other at
@@ -23,6 +25,7 @@ from gnc_models.sphere_descent import Objective, minimise_on_spheres
 SHARPNESS = (10.0, 40.0, 160.0, 640.0, 2560.0)
 FINAL_SHARPNESS = (1e4, 4e4, 1.6e5, 6.4e5)
 LARGEST_BATCH = 1 << 22  # cosines held at once
+LARGEST_POLISH = 1500  # K d up to which linear programs are quick
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,30 @@ def _optimal_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "cl
     return orthoplex(feature_dim)[:num_classes] if num_classes <= 2 * feature_dim else None
 
 
+def spherical_code_of(weights: Float[Tensor, "classes dim"]) -> Code:
+    """The spherical code u(W) of unit rows: its 1 - max cosine is at least the margin of W (docs/margins.md).
+
+    With h_k the unit direction from the hull of the others to w_k, walk from w_k + h_k along h_k to the sphere of
+    radius 2 and halve. This turns a margin into a point set that anyone can check, and is a free test of the margin.
+
+    Args:
+        weights: unit rows with a positive margin.
+    Raises:
+        ValueError: a row lies within 1e-9 of the hull of the others, so that it has no direction away from it.
+    """
+    rows = weights.to(torch.float64)
+    margins = one_vs_rest_margins(rows, tolerance=1e-9)
+    if not float(margins.upper.min()) > 1e-9:
+        raise ValueError(f"weights must have a positive margin, got {margins.minimum!r}. Two rows may be equal.")
+    nearest = torch.einsum("kw,kwd->kd", margins.coefficients, rows[margins.support_rows.clamp_min(0)])
+    direction = torch.nn.functional.normalize(rows - nearest, dim=1)
+    start = rows + direction
+    along = (start * direction).sum(1, keepdim=True)
+    # |start + t direction| = 2
+    step = -along + (along.square() - start.square().sum(1, keepdim=True) + 4).sqrt()
+    return Code.of(start + step * direction)
+
+
 def max_cosine(points: Float[Tensor, "classes dim"]) -> float:
     """Largest cosine between two of the unit rows, in tiles of 2,048 rows."""
     largest = -1.0
@@ -95,8 +122,8 @@ def optimise_code(
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
-        starts: independent random starts; a quarter of them is kept after the coarse half of the annealing, and the
-            best four are sharpened and polished.
+        starts: independent random starts; a quarter of them is kept after the coarse half of the annealing, the best
+            four are sharpened, and the best one is polished.
         seed: of the starts; same seed, same code on one machine.
         iterations: L-BFGS steps at each sharpness.
         polish: whether to balance the closest pairs exactly; done where K d <= 1500, without effect elsewhere.
@@ -114,8 +141,8 @@ def optimise_code(
         points = points[value.argsort()[: keep if level < len(SHARPNESS) - 1 else 4]]
     for sharpness in FINAL_SHARPNESS:
         points, value = _anneal(points, sharpness / unit, iterations)
-    found = [polish_code(p) if polish and p.numel() <= 1500 else Code.of(p) for p in points]
-    return max(found, key=lambda code: code.margin_lower)
+    best = max((Code.of(p) for p in points), key=lambda code: code.margin_lower)
+    return polish_code(best.points) if polish and best.points.numel() <= LARGEST_POLISH else best
 
 
 def _check(num_classes: int, feature_dim: int, starts: int) -> None:
@@ -178,7 +205,9 @@ def polish_code(points: Float[Tensor, "classes dim"], *, rounds: int = 30) -> Co
     radius = 1e-3 * math.sqrt(2 * max(best.margin_lower, 1e-6))
     for _ in range(rounds):
         moved = _linear_step(best.points.numpy(), radius)
-        trial = Code.of(torch.from_numpy(moved)) if moved is not None else best
+        if moved is None:
+            break
+        trial = Code.of(torch.from_numpy(moved))
         gain = trial.margin_lower - best.margin_lower
         best = trial if gain > 0 else best
         radius *= 2.0 if gain > 0 else 0.1
@@ -214,8 +243,8 @@ def _linear_step(points: Float[np.ndarray, "classes dim"], radius: float) -> Flo
     slack = (cosines[first, second].max() - cosines[first, second]) / radius
     limits = [(-1.0, 1.0)] * (num_classes * width) + [(None, None)]
     answer = optimize.linprog(cost, matrix, slack, bounds=limits, method="highs", options={"time_limit": 20.0})
-    if answer.x is None:
-        return None
+    if answer.x is None or answer.fun * radius > -1e-14:
+        return None  # nothing to gain above rounding
     moves = radius * answer.x[:-1].reshape(num_classes, width)
     return points + np.einsum("kdt,kt->kd", bases, moves)
 
@@ -228,3 +257,27 @@ def _tangent_bases(points: Float[np.ndarray, "classes dim"]) -> Float[np.ndarray
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     dim = points.shape[1]
     return np.eye(dim)[None, :, 1:] - 2 * normal[:, :, None] * normal[:, None, 1:]
+
+
+def main() -> None:
+    """`find`: optimise one code, print its margin beside the reference interval, keep its rows where asked."""
+    parser = argparse.ArgumentParser(description="Find a softmax code from random starts.")
+    parser.add_argument("command", choices=["find"])
+    parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--dim", type=int, required=True)
+    parser.add_argument("--starts", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="write the rows to this .npy file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    code = optimise_code(given.classes, given.dim, starts=given.starts, seed=given.seed)
+    reference = reference_margin(given.classes, given.dim)
+    print(
+        f"margin {code.margin_lower:.12f} reference [{reference.lower:.9f}, {reference.upper:.9f}] {reference.source}"
+    )
+    if given.out:
+        np.save(given.out, code.points.numpy())
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ TEMPERATURES = (0.1, 0.2, 0.05, 1.0, 0.3, 0.5, 0.02)
 OPTIMA_CELLS = [(k, d, tau) for k in OPTIMA_CLASSES for tau in TEMPERATURES for d in OPTIMA_DIMS if k > d + 1]
 
 RANDOM_DIMS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 128, 256, 512)
-RANDOM_CLASSES = (4, 6, 8, 12, 16, 24, 32, 48, 50, 64, 96, 100, 128, 200, 256, 400, 500, 512, 750, 1000, 1500)
+RANDOM_CLASSES = (4, 6, 8, 12, 16, 24, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1500)
 
 POINT_SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 50, 60, 64, 72, 80, 96, 100)
 
@@ -77,8 +77,9 @@ def optimum_rows(num_classes: int, feature_dim: int, temperature: float) -> list
 
 def random_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
     """Median and range over draws of the minimum margin of random unit rows, and the best draw as a code."""
-    # in few dimensions the smallest margin varies most and costs least
-    draws = 201 if num_classes * feature_dim <= 600 else 41 if feature_dim < 48 else 21 if feature_dim < 100 else 5
+    # the smallest margin of few rows varies most and costs least
+    cost = num_classes * feature_dim
+    draws = 201 if cost <= 600 else 41 if cost <= 8000 else 21 if cost <= 40_000 else 5
     codes = random_codes(num_classes, feature_dim, starts=draws, seed=1_000_000 * feature_dim + num_classes)
     bounds = [one_vs_rest_margins(code, mode="min", tolerance=1e-5).minimum for code in codes]
     margins = sorted((low + high) / 2 for low, high in bounds)
@@ -100,7 +101,7 @@ def code_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
 
 def point_rows(num_classes: int) -> list[list[object]]:
     """Coordinates of the best code found in three dimensions."""
-    code = optimise_code(num_classes, 3, starts=256 if num_classes <= 50 else 64, seed=0)
+    code = optimise_code(num_classes, 3, starts=256 if num_classes <= 50 else 1024, seed=0)
     print(f"{code.margin_lower:.9f} beside {reference_margin(num_classes, 3).lower:.9f}", file=sys.stderr)
     return [[num_classes, i, *(f"{x:.12f}" for x in row)] for i, row in enumerate(code.points.tolist())]
 
@@ -111,7 +112,7 @@ def floor_text(margin: float) -> str:
 
 
 def _by_size(cells: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    return sorted(cells, key=lambda cell: cell[0] * cell[1] ** 2)
+    return sorted(cells, key=lambda cell: cell[0] * cell[1])
 
 
 RECIPES = {
