@@ -56,8 +56,13 @@ def fonts_fingerprint() -> str:
 
 def shared_characters() -> list[int]:
     """Code points, ascending, of the letters, numbers, punctuation and symbols that every face's own map holds."""
-    held = [set(TTFont(_font_file(face), lazy=True).getBestCmap()) for face in FACES]
-    return sorted(c for c in set.intersection(*held) if unicodedata.category(chr(c))[0] in _CATEGORIES)
+    shared = set.intersection(*(_held_characters(face) for face in FACES))
+    return sorted(c for c in shared if unicodedata.category(chr(c))[0] in _CATEGORIES)
+
+
+def _held_characters(face: str) -> set[int]:
+    with TTFont(_font_file(face), lazy=True) as font:
+        return set(font.getBestCmap())
 
 
 def draw_characters(code_points: list[int]) -> tuple[list[int], np.ndarray]:

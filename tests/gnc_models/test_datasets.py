@@ -237,7 +237,7 @@ def test_cache_folder_that_cannot_be_written_is_done_without(counted, caplog):
 
 
 def test_failed_write_leaves_no_temporary_file(counted, monkeypatch):
-    read, made, path = counted
+    read, _, path = counted
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     read()
     assert os.listdir(path.parent) == []
