@@ -145,11 +145,14 @@ def _cells(fixed: dict[str, Any], block: dict[str, Any]) -> Iterator[dict[str, A
     axes = {name: values for name, values in block.items() if name != "zip"}
     for name, values in {**axes, **zipped}.items():
         _check_axis(name, values, fixed)
+        if name in axes:
+            _check_distinct(f"{name} in [grid]", values)
         if name in axes and name in zipped:
             raise StudyError(f"{name} must be either in [grid] or in [grid.zip], got it in both.")
     lengths = {name: len(values) for name, values in zipped.items()}
     if len(set(lengths.values())) > 1:
         raise StudyError(f"[grid.zip] must hold lists of equal length, got {lengths}.")
+    _check_distinct("rows of [grid.zip]", list(zip(*zipped.values(), strict=True)))
     together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}]
     for values in itertools.product(*axes.values()):
         for moving in together:
@@ -166,9 +169,12 @@ def _check_axis(name: str, values: Any, fixed: dict[str, Any]) -> None:
         raise StudyError(f"{name} in [grid] must hold at least one value, got an empty list.")
     if name in fixed:
         raise StudyError(f"{name} must be either in [fixed] or in [grid], got it in both. Remove one.")
+
+
+def _check_distinct(what: str, values: list[Any]) -> None:
     repeated = [value for index, value in enumerate(values) if value in values[:index]]
     if repeated:
-        raise StudyError(f"{name} in [grid] must hold distinct values, got {repeated[0]!r} twice. Remove one.")
+        raise StudyError(f"{what} must be distinct, got {repeated[0]!r} twice. Remove one.")
 
 
 def _varied(blocks: list[dict[str, Any]]) -> tuple[str, ...]:
