@@ -3,10 +3,12 @@
 Knows numpy only. Rows are cells (seeds already averaged), so that rows are independent.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+Solve = Callable[[np.ndarray, np.ndarray], np.ndarray]  # weights, targets [batch, n] -> coefficients [batch, p]
 ROUNDS = 60
 # 1.345 residual scales keep 95 % of least squares' precision on Gaussian noise (Huber 1964).
 HUBER_SCALES = 1.345
@@ -90,28 +92,55 @@ def _fits_with_pulls(
     # the loss is straight beyond the threshold: such a cell pulls but holds nothing. A tenth of the hold is left to it,
     # or a few cells could leave nothing to lean on
     hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
-    inverse = np.linalg.inv(np.einsum("ni,bn,nj->bij", design, hold, design))
-    projected = np.einsum("bij,nj->bni", inverse, design)
-    leverages = np.clip(np.einsum("bni,ni->bn", projected, design) * hold, 0.0, 1 - 1e-9)
+    inverse = np.linalg.inv(_gram(design, hold))
+    projected = design @ inverse  # [batch, n, p]: the inverse is symmetric
+    leverages = np.clip((projected * design).sum(axis=2) * hold, 0.0, 1 - 1e-9)
     pull = _huber_weights(residuals, threshold) * residuals
     return coefficients, projected * (pull / (1 - leverages))[..., None], residuals, leverages
 
 
 def _reweighted(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
     """Iteratively reweighted least squares; threshold 0 is least absolute deviations, smoothed at round-off."""
+    solve = _group_means(design) if _is_one_hot(design) else _solve_of(design)
     weights = np.ones_like(targets)
     floor = max(threshold, 1e-9 * (1 + float(np.abs(targets).max(initial=0.0))))
     coefficients = np.zeros((len(targets), design.shape[1]))
     for _ in range(ROUNDS):
-        gram = np.einsum("ni,bn,nj->bij", design, weights, design)
-        moments = np.einsum("ni,bn->bi", design, weights * targets)
-        updated = np.linalg.solve(gram, moments[..., None])[..., 0]
+        updated = solve(weights, targets)
         moved = float(np.abs(updated - coefficients).max())
         coefficients = updated
         if moved < 1e-12 * (1 + float(np.abs(updated).max())):
             break
         weights = _huber_weights(targets - coefficients @ design.T, floor)
     return coefficients
+
+
+def _gram(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.asarray(design.T @ (weights[..., None] * design))
+
+
+def _solve_of(design: np.ndarray) -> Solve:
+    """Weighted least squares of every row of targets."""
+    return lambda weights, targets: np.asarray(
+        np.linalg.solve(_gram(design, weights), ((weights * targets) @ design)[..., None])[..., 0]
+    )
+
+
+def _is_one_hot(design: np.ndarray) -> bool:
+    return bool(((design == 0) | (design == 1)).all() and (design.sum(axis=1) == 1).all() and design.any(axis=0).all())
+
+
+def _group_means(design: np.ndarray) -> Solve:
+    """The same where the columns only say which group a row is in: means of the groups, in time that does not grow with them."""
+    member = design.argmax(axis=1)
+    order = np.argsort(member, kind="stable")
+    starts = np.searchsorted(member[order], np.arange(design.shape[1]))
+
+    def means(weights: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        sums = np.add.reduceat((weights * targets)[:, order], starts, axis=1)
+        return np.asarray(sums / np.add.reduceat(weights[:, order], starts, axis=1))
+
+    return means
 
 
 def _huber_weights(residuals: np.ndarray, threshold: float) -> np.ndarray:

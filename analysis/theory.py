@@ -4,6 +4,7 @@ Knows `gnc_models.bounds`; does not know rows. Null: random rows. Ceilings: the 
 unconstrained-feature model, the best code known, the proven upper bound.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -63,12 +64,22 @@ def asymptotic_exponent(feature_dim: int) -> float:
 
 def best_known_curve(num_classes: np.ndarray, feature_dim: int) -> np.ndarray:
     """Margin of the best code known at each number of classes (rounded to whole classes)."""
-    return _floats([bounds.reference_margin(round(float(k)), feature_dim).lower for k in num_classes])
+    return _floats([_best_known(round(float(k)), feature_dim) for k in num_classes])
 
 
 def levenshtein_curve(num_classes: np.ndarray, feature_dim: int) -> np.ndarray:
     """Levenshtein's upper bound of the margin at each number of classes (rounded to whole classes)."""
-    return _floats([bounds.levenshtein_margin_bound(round(float(k)), feature_dim) for k in num_classes])
+    return _floats([_levenshtein(round(float(k)), feature_dim) for k in num_classes])
+
+
+@functools.cache  # a fit asks for the same few sizes again and again
+def _best_known(num_classes: int, feature_dim: int) -> float:
+    return float(bounds.reference_margin(num_classes, feature_dim).lower)
+
+
+@functools.cache
+def _levenshtein(num_classes: int, feature_dim: int) -> float:
+    return float(bounds.levenshtein_margin_bound(num_classes, feature_dim))
 
 
 def coldness(reference: np.ndarray, temperature: np.ndarray, num_classes: np.ndarray) -> np.ndarray:
