@@ -12,7 +12,7 @@ import pyarrow as pa
 from analysis.fits import Cells, FitRefused, average_cells
 from analysis.forms import FORMS, MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
 from analysis.frames import groups, values
-from analysis.trends import MARGIN, MEASURES, independent_settings
+from analysis.trends import MARGIN, MEASURES, group_labels, independent_settings
 
 # Sizes kept out at the top: one of every four, at least one.
 HELD_OUT_SHARE = 0.25
@@ -78,8 +78,7 @@ def cells_of(rows: pa.Table, measure: str, within: Sequence[str]) -> Cells | Non
     kept = rows.take(np.flatnonzero(values(rows, "terminal") & np.isfinite(measured) & (measured > 0)))
     if kept.num_rows == 0:
         return None
-    settings = zip(*(kept[name].to_pylist() for name in within), strict=True) if within else [()] * kept.num_rows
-    group = [", ".join(f"{n} = {v}" for n, v in zip(within, row, strict=True)) for row in settings]
+    group = group_labels(kept, within)
     predictors = {"num_classes": values(kept, "num_classes")}
     return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group)
 

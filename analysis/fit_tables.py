@@ -20,6 +20,7 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
     refused = [t for t in trends if t.refused]
     headers = (
         "measure",
+        "read at",
         "where",
         "exponent of K [95 %]",
         "exponent of d [95 %]",
@@ -45,8 +46,9 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
 METHOD = (
     f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the logarithms of "
     "cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over cells and Student's t, and "
-    "are refused under five cells or three sizes. Only trials that reached 99 % training accuracy enter. A pure power law is "
-    "a first form: the best margins themselves follow one only for large K."
+    "are refused under five cells or three sizes. Only trials that reached 99 % training accuracy enter; variability is read "
+    "where trials are alike (equal steps after that, or equal excess loss over the tabulated optimum) and, beside it, at the "
+    "end. A pure power law is a first form: the best margins themselves follow one only for large K."
 )
 
 
@@ -58,9 +60,9 @@ def _fit_row(trend: Trend) -> list[Cell]:
     )
     where = ", ".join(f"{name} {_shown(value)}" for name, value in trend.where.items()) or "all"
     own = f"; own prefactor by {', '.join(trend.within)}" if trend.within else ""
-    left_out = f"{trend.not_terminal} not terminal, {trend.not_positive} not positive"
     return [
         trend.measure,
+        trend.moment,
         where + own,
         exponents.get("num_classes", ABSENT),
         exponents.get("feature_dim", ABSENT),
@@ -68,8 +70,16 @@ def _fit_row(trend: Trend) -> list[Cell]:
         Number(number(trend.fit.residual_scale) if trend.fit else ABSENT),
         Number(str(trend.fit.cells) if trend.fit else ABSENT),
         Number(str(trend.fit.trials) if trend.fit else ABSENT),
-        left_out if trend.not_terminal + trend.not_positive else "none",
+        _left_out(trend),
     ]
+
+
+def _left_out(trend: Trend) -> str:
+    """How many complete trials did not enter, why, and the exponents if those short of the terminal phase had."""
+    reasons = ((trend.not_terminal, "not terminal"), (trend.not_positive, "no positive value then"))
+    counts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+    beside = ", ".join(f"{e.name} {_bracketed(e)}" for e in trend.with_all)
+    return (counts or "none") + (f"; with all of them {beside}" if beside else "")
 
 
 def _bracketed(exponent: Exponent) -> str:

@@ -83,7 +83,7 @@ def write_report(store: Writable, *, keys: Collection[str] | None = None) -> Rep
         What was written, for the command line to print.
     """
     frame = load_study(store, keys=keys)
-    findings = Findings(tuple(fit_trends(frame.final)), tuple(compare_all(frame.final)))
+    findings = Findings(tuple(fit_trends(frame.final, frame.rows)), tuple(compare_all(frame.final)))
     blocks = figure_blocks(frame, store)
     warned = provenance.warnings(frame.trials)
     drawn = {block.name: render(block) for block in blocks if block.missing is None}

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.fits import FitRefused, PowerLawFit, fit_power_law
+from analysis.fits import Exponent, FitRefused, PowerLawFit, fit_power_law
 from analysis.frames import SHOWN_SETTINGS, groups, values, varied_settings
+from analysis.matched import VARIABILITY, at_equal_loss_excess, at_equal_steps
 
 MARGIN = "margin_min_lower"
-# gnc1_pinv is not among them: its division by K puts an exponent of -1 in by itself.
-VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
+# gnc1_pinv is not among the measures: its division by K puts an exponent of -1 in by itself.
 MEASURES = (MARGIN, *VARIABILITY)
+AT_END = "end of training"
 MAX_SERIES = 40  # single series in the report; the pooled fits use every row all the same
 
 
@@ -25,18 +26,22 @@ MAX_SERIES = 40  # single series in the report; the pooled fits use every row al
 class Trend:
     """One question to the data and its answer.
 
-    where: the settings held fixed. within: settings that have a prefactor of their own. fit: with intervals, or the
-    bare estimate when refused says why there are none, or None. not_terminal and not_positive: complete trials left out.
+    where: the settings held fixed. within: settings that have a prefactor of their own. moment: when in training the
+    measure was read. fit: with intervals, or the bare estimate when refused says why there are none, or None.
+    not_terminal and not_positive: complete trials left out. with_all: exponents if trials that are not terminal entered
+    too, empty where none was left out.
     """
 
     measure: str
     predictors: tuple[str, ...]
     where: dict[str, Any]
     within: tuple[str, ...]
+    moment: str
     fit: PowerLawFit | None
     refused: str | None
     not_terminal: int
     not_positive: int
+    with_all: tuple[Exponent, ...]
 
     @property
     def believed(self) -> PowerLawFit | None:
@@ -44,65 +49,90 @@ class Trend:
         return None if self.refused else self.fit
 
 
-def fit_trends(final: pa.Table) -> list[Trend]:
+def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """Every trend in num_classes (and feature_dim) that the settings of these rows suggest.
 
     For each measure: one series per feature_dim and combination of the other settings; one fit per feature_dim with an
     exponent common to its series; one over all with exponents of num_classes and feature_dim.
+
+    Args:
+        final: one row a complete trial. rows: their measured epochs, from which variability is read at shared moments;
+            without them, and beside them, it is read at the end.
     """
     others = independent_settings(final)
+    found = _trends_of(final, (MARGIN,), AT_END, others, series=True)
+    matched = [] if rows is None else [at_equal_steps(rows, final), at_equal_loss_excess(rows, final)]
+    for moment in filter(None, matched):
+        found += _trends_of(moment.rows, VARIABILITY, moment.moment, others, series=False)
+    return found + _trends_of(final, VARIABILITY, AT_END, others, series=True)
+
+
+def _trends_of(
+    final: pa.Table, measures: Sequence[str], moment: str, others: list[str], *, series: bool
+) -> list[Trend]:
     found = []
-    for measure in MEASURES:
-        found.append(fit_trend(final, measure, ("num_classes", "feature_dim"), {}, others))
+    for measure in measures:
+        if len(final["feature_dim"].unique()) > 1:
+            found.append(fit_trend(final, measure, ("num_classes", "feature_dim"), {}, others, moment))
         for where, rows in groups(final, ["feature_dim"]):
-            found.append(fit_trend(rows, measure, ("num_classes",), where, others))
-            series = [g for g in groups(rows, others) if len(g[1]["num_classes"].unique()) > 1]
-            for held, members in series[:MAX_SERIES] if len(series) > 1 else []:
-                found.append(fit_trend(members, measure, ("num_classes",), where | held, []))
+            found.append(fit_trend(rows, measure, ("num_classes",), where, others, moment))
+            single = [g for g in groups(rows, others) if len(g[1]["num_classes"].unique()) > 1] if series else []
+            for held, members in single[:MAX_SERIES] if len(single) > 1 else []:
+                found.append(fit_trend(members, measure, ("num_classes",), where | held, [], moment))
     return found
 
 
 def fit_trend(
-    rows: pa.Table, measure: str, predictors: tuple[str, ...], where: dict[str, Any], within: Sequence[str]
+    rows: pa.Table,
+    measure: str,
+    predictors: tuple[str, ...],
+    where: dict[str, Any],
+    within: Sequence[str],
+    moment: str = AT_END,
 ) -> Trend:
     """Fit one trend on the trials that reached the terminal phase and whose measure is positive."""
     terminal, measured = values(rows, "terminal"), values(rows, measure)
     positive = np.isfinite(measured) & (measured > 0)
-    kept = rows.take(np.flatnonzero(terminal & positive))
-    fit, refused = None, None
-    if kept.num_rows == 0:
-        refused = "no trial reached the terminal phase with a positive value"
-    else:
-        group = [", ".join(f"{n} = {v}" for n, v in zip(within, row, strict=True)) for row in _tuples(kept, within)]
-        try:
-            fit = fit_power_law(
-                values(kept, measure),
-                {name: values(kept, name) for name in predictors},
-                cell=kept["cell"].to_pylist(),
-                group=group,
-            )
-        except FitRefused as refusal:
-            fit, refused = refusal.estimate, str(refusal)
+    fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictors, within)
+    others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictors, within)[0]
     return Trend(
         measure=measure,
         predictors=predictors,
         where=where,
         within=tuple(within),
+        moment=moment,
         fit=fit,
         refused=refused,
         not_terminal=int((~terminal).sum()),
         not_positive=int((terminal & ~positive).sum()),
+        with_all=others.exponents if others else (),
     )
+
+
+def _fit(
+    kept: pa.Table, measure: str, predictors: tuple[str, ...], within: Sequence[str]
+) -> tuple[PowerLawFit | None, str | None]:
+    """The fit, or the bare estimate and why there is no more."""
+    if kept.num_rows == 0:
+        return None, "no trial reached the terminal phase with a positive value"
+    numbers = {name: values(kept, name) for name in predictors}
+    cell, group = kept["cell"].to_pylist(), group_labels(kept, within)
+    try:
+        return fit_power_law(values(kept, measure), numbers, cell=cell, group=group), None
+    except FitRefused as refusal:
+        return refusal.estimate, str(refusal)
+
+
+def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
+    columns = [table[name].to_pylist() for name in names]
+    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
+    return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
 
 
 def trend_to_json(trend: Trend) -> dict[str, Any]:
     """A trend as fits.json holds it: plain numbers, null where there is nothing."""
     return dataclasses.asdict(trend)
-
-
-def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    columns = [table[name].to_pylist() for name in names]
-    return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
 
 
 def independent_settings(final: pa.Table) -> list[str]:

@@ -23,6 +23,7 @@ def planted(make_store, exponent=-0.5):
 def test_a_common_exponent_is_found_across_temperatures(make_store):
     trend = fit_trend(planted(make_store), "margin_min_lower", ("num_classes",), {"feature_dim": 3}, ["temperature"])
     assert trend.refused is None
+    assert trend.with_all == ()
     assert abs(trend.fit.exponents[0].estimate + 0.5) < 1e-9
     assert set(trend.fit.levels) == {"temperature = 0.1", "temperature = 0.3"}
     assert (trend.fit.cells, trend.fit.trials) == (6, 12)
@@ -34,6 +35,8 @@ def test_trials_short_of_the_terminal_phase_are_left_out_and_counted(make_store)
     trend = fit_trend(final, "margin_min_lower", ("num_classes",), {}, ["temperature"])
     assert trend.not_terminal == 2
     assert trend.fit.trials == final.num_rows - 2
+    assert [e.name for e in trend.with_all] == ["num_classes"]
+    assert abs(trend.with_all[0].estimate + 0.5) < 1e-9
 
 
 def test_a_margin_of_zero_is_left_out_and_counted_not_fitted(make_store):
