@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnc_models.margins import EPS, Margins, one_vs_rest_margins
+from gnc_models.margin_search import EPS
+from gnc_models.margins import Margins, one_vs_rest_margins
 from gnc_models.pairs import (
     max_cosine,
     measure_energy,

@@ -8,7 +8,7 @@ import scipy.optimize
 import torch
 from known_codes import KINDS, KNOWN, clustered_rows, degenerate_rows, kerdock, random_rows, rotated
 
-import gnc_models.margins
+import gnc_models.margin_search
 from gnc_models.margins import Margins, one_vs_rest_margins
 
 
@@ -46,11 +46,14 @@ def test_known_codes_have_their_margin_to_nine_digits(name, seed):
     assert float((found.upper / margin - 1).abs().max()) < 1e-9
 
 
-def test_kerdock_code_of_4224_rows_has_its_margin_to_nine_digits():
-    found = one_vs_rest_margins(kerdock(64)[::11], tolerance=1e-10)
-    assert float(found.lower.min()) > (1 - 1 / 8) * (1 - 1e-9)
-    minimum = one_vs_rest_margins(kerdock(64), tolerance=1e-10, mode="min", max_rounds=3).minimum
-    assert minimum == pytest.approx((1 - 1 / 8, 1 - 1 / 8), rel=1e-9)
+def test_every_33rd_row_of_the_kerdock_code_of_4224_has_its_margin_to_nine_digits():
+    weights = kerdock(64)
+    search = gnc_models.margin_search.MarginSearch(weights, 1e-10, "all")
+    rows = torch.arange(0, len(weights), 33)
+    for first in (True, False, False, False):
+        search.improve(rows, first=first)
+    assert float((search.lower[rows] / (1 - 1 / 8) - 1).abs().max()) < 1e-9
+    assert float((search.upper[rows] / (1 - 1 / 8) - 1).abs().max()) < 1e-9
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,14 +77,14 @@ def test_bounds_bracket_an_independent_solve(kind, num_classes, feature_dim):
 def test_few_candidates_and_small_tiles_find_what_all_rows_find(kind, monkeypatch):
     weights = KINDS[kind](400, 5, seed=3)
     few = one_vs_rest_margins(weights)
-    monkeypatch.setattr(gnc_models.margins, "ALL_ROWS", 10_000)
+    monkeypatch.setattr(gnc_models.margin_search, "ALL_ROWS", 10_000)
     every = one_vs_rest_margins(weights)
     assert every.rounds == 1
     assert few.rounds > 1 or kind == "degenerate"
     torch.testing.assert_close(few.upper, every.upper, rtol=2e-6, atol=1e-13)
     torch.testing.assert_close(few.lower, every.lower, rtol=2e-6, atol=1e-13)
-    monkeypatch.setattr(gnc_models.margins, "ALL_ROWS", 0)
-    monkeypatch.setattr(gnc_models.margins, "TILE_ENTRIES", 400 * 7)
+    monkeypatch.setattr(gnc_models.margin_search, "ALL_ROWS", 0)
+    monkeypatch.setattr(gnc_models.margin_search, "TILE_ENTRIES", 400 * 7)
     tiled = one_vs_rest_margins(weights)
     torch.testing.assert_close(tiled.upper, every.upper, rtol=2e-6, atol=1e-13)
 
@@ -210,7 +213,7 @@ def test_mode_min_certifies_the_smallest_margin_and_stays_an_interval_elsewhere(
 
 
 def test_a_round_limit_gives_a_wider_interval_that_still_holds_the_margin(monkeypatch):
-    monkeypatch.setattr(gnc_models.margins, "ALL_ROWS", 0)
+    monkeypatch.setattr(gnc_models.margin_search, "ALL_ROWS", 0)
     weights = clustered_rows(800, 6, seed=18)
     full, cut = one_vs_rest_margins(weights), one_vs_rest_margins(weights, max_rounds=1)
     assert cut.rounds == 1 < full.rounds
