@@ -16,6 +16,7 @@ from analysis.trends import MARGIN, MEASURES, group_labels, independent_settings
 
 # Sizes kept out at the top: one of every four, at least one.
 HELD_OUT_SHARE = 0.25
+WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FormVerdict:
 
 @dataclass(frozen=True)
 class FormComparison:
-    """All forms for one measure at one feature_dim. chosen: least held-out error, None where none could be tested."""
+    """All forms for one measure at one feature_dim. chosen: least held-out error, None where none was tested or all failed."""
 
     measure: str
     feature_dim: int
@@ -87,8 +88,9 @@ def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence
     """Fit and test every form that suits the measure."""
     names = MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS
     verdicts = tuple(_verdict(name, cells, feature_dim) for name in names)
-    tested = [v for v in verdicts if v.held_out]
-    chosen = min(tested, key=lambda v: v.held_out.median_error).form if tested else None  # type: ignore[union-attr]
+    errors = {v.form: v.held_out.median_error for v in verdicts if v.held_out}
+    best = min(errors, key=errors.__getitem__, default=None)
+    chosen = best if best is not None and errors[best] <= WORST_ERROR else None
     return FormComparison(measure, feature_dim, tuple(within), verdicts, chosen, len(cells.group))
 
 

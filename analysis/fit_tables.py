@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis import page, theory
-from analysis.comparison import FormComparison, FormVerdict
+from analysis.comparison import WORST_ERROR, FormComparison, FormVerdict
 from analysis.figures.look import number
 from analysis.fits import Exponent
 from analysis.forms import FORMS
@@ -124,7 +124,7 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
 FORMS_METHOD = (
     "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the held-out "
     "error is the median relative error over those cells, beside the share of them inside the 90 % prediction interval. The "
-    "form with the least held-out error is marked; AICc is shown beside it and decides nothing."
+    "form with the least held-out error is marked, one that misses by half or more has failed; AICc is shown beside it and decides nothing."
 )
 
 
@@ -141,5 +141,9 @@ def _form_row(comparison: FormComparison, verdict: FormVerdict) -> list[Cell]:
         Number(f"{number(100 * held.median_error)} %" if held else ABSENT),
         Number(f"{number(100 * held.covered)} % of {held.cells}" if held else ABSENT),
         ", ".join(map(str, held.sizes)) if held else "too few sizes",
-        "predicts best" if verdict.form == comparison.chosen else "",
+        "predicts best"
+        if verdict.form == comparison.chosen
+        else "failed"
+        if held and held.median_error > WORST_ERROR
+        else "",
     ]

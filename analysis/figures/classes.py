@@ -93,12 +93,15 @@ def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
 
 
 def _shares(found: list[ClassNumbers]) -> str:
-    curves = [c for n in found for c in n.curves]
-    if not curves:
+    if not found:
         return ""
-    shares = [100 * float(np.median([c.above[i] for c in curves])) for i in range(len(EXCESSES))]
-    over = [f"{number(share)} % by more than {100 * e:.0f} %" for share, e in zip(shares, EXCESSES, strict=True)]
-    return f" Median share of classes above their minimum: {', '.join(over)}."
+    limits = ", ".join(f"{100 * e:.0f}" for e in EXCESSES)
+    largest = [max(n.curves, key=lambda c: c.num_classes) for n in found]
+    shares = [
+        f"{', '.join(number(100 * share) for share in curve.above)} % at d = {n.feature_dim}, K = {curve.num_classes}"
+        for n, curve in zip(found, largest, strict=True)
+    ]
+    return f" Share of classes more than {limits} % above their minimum: {'; '.join(shares)}."
 
 
 def alt_classes(numbers: ClassNumbers) -> str:

@@ -137,8 +137,8 @@ def _draw_circle(ax: Axes, picture: CodePicture) -> None:
     ax.add_collection(LineCollection(spokes, colors=RULE, linewidths=0.9, zorder=1))
     if picture.optimum is not None:
         _rings(ax, picture.optimum, 130, INK)
-    _marks(ax, picture.rows, 34, "o", ROWS, 1.0, 3)
-    _marks(ax, picture.means, 34, "x", MEANS, 1.0, 4)
+    _marks(ax, picture.rows, 46, "o", ROWS, 1.0, 3)
+    _marks(ax, picture.means, 26, "x", MEANS, 1.0, 4)
 
 
 def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
@@ -153,9 +153,11 @@ def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
             ax.add_collection(LineCollection(shown, colors=colour, linewidths=0.9, zorder=3 if front else 1))
         _rings(ax, points[points[:, 2] <= 0], 34 * size, RULE)
         _rings(ax, points[points[:, 2] > 0], 34 * size, INK)
-    for points, colour, marker in ((picture.rows @ view.T, ROWS, "o"), (picture.means @ view.T, MEANS, "x")):
-        _marks(ax, points[points[:, 2] <= 0], 10 * size, marker, colour, 0.28, 2)
-        _marks(ax, points[points[:, 2] > 0], 10 * size, marker, colour, 1.0, 5)
+    # a cross on its dot must leave the dot to be seen
+    for points, colour, marker, area in ((picture.rows, ROWS, "o", 12), (picture.means, MEANS, "x", 7)):
+        turned = points @ view.T
+        _marks(ax, turned[turned[:, 2] <= 0], area * size, marker, colour, 0.28, 2)
+        _marks(ax, turned[turned[:, 2] > 0], area * size, marker, colour, 1.0, 5)
 
 
 def _rings(ax: Axes, points: np.ndarray, size: float, colour: str) -> None:
@@ -163,7 +165,7 @@ def _rings(ax: Axes, points: np.ndarray, size: float, colour: str) -> None:
 
 
 def _marks(ax: Axes, points: np.ndarray, size: float, marker: str, colour: str, alpha: float, zorder: int) -> None:
-    width = 1.5 if marker == "x" else 0.0
+    width = 1.2 if marker == "x" else 0.0
     ax.scatter(
         points[:, 0], points[:, 1], s=size, marker=marker, color=colour, alpha=alpha, linewidths=width, zorder=zorder
     )

@@ -117,3 +117,10 @@ def test_comparisons_of_a_study_are_plain_json_and_keep_refusals(full_store):
     assert "at least" in text
     for comparison in comparisons:
         assert all((v.fit is None) == (v.refused is not None) for v in comparison.verdicts)
+
+
+def test_no_form_is_chosen_where_all_of_them_fail():
+    broken = np.where(SIZES > 150, 1e-3, 1.0) * LAWS["power"][0]
+    comparison = compare_forms(cells_of(broken), 3, "margin_min_lower")
+    assert comparison.chosen is None
+    assert all(v.held_out.median_error > 0.5 for v in comparison.verdicts if v.held_out)
