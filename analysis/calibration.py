@@ -1,0 +1,142 @@
+"""Do the intervals cover? Simulated studies with a known law, seed noise, missing cells and outliers.
+
+    python -m analysis.calibration --studies 1000
+
+prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how often the 90 %
+prediction interval of a size twice the largest held a new cell, and the median error of the parameter.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.fits import Cells, FitRefused
+from analysis.forms import FORMS, fit_form
+
+CELL_COUNTS = (6, 12, 30)
+FEATURE_DIM = 3
+LARGEST = 384
+# Truth of each form; the offset form counts K in units of the geometric mean of the sizes.
+TRUTHS: dict[str, dict[str, float]] = {
+    "power": {"a": -0.97},
+    "offset": {"a": -1.2, "log c": -1.0},
+    "theory": {"c": -2.0},
+    "levenshtein": {},
+    "reference": {},
+    "curved": {"a": -0.5, "b": -0.06},
+}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One line of the table: shares and errors over `studies` simulated studies that were not refused."""
+
+    form: str
+    cells: int
+    parameter: str
+    covered: float
+    predicted: float
+    median_error: float
+    studies: int
+
+
+def sizes_of(num_cells: int) -> np.ndarray:
+    """Class counts of the cells: as many sizes as cells up to twelve, then each several times."""
+    return np.resize(np.geomspace(12, LARGEST, min(num_cells, 12)).round(), num_cells)
+
+
+def law(form: str, sizes: np.ndarray, centre: float) -> np.ndarray:
+    """Log of the true measure at these sizes."""
+    truth, chosen = TRUTHS[form], FORMS[form]
+    linear = np.array([truth[name] for name in chosen.names])
+    shape = np.array([truth[name] for name in chosen.shapes])
+    argument = sizes / centre if chosen.shapes else sizes
+    return np.asarray(chosen.fixed(argument, FEATURE_DIM, shape) + chosen.columns(sizes, FEATURE_DIM) @ linear)
+
+
+def simulate(
+    form: str, num_cells: int, rng: np.random.Generator, *, noise: float = 0.05, seeds: int = 2, outliers: float = 0.03
+) -> tuple[Cells, float]:
+    """A study with one law: cells and seeds with noise of their own, a tenth of the cells lost, some wrong by half.
+
+    Returns:
+        The cells, and the log measure of a new cell at twice the largest size.
+    """
+    sizes = sizes_of(num_cells)
+    kept = np.ones(num_cells, dtype=bool)
+    if num_cells > 6:
+        kept[rng.choice(num_cells, num_cells // 10, replace=False)] = False
+    sizes = sizes[kept]
+    centre = float(np.exp(np.mean(np.log(np.unique(sizes)))))
+    logs = law(form, sizes, centre) + noise * rng.normal(size=len(sizes))
+    logs += 0.4 * noise * rng.normal(size=(seeds, len(sizes))).mean(axis=0)
+    logs[rng.random(len(sizes)) < outliers] -= np.log(2)
+    new = float(law(form, np.array([2.0 * LARGEST]), centre)[0] + noise * rng.normal())
+    return Cells(logs, np.log(sizes)[:, None], ("",) * len(sizes), np.full(len(sizes), seeds)), new
+
+
+def calibrate(form: str, num_cells: int, studies: int, *, seed: int = 0, outliers: float = 0.03) -> list[Calibration]:
+    """Coverage of one form's intervals over simulated studies of one size."""
+    rng = np.random.default_rng([seed, num_cells, list(FORMS).index(form)])
+    covered: dict[str, list[bool]] = {name: [] for name in (TRUTHS[form] or {"prefactor": 0.0})}
+    errors: dict[str, list[float]] = {name: [] for name in covered}
+    predicted = []
+    for study in range(studies):
+        cells, new = simulate(form, num_cells, rng, outliers=outliers)
+        try:
+            fit = fit_form(form, cells, FEATURE_DIM, samples=299, seed=study)
+        except FitRefused:
+            continue
+        for parameter in fit.parameters:
+            truth = TRUTHS[form][parameter.name]
+            assert parameter.low is not None
+            assert parameter.high is not None
+            covered[parameter.name].append(parameter.low <= truth <= parameter.high)
+            errors[parameter.name].append(abs(parameter.estimate - truth))
+        low, high = np.log(fit.predict_interval(2 * LARGEST))
+        predicted.append(bool(low <= new <= high))
+    return [
+        Calibration(form, num_cells, name, _mean(hits), _mean(predicted), _median(errors[name]), len(predicted))
+        for name, hits in covered.items()
+    ]
+
+
+def calibrations(studies: int, *, seed: int = 0, outliers: float = 0.03) -> Iterator[Calibration]:
+    """Every form at every number of cells, as they are done."""
+    for form in FORMS:
+        for num_cells in CELL_COUNTS:
+            yield from calibrate(form, num_cells, studies, seed=seed, outliers=outliers)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--outliers", type=float, default=0.03, help="share of cells that are wrong by half")
+    options = parser.parse_args()
+    print("| form | cells | parameter | 95 % interval | 90 % prediction | median error | studies |")
+    print("|---|---|---|---|---|---|---|")
+    for line in calibrations(options.studies, outliers=options.outliers):
+        print(
+            f"| {line.form} | {line.cells} | {line.parameter} | {_shown(line.covered)} | {_shown(line.predicted)} "
+            f"| {_shown(line.median_error)} | {line.studies} |",
+            flush=True,
+        )
+
+
+def _shown(value: float) -> str:
+    return "\N{EN DASH}" if np.isnan(value) else f"{value:.3f}"
+
+
+def _mean(hits: list[bool]) -> float:
+    return float(np.mean(hits)) if hits else float("nan")
+
+
+def _median(errors: list[float]) -> float:
+    return float(np.median(errors)) if errors else float("nan")
+
+
+if __name__ == "__main__":
+    main()

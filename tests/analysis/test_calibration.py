@@ -1,0 +1,36 @@
+"""The calibration itself: a known law without noise is found, its simulated intervals cover, seeds decide the numbers."""
+
+import numpy as np
+import pytest
+
+from analysis.calibration import TRUTHS, calibrate, law, simulate, sizes_of
+from analysis.forms import FORMS
+
+
+def test_every_form_has_a_truth_for_every_parameter():
+    assert set(TRUTHS) == set(FORMS)
+    for name, form in FORMS.items():
+        assert set(TRUTHS[name]) == {*form.names, *form.shapes}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_without_noise_the_simulated_cells_follow_the_law(form):
+    cells, new = simulate(form, 6, np.random.default_rng(0), noise=0.0, outliers=0.0)
+    sizes = sizes_of(6)
+    centre = float(np.exp(np.log(sizes).mean()))
+    assert cells.log_measure == pytest.approx(law(form, sizes, centre))
+    assert new == pytest.approx(float(law(form, np.array([768.0]), centre)[0]))
+
+
+def test_intervals_cover_in_simulated_studies_with_outliers_and_missing_cells():
+    (line,) = calibrate("power", 12, 80)
+    assert line.studies == 80
+    assert line.covered > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 80)
+    assert line.predicted > 0.9 - 4 * np.sqrt(0.9 * 0.1 / 80)
+    assert line.median_error < 0.03
+
+
+def test_the_same_seed_gives_the_same_line_and_another_seed_another():
+    first, again, other = (calibrate("power", 6, 5, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
