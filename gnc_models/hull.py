@@ -74,7 +74,7 @@ class _Solve:
         self.used = torch.ones_like(self.positions, dtype=torch.bool)
         self.coefficients = torch.ones_like(self.positions, dtype=torch.float64)
         if start is not None:
-            self._begin_from(start)
+            self._begin_from(start, sizes.amin(1, keepdim=True) > 0)  # a point at the origin is the answer
         self._gather()
         self.squares = torch.full_like(self.unit, torch.inf)
         # what a step must come below: a given start may not get worse, a single point has nowhere to go
@@ -88,11 +88,11 @@ class _Solve:
             torch.zeros(shape, dtype=torch.float64, device=points.device),
         )
 
-    def _begin_from(self, start: HullPoints) -> None:
+    def _begin_from(self, start: HullPoints, wanted: Tensor) -> None:
         """Given working sets, where there are any, in place of the nearest points."""
         coefficients = torch.where(start.used, start.coefficients, 0.0)
         total = coefficients.sum(1, keepdim=True)
-        given = total > 0
+        given = (total > 0) & wanted
         spare = start.used.shape[1] - 1
         positions, used, alone = (
             torch.nn.functional.pad(x, (0, spare)) for x in (self.positions, self.used, self.coefficients)
