@@ -23,7 +23,7 @@ from analysis.figures.svg import Drawn, FigureBlock, render, svg_file
 from analysis.figures.variability import block_variability
 from analysis.fit_tables import fits_sections, forms_sections
 from analysis.frames import Readable, StudyFrame, load_study, varied_settings
-from analysis.tables import effects_table, failed_table, trials_table
+from analysis.tables import effects_table, explained_table, failed_table, trials_table
 from analysis.trends import Trend, fit_trends, trend_to_json
 from study.config import NUMBERS_VERSION
 from study.records import SCHEMA_VERSION
@@ -157,6 +157,7 @@ def render_page(
         figured("variability"),
         figured("effect-temperature", effects_table(frame.final, "temperature")),
         figured("effect-normalization", effects_table(frame.final, "normalization")),
+        page.section("explained", "What explains the margin", explained_table(frame.final)),
         figured("classes"),
         figured("ladder"),
         page.section("fits", "Power laws", *fits_sections(findings.trends), *forms_sections(findings.comparisons)),
@@ -164,6 +165,7 @@ def render_page(
         page.section("provenance", "Provenance", *provenance_parts(frame, warned)),
     ]
     contents = [(block.name, block.heading) for block in blocks]
+    contents.insert(6, ("explained", "What explains the margin"))
     contents += [("fits", "Power laws"), ("trials", "Trials"), ("provenance", "Provenance")]
     title = answer.study_name(frame)
     return page.document(

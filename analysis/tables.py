@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from analysis import page
 from analysis.effects import PairedDifference, paired_differences, shared_cells
+from analysis.explain import explain
 from analysis.figures.effects import MEASURES as EFFECT_MEASURES
 from analysis.figures.look import number
 from analysis.frames import SHOWN_SETTINGS, StudyFrame, varied_settings
@@ -92,12 +93,41 @@ def effects_table(final: pa.Table, setting: str) -> str:
     if not rows:
         return ""
     headers = ("measure", "change", "mean effect", "95 % interval", "cells")
-    text = "Paired over cells that share everything else; an interval needs five of them."
+    text = "Paired over cells that share everything else; an interval needs five of them, and none is corrected for their number."
     return page.details(
         "The differences in numbers",
         page.paragraph(text) + page.table(f"Effect of {setting}", headers, rows),
         wide=True,
     )
+
+
+def explained_table(final: pa.Table) -> str:
+    """What explains the margin relative to the best known, the variability and the duality gap."""
+    measures = (("margin_min_lower", "reference_margin_lower"), ("gnc1_rank", None), ("gnc3_uncentred", None))
+    found = [(m, r, explain(final, m, relative_to=r)) for m, r in measures] if final.num_rows else []
+    rows: list[list[Cell]] = []
+    for measure, relative_to, explained in found:
+        if explained is not None:
+            parts = ", ".join(f"{s.setting} {_share(s.share)}" for s in explained.shares)
+            name = f"log {measure}" + (f" / {relative_to}" if relative_to else "")
+            seeds = ABSENT if explained.seeds is None else _share(explained.seeds)
+            counts = [Number(_share(explained.together)), Number(seeds), Number(str(explained.trials))]
+            rows.append([name, Long(parts), *counts])
+    if not rows:
+        return page.note("Too few trials to say what explains the margin: the settings vary as much as the trials.")
+    headers = ("measure", "lost when the setting is left out", "all settings", "between seeds", "trials")
+    return page.paragraph(EXPLAINED) + page.table("What explains the measures", headers, rows)
+
+
+EXPLAINED = (
+    "Shares of the variance over all complete trials, in an additive model with every setting as a category: what is lost when "
+    "one setting is left out, what all of them explain, and what the seeds of one cell differ by. Settings overlap and interact, "
+    "so the shares need not add up."
+)
+
+
+def _share(share: float) -> str:
+    return f"{number(100 * share)} %" if share >= 5e-4 else "0 %"
 
 
 def _effect_row(found: PairedDifference, setting: str) -> list[Cell]:
