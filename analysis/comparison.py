@@ -48,7 +48,7 @@ class FormComparison:
     within: tuple[str, ...]
     verdicts: tuple[FormVerdict, ...]
     chosen: str | None
-    cells: int
+    cells: Cells
 
     @property
     def power_law_is_misspecified(self) -> bool:
@@ -91,7 +91,7 @@ def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence
     errors = {v.form: v.held_out.median_error for v in verdicts if v.held_out}
     best = min(errors, key=errors.__getitem__, default=None)
     chosen = best if best is not None and errors[best] <= WORST_ERROR else None
-    return FormComparison(measure, feature_dim, tuple(within), verdicts, chosen, len(cells.group))
+    return FormComparison(measure, feature_dim, tuple(within), verdicts, chosen, cells)
 
 
 def _verdict(name: str, cells: Cells, feature_dim: int) -> FormVerdict:
@@ -168,7 +168,7 @@ def comparison_to_json(comparison: FormComparison) -> dict[str, object]:
         "measure": comparison.measure,
         "feature_dim": comparison.feature_dim,
         "within": list(comparison.within),
-        "cells": comparison.cells,
+        "cells": len(comparison.cells.group),
         "chosen": comparison.chosen,
         "power_law_is_misspecified": comparison.power_law_is_misspecified,
         "forms": [verdict_to_json(v) for v in comparison.verdicts],

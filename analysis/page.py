@@ -90,9 +90,8 @@ def figure(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -
         return note(block.missing)
     panels = [f'<div class="panel">{inline_svg(panel)}</div>' for panel in drawn]
     few = " few" if len(block.panels) < block.columns else ""
-    caption = (
-        f'{escape(block.caption)}<span class="rows">Rows: {escape(block.rows)} ({len(block.trials)} trials).</span>'
-    )
+    count = f" ({len(block.trials)} trials)" if block.trials else ""
+    caption = f'{escape(block.caption)}<span class="rows">Rows: {escape(block.rows)}{count}.</span>'
     return (
         f'<figure id="figure-{escape(block.name)}">\n<div class="panels columns-{block.columns}{few}">\n'
         + "\n".join(panels)

@@ -19,6 +19,7 @@ from analysis.figures.codes import block_codes
 from analysis.figures.collapse import block_collapse
 from analysis.figures.effects import block_effect
 from analysis.figures.margin import block_margin
+from analysis.figures.prediction import block_prediction
 from analysis.figures.svg import Drawn, FigureBlock, render, svg_file
 from analysis.figures.variability import block_variability
 from analysis.fit_tables import fits_sections, forms_sections
@@ -84,7 +85,7 @@ def write_report(store: Writable, *, keys: Collection[str] | None = None) -> Rep
     """
     frame = load_study(store, keys=keys)
     findings = Findings(tuple(fit_trends(frame.final, frame.rows)), tuple(compare_all(frame.final)))
-    blocks = figure_blocks(frame, store)
+    blocks = figure_blocks(frame, store, findings)
     warned = provenance.warnings(frame.trials)
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
     columns = {block.name: block.columns for block in blocks}
@@ -106,7 +107,7 @@ def write_report(store: Writable, *, keys: Collection[str] | None = None) -> Rep
     )
 
 
-def figure_blocks(frame: StudyFrame, store: Readable) -> list[FigureBlock]:
+def figure_blocks(frame: StudyFrame, store: Readable, findings: Findings) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [
@@ -118,6 +119,7 @@ def figure_blocks(frame: StudyFrame, store: Readable) -> list[FigureBlock]:
         block_effect(final, "normalization"),
         block_classes(final, store),
         block_ladder(final),
+        block_prediction(findings.comparisons),
     ]
 
 
@@ -146,33 +148,31 @@ def render_page(
     shown, listed = trials_table(frame)
     by_name = {block.name: block for block in blocks}
 
-    def figured(name: str, *more: str) -> str:
+    def figured(name: str, *more: str) -> tuple[str, str, tuple[str, ...]]:
         block = by_name[name]
-        return page.section(name, block.heading, page.figure(block, drawn.get(name, ()), listed), *more)
+        return name, block.heading, (page.figure(block, drawn.get(name, ()), listed), *more)
 
-    sections = [
+    parts = [
         figured("codes"),
         figured("collapse"),
         figured("margin"),
         figured("variability"),
         figured("effect-temperature", effects_table(frame.final, "temperature")),
         figured("effect-normalization", effects_table(frame.final, "normalization")),
-        page.section("explained", "What explains the margin", explained_table(frame.final)),
+        ("explained", "What explains the margin", (explained_table(frame.final),)),
         figured("classes"),
         figured("ladder"),
-        page.section("fits", "Power laws", *fits_sections(findings.trends), *forms_sections(findings.comparisons)),
-        page.section("trials", "Trials", failed_table(frame), shown),
-        page.section("provenance", "Provenance", *provenance_parts(frame, warned)),
+        ("fits", "Power laws", (*fits_sections(findings.trends), *forms_sections(findings.comparisons))),
+        figured("prediction"),
+        ("trials", "Trials", (failed_table(frame), shown)),
+        ("provenance", "Provenance", tuple(provenance_parts(frame, warned))),
     ]
-    contents = [(block.name, block.heading) for block in blocks]
-    contents.insert(6, ("explained", "What explains the margin"))
-    contents += [("fits", "Power laws"), ("trials", "Trials"), ("provenance", "Provenance")]
     title = answer.study_name(frame)
     return page.document(
         f"{title}: generalized neural collapse",
         header(frame, findings.trends, title, warned),
-        contents,
-        sections,
+        [(name, heading) for name, heading, _ in parts],
+        [page.section(name, heading, *body) for name, heading, body in parts],
         footer(),
     )
 

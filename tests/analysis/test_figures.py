@@ -1,18 +1,21 @@
 """Figures through their numbers; drawing is checked to use them and to fit the page."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from analysis import theory
+from analysis.comparison import compare_all
 from analysis.figures.classes import block_classes, numbers_classes, numbers_ladder
 from analysis.figures.codes import block_codes, choose_trials, hull_edges, numbers_codes
 from analysis.figures.collapse import block_collapse, numbers_collapse
 from analysis.figures.effects import block_effect, numbers_effect
 from analysis.figures.look import RAMP, label_positions, number, power_of_ten, ramp, spread_ticks
 from analysis.figures.margin import block_margin, numbers_margin
+from analysis.figures.prediction import block_prediction, numbers_prediction
 from analysis.figures.svg import Panel, inline_svg, render, render_panel, svg_file
 from analysis.figures.variability import block_variability, numbers_variability
 from analysis.frames import final_rows, load_study
@@ -189,3 +192,21 @@ def test_a_study_without_planar_codes_says_so(make_store):
     store = make_store([(3, 12, 0.1, "both", 0)])
     store.heads = {}
     assert "kept no head" in block_codes(final_rows(store), store).missing
+
+
+def test_a_prediction_shows_the_chosen_form_its_band_and_the_sizes_it_was_tested_on(frame):
+    comparisons = compare_all(frame.final)
+    chosen = next(c for c in comparisons if c.measure == "margin_min_lower" and c.feature_dim == 3)
+    numbers = numbers_prediction(chosen)
+    assert numbers.form == chosen.chosen
+    assert sorted(numbers.sizes) == pytest.approx([12, 24, 48])
+    assert sorted(numbers.sizes[numbers.held_out]) == pytest.approx([48])
+    assert numbers.curve_sizes[-1] == pytest.approx(96)
+    assert (numbers.low < numbers.curve).all()
+    assert (numbers.curve < numbers.high).all()
+
+
+def test_without_a_chosen_form_nothing_is_predicted(frame):
+    untested = [replace(c, chosen=None) for c in compare_all(frame.final)]
+    assert block_prediction(untested).panels == ()
+    assert block_prediction([]).missing.startswith("No form predicted its largest class counts")

@@ -80,20 +80,12 @@ def full(full_store):
 def test_a_full_study_has_every_figure_in_the_page_and_as_a_file(full):
     store, summary = full
     text = check_page(store)
-    names = [
-        "codes",
-        "collapse",
-        "margin",
-        "variability",
-        "effect-temperature",
-        "effect-normalization",
-        "classes",
-        "ladder",
-    ]
+    names = ["codes", "collapse", "margin", "variability", "effect-temperature", "effect-normalization", "classes"]
+    names += ["ladder", "prediction"]
     assert list(summary.figures) == names
     assert {f"figures/{n}.svg" for n in names} | {"fits.json", "report.html"} == set(store.written)
     page = store.written["report.html"].decode()
-    places = [page.index(f'<section id="{n}">') for n in (*names, "fits", "trials", "provenance")]
+    places = [page.index(f'<section id="{n}">') for n in (*names[:-1], "fits", "prediction", "trials", "provenance")]
     assert places == sorted(places)
     assert page.count('role="img"') == page.count("<svg") >= 25
     assert summary.answer in text
@@ -155,7 +147,7 @@ def test_no_rows_at_all_give_a_page_of_clear_sentences(make_store):
     summary = write_report(store)
     text = check_page(store)
     assert summary.figures == ()
-    assert len(summary.missing) == 8
+    assert len(summary.missing) == 9
     assert all(sentence.endswith(".") and sentence in text for sentence in summary.missing.values())
     assert "There are no trials here yet" in text
     assert "No trial is complete, so there is no answer yet." in text

@@ -1,0 +1,106 @@
+"""Trends carried beyond their data: the form that predicted best, its band, and the sizes it was tested on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.comparison import FormComparison
+from analysis.figures.look import CATEGORIES, INK, axis_label, log_axis, number, soft_grid, spread_ticks
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.forms import FORMS
+
+BEYOND = 2.0  # times the largest size that was measured
+MOST_PANELS = 6
+POINTS = 40
+
+
+@dataclass(frozen=True)
+class PredictionNumbers:
+    """One group of one comparison: its cells, which were held out of the test, and the curve with its 90 % band."""
+
+    measure: str
+    feature_dim: int
+    form: str
+    group: str
+    sizes: np.ndarray
+    measured: np.ndarray
+    held_out: np.ndarray
+    curve_sizes: np.ndarray
+    curve: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def numbers_prediction(comparison: FormComparison) -> PredictionNumbers | None:
+    """The chosen form over the group of cells with the most sizes; None where no form was chosen."""
+    verdict = next((v for v in comparison.verdicts if v.form == comparison.chosen), None)
+    if verdict is None or verdict.fit is None or verdict.held_out is None:
+        return None
+    cells = comparison.cells
+    sizes = np.exp(cells.log_predictors[:, 0])
+    group = max(sorted(set(cells.group)), key=cells.group.count)
+    mine = np.array([g == group for g in cells.group], dtype=bool)
+    at = np.geomspace(sizes.min(), BEYOND * sizes.max(), POINTS)
+    bands = [verdict.fit.predict_interval(float(k), group) for k in at]
+    return PredictionNumbers(
+        measure=comparison.measure,
+        feature_dim=comparison.feature_dim,
+        form=verdict.form,
+        group=group,
+        sizes=sizes[mine],
+        measured=np.exp(cells.log_measure[mine]),
+        held_out=np.isin(np.round(sizes[mine]), verdict.held_out.sizes),
+        curve_sizes=at,
+        curve=verdict.fit.predict(at, group),
+        low=np.array([low for low, _ in bands]),
+        high=np.array([high for _, high in bands]),
+    )
+
+
+def draw_prediction(ax: Axes, numbers: PredictionNumbers) -> None:
+    """Cells as dots, open where they were held out of the test; the band is where a new cell is expected."""
+    colour = CATEGORIES[0]
+    ax.fill_between(numbers.curve_sizes, numbers.low, numbers.high, color=colour, alpha=0.16, linewidth=0)
+    ax.plot(numbers.curve_sizes, numbers.curve, color=colour, linewidth=1.3)
+    for chosen, face in ((~numbers.held_out, INK), (numbers.held_out, "none")):
+        ax.plot(numbers.sizes[chosen], numbers.measured[chosen], "o", color=INK, markerfacecolor=face)
+    log_axis(ax, "x", numbers.curve_sizes, at=spread_ticks([*numbers.sizes, numbers.curve_sizes[-1]], ratio=1.6))
+    log_axis(ax, "y", np.concatenate([numbers.measured, numbers.low, numbers.high]))
+    ax.set_xlabel(axis_label("num_classes"))
+    ax.set_title(f"d = {numbers.feature_dim}: {numbers.measure}")
+    soft_grid(ax)
+
+
+def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
+    """The figure of trends beyond their data, or why there is none."""
+    found = [n for n in map(numbers_prediction, comparisons) if n is not None][:MOST_PANELS]
+    told = "; ".join(
+        f"{n.measure} at d = {n.feature_dim}: {n.form}" + (f" ({n.group})" if n.group else "") for n in found
+    )
+    return FigureBlock(
+        name="prediction",
+        heading="Trends beyond their data",
+        caption="Dots are cells, open where they were kept out of the test of the forms; the line is the form that predicted "
+        "those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice the largest "
+        f"number of classes. {told}.",
+        rows="cells of the trials that reached the terminal phase",
+        panels=tuple(Panel(f"{n.measure} predicted, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
+        missing=None
+        if found
+        else "No form predicted its largest class counts, so no trend is carried beyond its data.",
+    )
+
+
+def alt_of(numbers: PredictionNumbers) -> str:
+    """The panel in a sentence."""
+    return (
+        f"{numbers.measure} against number of classes, d = {numbers.feature_dim}, with {FORMS[numbers.form].formula}; at "
+        f"K = {numbers.curve_sizes[-1]:.0f} it predicts {number(float(numbers.curve[-1]))}, 90 % between "
+        f"{number(float(numbers.low[-1]))} and {number(float(numbers.high[-1]))}."
+    )
+
+
+def _drawer(numbers: PredictionNumbers) -> Callable[[Axes], None]:
+    return lambda ax: draw_prediction(ax, numbers)
