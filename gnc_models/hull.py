@@ -53,17 +53,18 @@ def nearest_hull_points(
         if not solve.grow():
             return solve.result
     solve.settle()
-    solve.store(slice(None))
+    solve.store(solve.live)
     return solve.result
 
 
 class _Solve:
-    """The hulls still moving (compressed as they finish) and the result of all of them."""
+    """The hulls still moving, with finished ones not forgotten yet, and the result of all of them."""
 
     def __init__(self, points: Tensor, valid: Tensor, tolerance: float, start: HullPoints | None) -> None:
         num_hulls, num_points, dim = points.shape
         self.points, self.valid, self.tolerance = points, valid, tolerance
         self.rows = torch.arange(num_hulls, device=points.device)
+        self.live = torch.ones(num_hulls, dtype=torch.bool, device=points.device)  # not finished yet
         sizes = points.square().sum(-1).masked_fill(~valid, torch.inf)
         nearest = sizes.masked_fill(sizes == 0, torch.inf).amin(1).sqrt()
         # the unit of length: with it the row of ones weighs as much as the points do
@@ -122,9 +123,9 @@ class _Solve:
         come nearer to the origin, points are dropped one by one on the way, which always does.
         """
         used, coefficients = self.used.clone(), self.coefficients.clone()
-        self._drop(torch.arange(len(self.rows), device=self.points.device), at_once=True)
+        self._drop(self.live.nonzero()[:, 0], at_once=True)
         point = torch.einsum("bs,bsd->bd", self.coefficients, self.members)
-        farther = (point.square().sum(1) >= self.bound * (1.0 - 1e-14)).nonzero()[:, 0]
+        farther = (self.live & (point.square().sum(1) >= self.bound * (1.0 - 1e-14))).nonzero()[:, 0]
         if len(farther):
             self.used[farther], self.coefficients[farther] = used[farther], coefficients[farther]
             self._drop(farther, at_once=False)
@@ -165,14 +166,16 @@ class _Solve:
         enter &= torch.arange(best.shape[1], device=free.device) < free
         # rounding alone can move a finished hull: going on needs a real step toward the origin
         stalled = square >= self.squares * (1.0 - 1e-14)
-        going = enter.any(1) & ~stalled & (square > 1e-30)
+        going = self.live & enter.any(1) & ~stalled & (square > 1e-30)
         self.squares = self.bound = square
-        self.store(~going)
+        self.store(self.live & ~going)
+        self.live = going
+        enter &= going.unsqueeze(1)
         self.positions = torch.cat([self.positions, where], 1)
         self.used = torch.cat([self.used, enter], 1)
         self.coefficients = torch.nn.functional.pad(self.coefficients, (0, where.shape[1]))
-        self._compress(going)
-        return len(self.rows) > 0
+        self._compress()
+        return bool(self.live.any())
 
     def _thin(self) -> None:
         """Free a slot of each full working set by moving along an affine dependence, which leaves its point in place.
@@ -196,7 +199,7 @@ class _Solve:
         self.coefficients[full] = moved.scatter_(1, first.unsqueeze(1), 0.0)
         self.used[full, first] = False
 
-    def store(self, done: Tensor | slice) -> None:
+    def store(self, done: Tensor) -> None:
         """Write the working sets of these hulls to the result."""
         rows, width = self.rows[done], self.used.shape[1]
         kept = min(width, self.capacity)
@@ -204,11 +207,15 @@ class _Solve:
         self.result.used[rows, :kept] = self.used[done, :kept]
         self.result.coefficients[rows, :kept] = self.coefficients[done, :kept]
 
-    def _compress(self, going: Tensor) -> None:
-        if not bool(going.all()):
-            for name in ("rows", "points", "valid", "unit", "positions", "used", "coefficients", "squares", "bound"):
-                setattr(self, name, getattr(self, name)[going])
-        if len(self.rows):
+    def _compress(self) -> None:
+        """Forget finished hulls when they are many: copying the points of the others costs as much as a step."""
+        kept = self.live
+        live = int(kept.sum())
+        if live <= 0.6 * len(self.rows):
+            names = ("rows", "live", "points", "valid", "unit", "positions", "used", "coefficients", "squares", "bound")
+            for name in names:
+                setattr(self, name, getattr(self, name)[kept])
+        if live:
             self._gather()
 
 

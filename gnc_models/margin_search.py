@@ -17,8 +17,9 @@ TILE_ENTRIES = 1 << 22
 BATCH_ENTRIES = 1 << 21
 # With at most this many other rows all of them are candidates, and one round certifies.
 ALL_ROWS = 64
-# Relative gap of the first round's solves: exact answers to pools that are not final yet are wasted.
-COARSE = {"all": 1e-2, "min": 3e-2}
+# Relative gaps of the first rounds' solves: exact answers to pools that are not final yet are wasted, and in mode
+# "min" most classes are ruled out by a bound that is not tight.
+COARSE = {"all": (1e-2,), "min": (3e-2, 3e-3)}
 
 
 class MarginSearch:
@@ -34,7 +35,7 @@ class MarginSearch:
         self.upper = torch.full_like(self.norms, torch.inf)
         self.stuck = torch.zeros(num_classes, dtype=torch.bool, device=weights.device)
         # sizes that solve (10000, 10), (10000, 64) and (10000, 512) fastest: docs/log.md
-        size = others if others <= ALL_ROWS else min(others, max(32, min(256, 3 * dim // 2)))
+        size = others if others <= ALL_ROWS else min(others, max(32, min(96, 3 * dim // 2)))
         self.joining = min(max(8, min(64, dim // 2)), size)  # missed rows that join the pool in one round
         self.coarse = size < others  # whether the first round's solves may be
         self.pool = self._scan(size)
@@ -95,12 +96,13 @@ class MarginSearch:
             near[rows] = points.norm(dim=2).amin(1) * (1.0 + EPS * (points.shape[2] + 8))
         return near
 
-    def improve(self, rows: Int[Tensor, " rows"], *, first: bool) -> None:
+    def improve(self, rows: Int[Tensor, " rows"], *, round_index: int) -> None:
         """Solve classes against their candidates, certify them against all rows, take in the rows they missed."""
         if not len(rows):
             return
-        coarse = first and self.coarse
-        tolerance = max(self.tolerance / 4, COARSE[self.mode] if coarse else 0.0)
+        gaps = COARSE[self.mode] if self.coarse else ()
+        coarse = round_index < len(gaps)
+        tolerance = max(self.tolerance / 4, gaps[round_index] if coarse else 0.0)
         candidates, valid, start = self._arranged(rows)
         points = self.weights[candidates] - self.weights[rows].unsqueeze(1)
         solved = nearest_hull_points(points, valid, tolerance=tolerance, start=start)

@@ -79,7 +79,7 @@ def one_vs_rest_margins(
     while len(pending) and rounds < max_rounds:
         for rows in torch.split(pending, search.batch):
             # in mode "min" the batches before may have ruled these classes out
-            search.improve(search.open(rows), first=rounds == 0)
+            search.improve(search.open(rows), round_index=rounds)
         pending = search.open(pending)
         rounds += 1
     return _result(search, rounds)

@@ -50,8 +50,8 @@ def test_every_33rd_row_of_the_kerdock_code_of_4224_has_its_margin_to_nine_digit
     weights = kerdock(64)
     search = gnc_models.margin_search.MarginSearch(weights, 1e-10, "all")
     rows = torch.arange(0, len(weights), 33)
-    for first in (True, False, False, False):
-        search.improve(rows, first=first)
+    for round_index in range(4):
+        search.improve(rows, round_index=round_index)
     assert float((search.lower[rows] / (1 - 1 / 8) - 1).abs().max()) < 1e-9
     assert float((search.upper[rows] / (1 - 1 / 8) - 1).abs().max()) < 1e-9
 
