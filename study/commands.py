@@ -198,7 +198,13 @@ def command_report(options: argparse.Namespace) -> int:
 
 def trial_name(config: TrialConfig, varied: tuple[str, ...]) -> str:
     """The settings a study varies, in short: what tells this trial from the others."""
-    short = {"num_classes": "K", "feature_dim": "d", "temperature": "tau", "normalization": "norm"}
+    short = {
+        "num_classes": "K",
+        "feature_dim": "d",
+        "samples_per_class": "n",
+        "temperature": "tau",
+        "normalization": "norm",
+    }
     values = ((short.get(name, name), getattr(config, name)) for name in varied)
     return " ".join(f"{name}={value}" for name, value in values if value is not None)
 
