@@ -15,7 +15,7 @@ from analysis import theory
 from analysis.figures.look import number
 from analysis.fits import Exponent
 from analysis.frames import StudyFrame, distinct, values
-from analysis.trends import MARGIN, Trend
+from analysis.trends import MARGIN, Trend, own_prefactors
 
 STATE_ORDER = ("complete", "stopped", "diverged", "failed")
 
@@ -102,7 +102,8 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
             f"{number(exponent.estimate)}, without an interval ({best.refused})."
         )
     limit = f"; that of the best codes tends to {number(theory.asymptotic_exponent(dim))}" if dim >= 2 else ""
-    own = f", one prefactor for each {' and '.join(best.within)}" if best.within else ""
+    names = own_prefactors(best)
+    own = f", one prefactor for each {' and '.join(names)}" if names else ""
     return f"At d = {dim} the margin goes as K to the power {interval_text(exponent)} over {best.fit.cells} cells{own}{limit}."
 
 

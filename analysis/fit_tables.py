@@ -8,7 +8,7 @@ from analysis.figures.look import number
 from analysis.fits import Exponent
 from analysis.forms import FORMS
 from analysis.page import ABSENT, Cell, Long, Number
-from analysis.trends import MARGIN, Trend
+from analysis.trends import MARGIN, Trend, own_prefactors
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -22,6 +22,7 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
         "measure",
         "read at",
         "where",
+        "own prefactor by",
         "exponent of K [95 %]",
         "exponent of d [95 %]",
         "large-K theory",
@@ -58,12 +59,12 @@ def _fit_row(trend: Trend) -> list[Cell]:
     theory_says = (
         number(theory.asymptotic_exponent(dim)) if trend.measure == MARGIN and dim is not None and dim >= 2 else ABSENT
     )
-    where = ", ".join(f"{name} {_shown(value)}" for name, value in trend.where.items()) or "all"
-    own = f"; own prefactor by {', '.join(trend.within)}" if trend.within else ""
+    where = ", ".join(f"{name} {_shown(value)}" for name, value in trend.where.items()) or "every feature_dim"
     return [
         trend.measure,
         trend.moment,
-        where + own,
+        where,
+        ", ".join(own_prefactors(trend)) or ABSENT,
         exponents.get("num_classes", ABSENT),
         exponents.get("feature_dim", ABSENT),
         Number(theory_says),

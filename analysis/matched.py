@@ -65,7 +65,7 @@ def at_equal_steps(rows: pa.Table, final: pa.Table) -> MatchedRows | None:
     if shared <= 0:
         return None
     found = {key: {m: _read(c.steps, c.measures[m], shared) for m in VARIABILITY} for key, c in courses.items()}
-    return _with(final, found, f"{shared:.0f} steps after 99 % training accuracy")
+    return _with(final, found, f"{shared:.0f} steps after 99 %")
 
 
 def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> MatchedRows | None:

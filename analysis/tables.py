@@ -11,7 +11,7 @@ from analysis.effects import PairedDifference, paired_differences, shared_cells
 from analysis.explain import explain
 from analysis.figures.effects import MEASURES as EFFECT_MEASURES
 from analysis.figures.look import number
-from analysis.frames import SHOWN_SETTINGS, StudyFrame, varied_settings
+from analysis.frames import SHOWN_SETTINGS, StudyFrame, column_named, varied_settings
 from analysis.page import ABSENT, Cell, Long, Number
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -40,7 +40,7 @@ def trials_table(frame: StudyFrame) -> tuple[str, frozenset[str]]:
     rows = final.slice(0, MOST_TRIALS).to_pylist()
     headers = ["trial", *settings, *MEASURED, "terminal"]
     body = [
-        [_key(row["trial"]), *(_value(row[n]) for n in (*settings, *MEASURED)), "yes" if row["terminal"] else "no"]
+        [_key(row["trial"]), *(_value(n, row[n]) for n in (*settings, *MEASURED)), "yes" if row["terminal"] else "no"]
         for row in rows
     ]
     text = f"Final rows of the complete trials ({final.num_rows})."
@@ -73,7 +73,8 @@ def failed_table(frame: StudyFrame) -> str:
         "attempts",
     ]
     body = [
-        [_key(r["trial"]), r["state"], Long(_reason(r["reason"])), *(_value(r[n]) for n in headers[3:])] for r in rows
+        [_key(r["trial"]), r["state"], Long(_reason(r["reason"])), *(_value(n, r[n]) for n in headers[3:])]
+        for r in rows
     ]
     more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
     text = page.paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}")
@@ -152,10 +153,9 @@ def _key(trial: str) -> Cell:
     return page.Link(trial, f"trial-{trial}")
 
 
-def _value(value: Any) -> Cell:
-    if isinstance(value, bool | str | None):
-        return _text(value)
-    return Number(number(float(value)) if isinstance(value, float) else str(value))
+def _value(name: str, value: Any) -> Cell:
+    kind = column_named(name).type
+    return Number(_text(value)) if pa.types.is_integer(kind) or pa.types.is_floating(kind) else _text(value)
 
 
 def _text(value: Any) -> str:

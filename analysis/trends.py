@@ -49,6 +49,16 @@ class Trend:
         return None if self.refused else self.fit
 
 
+def own_prefactors(trend: Trend) -> list[str]:
+    """The settings of `within` that take more than one value among the fitted cells."""
+    levels = (
+        [dict(part.split(" = ", 1) for part in label.split(", ") if part) for label in trend.fit.levels]
+        if trend.fit
+        else []
+    )
+    return [name for name in trend.within if len({level.get(name) for level in levels}) > 1]
+
+
 def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """Every trend in num_classes (and feature_dim) that the settings of these rows suggest.
 

@@ -137,8 +137,8 @@ def _draw_circle(ax: Axes, picture: CodePicture) -> None:
     ax.add_collection(LineCollection(spokes, colors=RULE, linewidths=0.9, zorder=1))
     if picture.optimum is not None:
         _rings(ax, picture.optimum, 130, INK)
-    _marks(ax, picture.rows, 46, "o", ROWS, 1.0, 3)
-    _marks(ax, picture.means, 26, "x", MEANS, 1.0, 4)
+    _dots(ax, picture.rows, 56, ROWS, 1.0, 3)
+    _dots(ax, picture.means, 15, MEANS, 1.0, 4)
 
 
 def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
@@ -153,22 +153,18 @@ def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
             ax.add_collection(LineCollection(shown, colors=colour, linewidths=0.9, zorder=3 if front else 1))
         _rings(ax, points[points[:, 2] <= 0], 34 * size, RULE)
         _rings(ax, points[points[:, 2] > 0], 34 * size, INK)
-    # a cross on its dot must leave the dot to be seen
-    for points, colour, marker, area in ((picture.rows, ROWS, "o", 12), (picture.means, MEANS, "x", 7)):
+    for points, colour, area in ((picture.rows, ROWS, 15), (picture.means, MEANS, 4)):
         turned = points @ view.T
-        _marks(ax, turned[turned[:, 2] <= 0], area * size, marker, colour, 0.28, 2)
-        _marks(ax, turned[turned[:, 2] > 0], area * size, marker, colour, 1.0, 5)
+        _dots(ax, turned[turned[:, 2] <= 0], area * size, colour, 0.3, 2)
+        _dots(ax, turned[turned[:, 2] > 0], area * size, colour, 1.0, 5)
 
 
 def _rings(ax: Axes, points: np.ndarray, size: float, colour: str) -> None:
     ax.scatter(points[:, 0], points[:, 1], s=size, facecolors="none", edgecolors=colour, linewidths=1.0, zorder=4)
 
 
-def _marks(ax: Axes, points: np.ndarray, size: float, marker: str, colour: str, alpha: float, zorder: int) -> None:
-    width = 1.2 if marker == "x" else 0.0
-    ax.scatter(
-        points[:, 0], points[:, 1], s=size, marker=marker, color=colour, alpha=alpha, linewidths=width, zorder=zorder
-    )
+def _dots(ax: Axes, points: np.ndarray, size: float, colour: str, alpha: float, zorder: int) -> None:
+    ax.scatter(points[:, 0], points[:, 1], s=size, color=colour, alpha=alpha, linewidths=0, zorder=zorder)
 
 
 def _view() -> np.ndarray:
@@ -208,10 +204,10 @@ def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
     return FigureBlock(
         name="codes",
         heading="The codes that were learned",
-        caption="Blue dots are classifier rows, orange crosses class means of the training features, open rings the best "
+        caption="Blue dots are classifier rows, the small orange ones class means of the training features, open rings the best "
         "code known, turned and matched to the rows; on the sphere the back is faint and thin lines are the edges of the "
-        "best code's hull. A learned code is optimal where every dot sits in a ring; a cross on its dot is self-duality, "
-        "and a cross inside the circle is a class whose features still spread.",
+        "best code's hull. A learned code is optimal where every blue dot sits in a ring; an orange dot in the middle of its "
+        "blue one is self-duality, one inside the circle is a class whose features still spread.",
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of one K",
         trials=tuple(p.trial for p in pictures),
         panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES, SQUARE_MARGINS) for p in pictures),

@@ -40,7 +40,7 @@ def test_steps_count_from_the_first_terminal_epoch(frame):
 
 def test_equal_steps_reads_every_trial_at_the_shortest_terminal_time(frame):
     matched = at_equal_steps(frame.rows, frame.final)
-    assert matched.moment == "1020 steps after 99 % training accuracy"
+    assert matched.moment == "1020 steps after 99 %"
     found = by_size(matched.rows, "gnc1_rank")
     assert found[24] == pytest.approx(100 / 1500)
     # 1020 steps after step 120 lie between the epochs at steps 960 and 1500, on a line in log measure against steps
