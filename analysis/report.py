@@ -209,7 +209,7 @@ def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[str]:
     """Versions, machines, data, the study file, and how to get the rows."""
     parts = [page.note(text, warning=True) for text in warned]
     origins = provenance.origins(frame.trials)
-    rows = [(o.name, page.Long(o.value), page.Number(str(o.trials))) for o in origins]
+    rows = [(o.name, o.value if len(o.value) < 40 else page.Long(o.value), page.Number(str(o.trials))) for o in origins]
     if rows:
         parts.append(page.table("Versions and machines", ("what", "value", "trials"), rows))
     else:

@@ -171,7 +171,11 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
     height = 1.2 + 0.32 * max(len(numbers.labels), 3)
     panel = Panel(
-        "margin ladder", alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (7.2, height), (1.0, 0.2, 0.52, 0.62)
+        "margin ladder",
+        alt_ladder(numbers),
+        lambda ax: draw_ladder(ax, numbers),
+        (5.1, height),
+        (0.95, 0.15, 0.52, 0.62),
     )
     return FigureBlock(
         name="ladder",
