@@ -1,9 +1,11 @@
 """Do the intervals cover? Simulated studies with a known law, seed noise, missing cells and outliers.
 
     python -m analysis.calibration --studies 1000
+    python -m analysis.calibration --choices 100
 
-prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how often the 90 %
-prediction interval of a size twice the largest held a new cell, and the median error of the parameter.
+The first prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how often
+the 90 % prediction interval of a size twice the largest held a new cell, and the median error of the parameter. The second
+prints how often each form is chosen by held-out error, by the law that the studies follow.
 """
 
 import argparse
@@ -12,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.comparison import compare_forms
 from analysis.fits import Cells, FitRefused
 from analysis.forms import FORMS, fit_form
+from analysis.trends import MARGIN
 
 CELL_COUNTS = (6, 12, 30)
 FEATURE_DIM = 3
@@ -110,12 +114,35 @@ def calibrations(studies: int, *, seed: int = 0, outliers: float = 0.03) -> Iter
             yield from calibrate(form, num_cells, studies, seed=seed, outliers=outliers)
 
 
+def choices(form: str, num_cells: int, studies: int, *, noise: float = 0.01, seed: int = 0) -> dict[str, float]:
+    """How often each form predicts the largest sizes best where `form` is the law; noise is of log measure, by cell."""
+    rng = np.random.default_rng([seed, num_cells, list(FORMS).index(form), 1])
+    chosen: list[str | None] = []
+    for _ in range(studies):
+        cells, _ = simulate(form, num_cells, rng, noise=noise, outliers=0.0)
+        chosen.append(compare_forms(cells, FEATURE_DIM, MARGIN).chosen)
+    return {name: chosen.count(name) / studies for name in FORMS}
+
+
+def print_choices(studies: int, num_cells: int) -> None:
+    """The table of forms chosen by held-out error, a row for each law."""
+    print(f"| law ({num_cells} cells) | {' | '.join(FORMS)} |")
+    print("|---" * (len(FORMS) + 1) + "|")
+    for form in FORMS:
+        rates = choices(form, num_cells, studies)
+        print(f"| {form} | {' | '.join(f'{rates[name]:.2f}' for name in FORMS)} |", flush=True)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--outliers", type=float, default=0.03, help="share of cells that are wrong by half")
+    parser.add_argument("--choices", type=int, default=0, help="studies of each law to choose a form for, instead")
     options = parser.parse_args()
+    if options.choices:
+        print_choices(options.choices, CELL_COUNTS[1])
+        return
     print("| form | cells | parameter | 95 % interval | 90 % prediction | median error | studies |")
     print("|---|---|---|---|---|---|---|")
     for line in calibrations(options.studies, outliers=options.outliers):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.calibration import TRUTHS, calibrate, law, simulate, sizes_of
+from analysis.calibration import TRUTHS, calibrate, choices, law, simulate, sizes_of
 from analysis.forms import FORMS
 
 
@@ -34,3 +34,9 @@ def test_the_same_seed_gives_the_same_line_and_another_seed_another():
     first, again, other = (calibrate("power", 6, 5, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+def test_a_strongly_curved_law_is_chosen_as_such():
+    rates = choices("curved", 12, 4, noise=0.001)
+    assert rates["curved"] + rates["offset"] >= 0.75  # an offset bends alike over this range
+    assert rates["power"] == 0
