@@ -5,7 +5,7 @@ Knows torch; does not know classifiers, metrics or where features come from. Mem
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 class ClassStatistics:
@@ -13,8 +13,7 @@ class ClassStatistics:
 
     Batches and other statistics join by Chan's update, which adds squared deviations from each part's own means and
     the spread between these means. A sum of squares minus a square of sums would lose every digit of a within-class
-    variance 1e-16 times the squared norm. The attributes are plain tensors, so that several processes can gather
-    theirs and merge them.
+    variance 1e-16 times the squared norm. `all_reduce` joins the statistics of several processes.
 
     Attributes:
         counts: samples of each class, int64.
@@ -90,6 +89,29 @@ class ClassStatistics:
         self.scatter = self.scatter + other.scatter + between_scaled.T @ between_scaled
         self.means = self.means + between * share.unsqueeze(1)
         self.counts = self.counts + other.counts
+        return self
+
+    def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
+        """Merge the statistics of all workers of a process group; every worker ends with those of all samples.
+
+        Two sums over the workers, of O(classes x dim + dim^2) numbers: first counts and means, then each worker's
+        deviations with the spread of its means about the common ones. Workers agree bit for bit.
+        """
+        counts, sums = self.counts.clone(), self.means * self.counts.unsqueeze(1)
+        norms = torch.stack([self.norm_mean * self.num_samples, torch.zeros_like(self.norm_mean) + self.num_samples])
+        for tensor in (counts, sums, norms):
+            distributed.all_reduce(tensor, group=group)
+        means = sums / counts.clamp_min(1).unsqueeze(1)
+        norm_mean = norms[0] / norms[1].clamp_min(1)
+        shift = self.means - means
+        weighted = shift * self.counts.to(torch.float64).sqrt().unsqueeze(1)
+        squares = self.square_deviations + self.counts * shift.square().sum(1)
+        scatter = self.scatter + weighted.T @ weighted
+        norm_square = self.norm_square_deviation + self.num_samples * (self.norm_mean - norm_mean) ** 2
+        for tensor in (squares, scatter, norm_square):
+            distributed.all_reduce(tensor, group=group)
+        self.counts, self.means, self.square_deviations, self.scatter = counts, means, squares, scatter
+        self.norm_mean, self.norm_square_deviation = norm_mean, norm_square
         return self
 
     @property

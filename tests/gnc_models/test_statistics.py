@@ -1,6 +1,9 @@
 """One-pass statistics against two-pass sums written out sample by sample."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,3 +150,41 @@ def test_labels_are_one_integer_a_sample(labels):
 def test_statistics_of_other_classes_are_not_merged():
     with pytest.raises(ValueError, match="same classes and dimension"):
         ClassStatistics(5, 2).merge(ClassStatistics(4, 2))
+
+
+WORKER = """
+import sys
+import torch
+from torch import distributed
+from gnc_models.statistics import ClassStatistics
+rank, workers, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
+features, labels = torch.load(f"{folder}/samples.pt", weights_only=True)
+own = ClassStatistics(7, 5)
+# unequal shares, and a worker that sees only some classes
+mine = slice(0, 200) if rank == 0 else slice(200, 300)
+own.update(features[mine][labels[mine] != 3] if rank else features[mine], labels[mine][labels[mine] != 3] if rank else labels[mine])
+own.all_reduce()
+torch.save({name: value for name, value in vars(own).items()}, f"{folder}/{rank}.pt")
+distributed.destroy_process_group()
+"""
+
+
+def test_workers_that_all_reduce_hold_the_statistics_of_all_samples(tmp_path):
+    features, labels = samples()
+    features = features * 1e-7 + torch.arange(7.0, dtype=torch.float64)[labels].unsqueeze(
+        1
+    )  # small spread, large means
+    torch.save((features, labels), tmp_path / "samples.pt")
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), "2", str(tmp_path)], cwd=Path(__file__).parents[2])
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    kept = torch.ones(300, dtype=torch.bool)
+    kept[200:] = labels[200:] != 3
+    whole = ClassStatistics(7, 5).update(features[kept], labels[kept])
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, expected in vars(whole).items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], expected, rtol=1e-6, atol=1e-20)
