@@ -1,24 +1,27 @@
-"""Softmax codes: K unit rows in d dimensions whose margin is as large as can be found.
+"""The optimiser of softmax codes: annealed soft maximum of the cosines from random, mirrored and structured starts.
 
-Knows torch, scipy and the reference tables; does not know data, training or the results folder.
+Knows torch and the families of structured codes; does not read the tables of known margins.
 
-    python -m gnc_models.codes find --classes 24 --dim 3 --starts 64 --seed 0      one code, its margin, the reference
+    python -m gnc_models.codes --classes 24 --dim 3 --starts 64 --seed 0      one code, its margin, the reference
 """
 
 import argparse
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import optimize, sparse
 from torch import Tensor
 
 from gnc_models.bounds import reference_margin
-from gnc_models.families import FAMILIES, make_points, orthoplex, polygon, simplex
-from gnc_models.margins import one_vs_rest_margins
+from gnc_models.families import FAMILIES
+from gnc_models.point_sets import Code, explicit_code, make_code, max_cosine, spherical_code_of
+from gnc_models.polishing import polish_code
+from gnc_models.signed_words import signed_words
 from gnc_models.sphere_descent import Objective, minimise_on_spheres
+
+__all__ = ["Code", "explicit_code", "make_code", "max_cosine", "optimise_code", "spherical_code_of"]
 
 # Sharpness of the soft maximum, in units of 1 / (margin expected): coarse enough to move points past each other at
 # first, sharp enough at the end that its value is the maximum to about log(pairs) / sharpness.
@@ -26,122 +29,50 @@ SHARPNESS = (10.0, 40.0, 160.0, 640.0, 2560.0)
 FINAL_SHARPNESS = (1e4, 4e4, 1.6e5, 6.4e5)
 LARGEST_BATCH = 1 << 22  # cosines held at once
 LARGEST_POLISH = 1500  # K d up to which linear programs are quick
-
-
-@dataclass(frozen=True)
-class Code:
-    """Unit rows and what is certain about them: their minimum margin is at least 1 - max cosine."""
-
-    points: Float[Tensor, "classes dim"]
-    margin_lower: float
-
-    @classmethod
-    def of(cls, points: Float[Tensor, "classes dim"]) -> "Code":
-        points = points.to(torch.float64)
-        points = points / points.norm(dim=1, keepdim=True)
-        return cls(points, 1.0 - max_cosine(points))
-
-
-def make_code(name: str) -> Code:
-    """An explicit code by its name in `families.FAMILIES`; ValueError for an unknown name."""
-    return Code.of(torch.from_numpy(make_points(name)))
-
-
-def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
-    """The best code that can be written down with at least K rows in at most d dimensions, cut and padded to (K, d).
-
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-    Returns:
-        Simplex, polygon or orthoplex where they are optimal, else the listed family with the largest margin; None
-        where no family is large enough. Dropping rows and adding dimensions keeps the margin.
-    """
-    _check(num_classes, feature_dim, 1)
-    points = _optimal_points(num_classes, feature_dim)
-    if points is None:
-        fitting = [(d, k, make) for d, k, make in FAMILIES.values() if k >= num_classes and d <= feature_dim]
-        if not fitting:
-            return None
-        # the reference knows each family's cosine without building it
-        best = max(fitting, key=lambda family: reference_margin(family[1], family[0]).lower)
-        points = best[2]()
-    padded = np.zeros((num_classes, feature_dim))
-    padded[:, : points.shape[1]] = points[:num_classes]
-    return Code.of(torch.from_numpy(padded))
-
-
-def _optimal_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
-    if num_classes <= feature_dim + 1:
-        return simplex(num_classes)
-    if feature_dim == 2:
-        return polygon(num_classes)
-    return orthoplex(feature_dim)[:num_classes] if num_classes <= 2 * feature_dim else None
-
-
-def spherical_code_of(weights: Float[Tensor, "classes dim"]) -> Code:
-    """The spherical code u(W) of unit rows: its 1 - max cosine is at least the margin of W (docs/margins.md).
-
-    With h_k the unit direction from the hull of the others to w_k, walk from w_k + h_k along h_k to the sphere of
-    radius 2 and halve. This turns a margin into a point set that anyone can check, and is a free test of the margin.
-
-    Args:
-        weights: unit rows with a positive margin.
-    Raises:
-        ValueError: a row lies within 1e-9 of the hull of the others, so that it has no direction away from it.
-    """
-    rows = weights.to(torch.float64)
-    margins = one_vs_rest_margins(rows, tolerance=1e-9)
-    if not float(margins.upper.min()) > 1e-9:
-        raise ValueError(f"weights must have a positive margin, got {margins.minimum!r}. Two rows may be equal.")
-    nearest = torch.einsum("kw,kwd->kd", margins.coefficients, rows[margins.support_rows.clamp_min(0)])
-    direction = torch.nn.functional.normalize(rows - nearest, dim=1)
-    start = rows + direction
-    along = (start * direction).sum(1, keepdim=True)
-    # |start + t direction| = 2
-    step = -along + (along.square() - start.square().sum(1, keepdim=True) + 4).sqrt()
-    return Code.of(start + step * direction)
-
-
-def max_cosine(points: Float[Tensor, "classes dim"]) -> float:
-    """Largest cosine between two of the unit rows, in tiles of 2,048 rows."""
-    largest = -1.0
-    for start in range(0, len(points), 2048):
-        cosines = points[start : start + 2048] @ points.T
-        rows = torch.arange(len(cosines))
-        cosines[rows, start + rows] = -1.0
-        largest = max(largest, float(cosines.max()))
-    return largest
+# (weight, overlap) of the signed words tried as starts, and the dimensions where random starts miss such codes.
+WORD_SHAPES = ((2, 1), (3, 1), (3, 2), (4, 1), (4, 2), (5, 1), (5, 2), (5, 3), (6, 2), (6, 3), (7, 3), (8, 4))
+STRUCTURED_DIMS = range(8, 25)
+LARGEST_CHOICE = 13_000  # supports of signed words that are enumerated
 
 
 def optimise_code(
-    num_classes: int, feature_dim: int, *, starts: int = 16, seed: int = 0, iterations: int = 60, polish: bool = True
+    num_classes: int,
+    feature_dim: int,
+    *,
+    starts: int = 16,
+    seed: int = 0,
+    iterations: int = 60,
+    polish: bool = True,
+    structured: bool = True,
 ) -> Code:
-    """The best code found from random starts: annealed soft maximum of the cosines, then exact polishing.
+    """The best code found from many starts: annealed soft maximum of the cosines, then exact polishing.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
-        starts: independent random starts; a quarter of them is kept after the coarse half of the annealing, the best
-            four are sharpened, and the best one is polished.
+        starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
+            as many variables. A quarter is kept after the coarse half of the annealing, and the best four are sharpened.
         seed: of the starts; same seed, same code on one machine.
         iterations: L-BFGS steps at each sharpness.
         polish: whether to balance the closest pairs exactly; done where K d <= 1500, without effect elsewhere.
+        structured: whether to start from signed words and families of codes too, in 8 to 24 dimensions.
     Returns:
         The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum.
     Raises:
         ValueError: fewer than two classes, dimensions, or no start.
     """
     _check(num_classes, feature_dim, starts)
-    points = random_codes(num_classes, feature_dim, starts=starts, seed=seed)
     unit = expected_margin(num_classes, feature_dim)
-    for level, sharpness in enumerate(SHARPNESS):
-        points, value = _anneal(points, sharpness / unit, iterations)
-        keep = max(4, math.ceil(starts / 4)) if level == len(SHARPNESS) // 2 else starts
-        points = points[value.argsort()[: keep if level < len(SHARPNESS) - 1 else 4]]
-    for sharpness in FINAL_SHARPNESS:
-        points, value = _anneal(points, sharpness / unit, iterations)
-    best = max((Code.of(p) for p in points), key=lambda code: code.margin_lower)
+    found = torch.cat(
+        [
+            _coarse(num_classes, feature_dim, signs, count, seed + i, iterations)
+            for i, (signs, count) in enumerate(_mirrors(feature_dim, starts))
+        ]
+    )
+    best = _sharpened(found, unit, iterations, 4)
+    if structured and feature_dim in STRUCTURED_DIMS and num_classes > 2 * feature_dim:
+        for rows in structured_rows(num_classes, feature_dim, best.margin_lower, seed):
+            best = max(best, _from_rows(rows, num_classes, seed, iterations), key=lambda code: code.margin_lower)
     return polish_code(best.points) if polish and best.points.numel() <= LARGEST_POLISH else best
 
 
@@ -162,107 +93,116 @@ def random_codes(num_classes: int, feature_dim: int, *, starts: int, seed: int) 
     return points / points.norm(dim=-1, keepdim=True)
 
 
+def _mirrors(feature_dim: int, starts: int) -> list[tuple[Tensor | None, int]]:
+    """Sign changes under which starts are symmetric, and how many of each: none, all axes, all but one."""
+    if feature_dim < 4 or starts < 4:
+        return [(None, starts)]
+    antipode = -torch.ones(feature_dim, dtype=torch.float64)
+    all_but_one = antipode.clone()
+    all_but_one[-1] = 1.0
+    return [(None, starts - 2 * (starts // 4)), (antipode, starts // 4), (all_but_one, starts // 4)]
+
+
+def _coarse(
+    num_classes: int, feature_dim: int, signs: Tensor | None, starts: int, seed: int, iterations: int
+) -> Float[Tensor, "kept classes dim"]:
+    """Annealed codes from random starts of one symmetry, at most four of them."""
+    unit = expected_margin(num_classes, feature_dim)
+    rows = num_classes if signs is None else (num_classes + 1) // 2
+    points = random_codes(rows, feature_dim, starts=starts, seed=seed)
+    for level, sharpness in enumerate(SHARPNESS):
+        points, value = _anneal(points, sharpness / unit, iterations, signs)
+        if level == len(SHARPNESS) // 2:
+            points = points[value.argsort()[: max(4, math.ceil(starts / 4))]]
+    points = points[value.argsort()[:4]]
+    if signs is not None:
+        points = torch.cat([points, points * signs], dim=1)[:, :num_classes]
+    return points
+
+
+def _sharpened(points: Tensor, unit: float, iterations: int, keep: int) -> Code:
+    """The best of the codes after annealing to the final sharpness."""
+    values, _ = soft_max_cosine(SHARPNESS[-1] / unit)(points)
+    points = points[values.argsort()[:keep]]
+    for sharpness in FINAL_SHARPNESS:
+        points, _ = _anneal(points, sharpness / unit, iterations)
+    return max((Code.of(p) for p in points), key=lambda code: code.margin_lower)
+
+
+def structured_rows(
+    num_classes: int, feature_dim: int, margin: float, seed: int
+) -> Iterator[Float[np.ndarray, "rows dim"]]:
+    """Signed words and explicit codes of at least K rows whose margin is near the one that random starts gave."""
+    for weight, overlap in WORD_SHAPES:
+        if math.comb(feature_dim, weight) in range(1, LARGEST_CHOICE) and 0.9 * margin <= 1 - overlap / weight <= 1.2 * margin:
+            rows = signed_words(feature_dim, weight, overlap, tries=6, seed=seed)
+            if len(rows) >= num_classes:
+                yield rows
+    for dim, size, make in FAMILIES.values():
+        if dim <= feature_dim < dim + 2 and num_classes <= size <= 8 * num_classes:
+            rows = make()
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            yield np.pad(rows, ((0, 0), (0, feature_dim - dim)))
+
+
+def _from_rows(rows: Float[np.ndarray, "rows dim"], num_classes: int, seed: int, iterations: int) -> Code:
+    """K of the rows, chosen by leaving out caps or at random, as they stand and after annealing with a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    pool = torch.from_numpy(rows)
+    cuts = []
+    for i in range(4):
+        draw = torch.randn(pool.shape[1], generator=generator, dtype=torch.float64)
+        order = (pool @ draw).argsort() if i % 2 == 0 else torch.randperm(len(pool), generator=generator)
+        cuts.append(pool[order[:num_classes]])
+    points = torch.stack(cuts)
+    unit = expected_margin(num_classes, pool.shape[1])
+    best = Code.of(points[0])
+    noise = 1e-3 * torch.randn(points.shape, generator=generator, dtype=torch.float64)
+    for first in (1, 2):
+        moved = torch.nn.functional.normalize(points + noise, dim=-1)
+        for sharpness in SHARPNESS[first:]:
+            moved, _ = _anneal(moved, sharpness / unit, iterations)
+        best = max(best, _sharpened(moved, unit, iterations, 2), key=lambda code: code.margin_lower)
+    return best
+
+
 def expected_margin(num_classes: int, feature_dim: int) -> float:
     """The scale of a good code's margin, for step sizes and sharpness only: caps of equal area, at most 1."""
     return min(1.0, 2.0 * num_classes ** (-2.0 / (feature_dim - 1)))
 
 
-def _anneal(points: Tensor, sharpness: float, iterations: int) -> tuple[Tensor, Tensor]:
+def _anneal(points: Tensor, sharpness: float, iterations: int, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One level of the annealing, in batches that fit LARGEST_BATCH."""
     size = max(1, LARGEST_BATCH // points.shape[1] ** 2)
     parts = [
-        minimise_on_spheres(soft_max_cosine(sharpness), part, iterations=iterations) for part in points.split(size)
+        minimise_on_spheres(soft_max_cosine(sharpness, signs), part, iterations=iterations)
+        for part in points.split(size)
     ]
     return torch.cat([p for p, _ in parts]), torch.cat([v for _, v in parts])
 
 
-def soft_max_cosine(sharpness: float) -> Objective:
-    """`log(sum over ordered pairs exp(sharpness * cos)) / sharpness`: above the largest cosine, by little when sharp."""
+def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:
+    """`log(sum over ordered pairs exp(sharpness * cos)) / sharpness`: above the largest cosine, by little when sharp.
+
+    With `signs` the code is the rows and their images `rows * signs`; each row is compared with all of them.
+    """
 
     def energy(points: Float[Tensor, "starts rows dim"]) -> tuple[Tensor, Tensor]:
-        cosines = points @ points.mT
+        everyone = points if signs is None else torch.cat([points, points * signs], dim=1)
+        cosines = points @ everyone.mT
         cosines.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
         largest = cosines.amax((1, 2))
         weights = cosines.sub_(largest[:, None, None]).mul_(sharpness).exp_()
         total = weights.sum((1, 2))
         value = largest + total.log() / sharpness
-        return value, 2.0 * (weights @ points) / total[:, None, None]
+        return value, 2.0 * (weights @ everyone) / total[:, None, None]
 
     return energy
 
 
-def polish_code(points: Float[Tensor, "classes dim"], *, rounds: int = 30) -> Code:
-    """Largest 1 - max cosine near a code, by successive linear programs over its close pairs.
-
-    Each program moves every row within its tangent plane, inside a trust region, to lower the linearised largest
-    cosine; at a jammed code the rounds converge quadratically.
-
-    Args:
-        points: unit rows near a local optimum; cost grows fast beyond K d = 1500.
-        rounds: most programs solved.
-    """
-    best = Code.of(points)
-    radius = 1e-3 * math.sqrt(2 * max(best.margin_lower, 1e-6))
-    for _ in range(rounds):
-        moved = _linear_step(best.points.numpy(), radius)
-        if moved is None:
-            break
-        trial = Code.of(torch.from_numpy(moved))
-        gain = trial.margin_lower - best.margin_lower
-        best = trial if gain > 0 else best
-        radius *= 2.0 if gain > 0 else 0.1
-        # rounding is all that is left to gain
-        if radius < 1e-8 or 0 < gain < 1e-14:
-            break
-    return best
-
-
-def _linear_step(points: Float[np.ndarray, "classes dim"], radius: float) -> Float[np.ndarray, "classes dim"] | None:
-    """Minimise t over tangent moves with `<x_i + u_i, x_j> + <x_i, u_j> <= t` for every pair that could matter."""
-    num_classes, dim = points.shape
-    bases = _tangent_bases(points)
-    cosines = points @ points.T
-    first, second = np.triu_indices(num_classes, 1)
-    close = cosines[first, second] > cosines[first, second].max() - 4 * radius
-    first, second = first[close], second[close]
-    pairs = np.arange(len(first))
-    entries = [
-        np.einsum("pd,pdt->pt", points[second], bases[first]),
-        np.einsum("pd,pdt->pt", points[first], bases[second]),
-        -np.ones((len(first), 1)),
-    ]
-    width = dim - 1
-    columns = [first[:, None] * width + np.arange(width), second[:, None] * width + np.arange(width)]
-    columns.append(np.full((len(first), 1), num_classes * width))
-    values, places = np.concatenate(entries, axis=1), np.concatenate(columns, axis=1)
-    rows = np.repeat(pairs, values.shape[1])
-    matrix = sparse.csr_matrix((values.ravel(), (rows, places.ravel())), shape=(len(first), num_classes * width + 1))
-    cost = np.zeros(num_classes * width + 1)
-    cost[-1] = 1.0
-    # in units of the radius, so that late, tiny steps are as well scaled as early ones
-    slack = (cosines[first, second].max() - cosines[first, second]) / radius
-    limits = [(-1.0, 1.0)] * (num_classes * width) + [(None, None)]
-    answer = optimize.linprog(cost, matrix, slack, bounds=limits, method="highs", options={"time_limit": 20.0})
-    if answer.x is None or answer.fun * radius > -1e-14:
-        return None  # nothing to gain above rounding
-    moves = radius * answer.x[:-1].reshape(num_classes, width)
-    return points + np.einsum("kdt,kt->kd", bases, moves)
-
-
-def _tangent_bases(points: Float[np.ndarray, "classes dim"]) -> Float[np.ndarray, "classes dim tangent"]:
-    """Orthonormal basis of each row's tangent plane: the last columns of its Householder reflection."""
-    signs = np.where(points[:, 0] >= 0, 1.0, -1.0)
-    normal = points.copy()
-    normal[:, 0] += signs
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    dim = points.shape[1]
-    return np.eye(dim)[None, :, 1:] - 2 * normal[:, :, None] * normal[:, None, 1:]
-
-
 def main() -> None:
-    """`find`: optimise one code, print its margin beside the reference interval, keep its rows where asked."""
+    """Optimise one code, print its margin beside the reference interval, keep its rows where asked."""
     parser = argparse.ArgumentParser(description="Find a softmax code from random starts.")
-    parser.add_argument("command", choices=["find"])
     parser.add_argument("--classes", type=int, required=True)
     parser.add_argument("--dim", type=int, required=True)
     parser.add_argument("--starts", type=int, default=16)

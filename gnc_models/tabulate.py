@@ -5,7 +5,8 @@ many cores there are.
 
     python -m gnc_models.tabulate unconstrained --minutes 30      unconstrained_optima.csv, the quickstart's cells first
     python -m gnc_models.tabulate random --minutes 30             random_margins.csv
-    python -m gnc_models.tabulate codes --minutes 30              found_codes.csv
+    python -m gnc_models.tabulate codes --minutes 30              found_codes.csv, from the optimiser
+    python -m gnc_models.tabulate words --minutes 30              found_codes.csv, signed words
     python -m gnc_models.tabulate points --minutes 30             code_points_3d.csv
 """
 
@@ -22,8 +23,10 @@ from pathlib import Path
 import torch
 
 from gnc_models.bounds import reference_margin
-from gnc_models.codes import Code, optimise_code, random_codes
+from gnc_models.codes import optimise_code, random_codes
 from gnc_models.margins import one_vs_rest_margins
+from gnc_models.point_sets import Code
+from gnc_models.signed_words import signed_words
 from gnc_models.unconstrained import optimise_unconstrained
 
 DATA = Path(__file__).parent / "data"
@@ -41,7 +44,7 @@ OPTIMA_CLASSES = (8, 10, 12, 16, 20, 24, 32, 48, 50, 64, 100, 128, 200, 256, 512
 TEMPERATURES = (0.1, 0.2, 0.05, 1.0, 0.3, 0.5, 0.02)
 
 # up to d + 1 classes the simplex is the optimum, in closed form
-OPTIMA_CELLS = [(k, d, tau) for k in OPTIMA_CLASSES for tau in TEMPERATURES for d in OPTIMA_DIMS if k > d + 1]
+OPTIMA_CELLS = [(k, d, tau) for tau in TEMPERATURES for k in OPTIMA_CLASSES for d in OPTIMA_DIMS if k > d + 1]
 
 RANDOM_DIMS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 128, 256, 512)
 RANDOM_CLASSES = (4, 6, 8, 12, 16, 24, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1500)
@@ -54,6 +57,14 @@ CODE_SIZES = [
     for k in (20, 24, 32, 48, 50, 64, 100, 128, 200, 256, 400, 500, 512, 1000)
     for d in (4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
     if k > 2 * d
+]
+
+WORD_SHAPES_BY_DIM = [
+    (d, weight, overlap)
+    for d in range(4, 21)
+    for weight in range(2, 9)
+    for overlap in range(max(1, weight - 4), weight)
+    if weight <= d and math.comb(d, weight) <= 13_000
 ]
 
 
@@ -99,6 +110,19 @@ def code_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
     return [[feature_dim, num_classes, floor_text(code.margin_lower), "optimise_code", starts, 0]]
 
 
+def word_rows(feature_dim: int, weight: int, overlap: int) -> list[list[object]]:
+    """Signed words, where they beat the reference at their own size."""
+    rows = signed_words(feature_dim, weight, overlap, seed=0)
+    if len(rows) <= 2 * feature_dim:
+        return []
+    margin = Code.of(torch.from_numpy(rows)).margin_lower
+    known = reference_margin(len(rows), feature_dim).lower
+    print(f"{len(rows)} rows, {margin:.9f} beside {known:.9f}", file=sys.stderr)
+    if margin <= known + 1e-6:
+        return []
+    return [[feature_dim, len(rows), floor_text(margin), f"signed_words({feature_dim};{weight};{overlap})", 20, 0]]
+
+
 def point_rows(num_classes: int) -> list[list[object]]:
     """Coordinates of the best code found in three dimensions."""
     code = optimise_code(num_classes, 3, starts=256 if num_classes <= 50 else 1024, seed=0)
@@ -129,6 +153,7 @@ RECIPES = {
         random_rows,
     ),
     "codes": Recipe("found_codes.csv", 2, CODE_SIZES, code_rows),
+    "words": Recipe("found_codes.csv", 2, WORD_SHAPES_BY_DIM, word_rows),
     "points": Recipe("code_points_3d.csv", 1, [(k,) for k in POINT_SIZES], point_rows),
 }
 

@@ -11,12 +11,12 @@ from gnc_models.codes import (
     explicit_code,
     max_cosine,
     optimise_code,
-    polish_code,
     random_codes,
     soft_max_cosine,
     spherical_code_of,
 )
 from gnc_models.margins import one_vs_rest_margins
+from gnc_models.polishing import polish_code
 from gnc_models.sphere_descent import minimise_on_spheres
 
 torch.set_num_threads(1)

@@ -1,0 +1,100 @@
+"""Structured codes to start from: words of constant weight that overlap little, with signs on their supports.
+
+Knows numpy; does not know torch or optimisation. E8, the best kissing arrangements known in 9 to 12 dimensions and
+most of the Barnes-Wall lattice's minimal vectors are such codes; random starts never find them.
+"""
+
+import itertools
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+LARGEST_WORK = 20_000_000  # entries of the table of compatible orbits
+
+
+def signed_words(
+    length: int, weight: int, overlap: int, *, tries: int = 20, seed: int = 0
+) -> Float[np.ndarray, "rows length"]:
+    """Unit rows with `weight` equal entries up to sign, and cosine at most overlap / weight between any two.
+
+    Supports share at most `overlap` places; they are found as unions of orbits under rotating blocks of places, by
+    randomised greedy choice. On each support stand all signs, or the even ones where all would be too close. The axes
+    are added where they are far enough from all others.
+
+    Args:
+        length: d.
+        weight: non-zero entries of a row; weight - overlap at most 4, since sparser sign patterns are not offered.
+        overlap: places that two supports may share.
+        tries: greedy runs for each block length.
+        seed: of the greedy choices.
+    """
+    rng = np.random.default_rng(seed)
+    supports: list[int] = []
+    for block in range(2, length + 1):
+        found = _best_union(_orbits(length, weight, overlap, block), length, overlap, tries, rng)
+        supports = max(supports, found, key=len)
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=weight)))
+    if weight - 2 > overlap:
+        signs = signs[signs.prod(1) > 0]
+    rows = np.zeros((len(supports), len(signs), length))
+    for row, support in zip(rows, supports, strict=True):
+        row[:, [i for i in range(length) if support >> i & 1]] = signs / weight**0.5
+    axes = [np.eye(length), -np.eye(length)] if weight**0.5 <= overlap and weight > 1 else []
+    return np.concatenate([rows.reshape(-1, length), *axes])
+
+
+def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.ndarray, " words"]]:
+    """Orbits of supports, as bit masks, under rotating every full block of places; only those that fit together."""
+    moved = [[_rotated(place, length, block, shift) for place in range(length)] for shift in range(block)]
+    seen: set[int] = set()
+    orbits = []
+    for support in itertools.combinations(range(length), weight):
+        mask = sum(1 << place for place in support)
+        if mask in seen:
+            continue
+        orbit = {sum(1 << move[place] for place in support) for move in moved}
+        seen |= orbit
+        if all((a & b).bit_count() <= overlap for a, b in itertools.combinations(orbit, 2)):
+            orbits.append(np.array(sorted(orbit)))
+    return orbits
+
+
+def _rotated(place: int, length: int, block: int, shift: int) -> int:
+    """Places after the last full block stay where they are."""
+    if place >= length - length % block:
+        return place
+    return place - place % block + (place % block + shift) % block
+
+
+def _best_union(
+    orbits: list[Int[np.ndarray, " words"]], length: int, overlap: int, tries: int, rng: np.random.Generator
+) -> list[int]:
+    """The largest union of compatible orbits that several randomised greedy runs find."""
+    total = sum(len(orbit) for orbit in orbits)
+    if not orbits or len(orbits) * total > LARGEST_WORK:
+        return []
+    fits = _compatible(orbits, length, overlap)
+    sizes = np.array([len(orbit) for orbit in orbits])
+    best: list[int] = []
+    for _ in range(max(1, min(tries, LARGEST_WORK // len(orbits) ** 2))):
+        chosen, open_orbits = [], np.arange(len(orbits))
+        while len(open_orbits):
+            # the orbit that leaves most room, with noise so that runs differ
+            room = fits[np.ix_(open_orbits, open_orbits)] @ sizes[open_orbits] + sizes[open_orbits]
+            pick = open_orbits[np.argmax(room + 3 * sizes.max() * rng.random(len(room)))]
+            chosen.append(pick)
+            open_orbits = open_orbits[fits[pick][open_orbits] & (open_orbits != pick)]
+        if sizes[chosen].sum() > len(best):
+            best = np.concatenate([orbits[i] for i in chosen]).tolist()
+    return best
+
+
+def _compatible(
+    orbits: list[Int[np.ndarray, " words"]], length: int, overlap: int
+) -> Bool[np.ndarray, "orbits orbits"]:
+    """Whether two orbits fit together: one word of the first against every word of the second says it."""
+    ones = np.array([mask.bit_count() for mask in range(1 << length)], dtype=np.int8)
+    words = np.concatenate(orbits)
+    first = np.cumsum([0, *(len(orbit) for orbit in orbits[:-1])])
+    shared = ones[words[first][:, None] & words[None, :]]
+    return np.maximum.reduceat(shared, first, axis=1) <= overlap
