@@ -41,7 +41,7 @@ class FormVerdict:
 
 @dataclass(frozen=True)
 class FormComparison:
-    """All forms for one measure at one feature_dim. chosen: least held-out error, None where none was tested or all failed."""
+    """All forms for one measure at one feature_dim. chosen: see `choose`."""
 
     measure: str
     feature_dim: int
@@ -88,10 +88,24 @@ def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence
     """Fit and test every form that suits the measure."""
     names = MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS
     verdicts = tuple(_verdict(name, cells, feature_dim) for name in names)
-    errors = {v.form: v.held_out.median_error for v in verdicts if v.held_out}
-    best = min(errors, key=errors.__getitem__, default=None)
-    chosen = best if best is not None and errors[best] <= WORST_ERROR else None
-    return FormComparison(measure, feature_dim, tuple(within), verdicts, chosen, cells)
+    return FormComparison(measure, feature_dim, tuple(within), verdicts, choose(verdicts), cells)
+
+
+def choose(verdicts: Sequence[FormVerdict]) -> str | None:
+    """The form with fewest parameters whose held-out error is as good as the best, up to the noise of the held-out cells.
+
+    A form that contains another predicts as well wherever the other is true: without this it would win half the time.
+    """
+    tested = [(v.held_out.median_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
+    if not tested:
+        return None
+    least, fit, best = min(tested, key=lambda entry: entry[0])
+    assert best.held_out is not None
+    if least > WORST_ERROR:
+        return None
+    as_good = least + fit.scale / np.sqrt(best.held_out.cells)
+    near = [(len(fit.parameters), error, v.form) for error, fit, v in tested if error <= as_good]
+    return min(near)[2]
 
 
 def _verdict(name: str, cells: Cells, feature_dim: int) -> FormVerdict:

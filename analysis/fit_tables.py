@@ -125,7 +125,7 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
 FORMS_METHOD = (
     "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the held-out "
     "error is the median relative error over those cells, beside the share of them inside the 90 % prediction interval. The "
-    "form with the least held-out error is marked, one that misses by half or more has failed; AICc is shown beside it and decides nothing."
+    "simplest form that is as good as the best up to the noise of the held-out cells is marked, one that misses by half or more has failed; AICc is shown beside it and decides nothing."
 )
 
 
