@@ -61,7 +61,7 @@ class TrialConfig(BaseModel):
     head_init_norm: Positive = _setting("", "Norm of the head's rows at the start, on average.", 0.5)
 
     optimizer: Literal["sgd", "adamw"] = _setting("", "SGD with Nesterov momentum, or AdamW.", "sgd")
-    learning_rate: Positive = _setting("", "Peak learning rate.", 0.2)
+    learning_rate: Positive = _setting("", "Peak learning rate.", 0.2, le=1e38)
     momentum: float | None = _setting("", "Nesterov momentum of SGD.", None, ge=0, lt=1)
     weight_decay: float = _setting("", "Weight decay, L2 in SGD and decoupled in AdamW.", 5e-4, ge=0)
     decay_normalised: bool | None = _setting(
@@ -110,6 +110,9 @@ class TrialConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and value >= 1 << 63:  # no column of a table could hold it
+                raise ValueError(f"{name} must be below 2^63, got {value!r}.")
         most = max_classes(self.dataset, self.resolution)
         if self.num_classes > most:
             at = f" at resolution {self.resolution}" if self.resolution else ""
@@ -130,6 +133,8 @@ class TrialConfig(BaseModel):
         samples = self.num_classes * self.samples_per_class
         if self.batch_size > samples:
             raise ValueError(f"batch_size must be at most the {samples} training samples, got {self.batch_size!r}.")
+        if samples // -(-samples // self.batch_size) < 2:  # batch normalization has nothing to average over
+            raise ValueError(f"batch_size must leave no batch of one of {samples} samples, got {self.batch_size!r}.")
         return self
 
     @property
@@ -158,6 +163,10 @@ class TrialConfig(BaseModel):
 
 FAMILY_SETTINGS = frozenset(
     name for family in FAMILIES.values() for member in family.values() for name in member.settings
+)
+# Settings that say what a data set's samples are, beside its name, sizes and data_seed; augmentation comes after.
+DATASET_SETTINGS = tuple(
+    sorted({name for member in FAMILIES["dataset"].values() for name in member.settings} - {"augmentation"})
 )
 # Settings added after a release, with the value that reproduces the old behaviour: left out of the key at that value,
 # so that no stored result changes its name.

@@ -18,7 +18,6 @@ from study.config import NUMBERS_VERSION, TrialConfig
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
 SCHEMA_VERSION = "1.0"
-STATES = ("complete", "stopped", "diverged", "failed")
 
 
 def _column(unit: str, meaning: str) -> Any:
@@ -29,9 +28,11 @@ def _column(unit: str, meaning: str) -> Any:
 class Measurement:
     """One measured epoch of one trial. None means that the quantity does not exist here, never zero."""
 
-    epoch: int = _column("epochs", "Passes over the training set so far; 0 is the untrained network.")
+    epoch: int = _column("epochs", "Passes over the training set begun so far; 0 is the untrained network.")
     step: int = _column("steps", "Optimiser steps so far.")
-    terminal: bool = _column("", "Whether train_accuracy has reached 0.99 at this or an earlier measured epoch.")
+    terminal: bool = _column(
+        "", "Whether train_accuracy has reached 0.99 at this or an earlier epoch where it was looked at."
+    )
     train_loss: float = _column("nats", "Mean cross-entropy on the un-augmented training set, evaluation mode.")
     train_accuracy: float = _column("share", "Accuracy on the un-augmented training set, evaluation mode.")
     test_accuracy: float = _column("share", "Accuracy on the test set.")
@@ -79,7 +80,9 @@ class Measurement:
     effective_temperature: float | None = _column(
         "", "temperature / (rms|h| rms|w|), norms counted only where the head does not normalise; null for both."
     )
-    wall_seconds: float = _column("seconds", "Training and measuring time of this trial so far, all attempts.")
+    wall_seconds: float = _column(
+        "seconds", "Time of this trial so far, data and start included; work lost to a kill is not counted."
+    )
     peak_memory_bytes: int | None = _column("bytes", "Peak memory of this trial so far; null where it cannot be told.")
 
 
@@ -108,17 +111,21 @@ class Reference:
 class TrialRecord:
     """How one trial went: a row of trials.parquet beside its settings, kept in the fragment's footer."""
 
-    state: str = _column("", "complete, stopped, diverged or failed.")
+    state: str = _column("", "complete, stopped (kept for schedulers), diverged or failed.")
     reason: str | None = _column("", "Why the trial is not complete.")
     attempts: int = _column("", "Times the trial was started.")
     resumed: bool = _column("", "Whether the last attempt continued from a checkpoint.")
-    reached_terminal: bool | None = _column("", "Whether training accuracy reached 0.99 at a measured epoch.")
-    seconds: float | None = _column("seconds", "Training and measuring time, all attempts.")
+    reached_terminal: bool | None = _column(
+        "", "Whether training accuracy reached 0.99 at an epoch where it was looked at."
+    )
+    seconds: float | None = _column(
+        "seconds", "Time of the trial, data and start included; work lost to a kill is not counted."
+    )
     finished_at: str | None = _column("", "UTC time of the end, ISO 8601.")
     host: str | None = _column("", "Machine that finished the trial.")
     cpu_model: str | None = _column("", "CPU of that machine.")
     gpu_model: str | None = _column("", "GPU the trial used; null on CPU.")
-    versions: str | None = _column("", "Package versions as JSON: python, torch, numpy, gnc-study.")
+    versions: str | None = _column("", "Versions as JSON of Python and of the packages that decide numbers and data.")
     dataset_digest: str | None = _column("", "SHA-256 of the data tensors.")
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from pyarrow import fs
 
 
+class FolderError(OSError):
+    """The results folder cannot be used as it is; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of a listing; size and modification time tell whether it is the one seen before."""
@@ -27,12 +31,17 @@ class Storage:
     def __init__(self, uri: str | Path) -> None:
         self.uri = str(uri)
         if "://" in self.uri:
-            self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+            try:
+                self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+            except (ValueError, OSError) as error:
+                raise FolderError(
+                    f"RESULTS must be a folder or a URI such as s3://bucket/x, got {uri!r}: {error}"
+                ) from None
         else:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
         if self._fs.get_file_info(self._root).type == fs.FileType.File:
-            raise NotADirectoryError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
+            raise FolderError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -42,8 +51,16 @@ class Storage:
         return Path(self._path(name)) if self.is_local else None
 
     def write(self, name: str, content: bytes) -> None:
-        """Put the whole content under the name, replacing what was there; OSError when it cannot."""
-        path = self._path(name)
+        """Put the whole content under the name, replacing what was there; FolderError when it cannot."""
+        try:
+            self._write(self._path(name), content)
+        except OSError as error:
+            raise FolderError(
+                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. "
+                "Free space, change its permissions, or name another folder."
+            ) from error
+
+    def _write(self, path: str, content: bytes) -> None:
         if not self.is_local:
             with self._fs.open_output_stream(path) as stream:
                 stream.write(content)
@@ -102,14 +119,9 @@ class Storage:
         return bool(info.type != fs.FileType.NotFound)
 
     def check_writable(self) -> None:
-        """Write and remove a file larger than any directory slack; OSError says what is wrong."""
+        """Write and remove a file larger than any directory slack; FolderError says what is wrong."""
         name = f"probe-{secrets.token_hex(8)}"
         try:
             self.write(name, bytes(1 << 20))
-        except OSError as error:
-            raise OSError(
-                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. "
-                "Free space, change its permissions, or name another folder: gnc run STUDY RESULTS."
-            ) from error
         finally:
             self.remove(name)

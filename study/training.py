@@ -62,10 +62,11 @@ class Training:
         # Dropout and the like draw from the global generator: seeded here, it needs no place in a checkpoint.
         torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
         total = torch.zeros((), device=self.device)
+        augmentation = torch.Generator(self.device).manual_seed(derive_seed(self.config.seed, "augmentation", epoch))
         for rate, batch in zip(learning_rates, self._batches(epoch), strict=False):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            inputs = augment(self.train_inputs[batch], self.config.augmentation, self._augmentation)
+            inputs = augment(self.train_inputs[batch], self.config.augmentation, augmentation)
             with self._autocast():
                 loss = cross_entropy(self.head(self.encoder(inputs)).to(self.dtype), self.train_labels[batch])
             self.optimizer.zero_grad(set_to_none=True)
@@ -79,9 +80,6 @@ class Training:
     def _batches(self, epoch: int) -> Iterator[Tensor]:
         """Every sample once, in this epoch's order; batch sizes differ by at most one, so none is left over."""
         order = torch.Generator().manual_seed(derive_seed(self.config.seed, "order", epoch))
-        self._augmentation = torch.Generator(self.device).manual_seed(
-            derive_seed(self.config.seed, "augmentation", epoch)
-        )
         permutation = torch.randperm(len(self.train_labels), generator=order).to(self.device)
         yield from torch.tensor_split(permutation, self.steps_per_epoch)
 
@@ -94,8 +92,9 @@ class Training:
             with self._autocast():
                 parts.append(self.encoder(batch.to(self.device, self.dtype)).to(self.dtype))
         features = torch.cat(parts)
-        if not bool(torch.isfinite(features).all()):
-            raise Diverged("features of the network are not finite.")
+        # Squares too: features whose norm overflows normalise to zero and would give a loss of ln K, not a divergence.
+        if not bool(torch.isfinite(features.square().sum(1)).all()):
+            raise Diverged("features of the network are not finite, or too large to be normalised.")
         return features
 
     @torch.no_grad()
@@ -107,7 +106,14 @@ class Training:
             truth = truth.to(self.device)
             loss += cross_entropy(logits, truth, reduction="sum").item()
             correct += int((logits.argmax(1) == truth).sum())
+        if not math.isfinite(loss):
+            raise Diverged(f"loss in evaluation was {loss}.")
         return loss / len(labels), correct / len(labels)
+
+    def check_weights(self) -> None:
+        """Diverged unless every classifier row is finite and can be normalised."""
+        if not bool(torch.isfinite(self.head.weight.square().sum(1)).all()):
+            raise Diverged("classifier rows are not finite, or too large to be normalised.")
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.config.precision != "bfloat16":

@@ -6,7 +6,7 @@ Knows PyTorch through study.training and gnc_models; does not know Ray, the resu
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -15,13 +15,12 @@ from torch import Tensor
 
 from gnc_models.datasets import Dataset, make_dataset
 from gnc_models.metrics import Collapse, measure_collapse
-from study.config import TrialConfig
+from study.config import DATASET_SETTINGS, TrialConfig
 from study.memory import PeakMemory
 from study.records import Measurement
-from study.training import Training, learning_rate_share
+from study.training import WARM_UP, Training, learning_rate_share
 
 TERMINAL_ACCURACY = 0.99
-DATASET_SETTINGS = ("resolution", "unseen_family", "input_dim", "noise")
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,14 @@ class Trial:
     def _rate_share(self, step: int) -> float:
         if self.config.budget != "terminal":
             return learning_rate_share(self.config.schedule, step / self._total_steps())
-        # The end is unknown until the terminal phase begins: hold the peak until then, after one_cycle's warm-up over
-        # as many epochs as the terminal phase has, and fall by cosine over the terminal phase.
+        # The end is unknown until the terminal phase begins: hold the peak until then and fall by cosine over the
+        # terminal phase. one_cycle's warm-up lies under both, so that an early end of the search makes no leap.
         falling = self._terminal_epochs() * self.training.steps_per_epoch
         start = self._terminal_start() * self.training.steps_per_epoch
-        if step >= start:
-            return learning_rate_share("cosine", (step - start) / falling)
-        if self.config.schedule == "one_cycle":
-            return learning_rate_share("one_cycle", 0.3 * min(1.0, step / falling))
-        return 1.0
+        share = learning_rate_share("cosine", max(0, step - start) / falling)
+        if self.config.schedule == "one_cycle" and step < WARM_UP * falling:
+            share = min(share, learning_rate_share("one_cycle", step / falling))
+        return share
 
     def _note_terminal(self, train_accuracy: float) -> None:
         if self.terminal_epoch is None and train_accuracy >= TERMINAL_ACCURACY:
@@ -142,6 +140,7 @@ class Trial:
 
     def _measure(self, features: Tensor | None) -> Measurement:
         training, data, config = self.training, self.dataset, self.config
+        training.check_weights()
         train = training.features(training.train_inputs) if features is None else features
         test = training.features(data.test_inputs)
         loss, accuracy = training.loss_and_accuracy(train, training.train_labels)
@@ -192,10 +191,12 @@ class Trial:
         state = _header(checkpoint)
         if state["key"] != self.config.key:
             raise ValueError(f"checkpoint must be of trial {self.config.key}, got one of {state['key']!r}.")
+        names = [field.name for field in fields(Measurement)]
         self.training.load(load(checkpoint))
         self.epoch, self.step, self.terminal_epoch = state["epoch"], state["step"], state["terminal_epoch"]
         self._seconds_before = state["seconds"]
-        self.measurements = [Measurement(**row) for row in state["measurements"]]
+        # By today's columns: one added since the checkpoint was written is null in the rows before it.
+        self.measurements = [Measurement(**{name: row.get(name) for name in names}) for row in state["measurements"]]
 
 
 def load_dataset(config: TrialConfig) -> Dataset:
