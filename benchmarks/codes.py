@@ -61,12 +61,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Margins the code optimiser finds beside the best known.")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds a pair")
     parser.add_argument("--set", choices=["proven", "best"], action="append", help="default: both")
+    parser.add_argument("--first", type=int, default=0, help="pair to begin with")
+    parser.add_argument("--every", type=int, default=1, help="take each n-th pair only")
     given = parser.parse_args()
     torch.set_num_threads(1)
     better = []
     for name in given.set or ["proven", "best"]:
         ratios, misses = [], []
-        for pair in pairs_of(name):
+        for pair in pairs_of(name)[given.first :: given.every]:
             code, starts, seed, used = search(pair, given.seconds)
             ratios.append(code.margin_lower / pair.known)
             misses.append(pair.known - code.margin_lower)

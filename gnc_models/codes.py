@@ -131,10 +131,13 @@ def _sharpened(points: Tensor, unit: float, iterations: int, keep: int) -> Code:
 
 def structured_rows(
     num_classes: int, feature_dim: int, margin: float, seed: int
-) -> Iterator[Float[np.ndarray, "rows dim"]]:
+) -> Iterator[Float[np.ndarray, "_ dim"]]:
     """Signed words and explicit codes of at least K rows whose margin is near the one that random starts gave."""
     for weight, overlap in WORD_SHAPES:
-        if math.comb(feature_dim, weight) in range(1, LARGEST_CHOICE) and 0.9 * margin <= 1 - overlap / weight <= 1.2 * margin:
+        if (
+            math.comb(feature_dim, weight) in range(1, LARGEST_CHOICE)
+            and 0.9 * margin <= 1 - overlap / weight <= 1.2 * margin
+        ):
             rows = signed_words(feature_dim, weight, overlap, tries=6, seed=seed)
             if len(rows) >= num_classes:
                 yield rows

@@ -43,7 +43,7 @@ def signed_words(
     return np.concatenate([rows.reshape(-1, length), *axes])
 
 
-def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.ndarray, " words"]]:
+def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.ndarray, " _"]]:
     """Orbits of supports, as bit masks, under rotating every full block of places; only those that fit together."""
     moved = [[_rotated(place, length, block, shift) for place in range(length)] for shift in range(block)]
     seen: set[int] = set()
@@ -67,7 +67,7 @@ def _rotated(place: int, length: int, block: int, shift: int) -> int:
 
 
 def _best_union(
-    orbits: list[Int[np.ndarray, " words"]], length: int, overlap: int, tries: int, rng: np.random.Generator
+    orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int, tries: int, rng: np.random.Generator
 ) -> list[int]:
     """The largest union of compatible orbits that several randomised greedy runs find."""
     total = sum(len(orbit) for orbit in orbits)
@@ -89,9 +89,7 @@ def _best_union(
     return best
 
 
-def _compatible(
-    orbits: list[Int[np.ndarray, " words"]], length: int, overlap: int
-) -> Bool[np.ndarray, "orbits orbits"]:
+def _compatible(orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int) -> Bool[np.ndarray, "orbits orbits"]:
     """Whether two orbits fit together: one word of the first against every word of the second says it."""
     ones = np.array([mask.bit_count() for mask in range(1 << length)], dtype=np.int8)
     words = np.concatenate(orbits)

@@ -128,3 +128,22 @@ def test_sizes_out_of_range_are_refused():
 def test_code_margin_is_finite_for_a_single_dimension_of_difference():
     code = Code.of(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
     assert math.isclose(code.margin_lower, 1.0)
+
+
+def test_structured_starts_find_the_roots_of_e8():
+    plain = optimise_code(240, 8, starts=1, seed=0, iterations=10, structured=False)
+    structured = optimise_code(240, 8, starts=1, seed=0, iterations=10)
+    assert plain.margin_lower < 0.47
+    assert structured.margin_lower == pytest.approx(0.5, abs=1e-9)
+    assert structured.points.shape == (240, 8)
+
+
+def test_mirrored_energy_is_that_of_the_whole_code():
+    points = random_codes(7, 4, starts=2, seed=0)
+    signs = torch.tensor([-1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    whole = torch.cat([points, points * signs], dim=1)
+    mirrored, slope = soft_max_cosine(9.0, signs)(points)
+    full, full_slope = soft_max_cosine(9.0)(whole)
+    # the whole counts every pair of images twice; its gradient has two equal halves up to the mirror
+    assert torch.allclose(mirrored, full - math.log(2) / 9.0)
+    assert torch.allclose(slope, 2 * full_slope[:, :7])
