@@ -95,9 +95,7 @@ def nearest_rows(points: Float[Tensor, "points dim"], rows: Float[Tensor, "rows 
     centre = rows.mean(0)  # a common offset would cost digits
     rows = rows - centre
     half = rows.square().sum(1) / 2
-    return torch.cat(
-        [torch.addmm(-half, points[t] - centre, rows.T).argmax(1) for t in tiles(len(points), len(rows))]
-    )
+    return torch.cat([torch.addmm(-half, points[t] - centre, rows.T).argmax(1) for t in tiles(len(points), len(rows))])
 
 
 def _own(rows: slice, points: Tensor) -> Int[Tensor, "rows 1"]:
