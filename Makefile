@@ -10,8 +10,8 @@ help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters, then its report
-	$(BIN)/gnc run studies/quickstart.toml
-	$(BIN)/gnc report results/quickstart
+	@$(BIN)/gnc run studies/quickstart.toml; outcome=$$?; \
+	  test $$outcome -lt 2 && $(BIN)/gnc report results/quickstart && exit $$outcome
 
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	$(BIN)/python -m pytest

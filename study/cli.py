@@ -7,7 +7,9 @@ import argparse
 import importlib
 import sys
 
-GEOMETRY = ("margins", "code", "measure")  # these need torch, the others do not
+ROOMS = {"run": "run_commands", "trial": "run_commands"} | dict.fromkeys(
+    ("margins", "code", "measure"), "geometry_commands"
+)
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 
@@ -18,8 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     from study.refusals import StudyError
 
     try:
-        room = importlib.import_module(f"study.{'geometry_commands' if options.command in GEOMETRY else 'commands'}")
+        room = importlib.import_module(f"study.{ROOMS.get(options.command, 'commands')}")
         return int(getattr(room, f"command_{options.command}")(options))
+    except BrokenPipeError:
+        return EXIT_DONE  # the reader of our output left; what was asked for was done
     except (StudyError, UnknownSchema, OSError) as error:
         if options.debug:
             raise
@@ -29,8 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_FAILED
-    except BrokenPipeError:
-        return EXIT_DONE
 
 
 def make_parser() -> argparse.ArgumentParser:

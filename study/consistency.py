@@ -5,13 +5,14 @@ Knows the store and, to compare data, study.trial; does not know Ray.
 
 import json
 import sys
+from typing import Any
 
-from study.config import TrialConfig
+from study.config import DATASET_SETTINGS, TrialConfig
 from study.refusals import StudyError
 from study.store import Store
 
 # Two trials that agree here draw from the same pool, whatever their numbers of classes and samples.
-POOL = ("dataset", "resolution", "unseen_family", "input_dim", "noise", "data_seed")
+POOL = ("dataset", "data_seed", *DATASET_SETTINGS)
 
 
 def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
@@ -24,9 +25,9 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
     for row in store.read_trials().to_pylist():
         if row["dataset_digest"] is None:
             continue
-        config = TrialConfig(**{name: row[name] for name in TrialConfig.model_fields})
+        config = stored_config(row)
         pool = _pool(config)
-        if pool in wanted and (pool not in smallest or _size(config) < _size(smallest[pool][0])):
+        if pool in wanted and (pool not in smallest or _sizes(config) < _sizes(smallest[pool][0])):
             smallest[pool] = config, row["dataset_digest"]
     if not smallest:
         return
@@ -48,9 +49,21 @@ def warn_mixed_machines(store: Store) -> None:
         print(f"warning: {sentence}", file=sys.stderr)
 
 
-def mixed_machines(trials: list[dict[str, object]]) -> list[str]:
-    """A sentence for each of cpu_model, gpu_model and versions that differs between trials."""
+def stored_config(row: dict[str, Any]) -> TrialConfig:
+    """The settings of a stored row as they are: a rule that came later must not make a stored trial unreadable."""
+    return TrialConfig.model_construct(**{name: row[name] for name in TrialConfig.model_fields})
+
+
+def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each of cpu_model, gpu_model and versions that differs between trials, and for data that do."""
     sentences = []
+    digests: dict[tuple[object, ...], set[str]] = {}
+    for trial in trials:
+        if trial["dataset_digest"]:
+            config = stored_config(trial)
+            digests.setdefault((_pool(config), _sizes(config)), set()).add(trial["dataset_digest"])
+    if any(len(found) > 1 for found in digests.values()):
+        sentences.append("trials with the same data settings have different dataset_digest; they cannot be compared")
     for name in ("cpu_model", "gpu_model", "versions"):
         values = sorted({str(trial[name]) for trial in trials if trial["state"] == "complete"})
         if len(values) > 1:
@@ -71,5 +84,5 @@ def _pool(config: TrialConfig) -> tuple[object, ...]:
     return tuple(getattr(config, name) for name in POOL)
 
 
-def _size(config: TrialConfig) -> int:
-    return config.num_classes * (config.samples_per_class + config.test_samples_per_class)
+def _sizes(config: TrialConfig) -> tuple[int, int, int]:
+    return config.num_classes, config.samples_per_class, config.test_samples_per_class

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import platform
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from study.config import TrialConfig
@@ -26,7 +28,18 @@ from study.training import Diverged
 from study.trial import Progress, Trial
 
 HEARTBEAT_SECONDS = 5.0
+HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
 ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
+PACKAGES = (
+    "gnc-study",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "matplotlib",
+    "fonttools",
+)  # decide numbers
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
@@ -34,9 +47,16 @@ class Execution:
     """One attempt at one trial, from the store and into it."""
 
     def __init__(
-        self, config: TrialConfig, store: Store, *, attempt: int, keep: str = "head", checkpoint_seconds: float = 30.0
+        self,
+        config: TrialConfig,
+        store: Store,
+        *,
+        attempt: int,
+        keep: str = "head",
+        checkpoint_seconds: float = 30.0,
+        device: str | None = None,
     ) -> None:
-        self.config, self.store, self.attempt, self.keep = config, store, attempt, keep
+        self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self._last_beat = self._last_checkpoint = time.monotonic()
@@ -54,7 +74,7 @@ class Execution:
         trial = None
         try:
             self._beat([])
-            trial = Trial(self.config, checkpoint=self.store.read_checkpoint(self.config.key))
+            trial = self._open_trial()
             while not trial.is_done:
                 on_progress(trial.run_epoch())
                 if not trial.is_done:
@@ -71,6 +91,15 @@ class Execution:
         except Exception as error:  # noqa: BLE001 - whatever a trial raises is a row, and the sweep goes on
             self._fail(error, trial)
             return "failed"
+
+    def _open_trial(self) -> Trial:
+        """From the newest checkpoint that can be loaded, else from the start."""
+        for checkpoint in self.store.read_checkpoints(self.config.key):
+            try:
+                return Trial(self.config, checkpoint=checkpoint, device=self.device)
+            except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+                print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
+        return Trial(self.config, device=self.device)
 
     def _keep_alive(self, trial: Trial) -> None:
         now = time.monotonic()
@@ -98,6 +127,10 @@ class Execution:
             dataset_digest=trial.dataset.digest,
             **circumstances(trial.device),
         )
+        if state != "complete":
+            done = self.store.read_fragment(self.config.key)
+            if done is not None and done.record.state == "complete":  # another machine got there; its rows stay
+                return state
         self.store.write_fragment(self.config, trial.measurements, record)
         self.store.clear_progress(self.config.key)
         return state
@@ -130,8 +163,11 @@ class Execution:
             "settings": identity_and_settings(self.config),
             **circumstances(trial.device if trial else torch.device("cpu")),
         }
-        self.store.write_failure(self.config.key, self.attempt, failure)
-        self.store.remove_live(self.config.key, self.attempt)
+        try:
+            self.store.write_failure(self.config.key, self.attempt, failure)
+            self.store.remove_live(self.config.key)
+        except OSError:
+            return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
 
 
 def margins_table(trial: Trial) -> pa.Table:
@@ -160,12 +196,15 @@ def margins_table(trial: Trial) -> pa.Table:
                 "support": [int(j) for j in margins.support[k]],
             }
         )
-    return pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
+    in_bin, edges = torch.histogram(((margins.lower + margins.upper) / 2).cpu(), bins=HISTOGRAM_BINS)
+    histogram = json.dumps({"counts": in_bin.int().tolist(), "edges": edges.tolist()})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"histogram": histogram.encode()})
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
     """When, where and with what a trial ended."""
-    versions = {name: importlib.metadata.version(name) for name in ("gnc-study", "torch", "numpy", "scipy")}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),

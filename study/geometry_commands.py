@@ -29,6 +29,8 @@ def command_margins(options: argparse.Namespace) -> int:
     """Certified one-vs-rest margins of a classifier in a file, between random and best known."""
     if not 0 < options.tolerance < 1:
         raise StudyError(f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
+    if options.top is not None and options.top < 1:
+        raise StudyError(f"--top must be at least 1, got {options.top}.")
     rows = read_matrix(options.file, options.tensor)
     check_finite(rows, "classifier rows")
     norms = rows.double().norm(dim=1)
@@ -108,6 +110,8 @@ def command_code(options: argparse.Namespace) -> int:
     ):
         if value < least:
             raise StudyError(f"{name} must be at least {least}, got {value}.")
+    if not 0 <= options.seed < 1 << 63:
+        raise StudyError(f"--seed must be at least 0 and below 2^63, got {options.seed}.")
     facts: dict[str, Any] = {"num_classes": num_classes, "feature_dim": feature_dim}
     facts |= {k: v for k, v in _place(0.0, num_classes, feature_dim).items() if k != "margin_score"}
     points = None
@@ -183,6 +187,9 @@ def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("features", "labels"):
         if name not in arrays:
             raise StudyError(f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
+    if arrays["labels"].is_floating_point() or not len(arrays["labels"]):
+        raise StudyError(f"labels must be integers of at least one sample, got {arrays['labels'].dtype} of "
+                         f"{len(arrays['labels'])}.")  # fmt: skip
     features, labels = arrays["features"].double(), arrays["labels"].long()
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise StudyError(
@@ -230,7 +237,7 @@ def _measure_heads(results: str) -> list[dict[str, Any]]:
     if not store.storage.exists():
         raise StudyError(f"SOURCE must be a .npz file or a results folder, got {results!r}.")
     facts = []
-    for key in store.fragments():
+    for key in store.head_keys():
         head = store.read_head(key)
         if head is None:
             continue

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from study.config import TrialConfig
+from study.consistency import stored_config
 from study.store import Store
 
 # What a trial's seconds depend on beside how many samples it trains on and measures.
@@ -71,7 +72,7 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
     seconds: dict[tuple[object, ...], list[float]] = {}
     for row in store.read_trials().to_pylist():
         if row["state"] == "complete" and row["seconds"]:
-            config = TrialConfig(**{name: row[name] for name in TrialConfig.model_fields})
+            config = stored_config(row)
             seconds.setdefault(_kind(config), []).append(row["seconds"] / _samples(config))
     return {kind: statistics.median(values) for kind, values in seconds.items()}
 
@@ -85,8 +86,9 @@ def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
         short = config.model_dump() | {"budget": "steps", "steps": PROBE_STEPS, "measure": "final"}
         short |= dict.fromkeys(("epochs", "max_epochs", "terminal_epochs"))
         trial = Trial(TrialConfig(**short))
-        trial.training.train_epoch(1, [config.learning_rate])  # first step pays for allocation and kernel choice
+        rate = 1e-6  # what a step costs does not depend on it, and a wild one would diverge
+        trial.training.train_epoch(1, [rate])  # the first step pays for allocation and kernel choice
         started = time.monotonic()
-        steps = trial.training.train_epoch(1, [config.learning_rate] * PROBE_STEPS)
+        steps = trial.training.train_epoch(1, [rate] * PROBE_STEPS)
         per_sample[kind] = (time.monotonic() - started) / (steps * config.batch_size)
     return per_sample

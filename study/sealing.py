@@ -4,9 +4,8 @@ Knows records and references; does not know how fragments are written. Sealing i
 which file each trial was read from, and only files that are new or changed since are read again.
 """
 
-import dataclasses
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,12 +22,15 @@ from study.records import (
     to_parquet,
 )
 from study.references import add_references, is_current
+from study.storage import FolderError
 
 if TYPE_CHECKING:
     from study.storage import Entry
     from study.store import Store
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
+COMPACTED = "compacted"  # an empty file: from its writing on, the sealed tables are the only copy of some rows
+FINAL = frozenset({"complete", "diverged"})  # states that no rerun would change
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,51 @@ class Sealed:
 
 
 def seal(store: "Store", *, compact: bool = False) -> Sealed:
-    """Write results.parquet and trials.parquet; with compact, remove the fragments that they now hold."""
-    tables = read_tables(store)
-    fragments = store.fragments() if compact else {}
-    held = [key for key in tables.trials.column("trial").to_pylist() if key in fragments]
+    """Write results.parquet and trials.parquet; with compact, remove the fragments that they now hold.
+
+    Raises FolderError where a sealed table cannot be read and fragments were removed: writing would lose rows.
+    """
+    while True:
+        before = _sealed_files(store)
+        tables = read_tables(store)
+        if store.storage.read(COMPACTED) is not None and {RESULTS, TRIALS} & set(store.unreadable):
+            raise FolderError(
+                f"results.parquet and trials.parquet must be readable in a compacted folder, got {store.unreadable}. "
+                "Restore them from a copy: their trials' own files were removed by --compact."
+            )
+        if _sealed_files(store) == before:  # else another process sealed meanwhile: what was read is out of date
+            break
     if compact:
-        tables = _compacted(tables)
+        store.storage.write(COMPACTED, b"")
+    written = _compacted(tables) if compact else tables
     # Rows first: a kill between the two leaves rows without a trial, which the next seal reads again.
-    _write_if_changed(store, RESULTS, tables.results)
-    _write_if_changed(store, TRIALS, tables.trials)
-    for key in held:
-        store.remove_fragment(key)
+    _write_if_changed(store, RESULTS, written.results)
+    _write_if_changed(store, TRIALS, written.trials)
+    if compact:
+        _remove_fragments(store, tables.trials)
+    for key in store.unfinished() & _keys_of(tables.trials, FINAL):
+        store.clear_progress(key)  # left by a kill just after the trial's end
     return Sealed(tables.trials.num_rows, tables.results.num_rows, tables.fresh)
+
+
+def _sealed_files(store: "Store") -> "list[Entry]":
+    return [entry for entry in store.storage.entries("", ".parquet") if entry.name in (RESULTS, TRIALS)]
+
+
+def _remove_fragments(store: "Store", trials: pa.Table) -> None:
+    """Only files that are still the ones the tables were made from."""
+    read = zip(
+        *(trials.column(n).to_pylist() for n in ("trial", "fragment_bytes", "fragment_modified_ns")), strict=True
+    )
+    held = {key: (size, modified) for key, size, modified in read}
+    for key, entry in store.fragments().items():
+        if held.get(key) == (entry.size, entry.modified_ns):
+            store.remove_fragment(key)
+
+
+def _keys_of(trials: pa.Table, states: frozenset[str]) -> set[str]:
+    stated = zip(trials.column("trial").to_pylist(), trials.column("state").to_pylist(), strict=True)
+    return {key for key, state in stated if state in states}
 
 
 def read_tables(store: "Store") -> Tables:
@@ -83,7 +118,7 @@ def read_tables(store: "Store") -> Tables:
         [
             conform(_only(sealed_trials, kept), TRIALS_SCHEMA),
             _trial_rows([_trial_row(f.record, f.settings, fragments[f.key]) for f in fresh]),
-            _trial_rows(_failed_rows(store, done)),
+            *_failed_rows(store, done),
         ]
     )
     return Tables(
@@ -121,14 +156,15 @@ def _split(sealed: pa.Table, fragments: "dict[str, Entry]", with_rows: set[str] 
     kept = []
     for trial in sealed.select(["trial", "state", "fragment_bytes", "fragment_modified_ns"]).to_pylist():
         key, entry = trial["trial"], fragments.get(trial["trial"])
-        if trial["state"] == "failed" or (with_rows is not None and key not in with_rows):
+        if trial["state"] == "failed":
             continue
         compacted = trial["fragment_modified_ns"] is None
         same = entry is not None and (entry.size, entry.modified_ns) == (
             trial["fragment_bytes"],
             trial["fragment_modified_ns"],
         )
-        if same or (compacted and entry is None):
+        # A trial whose file is there can be read again, and is if its rows are missing from the sealed table.
+        if (same and (with_rows is None or key in with_rows)) or (compacted and entry is None):
             kept.append(key)
     return kept, sorted(set(fragments) - set(kept))
 
@@ -145,12 +181,17 @@ def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | No
     return settings | asdict(record) | sealed_from
 
 
-def _failed_rows(store: "Store", done: set[str]) -> list[dict[str, Any]]:
+def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:
+    """A row for each trial that has failures and no end; a failure file that makes no row is named and skipped."""
     rows = []
-    for key, attempts in store.failures().items():
-        if key not in done:
-            record = dataclasses.replace(record_from_json(json.dumps(attempts[-1])), attempts=len(attempts))
-            rows.append(_trial_row(record, attempts[-1]["settings"], None))
+    for key, failed in store.failures().items():
+        if key in done:
+            continue
+        try:
+            record = replace(record_from_json(json.dumps(failed[-1])), attempts=failed[-1]["attempt"])
+            rows.append(_trial_rows([_trial_row(record, failed[-1]["settings"], None)]))
+        except (KeyError, TypeError, OverflowError, pa.ArrowException):
+            store.unreadable.append(f"failures/{key}.{failed[-1]['attempt']}.json")
     return rows
 
 

@@ -74,7 +74,7 @@ def parse_study(text: str) -> Study:
     fixed = _table(document, "fixed")
     return Study(
         name=name,
-        description=str(document.get("description", "")),
+        description=_description(document.get("description", "")),
         configs=_make_configs(fixed, blocks),
         varied=_varied(blocks),
         resources=_make_resources(_table(document, "resources")),
@@ -94,6 +94,12 @@ def _check_tune(tune: dict[str, Any]) -> None:
     check_known(tune, ("method",), "[tune]")
     if tune.get("method", "grid") != "grid":
         raise StudyError(f'[tune] method must be "grid", got {tune["method"]!r}. This version runs grids only.')
+
+
+def _description(description: Any) -> str:
+    if not isinstance(description, str):
+        raise StudyError(f"description must be a string, got {description!r}.")
+    return description
 
 
 def _keep(keep: Any) -> Literal["head", "model", "nothing"]:
@@ -117,9 +123,13 @@ def _make_resources(table: dict[str, Any]) -> Resources:
 
 
 def _grid_blocks(document: dict[str, Any]) -> list[dict[str, Any]]:
-    grid = document.get("grid")
+    grid = document.get("grid", {})
     blocks: list[Any] = grid if isinstance(grid, list) else [grid]
-    if not grid or not all(isinstance(block, dict) and block for block in blocks):
+    if not all(isinstance(block, dict) and isinstance(block.get("zip", {}), dict) for block in blocks):
+        raise StudyError(
+            f"[grid] and [grid.zip] must be tables of lists, got {grid!r}. Write [grid] and lists below it."
+        )
+    if not blocks or not all(set(block) - {"zip"} or block.get("zip") for block in blocks):
         raise StudyError("[grid] must hold at least one list of values, got an empty grid. Write e.g. seed = [0, 1].")
     return blocks
 

@@ -15,9 +15,11 @@ Does not know Ray, torch or how a trial is trained.
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from study.records import (
 )
 from study.storage import Entry, Storage
 
+KEY, LIVE = re.compile("[0-9a-f]{16}"), re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
 
 
@@ -94,13 +97,20 @@ class Store:
         if not entries:
             return None
         latest = max(entries, key=lambda entry: (entry.modified_ns, entry.name))
-        return (self.storage.read(f"studies/{latest.name}") or b"").decode()
+        return (self.storage.read(f"studies/{latest.name}") or b"").decode(errors="replace")
 
     # --- finished trials ---------------------------------------------------------------------------------------
 
     def fragments(self) -> dict[str, Entry]:
         """Finished trials by key, from one listing."""
-        return {entry.name.removesuffix(".parquet"): entry for entry in self.storage.entries("rows", ".parquet")}
+        found = {}
+        for entry in self.storage.entries("rows", ".parquet"):
+            key = entry.name.removesuffix(".parquet")
+            if KEY.fullmatch(key):
+                found[key] = entry
+            else:
+                self.unreadable.append(f"rows/{entry.name}")
+        return found
 
     def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
         """A trial's end: from here on it counts."""
@@ -124,6 +134,8 @@ class Store:
         try:
             rows = read_parquet(content)
             settings = json.loads(rows.schema.metadata[b"settings"])
+            if settings["trial"] != key:
+                raise ValueError(f"rows of {settings['trial']} under the name {key}")  # a copy would double its rows
             record = record_from_json(rows.schema.metadata[b"record"].decode())
         except UnknownSchema:
             raise
@@ -148,6 +160,10 @@ class Store:
     def write_head(self, key: str, content: bytes) -> None:
         """Final head and class means as a safetensors file."""
         self.storage.write(f"heads/{key}.safetensors", content)
+
+    def head_keys(self) -> list[str]:
+        """Trials whose head was kept."""
+        return [entry.name.removesuffix(".safetensors") for entry in self.storage.entries("heads", ".safetensors")]
 
     def read_head(self, key: str) -> dict[str, np.ndarray] | None:
         """Arrays `weights` and `class_means` of shape [num_classes, feature_dim], None where absent or torn."""
@@ -178,7 +194,10 @@ class Store:
         """The newest attempt of each trial in progress; torn files are skipped, their trial is running all the same."""
         newest: dict[str, Live] = {}
         for entry in self.storage.entries("live", ".parquet"):
-            key, attempt = entry.name.removesuffix(".parquet").split(".")
+            named = LIVE.fullmatch(entry.name)
+            if named is None:
+                continue
+            key, attempt = named.groups()
             content = self.storage.read(f"live/{entry.name}")
             try:
                 rows = read_parquet(content or b"")
@@ -198,9 +217,11 @@ class Store:
                 newest[key] = live
         return list(newest.values())
 
-    def remove_live(self, key: str, attempt: int) -> None:
-        """Remove one attempt's heartbeat; its number lives on in the failure that ended it."""
-        self.storage.remove(f"live/{key}.{attempt}.parquet")
+    def remove_live(self, key: str) -> None:
+        """Remove a trial's heartbeats; the number of the last attempt lives on in the failure that ended it."""
+        for entry in self.storage.entries("live", ".parquet"):
+            if entry.name.startswith(f"{key}."):
+                self.storage.remove(f"live/{entry.name}")
 
     def attempts(self) -> dict[str, int]:
         """The highest attempt number seen of each trial that ran without finishing, or failed."""
@@ -218,11 +239,16 @@ class Store:
         return self.attempts().get(key, 0) + 1
 
     def clear_progress(self, key: str) -> None:
-        """Remove what only an unfinished trial needs: its live files and checkpoints."""
-        for entry in self.storage.entries("live", ".parquet"):
+        """Remove what only an unfinished trial needs: its live files, checkpoints and earlier failures."""
+        self.remove_live(key)
+        for entry in self.storage.entries("failures", ".json"):
             if entry.name.startswith(f"{key}."):
-                self.storage.remove(f"live/{entry.name}")
+                self.storage.remove(f"failures/{entry.name}")
         self.storage.remove_folder(f"checkpoints/{key}")
+
+    def unfinished(self) -> set[str]:
+        """Keys that have live files or failures, from two listings."""
+        return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
     def request_stop(self, run: str) -> None:
         """Ask the trials of a run to checkpoint and end; works from any machine that sees the folder."""
@@ -254,12 +280,9 @@ class Store:
             failed[entry.name.partition(".")[0]].append(circumstances)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
 
-    def failure_counts(self) -> dict[str, int]:
-        """Failed attempts of each trial, from one listing."""
-        counts: dict[str, int] = defaultdict(int)
-        for entry in self.storage.entries("failures", ".json"):
-            counts[entry.name.partition(".")[0]] += 1
-        return dict(counts)
+    def failed_starts(self) -> dict[str, int]:
+        """How often each trial was started and failed; one failure stands for several where a process kept dying."""
+        return {key: sum(f.get("starts", 1) for f in failed) for key, failed in self.failures().items()}
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
         """Keep a checkpoint with its checksum, and the generation before it."""
@@ -267,14 +290,14 @@ class Store:
         for entry in self.storage.entries(f"checkpoints/{key}", ".checkpoint")[:-GENERATIONS]:
             self.storage.remove(f"checkpoints/{key}/{entry.name}")
 
-    def read_checkpoint(self, key: str) -> bytes | None:
-        """The newest checkpoint whose checksum holds; a torn one is named in `unreadable` and passed over."""
+    def read_checkpoints(self, key: str) -> Iterator[bytes]:
+        """The checkpoints whose checksum holds, newest first; a torn one is named in `unreadable` and passed over."""
         for entry in reversed(self.storage.entries(f"checkpoints/{key}", ".checkpoint")):
             content = self.storage.read(f"checkpoints/{key}/{entry.name}") or b""
             if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
-                return content[32:]
-            self.unreadable.append(f"checkpoints/{key}/{entry.name}")
-        return None
+                yield content[32:]
+            else:
+                self.unreadable.append(f"checkpoints/{key}/{entry.name}")
 
     def has_checkpoint(self, key: str) -> bool:
         """Whether a run of this trial would continue rather than start."""

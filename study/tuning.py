@@ -27,7 +27,7 @@ os.environ.update(
 import ray
 from ray import tune
 
-from study.cluster import Allotment
+from study.cluster import Allotment, absolute
 from study.config import TrialConfig
 from study.records import identity_and_settings
 from study.spec import Study
@@ -45,14 +45,16 @@ def run_trials(
     run = f"run-{secrets.token_hex(4)}"
     settings = {config.key: config.settings() for config in configs}
     stopping = threading.Event()
-    follower = _Follower(view, store, settings, stopping)
+    follower = _Follower(view, store, settings, stopping, study.resources.attempts)
     trainable = tune.with_parameters(
         _train_on_ray,
         settings=settings,
-        results=store.uri if "://" in store.uri else str(store.storage.local_path("")),
+        results=absolute(store),
         run=run,
         keep=study.keep,
         checkpoint_seconds=study.resources.checkpoint_seconds,
+        # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
+        device=None if allotment.gpus else "cpu",
     )
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch, _stop_on_signal(store, run, stopping):
         tune.Tuner(
@@ -76,7 +78,14 @@ def run_trials(
 
 
 def _train_on_ray(
-    config: dict[str, Any], *, settings: dict[str, Any], results: str, run: str, keep: str, checkpoint_seconds: float
+    config: dict[str, Any],
+    *,
+    settings: dict[str, Any],
+    results: str,
+    run: str,
+    keep: str,
+    checkpoint_seconds: float,
+    device: str | None,
 ) -> None:
     """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
     from study.execution import INTERRUPTED, Execution
@@ -89,7 +98,12 @@ def _train_on_ray(
     trial = TrialConfig(**settings[config["key"]])
     reporter = _Reporter()
     execution = Execution(
-        trial, store, attempt=store.next_attempt(trial.key), keep=keep, checkpoint_seconds=checkpoint_seconds
+        trial,
+        store,
+        attempt=store.next_attempt(trial.key),
+        keep=keep,
+        checkpoint_seconds=checkpoint_seconds,
+        device=device,
     )
     state = execution.run(should_stop=asked, on_progress=reporter)
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
@@ -142,8 +156,11 @@ class _DriverOnly:
 class _Follower(_DriverOnly, tune.Callback):
     """Carries what Tune sees to the view, and records trials whose process died once too often."""
 
-    def __init__(self, view: View, store: Store, settings: dict[str, Any], stopping: threading.Event) -> None:
+    def __init__(
+        self, view: View, store: Store, settings: dict[str, Any], stopping: threading.Event, starts: int
+    ) -> None:
         self._view, self._store, self._settings, self._stopping = view, store, settings, stopping
+        self._starts = starts  # of each trial, before Tune gives it up
         self.running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -161,18 +178,22 @@ class _Follower(_DriverOnly, tune.Callback):
         self._view.restarted(trial.config["key"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        key = trial.config["key"]
+        key, error = trial.config["key"], str(trial.get_error() or "")
         reason = "the trial's process died each time it was started (killed, or out of memory)."
         attempt = self._store.attempts().get(key, 1)
         failure = {
             "attempt": attempt,
+            "starts": self._starts,
             "state": "failed",
             "reason": reason,
-            "traceback": str(trial.get_error() or ""),
+            "traceback": error,
             "settings": identity_and_settings(TrialConfig(**self._settings[key])),
         }
-        self._store.write_failure(key, attempt, failure)
-        self._store.remove_live(key, attempt)
+        try:
+            self._store.write_failure(key, attempt, failure)
+            self._store.remove_live(key)
+        except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
+            reason = f"{reason} {unwritable}"
         self._ended(key, "failed", {"reason": reason})
 
     def _ended(self, key: str, state: str, figures: dict[str, Any]) -> None:

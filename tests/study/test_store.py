@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from study import sealing
 from study.records import MARGINS_SCHEMA, UnknownSchema, fragment_table, identity_and_settings, to_parquet
+from study.storage import FolderError
 from study.store import Store, open_store
 from tests.conftest import comparable
 from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
@@ -149,7 +151,7 @@ def test_a_failed_trial_is_a_row_with_its_reason_until_it_succeeds(store):
     trial = store.read_trials().to_pylist()[0]
     assert (trial["state"], trial["reason"], trial["attempts"]) == ("failed", "ValueError: again", 2)
     assert store.states() == {config.key: "failed"}
-    assert store.failure_counts() == {config.key: 2}
+    assert store.failed_starts() == {config.key: 2}
     finish(store, config)
     assert store.states() == {config.key: "complete"}
     assert [t["state"] for t in store.read_trials().to_pylist()] == ["complete"]
@@ -183,12 +185,12 @@ def test_a_torn_checkpoint_falls_back_to_the_generation_before(store):
     for epoch, content in ((1, b"one"), (2, b"two"), (10, b"ten")):
         store.write_checkpoint("k", epoch, content)
     assert len(store.storage.entries("checkpoints/k")) == 2
-    assert store.read_checkpoint("k") == b"ten"
+    assert list(store.read_checkpoints("k")) == [b"ten", b"two"]
     corrupt(store, "checkpoints/k/00000010.checkpoint")
-    assert store.read_checkpoint("k") == b"two"
+    assert list(store.read_checkpoints("k")) == [b"two"]
     assert store.unreadable == ["checkpoints/k/00000010.checkpoint"]
     store.storage.write("checkpoints/k/00000002.checkpoint", b"")
-    assert store.read_checkpoint("k") is None
+    assert list(store.read_checkpoints("k")) == []
     assert store.has_checkpoint("k")
     store.clear_progress("k")
     assert not store.has_checkpoint("k")
@@ -250,3 +252,95 @@ def test_failures_that_cannot_be_read_are_named(store):
     store.storage.write(f"failures/{config.key}.2.json", b"{")
     assert json.dumps(store.failures()[config.key][0]["attempt"]) == "1"
     assert store.unreadable == [f"failures/{config.key}.2.json"]
+
+
+def test_a_compacted_folder_with_a_torn_table_is_not_sealed_over(store):
+    finish(store, made_up_config())
+    store.seal(compact=True)
+    for name in ("results.parquet", "trials.parquet"):
+        whole = store.storage.read(name)
+        corrupt(store, name)
+        with pytest.raises(FolderError, match="must be readable in a compacted folder"):
+            store.seal()
+        store.storage.write(name, whole)
+    assert store.seal().rows == 3
+
+
+def test_a_compacted_trial_without_rows_stays(store):
+    config = made_up_config()
+    store.write_fragment(config, [], made_up_record(state="diverged", reason="loss was nan"))
+    store.seal(compact=True)
+    for _ in range(2):
+        assert store.read_trials().column("state").to_pylist() == ["diverged"]
+        assert store.states() == {config.key: "diverged"}
+        store.seal()
+
+
+def test_a_seal_that_another_compaction_overtook_starts_again(store, monkeypatch):
+    for seed in range(3):
+        finish(store, made_up_config(seed=seed))
+    store.seal()
+    plain, calls = Store.fragments, []
+
+    def overtaken(self):
+        calls.append(1)
+        if len(calls) == 1:  # between reading the tables and listing the fragments
+            open_store(store.uri).seal(compact=True)
+        return plain(self)
+
+    monkeypatch.setattr(Store, "fragments", overtaken)
+    store.seal()
+    monkeypatch.undo()
+    assert store.read().num_rows == 9
+    assert len(store.states()) == 3
+
+
+def test_a_trial_that_finished_after_the_tables_were_read_is_not_compacted_away(store, monkeypatch):
+    finish(store, made_up_config(seed=0))
+    late = made_up_config(seed=1)
+    fail(store, late)
+    plain = sealing.read_tables
+
+    def then_finish(folder):
+        tables = plain(folder)
+        finish(store, late)
+        return tables
+
+    monkeypatch.setattr(sealing, "read_tables", then_finish)
+    store.seal(compact=True)
+    monkeypatch.undo()
+    assert store.states()[late.key] == "complete"
+    assert store.read().num_rows == 6
+
+
+def test_files_that_are_no_trials_are_named_and_count_for_nothing(store):
+    config = made_up_config()
+    finish(store, config)
+    content = store.storage.read(f"rows/{config.key}.parquet")
+    for name in (f"{config.key}.bak", "0123456789abcdef"):
+        store.storage.write(f"rows/{name}.parquet", content)
+    store.storage.write("live/notes.parquet", content)
+    assert store.read().num_rows == 3
+    assert store.unreadable == [f"rows/{config.key}.bak.parquet", "rows/0123456789abcdef.parquet"]
+    assert store.read_live() == []
+
+
+def test_a_failure_that_makes_no_row_poisons_nothing(store):
+    finish(store, made_up_config(seed=0))
+    config = made_up_config(seed=1)
+    failure = {"attempt": 1, "state": "failed", "reason": "no", "settings": {"trial": config.key, "seed": 2**70}}
+    store.write_failure(config.key, 1, failure)
+    assert store.seal().trials == 1
+    assert store.unreadable == [f"failures/{config.key}.1.json"]
+
+
+def test_sealing_clears_what_a_kill_left_of_a_finished_trial(store):
+    config = made_up_config()
+    finish(store, config)
+    store.write_live(config.key, 1, fragment_table(config, []))
+    store.write_checkpoint(config.key, 3, b"left")
+    fail(store, config)
+    store.seal()
+    assert store.read_live() == []
+    assert not store.has_checkpoint(config.key)
+    assert store.failures() == {}
