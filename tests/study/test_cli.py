@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from study.cli import main
-from study.records import to_parquet
+from study.records import identity_and_settings, to_parquet
 from study.spec import read_study
 from study.store import open_store
 from tests.conftest import run_gnc
@@ -73,6 +73,7 @@ def test_a_trial_can_be_named_by_a_folder_and_the_first_digits_of_its_key(study_
     ("arguments", "words"),
     [
         (["check", "absent.toml"], "study file must be a readable TOML file, got 'absent.toml'"),
+        (["status", "foo://x"], "RESULTS must be a folder or a URI"),
         (["status", "absent"], "RESULTS must be a results folder, got 'absent'"),
         (["seal", "absent"], "RESULTS must be a results folder"),
         (["report", "absent"], "RESULTS must be a results folder"),
@@ -144,3 +145,32 @@ def test_the_live_view_on_a_terminal_shows_counts_figures_and_what_went_wrong():
     figures = ("K=6 d=3", "50%", "0.750", "1.00e-03")
     for words in ("0 done", "1 running", "1 failed", "of 3", "(+5 stored)", "left", "loss was nan", *figures):
         assert words in text
+
+
+def test_a_stored_study_file_that_is_no_longer_valid_hides_no_rows(tmp_path, capsys):
+    store = open_store(tmp_path)
+    finish(store, made_up_config())
+    store.write_study('name = "old"\n[grid]\nof_the_past = [1]')
+    assert main(["status", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "1 complete" in captured.out
+    assert "no longer valid" in captured.err
+
+
+def test_a_failure_that_was_overcome_is_not_shown(tmp_path, capsys):
+    store, config = open_store(tmp_path), made_up_config()
+    failure = {"attempt": 1, "state": "failed", "reason": "it did", "settings": identity_and_settings(config)}
+    store.write_failure(config.key, 1, failure)
+    assert main(["status", str(tmp_path)]) == 0
+    assert "it did" in capsys.readouterr().out
+    finish(store, config)
+    assert main(["status", str(tmp_path)]) == 0
+    assert "it did" not in capsys.readouterr().out
+
+
+def test_mixed_machines_are_told(tmp_path, capsys):
+    store = open_store(tmp_path)
+    for seed, cpu in enumerate(("one CPU", "another CPU")):
+        finish(store, made_up_config(seed=seed), cpu_model=cpu, versions="{}")
+    assert main(["status", str(tmp_path)]) == 0
+    assert "2 values of cpu_model (another CPU; one CPU)" in capsys.readouterr().err

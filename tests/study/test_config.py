@@ -91,6 +91,11 @@ def test_settings_without_effect_are_none():
         ({"budget": "epochs", "steps": 10}, "steps must be left out unless budget is 'steps'"),
         ({"budget": "terminal", "terminal_epochs": 9, "max_epochs": 3}, "terminal_epochs must be at most max_epochs"),
         ({"batch_size": 600}, "batch_size must be at most the 576 training samples, got 600"),
+        (
+            {"batch_size": 2, "num_classes": 5, "samples_per_class": 1},
+            "batch_size must leave no batch of one of 5 samples",
+        ),
+        ({"learning_rate": 1e39}, "learning_rate must be at most 1e.38"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"feature_dim": True}, "feature_dim must be an integer, got True"),
     ],

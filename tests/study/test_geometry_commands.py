@@ -133,6 +133,7 @@ def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys):
     assert tabulated["ufm_source"] == "table"
     assert searched["ufm_loss"] == pytest.approx(tabulated["ufm_loss"], rel=1e-6)
     assert main(["code", "--classes", "12", "--dim", "3", "--temperature", "-1"]) == 2
+    assert main(["code", "--classes", "12", "--dim", "3", "--seed", str(2**70)]) == 2
     assert main(["code", "--classes", "1", "--dim", "3"]) == 2
     assert "--classes must be at least 2, got 1" in capsys.readouterr().err
 
@@ -160,6 +161,11 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
     [
         ({"labels": np.array([0, 1, -1, 0])}, "labels must lie in 0..1, got -1..1"),
         ({"labels": np.array([0, 2, 2, 0])}, "every class must have samples, got none for class 1"),
+        ({"labels": np.array([0.7, 1.2, 0.1, 1.0])}, "labels must be integers"),
+        (
+            {"labels": np.array([], dtype=np.int64), "features": np.ones((0, 2))},
+            "labels must be integers of at least one",
+        ),
         ({"labels": np.array([0, 1])}, "features must be .samples, dim. and labels .samples."),
         ({"features": np.full((4, 2), np.nan)}, "features must be finite"),
         ({"weights": np.ones((2, 3))}, "weights must be .classes, 2."),

@@ -1,6 +1,11 @@
 """One trial: deterministic, resumable bit for bit after any epoch, measured where asked, honest about divergence."""
 
 import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +13,7 @@ import torch
 from study.config import TrialConfig
 from study.execution import INTERRUPTED, Execution
 from study.records import CIRCUMSTANCES, Measurement
+from study.spec import read_study
 from study.store import Store
 from study.training import Diverged, learning_rate_share
 from study.trial import Trial, is_log_epoch
@@ -159,6 +165,17 @@ def test_schedules_start_peak_and_end_where_they_say():
     assert all(0 <= learning_rate_share("one_cycle", i / 50) <= 1 for i in range(51))
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+@pytest.mark.parametrize("terminal_epoch", [None, 1, 4, 30])
+def test_the_learning_rate_of_a_terminal_budget_makes_no_leap_and_ends_near_zero(schedule, terminal_epoch):
+    trial = Trial(config_of("terminal", schedule=schedule, terminal_epochs=20, max_epochs=60), device="cpu")
+    trial.terminal_epoch = terminal_epoch
+    rates = [trial._rate_share(step) for step in range(trial._total_steps())]
+    assert max(rates) == pytest.approx(1.0, abs=0.2)
+    assert rates[-1] < 0.01
+    assert max(abs(after - before) for before, after in itertools.pairwise(rates)) < 0.15
+
+
 def test_normalised_head_rows_are_decayed_only_on_request():
     def head_decay(**settings):
         return Trial(config_of("plain", **settings), device="cpu").training.optimizer.param_groups[1]["weight_decay"]
@@ -171,6 +188,16 @@ def test_normalised_head_rows_are_decayed_only_on_request():
 def test_divergence_is_raised_with_its_reason():
     trial = Trial(config_of("none", learning_rate=1e30), device="cpu")
     with pytest.raises(Diverged, match=r"training loss was|not finite"):
+        run_to_end(trial)
+
+
+@pytest.mark.parametrize("normalization", ["none", "weights", "both", "features"])
+def test_a_trial_whose_last_step_explodes_is_diverged_and_not_complete(normalization):
+    temperature = {} if normalization == "none" else {"temperature": 0.1}
+    trial = Trial(
+        config_of("plain", normalization=normalization, steps=1, learning_rate=1e30, **temperature), device="cpu"
+    )
+    with pytest.raises(Diverged, match=r"finite|training loss was|loss in evaluation was"):
         run_to_end(trial)
 
 
@@ -255,3 +282,77 @@ def test_a_trial_that_raises_becomes_a_failure_with_its_traceback(store: Store):
     assert failure["reason"] == execution.reason
     assert store.read_trials().to_pylist()[0]["feature_dim"] == 10**13
     assert store.read_live() == []
+
+
+def test_a_checkpoint_from_before_a_column_was_added_is_continued_with_nulls(store: Store):
+    config = config_of("epochs")
+    trial = Trial(config, device="cpu")
+    for _ in range(3):
+        trial.run_epoch()
+    length = int.from_bytes((content := trial.save())[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    state = json.loads(header["__metadata__"]["state"])
+    for row in state["measurements"]:
+        del row["gnc3"]
+    header["__metadata__"]["state"] = json.dumps(state)
+    text = json.dumps(header).encode()
+    older = len(text).to_bytes(8, "little") + text + content[8 + length :]
+    store.write_checkpoint(config.key, trial.epoch, older)
+    assert Execution(config, store, attempt=2).run() == "complete"
+    nulls = [row["gnc3"] is None for row in store.read().to_pylist()]
+    assert nulls == [True] * 3 + [False] * 3
+
+
+def test_a_checkpoint_that_cannot_be_continued_from_is_passed_over(store: Store, tmp_path):
+    config = config_of("plain")
+    store.write_checkpoint(config.key, 2, b"whole by its checksum, and no checkpoint")
+    other = Trial(config_of("plain", seed=5), device="cpu")
+    other.run_epoch()
+    store.write_checkpoint(config.key, 3, other.save())
+    assert Execution(config, store, attempt=1).run() == "complete"
+    assert not store.read_trials().to_pylist()[0]["resumed"]
+
+
+def test_a_complete_trial_is_not_replaced_by_a_diverged_one(store: Store, monkeypatch):
+    config = config_of("plain")
+    Execution(config, store, attempt=1).run()
+    before = store.read()
+
+    def diverge(self):
+        raise Diverged("another machine, another rounding")
+
+    monkeypatch.setattr(Trial, "run_epoch", diverge)
+    assert Execution(config, store, attempt=2).run() == "diverged"
+    assert store.read() == before
+
+
+def test_the_histogram_of_all_margins_is_in_the_table(store: Store):
+    config = config_of("plain")
+    Execution(config, store, attempt=1).run()
+    histogram = json.loads(store.read_margins(config.key).schema.metadata[b"histogram"])
+    assert sum(histogram["counts"]) == 8
+    assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+
+
+def test_a_disk_that_fills_during_a_trial_is_told_with_its_cure(study_file, tmp_path):
+    """A tmpfs with room for the writability probe and not for a trial's kept files, in a mount namespace of its own."""
+    study, results = study_file(steps=400, checkpoint_seconds=0), tmp_path / "results"
+    results.mkdir()
+    mount = f"mount -t tmpfs -o size=1100k tmpfs {results}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("a mount namespace needs root, which this machine does not give")
+    wide = study.read_text().replace("width = 32", "width = 4096").replace("batch_size = 32", "batch_size = 8")
+    study.write_text(wide)
+    key = read_study(study).configs[0].key
+    command = f'{mount} && exec "$0" -m study.cli trial {study} {key} --results {results}'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 1, done.stderr
+    assert "failed: FolderError: results folder must be writable and have room" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
