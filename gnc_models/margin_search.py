@@ -34,7 +34,7 @@ class MarginSearch:
         self.lower = torch.zeros_like(self.norms)
         self.upper = torch.full_like(self.norms, torch.inf)
         self.stuck = torch.zeros(num_classes, dtype=torch.bool, device=weights.device)
-        # sizes that solve (10000, 10), (10000, 64) and (10000, 512) fastest: docs/log.md
+        # of the sizes tried, those that solve (10000, 10), (10000, 64) and (10000, 512) fastest
         size = others if others <= ALL_ROWS else min(others, max(32, min(96, 3 * dim // 2)))
         self.joining = min(max(8, min(64, dim // 2)), size)  # missed rows that join the pool in one round
         self.coarse = size < others  # whether the first round's solves may be

@@ -1,6 +1,8 @@
 """Margins against closed forms, an independent solver with its own certificate, and what geometry demands."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -262,3 +264,19 @@ def test_bad_input_is_refused_in_one_line(arguments, text):
     with pytest.raises(ValueError, match=text) as error:
         one_vs_rest_margins(weights, **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_memory_grows_with_rows_and_not_with_their_square():
+    """The matrix of all pairs of these rows alone would take 0.5 GiB."""
+    script = """
+import resource, torch
+from gnc_models.margins import one_vs_rest_margins
+torch.set_num_threads(1)
+weights = torch.nn.functional.normalize(torch.randn(8_000, 3).double(), dim=1)
+one_vs_rest_margins(weights[:300])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+one_vs_rest_margins(weights, max_rounds=1)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 250
