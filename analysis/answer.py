@@ -41,10 +41,10 @@ def sentence_studied(frame: StudyFrame) -> str:
     trials = frame.trials
     if trials.num_rows == 0:
         return "There are no trials here yet: nothing has been run into this folder, or nothing has finished."
-    parts = [
-        f"{_count(trials.num_rows, 'trial')} of {listed(distinct(trials, 'encoder'))} on {listed(distinct(trials, 'dataset'))}",
-        f"K = {listed(distinct(trials, 'num_classes'))} classes in d = {listed(distinct(trials, 'feature_dim'))} feature dimensions",
-    ]
+    networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
+    sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
+    parts = [f"{_count(trials.num_rows, 'trial')} of {networks} on {data}"]
+    parts.append(f"K = {sizes} classes in d = {dims} feature dimensions")
     if temperatures := [t for t in distinct(trials, "temperature") if t is not None]:
         parts.append(f"temperature {listed(temperatures)}")
     parts.append(f"normalization {listed(distinct(trials, 'normalization'))}")
@@ -79,7 +79,8 @@ def clause_ratio(final: pa.Table) -> str:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(best > 0, margins / best, np.nan)
     if not np.isfinite(ratio).any():
-        return f"the minimum margin is {number(float(np.nanmedian(margins)))} in the median, with no reference to compare it with"
+        median = number(float(np.nanmedian(margins)))
+        return f"the minimum margin is {median} in the median, with no reference to compare it with"
     low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
     return (
         f"the minimum margin reaches {_percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
@@ -104,7 +105,8 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
     limit = f"; that of the best codes tends to {number(theory.asymptotic_exponent(dim))}" if dim >= 2 else ""
     names = own_prefactors(best)
     own = f", one prefactor for each {' and '.join(names)}" if names else ""
-    return f"At d = {dim} the margin goes as K to the power {interval_text(exponent)} over {best.fit.cells} cells{own}{limit}."
+    over = f"over {best.fit.cells} cells{own}{limit}"
+    return f"At d = {dim} the margin goes as K to the power {interval_text(exponent)} {over}."
 
 
 def _cells(trend: Trend) -> int:

@@ -3,9 +3,9 @@
     python -m analysis.calibration --studies 1000
     python -m analysis.calibration --choices 100
 
-The first prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how often
-the 90 % prediction interval of a size twice the largest held a new cell, and the median error of the parameter. The second
-prints how often each form is chosen by held-out error, by the law that the studies follow.
+The first prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how
+often the 90 % prediction interval of a size twice the largest held a new cell, and the median error of the parameter.
+The second prints how often each form is chosen by held-out error, by the law that the studies follow.
 """
 
 import argparse

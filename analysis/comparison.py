@@ -92,7 +92,7 @@ def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence
 
 
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
-    """The form with fewest parameters whose held-out error is as good as the best, up to the noise of the held-out cells.
+    """The form with fewest parameters whose held-out error is as good as the best, up to the noise of those cells.
 
     A form that contains another predicts as well wherever the other is true: without this it would win half the time.
     """

@@ -27,8 +27,8 @@ class Share:
 class Explained:
     """Drop-one shares of an additive model of log measure; they need not add up to `together`, settings overlap.
 
-    together: share of all settings at once. seeds: share between seeds of one cell, None without repeated cells. trials:
-    how many there were.
+    together: share of all settings at once. seeds: share between seeds of one cell, None without repeated cells.
+    trials: how many there were.
     """
 
     measure: str

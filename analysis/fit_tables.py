@@ -45,11 +45,12 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
 
 
 METHOD = (
-    f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the logarithms of "
-    "cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over cells and Student's t, and "
-    "are refused under five cells or three sizes. Only trials that reached 99 % training accuracy enter; variability is read "
-    "where trials are alike (equal steps after that, or equal excess loss over the tabulated optimum) and, beside it, at the "
-    "end. A pure power law is a first form: the best margins themselves follow one only for large K."
+    f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the "
+    "logarithms of cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over "
+    "cells and Student's t, and are refused under five cells or three sizes. Only trials that reached 99 % training "
+    "accuracy enter; variability is read where trials are alike (equal steps after that, or equal excess loss over "
+    "the tabulated optimum) and, beside it, at the end. A pure power law is a first form: the best margins themselves "
+    "follow one only for large K."
 )
 
 
@@ -123,9 +124,10 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
 
 
 FORMS_METHOD = (
-    "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the held-out "
-    "error is the median relative error over those cells, beside the share of them inside the 90 % prediction interval. The "
-    "simplest form that is as good as the best up to the noise of the held-out cells is marked, one that misses by half or more has failed; AICc is shown beside it and decides nothing."
+    "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the "
+    "held-out error is the median relative error over those cells, beside the share of them inside the 90 % "
+    "prediction interval. The simplest form that is as good as the best up to the noise of the held-out cells is "
+    "marked, one that misses by half or more has failed; AICc is shown beside it and decides nothing."
 )
 
 

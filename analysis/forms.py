@@ -1,7 +1,7 @@
 """Forms a trend in the number of classes can take: pure power, offset, tied to theory, a bound's curve, curved.
 
-Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape parameters are searched on a
-grid that zooms in, the rest is solved inside (variable projection). Knows theory and robust fits; does not know tables.
+Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape parameters are searched
+on a grid that zooms in, the rest is solved inside (variable projection). Knows theory and robust fits, not tables.
 """
 
 from collections.abc import Callable, Mapping

@@ -85,7 +85,7 @@ def table(
 
 
 def figure(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -> str:
-    """A figure with caption and the rows behind it, or the sentence in its place; listed: trials the page has a row of."""
+    """A figure with its caption and rows, or the sentence in its place; listed: trials the page has a row of."""
     if block.missing is not None:
         return note(block.missing)
     panels = [f'<div class="panel">{inline_svg(panel)}</div>' for panel in drawn]
@@ -120,7 +120,8 @@ def document(title: str, header: str, contents: Sequence[tuple[str, str]], secti
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n'
+        f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n'
+        f"<style>\n{css}</style>\n</head>\n"
         f'<body>\n<header>\n{header}\n</header>\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n'
         + "\n".join(sections)
         + f"\n</main>\n<footer>{footer}</footer>\n</body>\n</html>\n"

@@ -75,7 +75,8 @@ def warnings(trials: pa.Table) -> list[str]:
     for name, seen in values.items():
         if len(seen) > 1 and name != "host":
             found.append(
-                f"Trials were run under {len(seen)} values of {name}: {', '.join(sorted(seen)[:5])}. Equal settings may give other numbers."
+                f"Trials were run under {len(seen)} values of {name}: {', '.join(sorted(seen)[:5])}. Equal settings "
+                "may give other numbers."
             )
     digests: dict[str, set[str]] = {}
     for data in data_origins(trials):
@@ -83,6 +84,7 @@ def warnings(trials: pa.Table) -> list[str]:
     for settings, seen in digests.items():
         if len(seen) > 1:
             found.append(
-                f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
+                f"The same data settings gave {len(seen)} different data sets ({settings}): "
+                "do not compare those trials."
             )
     return found

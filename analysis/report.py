@@ -202,7 +202,8 @@ def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Seque
 def unreadable_text(names: Sequence[str]) -> str:
     """The fragments that were skipped, by name."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{len(names)} files could not be read and were skipped: {', '.join(names[:5])}{more}. Running the study again replaces them."
+    listed = ", ".join(names[:5]) + more
+    return f"{len(names)} files could not be read and were skipped: {listed}. Running the study again replaces them."
 
 
 def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[str]:
@@ -239,7 +240,8 @@ def footer() -> str:
         f'{page.escape(title)}, <a href="https://arxiv.org/abs/{number_}">arXiv {number_}</a>'
         for title, number_ in PAPERS
     )
-    return f"<p>Measures as defined in {links}. Margins are certified intervals; intervals of fits are 95 %, clustered by cell.</p>"
+    certified = "Margins are certified intervals; intervals of fits are 95 %, clustered by cell."
+    return f"<p>Measures as defined in {links}. {certified}</p>"
 
 
 ROWS_RECIPE = """# one row per measured epoch of every trial; units are in the column metadata

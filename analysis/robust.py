@@ -86,7 +86,7 @@ def wild_bootstrap_t(
 def _fits_with_pulls(
     design: np.ndarray, targets: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients [batch, p], each row's HC3 pull on them [batch, n, p], residuals and leverages of targets [batch, n]."""
+    """Coefficients [batch, p], the HC3 pulls on them [batch, n, p], residuals and leverages of targets [batch, n]."""
     coefficients = _reweighted(design, targets, threshold)
     residuals = targets - coefficients @ design.T
     # the loss is straight beyond the threshold: such a cell pulls but holds nothing. A tenth of the hold is left to it,
@@ -131,7 +131,7 @@ def _is_one_hot(design: np.ndarray) -> bool:
 
 
 def _group_means(design: np.ndarray) -> Solve:
-    """The same where the columns only say which group a row is in: means of the groups, in time that does not grow with them."""
+    """The same where columns only say which group a row is in: means, in time that does not grow with the groups."""
     member = design.argmax(axis=1)
     order = np.argsort(member, kind="stable")
     starts = np.searchsorted(member[order], np.arange(design.shape[1]))

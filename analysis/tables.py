@@ -94,7 +94,9 @@ def effects_table(final: pa.Table, setting: str) -> str:
     if not rows:
         return ""
     headers = ("measure", "change", "mean effect", "95 % interval", "cells")
-    text = "Paired over cells that share everything else; an interval needs five of them, and none is corrected for their number."
+    text = (
+        "Paired over cells that share everything else; an interval needs five, and none is corrected for their number."
+    )
     return page.details(
         "The differences in numbers",
         page.paragraph(text) + page.table(f"Effect of {setting}", headers, rows),
@@ -121,9 +123,9 @@ def explained_table(final: pa.Table) -> str:
 
 
 EXPLAINED = (
-    "Shares of the variance over all complete trials, in an additive model with every setting as a category: what is lost when "
-    "one setting is left out, what all of them explain, and what the seeds of one cell differ by. Settings overlap and interact, "
-    "so the shares need not add up."
+    "Shares of the variance over all complete trials, in an additive model with every setting as a category: what is "
+    "lost when one setting is left out, what all of them explain, and what the seeds of one cell differ by. Settings "
+    "overlap and interact, so the shares need not add up."
 )
 
 

@@ -1,1 +1,1 @@
-"""Every figure as two functions: `numbers_*` returns frozen data that tests can read, `draw_*` draws it on given axes."""
+"""Every figure as two functions: `numbers_*` returns frozen data that tests read, `draw_*` draws it on given axes."""

@@ -23,7 +23,7 @@ RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample
 
 @dataclass(frozen=True)
 class MarginCurve:
-    """Sorted per-class margins of one trial (interval midpoints); above: share of classes over (1 + excess) x minimum."""
+    """Sorted margins of one trial's classes (midpoints); above: share of classes over (1 + excess) x minimum."""
 
     trial: str
     num_classes: int
@@ -82,9 +82,9 @@ def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
     return FigureBlock(
         name="classes",
         heading="Margins class by class",
-        caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the same K "
-        "and d. In an optimal code nearly all classes sit at the minimum; a curve that rises far above its left end is a "
-        "network whose minimum is set by a few close pairs." + _shares(found),
+        caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the "
+        "same K and d. In an optimal code nearly all classes sit at the minimum; a curve that rises far above its "
+        "left end is a network whose minimum is set by a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
         panels=tuple(Panel(f"per-class margins, d = {n.feature_dim}", alt_classes(n), _class_drawer(n)) for n in found),
@@ -180,9 +180,9 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="ladder",
         heading="The margin ladder",
-        caption="Four margins in one unit, each at most the one to its right: the worst training sample, the class means, "
-        "the classifier rows, the best code known. The gaps are variability (GNC1), duality (GNC3) and geometry (GNC2)."
-        + more,
+        caption="Four margins in one unit, each at most the one to its right: the worst training sample, the class "
+        "means, the classifier rows, the best code known. The gaps are variability (GNC1), duality (GNC3) and "
+        "geometry (GNC2)." + more,
         rows="final row of the trial with the largest minimum margin at each d, K, usual temperature and normalization",
         trials=numbers.trials,
         panels=(panel,) if numbers.labels else (),

@@ -204,11 +204,13 @@ def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
     return FigureBlock(
         name="codes",
         heading="The codes that were learned",
-        caption="Blue dots are classifier rows, the small orange ones class means of the training features, open rings the best "
-        "code known, turned and matched to the rows; on the sphere the back is faint and thin lines are the edges of the "
-        "best code's hull. A learned code is optimal where every blue dot sits in a ring; an orange dot in the middle of its "
-        "blue one is self-duality, one inside the circle is a class whose features still spread.",
-        rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of one K",
+        caption="Blue dots are classifier rows, the small orange ones class means of the training features, open "
+        "rings the best code known, turned and matched to the rows; on the sphere the back is faint and thin lines "
+        "are the edges of the best code's hull. A learned code is optimal where every blue dot sits in a ring; an "
+        "orange dot in the middle of its blue one is self-duality, one inside the circle is a class whose features "
+        "still spread.",
+        rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
+        "one K",
         trials=tuple(p.trial for p in pictures),
         panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES, SQUARE_MARGINS) for p in pictures),
         missing=missing,

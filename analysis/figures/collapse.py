@@ -99,10 +99,10 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="collapse",
         heading="Collapse over training steps",
-        caption="One line a trial from its first measured epoch after the start. Colour is the number of classes, for the "
-        f"temperature most class counts share and normalization = {usual}; grey lines are the other trials. Variability "
-        "(GNC1) and the angle between class means and classifier rows (GNC3) fall, the minimum margin (GNC2) rises."
-        + left_out,
+        caption="One line a trial from its first measured epoch after the start. Colour is the number of classes, for "
+        f"the temperature most class counts share and normalization = {usual}; grey lines are the other trials. "
+        "Collapse is a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
+        "a rise of the minimum margin (GNC2)." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
         panels=tuple(Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),

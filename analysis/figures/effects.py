@@ -88,8 +88,8 @@ def block_effect(final: pa.Table, setting: str) -> FigureBlock:
     return FigureBlock(
         name=f"effect-{setting}",
         heading=f"The effect of {setting}",
-        caption=f"Each line joins cells that differ in {setting} alone{at}; dots are medians over seeds, labels are d, K, "
-        "colour is d." + more,
+        caption=f"Each line joins cells that differ in {setting} alone{at}; dots are medians over seeds, labels are d, "
+        "K, colour is d." + more,
         rows=f"final rows of the complete trials in cells shared by at least two values of {setting}",
         trials=tuple(sorted({t for n in found for cell in n.cells for t in cell.trials})),
         panels=tuple(Panel(f"{n.measure} against {setting}", alt_of(n), _drawer(n)) for n in found),

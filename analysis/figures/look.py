@@ -153,7 +153,7 @@ def _tick_text(value: float) -> str:
 
 
 def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 12.5) -> None:
-    """Write (x, y, text, colour) just right of each point, pushed apart to `gap` points; call after the limits are set."""
+    """Write (x, y, text, colour) right of each point, pushed apart to `gap` points; call after the limits are set."""
     to_points = POINTS / ax.figure.dpi
     shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
     heights = [ax.transData.transform(label[:2])[1] * to_points for label in shown]

@@ -33,7 +33,7 @@ MOST_SERIES = 5
 
 @dataclass(frozen=True)
 class MarginSeries:
-    """Trials of one temperature at one feature_dim; the optimum is that of unconstrained features, NaN if not tabulated."""
+    """Trials of one temperature at one feature_dim; the optimum is of unconstrained features, NaN if not tabulated."""
 
     temperature: float | None
     trials: tuple[str, ...]
@@ -150,11 +150,10 @@ def block_margin(final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="margin",
         heading="Margin against the number of classes",
-        caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold dark. "
-        "Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid line: the best "
-        "code known; dashed: the proven upper bound; the band between them is what nobody knows; dotted: random rows."
-        + mixed
-        + one,
+        caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold "
+        "dark. Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid "
+        "line: the best code known; dashed: the proven upper bound; the band between them is what nobody knows; "
+        "dotted: random rows." + mixed + one,
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),
         panels=tuple(

@@ -82,9 +82,9 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
     return FigureBlock(
         name="prediction",
         heading="Trends beyond their data",
-        caption="Dots are cells, open where they were kept out of the test of the forms; the line is the form that predicted "
-        "those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice the largest "
-        f"number of classes. {told}.",
+        caption="Dots are cells, open where they were kept out of the test of the forms; the line is the form that "
+        "predicted those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
+        f"the largest number of classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
         panels=tuple(Panel(f"{n.measure} predicted, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
         missing=None
@@ -96,8 +96,8 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
 def alt_of(numbers: PredictionNumbers) -> str:
     """The panel in a sentence."""
     return (
-        f"{numbers.measure} against number of classes, d = {numbers.feature_dim}, with {FORMS[numbers.form].formula}; at "
-        f"K = {numbers.curve_sizes[-1]:.0f} it predicts {number(float(numbers.curve[-1]))}, 90 % between "
+        f"{numbers.measure} against number of classes, d = {numbers.feature_dim}, with {FORMS[numbers.form].formula}; "
+        f"at K = {numbers.curve_sizes[-1]:.0f} it predicts {number(float(numbers.curve[-1]))}, 90 % between "
         f"{number(float(numbers.low[-1]))} and {number(float(numbers.high[-1]))}."
     )
 

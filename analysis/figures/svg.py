@@ -59,7 +59,7 @@ class FigureBlock:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawn panel: the inside of its `<svg>` element with ids under a prefix, its size in points, and its alt text."""
+    """A drawn panel: the inside of its `<svg>` element with ids under a prefix, its size in points, its alt text."""
 
     body: str
     width: float

@@ -77,11 +77,12 @@ def block_variability(final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="variability",
         heading="Variability against the number of classes and the dimension",
-        caption="Within-class variability at the end of training: the rank form of GNC1, the trace of the within-class "
-        "covariance of unit features, and the spread of a class over the squared distance to its nearest neighbour. Open "
-        "dots had not reached 99 % training accuracy. Trials end after equal budgets, not at equal loss, so a slope here "
-        "mixes geometry with training time.",
-        rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that most class counts share",
+        caption="Within-class variability at the end of training: the rank form of GNC1, the trace of the "
+        "within-class covariance of unit features, and the spread of a class over the squared distance to its nearest "
+        "neighbour. Open dots had not reached 99 % training accuracy. Trials end after equal budgets, not at equal "
+        "loss, so a slope here mixes geometry with training time.",
+        rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
+        "most class counts share",
         trials=tuple(usual["trial"].to_pylist()),
         panels=tuple(Panel(f"{n.measure} against {n.against}", alt_variability(n), _drawer(n)) for n in found),
         missing=None if found else "No complete trial has a within-class variability above zero.",

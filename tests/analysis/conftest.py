@@ -68,7 +68,7 @@ def made_up_config(dim: int, num_classes: int, temperature: float | None, normal
 
 
 def made_up_rows(config: TrialConfig) -> list[dict[str, Any]]:
-    """Plausible courses: GNC1 and GNC3 fall with the step, the margin rises to a share of the best that falls with tau."""
+    """Plausible courses: GNC1 and GNC3 fall with the step, the margin rises to a share of the best known."""
     k, d, tau = config.num_classes, config.feature_dim, config.temperature or 0.3
     reference = bounds.reference_margin(k, d)
     random = 0.4 * reference.lower * (1 - 1 / d)

@@ -1,4 +1,4 @@
-"""The calibration itself: a known law without noise is found, its simulated intervals cover, seeds decide the numbers."""
+"""The calibration itself: its laws are the forms, simulated intervals cover, seeds decide the numbers."""
 
 import numpy as np
 import pytest

@@ -157,7 +157,14 @@ def test_theory_curves_are_sorted_and_ordered():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (1.0, "1"), (0.5513, "0.551"), (-0.9712, "−0.971"), (12345.0, "12345"), (1.234e-7, "1.23×10⁻⁷")],  # noqa: RUF001
+    [
+        (0.0, "0"),
+        (1.0, "1"),
+        (0.5513, "0.551"),
+        (-0.9712, "\N{MINUS SIGN}0.971"),
+        (12345.0, "12345"),
+        (1.234e-7, "1.23\N{MULTIPLICATION SIGN}10⁻⁷"),
+    ],
 )
 def test_numbers_for_people(value, text):
     assert number(value) == text

@@ -1,4 +1,4 @@
-"""Power laws: planted exponents come back, intervals cover, and what the data cannot carry is refused with its estimate."""
+"""Power laws: planted exponents come back, intervals cover, and refusals carry the estimate."""
 
 import numpy as np
 import pytest
