@@ -36,7 +36,7 @@ class MarginSearch:
         self.stuck = torch.zeros(num_classes, dtype=torch.bool, device=weights.device)
         # of the sizes tried, those that solve (10000, 10), (10000, 64) and (10000, 512) fastest
         size = others if others <= ALL_ROWS else min(others, max(32, min(96, 3 * dim // 2)))
-        self.joining = min(max(8, min(64, dim // 2)), size)  # missed rows that join the pool in one round
+        self.joining = min(max(8, min(64, dim)), size)  # missed rows that join the pool in one round
         self.coarse = size < others  # whether the first round's solves may be
         self.pool = self._scan(size)
         self.support = torch.full((num_classes, dim + 1), -1, dtype=torch.int64, device=weights.device)
