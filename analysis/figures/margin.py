@@ -29,6 +29,7 @@ from analysis.theory import MarginCurves, margin_curves, sizes_between
 
 MOST_DIMS = 9
 MOST_SERIES = 5
+MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ def numbers_margin(final: pa.Table, feature_dim: int) -> MarginNumbers:
 
 def _series(rows: pa.Table) -> MarginSeries:
     by_size = [(w["num_classes"], members) for w, members in groups(rows, ["num_classes"])]
+    dots = evenly(range(rows.num_rows), MOST_DOTS)
     return MarginSeries(
         temperature=rows["temperature"][0].as_py(),
         trials=tuple(rows["trial"].to_pylist()),
-        num_classes=values(rows, "num_classes"),
-        margin=values(rows, "margin_min_lower"),
+        num_classes=values(rows, "num_classes")[dots],
+        margin=values(rows, "margin_min_lower")[dots],
         sizes=np.array([k for k, _ in by_size], dtype=float),
         median=np.array([np.nanmedian(values(m, "margin_min_lower")) for _, m in by_size]),
         optimum=np.array([values(m, "ufm_margin")[0] for _, m in by_size]),
@@ -147,6 +149,8 @@ def block_margin(final: pa.Table) -> FigureBlock:
         else " Lines join medians over seeds."
     )
     usual = usual_normalization(final) if final.num_rows else ""
+    if any(len(s.trials) > MOST_DOTS for n in found for s in n.series):
+        mixed += f" At most {MOST_DOTS} dots of a series are drawn; medians use every trial."
     return FigureBlock(
         name="margin",
         heading="Margin against the number of classes",

@@ -12,19 +12,25 @@ from analysis.figures.look import axis_label, label_ends, log_axis, number, ramp
 from analysis.figures.svg import FigureBlock, Panel
 from analysis.frames import groups, is_usual, values
 
+MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
 VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
 LETTERS = {"feature_dim": "d", "num_classes": "K"}
 
 
 @dataclass(frozen=True)
 class VariabilitySeries:
-    """Trials that share one value of `by`: x, y and whether training accuracy had reached the terminal phase."""
+    """Trials that share one value of `by`: x, y and whether training accuracy had reached the terminal phase.
+
+    sizes, medians: over all trials; x, y and terminal hold at most MOST_DOTS of them.
+    """
 
     by: str
     value: float
     x: np.ndarray
     y: np.ndarray
     terminal: np.ndarray
+    sizes: np.ndarray
+    medians: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -41,23 +47,33 @@ def numbers_variability(final: pa.Table, measure: str, against: str, by: str) ->
     rows = final.take(np.flatnonzero(is_usual(final)))
     y = values(rows, measure)
     rows = rows.take(np.flatnonzero(np.isfinite(y) & (y > 0)))
-    series = [
-        VariabilitySeries(by, float(w[by]), values(m, against), values(m, measure), values(m, "terminal"))
-        for w, m in groups(rows, [by])
-    ]
+    series = [_series(members, measure, against, by) for _, members in groups(rows, [by])]
     return VariabilityNumbers(measure, against, tuple(evenly(series, 6)))
+
+
+def _series(rows: pa.Table, measure: str, against: str, by: str) -> VariabilitySeries:
+    x, y = values(rows, against), values(rows, measure)
+    sizes = np.unique(x)
+    dots = evenly(range(rows.num_rows), MOST_DOTS)
+    return VariabilitySeries(
+        by=by,
+        value=float(rows[by][0].as_py()),
+        x=x[dots],
+        y=y[dots],
+        terminal=values(rows, "terminal")[dots],
+        sizes=sizes,
+        medians=np.array([np.median(y[x == size]) for size in sizes]),
+    )
 
 
 def draw_variability(ax: Axes, numbers: VariabilityNumbers) -> None:
     """Filled dots reached the terminal phase, open ones did not; lines join medians."""
     labels = []
     for series, colour in zip(numbers.series, ramp(len(numbers.series)), strict=True):
-        sizes = np.unique(series.x)
-        medians = np.array([np.median(series.y[series.x == size]) for size in sizes])
-        ax.plot(sizes, medians, color=colour)
+        ax.plot(series.sizes, series.medians, color=colour)
         for chosen, face in ((series.terminal, colour), (~series.terminal, "none")):
             ax.plot(series.x[chosen], series.y[chosen], "o", color=colour, markerfacecolor=face)
-        labels.append((sizes[-1], medians[-1], f"{LETTERS[series.by]} = {series.value:.0f}", colour))
+        labels.append((series.sizes[-1], series.medians[-1], f"{LETTERS[series.by]} = {series.value:.0f}", colour))
     x = np.concatenate([s.x for s in numbers.series])
     log_axis(ax, "x", [x.min() / 1.1, x.max() * 1.1], at=spread_ticks(list(x)))
     log_axis(ax, "y", np.concatenate([s.y for s in numbers.series]))
@@ -79,7 +95,7 @@ def block_variability(final: pa.Table) -> FigureBlock:
         heading="Variability against the number of classes and the dimension",
         caption="Within-class variability at the end of training: the rank form of GNC1, the trace of the "
         "within-class covariance of unit features, and the spread of a class over the squared distance to its nearest "
-        "neighbour. Open dots had not reached 99 % training accuracy. Trials end after equal budgets, not at equal "
+        "neighbour. Open dots had not reached 99 % training accuracy; lines join medians. Trials end after equal budgets, not at equal "
         "loss, so a slope here mixes geometry with training time.",
         rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
         "most class counts share",
@@ -92,7 +108,8 @@ def block_variability(final: pa.Table) -> FigureBlock:
 
 def alt_variability(numbers: VariabilityNumbers) -> str:
     """The panel in a sentence."""
-    parts = [f"{s.by} = {s.value:.0f}: median {number(float(np.median(s.y)))}" for s in numbers.series]
+    last = [(s, f"{numbers.against} = {s.sizes[-1]:.0f}") for s in numbers.series]
+    parts = [f"{s.by} = {s.value:.0f}: median {number(float(s.medians[-1]))} at {at}" for s, at in last]
     return f"{numbers.measure} against {numbers.against}; {'; '.join(parts)}."
 
 

@@ -217,3 +217,14 @@ def test_without_a_chosen_form_nothing_is_predicted(frame):
     untested = [replace(c, chosen=None) for c in compare_all(frame.final)]
     assert block_prediction(untested).panels == ()
     assert block_prediction([]).missing.startswith("No form predicted its largest class counts")
+
+
+def test_a_large_series_is_thinned_but_its_median_is_not(make_store):
+    final = final_rows(make_store([(3, 12, 0.1, "both", s) for s in range(230)]))
+    (series,) = numbers_margin(final, 3).series
+    assert len(series.margin) == 200
+    assert series.median[0] == np.median(final["margin_min_lower"].to_numpy())
+    assert "At most 200 dots" in block_margin(final).caption
+    (series,) = numbers_variability(final, "gnc1_rank", "num_classes", "feature_dim").series
+    assert len(series.y) == 200
+    assert series.medians[0] == np.median(final["gnc1_rank"].to_numpy())
