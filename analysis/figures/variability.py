@@ -95,8 +95,8 @@ def block_variability(final: pa.Table) -> FigureBlock:
         heading="Variability against the number of classes and the dimension",
         caption="Within-class variability at the end of training: the rank form of GNC1, the trace of the "
         "within-class covariance of unit features, and the spread of a class over the squared distance to its nearest "
-        "neighbour. Open dots had not reached 99 % training accuracy; lines join medians. Trials end after equal budgets, not at equal "
-        "loss, so a slope here mixes geometry with training time.",
+        "neighbour. Open dots had not reached 99 % training accuracy; lines join medians. Trials end after equal "
+        "budgets, not at equal loss, so a slope here mixes geometry with training time.",
         rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
         "most class counts share",
         trials=tuple(usual["trial"].to_pylist()),
