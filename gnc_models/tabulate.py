@@ -64,7 +64,7 @@ WORD_SHAPES_BY_DIM = [
     for d in range(4, 21)
     for weight in range(2, 9)
     for overlap in range(max(1, weight - 4), weight)
-    if weight <= d and math.comb(d, weight) <= 13_000
+    if weight <= d and math.comb(d, weight) <= 13_000 and (weight <= 4 or overlap <= weight - 2)
 ]
 
 
@@ -113,7 +113,7 @@ def code_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
 def word_rows(feature_dim: int, weight: int, overlap: int) -> list[list[object]]:
     """Signed words, where they beat the reference at their own size."""
     rows = signed_words(feature_dim, weight, overlap, seed=0)
-    if len(rows) <= 2 * feature_dim:
+    if not 2 * feature_dim < len(rows) <= 30_000:
         return []
     margin = Code.of(torch.from_numpy(rows)).margin_lower
     known = reference_margin(len(rows), feature_dim).lower
@@ -152,7 +152,7 @@ RECIPES = {
         QUICKSTART_SIZES + _by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)),
         random_rows,
     ),
-    "codes": Recipe("found_codes.csv", 2, CODE_SIZES, code_rows),
+    "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES], code_rows),
     "words": Recipe("found_codes.csv", 2, WORD_SHAPES_BY_DIM, word_rows),
     "points": Recipe("code_points_3d.csv", 1, [(k,) for k in POINT_SIZES], point_rows),
 }

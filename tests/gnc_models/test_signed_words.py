@@ -5,6 +5,7 @@ import pytest
 
 from gnc_models.bounds import levenshtein_margin_bound
 from gnc_models.signed_words import signed_words
+from gnc_models.tables import read_table
 
 SHAPES = [(d, w, o) for d in (4, 7, 8, 9, 11) for w, o in ((2, 1), (3, 1), (3, 2), (4, 2), (5, 2), (5, 3), (6, 2))]
 
@@ -27,3 +28,16 @@ def test_kissing_arrangements_are_found(length: int, size: int):
 
 def test_same_seed_gives_the_same_rows():
     assert np.array_equal(signed_words(9, 5, 3, seed=1), signed_words(9, 5, 3, seed=1))
+
+
+FOUND = [row for row in read_table("found_codes.csv") if row["method"].startswith("signed_words")]
+
+
+@pytest.mark.parametrize("row", [row for row in FOUND if int(row["feature_dim"]) <= 9], ids=lambda row: row["method"])
+def test_stored_codes_are_made_again_by_their_recipe(row: dict[str, str]):
+    shape = [int(part) for part in row["method"].removeprefix("signed_words(").removesuffix(")").split(";")]
+    rows = signed_words(*shape, tries=int(row["starts"]), seed=int(row["seed"]))
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -1)
+    assert rows.shape == (int(row["num_classes"]), int(row["feature_dim"]))
+    assert float(row["margin"]) == pytest.approx(1 - cosines.max(), abs=2e-12)
