@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test check bench docs constraints test-wheel clean
+.PHONY: help quickstart test check bench codes calibrate docs constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -28,6 +28,12 @@ docs: $(ENVIRONMENT) ## write the generated pages
 
 bench: $(ENVIRONMENT) ## side-by-side ratios; heavy, never part of the tests
 	$(BIN)/python -m benchmarks.margins
+
+codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; a minute a pair
+	$(BIN)/python -m benchmarks.codes
+
+calibrate: $(ENVIRONMENT) ## coverage of the trend intervals on simulated studies
+	$(BIN)/python -m analysis.calibration --studies 1000
 
 test-wheel: ## build the wheel, install it in an empty environment, use it outside the checkout
 	PYTHON=$(PYTHON) sh tests/wheel.sh

@@ -36,7 +36,7 @@ class Study:
     name: str
     description: str
     configs: tuple[TrialConfig, ...]  # distinct keys, in the order the file gives them
-    varied: tuple[str, ...]  # settings that the grid varies
+    varied: tuple[str, ...]  # settings that differ between trials
     resources: Resources
     keep: Literal["head", "model", "nothing"]
     text: str
@@ -71,12 +71,13 @@ def parse_study(text: str) -> Study:
         raise StudyError(f'name must be a word of letters, digits, - and _, got {name!r}. Write name = "my-study".')
     _check_tune(_table(document, "tune"))
     blocks = _grid_blocks(document)
-    fixed = _table(document, "fixed")
+    description = _description(document.get("description", ""))
+    configs = _make_configs(_table(document, "fixed"), blocks)
     return Study(
         name=name,
-        description=_description(document.get("description", "")),
-        configs=_make_configs(fixed, blocks),
-        varied=_varied(blocks),
+        description=description,
+        configs=configs,
+        varied=_varied(configs),
         resources=_make_resources(_table(document, "resources")),
         keep=_keep(document.get("keep", "head")),
         text=text,
@@ -187,6 +188,5 @@ def _check_distinct(what: str, values: list[Any]) -> None:
         raise StudyError(f"{what} must be distinct, got {repeated[0]!r} twice. Remove one.")
 
 
-def _varied(blocks: list[dict[str, Any]]) -> tuple[str, ...]:
-    names = [name for block in blocks for name in (*block, *block.get("zip", {})) if name != "zip"]
-    return tuple(name for name in TrialConfig.model_fields if name in names)
+def _varied(configs: tuple[TrialConfig, ...]) -> tuple[str, ...]:
+    return tuple(name for name in TrialConfig.model_fields if len({getattr(c, name) for c in configs}) > 1)

@@ -14,21 +14,34 @@ from study.records import CIRCUMSTANCES
 SMALL_STUDY = """
 name = "small"
 [fixed]
-dataset = "synthetic"
-encoder = "mlp"
-width = 32
-depth = 1
 samples_per_class = 16
 test_samples_per_class = 4
 batch_size = 32
 learning_rate = 0.1
 steps = {steps}
 feature_dim = 3
-[grid]
+[[grid]]
+dataset = ["synthetic"]
+encoder = ["mlp"]
+width = [32]
+depth = [1]
 num_classes = {num_classes}
 seed = [0, 1]
+{more}
 [resources]
 checkpoint_seconds = {checkpoint_seconds}
+"""
+
+
+# One deep network on images beside the small ones, so that what holds for these holds for it.
+IMAGES = """
+[[grid]]
+dataset = ["glyphs"]
+encoder = ["small_resnet"]
+augmentation = ["shift"]
+width = [4]
+num_classes = [6]
+seed = [0]
 """
 
 
@@ -65,11 +78,10 @@ def comparable(table: pa.Table) -> list[dict]:
 def study_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes the small study, with other steps, classes or extra text where asked."""
 
-    def write(
-        *, steps: int = 40, num_classes: str = "[6, 12]", checkpoint_seconds: float = 30, extra: str = ""
-    ) -> Path:
+    def write(*, extra: str = "", **values: object) -> Path:
         path = tmp_path / "small.toml"
-        text = SMALL_STUDY.format(steps=steps, num_classes=num_classes, checkpoint_seconds=checkpoint_seconds)
+        defaults = {"steps": 40, "num_classes": "[6, 12]", "checkpoint_seconds": 30, "more": ""}
+        text = SMALL_STUDY.format(**{**defaults, **values})
         path.write_text(text + extra)
         return path
 

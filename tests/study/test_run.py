@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 
 from study.spec import parse_study, read_study
 from study.store import Store, open_store
-from tests.conftest import SMALL_STUDY, comparable, run_gnc, start_gnc
+from tests.conftest import IMAGES, SMALL_STUDY, comparable, run_gnc, start_gnc
 
-LONG = {"steps": 1200, "checkpoint_seconds": 0.2}  # each trial lasts some seconds: time to be killed in
-TRIALS = 4
+LONG = {"steps": 1200, "checkpoint_seconds": 0.2, "more": IMAGES}  # each trial lasts some seconds: time to be killed in
+TRIALS = 5
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,10 @@ def undisturbed(tmp_path_factory) -> Store:
     folder = tmp_path_factory.mktemp("undisturbed")
     path = folder / "small.toml"
     path.write_text(SMALL_STUDY.format(num_classes="[6, 12]", **LONG))
-    for config in parse_study(path.read_text()).configs:
-        run_gnc("trial", path, config.key, "--results", folder / "results")
+    keys = [config.key for config in parse_study(path.read_text()).configs]
+    calls = [["trial", str(path), key, "--results", str(folder / "results")] for key in keys]
+    code = f"from study.cli import main\nfor call in {calls!r}:\n    assert main(call) == 0"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     return open_store(folder / "results")
 
 
@@ -61,7 +64,7 @@ def test_a_run_equals_trials_in_process_and_a_second_run_starts_nothing(study_fi
     study, results = study_file(**LONG), tmp_path / "results"
     first = run_gnc("run", study, results)
     assert first.stdout == ""
-    assert first.stderr.count("complete K=") == TRIALS  # a line per finished trial where stderr is no terminal
+    assert first.stderr.count("] complete ") == TRIALS  # a line per finished trial where stderr is no terminal
     assert_same_tables(open_store(results), undisturbed)
 
     second = run_gnc("run", study, results)
@@ -70,13 +73,13 @@ def test_a_run_equals_trials_in_process_and_a_second_run_starts_nothing(study_fi
 
     study_file(**LONG, num_classes="[6, 12, 8]")
     third = run_gnc("run", study, results)
-    assert "2 trials to run, 4 stored" in third.stderr
-    assert third.stderr.count("complete K=8") == 2
-    assert open_store(results).read_trials().num_rows == 6
+    assert "2 trials to run, 5 stored" in third.stderr
+    assert third.stderr.count(" K=8 ") == 2
+    assert open_store(results).read_trials().num_rows == 7
 
     study_file(**LONG)
     status = run_gnc("status", results)
-    assert "6 complete" in status.stdout
+    assert "7 complete" in status.stdout
     run_gnc("run", study, results)
     assert "2 trials of other studies" in run_gnc("status", results).stdout
 
@@ -84,6 +87,8 @@ def test_a_run_equals_trials_in_process_and_a_second_run_starts_nothing(study_fi
 def test_a_killed_trial_process_is_started_again_and_repeats_no_row(study_file, tmp_path, undisturbed):
     store = open_store(tmp_path / "results")
     run = start_gnc("run", study_file(**LONG), store.uri)
+    wait_for(lambda: trials_in_flight(store), "a trial in flight")
+    time.sleep(random.uniform(0, 1))
     victim = wait_for(lambda: trials_in_flight(store), "a trial in flight")[0]
     os.kill(victim.process, signal.SIGKILL)
     errors = end(run)
@@ -127,6 +132,20 @@ def test_interrupting_keeps_checkpoints_seals_and_says_how_to_continue(study_fil
     run_gnc("run", study, store.uri)
     assert_same_tables(store, undisturbed)
     assert any(store.read_trials().column("resumed").to_pylist())
+
+
+def test_interrupting_before_the_first_trial_still_seals_and_says_how_to_continue(study_file, tmp_path):
+    study, results = study_file(), tmp_path / "results"
+    run = start_gnc("run", study, results, "--max-concurrent", "1")
+    for line in run.stderr:
+        if "starting Ray" in line:
+            break
+    time.sleep(1)
+    run.send_signal(signal.SIGINT)
+    errors = end(run)
+    assert run.returncode == 1, errors
+    assert f"this continues it: gnc run {study} {results} --max-concurrent 1" in errors
+    assert "Traceback" not in errors
 
 
 def test_bad_trials_become_rows_and_the_sweep_goes_on(study_file, tmp_path):
