@@ -189,4 +189,5 @@ def _check_distinct(what: str, values: list[Any]) -> None:
 
 
 def _varied(configs: tuple[TrialConfig, ...]) -> tuple[str, ...]:
-    return tuple(name for name in TrialConfig.model_fields if len({getattr(c, name) for c in configs}) > 1)
+    values = {name: {getattr(config, name) for config in configs} for name in TrialConfig.model_fields}
+    return tuple(name for name, found in values.items() if len(found - {None}) > 1)
