@@ -49,7 +49,6 @@ def measure_collapse(
     test_features: Float[Tensor, "test_samples dim"],
     test_labels: Int[Tensor, " test_samples"],
     tolerance: float = 1e-6,
-    previous: Margins | None = None,
 ) -> Collapse:
     """Every geometric column of a measurement (study.records.Measurement), in float64.
 
@@ -62,8 +61,6 @@ def measure_collapse(
         test_features: like features, for the nearest-class-mean accuracy.
         test_labels: like labels.
         tolerance: relative gap of the certified margins.
-        previous: margins of similar classifier rows, to begin the search from; they change no digit that matters, but
-            bounds may differ in the last bits from a search begun without.
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample a class, energies
         of coinciding means, ...), never zero for it.
@@ -76,7 +73,7 @@ def measure_collapse(
     rows = weights.detach().to(torch.float64)
     unit_rows = unit(rows)
     view = _View(features.detach(), labels, len(rows), normalization)
-    margins = one_vs_rest_margins(unit_rows, tolerance=tolerance, warm_start=previous)
+    margins = one_vs_rest_margins(unit_rows, tolerance=tolerance)
     # GNC3 says that means lie near rows, so their margins are searched from where those of the rows were found
     mean_margins = one_vs_rest_margins(unit(view.head.means), tolerance=tolerance, warm_start=margins)
     classes = torch.arange(len(rows), device=rows.device)

@@ -2,7 +2,6 @@
 
 Knows torch and the margin solver; does not know data, training or the results folder. It is what a network that can
 fit everything would reach: the ceiling that a trained margin and loss at the same temperature are compared with.
-
 """
 
 import math
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from gnc_models.codes import random_codes
 from gnc_models.margins import one_vs_rest_margins
+from gnc_models.point_sets import Code, spherical_code_of
+from gnc_models.polishing import polish_code
 from gnc_models.sphere_descent import Objective, minimise_on_spheres
 
 # Starts whose temperature * log(loss) is within this of the best count as near it; a distance, as the margin is.
@@ -81,6 +82,18 @@ def optimise_unconstrained(
         weights=points[best, :num_classes],
         features=points[best, num_classes:],
     )
+
+
+def code_from_optimum(
+    num_classes: int, feature_dim: int, temperature: float, *, starts: int = 12, seed: int = 0
+) -> Code:
+    """The spherical code u(W) of the optimum's rows, polished: at times better than a search for codes.
+
+    Raises:
+        ValueError: a size or temperature out of range, or an optimum with two equal rows.
+    """
+    optimum = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=seed)
+    return polish_code(spherical_code_of(optimum.weights).points)
 
 
 def _check(num_classes: int, feature_dim: int, temperature: float, starts: int) -> None:

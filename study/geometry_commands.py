@@ -25,6 +25,9 @@ from study.refusals import StudyError
 from study.store import open_store
 
 
+LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
+
+
 def command_margins(options: argparse.Namespace) -> int:
     """Certified one-vs-rest margins of a classifier in a file, between random and best known."""
     if not 0 < options.tolerance < 1:
@@ -131,6 +134,11 @@ def command_code(options: argparse.Namespace) -> int:
 
 def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> Tensor:
     """Coordinates of an explicit code where one is known, else of the best found by optimising now."""
+    if options.classes * options.dim > LARGEST_CODE:
+        raise StudyError(
+            f"--classes times --dim must be at most {LARGEST_CODE:,} to build a code, "
+            f"got {options.classes * options.dim:,}. Without --output and --optimise the reference alone is printed."
+        )
     explicit = None if options.optimise else explicit_code(options.classes, options.dim)
     code = explicit or optimise_code(options.classes, options.dim, starts=options.starts, seed=options.seed)
     facts |= {

@@ -89,6 +89,8 @@ def test_stored_optima_are_consistent():
         assert low <= margin + 1e-9
         assert margin <= high + 1e-9
         assert high <= reference_margin(num_classes, feature_dim).upper + 1e-6, row
+        # what the model reached is a code the project found: the best known one may not be worse
+        assert high <= reference_margin(num_classes, feature_dim).lower * (1 + 1e-6), row
         # some class has a margin of at most rho*, and W = H = the best code has a loss of at most the second bound
         reference = reference_margin(num_classes, feature_dim)
         assert float(row["loss"]) >= math.log1p(math.exp(-reference.upper / temperature)) / num_classes

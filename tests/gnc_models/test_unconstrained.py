@@ -7,7 +7,7 @@ import torch
 
 from gnc_models.bounds import reference_margin, unconstrained_optimum
 from gnc_models.codes import random_codes
-from gnc_models.unconstrained import cold_loss, log_softplus, optimise_unconstrained
+from gnc_models.unconstrained import code_from_optimum, cold_loss, log_softplus, optimise_unconstrained
 
 torch.set_num_threads(1)
 
@@ -69,3 +69,10 @@ def test_values_out_of_range_are_refused():
             optimise_unconstrained(5, 3, temperature)
     with pytest.raises(ValueError, match="num_classes must be at least 2"):
         optimise_unconstrained(1, 3, 0.1)
+
+
+def test_an_optimum_turned_into_a_code_is_as_good_as_its_margin_and_polishing_loses_nothing():
+    optimum = optimise_unconstrained(12, 4, 0.1, starts=4, seed=0)
+    code = code_from_optimum(12, 4, 0.1, starts=4, seed=0)
+    assert code.margin_lower >= optimum.margin - 1e-9
+    assert code.margin_lower == pytest.approx(0.75, abs=1e-6)

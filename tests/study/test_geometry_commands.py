@@ -134,6 +134,8 @@ def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys):
     assert searched["ufm_loss"] == pytest.approx(tabulated["ufm_loss"], rel=1e-6)
     assert main(["code", "--classes", "12", "--dim", "3", "--temperature", "-1"]) == 2
     assert main(["code", "--classes", "12", "--dim", "3", "--seed", str(2**70)]) == 2
+    assert main(["code", "--classes", "50257", "--dim", "768", "--optimise"]) == 2
+    assert "--classes times --dim must be at most 5,000,000" in capsys.readouterr().err
     assert main(["code", "--classes", "1", "--dim", "3"]) == 2
     assert "--classes must be at least 2, got 1" in capsys.readouterr().err
 
