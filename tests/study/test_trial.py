@@ -341,7 +341,7 @@ def test_a_disk_that_fills_during_a_trial_is_told_with_its_cure(study_file, tmp_
     mount = f"mount -t tmpfs -o size=1100k tmpfs {results}"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
         pytest.skip("a mount namespace needs root, which this machine does not give")
-    wide = study.read_text().replace("width = 32", "width = 4096").replace("batch_size = 32", "batch_size = 8")
+    wide = study.read_text().replace("width = [32]", "width = [4096]").replace("batch_size = 32", "batch_size = 8")
     study.write_text(wide)
     key = read_study(study).configs[0].key
     command = f'{mount} && exec "$0" -m study.cli trial {study} {key} --results {results}'
