@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="what a study would run, what is stored, what it costs; runs nothing")
     _study_and_results(check)
+    check.add_argument("--trials", action="store_true", help="a line for each trial: key, state, settings that vary")
     check.add_argument("--probe", action="store_true", help="time a few steps of each kind of trial for the price")
     check.add_argument("--json", action="store_true", help="one JSON object on stdout")
 

@@ -30,6 +30,9 @@ def command_check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_check_facts(study, store, missing, cost)))
         return 0
+    if options.trials:
+        for config in study.configs:
+            print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {trial_name(config, study.varied)}")
     print(f"{study.name}: {len(study.configs)} trials, {len(study.configs) - len(missing)} stored in {store.uri}")
     print(f"varies {', '.join(study.varied)}")
     print(_price_sentence(cost))

@@ -25,6 +25,12 @@ def test_check_says_what_is_stored_missing_and_what_it_costs(study_file, tmp_pat
     store = open_store(tmp_path / "r")
     for config in read_study(study).configs[:3]:
         store.write_fragment(config, [], made_up_record(seconds=10.0))
+    assert main(["check", str(study), str(tmp_path / "r"), "--trials"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:4]
+    assert [line.split()[:2] for line in lines] == [
+        [config.key, state]
+        for config, state in zip(read_study(study).configs, ["complete"] * 3 + ["missing"], strict=True)
+    ]
     assert main(["check", str(study), str(tmp_path / "r"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["trials"], len(facts["missing"]), facts["unpriced"]) == (4, 1, 0)
