@@ -4,6 +4,7 @@ Knows Ray; of the study only its resources and whether all machines see its resu
 """
 
 import logging
+import os
 import secrets
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one on this machine; Ray's own output is silenced."""
     try:
         ray.init(
-            address=address,
+            # "local", not None: Ray would first look for a cluster that this machine once started, and wait for a dead one
+            address=address or os.environ.get("RAY_ADDRESS") or "local",
             include_dashboard=None if address else False,
             log_to_driver=False,
             configure_logging=True,

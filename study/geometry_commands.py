@@ -24,7 +24,6 @@ from study.matrix_files import check_finite, read_matrix, read_tensors
 from study.refusals import StudyError
 from study.store import open_store
 
-
 LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
 
 

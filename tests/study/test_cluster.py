@@ -28,6 +28,8 @@ try:
 except OSError as error:
     facts["apart"] = str(error)
 print(json.dumps(facts))
+cluster.ray.shutdown()
+nodes.shutdown()
 """
 
 
@@ -36,7 +38,7 @@ def test_placement_and_the_shared_folder_are_checked_on_every_node(tmp_path):
         [sys.executable, "-c", TWO_NODES, str(tmp_path / "results")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.splitlines()[-1])
+    facts = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert facts["left"] == []
     assert facts["concurrent"] == [4, 2, 1]
     assert "got cpus = 3.5 and gpus = 0 a trial where the machines have" in facts["too_much"]
