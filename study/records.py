@@ -14,10 +14,10 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.config import NUMBERS_VERSION, TrialConfig
+from study.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 def _column(unit: str, meaning: str) -> Any:
@@ -35,7 +35,11 @@ class Measurement:
     )
     train_loss: float = _column("nats", "Mean cross-entropy on the un-augmented training set, evaluation mode.")
     train_accuracy: float = _column("share", "Accuracy on the un-augmented training set, evaluation mode.")
-    test_accuracy: float = _column("share", "Accuracy on the test set.")
+    objective: float | None = _column("", "What training minimises, averaged over the last epoch's steps.")
+    label_entropy: float | None = _column(
+        "nats", "Empirical conditional entropy of the label given the context, the least train_loss there is; text only."
+    )
+    test_accuracy: float | None = _column("share", "Accuracy on the test set.")
     unseen_accuracy: float | None = _column("share", "Accuracy on the font family kept out of training.")
     gnc1_pinv: float | None = _column("", "trace(Sigma_W pinv(Sigma_B)) / K; falls as 1/K by itself, do not fit in K.")
     gnc1_rank: float | None = _column("", "trace(Sigma_W pinv(Sigma_B)) / rank(Sigma_B).")
@@ -60,7 +64,7 @@ class Measurement:
     gnc3: float | None = _column("", "Mean of 1 - cos(class mean - global mean, classifier row), as the paper's code.")
     gnc3_uncentred: float = _column("", "Mean of 1 - cos(class mean, classifier row), as the hypothesis.")
     ncc_agreement: float = _column("share", "Training samples where classifier and nearest class mean agree.")
-    ncc_test_accuracy: float = _column("share", "Test accuracy of the nearest class mean.")
+    ncc_test_accuracy: float | None = _column("share", "Test accuracy of the nearest class mean.")
     weight_norm_mean: float = _column("norm", "Mean norm of the classifier rows.")
     weight_norm_cv: float = _column("", "Coefficient of variation of the classifier rows' norms.")
     feature_norm_mean: float = _column("norm", "Mean norm of the features before any normalization.")
@@ -154,11 +158,18 @@ class Column:
         return pa.field(self.name, self.type, metadata={"unit": self.unit, "meaning": self.meaning})
 
 
-_ARROW = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+_ARROW = {
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    str: pa.string(),
+    list[float]: pa.list_(pa.float64()),
+    list[str]: pa.list_(pa.string()),
+}
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
-    """int, float, bool, str, Literal strings, Annotated or any of them or None."""
+    """int, float, bool, str, lists of float or str, Literal strings, Annotated or any of them or None."""
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
         return _arrow_type(next(a for a in typing.get_args(annotation) if a is not type(None)))
@@ -240,13 +251,33 @@ def record_from_json(text: str) -> TrialRecord:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the schema's columns: missing ones as typed nulls, metadata from the schema."""
-    missing = pa.nulls
-    columns = [
-        table.column(f.name).cast(f.type) if f.name in table.column_names else missing(table.num_rows, f.type)
-        for f in schema
-    ]
+    """The table with exactly the schema's columns, metadata from the schema.
+
+    A measurement that the table does not know is null. A setting that came after it has the value that keeps the key.
+    """
+    settled = _later_settings(table, [f.name for f in schema if f.name not in table.column_names])
+    columns = []
+    for f in schema:
+        if f.name in table.column_names:
+            columns.append(table.column(f.name).cast(f.type))
+        elif f.name in settled:
+            columns.append(pa.array(settled[f.name], f.type))
+        else:
+            columns.append(pa.nulls(table.num_rows, f.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _later_settings(table: pa.Table, missing: list[str]) -> dict[str, list[Any]]:
+    """For each missing setting with a value that keeps old keys, that value in the rows whose trial reads it."""
+    wanted = [name for name in missing if name in LATER_SETTINGS]
+    if not wanted or "trial" not in table.column_names:
+        return {}
+    known = [name for name in TrialConfig.model_fields if name in table.column_names]
+    trials = table.column("trial").to_pylist()
+    first = {key: index for index, key in reversed(list(enumerate(trials)))}
+    rows = table.select(known).take(list(first.values())).to_pylist()
+    settled = {key: TrialConfig.settle(row) for key, row in zip(first, rows, strict=True)}
+    return {name: [settled[key].get(name, LATER_SETTINGS[name]) for key in trials] for name in wanted}
 
 
 def to_parquet(table: pa.Table) -> bytes:
