@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from gnc_models import catalog
+from gnc_models.classifiers import NORMALIZATIONS
 from gnc_models.datasets import AUGMENTATIONS, DATASETS
 from gnc_models.datasets.fonts import FAMILIES
 from gnc_models.datasets.glyphs import RESOLUTIONS
 from gnc_models.encoders import ENCODERS, make_encoder
-from gnc_models.heads import NORMALIZATIONS
 
 
 def test_names_equal_those_of_the_constructors():

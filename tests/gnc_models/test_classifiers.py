@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.heads import NORMALIZATIONS, LinearHead
+from gnc_models.classifiers import NORMALIZATIONS, LinearClassifier
 
 TEMPERATURES = {"both": 0.1, "features": 0.3, "weights": 2.0, "none": None}
 
@@ -12,7 +12,7 @@ TEMPERATURES = {"both": 0.1, "features": 0.3, "weights": 2.0, "none": None}
 def make_head(normalization, **changed):
     torch.manual_seed(0)
     settings = {"normalization": normalization, "temperature": TEMPERATURES[normalization], "init_norm": 0.5}
-    return LinearHead(7, 3, **(settings | changed))
+    return LinearClassifier(7, 3, **(settings | changed))
 
 
 def ref_logits(features: np.ndarray, weight: np.ndarray, normalization: str) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_rows_start_with_the_norm_asked_for_in_directions_that_the_seed_draws():
     assert torch.equal(head.weight, make_head("both", init_norm=0.7).weight)
     assert not torch.allclose(head.weight[0], head.weight[1])
     torch.manual_seed(1)
-    assert not torch.equal(LinearHead(7, 3, normalization="none", temperature=None, init_norm=0.7).weight, head.weight)
+    assert not torch.equal(LinearClassifier(7, 3, normalization="none", temperature=None, init_norm=0.7).weight, head.weight)
 
 
 def test_head_has_its_rows_and_no_other_parameter():
@@ -86,6 +86,6 @@ def test_temperature_that_is_not_positive_is_refused(temperature):
 
 def test_unknown_normalization_and_zero_norm_are_refused():
     with pytest.raises(ValueError, match=r"normalization must be one of .*got 'cosine'"):
-        LinearHead(7, 3, normalization="cosine", temperature=0.1, init_norm=0.5)
+        LinearClassifier(7, 3, normalization="cosine", temperature=0.1, init_norm=0.5)
     with pytest.raises(ValueError, match=r"init_norm must be positive, got 0\.0"):
         make_head("both", init_norm=0.0)

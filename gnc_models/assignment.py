@@ -1,0 +1,82 @@
+"""Which class gets which point of a code, so that similar classes lie near each other. Knows torch and scipy.
+
+A quadratic assignment: scipy's relaxation (FAQ) from several starts, then the best swaps of two classes until none helps.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import quadratic_assignment
+from torch import Tensor
+
+RANDOM_STARTS = 3  # beside the centre of all assignments, where codes with much symmetry have no slope
+LARGEST = 2000  # classes: time grows with the cube
+
+
+def assign_classes(
+    similarity: Float[Tensor, "classes classes"], gram: Float[Tensor, "classes classes"]
+) -> Int[Tensor, " classes"]:
+    """The point of each class that makes `sum_ij similarity_ij gram[p_i, p_j]` large: similar classes, near points.
+
+    Args:
+        similarity: of the classes, symmetric, larger is nearer, in any unit.
+        gram: cosines of the points of the code.
+    Returns:
+        p, a permutation: class i gets point p[i]. A local optimum that no swap of two classes improves; the same
+        arguments give the same permutation.
+    Raises:
+        ValueError: matrices that are not square and of one size, not finite or not symmetric, or too many classes.
+    Source: Vogelstein et al., PLOS ONE 10(4) e0121002, 2015 (FAQ), in scipy.optimize.quadratic_assignment.
+    """
+    wanted, offered = _checked("similarity", similarity), _checked("gram", gram)
+    if wanted.shape != offered.shape:
+        raise ValueError(f"gram must have one row a class, got {offered.shape} for similarity of {wanted.shape}.")
+    generator = np.random.default_rng(0)
+    starts: list[str | np.ndarray] = ["barycenter"]
+    starts += [_start(len(wanted), generator) for _ in range(RANDOM_STARTS)]
+    found = [_improved(wanted, offered, _relaxed(wanted, offered, start)) for start in starts]
+    return torch.from_numpy(max(found, key=lambda p: float((wanted * offered[np.ix_(p, p)]).sum())))
+
+
+def _checked(name: str, matrix: Tensor) -> np.ndarray:
+    """The matrix without its diagonal, which no assignment changes, in float64."""
+    if matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()) or not torch.allclose(matrix, matrix.T):
+        raise ValueError(
+            f"{name} must be square, finite and symmetric, got one of {tuple(matrix.shape)} that is not. "
+            f"Average it with its transpose."
+        )
+    if len(matrix) > LARGEST:
+        raise ValueError(f"{name} must have at most {LARGEST} classes, got {len(matrix)}. Use assignment 'random'.")
+    values = matrix.detach().cpu().to(torch.float64).numpy().copy()
+    np.fill_diagonal(values, 0.0)
+    return values
+
+
+def _start(num_classes: int, generator: np.random.Generator) -> np.ndarray:
+    """A doubly stochastic matrix halfway between the centre and a random permutation."""
+    return 0.5 / num_classes + 0.5 * np.eye(num_classes)[generator.permutation(num_classes)]
+
+
+def _relaxed(wanted: np.ndarray, offered: np.ndarray, start: str | np.ndarray) -> np.ndarray:
+    found = quadratic_assignment(wanted, offered, method="faq", options={"maximize": True, "P0": start})
+    return np.asarray(found.col_ind, dtype=np.int64)
+
+
+def _improved(wanted: np.ndarray, offered: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The best swap of two classes, over and over until none gains: each costs K^2."""
+    order = order.copy()
+    near = offered[np.ix_(order, order)]
+    crossed = wanted @ near
+    least = 1e-9 * np.abs(wanted).sum() * np.abs(offered).max()  # what rounding could feign
+    while True:
+        own = crossed.diagonal()
+        # half of what swapping i and j adds: the other classes' terms, less the pair's own which stay
+        gains = crossed + crossed.T - own[:, None] - own + 2 * wanted * near
+        i, j = divmod(int(gains.argmax()), len(gains))
+        if not 2 * gains[i, j] > least:
+            return order
+        swap = np.arange(len(order))
+        swap[[i, j]] = j, i
+        crossed = (crossed + np.outer(wanted[:, j] - wanted[:, i], near[i] - near[j]))[:, swap]
+        near = near[np.ix_(swap, swap)]
+        order = order[swap]

@@ -1,0 +1,34 @@
+"""Supervised contrastive loss, as pytorch-metric-learning has it. Knows torch and that library, imported when needed."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gnc_models.classifiers import Classifier
+from gnc_models.losses.loss import Loss
+
+
+class SupervisedContrastive(Loss):
+    """Mean over samples of `-mean_p log(exp(cos_p / temperature) / sum_a exp(cos_a / temperature))`.
+
+    p runs over the other samples of the class in the batch, a over all other samples. Samples without another of their
+    class do not count; a batch without a pair, or of one class only, gives 0. Classifier rows get no gradient.
+
+    Source: Khosla et al., arXiv 2004.11362, equation 2; pytorch_metric_learning.losses.SupConLoss.
+    """
+
+    def __init__(self, *, num_classes: int, feature_dim: int) -> None:
+        from pytorch_metric_learning.losses import SupConLoss
+
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim)
+        self._member = SupConLoss()
+
+    def value(
+        self,
+        features: Float[Tensor, "batch dim"],
+        labels: Int[Tensor, " batch"],
+        classifier: Classifier,
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        self._member.temperature = temperature
+        value: Tensor = self._member(features, labels)
+        return value

@@ -1,0 +1,112 @@
+"""Cross-entropy, its logarithm for low temperatures, and the limit of that at zero. Knows torch and classifiers.
+
+All three are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds).
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from gnc_models.classifiers import Classifier
+from gnc_models.losses.chunked import chunked_cross_entropy
+from gnc_models.losses.loss import Loss
+from gnc_models.settings import check_choice
+from gnc_models.unconstrained import log_softplus
+
+CROSS_ENTROPIES = ("dense", "chunked")
+
+
+class CrossEntropy(Loss):
+    """Mean cross-entropy of the classifier's logits, in nats."""
+
+    def __init__(self, *, num_classes: int, feature_dim: int, cross_entropy: str = "dense") -> None:
+        """How it is computed; the numbers agree to rounding.
+
+        Args:
+            num_classes: rows of the classifier.
+            feature_dim: dimension of the features.
+            cross_entropy: "dense" holds batch x classes logits and their gradient, "chunked" never does.
+        """
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim)
+        check_choice("cross_entropy", cross_entropy, CROSS_ENTROPIES)
+        self.chunked = cross_entropy == "chunked"
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch dim"],
+        labels: Int[Tensor, " batch"],
+        classifier: Classifier,
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        """As `Loss.forward`, but dense logits are in autocast's precision."""
+        if self.chunked:
+            return super().forward(features, labels, classifier, temperature)
+        return self._dense(features, labels, classifier, temperature)
+
+    def value(
+        self,
+        features: Float[Tensor, "batch dim"],
+        labels: Int[Tensor, " batch"],
+        classifier: Classifier,
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        if not self.chunked:
+            return self._dense(features, labels, classifier, temperature)
+        return chunked_cross_entropy(
+            classifier.scaled_features(features),
+            classifier.weight,
+            labels,
+            temperature=temperature,
+            normalises_rows=classifier.normalises_weights,
+        )
+
+    def _dense(self, features: Tensor, labels: Tensor, classifier: Classifier, temperature: float) -> Tensor:
+        logits = classifier.logits(features, temperature).to(classifier.weight.dtype)
+        return functional.cross_entropy(logits, labels)
+
+
+class LogCrossEntropy(Loss):
+    """`temperature * log(mean cross-entropy)`, never through the cross-entropy, which underflows at low temperatures.
+
+    Source: Jiang et al., arXiv 2310.05351 (its limit at temperature 0 is HardMax).
+    """
+
+    def value(
+        self,
+        features: Float[Tensor, "batch dim"],
+        labels: Int[Tensor, " batch"],
+        classifier: Classifier,
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        odds = (score_gaps(features, labels, classifier) / temperature).logsumexp(1)
+        return temperature * (log_softplus(odds).logsumexp(0) - math.log(len(labels)))
+
+
+class HardMax(Loss):
+    """The largest `<w_j - w_y, h>` over the batch and over j != y, on what the classifier scales.
+
+    Only the worst sample and its nearest wrong class get a gradient (ties share it).
+
+    Source: Jiang et al., arXiv 2310.05351.
+    """
+
+    def value(
+        self,
+        features: Float[Tensor, "batch dim"],
+        labels: Int[Tensor, " batch"],
+        classifier: Classifier,
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        return score_gaps(features, labels, classifier).amax()
+
+
+def score_gaps(
+    features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], classifier: Classifier
+) -> Float[Tensor, "batch classes"]:
+    """`<w_j - w_y, h>` on what the classifier scales, before the temperature; -infinity at j = y."""
+    scores = functional.linear(*classifier.scaled(features))
+    own = labels.unsqueeze(1)
+    return (scores - scores.gather(1, own)).scatter(1, own, -torch.inf)

@@ -1,0 +1,168 @@
+"""HUG: classes far apart and samples near their own, as hyperspherical uniformity, in three forms. Knows torch.
+
+`inter_weight * inter + intra_weight * intra`. The proxies of the classes are the classifier's rows: trained (linear),
+moving averages (class_mean) or fixed. Proxies and features are scaled to unit length. `inter` moves proxies only, and so
+is a constant unless they are trained; `intra` moves features only, towards proxies held still. Sums over pairs of
+proxies are taken in float64: 2 - 2 cos cancels where proxies are close.
+
+Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from gnc_models.classifiers import Classifier
+from gnc_models.losses.loss import Loss
+from gnc_models.settings import check_between
+
+LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no positive determinant
+
+
+class _UniformityGap(Loss):
+    """The weighted sum; a member gives its two parts."""
+
+    def __init__(self, *, num_classes: int, feature_dim: int, inter_weight: float, intra_weight: float) -> None:
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim)
+        for name, given in (("inter_weight", inter_weight), ("intra_weight", intra_weight)):
+            check_between(name, given, 0, math.inf)
+        self.inter_weight, self.intra_weight = inter_weight, intra_weight
+
+    def value(
+        self,
+        features: Float[Tensor, "batch dim"],
+        labels: Int[Tensor, " batch"],
+        classifier: Classifier,
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        proxies = functional.normalize(classifier.weight.double(), dim=1)
+        points = functional.normalize(features.double(), dim=1)
+        inter, intra = self.inter(proxies), self.intra(points, labels, proxies.detach())
+        return (self.inter_weight * inter + self.intra_weight * intra).to(features.dtype)
+
+    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+        """How unevenly the classes are spread; small is even."""
+        raise NotImplementedError
+
+    def intra(
+        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
+    ) -> Float[Tensor, ""]:
+        """How far samples are from their class's proxy."""
+        raise NotImplementedError
+
+
+class HypersphereEnergy(_UniformityGap):
+    """MHE. inter: mean over pairs of proxies of `1 / |w_i - w_j|^2`. intra: mean over the classes in the batch of the
+    mean distance of their samples from the proxy."""
+
+    def __init__(
+        self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
+        )
+
+    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+        squares = _squared_distances(proxies)
+        itself = torch.eye(len(proxies), dtype=torch.bool, device=proxies.device)
+        return squares.masked_fill(itself, torch.inf).reciprocal().sum() / (len(proxies) * (len(proxies) - 1))
+
+    def intra(
+        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
+    ) -> Float[Tensor, ""]:
+        classes, position, counts = labels.unique(return_inverse=True, return_counts=True)
+        return (_distances(points, proxies[labels]) / counts[position]).sum() / len(classes)
+
+
+class HypersphereSeparation(_UniformityGap):
+    """MHS. inter: minus the smallest distance between two proxies. intra: sum over the classes in the batch of the
+    largest distance of a sample from the proxy."""
+
+    def __init__(
+        self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
+        )
+
+    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            closest = int((proxies @ proxies.T).fill_diagonal_(-torch.inf).argmax())
+        first, second = divmod(closest, len(proxies))
+        return -(proxies[first] - proxies[second]).norm()
+
+    def intra(
+        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
+    ) -> Float[Tensor, ""]:
+        classes, position = labels.unique(return_inverse=True)
+        distances = _distances(points, proxies[labels])
+        largest = torch.zeros(len(classes), dtype=distances.dtype, device=distances.device)
+        return largest.scatter_reduce(0, position, distances, "amax", include_self=False).sum()
+
+
+class GramDeterminant(_UniformityGap):
+    """MGD, with the kernel `k(x, y) = exp(-|x - y|^2 / (2 kernel_width^2))` and G + logdet_eps I for every Gram G.
+
+    inter: minus the log-determinant of the proxies' Gram; the kernel keeps it regular where K > d. intra: mean over the
+    classes in the batch of the log-determinant of the Gram of their samples and their proxy, which ties a sample to
+    its class. It falls to log(logdet_eps) for each sample as a class collapses: without logdet_eps, without bound.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        feature_dim: int,
+        logdet_eps: float,
+        kernel_width: float = 1.0,
+        inter_weight: float = 0.15,
+        intra_weight: float = 0.03,
+    ) -> None:
+        """What is added to every Gram's diagonal, and the kernel.
+
+        Args:
+            num_classes: rows of the classifier.
+            feature_dim: dimension of the features.
+            logdet_eps: added to the diagonal, above 1e-10.
+            kernel_width: of the kernel, a distance on the unit sphere.
+            inter_weight: of the spread of the proxies.
+            intra_weight: of the spread within classes.
+        """
+        super().__init__(
+            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
+        )
+        check_between("logdet_eps", logdet_eps, LEAST_EPS, math.inf)
+        check_between("kernel_width", kernel_width, 0, math.inf)
+        self.logdet_eps, self.kernel_width = logdet_eps, kernel_width
+
+    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+        return -self._log_determinant(self._kernel(proxies))
+
+    def intra(
+        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
+    ) -> Float[Tensor, ""]:
+        classes = labels.unique()
+        owners = torch.cat([labels, classes])
+        gram = self._kernel(torch.cat([points, proxies[classes]]))
+        # zero between classes: one determinant of blocks is the product of the classes' own
+        blocks = torch.where(owners.unsqueeze(1) == owners, gram, 0.0)
+        return self._log_determinant(blocks) / len(classes)
+
+    def _kernel(self, points: Tensor) -> Tensor:
+        return (_squared_distances(points) / (-2 * self.kernel_width**2)).exp()
+
+    def _log_determinant(self, gram: Tensor) -> Tensor:
+        ridge = self.logdet_eps * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        return 2 * torch.linalg.cholesky(gram + ridge).diagonal().log().sum()
+
+
+def _distances(points: Float[Tensor, "rows dim"], others: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
+    return (points - others).norm(dim=1)
+
+
+def _squared_distances(points: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows rows"]:
+    """Of unit rows in float64; rounding never makes one negative."""
+    return (2 - 2 * points @ points.T).clamp_min(0)
