@@ -1,4 +1,4 @@
-"""Names of every data set, encoder, classifier and loss, the settings each one reads and what it can go with.
+"""Names of every data set, encoder, classifier and loss, with the settings each one reads and the classes it can give.
 
 Knows no torch, numpy or disk, so that a study can be checked in an instant. A contract test equates these names with
 the dicts of constructors in `datasets`, `encoders`, `classifiers` and `losses`.
@@ -27,7 +27,6 @@ class Member:
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_classes: Mapping[int, int] | int | None = None  # by resolution where there is one; None: only the disk knows
     takes: frozenset[str] = frozenset({"image", "vector"})  # what an encoder accepts, or what a data set gives
-    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # other families' members it can go with
     idle: frozenset[str] = frozenset()  # settings of other members that have no effect beside this one
 
 
@@ -54,9 +53,7 @@ DATASETS = _family(
     fashion_mnist=Member(settings=_PICTURES, max_classes=10, takes=IMAGE),
     emnist=Member(settings=_PICTURES, max_classes=47, takes=IMAGE),
     image_folder=Member(settings={**_PICTURES, "folder": REQUIRED, "resolution": 32}, takes=IMAGE),
-    text=Member(
-        settings={**_TESTED, "context_length": 8}, max_classes=20_000, takes=TOKENS, needs={"imbalance": ("none",)}
-    ),
+    text=Member(settings={**_TESTED, "context_length": 8}, max_classes=20_000, takes=TOKENS),
     indices=Member(max_classes=1_000_000, takes=INDEX),
 )
 
@@ -89,32 +86,26 @@ TEMPERATURE_SCHEDULES = _family(constant=Member(), annealed=Member(settings={"te
 _FROZEN = frozenset({"decay_normalised"})
 CLASSIFIERS = _family(
     linear=Member(),
-    class_mean=Member(
-        settings={"class_mean_form": "sum", "class_mean_momentum": 0.9},
-        needs={"normalization": ("both", "features", "weights")},
-        idle=_FROZEN,
-    ),
+    class_mean=Member(settings={"class_mean_form": "sum", "class_mean_momentum": 0.9}, idle=_FROZEN),
     fixed=Member(settings={"code": "best", "assignment": "random"}, idle=_FROZEN),
 )
 
-_UNIT = {"normalization": ("both",)}
 _HUG = {"inter_weight": 0.15, "intra_weight": 0.015}
 LOSSES = _family(
     cross_entropy=Member(settings={"cross_entropy": "dense"}),
-    log_cross_entropy=Member(needs={"normalization": ("both", "features", "weights")}),
-    hardmax=Member(needs=_UNIT),
+    log_cross_entropy=Member(),
+    hardmax=Member(),
     label_smoothing=Member(settings={"label_smoothing": 0.1}),
     focal=Member(settings={"focal_gamma": 2.0}),
     mse=Member(),
-    hug_mhe=Member(settings=_HUG, needs=_UNIT),
-    hug_mhs=Member(settings=_HUG, needs=_UNIT),
+    hug_mhe=Member(settings=_HUG),
+    hug_mhs=Member(settings=_HUG),
     hug_mgd=Member(
-        settings={"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED},
-        needs=_UNIT,
+        settings={"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED}
     ),
-    cosface=Member(settings={"margin_penalty": 0.35}, needs=_UNIT),
-    arcface=Member(settings={"margin_penalty": 0.5}, needs=_UNIT),
-    supervised_contrastive=Member(needs={**_UNIT, "classifier": ("class_mean", "fixed")}),
+    cosface=Member(settings={"margin_penalty": 0.35}),
+    arcface=Member(settings={"margin_penalty": 0.5}),
+    supervised_contrastive=Member(),
 )
 
 IMBALANCES = _family(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnc_models.catalog import FAMILIES, max_classes
-from gnc_models.long_tail import class_counts
+from gnc_models.long_tail import REFUSED_BY, class_counts
+from gnc_models.pairings import check_pairing
 
 
 def check_together(settings: Mapping[str, Any]) -> None:
@@ -16,7 +17,7 @@ def check_together(settings: Mapping[str, Any]) -> None:
         if isinstance(value, int) and value >= 1 << 63:  # no column of a table could hold it
             raise ValueError(f"{name} must be below 2^63, got {value!r}.")
     _check_classes(settings)
-    _check_members(settings)
+    _check_pairing(settings)
     _check_inputs(settings)
     _check_batches(settings)
     if settings["terminal_epochs"] and settings["max_epochs"] < settings["terminal_epochs"]:
@@ -35,24 +36,22 @@ def _check_classes(settings: Mapping[str, Any]) -> None:
             f"num_classes must be at most {most - kept_out}{beside}, the classes that {dataset} has{at}, "
             f"got {num_classes!r}."
         )
-    if settings["code"] == "simplex" and num_classes > settings["feature_dim"] + 1:
+
+
+def _check_pairing(settings: Mapping[str, Any]) -> None:
+    names = ("loss", "classifier", "normalization", "num_classes", "feature_dim", "code", "logdet_eps")
+    check_pairing(**{name: settings[name] for name in names})
+    for name, refusing in REFUSED_BY.items():
+        if settings["dataset"] in refusing and settings[name] not in (None, 0, "none"):
+            raise ValueError(
+                f"{name} must be left out for dataset {settings['dataset']!r}, got {settings[name]!r}. "
+                "It cannot be reshaped so."
+            )
+    if settings["temperature_schedule"] == "annealed" and settings["budget"] == "terminal":
         raise ValueError(
-            f"code must not be 'simplex' for more than feature_dim + 1 = {settings['feature_dim'] + 1} classes, "
-            f"got {num_classes} classes. A simplex has no more points; use 'best'."
+            "temperature_schedule must be 'constant' with budget 'terminal', got 'annealed'. "
+            "The end, which annealing is timed by, is not known there."
         )
-
-
-def _check_members(settings: Mapping[str, Any]) -> None:
-    for family, known in FAMILIES.items():
-        chosen = settings[family]
-        if chosen is None:
-            continue
-        for other, possible in known[chosen].needs.items():
-            if settings[other] not in possible:
-                raise ValueError(
-                    f"{other} must be {' or '.join(map(repr, possible))} with {family} {chosen!r}, "
-                    f"got {settings[other]!r}."
-                )
 
 
 def _check_inputs(settings: Mapping[str, Any]) -> None:
@@ -68,11 +67,6 @@ def _check_inputs(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"attack_radii must be left out for dataset {settings['dataset']!r}, got {settings['attack_radii']!r}. "
             f"Attacks change inputs a little, and {min(gives)} inputs are whole numbers."
-        )
-    if settings["label_noise"] and settings["dataset"] == "indices":
-        raise ValueError(
-            f"label_noise must be 0 for dataset 'indices', got {settings['label_noise']!r}. "
-            "A free feature has no true label to be noisy about."
         )
     if settings["assignment"] == "similarity" and not pictured:
         raise ValueError(
