@@ -100,9 +100,7 @@ LOSSES = _family(
     mse=Member(),
     hug_mhe=Member(settings=_HUG),
     hug_mhs=Member(settings=_HUG),
-    hug_mgd=Member(
-        settings={"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED}
-    ),
+    hug_mgd=Member(settings={"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED}),
     cosface=Member(settings={"margin_penalty": 0.35}),
     arcface=Member(settings={"margin_penalty": 0.5}),
     supervised_contrastive=Member(),

@@ -52,9 +52,13 @@ class TrialConfig(BaseModel):
     samples_per_class: int = _setting(
         "samples", "Training samples of each class; of the largest with imbalance, on average with text.", 24, ge=1
     )
-    test_samples_per_class: Count | None = _setting("samples", "Test samples of each class; on average with text.", None)
+    test_samples_per_class: Count | None = _setting(
+        "samples", "Test samples of each class; on average with text.", None
+    )
     imbalance: Literal["none", "exponential", "step"] = _setting(
-        "", "How training samples fall from class to class: all equal, geometrically, or half the classes with fewer.", "none"
+        "",
+        "How training samples fall from class to class: all equal, geometrically, or half the classes with fewer.",
+        "none",
     )
     imbalance_ratio: float | None = _setting("", "Training samples of the largest class over the smallest.", None, ge=1)
     label_noise: float = _setting(
@@ -141,7 +145,10 @@ class TrialConfig(BaseModel):
     label_smoothing: float | None = _setting("share", "Share of the label spread over all classes.", None, gt=0, lt=1)
     focal_gamma: float | None = _setting("", "Exponent of the focal loss; 0 is cross-entropy.", None, ge=0)
     margin_penalty: float | None = _setting(
-        "", "Margin of the loss: subtracted from the cosine (cosface) or added to the angle in radians (arcface).", None, ge=0
+        "",
+        "Margin of the loss: subtracted from the cosine (cosface) or added to the angle in radians (arcface).",
+        None,
+        ge=0,
     )
     inter_weight: float | None = _setting("", "Weight of HUG's term between classes, alpha.", None, ge=0)
     intra_weight: float | None = _setting("", "Weight of HUG's term within classes, beta.", None, ge=0)
@@ -176,7 +183,9 @@ class TrialConfig(BaseModel):
         "", "Whether collapse is also measured at every stage of the network, for the layer_ columns.", "none"
     )
     attack_radii: Annotated[str, Field(pattern=RADII)] | None = _setting(
-        "input", "Radii of l-inf attacks on test inputs after the last epoch, as '0.01, 0.03', for fgsm_ and pgd_accuracy.", None
+        "input",
+        "Radii of l-inf attacks on test inputs after the last epoch, as '0.01, 0.03', for fgsm_ and pgd_accuracy.",
+        None,
     )
     precision: Literal["float32", "bfloat16", "float64"] = _setting("", "Arithmetic of the network.", "float32")
     num_threads: int = _setting("threads", "CPU threads of the trial; sums depend on it.", 1, ge=1)
@@ -253,12 +262,15 @@ FAMILY_SETTINGS = frozenset(
     name for family in FAMILIES.values() for member in family.values() for name in member.settings
 )
 # Settings that say what a data set's samples are, beside its name, sizes and data_seed; augmentation comes after.
-DATASET_SETTINGS = tuple(
-    sorted(
+DATASET_SETTINGS = (
+    *sorted(
         {name for member in FAMILIES["dataset"].values() for name in member.settings}
         - {"augmentation", "test_samples_per_class"}
-    )
-) + ("imbalance", "imbalance_ratio", "label_noise")
+    ),
+    "imbalance",
+    "imbalance_ratio",
+    "label_noise",
+)
 # Settings added after a release, with the value that reproduces the old behaviour: left out of the key at that value,
 # so that no stored result changes its name.
 LATER_SETTINGS: dict[str, Any] = {

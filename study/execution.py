@@ -21,8 +21,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
-from study.records import MARGINS_SCHEMA, Measurement, TrialRecord, fragment_table, identity_and_settings
+from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
 from study.store import Store
 from study.training import Diverged
 from study.trial import Progress, Trial

@@ -96,9 +96,7 @@ def _layers(training: Training) -> dict[str, Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    found = [
-        measure_layer(torch.cat(parts), training.train_labels, training.config.num_classes) for parts in outputs
-    ]
+    found = [measure_layer(torch.cat(parts), training.train_labels, training.config.num_classes) for parts in outputs]
     return {"layer_names": list(names), **layer_columns(found)}
 
 

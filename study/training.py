@@ -185,7 +185,9 @@ def temperature_at(config: TrialConfig, progress: float) -> float:
         return 1.0
     if config.temperature_start is None:
         return config.temperature
-    return float(config.temperature_start * (config.temperature / config.temperature_start) ** min(1.0, progress / ANNEALED))
+    return float(
+        config.temperature_start * (config.temperature / config.temperature_start) ** min(1.0, progress / ANNEALED)
+    )
 
 
 def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from gnc_models.datasets import Dataset, make_dataset
 from gnc_models.metrics import Collapse
+from study.columns import Measurement
 from study.config import DATASET_SETTINGS, TrialConfig
 from study.data_folder import data_folder
 from study.measuring import measure
 from study.memory import PeakMemory
-from study.records import Measurement
 from study.training import WARM_UP, Pace, Training, learning_rate_share, temperature_at
 
 TERMINAL_ACCURACY = 0.99

@@ -60,7 +60,9 @@ def test_rows_start_with_the_norm_asked_for_in_directions_that_the_seed_draws():
     assert torch.equal(head.weight, make_head("both", init_norm=0.7).weight)
     assert not torch.allclose(head.weight[0], head.weight[1])
     torch.manual_seed(1)
-    assert not torch.equal(LinearClassifier(7, 3, normalization="none", temperature=None, init_norm=0.7).weight, head.weight)
+    assert not torch.equal(
+        LinearClassifier(7, 3, normalization="none", temperature=None, init_norm=0.7).weight, head.weight
+    )
 
 
 def test_head_has_its_rows_and_no_other_parameter():

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from gnc_models.catalog import ENCODERS, LOSSES
+from study.columns import Measurement
 from study.config import TrialConfig
 from study.execution import INTERRUPTED, Execution
-from study.records import CIRCUMSTANCES, Measurement
+from study.records import CIRCUMSTANCES
 from study.spec import read_study
 from study.store import Store
 from study.training import Diverged, learning_rate_share
