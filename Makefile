@@ -14,7 +14,7 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 	  test $$outcome -lt 2 && $(BIN)/gnc report results/quickstart && exit $$outcome
 
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to date
 	$(BIN)/ruff format --check .

@@ -40,6 +40,11 @@ def check_pairing(
             f"normalization must be 'both' for loss {loss!r}, got {normalization!r}. "
             f"The loss scales features and rows to unit length itself."
         )
+    if loss == "hardmax" and normalization != "both":
+        raise ValueError(
+            f"normalization must be 'both' for loss 'hardmax', got {normalization!r}. "
+            "It would fall without bound as norms grow."
+        )
     if loss in WITHOUT_ROW_GRADIENT and classifier == "linear":
         raise ValueError(
             f"classifier must be 'class_mean' or 'fixed' for loss {loss!r}, got 'linear'. "

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from gnc_models.bounds import reference_margin
-from gnc_models.codes import optimise_code, random_codes
+from gnc_models.code_search import optimise_code, random_codes
 from gnc_models.margins import one_vs_rest_margins
 from gnc_models.point_sets import Code
 from gnc_models.signed_words import signed_words

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnc_models.codes import random_codes
+from gnc_models.code_search import random_codes
 from gnc_models.margins import one_vs_rest_margins
 from gnc_models.point_sets import Code, spherical_code_of
 from gnc_models.polishing import polish_code

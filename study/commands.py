@@ -12,6 +12,7 @@ from typing import Any
 
 from study.config import TrialConfig
 from study.consistency import mixed_machines
+from study.data_folder import missing_for
 from study.pricing import Price, price
 from study.refusals import StudyError
 from study.sealing import FINAL
@@ -36,6 +37,8 @@ def command_check(options: argparse.Namespace) -> int:
     print(f"{study.name}: {len(study.configs)} trials, {len(study.configs) - len(missing)} stored in {store.uri}")
     print(f"varies {', '.join(study.varied)}")
     print(_price_sentence(cost))
+    for sentence in missing_for(missing):
+        print(f"missing: {sentence}")
     warn_unreadable(store)
     return 0
 
@@ -156,6 +159,7 @@ def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: P
         "results": store.uri,
         "trials": len(study.configs),
         "missing": [c.key for c in missing],
+        "missing_data": missing_for(missing),
         "seconds": cost.seconds,
         "wall_seconds": cost.wall_seconds,
         "unpriced": cost.unpriced,

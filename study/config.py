@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gnc_models.catalog import FAMILIES, max_classes
+from gnc_models.catalog import FAMILIES, REQUIRED
+from study.compatibility import check_together
 
 # Rises only when settings that already existed give other numbers; part of every key.
 NUMBERS_VERSION = 1
+
+RADII = r"^\s*\d*\.?\d+(e-?\d+)?(\s*,\s*\d*\.?\d+(e-?\d+)?)*\s*$"  # numbers parted by commas
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -33,32 +36,124 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    dataset: Literal["glyphs", "synthetic"] = _setting("", "Data set the classes come from.", "glyphs")
+    dataset: Literal[
+        "glyphs",
+        "synthetic",
+        "cifar10",
+        "cifar100",
+        "mnist",
+        "fashion_mnist",
+        "emnist",
+        "image_folder",
+        "text",
+        "indices",
+    ] = _setting("", "Data set the classes come from.", "glyphs")
     num_classes: int = _setting("classes", "Number of classes, K.", ge=2)
-    samples_per_class: int = _setting("samples", "Training samples of each class.", 24, ge=1)
-    test_samples_per_class: int = _setting("samples", "Test samples of each class.", 8, ge=1)
+    samples_per_class: int = _setting(
+        "samples", "Training samples of each class; of the largest with imbalance, on average with text.", 24, ge=1
+    )
+    test_samples_per_class: Count | None = _setting(
+        "samples", "Test samples of each class; on average with text.", None
+    )
+    imbalance: Literal["none", "exponential", "step"] = _setting(
+        "",
+        "How training samples fall from class to class: all equal, geometrically, or half the classes with fewer.",
+        "none",
+    )
+    imbalance_ratio: float | None = _setting("", "Training samples of the largest class over the smallest.", None, ge=1)
+    label_noise: float = _setting(
+        "share", "Training labels changed to another class; 1: all labels drawn at random.", 0.0, ge=0, le=1
+    )
+    ood_classes: int | None = _setting(
+        "classes", "Classes beyond num_classes kept out of training, for ood_deviation.", None, ge=0
+    )
     resolution: int | None = _setting("pixels", "Side of the square images.", None)
     unseen_family: Literal["sans", "mono", "serif"] | None = _setting(
         "", "Font family kept out of training and of the test set, for unseen_accuracy.", None
     )
-    augmentation: Literal["none", "shift"] | None = _setting(
-        "", "Random change of every training image: shift moves it by up to one pixel each way.", None
+    augmentation: Literal["none", "shift", "crop_flip"] | None = _setting(
+        "",
+        "Random change of every training image: shift moves it by up to one pixel each way, crop_flip by up to an "
+        "eighth of its side and mirrors half of them.",
+        None,
     )
+    folder: str | None = _setting("", "Folder of images below the data folder, one folder a class.", None)
+    context_length: Count | None = _setting("tokens", "Tokens that the next one is predicted from.", None)
     input_dim: Count | None = _setting("dimensions", "Dimension of the synthetic inputs.", None)
     noise: Positive | None = _setting(
         "distance", "Root mean square distance of a synthetic sample from its class centre on the unit sphere.", None
     )
     data_seed: int = _setting("", "Chooses classes and samples; nested in both numbers.", 0, ge=0)
 
-    encoder: Literal["small_resnet", "mlp", "resnet18"] = _setting("", "Network before the head.", "small_resnet")
+    encoder: Literal[
+        "small_resnet",
+        "mlp",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnext50",
+        "densenet121",
+        "mobilenet_v2",
+        "vit",
+        "transformer",
+        "unconstrained",
+    ] = _setting("", "Network before the head.", "small_resnet")
     width: Count | None = _setting("channels", "Channels of the first stage, or units of a hidden layer.", None)
-    depth: Count | None = _setting("layers", "Residual blocks a stage, or hidden layers.", None)
+    depth: Count | None = _setting("layers", "Residual blocks a stage, hidden layers, or transformer blocks.", None)
+    norm_layer: Literal["batch", "group", "layer", "none"] | None = _setting(
+        "", "Normalization layers inside the network.", None
+    )
     feature_dim: int = _setting("dimensions", "Dimension of the last-layer features, d.", ge=1)
+    classifier: Literal["linear", "class_mean", "fixed"] = _setting(
+        "", "Where the classifier's rows come from: trained, moving class means (CMF), or a fixed code.", "linear"
+    )
+    class_mean_form: Literal["sum", "mean"] | None = _setting(
+        "", "Whether class_mean adds a class's sum or mean over the batch.", None
+    )
+    class_mean_momentum: float | None = _setting("", "Weight of the old row in class_mean, beta.", None, ge=0, lt=1)
+    code: Literal["simplex", "best", "random"] | None = _setting("", "Code whose points are the fixed rows.", None)
+    assignment: Literal["random", "similarity"] | None = _setting(
+        "", "Which class gets which point of the code: drawn, or similar inputs to near points.", None
+    )
     normalization: Literal["both", "features", "weights", "none"] = _setting(
         "", "What the head scales to unit length before the logits.", "both"
     )
     temperature: Positive | None = _setting("", "The logits are divided by it, tau.", None)
+    temperature_schedule: Literal["constant", "annealed"] | None = _setting(
+        "", "Whether training holds the temperature or falls to it geometrically over the first four fifths.", None
+    )
+    temperature_start: Positive | None = _setting("", "Temperature that annealing starts from.", None)
     head_init_norm: Positive = _setting("", "Norm of the head's rows at the start, on average.", 0.5)
+
+    loss: Literal[
+        "cross_entropy",
+        "log_cross_entropy",
+        "hardmax",
+        "label_smoothing",
+        "focal",
+        "mse",
+        "hug_mhe",
+        "hug_mhs",
+        "hug_mgd",
+        "cosface",
+        "arcface",
+        "supervised_contrastive",
+    ] = _setting("", "What training minimises.", "cross_entropy")
+    cross_entropy: Literal["dense", "chunked"] | None = _setting(
+        "", "Whether all logits of a batch are held at once, or a few classes' at a time.", None
+    )
+    label_smoothing: float | None = _setting("share", "Share of the label spread over all classes.", None, gt=0, lt=1)
+    focal_gamma: float | None = _setting("", "Exponent of the focal loss; 0 is cross-entropy.", None, ge=0)
+    margin_penalty: float | None = _setting(
+        "",
+        "Margin of the loss: subtracted from the cosine (cosface) or added to the angle in radians (arcface).",
+        None,
+        ge=0,
+    )
+    inter_weight: float | None = _setting("", "Weight of HUG's term between classes, alpha.", None, ge=0)
+    intra_weight: float | None = _setting("", "Weight of HUG's term within classes, beta.", None, ge=0)
+    kernel_width: Positive | None = _setting("distance", "Width of hug_mgd's Gaussian kernel.", None)
+    logdet_eps: Positive | None = _setting("", "Multiple of the identity added in hug_mgd's determinants.", None)
 
     optimizer: Literal["sgd", "adamw"] = _setting("", "SGD with Nesterov momentum, or AdamW.", "sgd")
     learning_rate: Positive = _setting("", "Peak learning rate.", 0.2, le=1e38)
@@ -72,7 +167,9 @@ class TrialConfig(BaseModel):
         "samples", "Most samples in a training batch; an epoch's batches are equal but for one sample.", 64, ge=2
     )
     budget: Literal["steps", "epochs", "terminal"] = _setting("", "What ends training.", "steps")
-    steps: Count | None = _setting("steps", "Optimiser steps, with budget steps.", None)
+    steps: Annotated[int, Field(ge=0)] | None = _setting(
+        "steps", "Optimiser steps, with budget steps; 0 measures the untrained network.", None
+    )
     epochs: Count | None = _setting("epochs", "Epochs, with budget epochs.", None)
     terminal_epochs: Count | None = _setting(
         "epochs", "Epochs after train_accuracy first reaches 0.99, with budget terminal.", None
@@ -81,6 +178,14 @@ class TrialConfig(BaseModel):
 
     measure: Literal["log", "every", "final"] = _setting(
         "", "Epochs that are measured: about two to each doubling and the last, every one, or the last.", "log"
+    )
+    layers: Literal["none", "all"] = _setting(
+        "", "Whether collapse is also measured at every stage of the network, for the layer_ columns.", "none"
+    )
+    attack_radii: Annotated[str, Field(pattern=RADII)] | None = _setting(
+        "input",
+        "Radii of l-inf attacks on test inputs after the last epoch, as '0.01, 0.03', for fgsm_ and pgd_accuracy.",
+        None,
     )
     precision: Literal["float32", "bfloat16", "float64"] = _setting("", "Arithmetic of the network.", "float32")
     num_threads: int = _setting("threads", "CPU threads of the trial; sums depend on it.", 1, ge=1)
@@ -92,49 +197,41 @@ class TrialConfig(BaseModel):
         """Fill defaults of the chosen members; refuse settings that the chosen members do not read."""
         if not isinstance(given, dict):
             return given
-        settled = {name: value for name, value in given.items() if value is not None}
-        chosen = {f: settled.get(f, cls.model_fields[f].default) for f in FAMILIES}
-        read: dict[str, Any] = {}
-        for family, member in chosen.items():
-            if isinstance(member, str) and member in FAMILIES[family]:
-                read |= FAMILIES[family][member].settings
+        settled = cls.settle(given)
         for name in FAMILY_SETTINGS:
-            if name in read:
-                settled.setdefault(name, read[name])
-            elif name in settled:
-                readers = _readers(name)
+            value = given.get(name)
+            if value is not None and settled[name] is None:
                 raise ValueError(
-                    f"{name} must be left out unless {readers}, got {settled[name]!r}. It would have no effect here."
+                    f"{name} must be left out unless {_readers(name)}, got {value!r}. It would have no effect here."
                 )
-        return settled
+            if settled[name] is REQUIRED:
+                raise ValueError(
+                    f"{name} must be given where {_readers(name)}. It is: {cls.model_fields[name].description}"
+                )
+        return {name: value for name, value in settled.items() if value is not None}
+
+    @classmethod
+    def settle(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The settings given, with the defaults of those that the chosen members read and None for those they do not."""
+        settled = {name: value for name, value in given.items() if value is not None}
+        read = cls._read_settings(settled)
+        return settled | {n: settled.get(n, read[n]) if n in read else None for n in FAMILY_SETTINGS}
+
+    @classmethod
+    def _read_settings(cls, settled: dict[str, Any]) -> dict[str, Any]:
+        """Settings that the chosen members read, with their defaults."""
+        read: dict[str, Any] = {}
+        idle: set[str] = set()
+        for family, known in FAMILIES.items():
+            chosen = settled.get(family, read.get(family, cls.model_fields[family].default))
+            if isinstance(chosen, str) and chosen in known:
+                read |= known[chosen].settings
+                idle |= known[chosen].idle
+        return {name: value for name, value in read.items() if name not in idle}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        for name, value in self:
-            if isinstance(value, int) and value >= 1 << 63:  # no column of a table could hold it
-                raise ValueError(f"{name} must be below 2^63, got {value!r}.")
-        most = max_classes(self.dataset, self.resolution)
-        if self.num_classes > most:
-            at = f" at resolution {self.resolution}" if self.resolution else ""
-            raise ValueError(
-                f"num_classes must be at most {most}, the classes that {self.dataset} has{at}, "
-                f"got {self.num_classes!r}."
-            )
-        gives, takes = FAMILIES["dataset"][self.dataset].takes, FAMILIES["encoder"][self.encoder].takes
-        if not gives & takes:
-            raise ValueError(
-                f"encoder must accept {min(gives)} inputs for dataset {self.dataset!r}, got {self.encoder!r}. "
-                f"Use one of {[name for name, m in FAMILIES['encoder'].items() if m.takes & gives]}."
-            )
-        if self.terminal_epochs and self.max_epochs and self.terminal_epochs > self.max_epochs:
-            raise ValueError(
-                f"terminal_epochs must be at most max_epochs ({self.max_epochs}), got {self.terminal_epochs!r}."
-            )
-        samples = self.num_classes * self.samples_per_class
-        if self.batch_size > samples:
-            raise ValueError(f"batch_size must be at most the {samples} training samples, got {self.batch_size!r}.")
-        if samples // -(-samples // self.batch_size) < 2:  # batch normalization has nothing to average over
-            raise ValueError(f"batch_size must leave no batch of one of {samples} samples, got {self.batch_size!r}.")
+        check_together(self.settings())
         return self
 
     @property
@@ -165,12 +262,28 @@ FAMILY_SETTINGS = frozenset(
     name for family in FAMILIES.values() for member in family.values() for name in member.settings
 )
 # Settings that say what a data set's samples are, beside its name, sizes and data_seed; augmentation comes after.
-DATASET_SETTINGS = tuple(
-    sorted({name for member in FAMILIES["dataset"].values() for name in member.settings} - {"augmentation"})
+DATASET_SETTINGS = (
+    *sorted(
+        {name for member in FAMILIES["dataset"].values() for name in member.settings}
+        - {"augmentation", "test_samples_per_class"}
+    ),
+    "imbalance",
+    "imbalance_ratio",
+    "label_noise",
 )
 # Settings added after a release, with the value that reproduces the old behaviour: left out of the key at that value,
 # so that no stored result changes its name.
-LATER_SETTINGS: dict[str, Any] = {}
+LATER_SETTINGS: dict[str, Any] = {
+    "imbalance": "none",
+    "label_noise": 0.0,
+    "ood_classes": 0,
+    "norm_layer": "batch",
+    "classifier": "linear",
+    "temperature_schedule": "constant",
+    "loss": "cross_entropy",
+    "cross_entropy": "dense",
+    "layers": "none",
+}
 
 
 def _readers(name: str) -> str:

@@ -21,8 +21,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
-from study.records import MARGINS_SCHEMA, Measurement, TrialRecord, fragment_table, identity_and_settings
+from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
 from study.store import Store
 from study.training import Diverged
 from study.trial import Progress, Trial
@@ -141,7 +142,7 @@ class Execution:
         if self.keep == "nothing":
             return
         kept = {
-            "weights": trial.training.head.weight.detach().cpu().contiguous(),
+            "weights": trial.training.classifier.weight.detach().cpu().contiguous(),
             "class_means": trial.collapse.class_means.to(torch.float32).cpu().contiguous(),
         }
         if self.keep == "model":
@@ -173,7 +174,7 @@ class Execution:
 def margins_table(trial: Trial) -> pa.Table:
     """Per-class margins of the last measured epoch under MARGINS_SCHEMA, smallest first."""
     assert trial.collapse is not None
-    margins, weights = trial.collapse.margins, trial.training.head.weight.detach().double()
+    margins, weights = trial.collapse.margins, trial.training.classifier.weight.detach().double()
     order = torch.argsort(margins.lower, stable=True).tolist()
     if len(order) > ALL_MARGINS:
         order = order[:FEWEST_MARGINS]

@@ -4,11 +4,12 @@ Knows the tables of gnc_models.bounds; does not know where rows come from. Added
 trial, so that a better table changes no fragment.
 """
 
+import math
 from typing import Any
 
 import pyarrow as pa
 
-from gnc_models import bounds
+from gnc_models import bounds, energies
 from study.records import RESULTS_SCHEMA, conform
 
 
@@ -16,10 +17,11 @@ def add_references(rows: pa.Table) -> pa.Table:
     """Rows under RESULTS_SCHEMA, their reference columns computed afresh."""
     compared: dict[tuple[Any, ...], dict[str, Any]] = {}
     needed = ("num_classes", "feature_dim", "temperature", "normalization")
+    decisive = ("dataset", "imbalance", "label_noise")
     measured = ("margin_min_lower", "margin_min_upper", "train_loss")
     columns: dict[str, list[Any]] = {}
-    for row in rows.select([*needed, *measured]).to_pylist():
-        setting = tuple(row[name] for name in needed)
+    for row in rows.select([*needed, *decisive, *measured]).to_pylist():
+        setting = (*(row[name] for name in needed), _is_balanced(row))
         if setting not in compared:
             compared[setting] = _references(*setting)
         for name, value in (compared[setting] | _comparison(row, compared[setting])).items():
@@ -37,10 +39,18 @@ def is_current(rows: pa.Table) -> bool:
     return all(version == bounds.REFERENCE_VERSION for version in versions)
 
 
-def _references(num_classes: int, feature_dim: int, temperature: float | None, normalization: str) -> dict[str, Any]:
+def _is_balanced(row: dict[str, Any]) -> bool:
+    """Whether every class has as many training samples, each with its true label: what the model's optimum is for."""
+    return row["dataset"] != "text" and row["imbalance"] == "none" and row["label_noise"] == 0
+
+
+def _references(
+    num_classes: int, feature_dim: int, temperature: float | None, normalization: str, balanced: bool
+) -> dict[str, Any]:
     best = bounds.reference_margin(num_classes, feature_dim)
     optimum = None
-    if normalization == "both" and temperature is not None:  # the model's theory is for unit rows and unit features
+    # the model's theory is for unit rows and unit features
+    if normalization == "both" and temperature is not None and balanced:
         optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature)
     return {
         "reference_margin_lower": best.lower,
@@ -50,6 +60,20 @@ def _references(num_classes: int, feature_dim: int, temperature: float | None, n
         "random_margin": bounds.random_margin(num_classes, feature_dim),
         "ufm_margin": optimum.margin if optimum else None,
         "ufm_loss": optimum.loss if optimum else None,
+        **_energies(num_classes, feature_dim),
+    }
+
+
+def _energies(num_classes: int, feature_dim: int) -> dict[str, float | None]:
+    if feature_dim < 2:
+        return {}
+    riesz = energies.uniform_riesz_energy(feature_dim)
+    return {
+        "uniform_log_energy": energies.uniform_log_energy(feature_dim),
+        "log_energy_bound": energies.log_energy_bound(num_classes),
+        "uniform_riesz_energy": riesz if math.isfinite(riesz) else None,
+        "riesz_energy_bound": energies.riesz_energy_bound(num_classes),
+        "separation_bound": energies.separation_bound(num_classes, feature_dim),
     }
 
 

@@ -70,6 +70,7 @@ _RULES = {
     "bool_type": "be true or false",
     "string_type": "be a string",
     "literal_error": "be {expected}",
+    "string_pattern_mismatch": "be numbers parted by commas",
 }
 
 

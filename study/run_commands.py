@@ -14,6 +14,7 @@ from typing import Any
 from study.commands import counts_line, existing_store, latest_study, open_study, trial_name, warn_unreadable
 from study.config import TrialConfig
 from study.consistency import check_datasets, warn_mixed_machines
+from study.data_folder import check_data
 from study.refusals import StudyError
 from study.sealing import FINAL
 from study.spec import Study, read_study
@@ -31,6 +32,7 @@ def command_run(options: argparse.Namespace) -> int:
     store.storage.check_writable()
     finished = True
     if missing:
+        check_data(missing)
         try:
             finished = _run_missing(options, study, store, missing)
         except KeyboardInterrupt:  # before the trials began, or a second time
@@ -113,6 +115,7 @@ def command_trial(options: argparse.Namespace) -> int:
     from study.execution import Execution
 
     store.storage.check_writable()
+    check_data([config])
     check_datasets(store, [config])
     execution = Execution(
         config,
@@ -126,12 +129,15 @@ def command_trial(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: stopping.append(received))
 
+    def shown(share: float | None) -> str:
+        return "-" if share is None else f"{share:.4f}"
+
     def show(progress: Any) -> None:
         if progress.measurement is not None:
             m = progress.measurement
             print(
                 f"epoch {m.epoch:<6} step {m.step:<8} loss {m.train_loss:<10.4g} accuracy {m.train_accuracy:<7.4f} "
-                f"test {m.test_accuracy:<7.4f} margin {m.margin_min_lower:.4f}",
+                f"test {shown(m.test_accuracy):<7} margin {m.margin_min_lower:.4f}",
                 file=sys.stderr,
             )
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from study.columns import TrialRecord
 from study.records import (
     FRAGMENT_SCHEMA,
     RESULTS_SCHEMA,
     TRIALS_SCHEMA,
-    TrialRecord,
     conform,
     read_parquet,
     record_from_json,

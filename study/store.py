@@ -28,10 +28,9 @@ import numpy as np
 import pyarrow as pa
 
 from study import sealing
+from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
 from study.records import (
-    Measurement,
-    TrialRecord,
     UnknownSchema,
     fragment_table,
     identity_and_settings,

@@ -4,20 +4,26 @@ Knows PyTorch and gnc_models; does not know when an epoch is measured, what a ro
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gnc_models.catalog import CLASSIFIERS, LOSSES
+from gnc_models.classifiers import Classifier, make_classifier
 from gnc_models.datasets import Dataset, augment
 from gnc_models.encoders import make_encoder
-from gnc_models.heads import LinearHead
+from gnc_models.losses import make_loss
+from gnc_models.similarity import class_mean_inputs, input_similarity
 from study.config import TrialConfig
 from study.randomness import derive_seed
 
 EVALUATION_BATCH = 512
+ANNEALED = 0.8  # share of the budget over which an annealed temperature falls; the rest is at its end
 WARM_UP = 0.3  # share of the budget over which one_cycle rises to the peak
 WARM_UP_START = 0.04  # learning rate at its first step, as a share of the peak
 
@@ -26,14 +32,23 @@ class Diverged(RuntimeError):
     """The loss or the weights are no longer finite; the message becomes the row's reason."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What one optimiser step is taken with."""
+
+    learning_rate: float
+    temperature: float
+
+
 class Training:
-    """Encoder, head and optimiser of one trial on one device, with the data beside them."""
+    """Encoder, classifier, loss and optimiser of one trial on one device, with the data beside them."""
 
     def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
         self.config, self.device = config, device
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.train_inputs = dataset.train_inputs.to(device, self.dtype)
+        self.train_inputs = self._as_inputs(dataset.train_inputs)
         self.train_labels = dataset.train_labels.to(device)
+        self.objective: float | None = None  # mean over the last epoch's steps of what training minimises
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         encoder = make_encoder(
             config.encoder,
@@ -41,20 +56,23 @@ class Training:
             feature_dim=config.feature_dim,
             width=config.width,
             depth=config.depth,
+            norm_layer=config.norm_layer,
+            num_samples=len(dataset.train_labels),
+            vocabulary=dataset.vocabulary,
         )
-        self.head = LinearHead(
-            config.num_classes,
-            config.feature_dim,
-            normalization=config.normalization,
-            temperature=config.temperature,
-            init_norm=config.head_init_norm,
-        ).to(device, self.dtype)
+        self.classifier = _make_classifier(config, dataset).to(device, self.dtype)
         self.encoder = encoder.to(device, self.dtype)
-        self.optimizer = _make_optimizer(config, self.encoder, self.head)
+        self.loss = make_loss(
+            config.loss,
+            num_classes=config.num_classes,
+            feature_dim=config.feature_dim,
+            **_settings_of(config, LOSSES[config.loss].settings),
+        ).to(device)
+        self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
 
-    def train_epoch(self, epoch: int, learning_rates: list[float]) -> int:
-        """Train over the epoch's batches, at most as many as there are learning rates; the steps taken.
+    def train_epoch(self, epoch: int, pace: list["Pace"]) -> int:
+        """Train over the epoch's batches, at most as many as there are paces; the steps taken.
 
         Raises Diverged when the epoch's loss is not finite.
         """
@@ -63,19 +81,28 @@ class Training:
         torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
         total = torch.zeros((), device=self.device)
         augmentation = torch.Generator(self.device).manual_seed(derive_seed(self.config.seed, "augmentation", epoch))
-        for rate, batch in zip(learning_rates, self._batches(epoch), strict=False):
+        for step, batch in zip(pace, self._batches(epoch), strict=False):
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = step.learning_rate
             inputs = augment(self.train_inputs[batch], self.config.augmentation, augmentation)
+            labels = self.train_labels[batch]
             with self._autocast():
-                loss = cross_entropy(self.head(self.encoder(inputs)).to(self.dtype), self.train_labels[batch])
+                features = self.encoder(inputs)
+                loss = self.loss(features, labels, self.classifier, step.temperature)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
+            self.classifier.observe(features.detach().to(self.dtype), labels)
             total += loss.detach()
         if not bool(torch.isfinite(total)):
             raise Diverged(f"training loss was {total.item()} in epoch {epoch}.")
-        return min(len(learning_rates), self.steps_per_epoch)
+        taken = min(len(pace), self.steps_per_epoch)
+        self.objective = total.item() / taken if taken else None
+        return taken
+
+    def _as_inputs(self, inputs: Tensor) -> Tensor:
+        """On the device; numbers in the trial's precision, indices and tokens as they are."""
+        return inputs.to(self.device, self.dtype) if inputs.is_floating_point() else inputs.to(self.device)
 
     def _batches(self, epoch: int) -> Iterator[Tensor]:
         """Every sample once, in this epoch's order; batch sizes differ by at most one, so none is left over."""
@@ -90,7 +117,7 @@ class Training:
         parts = []
         for batch in inputs.split(EVALUATION_BATCH):
             with self._autocast():
-                parts.append(self.encoder(batch.to(self.device, self.dtype)).to(self.dtype))
+                parts.append(self.encoder(self._as_inputs(batch)).to(self.dtype))
         features = torch.cat(parts)
         # Squares too: features whose norm overflows normalise to zero and would give a loss of ln K, not a divergence.
         if not bool(torch.isfinite(features.square().sum(1)).all()):
@@ -102,7 +129,7 @@ class Training:
         """Mean cross-entropy in nats (float64) and accuracy of the head on given features."""
         loss, correct = 0.0, 0
         for part, truth in zip(features.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            logits = self.head(part).double()
+            logits = self.classifier(part).double()
             truth = truth.to(self.device)
             loss += cross_entropy(logits, truth, reduction="sum").item()
             correct += int((logits.argmax(1) == truth).sum())
@@ -112,7 +139,7 @@ class Training:
 
     def check_weights(self) -> None:
         """Diverged unless every classifier row is finite and can be normalised."""
-        if not bool(torch.isfinite(self.head.weight.square().sum(1)).all()):
+        if not bool(torch.isfinite(self.classifier.weight.square().sum(1)).all()):
             raise Diverged("classifier rows are not finite, or too large to be normalised.")
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -123,7 +150,7 @@ class Training:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that training goes on from: parameters, buffers, optimiser state."""
         kept = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
-        kept |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        kept |= {f"head.{name}": value for name, value in self.classifier.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             kept |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
         # Clones: two names may share storage, which safetensors refuses.
@@ -132,7 +159,7 @@ class Training:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from tensors(); the inverse, bit for bit on CPU."""
         self.encoder.load_state_dict(_under("encoder.", tensors))
-        self.head.load_state_dict(_under("head.", tensors))
+        self.classifier.load_state_dict(_under("head.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, _, field = name.partition(".")
@@ -152,12 +179,44 @@ def learning_rate_share(schedule: str, progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
-def _make_optimizer(config: TrialConfig, encoder: nn.Module, head: LinearHead) -> torch.optim.Optimizer:
+def temperature_at(config: TrialConfig, progress: float) -> float:
+    """Temperature at a share of the budget in [0, 1]: constant, or falling geometrically until 0.8; 1 where none is."""
+    if config.temperature is None:
+        return 1.0
+    if config.temperature_start is None:
+        return config.temperature
+    return float(
+        config.temperature_start * (config.temperature / config.temperature_start) ** min(1.0, progress / ANNEALED)
+    )
+
+
+def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:
+    similarity = None
+    if config.assignment == "similarity":
+        means = class_mean_inputs(dataset.train_inputs, dataset.train_labels, config.num_classes)
+        similarity = input_similarity(means)
+    return make_classifier(
+        config.classifier,
+        config.num_classes,
+        config.feature_dim,
+        normalization=config.normalization,
+        temperature=config.temperature,
+        init_norm=config.head_init_norm,
+        **({"similarity": similarity} if similarity is not None else {}),
+        **_settings_of(config, CLASSIFIERS[config.classifier].settings),
+    )
+
+
+def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}
+
+
+def _make_optimizer(config: TrialConfig, encoder: nn.Module, classifier: Classifier) -> torch.optim.Optimizer:
     """The head's rows are decayed unless they are normalised before use (decay then only slows their turning)."""
     head_decay = config.weight_decay if config.decay_normalised in (None, True) else 0.0
     groups = [
         {"params": list(encoder.parameters()), "weight_decay": config.weight_decay},
-        {"params": list(head.parameters()), "weight_decay": head_decay},
+        {"params": list(classifier.parameters()), "weight_decay": head_decay},
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(

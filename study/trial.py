@@ -14,11 +14,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from gnc_models.datasets import Dataset, make_dataset
-from gnc_models.metrics import Collapse, measure_collapse
+from gnc_models.metrics import Collapse
+from study.columns import Measurement
 from study.config import DATASET_SETTINGS, TrialConfig
+from study.data_folder import data_folder
+from study.measuring import measure
 from study.memory import PeakMemory
-from study.records import Measurement
-from study.training import WARM_UP, Training, learning_rate_share
+from study.training import WARM_UP, Pace, Training, learning_rate_share, temperature_at
 
 TERMINAL_ACCURACY = 0.99
 
@@ -67,7 +69,7 @@ class Trial:
     @property
     def share_done(self) -> float:
         """Share of the budget spent, for display; of the most it can take, with budget terminal."""
-        return min(1.0, self.step / self._total_steps())
+        return min(1.0, self.step / max(1, self._total_steps()))
 
     def run_epoch(self) -> Progress:
         """Train one epoch (the first call measures the untrained network) and measure if it is one to measure.
@@ -76,7 +78,7 @@ class Trial:
         """
         self.epoch += 1
         if self.epoch > 0:
-            self.step += self.training.train_epoch(self.epoch, self._learning_rates())
+            self.step += self.training.train_epoch(self.epoch, self._paces())
         features = None
         if self.config.budget == "terminal" and self.terminal_epoch is None:
             features = self.training.features(self.training.train_inputs)
@@ -109,11 +111,13 @@ class Trial:
         latest = self.config.max_epochs - self._terminal_epochs()
         return latest if self.terminal_epoch is None else min(self.terminal_epoch, latest)
 
-    def _learning_rates(self) -> list[float]:
-        """The learning rate of each step of the next epoch; fewer than an epoch's where the budget ends."""
-        config = self.config
-        steps = range(self.step, min(self.step + self.training.steps_per_epoch, self._total_steps()))
-        return [config.learning_rate * self._rate_share(step) for step in steps]
+    def _paces(self) -> list[Pace]:
+        """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
+        config, total = self.config, self._total_steps()
+        steps = range(self.step, min(self.step + self.training.steps_per_epoch, total))
+        return [
+            Pace(config.learning_rate * self._rate_share(step), temperature_at(config, step / total)) for step in steps
+        ]
 
     def _rate_share(self, step: int) -> float:
         if self.config.budget != "terminal":
@@ -139,36 +143,17 @@ class Trial:
         return self.config.measure == "log" and is_log_epoch(self.epoch)
 
     def _measure(self, features: Tensor | None) -> Measurement:
-        training, data, config = self.training, self.dataset, self.config
-        training.check_weights()
-        train = training.features(training.train_inputs) if features is None else features
-        test = training.features(data.test_inputs)
-        loss, accuracy = training.loss_and_accuracy(train, training.train_labels)
-        unseen = None
-        if data.unseen_inputs is not None and data.unseen_labels is not None:
-            unseen = training.loss_and_accuracy(training.features(data.unseen_inputs), data.unseen_labels)[1]
-        self._note_terminal(accuracy)
-        # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
-        self.collapse = measure_collapse(
-            train,
-            training.train_labels,
-            training.head.weight.detach(),
-            normalization=config.normalization,
-            temperature=config.temperature,
-            test_features=test,
-            test_labels=data.test_labels.to(self.device),
-        )
+        final = self.epoch >= self._last_epoch()
+        self.collapse, values = measure(self.training, self.dataset, features, final=final)
+        self._note_terminal(values["train_accuracy"])
         measurement = Measurement(
             epoch=self.epoch,
             step=self.step,
             terminal=self.terminal_epoch is not None,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            test_accuracy=training.loss_and_accuracy(test, data.test_labels)[1],
-            unseen_accuracy=unseen,
+            objective=self.training.objective,
             wall_seconds=self.seconds,
             peak_memory_bytes=self._memory.bytes(),
-            **self.collapse.values,  # type: ignore[arg-type]
+            **values,
         )
         self.measurements.append(measurement)
         return measurement
@@ -208,6 +193,7 @@ def load_dataset(config: TrialConfig) -> Dataset:
         samples_per_class=config.samples_per_class,
         test_samples_per_class=config.test_samples_per_class,
         data_seed=config.data_seed,
+        data_root=data_folder(),
         **settings,
     )
 

@@ -78,6 +78,14 @@ def axis_label(name: str) -> str:
     return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
 
 
+def column_label(name: str) -> str:
+    """`axis_label`, for any name: a column without a schema entry, or an entry of a list column, is its own label."""
+    try:
+        return axis_label(name)
+    except KeyError:
+        return name
+
+
 def number(value: float) -> str:
     """A number for people: three significant digits, powers of ten beyond four places."""
     if not math.isfinite(value):

@@ -6,17 +6,12 @@ import pytest
 import torch
 
 from gnc_models.bounds import reference_margin
-from gnc_models.codes import (
-    Code,
-    explicit_code,
-    max_cosine,
-    optimise_code,
-    random_codes,
-    soft_max_cosine,
-    spherical_code_of,
-)
+from gnc_models.code_search import optimise_code, random_codes, soft_max_cosine
+from gnc_models.codes import best_code, make_found_code
 from gnc_models.margins import one_vs_rest_margins
+from gnc_models.point_sets import Code, explicit_code, max_cosine, spherical_code_of
 from gnc_models.polishing import polish_code
+from gnc_models.relaxation import relax_rows
 from gnc_models.sphere_descent import minimise_on_spheres
 
 torch.set_num_threads(1)
@@ -147,3 +142,37 @@ def test_mirrored_energy_is_that_of_the_whole_code():
     # the whole counts every pair of images twice; its gradient has two equal halves up to the mirror
     assert torch.allclose(mirrored, full - math.log(2) / 9.0)
     assert torch.allclose(slope, 2 * full_slope[:, :7])
+
+
+@pytest.mark.parametrize(("num_classes", "feature_dim"), [(5, 9), (9, 2), (7, 4), (12, 3), (16, 5), (24, 4)])
+def test_best_code_reaches_a_known_reference(num_classes: int, feature_dim: int):
+    code = best_code(num_classes, feature_dim)
+    assert code.points.shape == (num_classes, feature_dim)
+    assert code.margin_lower == pytest.approx(reference_margin(num_classes, feature_dim).upper, abs=2e-6)
+
+
+def test_best_code_uses_a_found_recipe_and_beats_what_can_be_written_down():
+    found = best_code(60, 6)
+    assert found.margin_lower == pytest.approx(0.5, abs=1e-9)
+    searched = best_code(18, 4)
+    assert searched.margin_lower > 1.1 * explicit_code(18, 4).margin_lower
+    best_code.cache_clear()
+    assert torch.equal(best_code(18, 4).points, searched.points)
+
+
+def test_best_code_of_many_rows_is_better_than_random():
+    rows = random_codes(1_200, 6, starts=1, seed=0)[0]
+    relaxed = Code.of(relax_rows(rows, steps=20))
+    assert relaxed.margin_lower > 10 * Code.of(rows).margin_lower
+    assert relaxed.points.shape == rows.shape
+
+
+def test_best_code_refuses_a_line():
+    with pytest.raises(ValueError, match="feature_dim must be at least 2, got 1"):
+        best_code(2, 1)
+
+
+def test_a_found_code_without_recipe_is_refused():
+    row = {"num_classes": "8", "feature_dim": "3", "method": "guesswork(3)", "starts": "1", "seed": "0"}
+    with pytest.raises(ValueError, match="method must be one of"):
+        make_found_code(row)

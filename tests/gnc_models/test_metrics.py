@@ -8,13 +8,14 @@ import pytest
 import torch
 from known_codes import orthoplex, polygon, random_rows, rotated, simplex
 from scipy.special import psi
+from scipy.stats import spearmanr
 from test_margins import ref_margin_bounds
 
 import gnc_models.pairs
 from gnc_models.metrics import measure_collapse, measure_variability
 from gnc_models.pairs import measure_energy, nearest_rows, squared_distances
 from gnc_models.statistics import ClassStatistics
-from study.records import Measurement
+from study.columns import Measurement
 
 MODES = ("both", "features", "weights", "none")
 TRAINERS_OWN = {
@@ -98,6 +99,17 @@ def ref_collapse(features, labels, weights, mode):
     free = mode in ("features", "none")
     hull = min(margin(shifted)) / rms([length(v) for v in shifted]) if free else None
     angular = min(margin(np.array([v / length(v) for v in shifted]))) if free else None
+    wrong = [
+        [float(rows[j] @ x) / (1.0 if mode == "none" else 0.1) for j in others[k]] for x, k in zip(seen, y, strict=True)
+    ]
+    active = [math.exp(entropy(np.exp(np.array(z) - max(z)))) for z in wrong]
+    pairs = [(a, b) for a in classes for b in classes if a < b]
+    mean_distances = [length(unit_of(mu[a]) - unit_of(mu[b])) for a, b in pairs]
+    row_distances = [length(u[a] - u[b]) for a, b in pairs]
+    within_distances = [
+        [length(p - q) for i, p in enumerate(h[y == k]) for q in h[y == k][:i]] for k in classes if sum(y == k) > 1
+    ]
+    spread = [k for k in classes if sum(y == k) > 1]
     scale = (rms(norms) if free else 1.0) * (rms(lengths) if mode in ("weights", "none") else 1.0)
     return {
         "gnc1_pinv": ratio / K,
@@ -129,7 +141,61 @@ def ref_collapse(features, labels, weights, mode):
         **dict.fromkeys(("hull_margin_min_lower", "hull_margin_min_upper"), hull),
         **dict.fromkeys(("centred_margin_min_lower", "centred_margin_min_upper"), angular),
         "effective_temperature": None if mode == "both" else (1.0 if mode == "none" else 0.1) / scale,
+        "trace_within_balanced": np.mean([np.mean([length(x - mean(h, k)) ** 2 for x in h[y == k]]) for k in spread]),
+        "gnc1_quotient_balanced": np.mean([variance[k] for k in spread]) / float(np.trace(between)),
+        **{f"margin_share_{e}": np.mean([m > (1 + e / 100) * min(own) for m in own]) for e in (1, 5, 20)},
+        **ref_by_count(own, u, [int(sum(y == k)) for k in classes]),
+        "active_classes": np.mean(active),
+        "mean_riesz_energy": np.mean([r**-2 for r in mean_distances]),
+        "mean_min_distance": min(mean_distances),
+        "weight_riesz_energy": np.mean([r**-2 for r in row_distances]),
+        "weight_log_energy": np.mean([-math.log(r) for r in row_distances]),
+        "weight_min_distance": min(row_distances),
+        "within_log_energy": np.mean([np.mean([-math.log(r) for r in rs]) for rs in within_distances]),
+        "within_distance": np.mean([np.mean(rs) for rs in within_distances]),
+        "gnc3_uniform": np.var([cosine(centred[k], w[k]) for k in classes]),
+        "gnc3_uniform_uncentred": np.var([cosine(mu[k], w[k]) for k in classes]),
+        "gnc3_cross": np.var([cosine(centred[j], w[k]) for k in classes for j in others[k]]),
+        "feature_effective_rank": ref_effective_rank(seen),
+        "weight_effective_rank": ref_effective_rank(u),
+        "ood_deviation": None,
+        "input_correlation": None,
     }
+
+
+def unit_of(vector):
+    return vector / math.sqrt(float(vector @ vector))
+
+
+def entropy(weights):
+    shares = weights / weights.sum()
+    return -sum(p * math.log(p) for p in shares if p > 0)
+
+
+def ref_effective_rank(matrix):
+    return math.exp(entropy(np.linalg.svd(matrix, compute_uv=False)))
+
+
+def ref_by_count(margins, unit_rows, counts):
+    """Rarest and most frequent third, a class as frequent as the last of its third included."""
+    third, names = len(counts) // 3, ("min_lower", "min_upper", "q50")
+    limits = sorted(counts)[third - 1], sorted(counts)[-third]
+    found = dict.fromkeys(f"margin_{group}_{name}" for group in ("rare", "frequent") for name in names)
+    found |= {"weight_rare_cosine": None, "weight_frequent_cosine": None, "margin_count_correlation": None}
+    if third == 0 or limits[0] == limits[1]:
+        return found
+    found["margin_count_correlation"] = float(spearmanr(margins, counts).statistic)
+    rare, frequent = (
+        [k for k, n in enumerate(counts) if n <= limits[0]],
+        [k for k, n in enumerate(counts) if n >= limits[1]],
+    )
+    for group, members in (("rare", rare), ("frequent", frequent)):
+        least = min(margins[k] for k in members)
+        found |= {f"margin_{group}_min_lower": least, f"margin_{group}_min_upper": least}
+        found[f"margin_{group}_q50"] = np.median([margins[k] for k in members])
+        cosines = [float(unit_rows[a] @ unit_rows[b]) for a in members for b in members if a != b]
+        found[f"weight_{group}_cosine"] = np.mean(cosines) if cosines else None
+    return found
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -140,6 +206,18 @@ def test_every_column_equals_its_slow_twin(shape, mode, seed):
     found = measure(features, labels, weights, mode, tolerance=1e-9).values
     expected = ref_collapse(features, labels, weights, mode)
     assert_equal(found, expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_column_equals_its_slow_twin_under_a_long_tail(mode, seed):
+    features, labels, weights = trained_like(10, 4, samples=9, noise=0.3, seed=seed)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    kept = torch.cat([torch.arange(9) < n for n in (1 + order % 7).tolist()])  # counts 1 to 7, three of them twice
+    features, labels = features[kept], labels[kept]
+    found = measure(features, labels, weights, mode, tolerance=1e-9).values
+    assert found["margin_count_correlation"] is not None
+    assert_equal(found, ref_collapse(features, labels, weights, mode), rel=1e-8)
 
 
 def test_the_columns_are_those_of_a_measurement_that_the_trainer_does_not_know():
@@ -281,7 +359,10 @@ def test_columns_are_null_exactly_where_they_do_not_exist(mode):
     found = measure(*trained_like(), mode).values
     absent = {name for name, value in found.items() if value is None}
     of_free_rows = {name for name in found if name.startswith(("hull_margin", "centred_margin"))}
-    assert absent == (of_free_rows if mode in ("both", "weights") else set()) | (
+    of_unequal_counts = {name for name in found if "_rare_" in name or "_frequent_" in name}
+    of_unequal_counts |= {"margin_count_correlation"}
+    not_given = {"ood_deviation", "input_correlation"}
+    assert absent == of_unequal_counts | not_given | (of_free_rows if mode in ("both", "weights") else set()) | (
         {"effective_temperature"} if mode == "both" else set()
     )
 
@@ -290,6 +371,8 @@ def test_one_sample_a_class_leaves_variability_unknown_rather_than_zero():
     features, labels, weights = trained_like(samples=1)
     found = measure(features, labels, weights).values
     for name in ("gnc1_pinv", "gnc1_rank", "gnc1_quotient", "trace_within", "cdnv", "cdnv_nearest"):
+        assert found[name] is None, name
+    for name in ("trace_within_balanced", "gnc1_quotient_balanced", "within_log_energy", "within_distance"):
         assert found[name] is None, name
     assert found["margin_min_lower"] > 0
 
@@ -301,6 +384,8 @@ def test_coinciding_class_means_leave_distances_and_energies_unknown():
     found = measure(means[labels], labels, weights).values
     for name in ("cdnv", "cdnv_nearest", "log_energy_mean", "log_energy_var"):
         assert found[name] is None, name
+    assert found["mean_riesz_energy"] is None
+    assert found["mean_min_distance"] == 0.0
     assert found["mean_margin_min_upper"] == 0.0
     assert found["gnc1_quotient"] == pytest.approx(0, abs=1e-25)
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
-from study.records import Measurement, TrialRecord
 from study.store import Store, open_store
 
 

@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.xdist_group("ray")
+
 TWO_NODES = """
 import json, sys
 from ray.cluster_utils import Cluster

@@ -15,6 +15,8 @@ from study.spec import parse_study, read_study
 from study.store import Store, open_store
 from tests.conftest import IMAGES, SMALL_STUDY, comparable, run_gnc, start_gnc
 
+pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time: two clusters on two cores starve each other
+
 LONG = {"steps": 1200, "checkpoint_seconds": 0.2, "more": IMAGES}  # each trial lasts some seconds: time to be killed in
 TRIALS = 5
 

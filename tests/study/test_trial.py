@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gnc_models.catalog import ENCODERS, LOSSES
+from study.columns import Measurement
 from study.config import TrialConfig
 from study.execution import INTERRUPTED, Execution
-from study.records import CIRCUMSTANCES, Measurement
+from study.records import CIRCUMSTANCES
 from study.spec import read_study
 from study.store import Store
 from study.training import Diverged, learning_rate_share
@@ -53,15 +55,69 @@ VARIANTS = {
         "samples_per_class": 12,
         "steps": 7,
     },
-    "resnet18": {
-        "dataset": "glyphs",
-        "encoder": "resnet18",
+    "annealed": {"loss": "log_cross_entropy", "temperature_schedule": "annealed", "temperature": 0.05},
+    "long tail, noisy labels, OoD": {
+        "imbalance": "exponential",
+        "imbalance_ratio": 3.0,
+        "label_noise": 0.2,
+        "ood_classes": 2,
+    },
+    "free features": {
+        "dataset": "indices",
+        "encoder": "unconstrained",
         "width": None,
         "depth": None,
+        "test_samples_per_class": None,
+        "optimizer": "adamw",
+        "loss": "log_cross_entropy",
+    },
+    "text": {
+        "dataset": "text",
+        "encoder": "transformer",
+        "width": 8,
+        "context_length": 3,
+        "num_classes": 20,
+        "samples_per_class": 8,
+    },
+    "layers and attacks": {
+        "dataset": "glyphs",
+        "encoder": "small_resnet",
+        "width": 4,
         "num_classes": 4,
-        "steps": 3,
+        "samples_per_class": 12,
+        "steps": 4,
+        "layers": "all",
+        "attack_radii": "0.01, 0.1",
     },
 }
+LOSSES_TO_TRY = {
+    name: {"loss": name, "logdet_eps": 0.1 if name == "hug_mgd" else None}
+    for name in LOSSES
+    if name != "supervised_contrastive"
+} | {"supervised_contrastive": {"loss": "supervised_contrastive", "classifier": "class_mean"}}
+CLASSIFIERS_TO_TRY = {
+    "class_mean": {"classifier": "class_mean"},
+    "class_mean, mean": {"classifier": "class_mean", "class_mean_form": "mean"},
+    "fixed, best": {"classifier": "fixed"},
+    "fixed, by similarity": {"classifier": "fixed", "assignment": "similarity"},
+    "fixed, random": {"classifier": "fixed", "code": "random"},
+    "chunked": {"cross_entropy": "chunked"},
+}
+NETWORKS_TO_TRY = {
+    name: {
+        "dataset": "glyphs",
+        "encoder": name,
+        "width": 8 if "width" in member.settings else None,
+        "depth": 1 if "depth" in member.settings else None,
+        "num_classes": 4,
+        "steps": 2,
+        "measure": "every",
+        "batch_size": 12,
+    }
+    for name, member in ENCODERS.items()
+    if "image" in member.takes
+}
+VARIANTS |= LOSSES_TO_TRY | CLASSIFIERS_TO_TRY | NETWORKS_TO_TRY
 
 
 def config_of(variant: str, **settings) -> TrialConfig:
@@ -91,7 +147,7 @@ def test_a_trial_resumed_in_the_middle_gives_the_same_rows_bit_for_bit(variant):
     assert second.resumed
     assert second.epoch == stop_after
     assert run_to_end(second) == rows
-    assert torch.equal(second.training.head.weight, undisturbed.training.head.weight)
+    assert torch.equal(second.training.classifier.weight, undisturbed.training.classifier.weight)
 
 
 def test_resuming_after_every_epoch_changes_nothing():

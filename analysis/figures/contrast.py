@@ -1,0 +1,132 @@
+"""The values of a setting beside each other: seeds as dots, mean and interval, and what a margin is compared with."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.contrast import REFERENCE_LINES, Contrast, numbers_contrast, shown_value
+from analysis.figures.files import figure_file
+from analysis.figures.look import CATEGORIES, INK, MUTED, column_label, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.figures.svg import Panel
+
+__all__ = ["contrast_file", "draw_contrast", "numbers_contrast", "panels_of"]
+LINE_LOOKS = {
+    "random_margin": ("random rows", MUTED, (0, (1, 2))),
+    "ufm_margin": ("optimum at this τ", CATEGORIES[1], (0, (4, 3))),
+    "reference_margin_lower": ("best code known", INK, "solid"),
+}
+WIDE = 8.0  # a numeric setting that spans more than this factor is drawn on a logarithmic axis
+COLUMNS, MARGINS = 2, (0.72, 1.3, 0.52, 0.5)
+
+
+def draw_contrast(ax: Axes, contrast: Contrast) -> None:
+    """Dots are seeds, the bar is the mean with its 95 % interval; lines where the measure is a minimum margin."""
+    place = places(contrast)
+    at = [place[level.value] for level in contrast.levels]
+    back = np.exp if contrast.is_log else np.asarray
+    heights: list[float] = []
+    width = _spread(ax, contrast, at)
+    for x, level in zip(at, contrast.levels, strict=True):
+        dots = back(np.array(list(level.by_seed.values())))
+        ax.plot(_beside(x, len(dots), contrast, width), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
+        mean = float(back(level.mean))
+        low, high = (mean if end is None else float(back(end)) for end in (level.low, level.high))
+        ax.errorbar([x], [mean], yerr=[[mean - low], [high - mean]], fmt="D", color=INK, markersize=5, capsize=4)
+        heights += [*dots, low, high]
+    labels = _draw_lines(ax, contrast, at, heights)
+    _frame(ax, contrast, place, np.array(heights))
+    label_ends(ax, labels)
+
+
+def places(contrast: Contrast) -> dict[object, float]:
+    """Where each value stands: to scale if all are numbers, else in order."""
+    levels = [level.value for level in contrast.levels]
+    if is_numeric(contrast):
+        return {value: float(value) for value in levels}
+    return {value: float(i) for i, value in enumerate(levels)}
+
+
+def is_numeric(contrast: Contrast) -> bool:
+    """Whether every value is a number (not a flag), so that the axis is to scale."""
+    levels = [level.value for level in contrast.levels]
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in levels)
+
+
+def _is_wide(contrast: Contrast) -> bool:
+    numbers = [level.value for level in contrast.levels]
+    return is_numeric(contrast) and min(numbers) > 0 and max(numbers) > WIDE * min(numbers)
+
+
+def _spread(ax: Axes, contrast: Contrast, at: Sequence[float]) -> float:
+    """Half the room for the dots of one value: of the axis, or of its logarithm."""
+    if _is_wide(contrast):
+        return 0.012 * float(np.log(max(at) / min(at)))
+    return 0.14 if not is_numeric(contrast) else 0.015 * max(max(at) - min(at), 1e-12)
+
+
+def _beside(x: float, count: int, contrast: Contrast, width: float) -> np.ndarray:
+    offsets = np.linspace(-width, width, count) if count > 1 else np.zeros(count)
+    return x * np.exp(offsets) if _is_wide(contrast) else x + offsets
+
+
+def _draw_lines(
+    ax: Axes, contrast: Contrast, at: Sequence[float], heights: list[float]
+) -> list[tuple[float, float, str, str]]:
+    labels = []
+    for name in REFERENCE_LINES:
+        line = np.array([level.references[name] for level in contrast.levels])
+        known = np.isfinite(line)
+        if not known.any():
+            continue
+        text, colour, style = LINE_LOOKS[name]
+        if is_numeric(contrast) or np.ptp(line[known]) == 0:
+            ax.plot(np.array(at)[known], line[known], color=colour, linestyle=style, linewidth=1.2, zorder=1)
+        else:
+            for x, y in zip(np.array(at)[known], line[known], strict=True):
+                ax.hlines(y, x - 0.35, x + 0.35, color=colour, linestyle=style, linewidth=1.2, zorder=1)
+        if is_numeric(contrast) is False and np.ptp(line[known]) == 0:
+            ax.hlines(line[known][0], min(at) - 0.4, max(at) + 0.4, color=colour, linestyle=style, linewidth=1.2)
+        heights += list(line[known])
+        labels.append((float(np.array(at)[known][-1]), float(line[known][-1]), text, colour))
+    return labels
+
+
+def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np.ndarray) -> None:
+    at = list(place.values())
+    if not is_numeric(contrast):
+        names = [shown_value(value) for value in place]
+        tilt = 20 if max(map(len, names)) * len(names) > 34 else 0
+        ax.set_xticks(at, labels=names, rotation=tilt, ha="right" if tilt else "center")
+        ax.set_xlim(-0.5, len(at) - 0.5)
+    elif _is_wide(contrast):
+        log_axis(ax, "x", [min(at) / 1.1, max(at) * 1.1], at=spread_ticks(at))
+    finite = heights[np.isfinite(heights)]
+    if contrast.is_log:
+        log_axis(ax, "y", finite)
+    else:
+        ax.margins(y=0.08)
+    ax.set_xlabel(column_label(contrast.setting))
+    ax.set_title(column_label(contrast.measure) + (f"\n{contrast.where}" if contrast.where else ""))
+    soft_grid(ax)
+
+
+def panels_of(contrasts: Sequence[Contrast]) -> list[Panel]:
+    """One panel a contrast."""
+    return [Panel(f"{c.measure} by {c.setting}", alt_contrast(c), _drawer(c), (4.6, 3.3), MARGINS) for c in contrasts]
+
+
+def alt_contrast(contrast: Contrast) -> str:
+    """The panel in a sentence."""
+    back = np.exp if contrast.is_log else np.asarray
+    parts = [f"{shown_value(v.value)}: {float(back(v.mean)):.3g} over {len(v.by_seed)} seeds" for v in contrast.levels]
+    return f"{contrast.measure} by {contrast.setting}; {'; '.join(parts)}."
+
+
+def contrast_file(contrasts: Sequence[Contrast], suffix: str) -> bytes:
+    """All panels in one file: `.svg`, `.pdf` or `.png`."""
+    return figure_file("contrast", panels_of(contrasts), COLUMNS, suffix)
+
+
+def _drawer(contrast: Contrast) -> Callable[[Axes], None]:
+    return lambda ax: draw_contrast(ax, contrast)

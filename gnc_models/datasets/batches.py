@@ -1,0 +1,152 @@
+"""Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped, with no foreign code run.
+
+CIFAR's layout is Python pickles. They are read with classes of our own standing where numpy's are named, so that a file
+can build bytes, numbers, lists and dicts and nothing else.
+"""
+
+import gzip
+import io
+import math
+import pickle
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_UINT8 = 8  # idx type code
+_SIDE = 32  # pixels of a CIFAR image
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content, unpacked where its name ends in .gz; ValueError where it cannot be unpacked."""
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} must be a whole gzip file: {error}. Get it again.") from error
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of unsigned bytes in an idx file, of any shape.
+
+    Raises:
+        ValueError: another type of number, or another length than the shape in its head says.
+    Source: the format's description at LeCun, Cortes and Burges, "The MNIST database".
+    """
+    content = read_bytes(path)
+    if len(content) < 4 or content[:3] != bytes((0, 0, _UINT8)):
+        raise ValueError(f"{path} must be an idx file of bytes, got a file that begins {content[:4]!r}. Get it again.")
+    start = 4 + 4 * content[3]
+    shape = tuple(np.frombuffer(content[4:start], dtype=">u4").tolist()) if len(content) >= start else ()
+    if len(shape) != content[3] or len(content) - start != math.prod(shape):
+        raise ValueError(f"{path} must hold {shape} bytes, got {len(content) - start}. Get it again.")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_idx_images(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `[samples, 1, height, width]` and labels int64 `[samples]` from a pair of idx files."""
+    images, labels = read_idx(paths[0]), read_idx(paths[1])
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{paths[0]} must hold one image a label of {paths[1].name}, got {images.shape} and {labels.shape}."
+        )
+    return images[:, None], labels.astype(np.int64)
+
+
+def read_batches(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `[samples, 3, 32, 32]` and labels int64 `[samples]` from CIFAR's batches, in the order given."""
+    read = [_read_batch(path) for path in paths]
+    return np.concatenate([images for images, _ in read]), np.concatenate([labels for _, labels in read])
+
+
+def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    batch = read_pickle(path)
+    labels = batch.get("labels", batch.get("fine_labels"))
+    images = batch.get("data")
+    pixels = images.bytes() if isinstance(images, _Array) else None
+    if pixels is None or not labels or len(pixels) != len(labels) * 3 * _SIDE * _SIDE:
+        held = "no array" if pixels is None else f"{len(pixels)} bytes"
+        raise ValueError(
+            f"{path} must hold 3,072 bytes a label, got {held} for {len(labels or ())} labels. Get it again."
+        )
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, 3, _SIDE, _SIDE), np.array(labels, dtype=np.int64)
+
+
+def read_names(path: Path, member: str) -> tuple[str, ...]:
+    """The class names that CIFAR's meta file holds under that name."""
+    names = read_pickle(path).get(member)
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{path} must hold {member}, not found. Get it again.")
+    return tuple(_text(name) for name in names)
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The dict in a pickle that names nothing but numpy's arrays of bytes; arrays are `_Array`s.
+
+    Raises:
+        ValueError: anything else: a class or function of any other kind, a torn file, no dict.
+    """
+    try:
+        read = _Reader(io.BytesIO(read_bytes(path)), encoding="bytes").load()
+        return {_text(key): value for key, value in read.items()}
+    except Exception as error:  # a torn or foreign pickle can raise almost anything
+        raise ValueError(f"{path} must be a CIFAR file of plain arrays, lists and numbers: {error}.") from error
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+class _Array:
+    """Stands where numpy's array is named: keeps the type's name and the bytes, and calls nothing of numpy."""
+
+    def __init__(self, content: Any = None, kind: Any = None, *_: Any) -> None:
+        self.content, self.kind = content, kind
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, _, self.kind, by_column, self.content = state
+        if by_column:
+            raise ValueError("its array is stored by columns")
+
+    def bytes(self) -> bytes:
+        name = self.kind.name if isinstance(self.kind, _Kind) else None
+        if name not in ("u1", "|u1") or not isinstance(self.content, bytes | bytearray):
+            raise ValueError(f"a CIFAR batch must hold unsigned bytes, got type {name!r}.")
+        return bytes(self.content)
+
+
+class _Kind:
+    """Stands where numpy's type of number is named: keeps its name."""
+
+    def __init__(self, name: Any = None, *_: Any) -> None:
+        self.name = _text(name)
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like, without meaning for single bytes."""
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: str, *_: Any) -> _Array:
+    if order != "C":
+        raise ValueError("its array is stored by columns")
+    return _Array(content, kind)
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Kind,
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # how newer Pythons store bytes for older
+}
+for _module in ("numpy.core", "numpy._core"):
+    _STAND_INS[f"{_module}.multiarray", "_reconstruct"] = lambda *_: _Array()
+    _STAND_INS[f"{_module}.numeric", "_frombuffer"] = _from_buffer
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STAND_INS:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return _STAND_INS[module, name]

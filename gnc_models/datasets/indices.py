@@ -1,0 +1,28 @@
+"""Samples that are nothing but their number: what the unconstrained encoder looks its free features up by."""
+
+from dataclasses import replace
+
+import torch
+
+from gnc_models.datasets.dataset import Dataset, with_digest
+
+
+def make_indices(
+    *, num_classes: int, samples_per_class: int, test_samples_per_class: int | None, data_seed: int
+) -> Dataset:
+    """Inputs 0 to samples - 1 as int64 `[samples, 1]`, sorted by class; no test set.
+
+    Args:
+        num_classes: classes, named "0", "1", ...
+        samples_per_class: samples of each class.
+        test_samples_per_class: not read: an index has no unseen sample.
+        data_seed: not read: there is nothing to draw.
+    """
+    labels = torch.arange(num_classes).repeat_interleave(samples_per_class)
+    names = tuple(str(index) for index in range(num_classes))
+    return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names, ""))
+
+
+def number_samples(dataset: Dataset) -> Dataset:
+    """The data set with its training samples numbered from 0 without gaps, as after a long tail took some away."""
+    return with_digest(replace(dataset, train_inputs=torch.arange(len(dataset.train_labels))[:, None]))

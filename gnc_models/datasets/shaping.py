@@ -1,0 +1,94 @@
+"""What turns a balanced set with true labels into the one trained on: classes kept out, a long tail, label noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from gnc_models.datasets.contexts import mark_contexts
+from gnc_models.datasets.dataset import Dataset, with_digest
+
+# Streams of random numbers, far from those of the sets themselves; a stream's number never changes.
+_KEYS, _OFFSETS = 1000, 1001
+
+
+def keep_out_classes(dataset: Dataset, num_classes: int) -> Dataset:
+    """The first `num_classes` classes; the test samples of the others become `ood_inputs`."""
+    if dataset.test_inputs is None or dataset.test_labels is None:
+        raise ValueError("ood_classes must be left out for a set without test samples.")
+    train, test = dataset.train_labels < num_classes, dataset.test_labels < num_classes
+    unseen_inputs, unseen_labels = dataset.unseen_inputs, dataset.unseen_labels
+    if unseen_inputs is not None and unseen_labels is not None:
+        unseen = unseen_labels < num_classes
+        unseen_inputs, unseen_labels = unseen_inputs[unseen], unseen_labels[unseen]
+    return with_digest(
+        replace(
+            dataset,
+            train_inputs=dataset.train_inputs[train],
+            train_labels=dataset.train_labels[train],
+            test_inputs=dataset.test_inputs[test],
+            test_labels=dataset.test_labels[test],
+            unseen_inputs=unseen_inputs,
+            unseen_labels=unseen_labels,
+            class_names=dataset.class_names[:num_classes],
+            ood_inputs=dataset.test_inputs[~test],
+        )
+    )
+
+
+def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
+    """The first `counts[k]` training samples of each class k; test samples stay as they are."""
+    held = torch.bincount(dataset.train_labels, minlength=len(counts))
+    starts = (held.cumsum(0) - held).tolist()
+    kept = torch.cat([torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)])
+    return with_digest(
+        replace(dataset, train_inputs=dataset.train_inputs[kept], train_labels=dataset.train_labels[kept])
+    )
+
+
+def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dataset:
+    """Training samples under labels of which a share is wrong, sorted by the labels they now have.
+
+    Args:
+        label_noise: share of the training samples, from 0 to 1. Below 1: exactly that share, rounded half up to whole
+            samples, get another label than their own, all others with equal chances. More noise wrongs the same
+            samples in the same way and others beside them. At 1 the labels are shuffled over all samples: fully
+            random labels, the right one now and then, with the counts of the classes as they were.
+        data_seed: drives which samples and which labels.
+    Raises:
+        ValueError: `label_noise` out of range, or a class left without a sample.
+    """
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise must be from 0 to 1, got {label_noise!r}.")
+    if label_noise == 0:
+        return dataset
+    labels = noisy_labels(dataset.train_labels, label_noise, data_seed)
+    if len(empty := (torch.bincount(labels, minlength=len(dataset.class_names)) == 0).nonzero()):
+        raise ValueError(
+            f"label_noise must leave every class a sample, got {label_noise!r} and none for {len(empty)} classes. "
+            f"Raise samples_per_class."
+        )
+    order = labels.argsort(stable=True)
+    changed = replace(dataset, train_inputs=dataset.train_inputs[order], train_labels=labels[order])
+    if dataset.single_continuation is not None:
+        single, entropy = mark_contexts(changed.train_inputs, changed.train_labels)
+        changed = replace(changed, single_continuation=single, label_entropy=entropy)
+    return with_digest(changed)
+
+
+def noisy_labels(labels: Int64[Tensor, " samples"], label_noise: float, data_seed: int) -> Int64[Tensor, " samples"]:
+    """The labels, sorted on entry, after noise as `add_label_noise` describes it."""
+    counts = torch.bincount(labels).tolist()
+    # one stream a class, so that a class's chances do not depend on which others there are
+    keys = np.concatenate([np.random.default_rng([data_seed, _KEYS, k]).random(n) for k, n in enumerate(counts)])
+    order = torch.from_numpy(np.argsort(keys, kind="stable"))
+    if label_noise == 1:
+        return labels[order]
+    chances = np.concatenate([np.random.default_rng([data_seed, _OFFSETS, k]).random(n) for k, n in enumerate(counts)])
+    offsets = torch.from_numpy(1 + np.floor(chances * (len(counts) - 1)).astype(np.int64))
+    wrong = order[: int(np.floor(label_noise * len(labels) + 0.5))]
+    noisy = labels.clone()
+    noisy[wrong] = (labels[wrong] + offsets[wrong]) % len(counts)
+    return noisy

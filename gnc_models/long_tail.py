@@ -1,0 +1,56 @@
+"""How many training samples each class has under an imbalance, and which data sets can take what reshapes a set.
+
+Knows no torch and no disk, so that a study can be checked in an instant.
+"""
+
+import math
+
+IMBALANCES = ("none", "exponential", "step")
+
+# What reshapes a labelled set after it is made, and the sets that refuse it. Text has a long tail of its own; the
+# classes left out of a vocabulary are not a second set; an index says nothing that its label could contradict.
+REFUSED_BY = {
+    "imbalance": frozenset({"text"}),
+    "imbalance_ratio": frozenset({"text"}),
+    "label_noise": frozenset({"indices"}),
+    "ood_classes": frozenset({"text", "indices"}),
+}
+
+
+def class_counts(
+    num_classes: int, samples_per_class: int, *, imbalance: str = "none", imbalance_ratio: float | None = None
+) -> tuple[int, ...]:
+    """Training samples of each class, most first; no class has fewer than 1.
+
+    With n = `samples_per_class`, r = `imbalance_ratio` and classes k = 0 .. K - 1, rounded half up:
+    "none" n for all; "exponential" n r^(-k / (K - 1)); "step" n for the first ceil(K / 2) classes, n / r for the rest.
+    A class's count never falls when K or n grows, so the smaller study lies inside the larger one.
+
+    Args:
+        num_classes: classes, at least 2.
+        samples_per_class: samples of the largest class, at least 1.
+        imbalance: a name in `IMBALANCES`.
+        imbalance_ratio: largest over smallest count before rounding, at least 1; None with "none" alone.
+    Raises:
+        ValueError: an unknown imbalance, a ratio missing, below 1, not finite, or given with "none".
+    Source: Cui et al., arXiv 1901.05555 (exponential); Buda et al., arXiv 1710.05381 (step).
+    """
+    if imbalance not in IMBALANCES:
+        raise ValueError(f"imbalance must be one of {list(IMBALANCES)}, got {imbalance!r}.")
+    if imbalance == "none":
+        if imbalance_ratio is not None:
+            raise ValueError(
+                f"imbalance_ratio must be left out with imbalance 'none', got {imbalance_ratio!r}. It has no effect."
+            )
+        return (samples_per_class,) * num_classes
+    if imbalance_ratio is None or not 1 <= imbalance_ratio < math.inf:
+        raise ValueError(
+            f"imbalance_ratio must be a finite number of at least 1, got {imbalance_ratio!r}. It is the largest "
+            f"class's samples over the smallest's."
+        )
+    if imbalance == "exponential":
+        shares = [imbalance_ratio ** (-k / (num_classes - 1)) for k in range(num_classes)]
+    else:
+        large = math.ceil(num_classes / 2)
+        shares = [1.0] * large + [1 / imbalance_ratio] * (num_classes - large)
+    return tuple(max(1, math.floor(samples_per_class * share + 0.5)) for share in shares)

@@ -1,0 +1,50 @@
+"""Codes of many rows: each row pushed away from its nearest neighbours, without ever holding all cosines.
+
+Knows torch; does not know margins or tables. Memory is O(classes x dim) and a few tiles.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+NEIGHBOURS = 64
+TILE_ROWS = 500
+
+
+def relax_rows(
+    rows: Float[Tensor, "classes dim"], *, steps: int = 60, refresh: int = 5
+) -> Float[Tensor, "classes dim"]:
+    """Rows moved apart until all nearest neighbours are nearly equally far.
+
+    Gradient steps with momentum on a soft maximum over each row's 64 nearest rows, in float32; who is near is looked
+    up again every few steps, which is what costs: one product of all rows with all rows.
+
+    Args:
+        rows: unit rows, more than a few; where they start.
+        steps: gradient steps, of falling length.
+        refresh: steps between two look-ups of the neighbours.
+    Returns:
+        Unit rows in float64; deterministic for equal rows on one machine.
+    """
+    rows = rows.float()
+    velocity = torch.zeros_like(rows)
+    for step in range(steps):
+        if step % refresh == 0:
+            near = _neighbours(rows)
+            sample = slice(0, TILE_ROWS)
+            spread = 1 - float((rows[sample] * rows[near[sample, 0]]).sum(1).mean())
+        for part in torch.arange(len(rows)).split(TILE_ROWS):
+            cosines = torch.bmm(rows[near[part]], rows[part].unsqueeze(2)).squeeze(2)
+            pull = torch.bmm(torch.softmax(20 / spread * cosines, 1).unsqueeze(1), rows[near[part]]).squeeze(1)
+            velocity[part] = 0.8 * velocity[part] + pull - (pull * rows[part]).sum(1, keepdim=True) * rows[part]
+        rows = normalize(rows - 0.1 * math.sqrt(spread) * (1 - step / steps) * velocity, dim=1)
+    return normalize(rows.double(), dim=1)
+
+
+def _neighbours(rows: Float[Tensor, "classes dim"]) -> Tensor:
+    """The nearest other rows of each row, nearest first."""
+    count = min(NEIGHBOURS, len(rows) - 1) + 1  # the row itself comes first
+    return torch.cat([(part @ rows.T).topk(count, dim=1).indices for part in rows.split(TILE_ROWS)])[:, 1:]
