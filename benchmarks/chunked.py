@@ -1,6 +1,6 @@
-"""Peak memory and time of one training step over many classes: `python -m benchmarks.chunked [--classes 100000] ...`.
+"""Peak memory and CPU time of a step over many classes: `python -m benchmarks.chunked [--classes 100000] ...`.
 
-One line a way to compute the cross-entropy, each in a process of its own: `chunked` (this project's), `torch`
+One line a way to compute the cross-entropy, each in a process and on a thread of its own: `chunked` (this project's), `torch`
 (torch.nn.functional.linear_cross_entropy on normalised rows, where this torch has it) and, where asked, `dense`, which
 holds several matrices of batch x classes. A step is loss, gradient and SGD with Nesterov momentum on the rows of a linear
 classifier with normalization "both". `peak_above` is the peak of the resident memory over that before the rows were
@@ -48,7 +48,7 @@ def loss_function(way: str, classes: int, dim: int) -> Callable[[Tensor, Tensor,
 
 
 def measure(way: str, classes: int, dim: int, batch: int, steps: int) -> dict[str, float | str]:
-    """Peak memory over all steps and the least seconds of one."""
+    """Peak memory over all steps and the least CPU seconds of one."""
     torch.manual_seed(0)
     loss_of = loss_function(way, classes, dim)
     train(loss_of, 8, dim, 4, 1)  # what the first use of the libraries takes is not the step's
@@ -62,21 +62,21 @@ def measure(way: str, classes: int, dim: int, batch: int, steps: int) -> dict[st
 def train(
     loss_of: Callable[[Tensor, Tensor, Classifier, float], Tensor], classes: int, dim: int, batch: int, steps: int
 ) -> tuple[float, float]:
-    """Some steps on one random batch: the first loss, the least seconds of a step."""
+    """Some steps on one random batch: the first loss, the least CPU seconds of a step."""
     classifier = make_classifier("linear", classes, dim, normalization="both", temperature=TEMPERATURE, init_norm=0.5)
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     features = torch.randn(batch, dim, requires_grad=True)
     labels = torch.randint(classes, (batch,))
     seconds, losses = [], []
     for _ in range(steps):
-        begin = time.perf_counter()
+        begin = time.process_time()
         optimizer.zero_grad(set_to_none=True)
         features.grad = None
         loss = loss_of(features, labels, classifier, TEMPERATURE)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     return losses[0], min(seconds)
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         facts = json.loads(done.stdout)
         print(
             f"{way}: peak {facts['peak_above_mib']:.0f} MiB above rows, gradient and momentum, "
-            f"{facts['seconds']:.1f} s a step, loss {facts['first_loss']:.5f}",
+            f"{facts['seconds']:.1f} CPU s a step, loss {facts['first_loss']:.5f}",
             flush=True,
         )
 

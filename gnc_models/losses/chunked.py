@@ -37,6 +37,8 @@ def chunked_cross_entropy(
     Returns:
         A scalar that can be differentiated once.
     """
+    if not torch.is_grad_enabled():  # the function itself cannot see that, and would take gradients for nothing
+        features, weight = features.detach(), weight.detach()
     value: Tensor = _ChunkedCrossEntropy.apply(features, weight, labels, temperature, normalises_rows, chunk_entries)
     return value
 

@@ -71,7 +71,10 @@ class CrossEntropy(Loss):
 class LogCrossEntropy(Loss):
     """`temperature * log(mean cross-entropy)`, never through the cross-entropy, which underflows at low temperatures.
 
-    Source: Jiang et al., arXiv 2310.05351 (its limit at temperature 0 is HardMax).
+    As the temperature falls it tends to HardMax where that is negative, that is where every sample is on its side, and to
+    0 elsewhere.
+
+    Source: Jiang et al., arXiv 2310.05351.
     """
 
     def value(

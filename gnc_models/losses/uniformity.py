@@ -3,7 +3,8 @@
 `inter_weight * inter + intra_weight * intra`. The proxies of the classes are the classifier's rows: trained (linear),
 moving averages (class_mean) or fixed. Proxies and features are scaled to unit length. `inter` moves proxies only, and so
 is a constant unless they are trained; `intra` moves features only, towards proxies held still. Sums over pairs of
-proxies are taken in float64: 2 - 2 cos cancels where proxies are close.
+proxies are taken in float64: 2 - 2 cos cancels where proxies are close. They hold a few K x K matrices, so that
+K = 1,000 is easy and K = 10,000 takes gigabytes.
 
 Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code.
 """
