@@ -101,13 +101,19 @@ def make_dataset(
     )
     if name in _READ_FROM_ROOT:
         settings["data_root"] = data_root
-    data = DATASETS[name](
-        num_classes=num_classes + (ood_classes or 0),
-        samples_per_class=samples_per_class,
-        test_samples_per_class=test_samples_per_class,
-        data_seed=data_seed,
-        **{setting: value for setting, value in settings.items() if value is not None or setting == "data_root"},
-    )
+    given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
+    try:
+        data = DATASETS[name](
+            num_classes=num_classes + (ood_classes or 0),
+            samples_per_class=samples_per_class,
+            test_samples_per_class=test_samples_per_class,
+            data_seed=data_seed,
+            **given,
+        )
+    except ValueError as error:
+        if ood_classes:
+            error.add_note(f"num_classes counts the {ood_classes} ood_classes too.")
+        raise
     if ood_classes:
         data = keep_out_classes(data, num_classes)
     if min(counts) < samples_per_class:
