@@ -102,7 +102,8 @@ def _command(name: str, data_root: Path) -> str:
     fetch = f"Get it with: python -m gnc_models.datasets.fetching {name} {root}"
     if package := STORED_SETS[name].debian_package:
         folder = STORED_SETS[name].folders[-1]
-        fetch += f" (or on Debian: apt-get install {package} && ln -s {DEBIAN_ROOT / folder} {root}/{folder})"
+        link = "" if data_root == DEBIAN_ROOT else f" && ln -s {DEBIAN_ROOT / folder} {root}/{folder}"
+        fetch += f" (or on Debian: apt-get install {package}{link})"
     return fetch
 
 

@@ -157,6 +157,9 @@ def test_indices_number_the_samples_and_have_no_test_set():
     assert data.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert data.test_inputs is None
     assert data.test_labels is None
+    assert make("indices", num_classes=3, samples_per_class=4, test_samples_per_class=None).digest == data.digest
+    with pytest.raises(ValueError, match="test_samples_per_class must be at least 1, got None"):
+        make(test_samples_per_class=None)
 
 
 def test_indices_have_no_gaps_under_a_long_tail():

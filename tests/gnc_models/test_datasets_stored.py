@@ -171,6 +171,21 @@ def test_missing_files_are_named_with_the_command_that_gets_them(name, tmp_path)
     assert not any(tmp_path.iterdir())
 
 
+def test_command_of_debians_package_links_its_folder_where_it_is_looked_for(root, tmp_path, monkeypatch):
+    command = missing_data("fashion_mnist", tmp_path).split("apt-get install dataset-fashion-mnist && ")[1][:-1]
+    # with the package's folder elsewhere, as if it were installed
+    splits = {
+        name: (batches.read_idx(_idx(root, name, "images")), batches.read_idx(_idx(root, name, "labels")))
+        for name in ("train", "t10k")
+    }
+    layouts.write_idx_set(tmp_path / "debian" / "fashion-mnist", splits, zipped=True)
+    subprocess.run(command.replace(str(stored_sets.DEBIAN_ROOT), str(tmp_path / "debian")), shell=True, check=True)
+    assert missing_data("fashion_mnist", tmp_path) is None
+    assert make("fashion_mnist", tmp_path).digest == make("fashion_mnist", root).digest
+    monkeypatch.setattr(stored_sets, "DEBIAN_ROOT", tmp_path / "none")
+    assert missing_data("fashion_mnist", tmp_path / "none").endswith("apt-get install dataset-fashion-mnist)")
+
+
 def test_one_absent_file_is_the_one_named(root, tmp_path):
     (tmp_path / "cifar-100-python").mkdir()
     for file in ("train", "test"):
