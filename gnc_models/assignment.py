@@ -9,8 +9,11 @@ from jaxtyping import Float, Int
 from scipy.optimize import quadratic_assignment
 from torch import Tensor
 
-RANDOM_STARTS = 3  # beside the centre of all assignments, where codes with much symmetry have no slope
-LARGEST = 2000  # classes: time grows with the cube
+# Random starts beside the centre of all assignments, where codes with much symmetry have no slope: with 10 the optimum
+# of 6 classes was found in 8 of 8 draws, with 3 in 5. As many as cost little, since time grows with the cube.
+MOST_STARTS, LEAST_STARTS = 30, 2
+STARTING_COST = 300_000_000  # of all starts together, in units of num_classes cubed
+LARGEST = 2000  # classes
 
 
 def assign_classes(
@@ -23,7 +26,7 @@ def assign_classes(
         gram: cosines of the points of the code.
     Returns:
         p, a permutation: class i gets point p[i]. A local optimum that no swap of two classes improves; the same
-        arguments give the same permutation.
+        arguments give the same permutation. A second or two up to 300 classes, some 20 s at 1,000, minutes at 2,000.
     Raises:
         ValueError: matrices that are not square and of one size, not finite or not symmetric, or too many classes.
     Source: Vogelstein et al., PLOS ONE 10(4) e0121002, 2015 (FAQ), in scipy.optimize.quadratic_assignment.
@@ -33,7 +36,8 @@ def assign_classes(
         raise ValueError(f"gram must have one row a class, got {offered.shape} for similarity of {wanted.shape}.")
     generator = np.random.default_rng(0)
     starts: list[str | np.ndarray] = ["barycenter"]
-    starts += [_start(len(wanted), generator) for _ in range(RANDOM_STARTS)]
+    count = min(MOST_STARTS, max(LEAST_STARTS, STARTING_COST // len(wanted) ** 3))
+    starts += [_start(len(wanted), generator) for _ in range(count)]
     found = [_improved(wanted, offered, _relaxed(wanted, offered, start)) for start in starts]
     return torch.from_numpy(max(found, key=lambda p: float((wanted * offered[np.ix_(p, p)]).sum())))
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnc_models.assignment import assign_classes
-from gnc_models.codes import Code, explicit_code, optimise_code
+from gnc_models.codes import best_code
 from gnc_models.families import simplex
 from gnc_models.pairings import check_classifier
 from gnc_models.settings import check_choice, read_settings
@@ -274,23 +274,17 @@ def code_rows(code: str, num_classes: int, feature_dim: int) -> Float[Tensor, "c
     """Unit rows of a code in float64, in the code's own order.
 
     Args:
-        code: "simplex", "best" (the best that is written down or that the optimiser finds), or "random" directions from
-            torch's default generator.
+        code: "simplex"; "best", of `codes.best_code`, which says what that costs (seconds up to about 200 classes in 64
+            dimensions, minutes at 10,000); or "random" directions from torch's default generator.
         num_classes: K.
         feature_dim: d; a simplex is padded with zeros.
     """
     if code == "random":
         return _random_directions(num_classes, feature_dim).to(torch.float64)
     if code == "best":
-        return _best_code(num_classes, feature_dim).points
+        return best_code(num_classes, feature_dim).points
     points = torch.from_numpy(simplex(num_classes))
     return functional.normalize(functional.pad(points, (0, feature_dim - points.shape[1])), dim=1)
-
-
-def _best_code(num_classes: int, feature_dim: int) -> Code:
-    written = explicit_code(num_classes, feature_dim)
-    found = optimise_code(num_classes, feature_dim, starts=4, polish=False, structured=False)
-    return max((code for code in (written, found) if code is not None), key=lambda code: code.margin_lower)
 
 
 def _random_directions(num_classes: int, feature_dim: int) -> Float[Tensor, "classes dim"]:

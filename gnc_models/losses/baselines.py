@@ -21,7 +21,7 @@ class LabelSmoothing(Loss):
     def __init__(self, *, num_classes: int, feature_dim: int, label_smoothing: float = 0.1) -> None:
         """`label_smoothing` is s, above 0 and below 1."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
-        check_between("label_smoothing", label_smoothing, 0, 1, "For 0 use loss 'cross_entropy'.")
+        check_between("label_smoothing", label_smoothing, 0.0, 1.0, "For 0 use loss 'cross_entropy'.")
         self.label_smoothing = label_smoothing
 
     def value(
@@ -44,7 +44,7 @@ class Focal(Loss):
     def __init__(self, *, num_classes: int, feature_dim: int, focal_gamma: float = 2.0) -> None:
         """`focal_gamma` is gamma, above 0."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
-        check_between("focal_gamma", focal_gamma, 0, math.inf, "For 0 use loss 'cross_entropy'.")
+        check_between("focal_gamma", focal_gamma, 0.0, math.inf, "For 0 use loss 'cross_entropy'.")
         self.focal_gamma = focal_gamma
 
     def value(

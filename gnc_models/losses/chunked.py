@@ -59,11 +59,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         slope_features = torch.empty_like(features) if wants_features else None
         slope_weight = torch.zeros_like(weight) if wants_weight else None
         total = torch.zeros((), dtype=features.dtype, device=features.device)
-        size = max(1, chunk_entries // len(weight))
+        size = min(len(features), max(1, chunk_entries // len(weight)))
+        buffer = features.new_empty(size, len(weight))
         for start in range(0, len(features), size):
             part = slice(start, start + size)
             scaled = features[part] / temperature
-            logits = scaled @ weight.T
+            logits = torch.mm(scaled, weight.T, out=buffer[: len(scaled)])
             if inverse_norms is not None:
                 logits *= inverse_norms
             loss, slopes = _losses_and_slopes(logits, labels[part])

@@ -29,7 +29,7 @@ class CosFace(Loss):
         from pytorch_metric_learning.losses import CosFaceLoss
 
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
-        check_between("margin_penalty", margin_penalty, 0, 2, "For 0 use loss 'cross_entropy'.")
+        check_between("margin_penalty", margin_penalty, 0.0, 2.0, "For 0 use loss 'cross_entropy'.")
         self._member = _Borrowed(CosFaceLoss, num_classes, feature_dim, margin_penalty)
 
     def value(
@@ -56,7 +56,7 @@ class ArcFace(Loss):
         from pytorch_metric_learning.losses import ArcFaceLoss
 
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
-        check_between("margin_penalty", margin_penalty, 0, math.pi, "For 0 use loss 'cross_entropy'.")
+        check_between("margin_penalty", margin_penalty, 0.0, math.pi, "For 0 use loss 'cross_entropy'.")
         self._member = _Borrowed(ArcFaceLoss, num_classes, feature_dim, math.degrees(margin_penalty))
         self._member.loss.get_angles = _angles
 

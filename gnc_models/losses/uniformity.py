@@ -28,7 +28,7 @@ class _UniformityGap(Loss):
     def __init__(self, *, num_classes: int, feature_dim: int, inter_weight: float, intra_weight: float) -> None:
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         for name, given in (("inter_weight", inter_weight), ("intra_weight", intra_weight)):
-            check_between(name, given, 0, math.inf)
+            check_between(name, given, 0.0, math.inf)
         self.inter_weight, self.intra_weight = inter_weight, intra_weight
 
     def value(
@@ -135,7 +135,7 @@ class GramDeterminant(_UniformityGap):
             num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
         )
         check_between("logdet_eps", logdet_eps, LEAST_EPS, math.inf)
-        check_between("kernel_width", kernel_width, 0, math.inf)
+        check_between("kernel_width", kernel_width, 0.0, math.inf)
         self.logdet_eps, self.kernel_width = logdet_eps, kernel_width
 
     def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
