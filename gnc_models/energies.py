@@ -66,6 +66,24 @@ def separation_bound(num_classes: int, feature_dim: int) -> float:
     return math.sqrt(2 * min(margins))
 
 
+def energy_references(num_classes: int, feature_dim: int) -> dict[str, float | None]:
+    """Null and bounds of the energies of K unit points in d dimensions by name; None where they do not exist.
+
+    Raises:
+        ValueError: fewer than 2 classes, or no dimension.
+    """
+    check_sizes(num_classes, feature_dim)
+    line = feature_dim == 1  # where random points coincide
+    riesz = math.inf if line else uniform_riesz_energy(feature_dim)
+    return {
+        "uniform_log_energy": None if line else uniform_log_energy(feature_dim),
+        "uniform_riesz_energy": riesz if math.isfinite(riesz) else None,
+        "log_energy_bound": log_energy_bound(num_classes),
+        "riesz_energy_bound": riesz_energy_bound(num_classes),
+        "separation_bound": None if line else separation_bound(num_classes, feature_dim),
+    }
+
+
 def _mean_square_distance(num_classes: int) -> float:
     check_sizes(num_classes, 1)
     return 2 * num_classes / (num_classes - 1)

@@ -53,4 +53,5 @@ def class_counts(
     else:
         large = math.ceil(num_classes / 2)
         shares = [1.0] * large + [1 / imbalance_ratio] * (num_classes - large)
-    return tuple(max(1, math.floor(samples_per_class * share + 0.5)) for share in shares)
+    # a power that is a half exactly may come out a rounding error below it
+    return tuple(max(1, math.floor(samples_per_class * share + 0.5 + 1e-9)) for share in shares)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-TEST_FOLDERS = ("test", "val")  # the first one there is
 
 
 class MissingData(FileNotFoundError):
@@ -90,10 +89,10 @@ def missing_data(name: str, data_root: Path | None, **settings: Any) -> str | No
         return None
     if data_root is None:
         return f"{name} needs data_root, the folder of stored data sets, got None. {_command(name, Path('DATA_ROOT'))}"
-    if not all(_absent(name, data_root / folder) for folder in STORED_SETS[name].folders):
+    nearest = min(STORED_SETS[name].folders, key=lambda folder: len(_absent(name, data_root / folder)))
+    folder, absent = data_root / nearest, _absent(name, data_root / nearest)
+    if not absent:
         return None
-    folder = data_root / STORED_SETS[name].folders[0]
-    absent = _absent(name, folder)
     first = ", ".join(absent[:5]) + (f" ... ({len(absent)} in all)" if len(absent) > 5 else "")
     return f"{name} needs {first} in {folder}, not found. {_command(name, data_root)}"
 
@@ -103,7 +102,8 @@ def _command(name: str, data_root: Path) -> str:
     fetch = f"Get it with: python -m gnc_models.datasets.fetching {name} {root}"
     if package := STORED_SETS[name].debian_package:
         folder = STORED_SETS[name].folders[-1]
-        fetch += f" (or on Debian: apt-get install {package} && ln -s {DEBIAN_ROOT / folder} {root}/{folder})"
+        link = "" if data_root == DEBIAN_ROOT else f" && ln -s {DEBIAN_ROOT / folder} {root}/{folder}"
+        fetch += f" (or on Debian: apt-get install {package}{link})"
     return fetch
 
 

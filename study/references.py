@@ -4,7 +4,6 @@ Knows the tables of gnc_models.bounds; does not know where rows come from. Added
 trial, so that a better table changes no fragment.
 """
 
-import math
 from typing import Any
 
 import pyarrow as pa
@@ -60,20 +59,7 @@ def _references(
         "random_margin": bounds.random_margin(num_classes, feature_dim),
         "ufm_margin": optimum.margin if optimum else None,
         "ufm_loss": optimum.loss if optimum else None,
-        **_energies(num_classes, feature_dim),
-    }
-
-
-def _energies(num_classes: int, feature_dim: int) -> dict[str, float | None]:
-    if feature_dim < 2:
-        return {}
-    riesz = energies.uniform_riesz_energy(feature_dim)
-    return {
-        "uniform_log_energy": energies.uniform_log_energy(feature_dim),
-        "log_energy_bound": energies.log_energy_bound(num_classes),
-        "uniform_riesz_energy": riesz if math.isfinite(riesz) else None,
-        "riesz_energy_bound": energies.riesz_energy_bound(num_classes),
-        "separation_bound": energies.separation_bound(num_classes, feature_dim),
+        **energies.energy_references(num_classes, feature_dim),
     }
 
 

@@ -57,7 +57,7 @@ class Training:
             width=config.width,
             depth=config.depth,
             norm_layer=config.norm_layer,
-            num_samples=len(dataset.train_labels),
+            num_samples=len(dataset.train_labels) if config.encoder == "unconstrained" else None,
             vocabulary=dataset.vocabulary,
         )
         self.classifier = _make_classifier(config, dataset).to(device, self.dtype)

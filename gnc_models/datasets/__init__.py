@@ -48,7 +48,7 @@ def make_dataset(
     *,
     num_classes: int,
     samples_per_class: int,
-    test_samples_per_class: int,
+    test_samples_per_class: int | None,
     data_seed: int,
     data_root: Path | None = None,
     imbalance: str | None = None,
@@ -64,7 +64,7 @@ def make_dataset(
         num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
         samples_per_class: training samples of each class, of the largest one under an imbalance, on average for text.
         test_samples_per_class: test samples of each class, and of each class of the unseen and the OoD set where there
-            is one; on average for text; not read for indices.
+            is one; on average for text; None for indices alone, which do not read it.
         data_seed: chooses classes, samples and what is relabelled.
         data_root: the folder of stored sets, read by those alone.
         imbalance, imbalance_ratio: the long tail of the training samples, see `class_counts`; not for text.
@@ -87,11 +87,15 @@ def make_dataset(
     for count, least, value in (
         ("num_classes", 2, num_classes),
         ("samples_per_class", 1, samples_per_class),
-        ("test_samples_per_class", 1, test_samples_per_class),
+        (
+            "test_samples_per_class",
+            1,
+            1 if test_samples_per_class is None and name == "indices" else test_samples_per_class,
+        ),
         ("data_seed", 0, data_seed),
         ("ood_classes", 0, ood_classes or 0),
     ):
-        if value < least:
+        if value is None or value < least:
             raise ValueError(f"{count} must be at least {least}, got {value!r}.")
     shape = {"imbalance": imbalance, "imbalance_ratio": imbalance_ratio}
     shape |= {"label_noise": label_noise, "ood_classes": ood_classes}
@@ -101,13 +105,19 @@ def make_dataset(
     )
     if name in _READ_FROM_ROOT:
         settings["data_root"] = data_root
-    data = DATASETS[name](
-        num_classes=num_classes + (ood_classes or 0),
-        samples_per_class=samples_per_class,
-        test_samples_per_class=test_samples_per_class,
-        data_seed=data_seed,
-        **{setting: value for setting, value in settings.items() if value is not None or setting == "data_root"},
-    )
+    given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
+    try:
+        data = DATASETS[name](
+            num_classes=num_classes + (ood_classes or 0),
+            samples_per_class=samples_per_class,
+            test_samples_per_class=test_samples_per_class,
+            data_seed=data_seed,
+            **given,
+        )
+    except ValueError as error:
+        if ood_classes:
+            error.add_note(f"num_classes counts the {ood_classes} ood_classes too.")
+        raise
     if ood_classes:
         data = keep_out_classes(data, num_classes)
     if min(counts) < samples_per_class:

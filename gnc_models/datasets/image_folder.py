@@ -1,6 +1,7 @@
 """Any folder with one folder of images a class, such as Tiny-ImageNet or faces, at one resolution."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from torch import Tensor
 from gnc_models.datasets.dataset import Dataset, label_samples
 from gnc_models.datasets.selection import draw_classes, draw_samples
 from gnc_models.datasets.stored import normalise
-from gnc_models.stored_sets import IMAGE_SUFFIXES, TEST_FOLDERS, MissingData, list_classes, missing_data
+from gnc_models.stored_sets import IMAGE_SUFFIXES, MissingData, list_classes, missing_data
 
 # mean and deviation of ImageNet's training pixels, as torchvision's documentation of its models gives them
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_TEST_FOLDERS = ("test", "val")
+_ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: a file name and its class a line, tabs between
 _TEST_IMAGES = 5  # one image in so many is for testing where there is no test folder
 
 
@@ -31,9 +34,10 @@ def make_image_folder(
 ) -> Dataset:
     """Images `[samples, 3, resolution, resolution]`, red, green and blue, less ImageNet's mean over its deviation.
 
-    Training classes are the folders in `folder/train`, test classes those in `folder/test` or `folder/val`, images
-    anywhere below them. Without a train folder the classes are the folders in `folder`, and without a test folder one
-    image in five of each class, chosen by a hash of its name and `data_seed`, is a test image.
+    Training classes are the folders in `folder/train`, test classes those in `folder/test` or else `folder/val`, images
+    anywhere below them; Tiny-ImageNet's `val` is read by its own list. Without a train folder the classes are the
+    folders in `folder`. Without test classes, one image in five of each class, chosen by a hash of its name and
+    `data_seed`, is a test image.
 
     Args:
         num_classes: the first ones of the seed's order of the class folders, sorted by name.
@@ -54,7 +58,7 @@ def make_image_folder(
         raise MissingData(missing)
     names = list_classes(data_root, folder)
     classes = draw_classes(len(names), num_classes, data_seed, origin=str(data_root / folder))
-    splits = [split_images(data_root / folder, names[label], data_seed) for label in classes]
+    splits = split_images(data_root / folder, names, [names[label] for label in classes], data_seed)
 
     def take(samples: int, is_test: bool) -> Tensor:
         drawn: list[Path] = []
@@ -75,25 +79,49 @@ def make_image_folder(
     )
 
 
-def split_images(base: Path, class_name: str, data_seed: int) -> tuple[list[Path], list[Path]]:
-    """Training and test images of a class, each sorted by name or, where one folder is split, by hash."""
-    train_folder = base / "train" if (base / "train").is_dir() else base
-    test_folder = next((base / name for name in TEST_FOLDERS if (base / name).is_dir()), None)
-    train = _images(train_folder / class_name)
-    if test_folder is not None and train_folder != base:
-        return train, _images(test_folder / class_name)
+def split_images(
+    base: Path, names: Sequence[str], chosen: Sequence[str], data_seed: int
+) -> list[tuple[list[Path], list[Path]]]:
+    """Training and test images of each chosen class, in an order that depends on nothing but their names and the seed.
 
+    Args:
+        base: the image folder.
+        names: all its classes.
+        chosen: those asked for.
+        data_seed: drives the split of a folder without test classes.
+    """
+    train = base / "train" if (base / "train").is_dir() else base
+    test = None if train == base else _list_test_images(base, names)
+    if test is None:
+        return [_split_by_hash(train, name, data_seed) for name in chosen]
+    return [(_images(train / name), test.get(name, [])) for name in chosen]
+
+
+def _list_test_images(base: Path, names: Sequence[str]) -> dict[str, list[Path]] | None:
+    for folder in (base / name for name in _TEST_FOLDERS):
+        if any((folder / name).is_dir() for name in names):
+            return {name: _images(folder / name) for name in names}
+        if (folder / _ANNOTATIONS).is_file():
+            listed: dict[str, list[Path]] = {}
+            for line in sorted((folder / _ANNOTATIONS).read_text().splitlines()):
+                file, name, *_ = line.split("\t")
+                listed.setdefault(name, []).append(folder / "images" / file)
+            return listed
+    return None
+
+
+def _split_by_hash(base: Path, class_name: str, data_seed: int) -> tuple[list[Path], list[Path]]:
     def key(path: Path) -> bytes:
-        name = path.relative_to(train_folder).as_posix()
-        return hashlib.sha256(f"{data_seed} {name}".encode()).digest()
+        return hashlib.sha256(f"{data_seed} {path.relative_to(base).as_posix()}".encode()).digest()
 
-    hashed = sorted(train, key=key)
+    hashed = sorted(_images(base / class_name), key=key)
     test = len(hashed) // _TEST_IMAGES
     return hashed[test:], hashed[:test]
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def read_image(path: Path, resolution: int) -> np.ndarray:

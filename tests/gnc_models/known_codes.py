@@ -1,5 +1,6 @@
 """Point sets whose one-vs-rest margin is known in closed form, and rows of the kinds that solvers meet."""
 
+import functools
 import itertools
 import math
 
@@ -185,4 +186,24 @@ def raw_rows(num_classes: int, feature_dim: int, seed: int) -> Tensor:
     return lengths * random_rows(num_classes, feature_dim, seed + 1)
 
 
-KINDS = {"random": random_rows, "clustered": clustered_rows, "degenerate": degenerate_rows, "raw": raw_rows}
+@functools.cache
+def trained_rows(num_classes: int, feature_dim: int, seed: int) -> Tensor:
+    """Rows of a cosine classifier after 80 steps of SGD on noisy samples around one point a class."""
+    torch.manual_seed(seed)
+    groups = torch.randn(num_classes // 5 + 1, feature_dim)
+    points = groups[torch.arange(num_classes) // 5] + 0.5 * torch.randn(num_classes, feature_dim)
+    encoder = torch.nn.Linear(feature_dim, feature_dim)
+    rows = torch.nn.Parameter(0.5 * torch.nn.functional.normalize(torch.randn(num_classes, feature_dim), dim=1))
+    optimizer = torch.optim.SGD([*encoder.parameters(), rows], lr=0.3, momentum=0.9)
+    for _ in range(80):
+        labels = torch.randint(num_classes, (128,))
+        features = encoder(points[labels] + 0.1 * torch.randn(128, feature_dim))
+        features, unit_rows = (torch.nn.functional.normalize(x, dim=1) for x in (features, rows))
+        loss = torch.nn.functional.cross_entropy(features @ unit_rows.T / 0.1, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return normalised(rows.detach())
+
+
+KINDS = {"random": random_rows, "clustered": clustered_rows, "degenerate": degenerate_rows, "raw": raw_rows, "trained": trained_rows}

@@ -7,11 +7,13 @@ import sys
 import pytest
 
 from gnc_models import catalog
-from gnc_models.classifiers import NORMALIZATIONS
+from gnc_models.classifiers import CLASSIFIERS, NORMALIZATIONS
 from gnc_models.datasets import AUGMENTATIONS, DATASETS
 from gnc_models.datasets.fonts import FAMILIES
 from gnc_models.datasets.glyphs import RESOLUTIONS
-from gnc_models.encoders import ENCODERS, make_encoder
+from gnc_models.encoders import ENCODERS, NORM_LAYERS, make_encoder
+from gnc_models.losses import LOSSES
+from gnc_models.stored_sets import STORED_SETS, missing_data
 
 
 def test_names_equal_those_of_the_constructors():
@@ -21,10 +23,11 @@ def test_names_equal_those_of_the_constructors():
 
 
 def test_settings_of_a_data_set_are_what_its_constructor_reads():
-    common = {"num_classes", "samples_per_class", "test_samples_per_class", "data_seed"}
+    common = {"num_classes", "samples_per_class", "test_samples_per_class", "data_seed", "data_root"}
+    applied_to_any = {"augmentation", "test_samples_per_class", "ood_classes"}
     for name, member in catalog.DATASETS.items():
         read = set(inspect.signature(DATASETS[name]).parameters) - common
-        assert set(member.settings) - {"augmentation"} == read
+        assert set(member.settings) - applied_to_any == read
 
 
 def test_default_settings_of_glyphs_are_among_those_on_offer():
@@ -35,16 +38,40 @@ def test_default_settings_of_glyphs_are_among_those_on_offer():
     assert set(catalog.DATASETS["glyphs"].max_classes) == set(RESOLUTIONS)
 
 
+SHAPES = {"image": (1, 16, 16), "vector": (8,), "tokens": (5,), "index": (1,)}
+BESIDE = {"transformer": {"vocabulary": 11}, "unconstrained": {"num_samples": 6}}
+
+
 @pytest.mark.parametrize("name", catalog.ENCODERS)
-def test_encoder_is_built_from_its_default_settings_and_takes_what_it_says(name):
+def test_encoder_is_built_from_its_default_settings(name):
     member = catalog.ENCODERS[name]
-    for kind, shape in (("image", (1, 16, 16)), ("vector", (8,))):
-        settings = {"width": None, "depth": None} | dict(member.settings)
-        if kind in member.takes:
-            make_encoder(name, input_shape=shape, feature_dim=3, **settings)
-        else:
-            with pytest.raises(ValueError, match="input_shape must be"):
-                make_encoder(name, input_shape=shape, feature_dim=3, **settings)
+    for kind in member.takes:
+        make_encoder(name, input_shape=SHAPES[kind], feature_dim=3, **member.settings, **BESIDE.get(name, {}))
+
+
+@pytest.mark.parametrize("name", [n for n, member in catalog.ENCODERS.items() if member.takes == {"image"}])
+def test_encoder_of_images_refuses_vectors(name):
+    with pytest.raises(ValueError, match="input_shape must be"):
+        make_encoder(name, input_shape=(8,), feature_dim=3, **catalog.ENCODERS[name].settings)
+
+
+def test_settings_of_a_loss_and_a_classifier_are_what_their_constructors_read():
+    given = {"num_classes", "feature_dim", "normalization", "temperature", "init_norm", "similarity"}
+    for family, constructors in ((catalog.LOSSES, LOSSES), (catalog.CLASSIFIERS, CLASSIFIERS)):
+        assert set(family) == set(constructors)
+        for name, member in family.items():
+            assert set(member.settings) == set(inspect.signature(constructors[name]).parameters) - given
+
+
+def test_only_the_norm_layers_on_offer_are_settings():
+    for name, member in catalog.ENCODERS.items():
+        assert ("norm_layer" in member.settings) == (len(NORM_LAYERS[name]) > 1)
+
+
+def test_every_data_set_that_reads_files_says_what_is_missing(tmp_path):
+    for name in catalog.DATASETS:
+        sentence = missing_data(name, tmp_path, folder="faces")
+        assert (sentence is not None) == (name in STORED_SETS or name == "image_folder")
 
 
 def test_temperature_is_a_setting_of_every_form_but_none():

@@ -1,134 +1,414 @@
-"""Every encoder on every shape it takes: features, gradients, and the linear map at the end."""
+"""Every encoder with every normalization layer it can have: one contract; then what is particular to each."""
+
+import copy
+import functools
 
 import pytest
 import torch
 from torch import nn
 
-from gnc_models.encoders import ENCODERS, _ChannelsLast, make_encoder
+from gnc_models.encoders import ENCODERS, NORM_LAYERS, feature_stages, make_encoder
+from gnc_models.encoders.normalization import MAP_NORMS, VECTOR_NORMS, ChannelOffset
+from gnc_models.encoders.settings import even_parts
+from gnc_models.encoders.small import BasicBlock, ChannelsLast
 
-CASES = [
-    ("small_resnet", (1, 16, 16), 4, 1),
-    ("small_resnet", (1, 32, 32), 6, 2),
-    ("small_resnet", (3, 20, 16), 4, 1),
-    ("mlp", (11,), 16, 1),
-    ("mlp", (11,), 16, 3),
-    ("mlp", (1, 16, 16), 8, 2),
-    ("resnet18", (1, 16, 16), None, None),
-    ("resnet18", (3, 12, 20), None, None),
+NORMS = {"batch", "group", "layer", "none"}
+SMALL = [
+    ("small_resnet", (1, 16, 16), {"width": 16, "depth": 1}),
+    ("small_resnet", (3, 20, 16), {"width": 5, "depth": 2}),
+    ("mlp", (11,), {"width": 16, "depth": 3}),
+    ("mlp", (1, 16, 16), {"width": 8, "depth": 1}),
+    ("vit", (1, 16, 16), {"width": 64, "depth": 2}),
+    ("vit", (3, 28, 28), {"width": 12, "depth": 1}),
+    ("transformer", (9,), {"width": 64, "depth": 2, "vocabulary": 30}),
+    ("unconstrained", (1,), {"num_samples": 20}),
 ]
-every_case = pytest.mark.parametrize(("name", "input_shape", "width", "depth"), CASES)
+LARGE = [(name, (1, 16, 16), {}) for name in ENCODERS if name not in {case[0] for case in SMALL}]
+FAMILY = [(*case, norm) for case in SMALL + LARGE for norm in NORM_LAYERS[case[0]] or [None]]
+# Group and layer norm start as batch norm does, so what is drawn is tested without them where building is slow.
+DRAWN = [case for case in FAMILY if case[:3] not in LARGE or case[3] in {"batch", "none"}]
+FEATURE_DIM = 5
 
 
-def build(name, input_shape, width, depth, *, feature_dim=5, seed=0):
+def named(case):
+    name, shape, _, norm = case
+    return f"{name}-{'x'.join(map(str, shape))}-{norm}"
+
+
+every_member = pytest.mark.parametrize("case", FAMILY, ids=named)
+every_drawn_member = pytest.mark.parametrize("case", DRAWN, ids=named)
+every_layered_member = pytest.mark.parametrize("case", [c for c in FAMILY if c[0] != "unconstrained"], ids=named)
+
+
+def build(case, *, seed=0, feature_dim=FEATURE_DIM):
+    name, input_shape, settings, norm_layer = case
     torch.manual_seed(seed)
-    return make_encoder(name, input_shape=input_shape, feature_dim=feature_dim, width=width, depth=depth)
+    return make_encoder(name, input_shape=input_shape, feature_dim=feature_dim, norm_layer=norm_layer, **settings)
 
 
-def batch(input_shape, size=4):
-    return torch.randn(size, *input_shape, generator=torch.Generator().manual_seed(1))
+def batch(case, size=4):
+    _, input_shape, settings, _ = case
+    generator = torch.Generator().manual_seed(1)
+    if "num_samples" in settings:
+        return torch.randperm(settings["num_samples"], generator=generator)[:size, None]
+    if "vocabulary" in settings:
+        return torch.randint(settings["vocabulary"], (size, *input_shape), generator=generator)
+    return torch.randn(size, *input_shape, generator=generator)
+
+
+@functools.cache
+def run_once(number):
+    """A member, its features of one batch in training mode and their gradients: read, never written to."""
+    encoder = build(FAMILY[number])
+    features = encoder(batch(FAMILY[number]))
+    features.square().sum().backward()
+    return encoder, features.detach()
+
+
+def ran(case):
+    return run_once(FAMILY.index(case))
+
+
+# The contract of the family
 
 
 def test_every_encoder_is_tested_here():
-    assert {case[0] for case in CASES} == set(ENCODERS)
+    assert {case[0] for case in FAMILY} == set(ENCODERS) == set(NORM_LAYERS)
 
 
-@every_case
-@pytest.mark.parametrize("feature_dim", [2, 10])
-def test_features_have_the_dimension_asked_for(name, input_shape, width, depth, feature_dim):
-    features = build(name, input_shape, width, depth, feature_dim=feature_dim)(batch(input_shape))
-    assert features.shape == (4, feature_dim)
+@every_member
+def test_features_have_the_dimension_asked_for_and_differ_between_samples(case):
+    _, features = ran(case)
+    assert features.shape == (4, FEATURE_DIM)
+    assert features.dtype == torch.float32
     assert features.isfinite().all()
     assert features.std(dim=0).min() > 1e-3
 
 
-@every_case
-def test_gradient_reaches_every_parameter(name, input_shape, width, depth):
-    encoder = build(name, input_shape, width, depth)
-    encoder(batch(input_shape)).square().sum().backward()
+@every_member
+def test_gradient_reaches_every_parameter(case):
+    encoder, _ = ran(case)
     silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
 
 
-@every_case
-def test_last_layer_is_a_linear_map(name, input_shape, width, depth):
-    encoder = build(name, input_shape, width, depth).eval()
+@every_layered_member
+def test_last_layer_is_a_linear_map(case):
+    encoder = copy.deepcopy(ran(case)[0]).eval()
     last = list(encoder.modules())[-1]
     assert isinstance(last, nn.Linear)
-    inputs, before = batch(input_shape), encoder(batch(input_shape))
     with torch.no_grad():
+        before = encoder(batch(case))
         last.weight *= -2
         last.bias *= -2
-    assert torch.allclose(encoder(inputs), -2 * before, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(encoder(batch(case)), -2 * before, rtol=1e-4, atol=1e-5)
 
 
-@every_case
-def test_same_seed_gives_the_same_network_and_another_seed_another(name, input_shape, width, depth):
-    first, again, other = (build(name, input_shape, width, depth, seed=seed) for seed in (0, 0, 1))
-    inputs = batch(input_shape)
-    assert torch.equal(first(inputs), again(inputs))
-    assert not torch.allclose(first(inputs), other(inputs))
+@every_drawn_member
+def test_same_seed_gives_the_same_network(case):
+    first, again = build(case).state_dict(), build(case).state_dict()
+    assert list(first) == list(again)
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-@every_case
-def test_evaluation_does_not_mix_samples(name, input_shape, width, depth):
-    encoder, inputs = build(name, input_shape, width, depth).eval(), batch(input_shape)
-    assert torch.allclose(encoder(inputs)[:2], encoder(inputs[:2]), rtol=1e-4, atol=1e-5)
+@every_drawn_member
+@torch.no_grad()
+def test_state_of_one_network_makes_another_equal(case):
+    encoder, other = ran(case)[0].eval(), build(case, seed=1).eval()
+    assert not torch.allclose(encoder(batch(case)), other(batch(case)))
+    assert list(other.state_dict()) == list(encoder.train().state_dict())
+    other.load_state_dict(encoder.eval().state_dict())
+    assert torch.equal(encoder(batch(case)), other(batch(case)))
 
 
-@every_case
-def test_parameters_are_contiguous_as_checkpoints_hold_them(name, input_shape, width, depth):
-    assert all(parameter.is_contiguous() for parameter in build(name, input_shape, width, depth).parameters())
+@every_member
+@torch.no_grad()
+def test_evaluation_does_not_mix_samples(case):
+    encoder = ran(case)[0].eval()
+    assert torch.allclose(encoder(batch(case))[:2], encoder(batch(case)[:2]), rtol=1e-4, atol=1e-5)
+
+
+@every_member
+@torch.no_grad()
+def test_training_mixes_samples_through_batch_norm_alone(case):
+    encoder, features = ran(case)
+    part = copy.deepcopy(encoder).train()(batch(case)[:2])
+    assert torch.allclose(features[:2], part, rtol=1e-4, atol=1e-5) == (case[3] != "batch")
+
+
+@every_member
+def test_parameters_are_contiguous_as_checkpoints_hold_them(case):
+    assert all(parameter.is_contiguous() for parameter in ran(case)[0].parameters())
+
+
+@every_layered_member
+@torch.no_grad()
+def test_stages_are_passed_in_their_order_and_end_in_the_features(case):
+    encoder, inputs, passed = copy.deepcopy(ran(case)[0]).eval(), batch(case), []
+    stages = feature_stages(encoder)
+    assert len(stages) >= 2
+    assert stages[-1][0] == "features"
+    for name, module in stages:
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: passed.append((name, output.clone())))
+    features = encoder(inputs)
+    assert [name for name, _ in passed] == [name for name, _ in stages]
+    assert len({name for name, _ in passed}) == len(passed)
+    assert all(len(output) == len(inputs) for _, output in passed)
+    assert torch.equal(passed[-1][1], features)
+
+
+@pytest.mark.parametrize("case", [c for c in FAMILY if c[:3] in SMALL], ids=named)
+def test_a_few_steps_fit_a_batch(case):
+    encoder, inputs = build(case).train(), batch(case, 8)
+    classifier = nn.Linear(FEATURE_DIM, 8)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()], lr=0.02)
+    losses = []
+    for _ in range(40):
+        loss = nn.functional.cross_entropy(classifier(encoder(inputs)), torch.arange(8))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in FAMILY if c[0] in {"small_resnet", "mlp", "vit", "transformer"}], ids=named
+)
+@torch.no_grad()
+def test_other_precisions_stay_near(case):
+    encoder, inputs = copy.deepcopy(ran(case)[0]).eval(), batch(case)
+    single = encoder(inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = encoder(inputs)
+    double = encoder.double()(inputs.double() if inputs.is_floating_point() else inputs)
+    assert (half.dtype, double.dtype) == (torch.bfloat16, torch.float64)
+    assert torch.allclose(half.float(), single, rtol=0.1, atol=0.1)
+    assert torch.allclose(double.float(), single, rtol=1e-4, atol=1e-5)
+
+
+# Normalization layers
+
+
+def norms_of(encoder):
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, ChannelOffset)
+    return {name: layer for name, layer in encoder.named_modules() if isinstance(layer, kinds)}
+
+
+@pytest.mark.parametrize("case", [c for c in FAMILY if len(NORM_LAYERS[c[0]]) == 4], ids=named)
+def test_every_normalization_layer_is_of_the_kind_asked_for(case):
+    name, shape, settings, norm = case
+    layers = norms_of(ran(case)[0])
+    assert list(layers) == list(norms_of(ran((name, shape, settings, "batch"))[0]))
+    offered = VECTOR_NORMS if name == "mlp" else MAP_NORMS
+    for layer in layers.values():
+        wanted = offered[norm](len(layer.bias))
+        assert str(layer) == str(wanted)
+
+
+def test_groups_divide_the_channels_and_hold_eight_or_all():
+    for channels in (4, 5, 8, 16, 24, 64, 144, 512, 1280, 2048):
+        groups = MAP_NORMS["group"](channels).num_groups
+        assert channels % groups == 0
+        assert groups <= 32
+        assert channels // groups >= min(8, channels)
+    assert [MAP_NORMS["group"](channels).num_groups for channels in (5, 16, 64, 2048)] == [1, 2, 8, 32]
+
+
+@pytest.mark.parametrize("norm", NORMS - {"batch"})
+def test_layer_over_maps_and_vectors_agrees(norm):
+    vectors = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
+    over_maps, over_vectors = MAP_NORMS[norm](24), VECTOR_NORMS[norm](24)
+    assert torch.allclose(over_maps(vectors[:, :, None, None])[:, :, 0, 0], over_vectors(vectors), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [c for c in FAMILY if c[3] == "none"], ids=named)
+@torch.no_grad()
+def test_without_normalization_the_scale_is_kept_from_stage_to_stage(case):
+    encoder, scales = copy.deepcopy(ran(case)[0]), []
+    for _, module in feature_stages(encoder)[:-1]:
+        module.register_forward_hook(lambda _module, _inputs, output: scales.append(output.square().mean().sqrt()))
+    encoder(batch(case))
+    assert all(0.3 < scale < 4 for scale in scales), scales
+
+
+def test_branches_left_at_full_scale_would_grow():
+    """The rule the test before stands for: without it a network of 16 blocks multiplies its scale."""
+    case, scales = ("resnet34", (1, 16, 16), {}, "none"), []
+    encoder = copy.deepcopy(ran(case)[0])
+    with torch.no_grad():
+        for block in encoder.modules():
+            if hasattr(block, "conv2"):
+                block.conv2.weight *= 16**0.5
+        encoder.layer4.register_forward_hook(lambda _module, _inputs, output: scales.append(output.square().mean()))
+        encoder(batch(case))
+    assert scales[0].sqrt() > 10
+
+
+# torchvision's networks
+
+
+@pytest.mark.parametrize("name", [case[0] for case in LARGE])
+@torch.no_grad()
+def test_large_networks_keep_small_images_large(name):
+    encoder = build((name, (3, 32, 32), {}, "batch")).eval()
+    sides = []
+    for _, module in feature_stages(encoder)[:-1]:
+        module.register_forward_hook(lambda _module, _inputs, output: sides.append(output.shape[-1]))
+    for side in (16, 28, 32):
+        sides.clear()
+        assert encoder(torch.zeros(2, 3, side, side)).shape == (2, FEATURE_DIM)
+        assert sides[0] == side
+        assert sides[-1] in (side // 8, side // 8 + 1)
+
+
+def test_resnet18_takes_oblong_images():
+    encoder = build(("resnet18", (3, 12, 20), {}, "batch"))
+    assert encoder(torch.randn(2, 3, 12, 20)).shape == (2, FEATURE_DIM)
+
+
+@pytest.mark.parametrize("name", [case[0] for case in LARGE])
+def test_large_networks_have_torchvisions_parameters_but_for_stem_and_end(name):
+    import torchvision
+
+    original = getattr(torchvision.models, {"resnext50": "resnext50_32x4d"}.get(name, name))
+    with torch.device("meta"):
+        published = {key: value.shape for key, value in original(num_classes=FEATURE_DIM).state_dict().items()}
+    ours = {key: value.shape for key, value in ran((name, (1, 16, 16), {}, "batch"))[0].state_dict().items()}
+    assert list(ours) == list(published)
+    assert len([key for key in ours if ours[key] != published[key]]) == 1  # the stem's convolution
+
+
+# Small networks
 
 
 def test_memory_layout_of_activations_changes_no_feature():
-    encoder, inputs = build("small_resnet", (1, 16, 16), 4, 1).double(), batch((1, 16, 16)).double()
+    case = ("small_resnet", (1, 16, 16), {"width": 4, "depth": 1}, "batch")
+    encoder, inputs = build(case).double(), batch(case).double()
     laid_out = encoder(inputs)
-    plain = nn.Sequential(*[layer for layer in encoder if not isinstance(layer, _ChannelsLast)])
+    plain = nn.Sequential(*[layer for layer in encoder if not isinstance(layer, ChannelsLast)])
     assert len(plain) == len(encoder) - 1
     assert torch.allclose(plain(inputs), laid_out, rtol=1e-10, atol=1e-12)
 
 
 def test_small_resnet_widens_and_halves_from_stage_to_stage():
-    encoder = build("small_resnet", (1, 32, 32), 6, 2)
+    encoder = build(("small_resnet", (1, 32, 32), {"width": 6, "depth": 2}, "batch"))
     shapes = []
     for layer in encoder:
-        if type(layer).__name__ == "_BasicBlock":
+        if isinstance(layer, BasicBlock):
             layer.register_forward_hook(lambda _layer, _inputs, output: shapes.append(tuple(output.shape[1:])))
-    encoder(batch((1, 32, 32)))
+    encoder(torch.zeros(2, 1, 32, 32))
     assert shapes == [(6, 16, 16)] * 2 + [(12, 8, 8)] * 2 + [(24, 4, 4)] * 2
 
 
-def test_resnet18_keeps_small_images_large():
-    encoder = build("resnet18", (1, 16, 16), None, None)
-    shapes = []
-    encoder.layer1.register_forward_hook(lambda _layer, _inputs, output: shapes.append(tuple(output.shape[1:])))
-    encoder(batch((1, 16, 16), 2))
-    assert shapes == [(64, 16, 16)]
+def test_names_that_kept_models_use_stay():
+    small = build(("small_resnet", (1, 16, 16), {"width": 4, "depth": 1}, None)).state_dict()
+    mlp = build(("mlp", (11,), {"width": 4, "depth": 1}, None)).state_dict()
+    assert {"0.weight", "2.running_mean", "4.conv1.weight", "5.norm2.bias", "6.shortcut.0.weight", "9.bias"} <= set(
+        small
+    )
+    assert {"1.weight", "2.weight", "2.running_var", "4.weight", "4.bias"} <= set(mlp)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(64, 2), (96, 3), (48, 1), (33, 1), (7, 1), (128, 4)])
+def test_attention_heads_share_the_width_evenly(size, parts):
+    assert even_parts(size, least=32, most=size) == parts
+
+
+# Transformers
+
+
+def patches_in_another_order(images, patch=4):
+    tiles = images.unfold(2, patch, patch).unfold(3, patch, patch)  # batch, channels, rows, columns, patch, patch
+    return tiles.flip(2).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
+
+
+@torch.no_grad()
+def test_vit_knows_the_place_of_a_patch_by_its_embedding_alone():
+    case = ("vit", (1, 16, 16), {"width": 64, "depth": 2}, "layer")
+    encoder, images = build(case).eval(), batch(case)
+    moved = patches_in_another_order(images)
+    assert not torch.allclose(encoder(images), encoder(moved), atol=1e-3)
+    encoder.encoder.pos_embedding.zero_()
+    assert torch.allclose(encoder(images), encoder(moved), atol=1e-5)
+
+
+@torch.no_grad()
+def test_no_state_of_the_transformer_depends_on_a_later_token():
+    case = ("transformer", (9,), {"width": 64, "depth": 2, "vocabulary": 30}, None)
+    encoder, tokens = build(case).eval(), batch(case)
+    before = encoder.hidden(tokens)
+    for place in range(9):
+        changed = tokens.clone()
+        changed[:, place] = (changed[:, place] + 1) % 30
+        moved = (encoder.hidden(changed) - before).abs().amax(dim=(0, 2))
+        assert moved[:place].max() < 1e-6 if place else True
+        assert moved[place:].min() > 1e-5
+
+
+@torch.no_grad()
+def test_transformer_reads_the_order_of_tokens():
+    case = ("transformer", (9,), {"width": 64, "depth": 1, "vocabulary": 30}, None)
+    encoder, tokens = build(case).eval(), batch(case)
+    swapped = tokens[:, [3, 1, 2, 0, *range(4, 9)]]
+    assert not torch.allclose(encoder(tokens), encoder(swapped), atol=1e-6)
+    encoder.positions.zero_()
+    assert torch.allclose(encoder(tokens), encoder(swapped), atol=1e-6)
+
+
+# Unconstrained features
+
+
+def test_free_features_are_rows_that_only_their_own_sample_moves():
+    encoder = build(("unconstrained", (1,), {"num_samples": 6}, None))
+    features = encoder(torch.tensor([4, 0, 4]))
+    assert torch.equal(features, encoder.features[[4, 0, 4]])
+    assert torch.equal(features, encoder(torch.tensor([[4], [0], [4]])))
+    features.sum().backward()
+    assert encoder.features.grad[:, 0].tolist() == [1, 0, 0, 0, 2, 0]
+
+
+def test_free_features_start_with_mean_square_norm_one():
+    encoder = build(("unconstrained", (1,), {"num_samples": 4000}, None), feature_dim=20)
+    assert encoder.features.square().sum(1).mean().item() == pytest.approx(1, abs=0.02)
+
+
+# Refusals
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "depth", "message"),
+    ("name", "input_shape", "settings", "message"),
     [
-        ("vgg", 4, 1, "encoder must be one of .*got 'vgg'"),
-        ("small_resnet", None, 1, "width must be at least 1 .*got None"),
-        ("small_resnet", 4, 0, "depth must be at least 1 .*got 0"),
-        ("mlp", 4, None, "depth must be at least 1 .*got None"),
-        ("resnet18", 4, None, "width must be left out for resnet18, got 4"),
-        ("resnet18", None, 2, "depth must be left out for resnet18, got 2"),
+        ("vgg", (1, 16, 16), {}, "encoder must be one of .*got 'vgg'"),
+        ("small_resnet", (1, 16, 16), {"depth": 1}, "width must be at least 1 .*got None"),
+        ("small_resnet", (1, 16, 16), {"width": 4, "depth": 0}, "depth must be at least 1 .*got 0"),
+        ("mlp", (4,), {"width": 4}, "depth must be at least 1 .*got None"),
+        ("resnet18", (1, 16, 16), {"width": 4}, "width must be left out for resnet18, got 4"),
+        ("densenet121", (1, 16, 16), {"depth": 2}, "depth must be left out for densenet121, got 2"),
+        ("mlp", (4,), {"width": 4, "depth": 1, "vocabulary": 9}, "vocabulary must be left out for mlp, got 9"),
+        ("transformer", (4,), {"width": 4, "depth": 1}, "vocabulary must be at least 1 .*got None"),
+        ("unconstrained", (1,), {}, "num_samples must be at least 1 .*got None"),
+        ("resnet18", (1, 16, 16), {"norm_layer": "instance"}, "norm_layer must be one of .*resnet18, got 'instance'"),
+        ("vit", (1, 16, 16), {"norm_layer": "batch"}, r"norm_layer must be one of \['layer'\] for vit, got 'batch'"),
+        ("unconstrained", (1,), {"norm_layer": "none"}, "norm_layer must be left out for unconstrained, got 'none'"),
+        ("resnext50", (3, 7, 16), {}, r"at least 8 pixels a side for resnext50, got \(3, 7, 16\)"),
+        ("vit", (1, 16, 20), {"width": 4, "depth": 1}, r"square with a multiple of 4 .*got \(1, 16, 20\)"),
+        ("vit", (1, 18, 18), {"width": 4, "depth": 1}, r"square with a multiple of 4 .*got \(1, 18, 18\)"),
+        ("transformer", (1, 8, 8), {"width": 4, "depth": 1, "vocabulary": 9}, r"input_shape must be \(length,\)"),
+        ("unconstrained", (3,), {"num_samples": 4}, r"input_shape must be \(1,\) for unconstrained, got \(3,\)"),
+        *[(name, (11,), s, rf"must be \(channels, height, width\) for {name}, got \(11,\)") for name, _, s in LARGE],
     ],
 )
-def test_settings_out_of_range_or_without_effect_are_refused(name, width, depth, message):
+def test_settings_out_of_range_or_without_effect_are_refused(name, input_shape, settings, message):
     with pytest.raises(ValueError, match=message):
-        build(name, (1, 16, 16), width, depth)
-
-
-@pytest.mark.parametrize("name", ["small_resnet", "resnet18"])
-def test_vectors_are_refused_where_images_are_needed(name):
-    width, depth = (4, 1) if name == "small_resnet" else (None, None)
-    with pytest.raises(ValueError, match=rf"input_shape must be \(channels, height, width\) for {name}, got \(11,\)"):
-        build(name, (11,), width, depth)
+        make_encoder(name, input_shape=input_shape, feature_dim=5, **settings)
 
 
 def test_feature_dim_of_zero_is_refused():
     with pytest.raises(ValueError, match="feature_dim must be at least 1, got 0"):
-        build("mlp", (11,), 4, 1, feature_dim=0)
+        build(("mlp", (11,), {"width": 4, "depth": 1}, None), feature_dim=0)
+
+
+def test_stages_of_free_features_are_refused():
+    with pytest.raises(ValueError, match="encoder must be a network that make_encoder built, got FreeFeatures"):
+        feature_stages(build(("unconstrained", (1,), {"num_samples": 3}, None)))

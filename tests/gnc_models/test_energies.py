@@ -7,6 +7,7 @@ from known_codes import icosahedron, orthoplex, polygon, random_rows, simplex
 from scipy.integrate import quad
 
 from gnc_models.energies import (
+    energy_references,
     log_energy_bound,
     riesz_energy_bound,
     separation_bound,
@@ -57,6 +58,14 @@ def test_no_points_are_below_the_bounds_and_beyond_the_simplex_none_reach_them(p
 def test_the_widest_spacing_is_that_of_the_best_codes(points):
     closest = math.sqrt(2 - 2 * max_cosine(points))
     assert separation_bound(*points.shape) == pytest.approx(closest, rel=1e-9)
+
+
+def test_references_are_null_where_they_do_not_exist():
+    absent = lambda *size: {name for name, value in energy_references(*size).items() if value is None}
+    assert absent(100, 10) == set()
+    assert absent(12, 3) == absent(8, 2) == {"uniform_riesz_energy"}
+    assert absent(2, 1) == {"uniform_log_energy", "uniform_riesz_energy", "separation_bound"}
+    assert energy_references(100, 10)["uniform_riesz_energy"] == pytest.approx(8 / 14, rel=1e-15)
 
 
 def test_sizes_without_a_null_or_a_bound_are_refused():

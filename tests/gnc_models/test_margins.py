@@ -59,13 +59,15 @@ def test_every_33rd_row_of_the_kerdock_code_of_4224_has_its_margin_to_nine_digit
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("num_classes", "feature_dim"), [(40, 2), (150, 3), (120, 8), (90, 24), (70, 64)])
+@pytest.mark.parametrize(
+    ("num_classes", "feature_dim"), [(40, 2), (150, 3), (120, 8), (90, 24), (70, 64), (150, 128), (60, 512), (80, 1024)]
+)
 def test_bounds_bracket_an_independent_solve(kind, num_classes, feature_dim):
     weights = KINDS[kind](num_classes, feature_dim, seed=feature_dim)
     found = one_vs_rest_margins(weights, tolerance=1e-8)
     scale = float(weights.norm(dim=1).max())
     certified = 0
-    for k in range(0, num_classes, 3):
+    for k in range(0, num_classes, 3 if feature_dim < 100 else 11):
         lower, upper = ref_margin_bounds(weights, k)
         assert float(found.lower[k]) <= upper + 1e-13 * scale
         assert float(found.upper[k]) >= lower - 1e-13 * scale
@@ -73,6 +75,21 @@ def test_bounds_bracket_an_independent_solve(kind, num_classes, feature_dim):
     assert certified > 0  # the reference is wrong on some degenerate rows, never on all
     tight = (gaps(found) <= 1e-8) | (found.upper <= 1e-12 * scale)
     assert tight.all()
+
+
+@pytest.mark.parametrize("kind", ["random", "trained"])
+def test_bounds_bracket_an_independent_solve_with_more_rows_than_1024_dimensions(kind):
+    weights = KINDS[kind](1100, 1024, seed=1)
+    search = gnc_models.margin_search.MarginSearch(weights, 1e-6, "all")
+    rows = torch.tensor([7, 600])
+    for round_index in range(8):
+        search.improve(search.open(rows), round_index=round_index)
+    for k in rows.tolist():
+        lower, upper = ref_margin_bounds(weights, k)
+        assert upper - lower <= 1e-6 * upper
+        assert float(search.lower[k]) <= upper
+        assert float(search.upper[k]) >= lower
+        assert float(search.upper[k] - search.lower[k]) <= 1e-6 * upper
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -47,6 +47,15 @@ def test_features_of_a_class_at_two_points_have_the_energy_of_their_distance():
     assert found["within_log_energy"] == pytest.approx(-math.log(2 * math.sin(angle / 2)), rel=1e-9)
 
 
+def test_a_close_pair_keeps_its_digits_beside_far_samples():
+    angles = (0.0, 1e-8, 1.0)
+    features = torch.tensor([[math.cos(a), math.sin(a)] for a in angles], dtype=torch.float64).repeat(2, 1)
+    found = measure(features, torch.arange(2).repeat_interleave(3), torch.eye(2)).values
+    chords = [2 * math.sin((b - a) / 2) for a in angles for b in angles if a < b]
+    assert found["within_log_energy"] == pytest.approx(-np.mean(np.log(chords)), rel=1e-8)
+    assert found["within_distance"] == pytest.approx(np.mean(chords), rel=1e-12)
+
+
 def test_coinciding_samples_have_a_distance_and_no_energy():
     found = measure(*collapsed(random_rows(5, 3, 0))).values
     assert found["within_log_energy"] is None

@@ -11,7 +11,8 @@ from study.store import Store, open_store
 
 def made_up_measurement(epoch: int, **values) -> Measurement:
     kinds = {int: 0, float: 0.5, bool: False}
-    filled = {f.name: kinds.get(f.type, 0.25) for f in dataclasses.fields(Measurement)}
+    fields = dataclasses.fields(Measurement)
+    filled = {f.name: None if "list" in str(f.type) else kinds.get(f.type, 0.25) for f in fields}
     return Measurement(**{**filled, "epoch": epoch, "step": 10 * epoch, "peak_memory_bytes": None, **values})
 
 

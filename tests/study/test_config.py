@@ -27,12 +27,12 @@ def test_twenty_distinct_golden_keys_are_kept():
 
 def test_a_later_setting_at_its_old_value_leaves_every_key_unchanged(monkeypatch):
     class Later(TrialConfig):
-        label_smoothing: float = Field(0.0)
+        mixup: float = Field(0.0)
 
-    monkeypatch.setitem(LATER_SETTINGS, "label_smoothing", 0.0)
+    monkeypatch.setitem(LATER_SETTINGS, "mixup", 0.0)
     for stored in json.loads(GOLDEN.read_text()):
         assert Later(**stored["settings"]).key == stored["key"]
-        assert Later(**stored["settings"], label_smoothing=0.1).key != stored["key"]
+        assert Later(**stored["settings"], mixup=0.1).key != stored["key"]
 
 
 def test_numbers_version_is_part_of_the_key(monkeypatch):
@@ -57,6 +57,15 @@ def test_spelling_out_a_default_gives_the_same_key():
 
 def test_an_integer_where_a_number_is_meant_is_the_same_setting():
     assert TrialConfig(**SMALL, temperature=1).key == TrialConfig(**SMALL, temperature=1.0).key
+
+
+def test_a_setting_of_an_idle_kind_is_none_beside_rows_that_are_not_trained():
+    assert TrialConfig(**SMALL).decay_normalised is False
+    assert TrialConfig(**SMALL, classifier="class_mean").decay_normalised is None
+
+
+def test_an_untrained_network_is_a_trial_of_no_steps():
+    assert TrialConfig(**SMALL, steps=0).key != TrialConfig(**SMALL).key
 
 
 def test_canonical_json_has_one_zero_and_refuses_what_is_not_finite():
@@ -84,7 +93,7 @@ def test_settings_without_effect_are_none():
         ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
         ({"num_classes": 24.0}, "num_classes must be an integer, got 24.0"),
         ({"num_classes": 100_000}, "num_classes must be at most"),
-        ({"dataset": "imagenet"}, "dataset must be 'glyphs' or 'synthetic', got 'imagenet'"),
+        ({"dataset": "imagenet"}, "dataset must be 'glyphs', 'synthetic', .* or 'indices', got 'imagenet'"),
         ({"resolution": 20}, r"resolution must be one of \[16, 32\] for glyphs, got 20"),
         ({"dataset": "synthetic"}, "encoder must accept vector inputs"),
         ({"input_dim": 5}, "input_dim must be left out unless dataset is 'synthetic'"),
@@ -94,6 +103,28 @@ def test_settings_without_effect_are_none():
         (
             {"batch_size": 2, "num_classes": 5, "samples_per_class": 1},
             "batch_size must leave no batch of one of 5 samples",
+        ),
+        ({"loss": "huge"}, "loss must be 'cross_entropy', .*, got 'huge'"),
+        (
+            {"loss": "focal", "label_smoothing": 0.1},
+            "label_smoothing must be left out unless loss is 'label_smoothing'",
+        ),
+        ({"loss": "hug_mgd"}, "logdet_eps must be given where loss is 'hug_mgd'"),
+        ({"loss": "cosface", "normalization": "none"}, "normalization must be 'both' for loss 'cosface', got 'none'"),
+        ({"loss": "hardmax", "normalization": "weights"}, "normalization must be 'both' for loss 'hardmax'"),
+        ({"loss": "supervised_contrastive"}, "classifier must be 'class_mean' or 'fixed' for loss"),
+        ({"classifier": "class_mean", "normalization": "none"}, "normalization must not be 'none' for classifier"),
+        ({"classifier": "fixed", "code": "simplex"}, "code must fit into feature_dim, got 'simplex' with 24 classes"),
+        ({"classifier": "class_mean", "decay_normalised": True}, "decay_normalised must be left out unless"),
+        ({"dataset": "text", "encoder": "transformer", "imbalance": "step"}, "imbalance must be left out for dataset"),
+        ({"dataset": "text", "encoder": "mlp"}, "encoder must accept tokens inputs for dataset 'text'"),
+        ({"dataset": "image_folder"}, "folder must be given where dataset is 'image_folder'"),
+        ({"num_classes": 1390, "ood_classes": 10}, "num_classes must be at most 1387 beside 10 ood_classes"),
+        ({"label_noise": 1.5}, "label_noise must be at most 1, got 1.5"),
+        ({"attack_radii": "a lot"}, "attack_radii must be numbers parted by commas, got 'a lot'"),
+        (
+            {"temperature_schedule": "annealed", "budget": "terminal"},
+            "temperature_schedule must be 'constant' with budget 'terminal'",
         ),
         ({"learning_rate": 1e39}, "learning_rate must be at most 1e.38"),
         ({"seed": -1}, "seed must be at least 0, got -1"),

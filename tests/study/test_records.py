@@ -16,6 +16,7 @@ from study.records import (
     FRAGMENT_SCHEMA,
     MEASUREMENTS,
     RESULTS_SCHEMA,
+    SCHEMA_VERSION,
     SETTINGS,
     TRIALS_SCHEMA,
     UnknownSchema,
@@ -154,7 +155,7 @@ def test_units_are_in_the_column_metadata_of_the_file(store):
     store.seal()
     schema = pq.read_schema(io.BytesIO(store.storage.read("results.parquet")))
     assert schema.field("wall_seconds").metadata[b"unit"] == b"seconds"
-    assert schema.metadata[b"schema_version"] == b"1.0"
+    assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
 
 
 def test_the_data_dictionary_is_up_to_date_and_the_check_notices_when_not(tmp_path, request, capsys):

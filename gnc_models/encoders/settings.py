@@ -1,0 +1,36 @@
+"""What an encoder needs of the shape of its inputs, and how a width is parted. Knows no network."""
+
+SMALLEST_SIDE = 8  # pixels: every convolutional encoder reduces the side by this factor
+
+
+def image_shape(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """`input_shape` as channels, height and width.
+
+    Raises:
+        ValueError: another shape, or a side that the encoder's halvings would leave without a pixel.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"input_shape must be (channels, height, width) for {encoder}, got {input_shape!r}. "
+            f"For vectors use encoder 'mlp'."
+        )
+    channels, height, width = input_shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"input_shape must have at least {SMALLEST_SIDE} pixels a side for {encoder}, got {input_shape!r}. "
+            f"The network halves the side three times; use a larger resolution or encoder 'mlp'."
+        )
+    return channels, height, width
+
+
+def sequence_length(encoder: str, input_shape: tuple[int, ...]) -> int:
+    """The length of inputs that are one row of integers; ValueError for another shape."""
+    if len(input_shape) != 1:
+        raise ValueError(f"input_shape must be (length,) for {encoder}, got {input_shape!r}. Its inputs are integers.")
+    return input_shape[0]
+
+
+def even_parts(size: int, *, least: int, most: int) -> int:
+    """Into how many equal parts `size` falls: as many as divide it, none below `least`, at most `most`; or one."""
+    fitting = [parts for parts in range(1, most + 1) if size % parts == 0 and size // parts >= least]
+    return max(fitting, default=1)

@@ -1,0 +1,97 @@
+"""Small encoders of any width and depth: a residual network and a perceptron. Knows torch."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gnc_models.encoders.normalization import MAP_NORMS, VECTOR_NORMS, initialise_without_normalization
+from gnc_models.encoders.settings import image_shape
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with normalization, added to their input (He et al., arXiv 1512.03385)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, norm_layer: str) -> None:
+        super().__init__()
+        norm = MAP_NORMS[norm_layer]
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = norm(channels)
+        self.stride = stride
+        # A strided 1x1 convolution, as slicing and a plain one: with fewer channels than a vector register holds,
+        # oneDNN's own writes past its buffer in the backward pass (github.com/uxlfoundation/oneDNN/issues/6035).
+        same = stride == 1 and channels_in == channels
+        self.shortcut = (
+            nn.Identity() if same else nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), norm(channels))
+        )
+
+    def forward(self, inputs: Float[Tensor, "batch channels_in height width"]) -> Tensor:
+        hidden = functional.relu(self.norm1(self.conv1(inputs)))
+        carried = self.shortcut(inputs[:, :, :: self.stride, :: self.stride])
+        return functional.relu(self.norm2(self.conv2(hidden)) + carried)
+
+
+class ChannelsLast(nn.Module):
+    """Keeps each pixel's channels together in memory from here on: the same numbers, a fifth faster on a CPU.
+
+    Only activations are laid out so. Parameters and optimiser state stay contiguous, as checkpoints hold them.
+    """
+
+    def forward(self, inputs: Float[Tensor, "batch channels height width"]) -> Tensor:
+        return inputs.contiguous(memory_format=torch.channels_last)
+
+
+class SmallResNet(nn.Sequential):
+    """Stem, blocks, mean over pixels, linear map."""
+
+
+class Mlp(nn.Sequential):
+    """Linear map, normalization and ReLU for each hidden layer; linear map."""
+
+
+def make_small_resnet(
+    input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str
+) -> SmallResNet:
+    """A stem and three stages of `depth` basic blocks with width, 2 width and 4 width channels.
+
+    The stem (a 4x4 convolution) and the stages from the second on each halve the side. Halving it in the stem makes
+    a step 2.5 times cheaper at 16 pixels; in equal time the margins come out higher than at full resolution.
+    """
+    image_channels, _, _ = image_shape("small_resnet", input_shape)
+    layers: list[nn.Module] = [
+        nn.Conv2d(image_channels, width, 4, stride=2, padding=1, bias=False),
+        ChannelsLast(),
+        MAP_NORMS[norm_layer](width),
+        nn.ReLU(),
+    ]
+    channels = width
+    for stage in range(3):
+        for block in range(depth):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(BasicBlock(channels, width * 2**stage, stride, norm_layer))
+            channels = width * 2**stage
+    network = SmallResNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    if norm_layer == "none":
+        ends = [block.conv2 for block in network if isinstance(block, BasicBlock)]
+        initialise_without_normalization(convolutions, ends)
+    else:
+        for layer in convolutions:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str) -> Mlp:
+    """`depth` hidden layers of `width` units, each a linear map, normalization and ReLU."""
+    units = math.prod(input_shape)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(depth):
+        layers += [nn.Linear(units, width, bias=False), VECTOR_NORMS[norm_layer](width), nn.ReLU()]
+        units = width
+    if norm_layer == "none":
+        initialise_without_normalization(layers)
+    return Mlp(*layers, nn.Linear(units, feature_dim))

@@ -1,0 +1,94 @@
+"""torchvision's convolutional networks for small images, ending in a linear map. Knows torch and torchvision.
+
+Each gets a stem that keeps the resolution, so that the side is reduced by 8 instead of 32: a 3x3 convolution with
+stride 1 and no pooling (MobileNetV2, which does not pool, gives up the stride of its second stage instead). Weights
+start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout.
+"""
+
+from collections.abc import Callable
+
+import torchvision
+from torch import nn
+from torchvision.models.densenet import DenseNet
+from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from gnc_models.encoders.normalization import MAP_NORMS, initialise_without_normalization
+from gnc_models.encoders.settings import image_shape
+
+# Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
+MOBILENET_STAGES = [
+    [1, 16, 1, 1],
+    [6, 24, 2, 1],
+    [6, 32, 3, 2],
+    [6, 64, 4, 2],
+    [6, 96, 3, 1],
+    [6, 160, 3, 2],
+    [6, 320, 1, 1],
+]
+
+
+def make_resnet(name: str, build: Callable[..., ResNet]) -> Callable[..., ResNet]:
+    """The constructor of encoder `name` from torchvision's constructor of a residual network."""
+
+    def make(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> ResNet:
+        channels, _, _ = image_shape(name, input_shape)
+        network = build(weights=None, num_classes=feature_dim, norm_layer=MAP_NORMS[norm_layer])
+        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()
+        return _settled(network, norm_layer)
+
+    return make
+
+
+def make_densenet121(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> DenseNet:
+    """DenseNet121. torchvision gives it no choice of normalization, so its layers are exchanged."""
+    channels, _, _ = image_shape("densenet121", input_shape)
+    network = torchvision.models.densenet121(weights=None, num_classes=feature_dim)
+    network.features.conv0 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.features.conv0.weight)
+    network.features.pool0 = nn.Identity()
+    if norm_layer != "batch":
+        _exchange_batch_norms(network, MAP_NORMS[norm_layer])
+    return _settled(network, norm_layer)
+
+
+def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> MobileNetV2:
+    """MobileNetV2 with stride 1 in the stem and in the second stage."""
+    channels, _, _ = image_shape("mobilenet_v2", input_shape)
+    network = MobileNetV2(
+        num_classes=feature_dim,
+        inverted_residual_setting=MOBILENET_STAGES,
+        norm_layer=MAP_NORMS[norm_layer],
+        dropout=0.0,
+    )
+    network.features[0][0] = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
+    return _settled(network, norm_layer)
+
+
+def _settled(network: nn.Module, norm_layer: str) -> nn.Module:
+    if norm_layer == "none":
+        convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+        initialise_without_normalization(convolutions, _branch_ends(network))
+    return network
+
+
+def _branch_ends(network: nn.Module) -> list[nn.Module]:
+    ends: list[nn.Module] = []
+    for block in network.modules():
+        if isinstance(block, BasicBlock):
+            ends.append(block.conv2)
+        elif isinstance(block, Bottleneck):
+            ends.append(block.conv3)
+        elif isinstance(block, InvertedResidual) and block.use_res_connect:
+            ends.append(block.conv[-2])  # the last entry is the normalization
+    return ends
+
+
+def _exchange_batch_norms(network: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, norm(child.num_features))
