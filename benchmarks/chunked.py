@@ -1,6 +1,6 @@
 """Peak memory and CPU time of a step over many classes: `python -m benchmarks.chunked [--classes 100000] ...`.
 
-One line a way to compute the cross-entropy, each in a process and on a thread of its own: `chunked` (this project's), `torch`
+One line a way to compute the cross-entropy, each in a process of its own, on one thread: `chunked` (this project's), `torch`
 (torch.nn.functional.linear_cross_entropy on normalised rows, where this torch has it) and, where asked, `dense`, which
 holds several matrices of batch x classes. A step is loss, gradient and SGD with Nesterov momentum on the rows of a linear
 classifier with normalization "both". `peak_above` is the peak of the resident memory over that before the rows were
