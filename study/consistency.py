@@ -85,4 +85,4 @@ def _pool(config: TrialConfig) -> tuple[object, ...]:
 
 
 def _sizes(config: TrialConfig) -> tuple[int, int, int]:
-    return config.num_classes, config.samples_per_class, config.test_samples_per_class
+    return config.num_classes, config.samples_per_class, config.test_samples_per_class or 0

@@ -186,7 +186,7 @@ def command_measure(options: argparse.Namespace) -> int:
 
 # What cannot be told of features alone: all that speaks of classifier rows.
 NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
-                 "effective_temperature", "ncc_agreement")  # fmt: skip
+                 "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
 
 
 def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
@@ -250,6 +250,7 @@ def _measure_heads(results: str) -> list[dict[str, Any]]:
             continue
         rows, means = torch.from_numpy(head["weights"]).double(), torch.from_numpy(head["class_means"]).double()
         lower, upper = one_vs_rest_margins(normalize(rows, dim=1)).minimum
+        means = means[means.isfinite().all(1)]  # a rare token may have had no context that counted
         mean_lower, mean_upper = one_vs_rest_margins(normalize(means, dim=1)).minimum
         facts.append(
             {

@@ -14,7 +14,10 @@ from study.consistency import stored_config
 from study.store import Store
 
 # What a trial's seconds depend on beside how many samples it trains on and measures.
-KIND = ("dataset", "resolution", "input_dim", "encoder", "width", "depth", "precision", "num_threads", "batch_size")
+KIND = (
+    *("dataset", "resolution", "input_dim", "context_length", "encoder", "width", "depth", "norm_layer"),
+    *("classifier", "loss", "cross_entropy", "precision", "num_threads", "batch_size"),
+)
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward
 PROBE_STEPS = 4
 
@@ -64,7 +67,7 @@ def _samples(config: TrialConfig) -> float:
     measured = {"every": epochs, "final": 1.0, "log": 2 * math.log2(max(2.0, epochs)) + 2}[config.measure]
     if config.budget == "terminal":
         measured = max(measured, epochs)  # accuracy is looked at after every epoch
-    evaluated = per_epoch + 2 * config.num_classes * config.test_samples_per_class
+    evaluated = per_epoch + 2 * config.num_classes * (config.test_samples_per_class or 0)
     return epochs * per_epoch + EVALUATION_COST * measured * evaluated
 
 
@@ -79,16 +82,17 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
 
 def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
     """Time a few steps of one trial of each kind in this process."""
+    from study.training import Pace
     from study.trial import Trial
 
     per_sample = {}
     for kind, config in {_kind(c): c for c in reversed(configs)}.items():
         short = config.model_dump() | {"budget": "steps", "steps": PROBE_STEPS, "measure": "final"}
-        short |= dict.fromkeys(("epochs", "max_epochs", "terminal_epochs"))
+        short |= dict.fromkeys(("epochs", "max_epochs", "terminal_epochs", "attack_radii"))
         trial = Trial(TrialConfig(**short))
-        rate = 1e-6  # what a step costs does not depend on it, and a wild one would diverge
-        trial.training.train_epoch(1, [rate])  # the first step pays for allocation and kernel choice
+        pace = Pace(1e-6, config.temperature or 1.0)  # a step costs the same at any rate, and a wild one would diverge
+        trial.training.train_epoch(1, [pace])  # the first step pays for allocation and kernel choice
         started = time.monotonic()
-        steps = trial.training.train_epoch(1, [rate] * PROBE_STEPS)
+        steps = trial.training.train_epoch(1, [pace] * PROBE_STEPS)
         per_sample[kind] = (time.monotonic() - started) / (steps * config.batch_size)
     return per_sample

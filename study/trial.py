@@ -191,7 +191,7 @@ def load_dataset(config: TrialConfig) -> Dataset:
         config.dataset,
         num_classes=config.num_classes,
         samples_per_class=config.samples_per_class,
-        test_samples_per_class=config.test_samples_per_class or 1,  # indices have none and read none
+        test_samples_per_class=config.test_samples_per_class,
         data_seed=config.data_seed,
         data_root=data_folder(),
         **settings,

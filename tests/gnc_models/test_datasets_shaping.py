@@ -171,7 +171,7 @@ def test_indices_have_no_gaps_under_a_long_tail():
 # --- crops and flips ---
 
 
-@pytest.mark.parametrize(("side", "margin"), [(8, 1), (16, 2), (28, 4), (32, 4)])
+@pytest.mark.parametrize(("side", "margin"), [(8, 1), (9, 2), (16, 2), (28, 4), (32, 4)])
 def test_crop_and_flip_give_a_window_of_the_padded_image_or_its_mirror(side, margin):
     images = torch.rand(120, 3, side, side, generator=torch.Generator().manual_seed(0)) + 0.1
     changed = augment(images, "crop_flip", torch.Generator().manual_seed(1))

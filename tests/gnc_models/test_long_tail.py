@@ -41,7 +41,7 @@ def ref_exponential(classes: int, samples: int, ratio: int, k: int) -> int:
 
 @pytest.mark.parametrize(
     ("classes", "samples", "ratio"),
-    [(7, 50, 3), (9, 64, 64), (5, 40, 10_000), (12, 1, 5), (4, 5, 8), (4, 11, 343), (6, 81, 243)],
+    [(7, 50, 3), (9, 64, 64), (5, 40, 10_000), (12, 1, 5), (4, 5, 8), (6, 10, 32), (6, 40, 32)],
 )
 def test_exponential_counts_agree_with_exact_arithmetic(classes, samples, ratio):
     expected = tuple(ref_exponential(classes, samples, ratio, k) for k in range(classes))
