@@ -206,4 +206,10 @@ def trained_rows(num_classes: int, feature_dim: int, seed: int) -> Tensor:
     return normalised(rows.detach())
 
 
-KINDS = {"random": random_rows, "clustered": clustered_rows, "degenerate": degenerate_rows, "raw": raw_rows, "trained": trained_rows}
+KINDS = {
+    "random": random_rows,
+    "clustered": clustered_rows,
+    "degenerate": degenerate_rows,
+    "raw": raw_rows,
+    "trained": trained_rows,
+}
