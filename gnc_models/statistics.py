@@ -46,33 +46,25 @@ class ClassStatistics:
         check_labels(labels, len(features), num_classes)
         if not len(features):
             return self
-        batch = ClassStatistics(num_classes, feature_dim, self.means.device)
-        features = features.to(torch.float64)
-        batch.counts = torch.bincount(labels, minlength=num_classes)
-        batch.means.index_add_(0, labels, features).div_(batch.counts.clamp_min(1).unsqueeze(1))
-        deviations = features - batch.means[labels]
-        # the mean of a batch is itself rounded: without this step noise below 1e-14 would be noise of the mean
-        correction = torch.zeros_like(batch.means).index_add_(0, labels, deviations)
-        batch.means += correction / batch.counts.clamp_min(1).unsqueeze(1)
-        deviations = features - batch.means[labels]
-        batch.square_deviations.index_add_(0, labels, deviations.square().sum(1))
-        batch.scatter = deviations.T @ deviations
-        norms = features.norm(dim=1)
-        batch.norm_mean = norms.mean()
-        batch.norm_square_deviation = (norms - batch.norm_mean).square().sum()
-        return self.merge(batch)
+        # a batch that names few of many classes must not cost as much as all of them
+        few = len(features) * 8 < num_classes
+        named, places = labels.unique(return_inverse=True) if few else (None, labels)
+        size = num_classes if named is None else len(named)
+        return self.merge(_of_batch(features.to(torch.float64), places, size), rows=named)
 
-    def merge(self, other: "ClassStatistics") -> "ClassStatistics":
-        """Take in statistics of other samples of the same classes.
+    def merge(self, other: "ClassStatistics", *, rows: Int[Tensor, " named"] | None = None) -> "ClassStatistics":
+        """Take in statistics of other samples of the same classes, or of those classes that `rows` names.
 
         Raises:
             ValueError: another number of classes or another feature dimension.
         """
-        if other.means.shape != self.means.shape:
+        size = len(self.means) if rows is None else len(rows)
+        if other.means.shape != (size, self.means.shape[1]):
             raise ValueError(
                 f"statistics must have the same classes and dimension to merge, "
-                f"got {tuple(self.means.shape)} and {tuple(other.means.shape)}."
+                f"got {(size, self.means.shape[1])} and {tuple(other.means.shape)}."
             )
+        at = slice(None) if rows is None else rows
         seen, joined = self.num_samples, other.num_samples
         if joined:
             shift = other.norm_mean - self.norm_mean
@@ -80,15 +72,18 @@ class ClassStatistics:
                 self.norm_square_deviation + other.norm_square_deviation + shift**2 * (seen * joined / (seen + joined))
             )
             self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
+        counts, means = self.counts[at], self.means[at]
         # integers divided by integers would be float32
-        share = other.counts.to(torch.float64) / (self.counts + other.counts).clamp_min(1)
-        between = other.means - self.means
-        weight = self.counts * share
-        self.square_deviations = self.square_deviations + other.square_deviations + weight * between.square().sum(1)
+        share = other.counts.to(torch.float64) / (counts + other.counts).clamp_min(1)
+        between = other.means - means
+        weight = counts * share
+        self.square_deviations[at] = (
+            self.square_deviations[at] + other.square_deviations + weight * between.square().sum(1)
+        )
         between_scaled = between * weight.sqrt().unsqueeze(1)
         self.scatter = self.scatter + other.scatter + between_scaled.T @ between_scaled
-        self.means = self.means + between * share.unsqueeze(1)
-        self.counts = self.counts + other.counts
+        self.means[at] = means + between * share.unsqueeze(1)
+        self.counts[at] = counts + other.counts
         return self
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
@@ -154,6 +149,26 @@ class ClassStatistics:
                 f"labels must name every class at least once, got none of {len(empty)} classes: {shown}. "
                 "Leave these classes' rows out, or give them samples."
             )
+
+
+def _of_batch(
+    features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], num_classes: int
+) -> ClassStatistics:
+    """Statistics of one batch of float64 features, by two passes."""
+    batch = ClassStatistics(num_classes, features.shape[1], features.device)
+    batch.counts = torch.bincount(labels, minlength=num_classes)
+    batch.means.index_add_(0, labels, features).div_(batch.counts.clamp_min(1).unsqueeze(1))
+    deviations = features - batch.means[labels]
+    # the mean of a batch is itself rounded: without this step noise below 1e-14 would be noise of the mean
+    correction = torch.zeros_like(batch.means).index_add_(0, labels, deviations)
+    batch.means += correction / batch.counts.clamp_min(1).unsqueeze(1)
+    deviations = features - batch.means[labels]
+    batch.square_deviations.index_add_(0, labels, deviations.square().sum(1))
+    batch.scatter = deviations.T @ deviations
+    norms = features.norm(dim=1)
+    batch.norm_mean = norms.mean()
+    batch.norm_square_deviation = (norms - batch.norm_mean).square().sum()
+    return batch
 
 
 def check_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:

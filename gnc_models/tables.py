@@ -1,6 +1,6 @@
 """Reference tables shipped with the package: read once, looked up by (K, d), by temperature, or interpolated.
 
-Knows numpy and its own data files; does not know torch or how the tables are made (`python -m gnc_models.codes`).
+Knows numpy, its own data files and the optima this user kept; does not know torch or how the tables are made (`python -m gnc_models.codes`).
 """
 
 import csv
@@ -12,6 +12,8 @@ from importlib import resources
 
 import numpy as np
 from jaxtyping import Float
+
+from gnc_models.kept_optima import kept_digest, kept_rows
 
 DATA_FILES = (
     "best_known_codes.csv",
@@ -30,12 +32,15 @@ def read_table(name: str) -> tuple[dict[str, str], ...]:
 
 
 def tables_digest() -> str:
-    """CRC-32 of the data files, 8 hex digits: it changes whenever a reference value may have changed."""
+    """CRC-32 of the data files, 8 hex digits, and after a plus sign that of the optima which this user computed.
+
+    It changes whenever a reference value may have changed; with the cache file away, it is that of the shipped tables.
+    """
     folder = resources.files("gnc_models").joinpath("data")
     crc = 0
     for name in DATA_FILES:
         crc = zlib.crc32(folder.joinpath(name).read_bytes(), crc)
-    return f"{crc:08x}"
+    return f"{crc:08x}+{kept}" if (kept := kept_digest()) else f"{crc:08x}"
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,28 @@ class UnconstrainedOptimum:
     margin_low: float
     margin_high: float
     starts: int
+    source: str = "table"  # "closed form", "table" as shipped, or "cache": computed by this user
 
 
 @functools.cache
 def _unconstrained_table() -> dict[tuple[int, int, str], UnconstrainedOptimum]:
-    return {_unconstrained_key(row): _unconstrained_value(row) for row in read_table("unconstrained_optima.csv")}
+    found: dict[tuple[int, int, str], UnconstrainedOptimum] = {}
+    for row in kept_rows():
+        kept = _unconstrained_value(row, "cache")
+        if (key := _unconstrained_key(row)) not in found or kept.loss < found[key].loss:
+            found[key] = kept
+    return found | {
+        _unconstrained_key(row): _unconstrained_value(row) for row in read_table("unconstrained_optima.csv")
+    }
 
 
 def _unconstrained_key(row: dict[str, str]) -> tuple[int, int, str]:
     return int(row["num_classes"]), int(row["feature_dim"]), _six_digits(float(row["temperature"]))
 
 
-def _unconstrained_value(row: dict[str, str]) -> UnconstrainedOptimum:
+def _unconstrained_value(row: dict[str, str], source: str = "table") -> UnconstrainedOptimum:
     loss, margin, low, high = (float(row[name]) for name in ("loss", "margin", "margin_low", "margin_high"))
-    return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]))
+    return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]), source)
 
 
 def _six_digits(temperature: float) -> str:
@@ -73,6 +86,8 @@ def _six_digits(temperature: float) -> str:
 
 def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of the unconstrained-feature model, or None where it is not tabulated.
+
+    The shipped table comes first, then what this user computed by `gnc code --temperature` before this process began.
 
     The model: free unit rows W and H, one feature a class, cross-entropy with logits `W h / temperature`.
 
@@ -87,7 +102,7 @@ def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float
     if 2 <= num_classes <= feature_dim + 1:
         margin = num_classes / (num_classes - 1)
         loss = math.log1p((num_classes - 1) * math.exp(-margin / temperature))
-        return UnconstrainedOptimum(loss, margin, margin, margin, 0)
+        return UnconstrainedOptimum(loss, margin, margin, margin, 0, "closed form")
     return _unconstrained_table().get((num_classes, feature_dim, _six_digits(temperature)))
 
 

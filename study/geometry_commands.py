@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from gnc_models.bounds import random_margin, reference_margin, unconstrained_optimum
 from gnc_models.codes import explicit_code, max_cosine, optimise_code
+from gnc_models.kept_optima import keep_optimum
 from gnc_models.margins import Margins, one_vs_rest_margins
 from gnc_models.metrics import measure_collapse
 from gnc_models.unconstrained import optimise_unconstrained
@@ -149,7 +150,10 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> Tensor:
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> Tensor | None:
-    """The unconstrained-feature model's optimum: from the table, else (or for its coordinates) optimised now."""
+    """The unconstrained-feature model's optimum: from table or cache, else (or for its coordinates) optimised now.
+
+    What is optimised is kept in the user's cache, so that later seals of results compare with it.
+    """
     if not (options.temperature > 0 and math.isfinite(options.temperature)):
         raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
     tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature)
@@ -160,13 +164,18 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> Tensor |
             options.classes, options.dim, options.temperature, starts=options.starts, seed=options.seed
         )
         points = optimum.weights
+        size = (options.classes, options.dim, options.temperature)
+        margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
+        facts["ufm_kept"] = keep_optimum(*size, optimum.loss, *margins, options.starts, options.seed)
     facts |= {
         "temperature": options.temperature,
         "ufm_loss": optimum.loss,
         "ufm_margin": optimum.margin,
         "ufm_margin_low": optimum.margin_low,
         "ufm_margin_high": optimum.margin_high,
-        "ufm_source": "table" if points is None else f"optimised from {options.starts} starts, seed {options.seed}",
+        "ufm_source": optimum.source
+        if points is None
+        else f"optimised from {options.starts} starts, seed {options.seed}",
     }
     return points
 

@@ -16,19 +16,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from gnc_models.cache_folder import cache_folder
+
 _log = logging.getLogger(__name__)
 _Picked = TypeVar("_Picked")
 
 # what a torn, truncated or foreign file can raise while it is opened or read
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
-
-def cache_folder() -> Path:
-    """`$GNC_CACHE`, else `gnc-study` in `$XDG_CACHE_HOME`, else in `~/.cache`; it need not exist."""
-    if given := os.environ.get("GNC_CACHE"):
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "gnc-study"
 
 
 def read_or_make(

@@ -188,3 +188,30 @@ def test_workers_that_all_reduce_hold_the_statistics_of_all_samples(tmp_path):
     for name, expected in vars(whole).items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], expected, rtol=1e-6, atol=1e-20)
+
+
+def test_batches_that_name_few_of_many_classes_equal_one_pass():
+    features, labels = samples(num_samples=900, num_classes=800)
+    whole, parts = ClassStatistics(1_000, 5).update(features, labels), ClassStatistics(1_000, 5)
+    for part in torch.arange(900).split(60):
+        parts.update(features[part], labels[part])
+    assert_same(parts, whole)
+
+
+def test_statistics_of_100_000_classes_take_little_more_than_their_means():
+    """The means alone are 391 MiB; a second matrix of their size in any batch would show."""
+    script = """
+import resource, torch
+from gnc_models.statistics import ClassStatistics
+torch.set_num_threads(1)
+statistics = ClassStatistics(100_000, 512)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for start in range(0, 100_000, 20_000):
+    labels = torch.arange(start, start + 20_000, 4)
+    statistics.update(torch.randn(5_000, 512), labels)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, int(statistics.counts.sum()))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    grown, seen = (float(x) for x in found.stdout.split())
+    assert seen == 25_000
+    assert grown < 391 + 200

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -127,7 +129,8 @@ def test_code_gives_the_reference_and_rows_that_reach_it(tmp_path, capsys):
     assert searched["code_margin_lower"] == pytest.approx(searched["reference_margin_lower"], rel=1e-6)
 
 
-def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys):
+def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GNC_CACHE", str(tmp_path))
     tabulated = answer(capsys, "code", "--classes", 12, "--dim", 3, "--temperature", 0.1)
     searched = answer(capsys, "code", "--classes", 12, "--dim", 3, "--temperature", 0.1, "--optimise", "--starts", 4)
     assert tabulated["ufm_source"] == "table"
@@ -138,6 +141,39 @@ def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys):
     assert "--classes times --dim must be at most 5,000,000" in capsys.readouterr().err
     assert main(["code", "--classes", "1", "--dim", "3"]) == 2
     assert "--classes must be at least 2, got 1" in capsys.readouterr().err
+
+
+def test_an_optimum_computed_once_is_found_by_later_processes_and_named_in_their_version(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GNC_CACHE", str(tmp_path / "cache"))
+    cell = ("code", "--classes", 5, "--dim", 2, "--temperature", 0.123)
+    first = answer(capsys, *cell, "--starts", 2)
+    assert (first["ufm_source"], first["ufm_kept"]) == ("optimised from 2 starts, seed 0", True)
+    with (tmp_path / "cache" / "unconstrained_optima.csv").open("a") as file:
+        file.write("torn,line\n5,2,0.1")
+    script = f"from study.cli import main; main({[*map(str, cell), '--json']}); " + (
+        "from gnc_models import bounds; print(bounds.REFERENCE_VERSION)"
+    )
+    lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    later = json.loads(lines[0])
+    assert later["ufm_source"] == "cache"
+    assert later["ufm_loss"] == pytest.approx(first["ufm_loss"], rel=1e-9)
+    assert re.fullmatch(r"1\.[0-9a-f]{8}\+[0-9a-f]{8}", lines[1])
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors"])
+def test_files_cut_in_the_middle_get_one_clear_line(tmp_path, capsys, suffix):
+    whole, rows = tmp_path / f"w.{suffix}", polygon(600)
+    if suffix in ("npy", "npz"):
+        (np.save if suffix == "npy" else np.savez)(whole, rows.numpy())
+    else:
+        (torch.save if suffix == "pt" else save_file)({"w": rows}, whole)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert main(["margins", str(whole)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("FILE must be readable")
+    assert len(err.splitlines()) == 1
 
 
 def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_path, capsys):
