@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis import theory
+from analysis.comparison import FormComparison
 from analysis.figures.look import number
 from analysis.fits import Exponent
 from analysis.frames import StudyFrame, distinct, values
-from analysis.trends import MARGIN, Trend, own_prefactors
+from analysis.measures import MARGIN
+from analysis.trends import Trend, own_prefactors
 
 STATE_ORDER = ("complete", "stopped", "diverged", "failed")
 
@@ -111,6 +113,26 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
 
 def _cells(trend: Trend) -> int:
     return trend.fit.cells if trend.fit else 0
+
+
+def sentence_asymptote(comparisons: Sequence[FormComparison]) -> str:
+    """Whether the exponents of margins agree with theory's large-K exponent, by the form that carries a correction."""
+    said = []
+    for comparison in comparisons:
+        fits = {v.form: v.fit for v in comparison.verdicts if v.fit}
+        if comparison.measure != MARGIN or comparison.feature_dim < 2 or comparison.chosen is None:
+            continue
+        limit = theory.asymptotic_exponent(comparison.feature_dim)
+        name = comparison.chosen if comparison.chosen in ("power", "corrected") else "corrected"
+        if name not in fits:
+            continue
+        slope = fits[name].parameters[0]
+        assert slope.low is not None
+        assert slope.high is not None
+        inside = "covers" if slope.low <= limit <= slope.high else "does not cover"
+        kind = "the asymptote of the form with a correction" if name == "corrected" else "the exponent"
+        said.append(f"at d = {comparison.feature_dim} {kind} is {interval_text(slope)}, which {inside} {number(limit)}")
+    return f"Against the large-K exponent -2/(d-1) of the best codes: {'; '.join(said)}." if said else ""
 
 
 def interval_text(exponent: Exponent) -> str:

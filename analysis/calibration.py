@@ -17,7 +17,7 @@ import numpy as np
 from analysis.comparison import compare_forms
 from analysis.fits import Cells, FitRefused
 from analysis.forms import FORMS, fit_form
-from analysis.trends import MARGIN
+from analysis.measures import MARGIN
 
 CELL_COUNTS = (6, 12, 30)
 FEATURE_DIM = 3
@@ -27,6 +27,7 @@ TRUTHS: dict[str, dict[str, float]] = {
     "power": {"a": -0.97},
     "offset": {"a": -1.2, "log c": -1.0},
     "theory": {"c": -2.0},
+    "corrected": {"a": -1.2, "c": -4.0},
     "levenshtein": {},
     "reference": {},
     "curved": {"a": -0.5, "b": -0.06},

@@ -3,16 +3,19 @@
 Knows forms and frames; draws nothing. AICc stands beside the held-out error and decides nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.fits import Cells, FitRefused, average_cells
+from analysis.fits import Cells, Exponent, FitRefused, average_cells
 from analysis.forms import FORMS, MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
 from analysis.frames import groups, values
-from analysis.trends import MARGIN, MEASURES, group_labels, independent_settings
+from analysis.labels import group_labels, independent_settings
+from analysis.measures import MARGIN
+from analysis.trends import MEASURES
 
 # Sizes kept out at the top: one of every four, at least one.
 HELD_OUT_SHARE = 0.25
@@ -27,6 +30,7 @@ class HeldOut:
     covered: float
     cells: int
     sizes: tuple[int, ...]
+    errors: tuple[float, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ class FormVerdict:
 
 @dataclass(frozen=True)
 class FormComparison:
-    """All forms for one measure at one feature_dim. chosen: see `choose`."""
+    """All forms for one measure at one feature_dim. chosen: see `choose`.
+
+    left_out: complete trials short of the terminal phase or without a positive value. with_all: the chosen form's
+    parameters if those with a value entered too, empty where none was left out. settings: of each group by its label.
+    """
 
     measure: str
     feature_dim: int
@@ -49,6 +57,9 @@ class FormComparison:
     verdicts: tuple[FormVerdict, ...]
     chosen: str | None
     cells: Cells
+    left_out: int = 0
+    with_all: tuple[Exponent, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def power_law_is_misspecified(self) -> bool:
@@ -69,14 +80,34 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
             dim = where["feature_dim"]
             cells = cells_of(rows, measure, within)
             if dim >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
-                found.append(compare_forms(cells, dim, measure, within))
+                compared = compare_forms(cells, dim, measure, within)
+                found.append(_with_others(compared, rows))
     return found
 
 
-def cells_of(rows: pa.Table, measure: str, within: Sequence[str]) -> Cells | None:
+def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
+    """The comparison with what was left out, the other answer, and the settings behind its groups."""
+    measured, within = values(rows, compared.measure), compared.within
+    positive = np.isfinite(measured) & (measured > 0)
+    left_out = int((~(positive & values(rows, "terminal"))).sum())
+    everything = cells_of(rows, compared.measure, within, terminal_only=False)
+    others: tuple[Exponent, ...] = ()
+    if compared.chosen and everything is not None and not values(rows, "terminal").all():
+        try:
+            others = fit_form(compared.chosen, everything, compared.feature_dim, samples=49).parameters
+        except FitRefused:
+            others = ()
+    labels = group_labels(rows, within)
+    columns = [rows[name].to_pylist() for name in within]
+    settings = {label: {n: c[i] for n, c in zip(within, columns, strict=True)} for i, label in enumerate(labels)}
+    return replace(compared, left_out=left_out, with_all=others, settings=settings)
+
+
+def cells_of(rows: pa.Table, measure: str, within: Sequence[str], *, terminal_only: bool = True) -> Cells | None:
     """Cell averages of the trials that reached the terminal phase with a positive measure; None without any."""
     measured = values(rows, measure)
-    kept = rows.take(np.flatnonzero(values(rows, "terminal") & np.isfinite(measured) & (measured > 0)))
+    wanted = values(rows, "terminal") | (not terminal_only)
+    kept = rows.take(np.flatnonzero(wanted & np.isfinite(measured) & (measured > 0)))
     if kept.num_rows == 0:
         return None
     group = group_labels(kept, within)
@@ -118,10 +149,13 @@ def _verdict(name: str, cells: Cells, feature_dim: int) -> FormVerdict:
 
 def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
     """Fit to the smaller sizes and predict the cells of the larger; None where too little is left to fit."""
-    k = cells.log_predictors[:, 0]
-    sizes = np.unique(k)
-    top = sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
-    out = np.isin(k, top)
+    sizes = np.unique(cells.log_predictors[:, 0])
+    return predict_out(name, cells, feature_dim, sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :])
+
+
+def predict_out(name: str, cells: Cells, feature_dim: int, top: np.ndarray) -> HeldOut | None:
+    """Predict the cells of these log sizes from all the others; None where too little is left to fit."""
+    out = np.isin(cells.log_predictors[:, 0], top)
     try:
         fit = fit_form(name, select(cells, ~out), feature_dim, samples=49)
     except FitRefused:
@@ -137,8 +171,9 @@ def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
     if not errors:
         return None
     return HeldOut(
-        float(np.median(errors)), float(np.mean(inside)), len(errors), tuple(round(float(np.exp(s))) for s in top)
-    )
+        float(np.median(errors)), float(np.mean(inside)), len(errors), tuple(round(float(np.exp(s))) for s in top),
+        tuple(map(float, errors)),
+    )  # fmt: skip
 
 
 def select(cells: Cells, keep: np.ndarray) -> Cells:
@@ -184,6 +219,10 @@ def comparison_to_json(comparison: FormComparison) -> dict[str, object]:
         "within": list(comparison.within),
         "cells": len(comparison.cells.group),
         "chosen": comparison.chosen,
+        "left_out": comparison.left_out,
+        "with_all": [
+            {"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high} for p in comparison.with_all
+        ],
         "power_law_is_misspecified": comparison.power_law_is_misspecified,
         "forms": [verdict_to_json(v) for v in comparison.verdicts],
     }

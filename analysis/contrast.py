@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import t as student_t
 
 from analysis.conditions import ConditionRefused, check_column, rows_where
-from analysis.fits import LEVEL
 from analysis.frames import COLUMNS, SETTING_NAMES, distinct, final_rows, values
+from analysis.intervals import LEVEL, MIN_SEEDS, mean_interval, paired_p
 from analysis.multiplicity import holm
 
-MIN_SEEDS = 5
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
 # Minimum margins on the scale of unit rows: what random rows, optima and best codes are lines for.
 MINIMUM_MARGINS = frozenset(
@@ -243,7 +241,7 @@ def _level(
 ) -> Level:
     mine = {key: unit for key, unit in shared.items() if value in unit}
     by_seed = _seed_means({key: unit[value] for key, unit in mine.items()})
-    here = rows.take([i for i, v in enumerate(rows[setting].to_pylist()) if v == value])
+    here = rows.take(np.flatnonzero([v == value for v in rows[setting].to_pylist()]))
     references = {name: float("nan") for name in REFERENCE_LINES}
     if measure in MINIMUM_MARGINS:
         references = {
@@ -266,27 +264,9 @@ def _seed_means(numbers: dict[tuple, float]) -> dict[Any, float]:
     return {seed: float(np.mean(found)) for seed, found in sorted(seeds.items(), key=lambda item: str(item[0]))}
 
 
-def mean_interval(numbers: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Mean and the ends of its LEVEL Student interval; no ends under two numbers, NaN without any."""
-    if len(numbers) < 2:
-        return (float(numbers[0]) if len(numbers) else float("nan")), None, None
-    half = float(student_t.ppf((1 + LEVEL) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
-    return float(numbers.mean()), float(numbers.mean()) - half, float(numbers.mean()) + half
-
-
 def _difference(gaps: np.ndarray, cells: int) -> Difference:
     mean, low, high = mean_interval(gaps)
     return Difference(mean, low, high, len(gaps), cells, paired_p(gaps), float("nan"))
-
-
-def paired_p(gaps: np.ndarray) -> float:
-    """Two-sided p value of a paired t test that the mean gap is zero; NaN under MIN_SEEDS gaps."""
-    if len(gaps) < MIN_SEEDS:
-        return float("nan")
-    error = gaps.std(ddof=1) / np.sqrt(len(gaps))
-    if error == 0:
-        return 1.0 if gaps[0] == 0 else 0.0
-    return float(2 * student_t.sf(abs(gaps.mean()) / error, len(gaps) - 1))
 
 
 def _adjusted(levels: Sequence[Level]) -> list[Level]:
@@ -315,14 +295,16 @@ def verdict(difference: Difference) -> str:
     return "higher" if difference.mean > 0 else "lower"
 
 
-def markdown_table(contrast: Contrast) -> str:
-    """One contrast as a markdown table with what must be said beside it."""
+def contrast_interval(contrast: Contrast, ends: tuple[float, float | None, float | None]) -> str:
+    """`mean [low, high]` of a level or difference; out of logarithms where the contrast is_log."""
     from analysis.figures.look import number
 
-    def shown(*ends: float | None) -> str:
-        texts = [number(float(np.exp(x)) if contrast.is_log else x) for x in ends if x is not None]
-        return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    texts = [number(float(np.exp(x)) if contrast.is_log else x) for x in ends if x is not None]
+    return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
+
+def markdown_table(contrast: Contrast) -> str:
+    """One contrast as a markdown table with what must be said beside it."""
     name = f"{contrast.measure}{' (geometric mean)' if contrast.is_log else ''}"
     against = f"{'ratio to' if contrast.is_log else 'minus'} {shown_value(contrast.base)}"
     lines = [
@@ -333,14 +315,13 @@ def markdown_table(contrast: Contrast) -> str:
         gap, last = level.difference, ["", "", "compared with" if level.value == contrast.base else "shares no unit"]
         if gap is not None:
             last = [
-                shown(gap.mean, gap.low, gap.high),
+                contrast_interval(contrast, (gap.mean, gap.low, gap.high)),
                 "" if np.isnan(gap.adjusted) else f"{gap.adjusted:.2g}",
                 verdict(gap),
             ]
+        interval = contrast_interval(contrast, (level.mean, level.low, level.high))
         counts = f"{len(level.by_seed)} | {level.cells} | {level.terminal} of {level.trials}"
-        lines.append(
-            f"| {shown_value(level.value)} | {counts} | {shown(level.mean, level.low, level.high)} | {' | '.join(last)} |"
-        )
+        lines.append(f"| {shown_value(level.value)} | {counts} | {interval} | {' | '.join(last)} |")
     return "\n".join([*lines, "", *sentences(contrast)])
 
 
@@ -403,7 +384,7 @@ def _parts(final: pa.Table, by: str | None, where: str) -> list[tuple[pa.Table, 
     taken = final[check_column(final, by)].to_pylist()
     parts = []
     for value in distinct(final, by):
-        rows = final.take([i for i, v in enumerate(taken) if v == value])
+        rows = final.take(np.flatnonzero([v == value for v in taken]))
         parts.append((rows, " and ".join(filter(None, [where, f"{by} = {shown_value(value)}"]))))
     return parts
 

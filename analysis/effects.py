@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import t as student_t
 
-from analysis.fits import LEVEL, MIN_CELLS
+from analysis.fits import MIN_CELLS
 from analysis.frames import SETTING_NAMES, distinct, groups, values
+from analysis.intervals import mean_interval, paired_p
 
 # Settings that change with another one by rule, not by choice: comparing two normalizations cannot hold them fixed.
 DEPENDENT = {"temperature": ("seed",), "normalization": ("seed", "temperature", "decay_normalised")}
@@ -31,7 +31,8 @@ class SharedCell:
 class PairedDifference:
     """Mean over shared cells of measure(level) - measure(base), in natural logarithms where is_log.
 
-    low and high are the ends of the LEVEL interval over cells; None under MIN_CELLS cells.
+    low and high are the ends of the LEVEL interval over cells; None under MIN_CELLS cells. p: of the paired t test,
+    NaN there.
     """
 
     measure: str
@@ -42,6 +43,7 @@ class PairedDifference:
     low: float | None
     high: float | None
     cells: int
+    p: float = float("nan")
 
 
 def shared_cells(final: pa.Table, setting: str, measure: str) -> list[SharedCell]:
@@ -88,8 +90,7 @@ def paired_differences(cells: Sequence[SharedCell], measure: str, base: Any) -> 
 
 
 def _difference(measure: str, base: Any, level: Any, is_log: bool, found: np.ndarray) -> PairedDifference:
-    mean, low, high = float(found.mean()), None, None
-    if len(found) >= MIN_CELLS:
-        half = float(student_t.ppf((1 + LEVEL) / 2, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
-        low, high = mean - half, mean + half
-    return PairedDifference(measure, base, level, is_log, mean, low, high, len(found))
+    mean, low, high = mean_interval(found)
+    if len(found) < MIN_CELLS:
+        low = high = None
+    return PairedDifference(measure, base, level, is_log, mean, low, high, len(found), paired_p(found))

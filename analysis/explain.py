@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.frames import groups, values
-from analysis.trends import independent_settings
+from analysis.labels import independent_settings
 
 MIN_TRIALS = 8
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from analysis import page, theory
+from analysis.answer import sentence_asymptote
 from analysis.comparison import WORST_ERROR, FormComparison, FormVerdict
 from analysis.figures.look import number
 from analysis.fits import Exponent
 from analysis.forms import FORMS
+from analysis.measures import MARGIN
 from analysis.page import ABSENT, Cell, Long, Number
-from analysis.trends import MARGIN, Trend, own_prefactors
+from analysis.trends import Trend, own_prefactors
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -27,6 +29,7 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
         "exponent of d [95 %]",
         "large-K theory",
         "log residual",
+        "residuals",
         "cells",
         "trials",
         "left out",
@@ -55,7 +58,7 @@ METHOD = (
 
 
 def _fit_row(trend: Trend) -> list[Cell]:
-    exponents = {e.name: _bracketed(e) for e in trend.fit.exponents} if trend.fit else {}
+    exponents = {e.name: bracketed(e) for e in trend.fit.exponents} if trend.fit else {}
     dim = trend.where.get("feature_dim")
     theory_says = (
         number(theory.asymptotic_exponent(dim)) if trend.measure == MARGIN and dim is not None and dim >= 2 else ABSENT
@@ -70,21 +73,32 @@ def _fit_row(trend: Trend) -> list[Cell]:
         exponents.get("feature_dim", ABSENT),
         Number(theory_says),
         Number(number(trend.fit.residual_scale) if trend.fit else ABSENT),
+        Long(_residual_text(trend)),
         Number(str(trend.fit.cells) if trend.fit else ABSENT),
         Number(str(trend.fit.trials) if trend.fit else ABSENT),
         _left_out(trend),
     ]
 
 
+def _residual_text(trend: Trend) -> str:
+    if trend.fit is None or trend.fit.diagnostics is None:
+        return ABSENT
+    said = trend.fit.diagnostics.warnings()
+    if trend.fit.open_share:
+        said.append(f"{number(100 * trend.fit.open_share)} % of cells known as intervals only")
+    return "; ".join(said) or "nothing stands out"
+
+
 def _left_out(trend: Trend) -> str:
     """How many complete trials did not enter, why, and the exponents if those short of the terminal phase had."""
     reasons = ((trend.not_terminal, "not terminal"), (trend.not_positive, "no positive value then"))
     counts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
-    beside = ", ".join(f"{e.name} {_bracketed(e)}" for e in trend.with_all)
+    beside = ", ".join(f"{e.name} {bracketed(e)}" for e in trend.with_all)
     return (counts or "none") + (f"; with all of them {beside}" if beside else "")
 
 
-def _bracketed(exponent: Exponent) -> str:
+def bracketed(exponent: Exponent) -> str:
+    """`estimate [low, high]`, the ends left out where they were refused."""
     if exponent.low is None or exponent.high is None:
         return number(exponent.estimate)
     return f"{number(exponent.estimate)} [{number(exponent.low)}, {number(exponent.high)}]"
@@ -104,11 +118,10 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
         )
         return parts
     parts.append(page.paragraph(FORMS_METHOD))
-    bent = [f"{c.measure} at d = {c.feature_dim}" for c in comparisons if c.power_law_is_misspecified]
-    if bent:
-        parts.append(
-            page.note(f"A pure power law is misspecified, its exponent changes with K, for {'; '.join(bent)}.")
-        )
+    if told := sentence_asymptote(comparisons):
+        parts.append(page.paragraph(told))
+    if warned := misspecified_sentence(comparisons):
+        parts.append(page.note(warned))
     headers = (
         "measure",
         "d",
@@ -118,6 +131,7 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
         "held-out error",
         "inside 90 %",
         "held-out K",
+        "left out",
         "verdict",
     )
     return [*parts, page.table("Forms of the trend", headers, rows)]
@@ -131,10 +145,36 @@ FORMS_METHOD = (
 )
 
 
+def _others(comparison: FormComparison, verdict: FormVerdict) -> str:
+    """How many trials did not enter, and what the chosen form says with those short of the terminal phase."""
+    if verdict.form != comparison.chosen or not comparison.with_all:
+        return str(comparison.left_out)
+    beside = ", ".join(f"{p.name} = {bracketed(p)}" for p in comparison.with_all)
+    return f"{comparison.left_out}; with all {beside}"
+
+
+def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
+    """Which trends no pure power law can follow, measured or, for margins at d >= 8, known from the best codes."""
+    bent = [f"{c.measure} at d = {c.feature_dim}" for c in comparisons if c.power_law_is_misspecified]
+    known = sorted({c.feature_dim for c in comparisons if c.measure == MARGIN and c.feature_dim >= IRREGULAR_DIM})
+    said = []
+    if bent:
+        said.append(f"A pure power law is misspecified, its exponent changes with K, for {'; '.join(bent)}.")
+    if known:
+        said.append(
+            f"At d = {', '.join(map(str, known))} a pure power law in K is misspecified whatever it fits: the best codes "
+            "themselves fall along an irregular curve with plateaus there, far from their large-K exponent."
+        )
+    return " ".join(said)
+
+
+IRREGULAR_DIM = 8  # from here on the best known margins have no power law at the class counts that can be trained
+
+
 def _form_row(comparison: FormComparison, verdict: FormVerdict) -> list[Cell]:
     assert verdict.fit is not None
     held = verdict.held_out
-    parameters = ", ".join(f"{p.name} = {_bracketed(p)}" for p in verdict.fit.parameters) or "one prefactor"
+    parameters = ", ".join(f"{p.name} = {bracketed(p)}" for p in verdict.fit.parameters) or "one prefactor"
     return [
         comparison.measure,
         Number(str(comparison.feature_dim)),
@@ -144,6 +184,7 @@ def _form_row(comparison: FormComparison, verdict: FormVerdict) -> list[Cell]:
         Number(f"{number(100 * held.median_error)} %" if held else ABSENT),
         Number(f"{number(100 * held.covered)} % of {held.cells}" if held else ABSENT),
         ", ".join(map(str, held.sizes)) if held else "too few sizes",
+        _others(comparison, verdict),
         "predicts best"
         if verdict.form == comparison.chosen
         else "failed"

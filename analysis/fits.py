@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student_t
 
+from analysis.censored import MOST_CENSORED, complete
+from analysis.diagnostics import Diagnostics, diagnose
+from analysis.intervals import LEVEL
 from analysis.robust import LinearFit, fit_linear, wild_bootstrap_t
 
 MIN_CELLS = 5
 MIN_SIZES = 3
-LEVEL = 0.95
 MOST_RESAMPLED = 60
 SEED = 20231009  # of the bootstrap's signs: a report made twice says the same
 
@@ -35,7 +37,8 @@ class PowerLawFit:
     """A fitted power law.
 
     levels: log of the prefactor by group. residual_scale: robust spread of log residuals over cells. cells, trials:
-    what the fit stands on. sizes: distinct values of the first predictor.
+    what the fit stands on. sizes: distinct values of the first predictor. open_share: share of cells known only as an
+    interval. diagnostics: what the residuals say against the fit.
     """
 
     exponents: tuple[Exponent, ...]
@@ -44,6 +47,8 @@ class PowerLawFit:
     cells: int
     trials: int
     sizes: int
+    open_share: float = 0.0
+    diagnostics: Diagnostics | None = None
     level: float = LEVEL
 
     def predict(self, predictors: Mapping[str, np.ndarray], group: str = "") -> np.ndarray:
@@ -64,23 +69,40 @@ class FitRefused(ValueError):
 
 @dataclass(frozen=True)
 class Cells:
-    """Averages over the seeds of each cell: log measure, log predictors [cells, predictors], group, trial count."""
+    """Averages over the seeds of each cell: log measure, log predictors [cells, predictors], group, trial count.
+
+    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers.
+    """
 
     log_measure: np.ndarray
     log_predictors: np.ndarray
     group: tuple[str, ...]
     trials: np.ndarray
+    log_upper: np.ndarray | None = None
 
 
 def average_cells(
-    measure: np.ndarray, predictors: Mapping[str, np.ndarray], cell: Sequence[str], group: Sequence[str]
+    measure: np.ndarray,
+    predictors: Mapping[str, np.ndarray],
+    cell: Sequence[str],
+    group: Sequence[str],
+    upper: np.ndarray | None = None,
 ) -> Cells:
-    """Mean log measure of each cell. All arrays are [trials]; measure and predictors must be positive."""
+    """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
+
+    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none.
+    """
     names, first, index = np.unique(np.asarray(cell), return_index=True, return_inverse=True)
     trials = np.bincount(index, minlength=len(names))
-    sums = np.bincount(index, weights=np.log(measure), minlength=len(names))
+    lowest = np.log(np.where(np.asarray(measure) > 0, measure, 1.0))
+    lows = np.where(np.asarray(measure) > 0, lowest, -np.inf)
+    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in (lows, *_logs(upper))]
     logs = np.stack([np.log(np.asarray(x, dtype=float))[first] for x in predictors.values()], axis=1)
-    return Cells(sums / trials, logs, tuple(group[i] for i in first), trials)
+    return Cells(means[0], logs, tuple(group[i] for i in first), trials, means[1] if upper is not None else None)
+
+
+def _logs(upper: np.ndarray | None) -> list[np.ndarray]:
+    return [] if upper is None else [np.log(upper)]
 
 
 def fit_power_law(
@@ -89,6 +111,7 @@ def fit_power_law(
     *,
     cell: Sequence[str],
     group: Sequence[str] | None = None,
+    upper: np.ndarray | None = None,
     samples: int = 999,
     seed: int = SEED,
 ) -> PowerLawFit:
@@ -98,6 +121,7 @@ def fit_power_law(
         measure: [trials], positive. predictors: arrays [trials], positive, by name.
         cell: the cell of each trial; its seeds are averaged. group: cells of a group share a prefactor; None: one
         group.
+        upper: [trials], positive; measure is then a lower end, of which one at or below 0 is no end at all.
         samples: bootstrap refits behind the intervals. seed: of the bootstrap.
     Returns:
         Exponents with LEVEL intervals clustered by cell.
@@ -106,19 +130,22 @@ def fit_power_law(
         FitRefused: fewer than MIN_CELLS cells or MIN_SIZES sizes, or predictors that do not vary apart.
     Source: Cameron, Gelbach and Miller (2008) for the wild bootstrap-t; the wider of it and Student's t is taken.
     """
-    _check_positive("measure", measure)
+    _check_positive("measure", measure) if upper is None else _check_positive("upper", upper)
     for name, values in predictors.items():
         _check_positive(name, values)
-    cells = average_cells(measure, predictors, cell, group if group is not None else [""] * len(measure))
+    cells = average_cells(measure, predictors, cell, group if group is not None else [""] * len(measure), upper)
     cells = _without_lone_groups(cells)
     labels = sorted(set(cells.group))
     design = _design(cells, labels)
     reason = _why_not(cells, design, list(predictors))
     if design.shape[0] < design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused(reason or "the predictors do not vary independently of each other")
-    fit = fit_linear(design, cells.log_measure)
+    completed = complete(design, cells.log_measure, cells.log_measure if cells.log_upper is None else cells.log_upper)
+    if completed.open_share > MOST_CENSORED:
+        reason = reason or f"{completed.open_share:.0%} of the cells are known as intervals only, at most half may be"
+    fit = fit_linear(design, completed.target)
     half = None if reason else interval_halves(design, fit, samples=samples, seed=seed)[: len(predictors)]
-    result = _result(fit, half, cells, list(predictors), labels)
+    result = _result(fit, half, cells, list(predictors), labels, completed.open_share)
     if reason:
         raise FitRefused(reason, result)
     return result
@@ -158,7 +185,8 @@ def _without_lone_groups(cells: Cells) -> Cells:
     if not keep.any():
         raise FitRefused("no two cells differ in the predictor alone")
     group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
-    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep])
+    upper = None if cells.log_upper is None else cells.log_upper[keep]
+    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)
 
 
 def _design(cells: Cells, labels: list[str]) -> np.ndarray:
@@ -166,7 +194,9 @@ def _design(cells: Cells, labels: list[str]) -> np.ndarray:
     return np.concatenate([cells.log_predictors, levels], axis=1)
 
 
-def _result(fit: LinearFit, half: np.ndarray | None, cells: Cells, names: list[str], labels: list[str]) -> PowerLawFit:
+def _result(
+    fit: LinearFit, half: np.ndarray | None, cells: Cells, names: list[str], labels: list[str], open_share: float
+) -> PowerLawFit:
     exponents = []
     for index, name in enumerate(names):
         estimate = float(fit.coefficients[index])
@@ -180,6 +210,8 @@ def _result(fit: LinearFit, half: np.ndarray | None, cells: Cells, names: list[s
         cells=len(cells.group),
         trials=int(cells.trials.sum()),
         sizes=len(np.unique(cells.log_predictors[:, 0])),
+        open_share=open_share,
+        diagnostics=diagnose(fit, cells.log_predictors[:, 0]),
     )
 
 

@@ -96,6 +96,11 @@ FORMS: Mapping[str, Form] = {
         _correction,
         lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k),
     ),
+    "corrected": Form(
+        "A K^a exp(c K^(-2/(d-1)))",
+        ("a", "c"),
+        lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1),
+    ),
     "levenshtein": Form(
         "A times the Levenshtein bound", fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))
     ),

@@ -3,7 +3,7 @@
 Knows the columns of `study.records` and the reading half of the store; does not know figures, fits or torch.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +20,15 @@ SETTING_NAMES = tuple(column.name for column in SETTINGS)
 SHOWN_SETTINGS = ("num_classes", "feature_dim", "temperature", "normalization")
 
 
+ALWAYS = ("trial", "cell", "epoch")
+
+
 class Readable(Protocol):
     """The reading half of `study.store.Store`, all that analysis needs of it."""
 
     unreadable: list[str]
 
-    def read(self) -> pa.Table: ...
+    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table: ...
 
     def read_trials(self) -> pa.Table: ...
 
@@ -54,30 +57,39 @@ class StudyFrame:
     study: str | None
 
 
-def load_study(store: Readable, *, keys: Collection[str] | None = None) -> StudyFrame:
+def load_study(
+    store: Readable,
+    *,
+    keys: Collection[str] | None = None,
+    courses: Collection[str] | None = None,
+    measures: Collection[str] | None = None,
+) -> StudyFrame:
     """Read the rows and trials of a study.
 
     Args:
         store: an open results folder.
         keys: the trials of the study; None for all that the folder holds.
+        courses: columns of `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings.
     Returns:
         The frame; `unreadable` names the fragments that were skipped.
     """
-    rows, trials = store.read(), store.read_trials()
+    rows = store.read(None if courses is None else {*ALWAYS, *courses})
+    skipped = set(store.unreadable)
+    last = store.read(None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}, last=True)
+    trials = store.read_trials()
     outside = missing = 0
     if keys is not None:
         wanted = pa.array(sorted(keys), pa.string())
         held = set(trials["trial"].to_pylist())
         outside, missing = len(held - set(keys)), len(set(keys) - held)
-        rows = rows.filter(pc.is_in(rows["trial"], value_set=wanted))
-        trials = trials.filter(pc.is_in(trials["trial"], value_set=wanted))
+        rows, last, trials = (t.filter(pc.is_in(t["trial"], value_set=wanted)) for t in (rows, last, trials))
     return StudyFrame(
-        rows=rows.sort_by([("trial", "ascending"), ("epoch", "ascending")]),
+        rows=rows,
         trials=trials,
-        final=join_final(rows, trials),
+        final=join_final(last, trials),
         outside=outside,
         missing=missing,
-        unreadable=tuple(sorted(set(store.unreadable))),
+        unreadable=tuple(sorted(skipped | set(store.unreadable))),
         study=store.latest_study(),
     )
 
@@ -92,18 +104,18 @@ def final_rows(results: "str | Path | Readable", *, keys: Collection[str] | None
         RESULTS_SCHEMA columns, then the trial's own (`state`, `reached_terminal`, `versions`, ...), by trial key.
     """
     store = open_store(results) if isinstance(results, str | Path) else results
-    return load_study(store, keys=keys).final
+    return load_study(store, keys=keys, courses=()).final
 
 
-def join_final(rows: pa.Table, trials: pa.Table) -> pa.Table:
-    """The row of the largest epoch of each complete trial, with the trial columns behind it."""
+def join_final(last: pa.Table, trials: pa.Table) -> pa.Table:
+    """The last row of each complete trial with the trial columns behind it, by trial key."""
     complete = trials.filter(pc.equal(trials["state"], "complete"))
-    own = complete.select(["trial", *(column.name for column in TRIAL_COLUMNS)])
-    last = rows.select(["trial", "epoch"]).group_by("trial").aggregate([("epoch", "max")])
-    last = last.rename_columns(["trial", "epoch"])  # pyarrow versions order the aggregate's columns alike from 12 on
-    final = rows.join(last, keys=["trial", "epoch"], join_type="inner").join(own, keys="trial", join_type="inner")
-    names = [*rows.column_names, *(column.name for column in TRIAL_COLUMNS)]
-    return final.select(names).sort_by("trial")
+    place = pc.index_in(last["trial"], value_set=complete["trial"].combine_chunks())
+    found = last.filter(pc.is_valid(place))
+    own = complete.take(pc.drop_null(place))
+    for column in TRIAL_COLUMNS:
+        found = found.append_column(complete.schema.field(column.name), own[column.name])
+    return found.sort_by("trial")
 
 
 def values(table: pa.Table, name: str) -> np.ndarray:
@@ -175,6 +187,32 @@ def cell_medians(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Medians over the seeds of each cell, in the order of cell keys, and the number of trials behind each."""
     pairs = [(np.nanmedian(v), len(v)) for _, rows in groups(table, ["cell"]) for v in [values(rows, name)]]
     return np.array([m for m, _ in pairs]), np.array([n for _, n in pairs], dtype=int)
+
+
+def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
+    """One entry a cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
+
+    Args:
+        table: one row a complete trial. measures: columns of numbers; NaN where no seed has one.
+    Returns:
+        Arrays [cells] by name, `terminal` (1 where every seed reached it) among them.
+    """
+    shared = ("num_classes", "feature_dim", "temperature")
+    frame = {name: values(table, name) for name in (*measures, *shared)}
+    _, first, index = np.unique(
+        np.asarray(table["cell"].to_pylist(), dtype=str), return_index=True, return_inverse=True
+    )
+    order = np.argsort(index, kind="stable")
+    edges = np.searchsorted(index[order], np.arange(1, len(first)))
+    found = {name: frame[name][first] for name in shared}
+    found |= {name: np.array([_median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
+    found["terminal"] = np.minimum.reduceat(values(table, "terminal")[order].astype(float), [0, *edges])
+    return found
+
+
+def _median(numbers: np.ndarray) -> float:
+    finite = numbers[np.isfinite(numbers)]
+    return float(np.median(finite)) if len(finite) else float("nan")
 
 
 def column_named(name: str) -> Column:

@@ -1,22 +1,28 @@
 """The tables of the report: trials, failures, effects and fits. Numbers come in, escaped HTML goes out."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis import page
+from analysis.contrast import Contrast, contrast_interval, sentences, shown_value, verdict
 from analysis.effects import PairedDifference, paired_differences, shared_cells
 from analysis.explain import explain
 from analysis.figures.effects import MEASURES as EFFECT_MEASURES
 from analysis.figures.look import number
 from analysis.frames import SHOWN_SETTINGS, StudyFrame, column_named, varied_settings
+from analysis.labels import independent_settings
+from analysis.ladder import GAPS, ladder_gaps
+from analysis.multiplicity import holm
 from analysis.page import ABSENT, Cell, Long, Number
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MOST_TRIALS = 200
 MOST_FAILED = 500
+MOST_LEVELS = 12  # of a setting in the table of gaps
 MEASURED = (
     "epoch",
     "train_accuracy",
@@ -84,24 +90,85 @@ def failed_table(frame: StudyFrame) -> str:
 
 def effects_table(final: pa.Table, setting: str) -> str:
     """Paired differences of each measure against one level; empty where no cells are shared."""
-    rows: list[list[Cell]] = []
+    found: list[PairedDifference] = []
     for measure in EFFECT_MEASURES:
         cells = shared_cells(final, setting, measure)
         levels = [level for cell in cells for level in cell.levels]
         if levels:
             base = max(sorted(set(levels), key=str), key=levels.count)
-            rows += [_effect_row(d, setting) for d in paired_differences(cells, measure, base)]
-    if not rows:
+            found += paired_differences(cells, measure, base)
+    if not found:
         return ""
-    headers = ("measure", "change", "mean effect", "95 % interval", "cells")
+    rows = [_effect_row(d, setting, float(p)) for d, p in zip(found, holm([d.p for d in found]), strict=True)]
+    headers = ("measure", "change", "mean effect", "95 % interval", "Holm p", "cells")
     text = (
-        "Paired over cells that share everything else; an interval needs five, and none is corrected for their number."
+        "Paired over cells that share everything else; an interval needs five. Intervals are of one difference each; "
+        "Holm's p is corrected for all differences of this table."
     )
     return page.details(
         "The differences in numbers",
         page.paragraph(text) + page.table(f"Effect of {setting}", headers, rows),
         wide=True,
     )
+
+
+def contrast_table(found: Sequence[Contrast]) -> str:
+    """The values of a setting beside each other, over seeds; empty without any."""
+    rows: list[list[Cell]] = []
+    for contrast in found:
+        for level in contrast.levels:
+            gap = level.difference
+            ends = (level.mean, level.low, level.high)
+            told = ["", ABSENT, "compared with" if level.value == contrast.base else "shares no unit"]
+            if gap is not None:
+                p = ABSENT if math.isnan(gap.adjusted) else number(gap.adjusted)
+                told = [contrast_interval(contrast, (gap.mean, gap.low, gap.high)), p, verdict(gap)]
+            counts = [Number(str(len(level.by_seed))), Number(str(level.cells))]
+            rows.append([contrast.measure, shown_value(level.value), *counts, contrast_interval(contrast, ends), *told])
+    if not rows:
+        return ""
+    setting = found[0].setting
+    headers = ("measure", setting, "seeds", "cells", "mean [95 %]", "difference or ratio [95 %]", "Holm p", "verdict")
+    said = dict.fromkeys(sentence for contrast in found for sentence in sentences(contrast))
+    body = page.paragraph(" ".join(said)) + page.table(f"Values of {setting}", headers, rows)
+    return page.details("The differences in numbers", body, wide=True)
+
+
+def ladder_table(final: pa.Table) -> str:
+    """The ladder's gaps at each value of every setting that varies by itself, as shares of the best known margin."""
+    names = ["feature_dim", "num_classes", *independent_settings(final)] if final.num_rows else []
+    rows: list[list[Cell]] = []
+    for name in names:
+        found = ladder_gaps(final, name)
+        if 1 < len(found) <= MOST_LEVELS:
+            for gaps in found:
+                shown = [Number(_gap(gaps.gaps[gap])) for gap in GAPS]
+                rows.append(
+                    [name, shown_value(gaps.value), *shown, Number(_share_of(gaps.kept)), Number(str(gaps.cells))]
+                )
+    if not rows:
+        return ""
+    headers = ("setting", "value", *(f"lost to {gap}" for gap in GAPS), "kept by the worst sample", "cells")
+    body = page.paragraph(LADDER_TEXT) + page.table("Gaps of the margin ladder", headers, rows)
+    return page.details("The gaps, setting by setting", body, wide=True)
+
+
+LADDER_TEXT = (
+    "Shares of the best known margin: lost from the best code to the classifier rows (geometry), from there to the "
+    "class means (duality), from there to the worst training sample (variability). Means with 95 % intervals over cells "
+    "that have every value of the setting (over all its cells where none has); intervals need five cells."
+)
+
+
+def _gap(found: tuple[float, float | None, float | None]) -> str:
+    mean, low, high = found
+    return (
+        _share_of(mean) if low is None or high is None else f"{_share_of(mean)} [{_share_of(low)}, {_share_of(high)}]"
+    )
+
+
+def _share_of(share: float) -> str:
+    return f"{number(100 * share)} %"
 
 
 def explained_table(final: pa.Table) -> str:
@@ -133,7 +200,7 @@ def _share(share: float) -> str:
     return f"{number(100 * share)} %" if share >= 5e-4 else "0 %"
 
 
-def _effect_row(found: PairedDifference, setting: str) -> list[Cell]:
+def _effect_row(found: PairedDifference, setting: str, adjusted: float) -> list[Cell]:
     def shown(value: float) -> str:
         return f"{TIMES} {number(math.exp(value))}" if found.is_log else f"{'+' if value > 0 else ''}{number(value)}"
 
@@ -147,6 +214,7 @@ def _effect_row(found: PairedDifference, setting: str) -> list[Cell]:
         f"{setting} {_text(found.base)} to {_text(found.level)}",
         Number(shown(found.mean)),
         ends,
+        Number(ABSENT if math.isnan(adjusted) else number(adjusted)),
         Number(str(found.cells)),
     ]
 

@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.fits import Exponent, FitRefused, PowerLawFit, fit_power_law
-from analysis.frames import SHOWN_SETTINGS, groups, values, varied_settings
+from analysis.frames import groups, values
+from analysis.labels import group_labels, independent_settings
 from analysis.matched import VARIABILITY, at_equal_loss_excess, at_equal_steps
+from analysis.measures import MARGIN, SHORTFALL, measured_interval, usable
 
-MARGIN = "margin_min_lower"
 # gnc1_pinv is not among the measures: its division by K puts an exponent of -1 in by itself.
 MEASURES = (MARGIN, *VARIABILITY)
+AT_THE_END = (MARGIN, SHORTFALL)
 AT_END = "end of training"
 MAX_SERIES = 40  # single series in the report; the pooled fits use every row all the same
 
@@ -70,7 +72,7 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
             without them, and beside them, it is read at the end.
     """
     others = independent_settings(final)
-    found = _trends_of(final, (MARGIN,), AT_END, others, series=True)
+    found = _trends_of(final, AT_THE_END, AT_END, others, series=True)
     matched = [] if rows is None else [at_equal_steps(rows, final), at_equal_loss_excess(rows, final)]
     for moment in filter(None, matched):
         found += _trends_of(moment.rows, VARIABILITY, moment.moment, others, series=False)
@@ -101,8 +103,7 @@ def fit_trend(
     moment: str = AT_END,
 ) -> Trend:
     """Fit one trend on the trials that reached the terminal phase and whose measure is positive."""
-    terminal, measured = values(rows, "terminal"), values(rows, measure)
-    positive = np.isfinite(measured) & (measured > 0)
+    terminal, positive = values(rows, "terminal"), usable(*measured_interval(rows, measure))
     fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictors, within)
     others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictors, within)[0]
     return Trend(
@@ -128,29 +129,12 @@ def _fit(
     numbers = {name: values(kept, name) for name in predictors}
     cell, group = kept["cell"].to_pylist(), group_labels(kept, within)
     try:
-        return fit_power_law(values(kept, measure), numbers, cell=cell, group=group), None
+        low, high = measured_interval(kept, measure)
+        return fit_power_law(low, numbers, cell=cell, group=group, upper=high), None
     except FitRefused as refusal:
         return refusal.estimate, str(refusal)
-
-
-def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
-    columns = [table[name].to_pylist() for name in names]
-    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
-    return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
 
 
 def trend_to_json(trend: Trend) -> dict[str, Any]:
     """A trend as fits.json holds it: plain numbers, null where there is nothing."""
     return dataclasses.asdict(trend)
-
-
-def independent_settings(final: pa.Table) -> list[str]:
-    """Settings that vary by themselves: not with the size (samples chosen by feature_dim) or with another of these."""
-    varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]
-    kept: list[str] = []
-    for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
-        rows = groups(final, ["num_classes", "feature_dim", *kept])
-        if any(len(members[name].unique()) > 1 for _, members in rows):
-            kept.append(name)
-    return kept

@@ -71,6 +71,13 @@ def make_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="fit, draw and write report/report.html")
     report.add_argument("results")
     report.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
+    report.add_argument(
+        "--format",
+        choices=("html", "md", "pdf"),
+        default="html",
+        help="of the page; with pdf the figures are PDF files too",
+    )
+    report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
     _add_geometry(commands)
     return parser
 

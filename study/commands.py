@@ -96,13 +96,23 @@ def command_seal(options: argparse.Namespace) -> int:
 
 
 def command_report(options: argparse.Namespace) -> int:
-    """Write report/report.html, its figures and fits."""
-    from analysis.report import write_report
+    """Write the report, its figures, fits and predictions; or score the predictions of an earlier one."""
+    from analysis.predictions import markdown_scores
+    from analysis.report import check_report, write_report
 
     store = existing_store(options.results)
     study = latest_study(store)
     keys = None if options.all or study is None else {c.key for c in study.configs}
-    print(write_report(store, keys=keys))
+    if options.check:
+        scores = check_report(store)
+        if scores is None:
+            raise StudyError(
+                f"predictions.json must be predictions of gnc report, got another file in {store.uri}/report. Remove it."
+            )
+        print(markdown_scores(scores))
+    else:
+        predict = study.report.predict if study else ()
+        print(write_report(store, keys=keys, predict=predict, page_format=options.format))
     warn_unreadable(store)
     return 0
 

@@ -4,17 +4,22 @@ Knows records and references; does not know how fragments are written. Sealing i
 which file each trial was read from, and only files that are new or changed since are read again.
 """
 
+import contextlib
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from study.columns import TrialRecord
 from study.records import (
     FRAGMENT_SCHEMA,
     RESULTS_SCHEMA,
+    SCHEMA_VERSION,
     TRIALS_SCHEMA,
     conform,
     read_parquet,
@@ -26,10 +31,11 @@ from study.storage import FolderError
 
 if TYPE_CHECKING:
     from study.storage import Entry
-    from study.store import Store
+    from study.store import Fragment, Store
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
 COMPACTED = "compacted"  # an empty file: from its writing on, the sealed tables are the only copy of some rows
+BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 FINAL = frozenset({"complete", "diverged"})  # states that no rerun would change
 
 
@@ -112,18 +118,109 @@ def read_tables(store: "Store") -> Tables:
     old_rows = _only(sealed_rows, kept)
     if not is_current(old_rows):
         old_rows = add_references(old_rows)
-    done = set(kept) | {f.key for f in fresh}
     rows = pa.concat_tables([conform(old_rows, RESULTS_SCHEMA), *fresh_rows])
-    trials = pa.concat_tables(
-        [
-            conform(_only(sealed_trials, kept), TRIALS_SCHEMA),
-            _trial_rows([_trial_row(f.record, f.settings, fragments[f.key]) for f in fresh]),
-            *_failed_rows(store, done),
-        ]
-    )
-    return Tables(
-        rows.sort_by([("trial", "ascending"), ("epoch", "ascending")]), trials.sort_by("trial"), fresh=len(fresh)
-    )
+    trials = _all_trials(store, _only(sealed_trials, kept), fresh, fragments)
+    return Tables(rows.sort_by([("trial", "ascending"), ("epoch", "ascending")]), trials, fresh=len(fresh))
+
+
+def _all_trials(store: "Store", sealed: pa.Table, fresh: "list[Fragment]", fragments: "dict[str, Entry]") -> pa.Table:
+    done = {*sealed.column("trial").to_pylist(), *(f.key for f in fresh)}
+    found = [
+        conform(sealed, TRIALS_SCHEMA),
+        _trial_rows([_trial_row(f.record, f.settings, fragments[f.key]) for f in fresh]),
+        *_failed_rows(store, done),
+    ]
+    return pa.concat_tables(found).sort_by("trial")
+
+
+def read_trials(store: "Store") -> pa.Table:
+    """The trials of `read_tables`; of sealed rows only their keys are read."""
+    store.unreadable.clear()
+    with _open_sealed(store, RESULTS) as sealed:
+        with_rows = set() if sealed is None else set(_project(sealed, ["trial"]).column("trial").unique().to_pylist())
+    trials = _read_sealed(store, TRIALS)
+    if sealed is None or trials is None:
+        trials = TRIALS_SCHEMA.empty_table()
+    fragments = store.fragments()
+    kept, fresh_keys = _split(trials, fragments, with_rows)
+    fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None]
+    return _all_trials(store, _only(trials, kept), fresh, fragments)
+
+
+def read_rows(store: "Store", columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
+    """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
+    names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
+    store.unreadable.clear()
+    with _open_sealed(store, RESULTS) as sealed:
+        held = None if sealed is None else _project(sealed, ["trial", "epoch", "reference_version"])
+        trials = _read_sealed(store, TRIALS)
+        if sealed is None or held is None or trials is None or not is_current(held):
+            rows = read_tables(store).results
+            return (rows.take(_last_rows(rows)) if last else rows).select(names)
+        fragments = store.fragments()
+        kept, fresh_keys = _split(trials, fragments, set(held.column("trial").unique().to_pylist()))
+        wanted = pc.is_in(held.column("trial"), pa.array(kept, pa.string()))
+        indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
+        if last:
+            indices = indices[_last_rows(held.take(indices).select(["trial", "epoch"]))]
+        old = _project(sealed, names, indices)
+    fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None and f.rows.num_rows]
+    if not fresh:
+        return old
+    new = [add_references(conform(f.rows, FRAGMENT_SCHEMA)) for f in fresh]
+    ends = [rows.take(_last_rows(rows)) if last else rows for rows in new]
+    order = pa.concat_tables([held.take(indices), *(rows.select(held.column_names) for rows in ends)])
+    rows = pa.concat_tables([old, *(rows.select(names) for rows in ends)])
+    return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
+
+
+def _last_rows(rows: pa.Table) -> np.ndarray:
+    """Indices of the row of the largest epoch of each trial, in the order of the trials' keys."""
+    order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]).to_numpy()
+    trial = rows.column("trial").take(pa.array(order)).to_numpy(zero_copy_only=False)
+    ends = np.flatnonzero(trial[1:] != trial[:-1]) if len(trial) else np.zeros(0, dtype=int)
+    return np.append(order[ends], order[-1:])
+
+
+@contextlib.contextmanager
+def _open_sealed(store: "Store", name: str) -> "Iterator[pq.ParquetFile | None]":
+    """A sealed table without its rows; None where there is none or it is of another kind."""
+    path = store.storage.local_path(name)
+    content = None if path is not None else store.storage.read(name)
+    source = path if path is not None and path.is_file() else None if content is None else pa.BufferReader(content)
+    if source is None:
+        yield None
+        return
+    try:
+        # as read_parquet: no read-ahead threads (decision 4); a mapped file costs only the columns asked for
+        file = pq.ParquetFile(source, pre_buffer=False, memory_map=path is not None)
+        known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+    except (pa.ArrowException, OSError):
+        store.unreadable.append(name)
+        yield None
+        return
+    with file:
+        yield file if known and _same_major(file.schema_arrow.metadata) else None
+
+
+def _same_major(metadata: dict[bytes, bytes] | None) -> bool:
+    version = (metadata or {}).get(b"schema_version", b"?").decode()
+    return version.split(".")[0] == SCHEMA_VERSION.split(".")[0]
+
+
+def _project(file: "pq.ParquetFile", names: list[str], indices: np.ndarray | None = None) -> pa.Table:
+    """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
+    kept, start = [], 0
+    for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
+        if indices is None:
+            kept.append(batch)
+        else:
+            low, high = np.searchsorted(indices, [start, start + batch.num_rows])
+            here = indices[low:high] - start
+            kept.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
+        start += batch.num_rows
+    schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
+    return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
 
 
 def read_states(store: "Store") -> dict[str, str]:

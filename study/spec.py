@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from study.config import TrialConfig
 from study.refusals import StudyError, check_known, make_config, summarize
 
-TABLES = ("name", "description", "keep", "fixed", "grid", "tune", "resources")
+TABLES = ("name", "description", "keep", "fixed", "grid", "tune", "resources", "report")
 
 
 class Resources(BaseModel):
@@ -30,6 +30,13 @@ class Resources(BaseModel):
 
 
 @dataclass(frozen=True)
+class Report:
+    """What `gnc report` is asked for. predict: cells to state predictions of, each as settings by name."""
+
+    predict: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Study:
     """A study file as understood."""
 
@@ -40,6 +47,7 @@ class Study:
     resources: Resources
     keep: Literal["head", "model", "nothing"]
     text: str
+    report: Report = Report()
 
 
 def read_study(path: str | Path) -> Study:
@@ -81,6 +89,7 @@ def parse_study(text: str) -> Study:
         resources=_make_resources(_table(document, "resources")),
         keep=_keep(document.get("keep", "head")),
         text=text,
+        report=_make_report(_table(document, "report")),
     )
 
 
@@ -121,6 +130,28 @@ def _make_resources(table: dict[str, Any]) -> Resources:
         raise StudyError(
             f"[resources] {name} is wrong: {first['msg']}, got {first['input']!r}. It is: {meaning}."
         ) from None
+
+
+def _make_report(table: dict[str, Any]) -> Report:
+    check_known(table, ("predict",), "[report]")
+    cells = table.get("predict", [])
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        cure = "Write predict = [{num_classes = 400, feature_dim = 10}]."
+        raise StudyError(f"[report] predict must be a list of cells, got {cells!r}. {cure}")
+    for cell in cells:
+        _check_cell(cell)
+    _check_distinct("cells of [report] predict", cells)
+    return Report(tuple(cells))
+
+
+def _check_cell(cell: dict[str, Any]) -> None:
+    """A cell names its size, other settings only where they matter, and never a seed."""
+    check_known(cell, TrialConfig.model_fields, "[report] predict")
+    for name in ("num_classes", "feature_dim"):
+        if not isinstance(cell.get(name), int) or isinstance(cell.get(name), bool) or cell[name] < 2:
+            raise StudyError(f"[report] predict must give {name} as a whole number from 2 on, got {cell!r}. Add it.")
+    if "seed" in cell:
+        raise StudyError(f"[report] predict must leave seed out, got {cell!r}. A prediction is of a cell, its mean.")
 
 
 def _grid_blocks(document: dict[str, Any]) -> list[dict[str, Any]]:

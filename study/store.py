@@ -19,7 +19,7 @@ import re
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -308,13 +308,17 @@ class Store:
         """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left."""
         return sealing.read_states(self)
 
-    def read(self) -> pa.Table:
-        """All rows under RESULTS_SCHEMA: sealed ones and those finished since."""
-        return sealing.read_tables(self).results
+    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
+        """All rows under RESULTS_SCHEMA, by trial and epoch: sealed ones and those finished since.
+
+        columns: only these, in the schema's order; of sealed rows only they are read from the disk. last: only the row
+        of the largest epoch of each trial.
+        """
+        return sealing.read_rows(self, columns, last=last)
 
     def read_trials(self) -> pa.Table:
         """One row a trial under TRIALS_SCHEMA, failed ones too."""
-        return sealing.read_tables(self).trials
+        return sealing.read_trials(self)
 
     def seal(self, *, compact: bool = False) -> sealing.Sealed:
         """Bring results.parquet and trials.parquet up to date; only fragments that are new are read."""
@@ -324,3 +328,7 @@ class Store:
         """Write the report's files under report/, each whole."""
         for name, content in files.items():
             self.storage.write(f"report/{name}", content)
+
+    def read_report(self, name: str) -> bytes | None:
+        """A file of the last report; None where there is none."""
+        return self.storage.read(f"report/{name}")

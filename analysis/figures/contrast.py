@@ -1,14 +1,15 @@
 """The values of a setting beside each other: seeds as dots, mean and interval, and what a margin is compared with."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.contrast import REFERENCE_LINES, Contrast, numbers_contrast, shown_value
+from analysis.contrast import REFERENCE_LINES, Contrast, numbers_contrast, sentences, shown_value
 from analysis.figures.files import figure_file
 from analysis.figures.look import CATEGORIES, INK, MUTED, column_label, label_ends, log_axis, soft_grid, spread_ticks
-from analysis.figures.svg import Panel
+from analysis.figures.svg import FigureBlock, Panel
 
 __all__ = ["contrast_file", "draw_contrast", "numbers_contrast", "panels_of"]
 LINE_LOOKS = {
@@ -80,15 +81,16 @@ def _draw_lines(
         if not known.any():
             continue
         text, colour, style = LINE_LOOKS[name]
-        if is_numeric(contrast) or np.ptp(line[known]) == 0:
-            ax.plot(np.array(at)[known], line[known], color=colour, linestyle=style, linewidth=1.2, zorder=1)
+        look: dict[str, Any] = {"color": colour, "linestyle": style, "linewidth": 1.2, "zorder": 1}
+        places, height = np.array(at)[known], line[known]
+        if is_numeric(contrast):
+            ax.plot(places, height, **look)
+        elif np.ptp(height) == 0:
+            ax.hlines(height[0], -0.5, len(at) - 0.5, **look)
         else:
-            for x, y in zip(np.array(at)[known], line[known], strict=True):
-                ax.hlines(y, x - 0.35, x + 0.35, color=colour, linestyle=style, linewidth=1.2, zorder=1)
-        if is_numeric(contrast) is False and np.ptp(line[known]) == 0:
-            ax.hlines(line[known][0], min(at) - 0.4, max(at) + 0.4, color=colour, linestyle=style, linewidth=1.2)
-        heights += list(line[known])
-        labels.append((float(np.array(at)[known][-1]), float(line[known][-1]), text, colour))
+            ax.hlines(height, places - 0.35, places + 0.35, **look)
+        heights += list(height)
+        labels.append((float(places[-1]) if is_numeric(contrast) else len(at) - 0.5, float(height[-1]), text, colour))
     return labels
 
 
@@ -114,6 +116,25 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
 def panels_of(contrasts: Sequence[Contrast]) -> list[Panel]:
     """One panel a contrast."""
     return [Panel(f"{c.measure} by {c.setting}", alt_contrast(c), _drawer(c), (4.6, 3.3), MARGINS) for c in contrasts]
+
+
+def block_contrast(contrasts: Sequence[Contrast], setting: str) -> FigureBlock:
+    """The values of one setting beside each other, or why they cannot be."""
+    first = contrasts[0] if contrasts else None
+    weak = f" {' '.join(sentences(first)[1:])}" if first else ""
+    return FigureBlock(
+        name=f"contrast-{setting}",
+        heading=f"The values of {setting}",
+        caption=f"Dots are seeds, each the mean over the cells that two values of {setting} share; diamonds are means "
+        "with 95 % intervals over seeds. Lines: random rows, the optimum at the same temperature, the best code known."
+        + weak,
+        rows=f"final rows of the complete trials in cells shared by two values of {setting}",
+        panels=tuple(panels_of(contrasts)),
+        missing=None
+        if contrasts
+        else f"No two complete trials differ in {setting} alone, so its values cannot be compared.",
+        columns=COLUMNS,
+    )
 
 
 def alt_contrast(contrast: Contrast) -> str:

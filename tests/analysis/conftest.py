@@ -1,7 +1,7 @@
 """A made-up study for tests of the analysis: rows from formulas, never from a network, under the real schemas."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +43,12 @@ class MadeUpStore:
     study: str | None = STUDY
     written: dict[str, bytes] = field(default_factory=dict)
 
-    def read(self) -> pa.Table:
-        return self.results
+    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
+        rows = self.results.sort_by([("trial", "ascending"), ("epoch", "ascending")])
+        trial = rows["trial"].to_pylist()
+        ends = [i for i, key in enumerate(trial) if i + 1 == len(trial) or trial[i + 1] != key]
+        names = [n for n in rows.column_names if columns is None or n in columns]
+        return (rows.take(pa.array(ends, pa.int64())) if last else rows).select(names)
 
     def read_trials(self) -> pa.Table:
         return self.trials
@@ -60,6 +64,9 @@ class MadeUpStore:
 
     def write_report(self, files: dict[str, bytes]) -> None:
         self.written.update(files)
+
+    def read_report(self, name: str) -> bytes | None:
+        return self.written.get(name)
 
 
 def made_up_config(dim: int, num_classes: int, temperature: float | None, normalization: str, seed: int) -> TrialConfig:

@@ -80,8 +80,8 @@ def full(full_store):
 def test_a_full_study_has_every_figure_in_the_page_and_as_a_file(full):
     store, summary = full
     text = check_page(store)
-    names = ["codes", "collapse", "margin", "variability", "effect-temperature", "effect-normalization", "classes"]
-    names += ["ladder", "prediction"]
+    names = ["codes", "collapse", "margin", "phase", "variability", "relations", "effect-temperature"]
+    names += ["effect-normalization", "classes", "ladder", "pareto", "prediction"]
     assert list(summary.figures) == names
     assert {f"figures/{n}.svg" for n in names} | {"fits.json", "report.html"} == set(store.written)
     page = store.written["report.html"].decode()
@@ -125,6 +125,22 @@ def test_two_reports_of_the_same_rows_are_the_same_bytes(make_store):
     assert first.written == second.written
 
 
+def test_the_same_report_as_markdown_and_as_pdf(make_store):
+    store = make_store(
+        [(3, k, 0.1, "both", 0) for k in (12, 24)], broken=[((3, 96, 0.1, "both", 0), "failed", "a $x$ | b")]
+    )
+    summary = write_report(store, page_format="md")
+    text = store.written["report.md"].decode()
+    assert text.startswith("Generalized neural collapse, a scaling study\n\n# made up <for tests>")
+    assert summary.answer in text
+    assert "![margin](figures/margin.svg)" in text
+    assert "a $x$ \\| b" in text
+    assert "<" not in text.replace("<for tests>", "").split("```")[0]
+    write_report(store, page_format="pdf")
+    assert store.written["report.pdf"].startswith(b"%PDF")
+    assert store.written["figures/margin.pdf"].startswith(b"%PDF")
+
+
 def test_one_trial_gives_a_report_that_claims_no_trend(make_store):
     store = make_store([(3, 12, 0.1, "both", 0)])
     summary = write_report(store)
@@ -147,7 +163,7 @@ def test_no_rows_at_all_give_a_page_of_clear_sentences(make_store):
     summary = write_report(store)
     text = check_page(store)
     assert summary.figures == ()
-    assert len(summary.missing) == 9
+    assert len(summary.missing) == 12
     assert all(sentence.endswith(".") and sentence in text for sentence in summary.missing.values())
     assert "There are no trials here yet" in text
     assert "No trial is complete, so there is no answer yet." in text

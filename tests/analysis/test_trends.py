@@ -5,7 +5,8 @@ import json
 import pyarrow as pa
 
 from analysis.frames import final_rows, values
-from analysis.trends import fit_trend, fit_trends, independent_settings, trend_to_json
+from analysis.labels import independent_settings
+from analysis.trends import fit_trend, fit_trends, trend_to_json
 
 
 def replaced(table: pa.Table, name: str, numbers: list) -> pa.Table:
@@ -17,7 +18,12 @@ def planted(make_store, exponent=-0.5):
     """Final rows at d = 3 whose margin is a power law in K with another prefactor at each temperature."""
     final = final_rows(make_store([(3, k, t, "both", s) for k in (12, 24, 48) for t in (0.1, 0.3) for s in (0, 1)]))
     margin = values(final, "num_classes") ** exponent * (1 - values(final, "temperature"))
-    return replaced(final, "margin_min_lower", margin.tolist())
+    return with_margins(final, margin)
+
+
+def with_margins(final: pa.Table, margin) -> pa.Table:
+    """Both certified bounds at these values."""
+    return replaced(replaced(final, "margin_min_lower", list(margin)), "margin_min_upper", list(margin))
 
 
 def test_a_common_exponent_is_found_across_temperatures(make_store):
@@ -41,7 +47,7 @@ def test_trials_short_of_the_terminal_phase_are_left_out_and_counted(make_store)
 
 def test_a_margin_of_zero_is_left_out_and_counted_not_fitted(make_store):
     final = planted(make_store)
-    final = replaced(final, "margin_min_lower", [0.0, *values(final, "margin_min_lower")[1:].tolist()])
+    final = with_margins(final, [0.0, *values(final, "margin_min_lower")[1:].tolist()])
     trend = fit_trend(final, "margin_min_lower", ("num_classes",), {}, ["temperature"])
     assert trend.not_positive == 1
     assert trend.fit.trials == final.num_rows - 1

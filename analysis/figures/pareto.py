@@ -1,0 +1,154 @@
+"""The Pareto front: trials that no other trial beats in every objective of a search."""
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+
+from analysis.conditions import ConditionRefused
+from analysis.contrast import measure_values
+from analysis.figures.codes import evenly
+from analysis.figures.look import CATEGORIES, MUTED, column_label, number, soft_grid
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.frames import groups
+
+MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
+SIZES = ("feature_dim", "num_classes")
+MARGINS = (0.75, 0.3, 0.52, 0.4)
+DEFAULT = (("margin_ratio_upper", "max"), ("test_accuracy", "max"))
+
+
+@dataclass(frozen=True)
+class ParetoNumbers:
+    """Two objectives (name and whether max or min is better) of the trials of one size, and which of them are on the front."""
+
+    feature_dim: int
+    num_classes: int
+    objectives: tuple[tuple[str, str], tuple[str, str]]
+    trials: tuple[str, ...]
+    x: np.ndarray
+    y: np.ndarray
+    front: np.ndarray
+
+    @property
+    def front_trials(self) -> tuple[str, ...]:
+        """Keys on the front, by the first objective."""
+        order = np.argsort(self.x, kind="stable")
+        return tuple(self.trials[i] for i in order if self.front[i])
+
+
+def objectives_of(study: str | None) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The first two metrics of the study file's [tune] with their modes; margin and test accuracy where it has fewer."""
+    try:
+        tune = tomllib.loads(study or "").get("tune", {})
+    except tomllib.TOMLDecodeError:
+        return DEFAULT
+    metrics = tune.get("metric") if isinstance(tune, dict) else None
+    if not isinstance(metrics, list) or len(metrics) < 2:
+        return DEFAULT
+    mode = tune.get("mode", "max")
+    modes = mode if isinstance(mode, list) else [mode] * len(metrics)
+    pairs = [(str(m), str(o)) for m, o in zip(metrics, modes, strict=False)][:2]
+    return (pairs[0], pairs[1]) if len(pairs) == 2 else DEFAULT
+
+
+def numbers_pareto(
+    final: pa.Table, objectives: tuple[tuple[str, str], tuple[str, str]] = DEFAULT
+) -> list[ParetoNumbers]:
+    """A front for each of the sizes with most trials: trials of different K and d solve different problems.
+
+    Raises:
+        ConditionRefused: an objective that is no column of the rows.
+    """
+    by_size = [(where, rows) for where, rows in groups(final, SIZES) if rows.num_rows >= MIN_TRIALS]
+    most = sorted(by_size, key=lambda pair: -pair[1].num_rows)[:MOST_SIZES]
+    found = [_numbers(where, rows, objectives) for where, rows in most]
+    return [numbers for numbers in found if len(numbers.x) >= MIN_TRIALS]
+
+
+def _numbers(
+    where: dict[str, Any], rows: pa.Table, objectives: tuple[tuple[str, str], tuple[str, str]]
+) -> ParetoNumbers:
+    x, y = (measure_values(rows, name) for name, _ in objectives)
+    kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    trials = rows["trial"].to_pylist()
+    signs = np.array([1.0 if mode == "max" else -1.0 for _, mode in objectives])
+    front = on_front(np.stack([x[kept], y[kept]], axis=1) * signs)
+    return ParetoNumbers(
+        where["feature_dim"], where["num_classes"], objectives, tuple(trials[i] for i in kept), x[kept], y[kept], front
+    )
+
+
+def on_front(points: np.ndarray) -> np.ndarray:
+    """Which rows [n, 2] no other row beats: as good in both and better in one, more being better."""
+    order = np.lexsort((-points[:, 1], -points[:, 0]))
+    front = np.zeros(len(points), dtype=bool)
+    best, last = -np.inf, None
+    for i in order:
+        if points[i, 1] > best:
+            front[i], best, last = True, points[i, 1], tuple(points[i])
+        elif tuple(points[i]) == last:
+            front[i] = True  # the same point again is not beaten
+    return front
+
+
+def draw_pareto(ax: Axes, numbers: ParetoNumbers) -> None:
+    """Every trial grey, the front joined by steps."""
+    rest = np.array(evenly(np.flatnonzero(~numbers.front).tolist(), MOST_DOTS), dtype=int)
+    ax.plot(numbers.x[rest], numbers.y[rest], "o", color=MUTED, alpha=0.5, markersize=4)
+    order = np.flatnonzero(numbers.front)[np.argsort(numbers.x[numbers.front], kind="stable")]
+    along = "post" if numbers.objectives[0][1] == "min" else "pre"
+    ax.step(numbers.x[order], numbers.y[order], where=along, color=CATEGORIES[0], linewidth=1.3)  # type: ignore[arg-type]
+    ax.plot(numbers.x[order], numbers.y[order], "o", color=CATEGORIES[0])
+    ax.set_xlabel(f"{column_label(numbers.objectives[0][0])}, {numbers.objectives[0][1]}")
+    size = f"d = {numbers.feature_dim}, K = {numbers.num_classes}"
+    ax.set_title(f"{size}: {column_label(numbers.objectives[1][0])}, {numbers.objectives[1][1]}")
+    ax.margins(0.08)
+    soft_grid(ax, "both")
+
+
+def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
+    """The Pareto front, or why there is none."""
+    problem = f"No size has {MIN_TRIALS} complete trials with both objectives, so there is no front."
+    found: list[ParetoNumbers] = []
+    try:
+        found = numbers_pareto(final, objectives_of(study))
+    except ConditionRefused as refusal:
+        problem = f"No front is drawn: {refusal}"
+    return FigureBlock(
+        name="pareto",
+        heading="Pareto front",
+        caption="Blue: trials that no other trial of the same K and d beats in both objectives; grey: the others. The "
+        "objectives are those of the study's search, or the margin over the best known and test accuracy where it "
+        "names fewer than two. Single seeds: a front of noisy values flatters its members.",
+        rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are of the fronts",
+        trials=tuple(t for n in found for t in n.front_trials),
+        panels=tuple(
+            Panel(
+                f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}",
+                alt_pareto(n),
+                _drawer(n),
+                (4.6, 3.4),
+                MARGINS,
+            )
+            for n in found
+        ),
+        missing=None if found else problem,
+        columns=2,
+    )
+
+
+def _drawer(numbers: ParetoNumbers) -> Callable[[Axes], None]:
+    return lambda ax: draw_pareto(ax, numbers)
+
+
+def alt_pareto(numbers: ParetoNumbers) -> str:
+    """The panel in a sentence."""
+    (across, _), (up, _) = numbers.objectives
+    ends = [int(i) for i in (numbers.x.argmax(), numbers.y.argmax())]
+    parts = [f"{across} {number(float(numbers.x[i]))} with {up} {number(float(numbers.y[i]))}" for i in ends]
+    return f"{int(numbers.front.sum())} of {len(numbers.x)} trials on the front; its ends: {'; '.join(parts)}."

@@ -1,0 +1,130 @@
+"""The phase map: where in (classes per dimension, coldness) networks come near the best code, and where they collapse."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+
+from analysis import theory
+from analysis.figures.codes import evenly
+from analysis.figures.look import MUTED, RAMP, log_axis, number, soft_grid
+from analysis.figures.svg import FigureBlock, Panel
+from analysis.frames import cell_rows
+
+MOST_DOTS = 400
+RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
+RATIO_EDGES = (0.2, 0.4, 0.6, 0.8, 0.95)
+
+
+@dataclass(frozen=True)
+class PhaseNumbers:
+    """One map: cells with x = K / d, y = coldness, their measure, the step of the colour ramp each falls into (0..5).
+
+    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature.
+    """
+
+    measure: str
+    x: np.ndarray
+    y: np.ndarray
+    value: np.ndarray
+    step: np.ndarray
+    edges: tuple[float, ...]
+    terminal: np.ndarray
+    left_out: int
+
+
+def numbers_phase(final: pa.Table, measure: str) -> PhaseNumbers:
+    """Cells with a temperature and a best known margin; RATIO, or a column with positive values."""
+    cells = cell_rows(final, ("margin_min_lower", "gnc1_rank", "reference_margin_lower"))
+    best = cells["reference_margin_lower"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = theory.coldness(best, cells["temperature"], cells["num_classes"])
+        value = cells["margin_min_lower"] / best if measure == RATIO else cells[measure]
+    known = np.isfinite(y) & (y > 0) & np.isfinite(value) & ((value > 0) | (measure == RATIO))
+    kept = np.array(evenly(np.flatnonzero(known).tolist(), MOST_DOTS), dtype=int)
+    edges = RATIO_EDGES if measure == RATIO else decade_edges(value[known])
+    x = cells["num_classes"] / cells["feature_dim"]
+    step = np.searchsorted(edges, value[kept], side="right")
+    return PhaseNumbers(
+        measure, x[kept], y[kept], value[kept], step, edges, cells["terminal"][kept] > 0, int((~known).sum())
+    )
+
+
+def decade_edges(value: np.ndarray) -> tuple[float, ...]:
+    """Five edges that cut positive values into equal parts of their logarithm; rounded, fewer if alike."""
+    if len(value) == 0 or value.max() <= value.min() * 1.01:
+        return ()
+    edges = np.geomspace(value.min(), value.max(), 7)[1:-1]
+    return tuple(sorted({float(f"{x:.0e}") for x in edges}))
+
+
+def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:
+    """Cells as dots, light where the measure is large; open ones did not reach 99 % training accuracy."""
+    bounds = ["", *map(number, numbers.edges), ""]
+    for step in sorted(set(numbers.step.tolist())):
+        low, high = bounds[step], bounds[step + 1]
+        text = f"{low} to {high}" if low and high else f"below {high}" if high else f"{low} and more" if low else "all"
+        here, colour = numbers.step == step, RAMP[min(step, len(RAMP) - 1)]
+        shown: dict[str, Any] = {"color": colour, "markersize": 7}
+        ax.plot(numbers.x[here & numbers.terminal], numbers.y[here & numbers.terminal], "o", **shown)
+        ax.plot(
+            numbers.x[here & ~numbers.terminal],
+            numbers.y[here & ~numbers.terminal],
+            "o",
+            markerfacecolor="none",
+            **shown,
+        )
+        ax.plot([], [], "o", label=text, **shown)
+    ax.axvline(1.0, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.15, numbers.x.max() * 1.15]))
+    log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.15, numbers.y.max() * 1.15]))
+    ax.set_xlabel("classes per dimension, K / d")
+    ax.set_ylabel("coldness, best known / (τ ln K)")
+    ax.set_title(numbers.measure)
+    soft_grid(ax, "both")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2, fontsize=8.5)
+
+
+def block_phase(final: pa.Table) -> FigureBlock:
+    """The phase map, or why there is none."""
+    found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
+    found = [n for n in found if len(n.x)]
+    left_out = (
+        f" {found[0].left_out} cells have no temperature and no place here." if found and found[0].left_out else ""
+    )
+    panels = tuple(
+        Panel(f"phase map of {n.measure}", alt_phase(n), _drawer(n), (5.2, 3.4), (0.75, 1.65, 0.52, 0.36))
+        for n in found
+    )
+    return FigureBlock(
+        name="phase",
+        heading="Phase map",
+        caption="One dot a cell, medians over seeds. Across: how crowded the space is; up: coldness, how sharply "
+        "cross-entropy sees the smallest margin. Colour: the margin over the best known, and within-class variability; "
+        "open dots hold seeds short of 99 % training accuracy." + left_out,
+        rows="final rows of the complete trials with a temperature, medians of cells",
+        panels=panels,
+        missing=None
+        if found
+        else "No complete trial has a temperature and a best known margin, so there is no phase map.",
+        columns=2,
+    )
+
+
+def alt_phase(numbers: PhaseNumbers) -> str:
+    """The panel in a sentence."""
+    best, worst = int(numbers.value.argmax()), int(numbers.value.argmin())
+    parts = [
+        f"{number(float(numbers.value[i]))} at K / d = {number(float(numbers.x[i]))}, coldness {number(float(numbers.y[i]))}"
+        for i in (best, worst)
+    ]
+    return (
+        f"{numbers.measure} of {len(numbers.x)} cells over K / d and coldness: largest {parts[0]}, smallest {parts[1]}."
+    )
+
+
+def _drawer(numbers: PhaseNumbers) -> Callable[[Axes], None]:
+    return lambda ax: draw_phase(ax, numbers)
