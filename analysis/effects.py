@@ -13,7 +13,10 @@ from analysis.frames import SETTING_NAMES, distinct, groups, values
 from analysis.intervals import mean_interval, paired_p
 
 # Settings that change with another one by rule, not by choice: comparing two normalizations cannot hold them fixed.
-DEPENDENT = {"temperature": ("seed",), "normalization": ("seed", "temperature", "decay_normalised")}
+DEPENDENT = {
+    "temperature": ("seed",),
+    "normalization": ("seed", "temperature", "temperature_schedule", "temperature_start", "decay_normalised"),
+}
 LOG_MEASURES = frozenset({"gnc1_rank", "trace_within", "cdnv_nearest", "gnc3_uncentred"})
 
 
