@@ -45,7 +45,7 @@ def pairs_of(name: str) -> list[Pair]:
 def search(pair: Pair, seconds: float) -> tuple[Code, int, int, float]:
     """The best code over seeds until the CPU time is up: code, its starts and seed, time used."""
     starts = 16 if pair.num_classes <= 300 else 4
-    # beyond these sizes the linear programs take longer than all the rest, and gain less than 1e-4
+    # beyond these sizes the linear programs take longer than all the rest
     polish = pair.num_classes * pair.feature_dim <= 500
     begin = time.process_time()
     best, best_seed, seed = None, 0, 0
