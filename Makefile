@@ -26,7 +26,7 @@ check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to
 docs: $(ENVIRONMENT) ## write the generated pages
 	$(BIN)/python -m study.rows_page docs/rows.md
 
-bench: $(ENVIRONMENT) ## side-by-side ratios; heavy, never part of the tests
+bench: $(ENVIRONMENT) ## certified margins beside other ways, about 40 minutes of one core; never part of the tests
 	$(BIN)/python -m benchmarks.margins
 
 codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; a minute a pair

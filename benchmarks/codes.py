@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gnc_models.codes import Code, optimise_code
+from gnc_models.code_search import optimise_code
+from gnc_models.point_sets import Code
 from gnc_models.tables import read_table
 from gnc_models.tabulate import floor_text
 
@@ -44,11 +45,15 @@ def pairs_of(name: str) -> list[Pair]:
 def search(pair: Pair, seconds: float) -> tuple[Code, int, int, float]:
     """The best code over seeds until the CPU time is up: code, its starts and seed, time used."""
     starts = 16 if pair.num_classes <= 300 else 4
+    # beyond these sizes the linear programs take longer than all the rest
+    polish = pair.num_classes * pair.feature_dim <= 500
     begin = time.process_time()
     best, best_seed, seed = None, 0, 0
     while best is None or time.process_time() - begin < seconds:
         # signed words depend little on the seed: once is enough
-        code = optimise_code(pair.num_classes, pair.feature_dim, starts=starts, seed=seed, structured=seed == 0)
+        code = optimise_code(
+            pair.num_classes, pair.feature_dim, starts=starts, seed=seed, structured=seed == 0, polish=polish
+        )
         if best is None or code.margin_lower > best.margin_lower:
             best, best_seed = code, seed
         if best.margin_lower > pair.known - 1e-9 and seed:

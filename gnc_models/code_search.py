@@ -4,7 +4,6 @@ Knows torch and the families of structured codes; does not read the tables of kn
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gnc_models.families import FAMILIES
+from gnc_models.mixed_words import mixed_codes
 from gnc_models.point_sets import Code
 from gnc_models.polishing import polish_code
-from gnc_models.signed_words import signed_words
 from gnc_models.sphere_descent import Objective, minimise_on_spheres
 
 # Sharpness of the soft maximum, in units of 1 / (margin expected): coarse enough to move points past each other at
@@ -23,10 +22,10 @@ SHARPNESS = (10.0, 40.0, 160.0, 640.0, 2560.0)
 FINAL_SHARPNESS = (1e4, 4e4, 1.6e5, 6.4e5)
 LARGEST_BATCH = 1 << 22  # cosines held at once
 LARGEST_POLISH = 1500  # K d up to which linear programs are quick
-# (weight, overlap) of the signed words tried as starts, and the dimensions where random starts miss such codes.
-WORD_SHAPES = ((2, 1), (3, 1), (3, 2), (4, 1), (4, 2), (5, 1), (5, 2), (5, 3), (6, 2), (6, 3), (7, 3), (8, 4))
-STRUCTURED_DIMS = range(8, 25)
-LARGEST_CHOICE = 13_000  # supports of signed words that are enumerated
+STRUCTURED_DIMS = range(8, 25)  # where random starts miss codes made of words
+MOST_STRUCTURED = 3  # structured codes that are annealed
+# From 8 dimensions on a quench freezes early: these levels, with fewer steps each, cost the same and end higher.
+SLOW_SHARPNESS = tuple(1.3**i for i in range(31))
 
 
 def optimise_code(
@@ -88,13 +87,14 @@ def random_codes(num_classes: int, feature_dim: int, *, starts: int, seed: int) 
 
 
 def _mirrors(feature_dim: int, starts: int) -> list[tuple[Tensor | None, int]]:
-    """Sign changes under which starts are symmetric, and how many of each: none, all axes, all but one."""
+    """Sign changes under which starts are symmetric, and how many of each: none, all axes, all but one, or half."""
     if feature_dim < 4 or starts < 4:
         return [(None, starts)]
-    antipode = -torch.ones(feature_dim, dtype=torch.float64)
-    all_but_one = antipode.clone()
-    all_but_one[-1] = 1.0
-    return [(None, starts - 2 * (starts // 4)), (antipode, starts // 4), (all_but_one, starts // 4)]
+    flipped = (feature_dim, feature_dim - 1) if feature_dim < 8 else (feature_dim, (feature_dim + 1) // 2)
+    signs = torch.ones(2, feature_dim, dtype=torch.float64)
+    for row, count in zip(signs, flipped, strict=True):
+        row[:count] = -1.0
+    return [(None, starts - 2 * (starts // 4)), (signs[0], starts // 4), (signs[1], starts // 4)]
 
 
 def _coarse(
@@ -104,9 +104,11 @@ def _coarse(
     unit = expected_margin(num_classes, feature_dim)
     rows = num_classes if signs is None else (num_classes + 1) // 2
     points = random_codes(rows, feature_dim, starts=starts, seed=seed)
-    for level, sharpness in enumerate(SHARPNESS):
-        points, value = _anneal(points, sharpness / unit, iterations, signs)
-        if level == len(SHARPNESS) // 2:
+    slow = feature_dim >= 8
+    levels = SLOW_SHARPNESS if slow else SHARPNESS
+    for level, sharpness in enumerate(levels):
+        points, value = _anneal(points, sharpness / unit, iterations // 2 if slow else iterations, signs)
+        if level == len(levels) // 2:
             points = points[value.argsort()[: max(4, math.ceil(starts / 4))]]
     points = points[value.argsort()[:4]]
     if signs is not None:
@@ -123,44 +125,60 @@ def _sharpened(points: Tensor, unit: float, iterations: int, keep: int) -> Code:
     return max((Code.of(p) for p in points), key=lambda code: code.margin_lower)
 
 
-def structured_rows(
-    num_classes: int, feature_dim: int, margin: float, seed: int
-) -> Iterator[Float[np.ndarray, "_ dim"]]:
-    """Signed words and explicit codes of at least K rows whose margin is near the one that random starts gave."""
-    for weight, overlap in WORD_SHAPES:
-        if (
-            math.comb(feature_dim, weight) in range(1, LARGEST_CHOICE)
-            and 0.9 * margin <= 1 - overlap / weight <= 1.2 * margin
-        ):
-            rows = signed_words(feature_dim, weight, overlap, tries=6, seed=seed)
-            if len(rows) >= num_classes:
-                yield rows
+def structured_rows(num_classes: int, feature_dim: int, margin: float, seed: int) -> list[Float[np.ndarray, "_ dim"]]:
+    """Codes of words and explicit codes of about K rows or more, most promising beside the margin of random starts."""
+    found = {len(rows): rows for rows in mixed_codes(feature_dim, 0.85 * margin, 1.25 * margin, seed=seed)}
     for dim, size, make in FAMILIES.values():
         if dim <= feature_dim < dim + 2 and num_classes <= size <= 8 * num_classes:
             rows = make()
             rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-            yield np.pad(rows, ((0, 0), (0, feature_dim - dim)))
+            found[size] = np.pad(rows, ((0, 0), (0, feature_dim - dim)))
+
+    def promise(rows: Float[np.ndarray, "_ dim"]) -> float:
+        # rows left out or added move the margin about as far as in a code of equal caps
+        return _margin_of(rows) * (len(rows) / num_classes) ** (1.0 / (feature_dim - 1))
+
+    fitting = [rows for size, rows in found.items() if 0.8 * num_classes <= size <= 8 * num_classes]
+    return sorted(fitting, key=promise, reverse=True)[:MOST_STRUCTURED]
+
+
+def _margin_of(rows: Float[np.ndarray, "_ dim"]) -> float:
+    """1 - max cosine of rows that all look alike: that of some of them."""
+    cosines = rows[:: max(1, len(rows) // 64)] @ rows.T
+    return float(1.0 - cosines[cosines < 1 - 1e-9].max())
 
 
 def _from_rows(rows: Float[np.ndarray, "rows dim"], num_classes: int, seed: int, iterations: int) -> Code:
-    """K of the rows, chosen by leaving out caps or at random, as they stand and after annealing with a little noise."""
+    """K of the rows, chosen by leaving out a cap or at random, or with rows added, as they stand and annealed."""
     generator = torch.Generator().manual_seed(seed)
     pool = torch.from_numpy(rows)
     cuts = []
-    for i in range(4):
+    for i in range(2):
         draw = torch.randn(pool.shape[1], generator=generator, dtype=torch.float64)
         order = (pool @ draw).argsort() if i % 2 == 0 else torch.randperm(len(pool), generator=generator)
-        cuts.append(pool[order[:num_classes]])
+        cuts.append(_filled(pool[order[:num_classes]], num_classes, generator))
     points = torch.stack(cuts)
     unit = expected_margin(num_classes, pool.shape[1])
-    best = Code.of(points[0])
+    best = max((Code.of(cut) for cut in cuts), key=lambda code: code.margin_lower)
     noise = 1e-3 * torch.randn(points.shape, generator=generator, dtype=torch.float64)
     for first in (1, 2):
         moved = torch.nn.functional.normalize(points + noise, dim=-1)
         for sharpness in SHARPNESS[first:]:
             moved, _ = _anneal(moved, sharpness / unit, iterations)
-        best = max(best, _sharpened(moved, unit, iterations, 2), key=lambda code: code.margin_lower)
+        best = max(best, _sharpened(moved, unit, iterations, 1), key=lambda code: code.margin_lower)
     return best
+
+
+def _filled(points: Tensor, num_classes: int, generator: torch.Generator) -> Float[Tensor, "classes dim"]:
+    """The rows and, where they are fewer than K, random ones that are far from all others."""
+    tried = torch.randn(20_000, points.shape[1], generator=generator, dtype=torch.float64)
+    tried = tried / tried.norm(dim=1, keepdim=True)
+    nearest = (tried @ points.T).amax(1)
+    while len(points) < num_classes:
+        new = tried[nearest.argmin()]
+        points = torch.cat([points, new[None]])
+        nearest = torch.maximum(nearest, tried @ new)
+    return points
 
 
 def expected_margin(num_classes: int, feature_dim: int) -> float:

@@ -8,17 +8,19 @@ Knows the codes that can be written down, those found before, and the optimisers
 import argparse
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
 from gnc_models.bounds import reference_margin
+from gnc_models.closed_forms import check_sizes
 from gnc_models.code_search import optimise_code, random_codes
+from gnc_models.datasets.cache import read_or_make
 from gnc_models.point_sets import Code, explicit_code, make_code, max_cosine, spherical_code_of
 from gnc_models.relaxation import relax_rows
 from gnc_models.signed_words import signed_words
-from gnc_models.tables import read_table
+from gnc_models.tables import read_table, tables_digest
 from gnc_models.unconstrained import code_from_optimum
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
 
 MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
 MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
+SEARCH_VERSION = 1  # rises when the search below gives other rows
 SHORTFALL = 1e-6  # a code this near the reference is not searched for again; tables carry six decimals
 
 
@@ -44,18 +47,37 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
 
     Deterministic on one machine: fixed starts and seeds. What reaches the reference is returned at once, else the best
     of the written, the found and the optimised; so it depends on `data/found_codes.csv`, that is on REFERENCE_VERSION.
+    The rows are kept in the user's cache, under a name that changes with the tables and with the search.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
     Returns:
-        K unit rows in float64 with their certain margin. Seconds up to about (200, 64), within two minutes at
-        (1000, 64), minutes at (10000, 64). Above 20,000 rows without a written code the rows are random.
+        K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
+        hundred rows, minutes up to 20,000; beyond, without a written code, the rows are random.
     Raises:
         ValueError: fewer than two classes or two dimensions.
     """
     if feature_dim < 2:
         raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}.")
+    check_sizes(num_classes, feature_dim)
+    shipped = tables_digest().partition("+")[0]
+
+    def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        if arrays["points"].shape != (num_classes, feature_dim):
+            raise ValueError("a code of another size")
+        return arrays["points"]
+
+    points = read_or_make(
+        f"best-code-{num_classes}-{feature_dim}-{shipped}-{SEARCH_VERSION}",
+        make=lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()},
+        pick=pick,
+    )
+    return Code.of(torch.from_numpy(points))
+
+
+def _best_found(num_classes: int, feature_dim: int) -> Code:
+    """The best of what can be written down, what was found before, and what is found now; each only where needed."""
     target = reference_margin(num_classes, feature_dim).lower - SHORTFALL
     best: Code | None = None
     for make in (explicit_code, _found_code, _searched_code):

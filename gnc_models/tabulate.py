@@ -38,6 +38,8 @@ QUICKSTART_OPTIMA = [
     *[(k, 10, 0.1) for k in (50, 100, 200)],
     *[(100, 10, tau) for tau in (1.0, 0.2)],
 ]
+# (K, d, tau) of the GNC paper's CIFAR100 runs, and of the small cells where all starts agree
+PAPER_OPTIMA = [(100, 10, 1 / x) for x in (6, 7, 10, 20)] + [(k, d, 1 / 3.3) for k, d in ((12, 3), (24, 3), (8, 2))]
 QUICKSTART_SIZES = [(d, k) for d, sizes in {2: (8, 12), 3: (12, 24, 48), 10: (50, 100, 200)}.items() for k in sizes]
 OPTIMA_DIMS = (2, 3, 4, 5, 8, 10, 16, 32, 64)
 OPTIMA_CLASSES = (8, 10, 12, 16, 20, 24, 32, 48, 50, 64, 100, 128, 200, 256, 512)
@@ -143,7 +145,7 @@ RECIPES = {
     "unconstrained": Recipe(
         "unconstrained_optima.csv",
         3,
-        QUICKSTART_OPTIMA + OPTIMA_CELLS,
+        QUICKSTART_OPTIMA + PAPER_OPTIMA + OPTIMA_CELLS,
         optimum_rows,
     ),
     "random": Recipe(

@@ -166,7 +166,7 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> Tensor |
         points = optimum.weights
         size = (options.classes, options.dim, options.temperature)
         margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
-        facts["ufm_kept"] = keep_optimum(*size, optimum.loss, *margins, options.starts, options.seed)
+        facts["ufm_kept"] = keep_optimum(*map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
     facts |= {
         "temperature": options.temperature,
         "ufm_loss": optimum.loss,

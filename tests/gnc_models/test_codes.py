@@ -9,6 +9,7 @@ from gnc_models.bounds import reference_margin
 from gnc_models.code_search import optimise_code, random_codes, soft_max_cosine
 from gnc_models.codes import best_code, make_found_code
 from gnc_models.margins import one_vs_rest_margins
+from gnc_models.mixed_words import binary_words, mixed_codes
 from gnc_models.point_sets import Code, explicit_code, max_cosine, spherical_code_of
 from gnc_models.polishing import polish_code
 from gnc_models.relaxation import relax_rows
@@ -145,17 +146,22 @@ def test_mirrored_energy_is_that_of_the_whole_code():
 
 
 @pytest.mark.parametrize(("num_classes", "feature_dim"), [(5, 9), (9, 2), (7, 4), (12, 3), (16, 5), (24, 4)])
-def test_best_code_reaches_a_known_reference(num_classes: int, feature_dim: int):
+def test_best_code_reaches_a_known_reference(num_classes: int, feature_dim: int, tmp_path, monkeypatch):
+    monkeypatch.setenv("GNC_CACHE", str(tmp_path))
     code = best_code(num_classes, feature_dim)
     assert code.points.shape == (num_classes, feature_dim)
     assert code.margin_lower == pytest.approx(reference_margin(num_classes, feature_dim).upper, abs=2e-6)
 
 
-def test_best_code_uses_a_found_recipe_and_beats_what_can_be_written_down():
+def test_best_code_uses_a_found_recipe_and_beats_what_can_be_written_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("GNC_CACHE", str(tmp_path / "first"))
     found = best_code(60, 6)
     assert found.margin_lower == pytest.approx(0.5, abs=1e-9)
     searched = best_code(18, 4)
     assert searched.margin_lower > 1.1 * explicit_code(18, 4).margin_lower
+    best_code.cache_clear()
+    assert torch.equal(best_code(18, 4).points, searched.points)
+    monkeypatch.setenv("GNC_CACHE", str(tmp_path / "second"))
     best_code.cache_clear()
     assert torch.equal(best_code(18, 4).points, searched.points)
 
@@ -176,3 +182,25 @@ def test_a_found_code_without_recipe_is_refused():
     row = {"num_classes": "8", "feature_dim": "3", "method": "guesswork(3)", "starts": "1", "seed": "0"}
     with pytest.raises(ValueError, match="method must be one of"):
         make_found_code(row)
+
+
+def test_shapes_of_words_join_into_one_code_of_the_margin_asked_for():
+    for rows in mixed_codes(8, 1 / 3, 1 / 3 + 1e-6):
+        assert Code.of(torch.from_numpy(rows)).margin_lower >= 1 / 3 - 1e-9
+    # words of weight 3 with all signs, words of even weight as signs, and the axes
+    assert max(len(rows) for rows in mixed_codes(8, 1 / 3, 1 / 3 + 1e-6)) >= 448 + 128 + 16
+
+
+def test_binary_words_are_the_codes_that_they_should_be():
+    for length, distance, size in ((8, 4, 16), (16, 8, 32), (7, 3, 16), (12, 4, 128), (5, 1, 32)):
+        rows = binary_words(length, distance)
+        assert rows.shape == (size, length)
+        if distance > 1:
+            assert max_cosine(torch.from_numpy(rows)) == pytest.approx(1 - 2 * distance / length)
+
+
+def test_a_structured_start_with_too_few_rows_is_filled_and_annealed():
+    found = optimise_code(30, 9, starts=1, iterations=20, polish=False)
+    plain = optimise_code(30, 9, starts=1, iterations=20, polish=False, structured=False)
+    assert found.points.shape == (30, 9)
+    assert found.margin_lower >= plain.margin_lower
