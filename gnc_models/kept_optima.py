@@ -45,7 +45,7 @@ def kept_digest() -> str:
     return f"{zlib.crc32(text.encode()):08x}" if text else ""
 
 
-def keep_optimum(*values: int | float) -> bool:
+def keep_optimum(*values: float) -> bool:
     """Append one optimum, its values in the order of COLUMNS; later processes find it. False where it cannot be written."""
     line = ",".join(f"{value:.10g}" for value in values) + "\n"
     try:
