@@ -20,7 +20,7 @@ from gnc_models.datasets.cache import read_or_make
 from gnc_models.point_sets import Code, explicit_code, make_code, max_cosine, spherical_code_of
 from gnc_models.relaxation import relax_rows
 from gnc_models.signed_words import signed_words
-from gnc_models.tables import read_table, tables_digest
+from gnc_models.tables import best_code_version, read_table
 from gnc_models.unconstrained import code_from_optimum
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
 
 MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
 MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
-SEARCH_VERSION = 1  # rises when the search below gives other rows
 SHORTFALL = 1e-6  # a code this near the reference is not searched for again; tables carry six decimals
 
 
@@ -46,8 +45,8 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
     """The best code of this size at hand: written down, found by this project before, or optimised now.
 
     Deterministic on one machine: fixed starts and seeds. What reaches the reference is returned at once, else the best
-    of the written, the found and the optimised; so it depends on `data/found_codes.csv`, that is on REFERENCE_VERSION.
-    The rows are kept in the user's cache, under a name that changes with the tables and with the search.
+    of the written, the found and the optimised; so it depends on the tables of codes: `tables.best_code_version`
+    is part of the key of a trial whose rows are fixed at it. The rows are kept in the user's cache under that version.
 
     Args:
         num_classes: K, at least 2.
@@ -61,7 +60,6 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
     if feature_dim < 2:
         raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}.")
     check_sizes(num_classes, feature_dim)
-    shipped = tables_digest().partition("+")[0]
 
     def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         if arrays["points"].shape != (num_classes, feature_dim):
@@ -69,7 +67,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
         return arrays["points"]
 
     points = read_or_make(
-        f"best-code-{num_classes}-{feature_dim}-{shipped}-{SEARCH_VERSION}",
+        f"best-code-{num_classes}-{feature_dim}-{best_code_version()}",
         make=lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()},
         pick=pick,
     )

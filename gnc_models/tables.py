@@ -31,15 +31,30 @@ def read_table(name: str) -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
+SEARCH_VERSION = 1  # rises when the search behind codes.best_code gives other rows
+CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
+
+
+@functools.cache
+def best_code_version() -> str:
+    """CRC-32 of the tables of codes and the search's version: the same version, the same rows of codes.best_code."""
+    return f"{_crc(CODE_FILES):08x}.{SEARCH_VERSION}"
+
+
+def _crc(names: tuple[str, ...]) -> int:
+    folder = resources.files("gnc_models").joinpath("data")
+    crc = 0
+    for name in names:
+        crc = zlib.crc32(folder.joinpath(name).read_bytes(), crc)
+    return crc
+
+
 def tables_digest() -> str:
     """CRC-32 of the data files, 8 hex digits, and after a plus sign that of the optima which this user computed.
 
     It changes whenever a reference value may have changed; with the cache file away, it is that of the shipped tables.
     """
-    folder = resources.files("gnc_models").joinpath("data")
-    crc = 0
-    for name in DATA_FILES:
-        crc = zlib.crc32(folder.joinpath(name).read_bytes(), crc)
+    crc = _crc(DATA_FILES)
     return f"{crc:08x}+{kept}" if (kept := kept_digest()) else f"{crc:08x}"
 
 

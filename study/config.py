@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gnc_models.catalog import FAMILIES, REQUIRED
+from gnc_models.tables import best_code_version
 from study.compatibility import check_together
 
 # Rises only when settings that already existed give other numbers; part of every key.
@@ -254,6 +255,8 @@ class TrialConfig(BaseModel):
             for name, value in self.settings().items()
             if value is not None and name != without and not (name in LATER_SETTINGS and value == LATER_SETTINGS[name])
         }
+        if self.code == "best":  # other rows are other numbers, so that a better table gives new trials
+            hashed["best_code_version"] = best_code_version()
         payload = canonical_json({**hashed, "numbers_version": NUMBERS_VERSION})
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
 

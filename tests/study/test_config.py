@@ -41,6 +41,14 @@ def test_numbers_version_is_part_of_the_key(monkeypatch):
     assert TrialConfig(**SMALL).key != before
 
 
+def test_better_tables_of_codes_give_new_trials_where_rows_are_fixed_at_the_best_code(monkeypatch):
+    fixed, learned = TrialConfig(**SMALL, classifier="fixed"), TrialConfig(**SMALL)
+    before = fixed.key, learned.key
+    monkeypatch.setattr(config_module, "best_code_version", lambda: "better")
+    assert fixed.key != before[0]
+    assert learned.key == before[1]
+
+
 def test_cell_ignores_the_seed_and_nothing_else():
     first, again = TrialConfig(**SMALL, seed=1), TrialConfig(**SMALL, seed=2)
     assert first.key != again.key
