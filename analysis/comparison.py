@@ -19,6 +19,7 @@ from analysis.trends import MEASURES
 
 # Sizes kept out at the top: one of every four, at least one.
 HELD_OUT_SHARE = 0.25
+ROUND_OFF = 1e-9  # a bend below it is arithmetic, in data without noise
 WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
 
 
@@ -68,7 +69,9 @@ class FormComparison:
         if not curved:
             return False
         bend = next(p for p in curved[0].parameters if p.name == "b")
-        return bend.low is not None and bend.high is not None and bend.low * bend.high > 0
+        if bend.low is None or bend.high is None or bend.low * bend.high <= 0:
+            return False
+        return min(abs(bend.low), abs(bend.high)) > ROUND_OFF
 
 
 def compare_all(final: pa.Table) -> list[FormComparison]:

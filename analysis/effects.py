@@ -54,15 +54,23 @@ def shared_cells(final: pa.Table, setting: str, measure: str) -> list[SharedCell
     if setting == "normalization":
         final = _at_shared_temperature(final)
     held_names = [n for n in SETTING_NAMES if n != setting and n not in DEPENDENT.get(setting, ("seed",))]
+    measured = values(final, measure)
+    kept = np.flatnonzero(np.isfinite(measured) & np.array(final[setting].is_valid().to_pylist(), dtype=bool))
+    final, measured = final.take(kept), measured[kept]
+    # one pass over the rows: a table for each cell would take minutes at ten thousand trials
+    members: dict[tuple[Any, ...], dict[Any, list[int]]] = {}
+    keys = zip(*(final[name].to_pylist() for name in held_names), strict=True)
+    for index, (key, level) in enumerate(zip(keys, final[setting].to_pylist(), strict=True)):
+        members.setdefault(key, {}).setdefault(level, []).append(index)
+    trial = final["trial"].to_pylist()
     found = []
-    final = final.select(["trial", setting, measure, *held_names])
-    final = final.filter(pc.and_(pc.is_valid(final[setting]), pc.is_finite(pc.fill_null(final[measure], np.nan))))
-    for held, rows in groups(final, held_names):
-        members = [(w[setting], values(m, measure), m["trial"].to_pylist()) for w, m in groups(rows, [setting])]
-        if len(members) > 1:
-            levels, measured, trials = zip(*members, strict=True)
-            medians = tuple(float(np.median(v)) for v in measured)
-            found.append(SharedCell(held, levels, medians, tuple(t for ts in trials for t in ts)))
+    for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
+        levels = sorted(members[key])
+        if len(levels) > 1:
+            inside = [members[key][level] for level in levels]
+            medians = tuple(float(np.median(measured[i])) for i in inside)
+            trials = tuple(trial[i] for several in inside for i in several)
+            found.append(SharedCell(dict(zip(held_names, key, strict=True)), tuple(levels), medians, trials))
     return found
 
 

@@ -105,21 +105,29 @@ def _clock(law: str, time: np.ndarray) -> np.ndarray:
 
 
 def _rate(law: str, time: np.ndarray, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it."""
-    floored = measured[used] <= FLOAT_FLOOR
-    high = np.log(np.maximum(measured[used], FLOAT_FLOOR))
-    design = np.stack([np.ones(int(used.sum())), -_clock(law, time[used])], axis=1)
+    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it.
+
+    Least squares where nothing is at the floor: a report has tens of thousands of these, and rates are averaged anyway.
+    """
+    clock, found = _clock(law, time[used]), measured[used]
+    floored = found <= FLOAT_FLOOR
+    high = np.log(np.maximum(found, FLOAT_FLOOR))
+    if not floored.any():
+        apart = clock - clock.mean()
+        slope = float(apart @ high) / float(apart @ apart)
+        return np.array([high.mean() - slope * clock.mean(), -slope])
+    design = np.stack([np.ones(len(clock)), -clock], axis=1)
     target = complete(design, np.where(floored, -np.inf, high), high).target
     return np.asarray(fit_linear(design, target).coefficients)
 
 
 def _error(law: str, time: np.ndarray, measured: np.ndarray) -> float:
-    """Median relative error on the last epochs when the earlier ones were fitted; those at the floor do not count."""
-    last = np.arange(len(time)) >= round(len(time) * (1 - KEPT_OUT))
-    judged = last & (measured > FLOAT_FLOOR)
-    if not judged.any():
+    """Median relative error on the last epochs above the float floor when the ones before them were fitted."""
+    above = np.flatnonzero(measured > FLOAT_FLOOR)
+    first, judged = np.split(above, [round(len(above) * (1 - KEPT_OUT))])
+    if len(first) < 3 or len(judged) == 0:
         return float("nan")
-    level, rate = _rate(law, time, measured, ~last)
+    level, rate = _rate(law, time, measured, np.isin(np.arange(len(time)), first))
     predicted = np.exp(level - rate * _clock(law, time[judged]))
     return float(np.median(np.abs(predicted / measured[judged] - 1)))
 
