@@ -18,7 +18,7 @@ LAWS = {
     "power": (2 * SIZES**-0.8, {"a": -0.8}),
     "offset": (3 * ((SIZES / CENTRE) ** -1.2 + 0.3), {"a": -1.2, "log c": np.log(0.3)}),
     "theory": (1.5 / SIZES * np.exp(-2 / SIZES), {"c": -2.0}),
-    "corrected": (1.5 * SIZES**-0.8 * np.exp(-2 / SIZES), {"a": -0.8, "c": -2.0}),
+    "corrected": (2 * SIZES**-1.2 * np.exp(-4 / SIZES), {"a": -1.2, "c": -4.0}),
     "levenshtein": (0.8 * theory.levenshtein_curve(SIZES, 3), {}),
     "reference": (0.9 * theory.best_known_curve(SIZES, 3), {}),
     "curved": (np.exp(0.5 * np.log(SIZES) - 0.2 * np.log(SIZES) ** 2), {"a": 0.5, "b": -0.2}),
