@@ -16,6 +16,7 @@ from analysis.contrast import (
 )
 from analysis.figures.contrast import contrast_file, is_numeric, places
 from analysis.frames import final_rows, values
+from analysis.intervals import paired_p
 from analysis.multiplicity import holm
 
 
@@ -152,3 +153,8 @@ def test_numbers_stand_to_scale_and_names_in_order(make_store):
 def test_the_command_refuses_in_a_sentence(tmp_path, capsys):
     assert main([str(tmp_path), "--setting", "normalization"]) == 2
     assert "normalization must vary" in capsys.readouterr().err
+
+
+def test_gaps_in_the_last_bits_are_no_difference():
+    assert paired_p(np.full(5, 1.1e-16)) == 1.0
+    assert paired_p(np.full(5, 1e-3)) == 0.0
