@@ -28,6 +28,7 @@ class Measurement:
         "nats",
         "Empirical conditional entropy of the label given the context, the least train_loss there is; text only.",
     )
+    loss_above_entropy: float | None = _column("nats", "train_loss - label_entropy; text only.")
     test_accuracy: float | None = _column("share", "Accuracy on the test set.")
     unseen_accuracy: float | None = _column("share", "Accuracy on the font family kept out of training.")
     gnc1_pinv: float | None = _column("", "trace(Sigma_W pinv(Sigma_B)) / K; falls as 1/K by itself, do not fit in K.")

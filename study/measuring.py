@@ -55,6 +55,7 @@ def measure(
         "train_loss": loss,
         "train_accuracy": accuracy,
         "label_entropy": data.label_entropy,
+        "loss_above_entropy": None if data.label_entropy is None else loss - data.label_entropy,
         "test_accuracy": _accuracy(training, test, data.test_labels),
         "unseen_accuracy": _accuracy_of(training, data.unseen_inputs, data.unseen_labels),
         **collapse.values,

@@ -20,7 +20,15 @@ from study.columns import Measurement
 MODES = ("both", "features", "weights", "none")
 TRAINERS_OWN = {
     *("epoch", "step", "terminal", "train_loss", "train_accuracy", "test_accuracy", "unseen_accuracy"),
-    *("wall_seconds", "peak_memory_bytes", "objective", "label_entropy", "fgsm_accuracy", "pgd_accuracy"),
+    *(
+        "wall_seconds",
+        "peak_memory_bytes",
+        "objective",
+        "label_entropy",
+        "loss_above_entropy",
+        "fgsm_accuracy",
+        "pgd_accuracy",
+    ),
     *("layer_names", "layer_gnc1_quotient", "layer_cdnv", "layer_ncc_accuracy"),
 }
 

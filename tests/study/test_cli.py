@@ -39,6 +39,23 @@ def test_check_says_what_is_stored_missing_and_what_it_costs(study_file, tmp_pat
     assert facts["price_source"] == "stored trials"
 
 
+def test_missing_data_are_told_with_their_cure_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GNC_DATA", str(tmp_path / "none"))
+    study = tmp_path / "stored.toml"
+    study.write_text('name = "stored"\n[fixed]\ndataset = "cifar10"\nnum_classes = 4\n[grid]\nfeature_dim = [2, 3]\n')
+    assert main(["check", str(study), str(tmp_path / "r")]) == 0
+    assert "missing: cifar10 needs data_batch_1" in capsys.readouterr().out
+    keys = [config.key for config in read_study(study).configs]
+    for command in (
+        ["run", str(study), str(tmp_path / "r")],
+        ["trial", str(study), keys[0], "--results", str(tmp_path / "r")],
+    ):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "Get it with: python -m gnc_models.datasets.fetching cifar10" in said
+    assert open_store(tmp_path / "r").states() == {}
+
+
 def test_a_probe_prices_kinds_that_were_never_run(study_file, tmp_path, capsys):
     assert main(["check", str(study_file()), str(tmp_path / "r"), "--probe", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

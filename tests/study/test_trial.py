@@ -17,7 +17,7 @@ from study.execution import INTERRUPTED, Execution
 from study.records import CIRCUMSTANCES
 from study.spec import read_study
 from study.store import Store
-from study.training import Diverged, learning_rate_share
+from study.training import Diverged, learning_rate_share, temperature_at
 from study.trial import Trial, is_log_epoch
 from tests.conftest import comparable
 
@@ -148,6 +148,42 @@ def test_a_trial_resumed_in_the_middle_gives_the_same_rows_bit_for_bit(variant):
     assert second.epoch == stop_after
     assert run_to_end(second) == rows
     assert torch.equal(second.training.classifier.weight, undisturbed.training.classifier.weight)
+
+
+def test_text_is_measured_above_its_own_entropy_and_where_the_next_token_is_one():
+    row = run_to_end(Trial(config_of("text"), device="cpu"))[-1]
+    assert row["label_entropy"] > 0
+    assert row["loss_above_entropy"] == row["train_loss"] - row["label_entropy"]
+
+
+def test_free_features_have_no_test_set_and_reach_their_optimum():
+    free = {"optimizer": "adamw", "learning_rate": 0.1, "weight_decay": 0.0, "steps": 600, "temperature": 0.3}
+    config = config_of("free features", **free, num_classes=4, samples_per_class=2, batch_size=8, precision="float64")
+    row = run_to_end(Trial(config, device="cpu"))[-1]
+    assert (row["test_accuracy"], row["ncc_test_accuracy"]) == (None, None)
+    assert row["margin_min_lower"] == pytest.approx(4 / 3, abs=1e-3)  # the simplex of four points in three dimensions
+
+
+def test_attacks_are_tried_at_the_last_epoch_and_layers_at_each():
+    rows = run_to_end(Trial(config_of("layers and attacks"), device="cpu"))
+    assert [row["fgsm_accuracy"] is None for row in rows] == [True] * (len(rows) - 1) + [False]
+    assert len(rows[-1]["pgd_accuracy"]) == 2
+    assert all(len(row["layer_names"]) == len(row["layer_gnc1_quotient"]) == 5 for row in rows)
+    assert rows[-1]["layer_names"][-1] == "features"
+
+
+def test_an_untrained_network_is_measured_once():
+    rows = run_to_end(Trial(config_of("plain", steps=0), device="cpu"))
+    assert [(row["epoch"], row["step"], row["objective"]) for row in rows] == [(0, 0, None)]
+
+
+def test_an_annealed_temperature_falls_geometrically_and_rests_at_its_end():
+    config = config_of("annealed")
+    assert temperature_at(config, 0.0) == 1.0
+    assert temperature_at(config, 0.4) == pytest.approx((1.0 * 0.05) ** 0.5)
+    assert temperature_at(config, 0.8) == temperature_at(config, 1.0) == pytest.approx(0.05)
+    assert temperature_at(config_of("plain"), 0.3) == 0.1
+    assert temperature_at(config_of("none"), 0.3) == 1.0
 
 
 def test_resuming_after_every_epoch_changes_nothing():
