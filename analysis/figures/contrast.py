@@ -95,7 +95,7 @@ def _draw_lines(
 
 
 def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np.ndarray) -> None:
-    at = list(place.values())
+    at, tilt = list(place.values()), 0
     if not is_numeric(contrast):
         names = [shown_value(value) for value in place]
         tilt = 20 if max(map(len, names)) * len(names) > 34 else 0
@@ -108,8 +108,11 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
         log_axis(ax, "y", finite)
     else:
         ax.margins(y=0.08)
-    ax.set_xlabel(column_label(contrast.setting))
-    ax.set_title(column_label(contrast.measure) + (f"\n{contrast.where}" if contrast.where else ""))
+    # tilted names leave no room below them for the setting's
+    title = column_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
+    if not tilt:
+        ax.set_xlabel(column_label(contrast.setting))
+    ax.set_title(title + (f"\n{contrast.where}" if contrast.where else ""))
     soft_grid(ax)
 
 
