@@ -12,7 +12,6 @@ from gnc_models.attacks import attack_accuracy
 from gnc_models.datasets import Dataset
 from gnc_models.encoders import feature_stages
 from gnc_models.metrics import Collapse, layer_columns, measure_collapse, measure_layer
-from gnc_models.similarity import class_mean_inputs
 from study.randomness import derive_seed
 from study.training import Training
 
@@ -47,7 +46,7 @@ def measure(
         test_features=test,
         test_labels=None if data.test_labels is None else data.test_labels.to(training.device),
         ood_features=None if data.ood_inputs is None else training.features(data.ood_inputs),
-        class_inputs=_class_inputs(training, data),
+        class_inputs=training.class_inputs,
         counted=None if data.single_continuation is None else data.single_continuation.to(training.device),
         absent_classes=data.single_continuation is not None,
     )
@@ -72,12 +71,6 @@ def _accuracy(training: Training, features: Tensor | None, labels: Tensor | None
     if features is None or labels is None:
         return None
     return training.loss_and_accuracy(features, labels)[1]
-
-
-def _class_inputs(training: Training, data: Dataset) -> Tensor | None:
-    if not data.train_inputs.is_floating_point():
-        return None
-    return class_mean_inputs(training.train_inputs, training.train_labels, training.config.num_classes)
 
 
 def _layers(training: Training) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -99,6 +100,13 @@ class Training:
         taken = min(len(pace), self.steps_per_epoch)
         self.objective = total.item() / taken if taken else None
         return taken
+
+    @functools.cached_property
+    def class_inputs(self) -> Tensor | None:
+        """Mean training input of each class [classes, input_dim], float64; None for indices and tokens."""
+        if not self.train_inputs.is_floating_point():
+            return None
+        return class_mean_inputs(self.train_inputs, self.train_labels, self.config.num_classes)
 
     def _as_inputs(self, inputs: Tensor) -> Tensor:
         """On the device; numbers in the trial's precision, indices and tokens as they are."""
