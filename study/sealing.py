@@ -228,7 +228,7 @@ def read_states(store: "Store") -> dict[str, str]:
     store.unreadable.clear()
     sealed = _read_sealed(store, TRIALS)
     sealed = TRIALS_SCHEMA.empty_table() if sealed is None else sealed
-    states: dict[str, str] = dict.fromkeys(store.failures(), "failed")
+    states: dict[str, str] = dict.fromkeys(store.failed(), "failed")
     kept, fresh = _split(sealed, store.fragments(), None)
     stated = dict(zip(sealed.column("trial").to_pylist(), sealed.column("state").to_pylist(), strict=True))
     states |= {key: stated[key] for key in kept}
@@ -281,7 +281,7 @@ def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | No
 def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:
     """A row for each trial that has failures and no end; a failure file that makes no row is named and skipped."""
     rows = []
-    for key, failed in store.failures().items():
+    for key, failed in store.failed().items():
         if key in done:
             continue
         try:

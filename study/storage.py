@@ -60,6 +60,13 @@ class Storage:
                 "Free space, change its permissions, or name another folder."
             ) from error
 
+    def append(self, name: str, content: bytes) -> None:
+        """Add to the end of a file on this machine's disk; what was added before survives any kill of the process."""
+        path = self._path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "ab") as stream:
+            stream.write(content)
+
     def _write(self, path: str, content: bytes) -> None:
         if not self.is_local:
             with self._fs.open_output_stream(path) as stream:
