@@ -59,8 +59,11 @@ class Execution:
         keep: str = "head",
         checkpoint_seconds: float = 30.0,
         device: str | None = None,
+        stopped_by: str | None = None,
     ) -> None:
+        """stopped_by: digest of the scheduler's rule whose wish `should_end` tells."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
+        self.stopped_by = stopped_by
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self.is_charged = True  # whether a failure counts against the trial; not where the results folder failed
@@ -71,20 +74,28 @@ class Execution:
         self,
         *,
         should_stop: Callable[[], str | bool] = lambda: False,
+        should_end: Callable[[Progress], bool] = lambda _: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> str:
-        """Run to the end and return the state: complete, diverged, failed, or interrupted when asked to stop.
+        """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
 
-        should_stop is asked after every epoch; its answer, where it is words, is the reason.
+        should_stop: after each epoch, whether to leave off, to be continued by another attempt, or words that say why;
+        should_end: after each measurement, whether a scheduler wants the trial to end here, with its rows.
+
         Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
         """
         with self.log.capture():
-            state = self._run(should_stop, on_progress)
+            state = self._run(should_stop, should_end, on_progress)
         self.log.write(f"end: {state}{f': {self.reason}' if self.reason else ''}", always=True)
         self.log.flush()
         return state
 
-    def _run(self, should_stop: Callable[[], str | bool], on_progress: Callable[[Progress], None]) -> str:
+    def _run(
+        self,
+        should_stop: Callable[[], str | bool],
+        should_end: Callable[[Progress], bool],
+        on_progress: Callable[[Progress], None],
+    ) -> str:
         trial = None
         try:
             self._beat([])
@@ -97,6 +108,10 @@ class Execution:
                     self.log.write(measurement_line(progress.measurement))
                 on_progress(progress)
                 if not trial.is_done:
+                    if progress.measurement is not None and should_end(progress):
+                        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+                        self._write_kept(trial)
+                        return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
                     if asked := should_stop():
                         return self._leave_off(trial, asked)
                     self._keep_alive(trial)
@@ -153,6 +168,7 @@ class Execution:
         record = TrialRecord(
             state=state,
             reason=reason,
+            stopped_by=self.stopped_by if state == "stopped" else None,
             attempts=self.attempt,
             resumed=trial.resumed,
             reached_terminal=trial.terminal_epoch is not None,
@@ -165,7 +181,7 @@ class Execution:
             if done is not None and done.record.state == "complete":  # another machine got there; its rows stay
                 return state
         self.store.write_fragment(self.config, trial.measurements, record)
-        self.store.clear_progress(self.config.key)
+        self.store.clear_progress(self.config.key, keep_checkpoint=state == "stopped")
         return state
 
     def _write_kept(self, trial: Trial) -> None:

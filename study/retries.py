@@ -7,7 +7,6 @@ import hashlib
 import heapq
 import time
 from collections import Counter
-from collections.abc import Collection
 from typing import Protocol
 
 from study.config import TrialConfig
@@ -36,16 +35,15 @@ def delay_before(key: str, failures: int, backoff_seconds: float) -> float:
 class Retries:
     """The trials of a run, and again those that failed while their attempts last."""
 
-    def __init__(self, trials: Trials, store: Store, resources: Resources, *, forgiven: Collection[str] = ()) -> None:
-        """forgiven: trials whose failures before this run no longer count."""
+    def __init__(self, trials: Trials, store: Store, resources: Resources, *, forgive: bool = False) -> None:
+        """forgive: failures before this run do not count against a trial."""
         self._trials, self._store, self._resources = trials, store, resources
-        earlier = store.failed_starts() if forgiven else {}
-        self._before = {key: earlier.get(key, 0) for key in forgiven}
+        self._before = store.failed_starts() if forgive else {}
         self._charged: Counter[str] = Counter()  # in this run: a lost folder may not keep what it is told
         self._cut_off: Counter[str] = Counter()
         self._furthest: dict[str, int] = {}
         self._waiting: list[tuple[float, int, TrialConfig]] = []  # by when they are due
-        self._in_flight: dict[str, TrialConfig] = {}
+        self.in_flight: dict[str, TrialConfig] = {}  # by key
         self._order = 0
 
     def next(self) -> TrialConfig | None:
@@ -57,17 +55,17 @@ class Retries:
             if new is None:
                 return None
             config = new
-        self._in_flight[config.key] = config
+        self.in_flight[config.key] = config
         return config
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is in flight or waits to be started again."""
-        return not self._waiting and not self._in_flight
+        return not self._waiting and not self.in_flight
 
     def ended(self, key: str, state: str) -> None:
         """Note that a trial came to an end that is not a failure."""
-        self._in_flight.pop(key, None)
+        self.in_flight.pop(key, None)
         self._trials.ended(key, state)
 
     def is_charged(self, key: str, epoch: int) -> bool:
@@ -83,7 +81,7 @@ class Retries:
 
     def failed(self, key: str, *, charged: bool = True) -> float | None:
         """Note a failed attempt. Seconds until the trial is started again, or None: it is set aside."""
-        config = self._in_flight.pop(key)
+        config = self.in_flight.pop(key)
         (self._charged if charged else self._cut_off)[key] += 1
         failures = self._failures(key) if charged else self._cut_off[key]
         if charged and failures >= self._resources.attempts:

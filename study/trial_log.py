@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from study.store import Store
 
@@ -73,7 +73,7 @@ class TrialLog:
 
 
 @contextlib.contextmanager
-def _logged_to(stream: TextIO) -> Iterator[None]:
+def _logged_to(stream: Any) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -4,6 +4,7 @@ Knows Ray and the store; does not know how a trial trains. Ray's own experiment 
 back: what is done is decided by the store alone.
 """
 
+import json
 import os
 import secrets
 import signal
@@ -11,59 +12,101 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 # Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
 os.environ.update(
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
+    TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
     RAY_AIR_NEW_OUTPUT="0",
     RAY_DEDUP_LOGS="0",
 )
 
 import ray
 from ray import tune
+from ray.tune.search import Searcher
 
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
+from study.preemption import REQUESTS, Preempted
+from study.processes import Draining, ListensForSignals, how_it_ended
 from study.records import identity_and_settings
+from study.retries import Retries, Trials
 from study.spec import Study
-from study.store import Store, open_store
+from study.store import Store, log_name, open_store
 from study.view import View
 
+if TYPE_CHECKING:
+    from study.schedulers import CompetingTrials
+
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
+SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of the last measurement, in the view
 STOP_POLL_SECONDS = 1.0
 
 
+class ListedTrials:
+    """Trials that are all known beforehand."""
+
+    def __init__(self, configs: list[TrialConfig]) -> None:
+        self._waiting = deque(configs)
+
+    def next(self) -> TrialConfig | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def ended(self, key: str, state: str) -> None:
+        pass
+
+
 def run_trials(
-    study: Study, configs: list[TrialConfig], store: Store, allotment: Allotment, view: View, *, concurrent: int | None
+    study: Study,
+    trials: Trials,
+    store: Store,
+    allotment: Allotment,
+    view: View,
+    *,
+    concurrent: int | None,
+    forgive: bool = False,
 ) -> bool:
-    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop."""
+    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
+
+    forgive: failures before this run do not count against a trial.
+    """
     run = f"run-{secrets.token_hex(4)}"
-    settings = {config.key: config.settings() for config in configs}
     stopping = threading.Event()
-    follower = _Follower(view, store, settings, stopping, study.resources.attempts)
+    rule = study.search.scheduler
+    competition = None
+    if rule.name != "none":
+        from study.schedulers import CompetingTrials
+
+        competition = CompetingTrials(study.search, store)
+        competition.replay(study.configs)
+    retries = Retries(trials, store, study.resources, forgive=forgive)
+    queue = _Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
+    follower = _Follower(view, store, retries, competition, study)
     trainable = tune.with_parameters(
         _train_on_ray,
-        settings=settings,
         results=absolute(store),
         run=run,
         keep=study.keep,
         checkpoint_seconds=study.resources.checkpoint_seconds,
         # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
         device=None if allotment.gpus else "cpu",
+        stopped_by=rule.digest if competition else None,
     )
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch, _stop_on_signal(store, run, stopping):
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
-            param_space={"key": tune.grid_search(list(settings))},
             tune_config=tune.TuneConfig(
+                search_alg=queue,
+                num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=min(concurrent or allotment.concurrent, allotment.concurrent),
-                trial_dirname_creator=lambda trial: trial.config["key"],
+                trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name=run,
@@ -71,7 +114,7 @@ def run_trials(
                 verbose=0,
                 stop=_StopWhenAsked(stopping, follower),
                 callbacks=[follower],
-                failure_config=tune.FailureConfig(max_failures=study.resources.attempts - 1),
+                failure_config=tune.FailureConfig(max_failures=0),  # study.retries starts trials again
             ),
         ).fit()
     return not stopping.is_set()
@@ -80,12 +123,12 @@ def run_trials(
 def _train_on_ray(
     config: dict[str, Any],
     *,
-    settings: dict[str, Any],
     results: str,
     run: str,
     keep: str,
     checkpoint_seconds: float,
     device: str | None,
+    stopped_by: str | None,
 ) -> None:
     """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
     from study.execution import INTERRUPTED, Execution
@@ -95,7 +138,7 @@ def _train_on_ray(
     if asked():
         tune.report({"state": INTERRUPTED})
         return
-    trial = TrialConfig(**settings[config["key"]])
+    trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
     reporter = _Reporter()
     execution = Execution(
         trial,
@@ -104,9 +147,57 @@ def _train_on_ray(
         keep=keep,
         checkpoint_seconds=checkpoint_seconds,
         device=device,
+        stopped_by=stopped_by,
     )
-    state = execution.run(should_stop=asked, on_progress=reporter)
+    with REQUESTS.deferred():
+        state = execution.run(
+            should_stop=lambda: REQUESTS.reason or draining() or asked(),
+            # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
+            should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
+            on_progress=reporter,
+        )
+    if REQUESTS.reason:
+        REQUESTS.end_soon()
+    if state == INTERRUPTED and (REQUESTS.reason or draining()):
+        raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
+
+
+_train_on_ray.__mixins__ = (ListensForSignals,)  # type: ignore[attr-defined]  # where Tune looks for them
+
+
+class _DriverOnly:
+    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Queue(_DriverOnly, Searcher):
+    """Gives Tune the next trial while fewer than `concurrent` are in flight."""
+
+    def __init__(self, retries: Retries, stopping: threading.Event, concurrent: int) -> None:
+        super().__init__()
+        self._retries, self._stopping, self._concurrent = retries, stopping, concurrent
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._stopping.is_set():
+            return Searcher.FINISHED
+        if len(self._retries.in_flight) >= self._concurrent:
+            return None
+        config = self._retries.next()
+        if config is None:
+            return Searcher.FINISHED if self._retries.is_over else None
+        return {"key": config.key, "settings": json.dumps(config.settings())}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Nothing: the follower hears of every end and knows how it came about."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what was tried is in the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: what was tried is in the store."""
 
 
 class _Asked:
@@ -124,81 +215,96 @@ class _Asked:
 
 
 class _Reporter:
-    """Sends a trial's live figures to the driver, at most every half second."""
+    """Sends each measurement to the driver, and between them live figures at most every half second."""
 
     def __init__(self) -> None:
         self.figures: dict[str, Any] = {}
         self._sent = 0.0
 
     def __call__(self, progress: Any) -> None:
-        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done}
-        if progress.measurement is not None:
-            measured = progress.measurement
-            self.figures |= {
-                "train_accuracy": measured.train_accuracy,
-                "test_accuracy": measured.test_accuracy,
-                "gnc1_rank": measured.gnc1_rank,
-                "margin_min_lower": measured.margin_min_lower,
-            }
-        now = time.monotonic()
-        if now - self._sent >= REPORT_SECONDS:
-            self._sent = now
+        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
+        if progress.measurement is not None:  # every one is sent: schedulers and loggers need them all
+            columns = asdict(progress.measurement)
+            tune.report({**columns, "share_done": progress.share_done, "measured": True, "state": "running"})
+            self.figures |= {name: columns[name] for name in SHOWN}
+            self._sent = time.monotonic()
+        elif time.monotonic() - self._sent >= REPORT_SECONDS:
+            self._sent = time.monotonic()
             tune.report({**self.figures, "state": "running"})
 
 
-class _DriverOnly:
-    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
 class _Follower(_DriverOnly, tune.Callback):
-    """Carries what Tune sees to the view, and records trials whose process died once too often."""
+    """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
 
     def __init__(
-        self, view: View, store: Store, settings: dict[str, Any], stopping: threading.Event, starts: int
+        self, view: View, store: Store, retries: Retries, competition: "CompetingTrials | None", study: Study
     ) -> None:
-        self._view, self._store, self._settings, self._stopping = view, store, settings, stopping
-        self._starts = starts  # of each trial, before Tune gives it up
+        self._view, self._store, self._retries, self._competition, self._study = (
+            view,
+            store,
+            retries,
+            competition,
+            study,
+        )
         self.running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.running.add(trial.config["key"])
-        self._view.started(trial.config["key"])
+        config = self._retries.in_flight[trial.config["key"]]
+        self.running.add(config.key)
+        self._view.started(config.key, self._study.name_of(config))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._view.progressed(trial.config["key"], result)
+        if self._competition is not None and result.get("measured"):
+            self._competition.on_measurement(self._retries.in_flight[trial.config["key"]], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._ended(trial.config["key"], trial.last_result.get("state", "interrupted"), trial.last_result)
-
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.running.discard(trial.config["key"])
-        self._view.restarted(trial.config["key"])
+        key, figures = trial.config["key"], trial.last_result
+        state = figures.get("state", "interrupted")
+        if state == "failed":
+            self._failed(key, figures)
+            return
+        self.running.discard(key)
+        self._view.ended(key, state, figures)
+        self._retries.ended(key, state)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        key, error = trial.config["key"], str(trial.get_error() or "")
-        reason = "the trial's process died each time it was started (killed, or out of memory)."
-        attempt = self._store.attempts().get(key, 1)
+        key, error = trial.config["key"], trial.get_pickled_error()
+        reason, is_charged = how_it_ended(error)
+        if is_charged is None:
+            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1))
+        if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
+            self._record(key, reason, error, epoch=trial.last_result.get("epoch"), is_charged=is_charged)
+        self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
+
+    def _record(self, key: str, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool) -> None:
+        """The failure of an attempt that could not write its own."""
+        attempt = self._store.attempt_cut_off(key)
         failure = {
             "attempt": attempt,
-            "starts": self._starts,
             "state": "failed",
+            "charged": is_charged,
             "reason": reason,
-            "traceback": error,
-            "settings": identity_and_settings(TrialConfig(**self._settings[key])),
+            "traceback": str(error or ""),
+            "log": log_name(key, attempt),
+            "last_lines": self._store.last_log_lines(key, attempt),
+            "epoch": epoch,
+            "settings": identity_and_settings(self._retries.in_flight[key]),
         }
         try:
             self._store.write_failure(key, attempt, failure)
-            self._store.remove_live(key)
+            if is_charged:
+                self._store.remove_live(key)
         except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
-            reason = f"{reason} {unwritable}"
-        self._ended(key, "failed", {"reason": reason})
+            print(f"{unwritable}", file=sys.stderr)
 
-    def _ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
+    def _failed(self, key: str, figures: dict[str, Any], *, is_charged: bool = True) -> None:
         self.running.discard(key)
-        self._view.ended(key, state, figures)
+        delay = self._retries.failed(key, charged=is_charged)
+        if delay is None:
+            self._view.ended(key, "failed", figures)
+        else:
+            self._view.restarted(key, figures.get("reason", ""), delay)
 
 
 class _StopWhenAsked(_DriverOnly, tune.Stopper):
