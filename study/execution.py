@@ -84,6 +84,7 @@ class Execution:
 
         Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
         """
+        self._log_start()
         with self.log.capture():
             state = self._run(should_stop, should_end, on_progress)
         self.log.write(f"end: {state}{f': {self.reason}' if self.reason else ''}", always=True)
@@ -99,7 +100,6 @@ class Execution:
         trial = None
         try:
             self._beat([])
-            self._log_start()
             trial = self._open_trial()
             self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")
             while not trial.is_done:

@@ -7,15 +7,17 @@ what decides is written elsewhere and raises there.
 
 import contextlib
 import datetime
+import faulthandler
 import io
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from study.store import Store
+from study.store import Store, log_name
 
 MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, but for how it ended
 
@@ -67,9 +69,28 @@ class TrialLog:
             inside.enter_context(warnings.catch_warnings())  # a reused process shows again what it showed before
             if logging.getLogger().handlers:  # without one, logging prints
                 inside.enter_context(_logged_to(_Tee(self)))
+            inside.enter_context(self._crashes())
             inside.callback(out.end_line)
             inside.callback(err.end_line)
             yield
+
+    @contextlib.contextmanager
+    def _crashes(self) -> Iterator[None]:
+        """Inside, a crash of the process itself (a segmentation fault, say) leaves its stack in the log on a disk."""
+        path = self._store.storage.local_path(log_name(self._key, self._attempt))
+        was_enabled = faulthandler.is_enabled()
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(path or os.devnull, "ab"))
+            except OSError:  # a folder that cannot be written is told by what must be written
+                file = opened.enter_context(open(os.devnull, "ab"))
+            faulthandler.enable(file)
+            try:
+                yield
+            finally:
+                faulthandler.disable()
+                if was_enabled and sys.__stderr__ is not None:
+                    faulthandler.enable(sys.__stderr__)
 
 
 @contextlib.contextmanager
