@@ -57,7 +57,8 @@ def command_status(options: argparse.Namespace) -> int:
         counts["missing"] += study.num_planned - len(study.configs)
     outside = len(set(states) - set(keys))
     failed = {key for key in keys if states.get(key) == "failed"}
-    failures = {key: attempts[-1]["reason"] for key, attempts in store.failures().items() if key in failed}
+    last = {key: attempts[-1] for key, attempts in store.failed().items() if key in failed}
+    failures = {key: failure["reason"] for key, failure in last.items()}
     if options.json:
         fields = ("key", "attempt", "host", "process", "interrupted", "seconds_ago")
         running = [{name: getattr(trial, name) for name in fields} for trial in live]
@@ -68,7 +69,8 @@ def command_status(options: argparse.Namespace) -> int:
     for trial in live:
         print(_live_line(trial))
     for key, reason in list(failures.items())[:5]:
-        print(f"  failed   {key}  {reason}")
+        log = last[key].get("log")
+        print(f"  failed   {key}  {reason}{f'  ({log})' if log else ''}")
     if len(failures) > 5:
         print(f"  ... {len(failures)} failed in all; tracebacks in {store.uri}/failures")
     for sentence in mixed_machines(store.read_trials().to_pylist()):

@@ -5,6 +5,7 @@ Knows Ray; does not know the store or what a trial is.
 
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -39,6 +40,15 @@ class Draining:
             if self._node in ray._private.state.state.get_draining_nodes():  # what Ray Train itself asks; not public
                 self._answer = "its machine is being taken away (the node is draining)"
         return self._answer
+
+
+def error_of(trial: Any) -> Exception | None:
+    """What Tune caught of a trial that has just failed; its own reader looks where the file is not copied to yet."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error: Exception = ray.cloudpickle.loads(Path(path).read_bytes())
+    return error
 
 
 def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:

@@ -343,7 +343,7 @@ class Store:
         else:
             self.storage.write(name, (self.storage.read(name) or b"") + content)
 
-    def last_log_lines(self, key: str, attempt: int, count: int = 30) -> list[str]:
+    def last_log_lines(self, key: str, attempt: int, count: int = 100) -> list[str]:
         """The end of an attempt's log; empty where there is none."""
         content = self.storage.read(log_name(key, attempt)) or b""
         return content.decode(errors="replace").splitlines()[-count:]

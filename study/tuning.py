@@ -5,6 +5,7 @@ back: what is done is decided by the store alone.
 """
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -24,6 +25,7 @@ os.environ.update(
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
     TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view says what a trial died of, its log has the traceback
     RAY_AIR_NEW_OUTPUT="0",
     RAY_DEDUP_LOGS="0",
 )
@@ -35,7 +37,7 @@ from ray.tune.search import Searcher
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
 from study.preemption import REQUESTS, Preempted
-from study.processes import Draining, ListensForSignals, how_it_ended
+from study.processes import Draining, ListensForSignals, error_of, how_it_ended
 from study.records import identity_and_settings
 from study.retries import Retries, Trials
 from study.spec import Study
@@ -45,6 +47,7 @@ from study.view import View
 if TYPE_CHECKING:
     from study.schedulers import CompetingTrials
 
+logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
 SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of the last measurement, in the view
 STOP_POLL_SECONDS = 1.0
@@ -269,17 +272,19 @@ class _Follower(_DriverOnly, tune.Callback):
         self._retries.ended(key, state)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        key, error = trial.config["key"], trial.get_pickled_error()
+        key, error = trial.config["key"], error_of(trial)
         reason, is_charged = how_it_ended(error)
         if is_charged is None:
             is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1))
         if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
-            self._record(key, reason, error, epoch=trial.last_result.get("epoch"), is_charged=is_charged)
+            reason = self._record(key, reason, error, epoch=trial.last_result.get("epoch"), is_charged=is_charged)
         self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
 
-    def _record(self, key: str, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool) -> None:
-        """The failure of an attempt that could not write its own."""
+    def _record(self, key: str, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool) -> str:
+        """The failure of an attempt that could not write its own; the reason with what its log adds."""
         attempt = self._store.attempt_cut_off(key)
+        lines = self._store.last_log_lines(key, attempt)
+        reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
         failure = {
             "attempt": attempt,
             "state": "failed",
@@ -287,7 +292,7 @@ class _Follower(_DriverOnly, tune.Callback):
             "reason": reason,
             "traceback": str(error or ""),
             "log": log_name(key, attempt),
-            "last_lines": self._store.last_log_lines(key, attempt),
+            "last_lines": lines,
             "epoch": epoch,
             "settings": identity_and_settings(self._retries.in_flight[key]),
         }
@@ -296,7 +301,8 @@ class _Follower(_DriverOnly, tune.Callback):
             if is_charged:
                 self._store.remove_live(key)
         except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
-            print(f"{unwritable}", file=sys.stderr)
+            print(unwritable, file=sys.stderr)
+        return reason
 
     def _failed(self, key: str, figures: dict[str, Any], *, is_charged: bool = True) -> None:
         self.running.discard(key)
