@@ -3,9 +3,12 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
 from study.spec import read_study
 from study.store import Live, Store, open_store
@@ -100,3 +103,42 @@ def test_a_trial_that_raises_is_tried_again_within_the_run_while_its_attempts_la
     assert all("Traceback" in failure["traceback"] for failure in failures)
     times = [store.storage.read(failure["log"]).decode() for failure in failures]
     assert all("end: failed: " in text and "Traceback" in text for text in times)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Ray on several nodes of one machine: a head that runs no trials, and two nodes of one CPU."""
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        started.add_node(num_cpus=1)
+        started.add_node(num_cpus=1)
+        yield started
+    finally:
+        started.shutdown()
+
+
+def test_a_draining_node_and_a_lost_one_cost_no_attempt(study_file, tmp_path, cluster):
+    study = study_file(num_classes="[6]", steps=4000, checkpoint_seconds=0.5, extra="attempts = 1\n")
+    store, whole = open_store(tmp_path / "results"), open_store(tmp_path / "whole")
+    keys = [config.key for config in read_study(study).configs]
+    run = start_gnc("run", study, store.uri, "--address", cluster.address)
+    deadline = time.monotonic() + 150
+    while not all(any(" epoch 32 " in line for line in log_of(store, key)) for key in keys):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    draining, lost = list(cluster.worker_nodes)
+    cluster.remove_node(lost, allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+    in_two_minutes = int(1000 * (time.time() + 120))
+    asked = ray._raylet.GcsClient(address=cluster.address).drain_node(draining.node_id, 2, "spot", in_two_minutes)
+    assert asked == (True, "")
+    errors = run.communicate(timeout=240)[1]
+    assert run.returncode == 0, errors
+    assert "preempted: its machine is being taken away (the node is draining); checkpoint of epoch" in errors
+    assert "the machine it ran on was lost" in errors
+    assert errors.count("restarting") == 2
+    assert store.read_trials().column("attempts").to_pylist() == [2, 2]
+    for key in keys:
+        run_gnc("trial", study, key, "--results", whole.uri)
+    assert comparable(store.read()) == comparable(whole.read())
