@@ -47,23 +47,23 @@ class CompetingTrials(FIFOScheduler):
         """
         wanted = {config.key: config for config in configs}
         metric = self._search.scheduler.metric
-        rows = self._store.read(["trial", "epoch", metric]).to_pylist()
-        rows += [
-            row for live in self._store.read_live() for row in live.rows.select(["trial", "epoch", metric]).to_pylist()
-        ]
+        columns = ["trial", "epoch", metric]
+        rows = self._store.read(columns).to_pylist()
+        rows += [row for live in self._store.read_live() for row in live.rows.select(columns).to_pylist()]
         stops = set()
         for row in sorted(rows, key=lambda row: (row["epoch"], row["trial"])):
-            if row["trial"] in wanted and self._decide(wanted[row["trial"]], row) == TrialScheduler.STOP:
+            if row["trial"] in wanted and self._note(wanted[row["trial"]], row, past=True) == TrialScheduler.STOP:
                 stops.add(row["trial"])
         for key in wanted:
             (self._store.request_stop if key in stops else self._store.withdraw_stop)(key)
 
     def on_measurement(self, config: TrialConfig, row: dict[str, Any]) -> None:
         """Note a row of a running trial, and ask the trial to stop if its rule says so."""
-        if self._decide(config, row) == TrialScheduler.STOP:
+        if self._note(config, row) == TrialScheduler.STOP:
             self._store.request_stop(config.key)
 
-    def _decide(self, config: TrialConfig, row: dict[str, Any]) -> str:
+    def _note(self, config: TrialConfig, row: dict[str, Any], *, past: bool = False) -> str:
+        """Give a row to its group's rule, and take its decision."""
         epoch, value = row["epoch"], row.get(self._search.scheduler.metric)
         rule, trial = self._rule(config), self._trial(config)
         if value is None or epoch <= trial.last_epoch:  # a restarted trial measures some epochs again
@@ -71,7 +71,11 @@ class CompetingTrials(FIFOScheduler):
         trial.last_epoch = epoch
         if epoch < self._search.scheduler.grace_epochs:
             return TrialScheduler.CONTINUE
-        return rule.on_trial_result(self, trial, {"epoch": epoch, "metric": value})
+        result = {"epoch": epoch, "metric": value}
+        if past and isinstance(rule, MedianStoppingRule):  # it would take a decision of ours for one it made itself
+            rule.on_trial_complete(self, trial, result)
+            return TrialScheduler.CONTINUE
+        return rule.on_trial_result(self, trial, result)
 
     def get_live_trials(self) -> list:
         """No trial waits for another: the rules ask this to pause one, which is never done here."""
