@@ -3,6 +3,7 @@
 Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
+
+TRIES = 20  # of writing into a folder, or removing it, that another process removes or writes into
 
 
 class FolderError(OSError):
@@ -72,20 +75,13 @@ class Storage:
             with self._fs.open_output_stream(path) as stream:
                 stream.write(content)
             return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        folder, leaf = os.path.split(path)
-        # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
-        temporary = f"{folder}/.{leaf}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        try:
-            with open(temporary, "xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+        for left in reversed(range(TRIES)):
+            try:
+                _write_whole(path, content)
+                return
+            except FileNotFoundError:  # another process that finished the same trial removed the folder meanwhile
+                if not left:
+                    raise
 
     def read(self, name: str) -> bytes | None:
         """The content, or None where there is no such file."""
@@ -105,10 +101,16 @@ class Storage:
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and all in it; no error where it is gone already."""
-        try:
-            self._fs.delete_dir(self._path(name))
-        except FileNotFoundError:
-            return
+        for left in reversed(range(TRIES)):
+            try:
+                self._fs.delete_dir(self._path(name))
+                return
+            except FileNotFoundError:
+                if self._fs.get_file_info(self._path(name)).type == fs.FileType.NotFound:
+                    return
+            except OSError:  # another process writes into it
+                if not left:
+                    raise
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
@@ -132,3 +134,20 @@ class Storage:
             self.write(name, bytes(1 << 20))
         finally:
             self.remove(name)
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    folder, leaf = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
+    temporary = f"{folder}/.{leaf}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

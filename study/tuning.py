@@ -36,8 +36,8 @@ from ray.tune.search import Searcher
 
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
+from study.endings import Draining, ListensForSignals, error_of, how_it_ended
 from study.preemption import REQUESTS, Preempted
-from study.processes import Draining, ListensForSignals, error_of, how_it_ended
 from study.records import identity_and_settings
 from study.retries import Retries, Trials
 from study.spec import Study
@@ -142,6 +142,10 @@ def _train_on_ray(
         tune.report({"state": INTERRUPTED})
         return
     trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
+    done = store.read_fragment(trial.key)
+    if done is not None and done.record.state == "complete":  # another run on this folder was faster
+        tune.report({"state": "complete"})
+        return
     reporter = _Reporter()
     execution = Execution(
         trial,

@@ -34,7 +34,7 @@ def _signal_worker(scene: Scene, number: int) -> None:
         victim = scene.chance.choice(sorted(victims, key=lambda trial: trial.key))
         with contextlib.suppress(ProcessLookupError):  # it was a little faster
             os.kill(victim.process, number)
-        scene.note(f"{victim.key} at its row {victim.rows.num_rows}")
+        scene.note(f"{victim.key} attempt {victim.attempt}")
     scene.end(run)
 
 
