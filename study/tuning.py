@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -339,7 +339,10 @@ def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterat
             raise KeyboardInterrupt
         stopping.set()
         print("\nstopping: running trials keep their checkpoints (again to stop at once)", file=sys.stderr)
-        store.request_stop(run)
+        try:
+            store.request_stop(run)
+        except OSError as error:  # a full or lost folder: the trials end by themselves, with what they have
+            print(error, file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -347,7 +350,8 @@ def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        store.withdraw_stop(run)
+        with suppress(OSError):
+            store.withdraw_stop(run)
 
 
 def leave_cluster() -> None:

@@ -11,6 +11,7 @@ tables differed or something did not end.
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from tests.chaos.scene import Broken, Scene, Skipped, make_undisturbed
 def main() -> int:
     """Make the faults, one after the other."""
     options = make_parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what the fault started is ended on the way out
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
     if options.only:
         faults = [options.only]
