@@ -37,11 +37,11 @@ seed = [0, 1, 2, 3, 4, 5, 6, 7]
 A_SIZE = 200  # trials that each number of classes adds
 MORE = 100
 DECIDE = """
-from study.run_commands import _missing
+from study.progress import done_keys, spent_keys, trials_left
 from study.spec import read_study
 from study.store import open_store
 study, store = read_study(sys.argv[1]), open_store(sys.argv[2])
-print(len(_missing(study, store, store.states(), retry_failed=False)))
+print(len(trials_left(study, done_keys(study, store, store.states()) | spent_keys(study, store))))
 """
 SEAL = """
 from study.store import open_store

@@ -56,8 +56,11 @@ class Execution:
         keep: str = "head",
         checkpoint_seconds: float = 30.0,
         device: str | None = None,
+        stopped_by: str | None = None,
     ) -> None:
+        """stopped_by: digest of the scheduler's rule whose wish `should_end` tells."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
+        self.stopped_by = stopped_by
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self._last_beat = self._last_checkpoint = time.monotonic()
@@ -66,9 +69,13 @@ class Execution:
         self,
         *,
         should_stop: Callable[[], bool] = lambda: False,
+        should_end: Callable[[Progress], bool] = lambda _: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> str:
-        """Run to the end and return the state: complete, diverged, failed, or interrupted when asked to stop.
+        """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
+
+        should_stop: whether to leave off, to be continued by the next run; should_end: after each measurement, whether
+        a scheduler wants the trial to end here, with its rows.
 
         Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
         """
@@ -77,8 +84,13 @@ class Execution:
             self._beat([])
             trial = self._open_trial()
             while not trial.is_done:
-                on_progress(trial.run_epoch())
+                progress = trial.run_epoch()
+                on_progress(progress)
                 if not trial.is_done:
+                    if progress.measurement is not None and should_end(progress):
+                        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+                        self._write_kept(trial)
+                        return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
                     if should_stop():
                         self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
                         self._beat(trial.measurements, interrupted=True)
@@ -121,6 +133,7 @@ class Execution:
         record = TrialRecord(
             state=state,
             reason=reason,
+            stopped_by=self.stopped_by if state == "stopped" else None,
             attempts=self.attempt,
             resumed=trial.resumed,
             reached_terminal=trial.terminal_epoch is not None,
@@ -133,7 +146,7 @@ class Execution:
             if done is not None and done.record.state == "complete":  # another machine got there; its rows stay
                 return state
         self.store.write_fragment(self.config, trial.measurements, record)
-        self.store.clear_progress(self.config.key)
+        self.store.clear_progress(self.config.key, keep_checkpoint=state == "stopped")
         return state
 
     def _write_kept(self, trial: Trial) -> None:

@@ -19,7 +19,7 @@ from study.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
 from study.footers import to_checked_parquet
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 FEW_ROWS = 256  # up to so many a table is not compressed
 
 

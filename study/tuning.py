@@ -4,6 +4,7 @@ Knows Ray and the store; does not know how a trial trains. Ray's own experiment 
 back: what is done is decided by the store alone.
 """
 
+import json
 import os
 import secrets
 import signal
@@ -11,21 +12,25 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
 
 # Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
 os.environ.update(
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
+    TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
     RAY_AIR_NEW_OUTPUT="0",
     RAY_DEDUP_LOGS="0",
 )
 
 import ray
 from ray import tune
+from ray.tune.search import Searcher
 
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
@@ -34,35 +39,69 @@ from study.spec import Study
 from study.store import Store, open_store
 from study.view import View
 
+if TYPE_CHECKING:
+    from study.schedulers import CompetingTrials
+
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
+SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of the last measurement, in the view
 STOP_POLL_SECONDS = 1.0
 
 
+class Trials(Protocol):
+    """Where the next trial comes from: a list, or a search that waits for how the last ones did."""
+
+    def next(self) -> TrialConfig | None:
+        """The next trial to run, None when there will be none."""
+
+    def ended(self, key: str, state: str) -> None:
+        """Told of each trial's end once its rows are in the store."""
+
+
+class ListedTrials:
+    """Trials that are all known beforehand."""
+
+    def __init__(self, configs: list[TrialConfig]) -> None:
+        self._waiting = deque(configs)
+
+    def next(self) -> TrialConfig | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def ended(self, key: str, state: str) -> None:
+        pass
+
+
 def run_trials(
-    study: Study, configs: list[TrialConfig], store: Store, allotment: Allotment, view: View, *, concurrent: int | None
+    study: Study, trials: Trials, store: Store, allotment: Allotment, view: View, *, concurrent: int | None
 ) -> bool:
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop."""
     run = f"run-{secrets.token_hex(4)}"
-    settings = {config.key: config.settings() for config in configs}
     stopping = threading.Event()
-    follower = _Follower(view, store, settings, stopping, study.resources.attempts)
+    rule = study.search.scheduler
+    competition = None
+    if rule.name != "none":
+        from study.schedulers import CompetingTrials
+
+        competition = CompetingTrials(study.search, store)
+        competition.replay(study.configs)
+    queue = _Queue(trials, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
+    follower = _Follower(view, store, queue, competition, study)
     trainable = tune.with_parameters(
         _train_on_ray,
-        settings=settings,
         results=absolute(store),
         run=run,
         keep=study.keep,
         checkpoint_seconds=study.resources.checkpoint_seconds,
         # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
         device=None if allotment.gpus else "cpu",
+        stopped_by=rule.digest if competition else None,
     )
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch, _stop_on_signal(store, run, stopping):
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
-            param_space={"key": tune.grid_search(list(settings))},
             tune_config=tune.TuneConfig(
+                search_alg=queue,
+                num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=min(concurrent or allotment.concurrent, allotment.concurrent),
                 trial_dirname_creator=lambda trial: trial.config["key"],
             ),
             run_config=tune.RunConfig(
@@ -80,12 +119,12 @@ def run_trials(
 def _train_on_ray(
     config: dict[str, Any],
     *,
-    settings: dict[str, Any],
     results: str,
     run: str,
     keep: str,
     checkpoint_seconds: float,
     device: str | None,
+    stopped_by: str | None,
 ) -> None:
     """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
     from study.execution import INTERRUPTED, Execution
@@ -95,7 +134,7 @@ def _train_on_ray(
     if asked():
         tune.report({"state": INTERRUPTED})
         return
-    trial = TrialConfig(**settings[config["key"]])
+    trial = TrialConfig(**json.loads(config["settings"]))
     reporter = _Reporter()
     execution = Execution(
         trial,
@@ -104,9 +143,57 @@ def _train_on_ray(
         keep=keep,
         checkpoint_seconds=checkpoint_seconds,
         device=device,
+        stopped_by=stopped_by,
     )
-    state = execution.run(should_stop=asked, on_progress=reporter)
+    state = execution.run(
+        should_stop=asked,
+        # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
+        should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
+        on_progress=reporter,
+    )
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
+
+
+class _DriverOnly:
+    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Queue(_DriverOnly, Searcher):
+    """Gives Tune the next trial while fewer than `concurrent` are in flight."""
+
+    def __init__(self, trials: Trials, stopping: threading.Event, concurrent: int) -> None:
+        super().__init__()
+        self._trials, self._stopping, self._concurrent = trials, stopping, concurrent
+        self.in_flight: dict[str, TrialConfig] = {}
+        self._keys: dict[str, str] = {}  # by Tune's own name of the trial
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._stopping.is_set():
+            return Searcher.FINISHED
+        if len(self.in_flight) >= self._concurrent:
+            return None
+        config = self._trials.next()
+        if config is None:
+            return Searcher.FINISHED
+        self.in_flight[config.key] = config
+        self._keys[trial_id] = config.key
+        return {"key": config.key, "settings": json.dumps(config.settings())}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        self.in_flight.pop(self._keys.pop(trial_id, ""), None)
+
+    def ended(self, key: str, state: str) -> None:
+        """Pass on how a trial ended."""
+        self._trials.ended(key, state)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what was tried is in the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: what was tried is in the store."""
 
 
 class _Asked:
@@ -124,51 +211,42 @@ class _Asked:
 
 
 class _Reporter:
-    """Sends a trial's live figures to the driver, at most every half second."""
+    """Sends each measurement to the driver, and between them live figures at most every half second."""
 
     def __init__(self) -> None:
         self.figures: dict[str, Any] = {}
         self._sent = 0.0
 
     def __call__(self, progress: Any) -> None:
-        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done}
-        if progress.measurement is not None:
-            measured = progress.measurement
-            self.figures |= {
-                "train_accuracy": measured.train_accuracy,
-                "test_accuracy": measured.test_accuracy,
-                "gnc1_rank": measured.gnc1_rank,
-                "margin_min_lower": measured.margin_min_lower,
-            }
-        now = time.monotonic()
-        if now - self._sent >= REPORT_SECONDS:
-            self._sent = now
+        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
+        if progress.measurement is not None:  # every one is sent: schedulers and loggers need them all
+            columns = asdict(progress.measurement)
+            tune.report({**columns, "share_done": progress.share_done, "measured": True, "state": "running"})
+            self.figures |= {name: columns[name] for name in SHOWN}
+            self._sent = time.monotonic()
+        elif time.monotonic() - self._sent >= REPORT_SECONDS:
+            self._sent = time.monotonic()
             tune.report({**self.figures, "state": "running"})
-
-
-class _DriverOnly:
-    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
 
 class _Follower(_DriverOnly, tune.Callback):
     """Carries what Tune sees to the view, and records trials whose process died once too often."""
 
     def __init__(
-        self, view: View, store: Store, settings: dict[str, Any], stopping: threading.Event, starts: int
+        self, view: View, store: Store, queue: _Queue, competition: "CompetingTrials | None", study: Study
     ) -> None:
-        self._view, self._store, self._settings, self._stopping = view, store, settings, stopping
-        self._starts = starts  # of each trial, before Tune gives it up
+        self._view, self._store, self._queue, self._competition, self._study = view, store, queue, competition, study
         self.running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.running.add(trial.config["key"])
-        self._view.started(trial.config["key"])
+        config = self._queue.in_flight[trial.config["key"]]
+        self.running.add(config.key)
+        self._view.started(config.key, self._study.name_of(config))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._view.progressed(trial.config["key"], result)
+        if self._competition is not None and result.get("measured"):
+            self._competition.on_measurement(self._queue.in_flight[trial.config["key"]], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._ended(trial.config["key"], trial.last_result.get("state", "interrupted"), trial.last_result)
@@ -183,11 +261,11 @@ class _Follower(_DriverOnly, tune.Callback):
         attempt = self._store.attempts().get(key, 1)
         failure = {
             "attempt": attempt,
-            "starts": self._starts,
+            "starts": self._study.resources.attempts,
             "state": "failed",
             "reason": reason,
             "traceback": error,
-            "settings": identity_and_settings(TrialConfig(**self._settings[key])),
+            "settings": identity_and_settings(self._queue.in_flight[key]),
         }
         try:
             self._store.write_failure(key, attempt, failure)
@@ -199,6 +277,7 @@ class _Follower(_DriverOnly, tune.Callback):
     def _ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
         self.running.discard(key)
         self._view.ended(key, state, figures)
+        self._queue.ended(key, state)
 
 
 class _StopWhenAsked(_DriverOnly, tune.Stopper):
