@@ -243,16 +243,23 @@ def _project(file: "pq.ParquetFile", names: list[str], indices: np.ndarray | Non
     return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
 
 
-def read_states(store: "Store") -> dict[str, str]:
-    """State by key, from the sealed trials, the fragments they do not hold, and the failures."""
+def read_states(store: "Store", known: "dict[Entry, str] | None" = None) -> dict[str, str]:
+    """State by key, from the sealed trials, the fragments they do not hold, and the failures.
+
+    known: states of fragments read before, which are not read again; those read now are added.
+    """
+    known = {} if known is None else known
     store.unreadable.clear()
     sealed = _read_sealed(store, TRIALS)
     sealed = TRIALS_SCHEMA.empty_table() if sealed is None else sealed
     states: dict[str, str] = dict.fromkeys(store.failures(), "failed")
-    kept, fresh = _split(sealed, store.fragments(), None)
+    fragments = store.fragments()
+    kept, fresh = _split(sealed, fragments, None)
     stated = dict(zip(sealed.column("trial").to_pylist(), sealed.column("state").to_pylist(), strict=True))
     states |= {key: stated[key] for key in kept}
-    states |= {f.key: f.record.state for f in at_once(store.read_ending, fresh) if f is not None}
+    unread = [key for key in fresh if fragments[key] not in known]
+    known |= {fragments[f.key]: f.record.state for f in at_once(store.read_ending, unread) if f is not None}
+    states |= {key: known[fragments[key]] for key in fresh if fragments[key] in known}
     return states
 
 

@@ -35,6 +35,7 @@ class Selection:
     """The trials that an expression is true for."""
 
     text: str
+    names: frozenset[str]  # settings that it looks at
     _is_true: Callable[[Settings], bool]
 
     def __call__(self, settings: Settings) -> bool:
@@ -47,7 +48,9 @@ def parse_selection(text: str) -> Selection:
     try:
         if len(text) > MOST_CHARACTERS:
             raise SyntaxError(f"more than {MOST_CHARACTERS} characters")
-        return Selection(text, _condition(ast.parse(text.strip(), mode="eval").body))
+        body = ast.parse(text.strip(), mode="eval").body
+        names = frozenset(node.id for node in ast.walk(body) if isinstance(node, ast.Name))
+        return Selection(text, names, _condition(body))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, StudyError):
             raise

@@ -15,6 +15,7 @@ from pyarrow import fs
 
 Read = TypeVar("Read")
 FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
+TRIES = 5  # of listing a folder that changes meanwhile
 
 
 class FolderError(OSError):
@@ -126,6 +127,21 @@ class Storage:
         for info in self._fs.get_file_info(selector):
             if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != ".":
                 yield Entry(info.base_name, info.size, info.mtime_ns or 0)
+
+    def tree(self) -> list[Entry]:
+        """Every file of the folder and the folders in it by its path from here, temporary and foreign ones too."""
+        selector = fs.FileSelector(self._path(""), allow_not_found=True, recursive=True)
+        start = len(self._path("")) + 1
+        for _ in range(TRIES - 1):
+            try:
+                infos = self._fs.get_file_info(selector)
+                break
+            except FileNotFoundError:  # a folder was removed while it was looked through
+                continue
+        else:
+            infos = self._fs.get_file_info(selector)
+        files = (info for info in infos if info.type == fs.FileType.File)
+        return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 
     def exists(self) -> bool:
         """Whether the folder is there at all."""

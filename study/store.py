@@ -343,9 +343,12 @@ class Store:
 
     # --- tables and report -------------------------------------------------------------------------------------
 
-    def states(self) -> dict[str, str]:
-        """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left."""
-        return sealing.read_states(self)
+    def states(self, known: dict[Entry, str] | None = None) -> dict[str, str]:
+        """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left.
+
+        known: what an earlier call read, by the listing's entries; given back in, it is added to and not read again.
+        """
+        return sealing.read_states(self, known)
 
     def stopped_by(self) -> dict[str, str]:
         """The digest of the rule that stopped each stopped trial."""
