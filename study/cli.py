@@ -57,7 +57,16 @@ def make_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far the latest study is; from any machine that sees the folder")
     status.add_argument("results")
     status.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
-    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=5.0,
+        metavar="SECONDS",
+        help="look again until the study ends; default 5 s",
+    )
+    _where(status)
+    status.add_argument("--json", action="store_true", help="one JSON object on stdout, with --watch one a line")
 
     trial = commands.add_parser("trial", help="run one trial in this process, without Ray")
     trial.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder that ran one")
@@ -113,6 +122,11 @@ def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 def _study_and_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="study file, TOML")
     parser.add_argument("results", nargs="?", help="results folder or URI; default results/<name>")
+    _where(parser)
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--where", metavar="EXPRESSION", help="only these trials, e.g. 'num_classes <= 100'")
 
 
 def _version() -> str:

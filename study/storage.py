@@ -5,11 +5,17 @@ Knows the local disk and pyarrow's file systems (s3://, gs://); does not know wh
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pyarrow import fs
+
+Read = TypeVar("Read")
+FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
+TRIES = 5  # of listing a folder that changes meanwhile
 
 
 class FolderError(OSError):
@@ -23,6 +29,15 @@ class Entry:
     name: str
     size: int
     modified_ns: int
+
+
+def at_once(read: Callable[[str], Read], names: Sequence[str]) -> Iterator[Read]:
+    """What the function gives for each name, in order, several being read at a time: an object store keeps one waiting."""
+    if len(names) < FEW:
+        yield from map(read, names)
+        return
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from readers.map(read, names)
 
 
 class Storage:
@@ -119,6 +134,21 @@ class Storage:
         for info in self._fs.get_file_info(selector):
             if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != ".":
                 yield Entry(info.base_name, info.size, info.mtime_ns or 0)
+
+    def tree(self) -> list[Entry]:
+        """Every file of the folder and the folders in it by its path from here, temporary and foreign ones too."""
+        selector = fs.FileSelector(self._path(""), allow_not_found=True, recursive=True)
+        start = len(self._path("")) + 1
+        for _ in range(TRIES - 1):
+            try:
+                infos = self._fs.get_file_info(selector)
+                break
+            except FileNotFoundError:  # a folder was removed while it was looked through
+                continue
+        else:
+            infos = self._fs.get_file_info(selector)
+        files = (info for info in infos if info.type == fs.FileType.File)
+        return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 
     def exists(self) -> bool:
         """Whether the folder is there at all."""
