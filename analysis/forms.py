@@ -55,8 +55,7 @@ class FormFit:
     def predict_interval(self, num_classes: float, group: str = "", *, level: float = 0.9) -> tuple[float, float]:
         """Where the average of a new cell is expected to lie, uncertainty of the fit and spread of cells together."""
         k = np.array([float(num_classes)])
-        row = _jacobian(FORMS[self.form], k / self.centre, k, self.feature_dim, self._shape())[0]
-        row = np.concatenate([row, [float(group == label) for label in sorted(self.levels)]])
+        row = design_of(self, k, group)[0]
         spread = float(np.sqrt(row @ self.linear.covariance @ row + self.scale**2))
         half = spread * float(student_t.ppf((1 + level) / 2, self.cells - len(row)))
         middle = float(self._log(k, group)[0])
@@ -73,6 +72,14 @@ class FormFit:
             self.levels[group] + form.fixed(_argument(form, scaled, k), self.feature_dim, self._shape())
             + form.columns(k, self.feature_dim) @ linear
         )  # fmt: skip
+
+
+def design_of(fit: FormFit, num_classes: np.ndarray, group: str = "") -> np.ndarray:
+    """Derivative of the log prediction at these class counts by every parameter, levels behind [n, parameters]."""
+    k = np.asarray(num_classes, dtype=float)
+    own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
+    levels = np.array([[float(group == label) for label in sorted(fit.levels)]] * len(k))
+    return np.concatenate([own, levels], axis=1)
 
 
 def _log_columns(*powers: int) -> Columns:

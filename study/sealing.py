@@ -115,10 +115,10 @@ def read_tables(store: "Store") -> Tables:
     kept, fresh_keys = _split(sealed_trials, fragments, set(sealed_rows.column("trial").unique().to_pylist()))
     fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None]
     fresh_rows = [add_references(conform(f.rows, FRAGMENT_SCHEMA)) for f in fresh if f.rows.num_rows]
-    old_rows = _only(sealed_rows, kept)
+    old_rows = conform(_only(sealed_rows, kept), RESULTS_SCHEMA)
     if not is_current(old_rows):
         old_rows = add_references(old_rows)
-    rows = pa.concat_tables([conform(old_rows, RESULTS_SCHEMA), *fresh_rows])
+    rows = pa.concat_tables([old_rows, *fresh_rows])
     trials = _all_trials(store, _only(sealed_trials, kept), fresh, fragments)
     return Tables(rows.sort_by([("trial", "ascending"), ("epoch", "ascending")]), trials, fresh=len(fresh))
 

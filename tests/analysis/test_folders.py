@@ -148,6 +148,17 @@ def test_a_torn_sealed_table_is_made_again_from_the_trials_own_files(folder, cap
     assert final_rows(folder).drop_columns(["reference_version"]).equals(before.drop_columns(["reference_version"]))
 
 
+def test_tables_sealed_by_an_older_minor_version_are_reported(folder, capsys):
+    before = final_rows(folder)
+    open_store(folder).seal()
+    path = folder / "results.parquet"
+    table = pq.read_table(path).drop_columns(["imbalance", "label_noise", "gnc3_cross"])
+    pq.write_table(table.replace_schema_metadata({b"schema_version": b"1.0"}), path)
+    assert "4 complete, 1 stopped, 1 diverged, 1 failed" in report(folder, capsys)
+    after = final_rows(folder)
+    assert after.select(["imbalance", "margin_min_lower"]).equals(before.select(["imbalance", "margin_min_lower"]))
+
+
 def test_some_trials_sealed_and_some_fresh_read_as_if_none_were_sealed(folder):
     fresh = open_store(folder).read()
     complete = final_rows(folder)["trial"].to_pylist()
