@@ -128,7 +128,8 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     Returns:
         The fit with LEVEL intervals on its parameters.
     Raises:
-        FitRefused: fewer than MIN_CELLS cells, two cells fewer than parameters, or sizes that do not tell them apart.
+        FitRefused: fewer than MIN_CELLS cells, two cells fewer than parameters, sizes that do not tell them apart, or a
+            shape parameter whose search leaves its range.
         ValueError: an unknown form.
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) for variable projection.
     """
@@ -146,6 +147,9 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
         raise FitRefused(f"{len(np.unique(k))} sizes, at least {count - len(labels) + 2} are needed for this form")
     inner = np.concatenate([columns, levels], axis=1)
     shape = _search(form, inner, cells.log_measure, k, centre, feature_dim)
+    for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
+        if not least <= value <= most:  # an offset of nothing, or a curve that never ends to rise
+            raise FitRefused(f"the sizes do not tell {parameter}: its best value lies beyond {least:g} to {most:g}")
     target = cells.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
     solved = fit_linear(inner, target)
     design = np.concatenate([_jacobian(form, k / centre, k, feature_dim, shape), levels], axis=1)
