@@ -146,13 +146,14 @@ class Network:
         homes = [[*user[:5], f"{private}/home", *user[6:]] if user[0] == "root" else user for user in users]
         (private / "passwd").write_text("".join(":".join(user) + "\n" for user in homes))
         (private / "sshd_config").write_text(SSHD_CONFIG.format(address=host.address, root=self.root))
-        script = FIRST_PROCESS.format(name=host.name, private=private, root=self.root, sshd=SSHD, mounts="\n".join(mounts))
-        log = open(private / "sshd.log", "wb")
-        host.process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, "unshare", "-mpuf", "--kill-child", "--mount-proc", "sh", "-c", script],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        log.close()
+        script = FIRST_PROCESS.format(
+            name=host.name, private=private, root=self.root, sshd=SSHD, mounts="\n".join(mounts)
+        )
+        apart = ["ip", "netns", "exec", namespace, "unshare", "-mpuf", "--kill-child", "--mount-proc"]
+        with open(private / "sshd.log", "wb") as log:
+            host.process = subprocess.Popen(
+                [*apart, "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         self._wait_for_ssh(host)
         return host
 
