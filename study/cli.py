@@ -7,9 +7,11 @@ import argparse
 import importlib
 import sys
 
-ROOMS = {"run": "run_commands", "trial": "run_commands"} | dict.fromkeys(
-    ("margins", "code", "measure"), "geometry_commands"
-)
+ROOMS = {
+    **dict.fromkeys(("run", "trial"), "run_commands"),
+    **dict.fromkeys(("margins", "code", "measure"), "geometry_commands"),
+    **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
+}
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 
@@ -88,7 +90,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
     _add_geometry(commands)
+    _add_doctor(commands)
     return parser
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    doctor = commands.add_parser("doctor", help="is everything there that a study needs? a line a check, with its cure")
+    doctor.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; without it, this machine")
+    doctor.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
+    doctor.add_argument("--results", help="results folder or URI; default results/, or that of the cluster file")
+    doctor.add_argument("--address", help="Ray cluster that runs, e.g. auto: compare its machines")
+    doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    prepare = commands.add_parser("prepare", help="make on AWS what a cluster file names: security group and roles")
+    prepare.add_argument("cluster", metavar="CLUSTER.yaml")
 
 
 def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
