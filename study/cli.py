@@ -7,9 +7,11 @@ import argparse
 import importlib
 import sys
 
-ROOMS = {"run": "run_commands", "trial": "run_commands"} | dict.fromkeys(
-    ("margins", "code", "measure"), "geometry_commands"
-)
+ROOMS = {
+    **dict.fromkeys(("run", "trial"), "run_commands"),
+    **dict.fromkeys(("margins", "code", "measure"), "geometry_commands"),
+    **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
+}
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 
@@ -57,7 +59,16 @@ def make_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far the latest study is; from any machine that sees the folder")
     status.add_argument("results")
     status.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
-    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=5.0,
+        metavar="SECONDS",
+        help="look again until the study ends; default 5 s",
+    )
+    _where(status)
+    status.add_argument("--json", action="store_true", help="one JSON object on stdout, with --watch one a line")
 
     trial = commands.add_parser("trial", help="run one trial in this process, without Ray")
     trial.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder that ran one")
@@ -79,7 +90,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
     _add_geometry(commands)
+    _add_doctor(commands)
     return parser
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    doctor = commands.add_parser("doctor", help="is everything there that a study needs? a line a check, with its cure")
+    doctor.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; without it, this machine")
+    doctor.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
+    doctor.add_argument("--results", help="results folder or URI; default results/, or that of the cluster file")
+    doctor.add_argument("--address", help="Ray cluster that runs, e.g. auto: compare its machines")
+    doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    prepare = commands.add_parser("prepare", help="make on AWS what a cluster file names: security group and roles")
+    prepare.add_argument("cluster", metavar="CLUSTER.yaml")
 
 
 def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -113,6 +137,11 @@ def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 def _study_and_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="study file, TOML")
     parser.add_argument("results", nargs="?", help="results folder or URI; default results/<name>")
+    _where(parser)
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--where", metavar="EXPRESSION", help="only these trials, e.g. 'num_classes <= 100'")
 
 
 def _version() -> str:

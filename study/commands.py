@@ -4,24 +4,24 @@ Knows the other rooms and imports the heavy ones only where a command needs them
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
-from collections import Counter
 from typing import Any
 
 from study.config import TrialConfig
 from study.consistency import mixed_machines
 from study.data_folder import missing_for
 from study.pricing import Price, price
-from study.progress import done_keys, trials_left
+from study.progress import done_keys, select, trials_left
 from study.refusals import StudyError
-from study.sealing import FINAL
+from study.selection import Selection, parse_selection
 from study.spec import Study, parse_study, read_study
-from study.store import Live, Store, open_store
+from study.status import Status, read_status, status_facts, status_lines
+from study.storage import Entry
+from study.store import Store, open_store
 from study.suggestions import complete_study
-
-SILENT_SECONDS = 60.0  # a heartbeat older than this is remarked on
 
 
 def command_check(options: argparse.Namespace) -> int:
@@ -37,6 +37,8 @@ def command_check(options: argparse.Namespace) -> int:
         for config in study.configs:
             print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
     print(f"{study.name}: {study.num_planned} trials, {study.num_planned - len(missing)} stored in {store.uri}")
+    if study.left_out:
+        print(f"--where leaves out {study.left_out} more trials of the study")
     print(f"varies {', '.join(study.varied)}")
     print(_price_sentence(cost))
     for sentence in missing_for(missing):
@@ -46,49 +48,41 @@ def command_check(options: argparse.Namespace) -> int:
 
 
 def command_status(options: argparse.Namespace) -> int:
-    """Counts, failures with reasons, and trials in progress, from the folder alone."""
-    store = existing_store(options.results)
-    states = store.states()
-    study = latest_study(store)
-    keys = list(states) if options.all or study is None else [c.key for c in study.configs]
-    live = [trial for trial in store.read_live() if states.get(trial.key) not in FINAL]
-    counts = Counter(states.get(key, "missing") for key in keys)
-    if study is not None and not options.all:
-        counts["missing"] += study.num_planned - len(study.configs)
-    outside = len(set(states) - set(keys))
-    failed = {key for key in keys if states.get(key) == "failed"}
-    last = {key: attempts[-1] for key, attempts in store.failed().items() if key in failed}
-    failures = {key: failure["reason"] for key, failure in last.items()}
+    """Counts, failures with reasons, trials in progress and disk use, from the folder alone; once or until the end."""
+    store, selection = existing_store(options.results), selection_of(options)
+    if options.watch is not None:
+        return _watch(options, store)
+    study = None if options.all else latest_study(store, selection)
+    status = read_status(store, study, selection=selection)
     if options.json:
-        fields = ("key", "attempt", "host", "process", "interrupted", "seconds_ago")
-        running = [{name: getattr(trial, name) for name in fields} for trial in live]
-        print(json.dumps({"trials": counts.total(), **counts, "running": running, "outside": outside,
-                          "failures": failures, "unreadable": store.unreadable}))  # fmt: skip
+        print(json.dumps(status_facts(status)))
         return 0
-    print(f"{study.name if study else 'no study file'} in {store.uri}: {counts_line(counts)}")
-    for trial in live:
-        print(_live_line(trial))
-    for key, reason in list(failures.items())[:5]:
-        log = last[key].get("log")
-        print(f"  failed   {key}  {reason}{f'  ({log})' if log else ''}")
-    if len(failures) > 5:
-        print(f"  ... {len(failures)} failed in all; tracebacks in {store.uri}/failures")
+    for line in status_lines(status):
+        print(line)
     for sentence in mixed_machines(store.read_trials().to_pylist()):
         print(f"warning: {sentence}", file=sys.stderr)
-    if outside:
-        print(f"{outside} trials of other studies in this folder (--all counts them too)")
+    store.unreadable[:] = status.unreadable
     warn_unreadable(store)
     return 0
 
 
-def _live_line(trial: Live) -> str:
-    last = trial.rows.to_pylist()[-1] if trial.rows.num_rows else None
-    figures = f"  epoch {last['epoch']}  accuracy {last['train_accuracy']:.3f}" if last else ""
-    if trial.interrupted:
-        return f"  interrupted  {trial.key}{figures}, continues when run again"
-    silent = ", silent: it may have died" if trial.seconds_ago > SILENT_SECONDS else ""
-    beat = f"heartbeat {trial.seconds_ago:.0f} s ago{silent}"
-    return f"  running  {trial.key}{figures}  attempt {trial.attempt} on {trial.host}, {beat}"
+def _watch(options: argparse.Namespace, store: Store) -> int:
+    """Until the study's end; 1 if trials failed, as gnc run."""
+    from study.watching import watch
+
+    if not options.watch > 0:
+        raise StudyError(f"--watch must be a number of seconds above 0, got {options.watch:g}.")
+    selection = selection_of(options)
+    known: dict[Entry, str] = {}
+
+    def read() -> Status:
+        study = None if options.all else latest_study(store, selection)
+        return read_status(store, study, selection=selection, known=known)
+
+    status = watch(read, seconds=options.watch, as_json=options.json)
+    study = latest_study(store, selection)
+    bad = ("failed", "diverged") if study is None or study.search.method == "grid" else ("failed",)
+    return 1 if any(status.counts[state] for state in bad) else 0
 
 
 def command_seal(options: argparse.Namespace) -> int:
@@ -125,9 +119,14 @@ def command_report(options: argparse.Namespace) -> int:
 
 def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     """The study file and the results folder that a command names, with the trials suggested there so far."""
-    study = read_study(options.study)
+    study = select(read_study(options.study), selection_of(options))
     store = open_store(options.results or f"results/{study.name}")
     return complete_study(study, store), store
+
+
+def selection_of(options: argparse.Namespace) -> Selection | None:
+    """The trials that --where means; None for all."""
+    return None if options.where is None else parse_selection(options.where)
 
 
 def existing_store(results: str) -> Store:
@@ -138,11 +137,17 @@ def existing_store(results: str) -> Store:
     return store
 
 
-def latest_study(store: Store) -> Study | None:
-    """The study run last; None, with a warning, where its file is no longer a valid study."""
+def latest_study(store: Store, selection: Selection | None = None) -> Study | None:
+    """The study run last, its selected trials; None, with a warning, where its file is no longer a valid study."""
     text = store.latest_study()
+    study = None if text is None else _parse_kept(text)
+    return None if study is None else complete_study(select(study, selection), store)
+
+
+@functools.lru_cache(maxsize=1)
+def _parse_kept(text: str) -> Study | None:
     try:
-        return None if text is None else complete_study(parse_study(text), store)
+        return parse_study(text)
     except StudyError as error:
         print(
             f"warning: the study file run last is no longer valid, so the whole folder is covered: {error}",
@@ -151,17 +156,12 @@ def latest_study(store: Store) -> Study | None:
         return None
 
 
-def counts_line(counts: Counter[str]) -> str:
-    """How many trials are in each state, in words."""
-    order = ("complete", "diverged", "stopped", "failed", "missing")
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state]) or "no trials"
-
-
 def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
     return {
         "name": study.name,
         "results": store.uri,
         "trials": study.num_planned,
+        "left_out": study.left_out,
         "missing": [c.key for c in missing if c in study.configs],
         "missing_data": missing_for(missing),
         "seconds": cost.seconds,

@@ -1,14 +1,44 @@
-"""Which trials of a study are done, and which are still to run.
+"""Which trials of a study are meant, which are done, and which are still to run.
 
 Knows the study and its store; does not know how trials are run.
 """
 
 import itertools
+from dataclasses import replace
 
 from study.config import TrialConfig
+from study.refusals import StudyError, make_config
 from study.sealing import FINAL
+from study.selection import Selection
 from study.spec import Study
 from study.store import Store
+
+
+def select(study: Study, selection: Selection | None) -> Study:
+    """The study with the selected trials only, of an adaptive search with the selected cells; StudyError if none is."""
+    if selection is None:
+        return study
+    chosen = {"seed", *study.search.names} & selection.names
+    if study.is_adaptive and chosen:
+        raise StudyError(
+            f"--where must select whole cells of an adaptive search, got {selection.text!r}. "
+            f"Leave {', '.join(sorted(chosen))} out: the search chooses by the mean over all seeds."
+        )
+    extremes = tuple(config for config in study.extremes if selection(config.settings()))
+    cells = {config.cell for config in extremes}
+    corner = next(study.search.corners()) if study.is_adaptive else {}
+    selected = replace(
+        study,
+        configs=tuple(config for config in study.configs if selection(config.settings())),
+        cells=tuple(c for c in study.cells if make_config(next(c.trials(corner))).cell in cells),
+        extremes=extremes,
+    )
+    if not selected.num_planned:
+        raise StudyError(
+            f"--where must select at least one of the {study.num_planned} trials of {study.name}, got {selection.text!r}. "
+            "See what varies with gnc check --trials."
+        )
+    return replace(selected, left_out=study.left_out + study.num_planned - selected.num_planned)
 
 
 def done_keys(study: Study, store: Store, states: dict[str, str]) -> set[str]:

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 
 from study.columns import Measurement, Reference, SealedFrom, TrialRecord
 from study.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
+from study.footers import to_checked_parquet
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
 SCHEMA_VERSION = "1.2"
+FEW_ROWS = 256  # up to so many a table is not compressed
 
 
 class UnknownSchema(ValueError):
@@ -135,11 +137,13 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
     A measurement that the table does not know is null. A setting that came after it has the value that keeps the key.
     """
-    settled = _later_settings(table, [f.name for f in schema if f.name not in table.column_names])
+    held = dict(zip(table.column_names, table.columns, strict=True))
+    settled = _later_settings(table, [name for name in schema.names if name not in held])
     columns = []
     for f in schema:
-        if f.name in table.column_names:
-            columns.append(table.column(f.name).cast(f.type))
+        if f.name in held:
+            column = held[f.name]
+            columns.append(column if column.type == f.type else column.cast(f.type))  # a cast to itself is not free
         elif f.name in settled:
             columns.append(pa.array(settled[f.name], f.type))
         else:
@@ -163,18 +167,32 @@ def _later_settings(table: pa.Table, missing: list[str]) -> dict[str, list[Any]]
 def to_parquet(table: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression=_compression(table))
     return sink.getvalue()
+
+
+def to_fragment(table: pa.Table) -> bytes:
+    """As to_parquet, with a checksum: whether such a file is whole is told without decoding it (see footers)."""
+    return to_checked_parquet(table, compression=_compression(table))
+
+
+def _compression(table: pa.Table) -> str:
+    """None for a few rows: of 140 short columns it makes a larger file, and twice the time to read it."""
+    return "none" if table.num_rows <= FEW_ROWS else "zstd"
 
 
 def read_parquet(content: bytes) -> pa.Table:
     """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
     # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
     table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
-    version = (table.schema.metadata or {}).get(b"schema_version", b"?").decode()
+    check_version((table.schema.metadata or {}).get(b"schema_version", b"?").decode())
+    return table
+
+
+def check_version(version: str) -> None:
+    """UnknownSchema for a foreign major version."""
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise UnknownSchema(
             f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {version!r}. "
             "Use the gnc-study version that wrote this folder, or another results folder."
         )
-    return table

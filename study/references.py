@@ -7,29 +7,32 @@ trial, so that a better table changes no fragment.
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gnc_models import bounds, energies
 from study.records import RESULTS_SCHEMA, conform
 
+DECISIVE = ("num_classes", "feature_dim", "temperature", "normalization", "dataset", "imbalance", "label_noise")
+
 
 def add_references(rows: pa.Table) -> pa.Table:
     """Rows under RESULTS_SCHEMA, their reference columns computed afresh."""
-    compared: dict[tuple[Any, ...], dict[str, Any]] = {}
-    needed = ("num_classes", "feature_dim", "temperature", "normalization")
-    decisive = ("dataset", "imbalance", "label_noise")
-    measured = ("margin_min_lower", "margin_min_upper", "train_loss")
-    columns: dict[str, list[Any]] = {}
-    for row in rows.select([*needed, *decisive, *measured]).to_pylist():
-        setting = (*(row[name] for name in needed), _is_balanced(row))
-        if setting not in compared:
-            compared[setting] = _references(*setting)
-        for name, value in (compared[setting] | _comparison(row, compared[setting])).items():
-            columns.setdefault(name, []).append(value)
+    settings = list(zip(*(rows.column(name).to_pylist() for name in DECISIVE), strict=True))
+    compared = {setting: _references(*setting) for setting in dict.fromkeys(settings)}
+    place = {setting: index for index, setting in enumerate(compared)}
+    places = pa.array([place[setting] for setting in settings], pa.int64())
     plain = conform(rows, RESULTS_SCHEMA)
+    names = next(iter(compared.values()), {})
+    columns = {name: _column(name, [found[name] for found in compared.values()]).take(places) for name in names}
+    columns |= _comparison(rows, columns) if columns else {}
     for name, values in columns.items():
         index = RESULTS_SCHEMA.get_field_index(name)
-        plain = plain.set_column(index, RESULTS_SCHEMA.field(index), pa.array(values, RESULTS_SCHEMA.field(index).type))
+        plain = plain.set_column(index, RESULTS_SCHEMA.field(index), values)
     return plain.replace_schema_metadata(RESULTS_SCHEMA.metadata)
+
+
+def _column(name: str, values: list[Any]) -> pa.Array:
+    return pa.array(values, RESULTS_SCHEMA.field(name).type)
 
 
 def is_current(rows: pa.Table) -> bool:
@@ -38,15 +41,18 @@ def is_current(rows: pa.Table) -> bool:
     return all(version == bounds.REFERENCE_VERSION for version in versions)
 
 
-def _is_balanced(row: dict[str, Any]) -> bool:
-    """Whether every class has as many training samples, each with its true label: what the model's optimum is for."""
-    return row["dataset"] != "text" and row["imbalance"] == "none" and row["label_noise"] == 0
-
-
 def _references(
-    num_classes: int, feature_dim: int, temperature: float | None, normalization: str, balanced: bool
+    num_classes: int,
+    feature_dim: int,
+    temperature: float | None,
+    normalization: str,
+    dataset: str,
+    imbalance: str,
+    label_noise: float,
 ) -> dict[str, Any]:
     best = bounds.reference_margin(num_classes, feature_dim)
+    # as many training samples in each class, each with its true label: what the model's optimum is for
+    balanced = dataset != "text" and imbalance == "none" and label_noise == 0
     optimum = None
     # the model's theory is for unit rows and unit features
     if normalization == "both" and temperature is not None and balanced:
@@ -63,13 +69,20 @@ def _references(
     }
 
 
-def _comparison(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """How far each row is from its references; null where there is none, or none to divide by."""
     best, ceiling = reference["reference_margin_lower"], reference["reference_margin_upper"]
-    null, ufm_loss = reference["random_margin"], reference["ufm_loss"]
-    lower, upper = row["margin_min_lower"], row["margin_min_upper"]
+    null = reference["random_margin"]
+    lower, upper = rows.column("margin_min_lower"), rows.column("margin_min_upper")
+    nothing = pa.scalar(None, pa.float64())
+    apart = pc.if_else(pc.greater(best, null), pc.subtract(best, null), nothing)
     return {
-        "margin_score": (lower - null) / (best - null) if null is not None and best > null else None,
-        "margin_ratio_lower": lower / ceiling if ceiling else None,
-        "margin_ratio_upper": upper / best if best else None,
-        "loss_excess": row["train_loss"] - ufm_loss if ufm_loss is not None else None,
+        "margin_score": pc.divide(pc.subtract(lower, null), apart),
+        "margin_ratio_lower": pc.divide(lower, _nonzero(ceiling)),
+        "margin_ratio_upper": pc.divide(upper, _nonzero(best)),
+        "loss_excess": pc.subtract(rows.column("train_loss"), reference["ufm_loss"]),
     }
+
+
+def _nonzero(values: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(values, 0.0), pa.scalar(None, pa.float64()), values)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from study.commands import counts_line, existing_store, latest_study, open_study, warn_unreadable
+from study.commands import existing_store, latest_study, open_study, warn_unreadable
 from study.config import TrialConfig
 from study.consistency import check_datasets, warn_mixed_machines
 from study.data_folder import check_data
@@ -19,6 +19,7 @@ from study.preemption import REQUESTS
 from study.progress import done_keys, spent_keys, trials_left
 from study.refusals import StudyError
 from study.spec import Study, read_study
+from study.status import counts_line
 from study.store import Store, open_store
 from study.suggestions import Suggestions, complete_study
 
@@ -60,7 +61,8 @@ def _run_missing(
     check_datasets(store, missing)
     warn_mixed_machines(store)
     stored = study.num_planned - len(missing)
-    print(f"{study.name}: {len(missing)} trials to run, {stored} stored; starting Ray", file=sys.stderr)
+    others = f", {study.left_out} left out" if study.left_out else ""
+    print(f"{study.name}: {len(missing)} trials to run, {stored} stored{others}; starting Ray", file=sys.stderr)
     from study.cluster import allot, check_shared_folder, join_cluster
     from study.tuning import ListedTrials, leave_cluster, run_trials
 
@@ -82,6 +84,7 @@ def _again(options: argparse.Namespace) -> str:
     """The command that continues this run, with its machine flags."""
     words = ["gnc", "run", options.study, *([options.results] if options.results else [])]
     words += ["--address", options.address] if options.address else []
+    words += ["--where", options.where] if options.where else []
     words += ["--max-concurrent", str(options.max_concurrent)] if options.max_concurrent else []
     return shlex.join(words)
 
@@ -91,7 +94,8 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     done, spent = done_keys(study, store, states), spent_keys(study, store)
     counts = Counter(states.get(c.key, "missing") for c in study.configs)
     unsuggested = study.num_planned - len(study.configs)
-    print(counts_line(counts), file=sys.stderr)
+    others = f"; --where left out {study.left_out} more trials of the study" if study.left_out else ""
+    print(f"{counts_line(counts)}{others}", file=sys.stderr)
     again = _again(options)
     if not finished or counts["missing"]:
         print(f"stopped before the end; this continues it: {again}", file=sys.stderr)

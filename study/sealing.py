@@ -27,7 +27,7 @@ from study.records import (
     to_parquet,
 )
 from study.references import add_references, is_current
-from study.storage import FolderError
+from study.storage import FolderError, at_once
 
 if TYPE_CHECKING:
     from study.storage import Entry
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
 COMPACTED = "compacted"  # an empty file: from its writing on, the sealed tables are the only copy of some rows
+AT_ONCE = 500  # one-trial files held in memory while sealing
 BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 FINAL = frozenset({"complete", "diverged"})  # states that no rerun would change
 
@@ -113,14 +114,34 @@ def read_tables(store: "Store") -> Tables:
         sealed_rows, sealed_trials = RESULTS_SCHEMA.empty_table(), TRIALS_SCHEMA.empty_table()
     fragments = store.fragments()
     kept, fresh_keys = _split(sealed_trials, fragments, set(sealed_rows.column("trial").unique().to_pylist()))
-    fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None]
-    fresh_rows = [add_references(conform(f.rows, FRAGMENT_SCHEMA)) for f in fresh if f.rows.num_rows]
-    old_rows = _only(sealed_rows, kept)
+    fresh, fresh_rows = _read_fragments(store, fresh_keys)
+    old_rows = conform(_only(sealed_rows, kept), RESULTS_SCHEMA)
     if not is_current(old_rows):
         old_rows = add_references(old_rows)
-    rows = pa.concat_tables([conform(old_rows, RESULTS_SCHEMA), *fresh_rows])
+    rows = pa.concat_tables([old_rows, add_references(fresh_rows)])
     trials = _all_trials(store, _only(sealed_trials, kept), fresh, fragments)
-    return Tables(rows.sort_by([("trial", "ascending"), ("epoch", "ascending")]), trials, fresh=len(fresh))
+    return Tables(_in_order(rows), trials, fresh=len(fresh))
+
+
+def _read_fragments(store: "Store", keys: list[str]) -> "tuple[list[Fragment], pa.Table]":
+    """Finished trials and the rows of all of them; each trial's own rows are let go, many small tables being large."""
+    fragments: list[Fragment] = []
+    rows = [FRAGMENT_SCHEMA.empty_table()]
+    for start in range(0, len(keys), AT_ONCE):
+        read = [f for f in at_once(store.read_fragment, keys[start : start + AT_ONCE]) if f is not None]
+        rows.append(pa.concat_tables([rows[0], *map(_as_fragment, read)]).combine_chunks())
+        fragments += [replace(f, rows=rows[0]) for f in read]
+    return fragments, pa.concat_tables(rows).combine_chunks()
+
+
+def _as_fragment(fragment: "Fragment") -> pa.Table:
+    return fragment.rows if fragment.rows.schema.equals(FRAGMENT_SCHEMA) else conform(fragment.rows, FRAGMENT_SCHEMA)
+
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    """By trial and epoch; moving a hundred columns is left out where they are so already."""
+    order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")])
+    return rows if np.array_equal(order.to_numpy(), np.arange(rows.num_rows)) else rows.take(order)
 
 
 def _all_trials(store: "Store", sealed: pa.Table, fresh: "list[Fragment]", fragments: "dict[str, Entry]") -> pa.Table:
@@ -136,14 +157,18 @@ def _all_trials(store: "Store", sealed: pa.Table, fresh: "list[Fragment]", fragm
 def read_trials(store: "Store") -> pa.Table:
     """The trials of `read_tables`; of sealed rows only their keys are read."""
     store.unreadable.clear()
-    with _open_sealed(store, RESULTS) as sealed:
-        with_rows = set() if sealed is None else set(_project(sealed, ["trial"]).column("trial").unique().to_pylist())
+    try:
+        with _open_sealed(store, RESULTS) as sealed:
+            held = None if sealed is None else _project(sealed, ["trial"])
+    except (pa.ArrowException, OSError):  # a footer that reads before pages that do not
+        return read_tables(store).trials
+    with_rows = set() if held is None else set(held.column("trial").unique().to_pylist())
     trials = _read_sealed(store, TRIALS)
-    if sealed is None or trials is None:
+    if held is None or trials is None:
         trials = TRIALS_SCHEMA.empty_table()
     fragments = store.fragments()
     kept, fresh_keys = _split(trials, fragments, with_rows)
-    fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None]
+    fresh = [f for f in at_once(store.read_ending, fresh_keys) if f is not None]
     return _all_trials(store, _only(trials, kept), fresh, fragments)
 
 
@@ -151,12 +176,23 @@ def read_rows(store: "Store", columns: Collection[str] | None = None, *, last: b
     """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
     names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
     store.unreadable.clear()
+    try:
+        found = _read_projected(store, names, last=last)
+    except (pa.ArrowException, OSError):  # a footer that reads before pages that do not
+        found = None
+    if found is not None:
+        return found
+    rows = read_tables(store).results
+    return (rows.take(_last_rows(rows)) if last else rows).select(names)
+
+
+def _read_projected(store: "Store", names: list[str], *, last: bool) -> pa.Table | None:
+    """Columns of the sealed rows with those of fragments finished since; None where the tables have to be made anew."""
     with _open_sealed(store, RESULTS) as sealed:
         held = None if sealed is None else _project(sealed, ["trial", "epoch", "reference_version"])
         trials = _read_sealed(store, TRIALS)
         if sealed is None or held is None or trials is None or not is_current(held):
-            rows = read_tables(store).results
-            return (rows.take(_last_rows(rows)) if last else rows).select(names)
+            return None
         fragments = store.fragments()
         kept, fresh_keys = _split(trials, fragments, set(held.column("trial").unique().to_pylist()))
         wanted = pc.is_in(held.column("trial"), pa.array(kept, pa.string()))
@@ -164,13 +200,12 @@ def read_rows(store: "Store", columns: Collection[str] | None = None, *, last: b
         if last:
             indices = indices[_last_rows(held.take(indices).select(["trial", "epoch"]))]
         old = _project(sealed, names, indices)
-    fresh = [f for f in map(store.read_fragment, fresh_keys) if f is not None and f.rows.num_rows]
-    if not fresh:
+    _, new = _read_fragments(store, fresh_keys)
+    if not new.num_rows:
         return old
-    new = [add_references(conform(f.rows, FRAGMENT_SCHEMA)) for f in fresh]
-    ends = [rows.take(_last_rows(rows)) if last else rows for rows in new]
-    order = pa.concat_tables([held.take(indices), *(rows.select(held.column_names) for rows in ends)])
-    rows = pa.concat_tables([old, *(rows.select(names) for rows in ends)])
+    new = add_references(new.take(_last_rows(new)) if last else new)
+    order = pa.concat_tables([held.take(indices), new.select(held.column_names)])
+    rows = pa.concat_tables([old, new.select(names)])
     return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
 
 
@@ -223,16 +258,23 @@ def _project(file: "pq.ParquetFile", names: list[str], indices: np.ndarray | Non
     return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
 
 
-def read_states(store: "Store") -> dict[str, str]:
-    """State by key, from the sealed trials, the fragments they do not hold, and the failures."""
+def read_states(store: "Store", known: "dict[Entry, str] | None" = None) -> dict[str, str]:
+    """State by key, from the sealed trials, the fragments they do not hold, and the failures.
+
+    known: states of fragments read before, which are not read again; those read now are added.
+    """
+    known = {} if known is None else known
     store.unreadable.clear()
     sealed = _read_sealed(store, TRIALS)
     sealed = TRIALS_SCHEMA.empty_table() if sealed is None else sealed
     states: dict[str, str] = dict.fromkeys(store.failed(), "failed")
-    kept, fresh = _split(sealed, store.fragments(), None)
+    fragments = store.fragments()
+    kept, fresh = _split(sealed, fragments, None)
     stated = dict(zip(sealed.column("trial").to_pylist(), sealed.column("state").to_pylist(), strict=True))
     states |= {key: stated[key] for key in kept}
-    states |= {f.key: f.record.state for f in map(store.read_fragment, fresh) if f is not None}
+    unread = [key for key in fresh if fragments[key] not in known]
+    known |= {fragments[f.key]: f.record.state for f in at_once(store.read_ending, unread) if f is not None}
+    states |= {key: known[fragments[key]] for key in fresh if fragments[key] in known}
     return states
 
 

@@ -65,6 +65,7 @@ class Study:
     search: Search = GRID
     cells: tuple[Cell, ...] = ()  # of the grid, where a search suggests within them
     extremes: tuple[TrialConfig, ...] = ()  # trials between which its suggestions lie
+    left_out: int = 0  # trials of the file that were not selected
 
     @property
     def is_adaptive(self) -> bool:

@@ -6,13 +6,34 @@ Knows the local disk and pyarrow's file systems (s3://, gs://); does not know wh
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pyarrow import fs
 
-TRIES = 20  # of writing into a folder, or removing it, that another process removes or writes into
+Read = TypeVar("Read")
+Answer = TypeVar("Answer")
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
+# What asking again would not mend, as Arrow words it; anything else an object store says is taken to pass.
+LASTING = (
+    "ACCESS_DENIED",
+    "NO_SUCH_BUCKET",
+    "INVALID_ACCESS_KEY_ID",
+    "INVALID_CLIENT_TOKEN_ID",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "EXPIRED_TOKEN",
+    "HTTP status 403",
+    "not found",  # a bucket
+)
+
+FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
+TRIES = 5  # of listing a folder that changes meanwhile
+CONTESTED = 20  # tries of writing into a folder that another process removes, or of removing one it writes into
 
 
 class FolderError(OSError):
@@ -28,6 +49,15 @@ class Entry:
     modified_ns: int
 
 
+def at_once(read: Callable[[str], Read], names: Sequence[str]) -> Iterator[Read]:
+    """What the function gives for each name, in order, several being read at a time: an object store keeps one waiting."""
+    if len(names) < FEW:
+        yield from map(read, names)
+        return
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from readers.map(read, names)
+
+
 class Storage:
     """A folder on any file system. Readers never see half a file: temporary name and rename, or one put."""
 
@@ -35,7 +65,7 @@ class Storage:
         self.uri = str(uri)
         if "://" in self.uri:
             try:
-                self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+                self._fs, self._root = _persist(lambda: fs.FileSystem.from_uri(_one_put(self.uri)))
             except (ValueError, OSError) as error:
                 raise FolderError(
                     f"RESULTS must be a folder or a URI such as s3://bucket/x, got {uri!r}: {error}"
@@ -43,7 +73,7 @@ class Storage:
         else:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
-        if self._fs.get_file_info(self._root).type == fs.FileType.File:
+        if self._ask(lambda: self._fs.get_file_info(self._root)).type == fs.FileType.File:
             raise FolderError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
 
     def _path(self, name: str) -> str:
@@ -70,12 +100,14 @@ class Storage:
         with open(path, "ab") as stream:
             stream.write(content)
 
+    def _ask(self, operation: Callable[[], Answer]) -> Answer:
+        return operation() if self.is_local else _persist(operation)
+
     def _write(self, path: str, content: bytes) -> None:
         if not self.is_local:
-            with self._fs.open_output_stream(path) as stream:
-                stream.write(content)
+            self._ask(lambda: self._put(path, content))
             return
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(CONTESTED)):
             try:
                 _write_whole(path, content)
                 return
@@ -83,48 +115,70 @@ class Storage:
                 if not left:
                     raise
 
+    def _put(self, path: str, content: bytes) -> None:
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(content)
+
     def read(self, name: str) -> bytes | None:
         """The content, or None where there is no such file."""
         try:
-            with self._fs.open_input_stream(self._path(name), compression=None) as stream:
-                content: bytes = stream.readall()
-                return content
+            return self._ask(lambda: self._get(self._path(name)))
         except FileNotFoundError:
             return None
+
+    def _get(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path, compression=None) as stream:
+            content: bytes = stream.readall()
+            return content
 
     def remove(self, name: str) -> None:
         """Delete one file; no error where it is gone already."""
         try:
-            self._fs.delete_file(self._path(name))
+            self._ask(lambda: self._fs.delete_file(self._path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and all in it; no error where it is gone already."""
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(CONTESTED)):
             try:
-                self._fs.delete_dir(self._path(name))
+                self._ask(lambda: self._fs.delete_dir(self._path(name)))
                 return
             except FileNotFoundError:
-                if self._fs.get_file_info(self._path(name)).type == fs.FileType.NotFound:
+                if self._ask(lambda: self._fs.get_file_info(self._path(name))).type == fs.FileType.NotFound:
                     return
             except OSError:  # another process writes into it
-                if not left:
+                if not left or not self.is_local:
                     raise
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
-        return sorted(self._entries(folder, suffix), key=lambda entry: entry.name)
-
-    def _entries(self, folder: str, suffix: str) -> Iterator[Entry]:
         selector = fs.FileSelector(self._path(folder), allow_not_found=True)
-        for info in self._fs.get_file_info(selector):
-            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != ".":
-                yield Entry(info.base_name, info.size, info.mtime_ns or 0)
+        found = [
+            Entry(info.base_name, info.size, info.mtime_ns or 0)
+            for info in self._ask(lambda: self._fs.get_file_info(selector))
+            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != "."
+        ]
+        return sorted(found, key=lambda entry: entry.name)
+
+    def tree(self) -> list[Entry]:
+        """Every file of the folder and the folders in it by its path from here, temporary and foreign ones too."""
+        selector = fs.FileSelector(self._path(""), allow_not_found=True, recursive=True)
+        start = len(self._path("")) + 1
+        for _ in range(TRIES - 1):
+            try:
+                infos = self._ask(lambda: self._fs.get_file_info(selector))
+                break
+            except FileNotFoundError:  # a folder was removed while it was looked through
+                continue
+        else:
+            infos = self._ask(lambda: self._fs.get_file_info(selector))
+        files = (info for info in infos if info.type == fs.FileType.File)
+        return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 
     def exists(self) -> bool:
         """Whether the folder is there at all."""
-        info: fs.FileInfo = self._fs.get_file_info(self._root)
+        info: fs.FileInfo = self._ask(lambda: self._fs.get_file_info(self._root))
         return bool(info.type != fs.FileType.NotFound)
 
     def check_writable(self) -> None:
@@ -151,3 +205,27 @@ def _write_whole(path: str, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _persist(operation: Callable[[], Answer]) -> Answer:
+    """What the operation gives, tried again while an object store fails for a reason that may pass.
+
+    Every operation here may run twice: a put or a deletion whose answer was lost leaves what it left before.
+    """
+    for pause in PAUSES:
+        try:
+            return operation()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+            raise
+        except OSError as error:
+            if any(word in str(error) for word in LASTING):
+                raise
+        time.sleep(pause)
+    return operation()
+
+
+def _one_put(uri: str) -> str:
+    """The URI with which Arrow puts a small file on S3 in one request; without it, every file takes three."""
+    if not uri.startswith("s3://"):
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"

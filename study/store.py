@@ -29,15 +29,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from study import sealing
+from study import footers, sealing
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
 from study.records import (
+    FRAGMENT_SCHEMA,
     UnknownSchema,
+    check_version,
     fragment_table,
     identity_and_settings,
     read_parquet,
     record_from_json,
+    to_fragment,
     to_parquet,
 )
 from study.storage import Entry, Storage
@@ -126,7 +129,7 @@ class Store:
             b"record": json.dumps(asdict(record)).encode(),
             b"settings": json.dumps(identity_and_settings(config)).encode(),
         }
-        self.storage.write(f"rows/{config.key}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
+        self.storage.write(f"rows/{config.key}.parquet", to_fragment(rows.replace_schema_metadata(footer)))
 
     def remove_fragment(self, key: str) -> None:
         """Remove a finished trial's file; without sealed rows the trial then counts as never run."""
@@ -138,6 +141,8 @@ class Store:
         if content is None:
             return None
         try:
+            if footers.is_whole(content) is False:
+                raise ValueError("bytes are not those that were written")
             rows = read_parquet(content)
             settings = json.loads(rows.schema.metadata[b"settings"])
             if settings["trial"] != key:
@@ -149,6 +154,19 @@ class Store:
             self.unreadable.append(f"rows/{key}.parquet")
             return None
         return Fragment(key, settings, rows, record)
+
+    def read_ending(self, key: str) -> Fragment | None:
+        """As `read_fragment` without the rows: the file's footer alone, no column decoded."""
+        content = self.storage.read(f"rows/{key}.parquet")
+        if content is None:
+            return None
+        entries = [footers.read_entry(content, name) for name in (b"schema_version", b"settings", b"record")]
+        if footers.is_whole(content) and None not in entries:
+            version, settings, record = ((entry or b"").decode() for entry in entries)
+            check_version(version)
+            if json.loads(settings)["trial"] == key:
+                return Fragment(key, json.loads(settings), FRAGMENT_SCHEMA.empty_table(), record_from_json(record))
+        return self.read_fragment(key)  # a file of before checksums, or one that is torn
 
     def write_margins(self, key: str, table: pa.Table) -> None:
         """Per-class margins of the last measured epoch."""
@@ -371,9 +389,12 @@ class Store:
 
     # --- tables and report -------------------------------------------------------------------------------------
 
-    def states(self) -> dict[str, str]:
-        """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left."""
-        return sealing.read_states(self)
+    def states(self, known: dict[Entry, str] | None = None) -> dict[str, str]:
+        """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left.
+
+        known: what an earlier call read, by the listing's entries; given back in, it is added to and not read again.
+        """
+        return sealing.read_states(self, known)
 
     def stopped_by(self) -> dict[str, str]:
         """The digest of the rule that stopped each stopped trial."""
