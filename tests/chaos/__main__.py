@@ -70,14 +70,17 @@ def plan(faults: int, seed: int) -> list[str]:
     return [f"{kinds[(first + index) % len(kinds)]}:{1000 * seed + index}" for index in range(faults)]
 
 
-def disturb(fault: str, folder: Path, undisturbed: Store) -> tuple[str, str]:
-    """Make one fault and see what came of it: ok, skipped or broken with its reason, and what was done."""
+def disturb(fault: str, folder: Path, undisturbed: Store, *, on_ray: bool | None = None) -> tuple[str, str]:
+    """Make one fault and see what came of it: ok, skipped or broken with its reason, and what was done.
+
+    on_ray: whether `gnc run` completes the study afterwards, else a process without Ray; left out: by chance.
+    """
     kind = fault.partition(":")[0]
     scene = Scene(folder, fault)
     try:
-        on_ray = scene.chance.random() < (0.6 if kind in ON_RAY else 0.15)
+        chosen = scene.chance.random() < (0.6 if kind in ON_RAY else 0.15)
         with KINDS[kind](scene):
-            scene.finish(on_ray=on_ray)
+            scene.finish(on_ray=chosen if on_ray is None else on_ray)
             scene.check(undisturbed)
     except Skipped as reason:
         return f"skipped: {reason}", ""
