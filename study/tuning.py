@@ -254,6 +254,7 @@ class _Follower(_DriverOnly, tune.Callback):
             study,
         )
         self.running: set[str] = set()
+        self._attempts = store.attempts()  # the number of each trial's last attempt that is accounted for
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         config = self._retries.in_flight[trial.config["key"]]
@@ -269,6 +270,7 @@ class _Follower(_DriverOnly, tune.Callback):
         key, figures = trial.config["key"], trial.last_result
         state = figures.get("state", "interrupted")
         if state == "failed":
+            self._attempt_of(key)
             self._failed(key, figures)
             return
         self.running.discard(key)
@@ -278,15 +280,24 @@ class _Follower(_DriverOnly, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         key, error = trial.config["key"], error_of(trial)
         reason, is_charged = how_it_ended(error)
+        attempt, began = self._attempt_of(key)
         if is_charged is None:
-            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1))
+            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1), began=began)
         if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
-            reason = self._record(key, reason, error, epoch=trial.last_result.get("epoch"), is_charged=is_charged)
+            epoch = trial.last_result.get("epoch")
+            reason = self._record(key, attempt, reason, error, epoch=epoch, is_charged=is_charged)
         self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
 
-    def _record(self, key: str, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool) -> str:
+    def _attempt_of(self, key: str) -> tuple[int, bool]:
+        """The number of the attempt whose process just ended, and whether it began before its process did."""
+        before, highest = self._attempts.get(key, 0), self._store.attempts().get(key, 0)
+        self._attempts[key] = max(highest, before + 1)
+        return self._attempts[key], highest > before
+
+    def _record(
+        self, key: str, attempt: int, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool
+    ) -> str:
         """The failure of an attempt that could not write its own; the reason with what its log adds."""
-        attempt = self._store.attempt_cut_off(key)
         lines = self._store.last_log_lines(key, attempt)
         reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
         failure = {

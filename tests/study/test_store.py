@@ -352,10 +352,8 @@ def test_a_trial_is_failed_only_while_its_last_attempt_failed_by_its_own_doing(s
     store.write_live(config.key, 1, fragment_table(config, []))
     store.write_failure(config.key, 1, {**circumstances, "attempt": 1, "charged": False})
     assert (store.states(), store.failed_starts()) == ({}, {})  # it was cut off
-    assert store.attempt_cut_off(config.key) == 2
 
     store.write_live(config.key, 2, fragment_table(config, []))
-    assert store.attempt_cut_off(config.key) == 2
     store.write_failure(config.key, 2, {**circumstances, "attempt": 2, "charged": True})
     assert (store.states(), store.failed_starts()) == ({config.key: "failed"}, {config.key: 1})
     assert store.read_trials().column("attempts").to_pylist() == [2]
