@@ -7,8 +7,10 @@ import argparse
 import importlib
 import sys
 
-ROOMS = {"run": "run_commands", "trial": "run_commands"} | dict.fromkeys(
-    ("margins", "code", "measure"), "geometry_commands"
+ROOMS = (
+    dict.fromkeys(("run", "trial"), "run_commands")
+    | dict.fromkeys(("margins", "code", "measure"), "geometry_commands")
+    | dict.fromkeys(("compare", "merge", "prune", "best"), "store_commands")
 )
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
@@ -87,8 +89,22 @@ def make_parser() -> argparse.ArgumentParser:
         help="of the page; with pdf the figures are PDF files too",
     )
     report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
+    _add_store(commands)
     _add_geometry(commands)
     return parser
+
+
+def _add_store(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    compare = commands.add_parser("compare", help="do two results folders hold the same numbers? exit 1 if not")
+    compare.add_argument("first", metavar="A")
+    compare.add_argument("second", metavar="B")
+    _where(compare)
+    compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    merge = commands.add_parser("merge", help="bring the trials of several results folders into one, the last named")
+    merge.add_argument("sources", metavar="A", nargs="+", help="folders to take from; they are not changed")
+    merge.add_argument("into", metavar="INTO", help="folder to bring them into; may hold trials already, or not exist")
+    merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

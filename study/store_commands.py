@@ -1,0 +1,53 @@
+"""The gnc commands that look after results folders and run nothing: compare, merge, prune, best.
+
+Knows the rooms that do the work and how their outcome is said; does not parse arguments.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from study.commands import existing_store, selection_of
+from study.differences import compare_stores, comparison_facts, comparison_lines, difference_line, machine_lines
+from study.merging import Merge, merge_lines, merge_stores
+from study.store import open_store
+
+
+def command_compare(options: argparse.Namespace) -> int:
+    """Numbers of two folders under the same keys; 1 where they differ."""
+    first, second = existing_store(options.first), existing_store(options.second)
+    comparison = compare_stores(first, second, selection_of(options))
+    if options.json:
+        print(json.dumps(comparison_facts(comparison)))
+    else:
+        for line in comparison_lines(comparison):
+            print(line)
+    return 0 if comparison.is_same else 1
+
+
+def command_merge(options: argparse.Namespace) -> int:
+    """The union of folders; 1 where trials have other numbers under the same key."""
+    into = open_store(options.into)
+    merges = merge_stores([existing_store(source) for source in options.sources], into)
+    if options.json:
+        print(json.dumps({"into": into.uri, "merges": [dataclasses.asdict(merge) for merge in merges]}))
+    else:
+        for merge in merges:
+            _say_merge(merge)
+        print(f"{len(into.states())} trials in {into.uri}")
+    for merge in merges:
+        for name in merge.unreadable:
+            print(
+                f"warning: {name} of {merge.source} cannot be read as what it should be and was left", file=sys.stderr
+            )
+    return 1 if any(merge.differing for merge in merges) else 0
+
+
+def _say_merge(merge: Merge) -> None:
+    print(*merge_lines(merge), sep="\n")
+    for comparison in merge.differences:
+        print("  kept | left:")
+        for name, found in comparison.columns.items():
+            print(difference_line(name, found))
+        print(*machine_lines(comparison.machines), sep="\n", end="\n" if comparison.machines else "")
