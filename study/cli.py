@@ -101,6 +101,17 @@ def _add_store(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _where(compare)
     compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
+    prune = commands.add_parser(
+        "prune", help="list files of a results folder that nothing will read again; --yes: delete"
+    )
+    prune.add_argument("results")
+    prune.add_argument("--yes", action="store_true", help="delete them; without it nothing is changed")
+    prune.add_argument(
+        "--silent", type=float, default=24.0, metavar="HOURS",
+        help="a trial that wrote nothing for so long is dead, unless its process is alive on this machine; default 24",
+    )  # fmt: skip
+    prune.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
     merge = commands.add_parser("merge", help="bring the trials of several results folders into one, the last named")
     merge.add_argument("sources", metavar="A", nargs="+", help="folders to take from; they are not changed")
     merge.add_argument("into", metavar="INTO", help="folder to bring them into; may hold trials already, or not exist")

@@ -102,6 +102,11 @@ class Store:
         latest = max(entries, key=lambda entry: (entry.modified_ns, entry.name))
         return (self.storage.read(f"studies/{latest.name}") or b"").decode(errors="replace")
 
+    def studies(self) -> list[str]:
+        """Texts of all study files that were run here."""
+        names = [entry.name for entry in self.storage.entries("studies", ".toml")]
+        return [(self.storage.read(f"studies/{name}") or b"").decode(errors="replace") for name in names]
+
     # --- finished trials ---------------------------------------------------------------------------------------
 
     def fragments(self) -> dict[str, Entry]:

@@ -7,10 +7,14 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 
 from study.commands import existing_store, selection_of
 from study.differences import compare_stores, comparison_facts, comparison_lines, difference_line, machine_lines
+from study.disk_use import in_words
 from study.merging import Merge, merge_lines, merge_stores
+from study.pruning import Prunable, find_prunable, prune
+from study.refusals import StudyError
 from study.store import open_store
 
 
@@ -51,3 +55,29 @@ def _say_merge(merge: Merge) -> None:
         for name, found in comparison.columns.items():
             print(difference_line(name, found))
         print(*machine_lines(comparison.machines), sep="\n", end="\n" if comparison.machines else "")
+
+
+def command_prune(options: argparse.Namespace) -> int:
+    """What may be deleted and why; deleted with --yes only."""
+    store = existing_store(options.results)
+    if not options.silent >= 0:
+        raise StudyError(f"--silent must be a number of hours from 0 on, got {options.silent:g}.")
+    found = find_prunable(store, silent_seconds=3600 * options.silent)
+    gone = list(prune(store, found)) if options.yes else found
+    if options.json:
+        files = [{"file": p.entry.name, "bytes": p.entry.size, "kind": p.kind, "reason": p.reason} for p in gone]
+        print(json.dumps({"deleted": options.yes, "bytes": sum(p.entry.size for p in gone), "files": files}))
+        return 0
+    for line in _prune_lines(gone, deleted=options.yes):
+        print(line)
+    return 0
+
+
+def _prune_lines(found: list[Prunable], *, deleted: bool) -> Iterator[str]:
+    for one in found:
+        yield f"{one.entry.name}  {in_words(one.entry.size)}  {one.reason}"
+    total = f"{len(found)} files, {in_words(sum(one.entry.size for one in found))}"
+    if not found:
+        yield "nothing to delete"
+    else:
+        yield f"{total} deleted" if deleted else f"{total} could be deleted; --yes deletes them"
