@@ -4,9 +4,10 @@
     python -m analysis.calibration --choices 100
 
 The first prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how
-often the 90 % prediction interval of a size twice the largest held a new cell, and the median error of the parameter.
-The second prints how often each form is chosen by held-out error, by the law that the studies follow, and which forms
-cannot be told from it at this noise.
+often the 90 % prediction interval of a size twice the largest held a new cell, and the median error of the parameter,
+absolute and relative. The second prints how often each form is chosen by held-out error, by the law that the studies
+follow, and which forms cannot be told from it at this noise: those whose predictions of the held-out cells, fitted to
+the law without noise, miss by less than DISTINCT standard errors of what those cells can show.
 """
 
 import argparse
@@ -15,14 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.comparison import compare_forms, hold_out
+from analysis.comparison import choose, largest_sizes, select, verdict_of
 from analysis.fits import Cells, FitRefused
-from analysis.forms import FORMS, fit_form
-from analysis.measures import MARGIN
+from analysis.forms import FORMS, design_of, fit_form
 
 CELL_COUNTS = (6, 12, 30)
 FEATURE_DIM = 3
 LARGEST = 384
+SEEDS, SEED_SHARE = 2, 0.4  # seeds of a cell, and their noise over the noise of cells
+DISTINCT = 3.0  # standard errors
 # Truth of each form; the offset form counts K in units of the geometric mean of the sizes.
 TRUTHS: dict[str, dict[str, float]] = {
     "power": {"a": -0.97},
@@ -45,6 +47,7 @@ class Calibration:
     covered: float
     predicted: float
     median_error: float
+    relative_error: float
     studies: int
 
 
@@ -63,7 +66,13 @@ def law(form: str, sizes: np.ndarray, centre: float) -> np.ndarray:
 
 
 def simulate(
-    form: str, num_cells: int, rng: np.random.Generator, *, noise: float = 0.05, seeds: int = 2, outliers: float = 0.03
+    form: str,
+    num_cells: int,
+    rng: np.random.Generator,
+    *,
+    noise: float = 0.05,
+    seeds: int = SEEDS,
+    outliers: float = 0.03,
 ) -> tuple[Cells, float]:
     """A study with one law: cells and seeds with noise of their own, a tenth of the cells lost, some wrong by half.
 
@@ -77,20 +86,22 @@ def simulate(
     sizes = sizes[kept]
     centre = float(np.exp(np.mean(np.log(np.unique(sizes)))))
     logs = law(form, sizes, centre) + noise * rng.normal(size=len(sizes))
-    logs += 0.4 * noise * rng.normal(size=(seeds, len(sizes))).mean(axis=0)
+    logs += SEED_SHARE * noise * rng.normal(size=(seeds, len(sizes))).mean(axis=0)
     logs[rng.random(len(sizes)) < outliers] -= np.log(2)
     new = float(law(form, np.array([2.0 * LARGEST]), centre)[0] + noise * rng.normal())
     return Cells(logs, np.log(sizes)[:, None], ("",) * len(sizes), np.full(len(sizes), seeds)), new
 
 
-def calibrate(form: str, num_cells: int, studies: int, *, seed: int = 0, outliers: float = 0.03) -> list[Calibration]:
+def calibrate(
+    form: str, num_cells: int, studies: int, *, seed: int = 0, noise: float = 0.05, outliers: float = 0.03
+) -> list[Calibration]:
     """Coverage of one form's intervals over simulated studies of one size."""
     rng = np.random.default_rng([seed, num_cells, list(FORMS).index(form)])
     covered: dict[str, list[bool]] = {name: [] for name in (TRUTHS[form] or {"prefactor": 0.0})}
     errors: dict[str, list[float]] = {name: [] for name in covered}
     predicted = []
     for study in range(studies):
-        cells, new = simulate(form, num_cells, rng, outliers=outliers)
+        cells, new = simulate(form, num_cells, rng, noise=noise, outliers=outliers)
         try:
             fit = fit_form(form, cells, FEATURE_DIM, samples=299, seed=study)
         except FitRefused:
@@ -103,19 +114,29 @@ def calibrate(form: str, num_cells: int, studies: int, *, seed: int = 0, outlier
             errors[parameter.name].append(abs(parameter.estimate - truth))
         low, high = np.log(fit.predict_interval(2 * LARGEST))
         predicted.append(bool(low <= new <= high))
-    return [
-        Calibration(form, num_cells, name, _mean(hits), _mean(predicted), _median(errors[name]), len(predicted))
-        for name, hits in covered.items()
-    ]
+    found = []
+    for name, hits in covered.items():
+        median = _median(errors[name])
+        relative = median / abs(TRUTHS[form].get(name, np.nan))
+        found.append(
+            Calibration(form, num_cells, name, _mean(hits), _mean(predicted), median, relative, len(predicted))
+        )
+    return found
 
 
 def calibrations(
-    studies: int, *, forms: Sequence[str] = tuple(FORMS), seed: int = 0, outliers: float = 0.03
+    studies: int,
+    *,
+    forms: Sequence[str] = tuple(FORMS),
+    cell_counts: Sequence[int] = CELL_COUNTS,
+    seed: int = 0,
+    noise: float = 0.05,
+    outliers: float = 0.03,
 ) -> Iterator[Calibration]:
     """Every form at every number of cells, as they are done."""
     for form in forms:
-        for num_cells in CELL_COUNTS:
-            yield from calibrate(form, num_cells, studies, seed=seed, outliers=outliers)
+        for num_cells in cell_counts:
+            yield from calibrate(form, num_cells, studies, seed=seed, noise=noise, outliers=outliers)
 
 
 def choices(form: str, num_cells: int, studies: int, *, noise: float = 0.01, seed: int = 0) -> dict[str, float]:
@@ -124,25 +145,47 @@ def choices(form: str, num_cells: int, studies: int, *, noise: float = 0.01, see
     chosen: list[str | None] = []
     for _ in range(studies):
         cells, _ = simulate(form, num_cells, rng, noise=noise, outliers=0.0)
-        chosen.append(compare_forms(cells, FEATURE_DIM, MARGIN).chosen)
+        # bootstrap intervals decide nothing here
+        chosen.append(choose([verdict_of(name, cells, FEATURE_DIM, samples=1) for name in FORMS]))
     return {name: chosen.count(name) / studies for name in FORMS}
 
 
-def twins(form: str, num_cells: int, *, noise: float = 0.01) -> list[str]:
-    """Forms that noise of this size cannot tell from a law: fitted to its exact values, they miss the largest by less."""
+def distances(form: str, num_cells: int, *, noise: float = 0.01) -> dict[str, float]:
+    """How far each form's predictions of the held-out cells lie from a law, in standard errors; NaN where refused.
+
+    Each form is fitted to the law's exact smaller sizes. The errors are those of the held-out cells, and of predicting
+    them by the law itself fitted to noisy cells: a best test of the two sees no more than this.
+    """
     sizes = sizes_of(num_cells)
     centre = float(np.exp(np.mean(np.log(np.unique(sizes)))))
     exact = Cells(law(form, sizes, centre), np.log(sizes)[:, None], ("",) * num_cells, np.ones(num_cells, dtype=int))
-    missed = {name: hold_out(name, exact, FEATURE_DIM) for name in FORMS if name != form}
-    return [name for name, held in missed.items() if held is not None and held.median_error < noise]
+    out = np.isin(exact.log_predictors[:, 0], largest_sizes(exact))
+    rest, held = select(exact, ~out), select(exact, out)
+    own = fit_form(form, rest, FEATURE_DIM, samples=1)
+    fitted, predicted = (design_of(own, np.exp(cells.log_predictors[:, 0])) for cells in (rest, held))
+    carried = predicted @ np.linalg.pinv(fitted.T @ fitted) @ predicted.T
+    spread = noise**2 * (1 + SEED_SHARE**2 / SEEDS) * (np.eye(len(carried)) + carried)
+    found = {}
+    for name in FORMS:
+        try:
+            fit = fit_form(name, rest, FEATURE_DIM, samples=1)
+        except FitRefused:
+            found[name] = float("nan")
+            continue
+        missed = np.log(fit.predict(np.exp(held.log_predictors[:, 0]))) - held.log_measure
+        found[name] = float(np.sqrt(missed @ np.linalg.solve(spread, missed)))
+    return found
 
 
-def print_choices(studies: int, num_cells: int) -> None:
+def print_choices(studies: int, num_cells: int, noise: float) -> None:
     """The table of forms chosen by held-out error, a row for each law, beside the forms that cannot be told from it."""
-    print(f"| law ({num_cells} cells) | {' | '.join(FORMS)} | cannot be told from it | right or one of those |")
+    print(
+        f"| law ({num_cells} cells, noise {noise:g}) | {' | '.join(FORMS)} | cannot be told from it | right or alike |"
+    )
     print("|---" * (len(FORMS) + 3) + "|")
     for form in FORMS:
-        rates, alike = choices(form, num_cells, studies), twins(form, num_cells)
+        rates = choices(form, num_cells, studies, noise=noise)
+        alike = [n for n, far in distances(form, num_cells, noise=noise).items() if n != form and far < DISTINCT]
         right = rates[form] + sum(rates[name] for name in alike)
         shares = " | ".join(f"{rates[name]:.2f}" for name in FORMS)
         print(f"| {form} | {shares} | {', '.join(alike) or 'none'} | {right:.2f} |", flush=True)
@@ -154,17 +197,26 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--form", choices=list(FORMS), action="append", help="only this one; repeatable")
     parser.add_argument("--outliers", type=float, default=0.03, help="share of cells that are wrong by half")
+    parser.add_argument("--cells", type=int, action="append", help="only so many cells; repeatable")
+    parser.add_argument("--noise", type=float, help="of the log measure of a cell; default 0.05, of choices 0.01")
     parser.add_argument("--choices", type=int, default=0, help="studies of each law to choose a form for, instead")
     options = parser.parse_args()
     if options.choices:
-        print_choices(options.choices, CELL_COUNTS[1])
+        for num_cells in options.cells or CELL_COUNTS[1:2]:
+            print_choices(options.choices, num_cells, options.noise or 0.01)
         return
-    print("| form | cells | parameter | 95 % interval | 90 % prediction | median error | studies |")
-    print("|---|---|---|---|---|---|---|")
-    for line in calibrations(options.studies, forms=options.form or list(FORMS), outliers=options.outliers):
+    print("| form | cells | parameter | 95 % interval | 90 % prediction | median error | relative | studies |")
+    print("|---|---|---|---|---|---|---|---|")
+    for line in calibrations(
+        options.studies,
+        forms=options.form or list(FORMS),
+        cell_counts=options.cells or CELL_COUNTS,
+        noise=options.noise or 0.05,
+        outliers=options.outliers,
+    ):
         print(
             f"| {line.form} | {line.cells} | {line.parameter} | {_shown(line.covered)} | {_shown(line.predicted)} "
-            f"| {_shown(line.median_error)} | {line.studies} |",
+            f"| {_shown(line.median_error)} | {_shown(line.relative_error)} | {line.studies} |",
             flush=True,
         )
 

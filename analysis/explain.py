@@ -1,14 +1,17 @@
 """What explains a measure: how much of its spread each setting accounts for alone, and how much is the seed's.
 
-Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed.
+Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. What seeds differ by
+inside a cell is taken out of what cells differ by: averages over few seeds carry chance of their own.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.frames import groups, values
+from analysis.frames import values
 from analysis.labels import independent_settings
 
 MIN_TRIALS = 8
@@ -24,17 +27,31 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Standard deviations of log measure: of what the settings do, and of chance between the seeds of one cell."""
+
+    settings: float
+    seeds: float
+
+    @property
+    def seed_share(self) -> float:
+        """The seeds' share of the variance of a single trial; 0 where nothing varies."""
+        total = self.settings**2 + self.seeds**2
+        return self.seeds**2 / total if total else 0.0
+
+
+@dataclass(frozen=True)
 class Explained:
     """Drop-one shares of an additive model of log measure; they need not add up to `together`, settings overlap.
 
-    together: share of all settings at once. seeds: share between seeds of one cell, None without repeated cells.
-    trials: how many there were.
+    together: share of all settings at once. spread: seeds and settings apart, None without repeated cells. trials: how
+    many there were.
     """
 
     measure: str
     shares: tuple[Share, ...]
     together: float
-    seeds: float | None
+    spread: Spread | None
     trials: int
 
 
@@ -64,7 +81,7 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
         assert without is not None  # fewer columns than the full model had
         shares.append(Share(name, max(without - full, 0.0) / total, int(own.max()) + 1))
     ordered = tuple(sorted(shares, key=lambda s: -s.share))
-    return Explained(measure, ordered, 1 - full / total, _seed_share(rows, logs), rows.num_rows)
+    return Explained(measure, ordered, 1 - full / total, spread_of(logs, rows["cell"].to_pylist()), rows.num_rows)
 
 
 def _codes(rows: pa.Table, name: str) -> np.ndarray:
@@ -81,12 +98,21 @@ def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
     return float(((logs - fitted) ** 2).sum())
 
 
-def _seed_share(rows: pa.Table, logs: np.ndarray) -> float | None:
-    """Pooled variance between seeds of a cell over the variance of all trials."""
-    indexed = rows.select(["cell"]).append_column("index", pa.array(range(rows.num_rows)))
-    members = [np.asarray(g["index"].to_pylist()) for _, g in groups(indexed, ["cell"])]
-    repeated = [logs[m] for m in members if len(m) > 1]
-    if not repeated:
+def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
+    """Spread between cells and between their seeds, apart; None without two cells or without a repeated one.
+
+    Args:
+        logs: [trials]. cell: of each trial; cells may have different numbers of seeds.
+    Returns:
+        Moment estimates; a spread between cells below what their seeds alone would give is 0.
+    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance).
+    """
+    _, index, counts = np.unique(np.asarray(cell), return_inverse=True, return_counts=True)
+    trials, cells = len(logs), len(counts)
+    if cells < 2 or trials == cells:
         return None
-    within = sum(float(((v - v.mean()) ** 2).sum()) for v in repeated) / sum(len(v) - 1 for v in repeated)
-    return within / float(np.var(logs, ddof=1))
+    means = np.bincount(index, weights=logs) / counts
+    within = float(((logs - means[index]) ** 2).sum()) / (trials - cells)
+    between = float((counts * (means - logs.mean()) ** 2).sum()) / (cells - 1)
+    seeds_of_a_cell = (trials - float((counts**2).sum()) / trials) / (cells - 1)
+    return Spread(math.sqrt(max(between - within, 0.0) / seeds_of_a_cell), math.sqrt(within))

@@ -55,8 +55,7 @@ class FormFit:
     def predict_interval(self, num_classes: float, group: str = "", *, level: float = 0.9) -> tuple[float, float]:
         """Where the average of a new cell is expected to lie, uncertainty of the fit and spread of cells together."""
         k = np.array([float(num_classes)])
-        row = _jacobian(FORMS[self.form], k / self.centre, k, self.feature_dim, self._shape())[0]
-        row = np.concatenate([row, [float(group == label) for label in sorted(self.levels)]])
+        row = design_of(self, k, group)[0]
         spread = float(np.sqrt(row @ self.linear.covariance @ row + self.scale**2))
         half = spread * float(student_t.ppf((1 + level) / 2, self.cells - len(row)))
         middle = float(self._log(k, group)[0])
@@ -73,6 +72,14 @@ class FormFit:
             self.levels[group] + form.fixed(_argument(form, scaled, k), self.feature_dim, self._shape())
             + form.columns(k, self.feature_dim) @ linear
         )  # fmt: skip
+
+
+def design_of(fit: FormFit, num_classes: np.ndarray, group: str = "") -> np.ndarray:
+    """Derivative of the log prediction at these class counts by every parameter, levels behind [n, parameters]."""
+    k = np.asarray(num_classes, dtype=float)
+    own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
+    levels = np.array([[float(group == label) for label in sorted(fit.levels)]] * len(k))
+    return np.concatenate([own, levels], axis=1)
 
 
 def _log_columns(*powers: int) -> Columns:
@@ -121,7 +128,8 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     Returns:
         The fit with LEVEL intervals on its parameters.
     Raises:
-        FitRefused: fewer than MIN_CELLS cells, two cells fewer than parameters, or sizes that do not tell them apart.
+        FitRefused: fewer than MIN_CELLS cells, two cells fewer than parameters, sizes that do not tell them apart, or a
+            shape parameter whose search leaves its range.
         ValueError: an unknown form.
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) for variable projection.
     """
@@ -139,6 +147,9 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
         raise FitRefused(f"{len(np.unique(k))} sizes, at least {count - len(labels) + 2} are needed for this form")
     inner = np.concatenate([columns, levels], axis=1)
     shape = _search(form, inner, cells.log_measure, k, centre, feature_dim)
+    for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
+        if not least <= value <= most:  # an offset of nothing, or a curve that never ends to rise
+            raise FitRefused(f"the sizes do not tell {parameter}: its best value lies beyond {least:g} to {most:g}")
     target = cells.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
     solved = fit_linear(inner, target)
     design = np.concatenate([_jacobian(form, k / centre, k, feature_dim, shape), levels], axis=1)

@@ -172,15 +172,27 @@ def usual_temperature(table: pa.Table) -> float | None:
     return max(temperatures, key=lambda t: (len(shared[t]["num_classes"].unique()), shared[t].num_rows, -t))
 
 
+def temperature_follows_size(table: pa.Table) -> bool:
+    """Whether a study chose the temperature by the number of classes: several temperatures, one at each size."""
+    by_size = (members for _, members in groups(table, ["num_classes"]))
+    return len(table["temperature"].unique()) > 1 and all(len(rows["temperature"].unique()) == 1 for rows in by_size)
+
+
 def is_usual(table: pa.Table) -> np.ndarray:
-    """Which rows have the usual normalization and, within their feature_dim, the usual temperature."""
+    """Which rows have the usual normalization and, within their feature_dim, the usual temperature.
+
+    Where the temperature was chosen by the number of classes every one is usual.
+    """
     if table.num_rows == 0:
         return np.zeros(0, dtype=bool)
     normalization = usual_normalization(table)
     rows = with_normalization(table, normalization)
-    usual = {d["feature_dim"]: usual_temperature(members) for d, members in groups(rows, ["feature_dim"])}
+    usual: dict[int, Collection[float | None]] = {}
+    for where, members in groups(rows, ["feature_dim"]):
+        follows = temperature_follows_size(members)
+        usual[where["feature_dim"]] = distinct(members, "temperature") if follows else [usual_temperature(members)]
     settings = zip(*(table[n].to_pylist() for n in ("normalization", "feature_dim", "temperature")), strict=True)
-    return np.array([n == normalization and t == usual[d] for n, d, t in settings], dtype=bool)
+    return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)
 
 
 def cell_medians(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -174,7 +174,7 @@ def figure_blocks(frame: StudyFrame, store: Readable, findings: Findings) -> lis
     return [
         block_codes(final, store),
         block_collapse(frame.rows, final),
-        block_margin(final),
+        block_margin(final, findings.comparisons),
         block_phase(final),
         block_variability(final),
         block_relations(final),

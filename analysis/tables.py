@@ -180,19 +180,30 @@ def explained_table(final: pa.Table) -> str:
         if explained is not None:
             parts = ", ".join(f"{s.setting} {_share(s.share)}" for s in explained.shares)
             name = f"log {measure}" + (f" / {relative_to}" if relative_to else "")
-            seeds = ABSENT if explained.seeds is None else _share(explained.seeds)
-            counts = [Number(_share(explained.together)), Number(seeds), Number(str(explained.trials))]
+            apart = [ABSENT] * 3
+            if (spread := explained.spread) is not None:
+                apart = [number(spread.settings), number(spread.seeds), _share(spread.seed_share)]
+            counts = [Number(text) for text in (_share(explained.together), *apart, str(explained.trials))]
             rows.append([name, Long(parts), *counts])
     if not rows:
         return page.note("Too few trials to say what explains the margin: the settings vary as much as the trials.")
-    headers = ("measure", "lost when the setting is left out", "all settings", "between seeds", "trials")
+    headers = (
+        "measure",
+        "lost when the setting is left out",
+        "all settings",
+        "s.d. of settings",
+        "s.d. of seeds",
+        "seeds",
+        "trials",
+    )
     return page.paragraph(EXPLAINED) + page.table("What explains the measures", headers, rows)
 
 
 EXPLAINED = (
     "Shares of the variance over all complete trials, in an additive model with every setting as a category: what is "
-    "lost when one setting is left out, what all of them explain, and what the seeds of one cell differ by. Settings "
-    "overlap and interact, so the shares need not add up."
+    "lost when one setting is left out, and what all of them explain. Settings overlap and interact, so the shares need "
+    "not add up. Beside them the standard deviations (of logarithms, so nearly relative) between cells and between the "
+    "seeds of one cell, the seeds' chance taken out of the cells', and the seeds' share of both variances."
 )
 
 

@@ -7,11 +7,12 @@ import argparse
 import importlib
 import sys
 
-ROOMS = (
-    dict.fromkeys(("run", "trial"), "run_commands")
-    | dict.fromkeys(("margins", "code", "measure"), "geometry_commands")
-    | dict.fromkeys(("compare", "merge", "prune", "best"), "store_commands")
-)
+ROOMS = {
+    **dict.fromkeys(("run", "trial"), "run_commands"),
+    **dict.fromkeys(("margins", "code", "measure"), "geometry_commands"),
+    **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
+    **dict.fromkeys(("compare", "merge", "prune", "best"), "store_commands"),
+}
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 
@@ -90,7 +91,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
     _add_store(commands)
+    _add_best(commands)
     _add_geometry(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -116,6 +119,31 @@ def _add_store(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     merge.add_argument("sources", metavar="A", nargs="+", help="folders to take from; they are not changed")
     merge.add_argument("into", metavar="INTO", help="folder to bring them into; may hold trials already, or not exist")
     merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _add_best(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    best = commands.add_parser("best", help="the best settings of each cell, and a study file that runs them again")
+    best.add_argument("results")
+    best.add_argument("--metric", required=True, help="a measured column, of each trial's last row")
+    best.add_argument("--mode", choices=("min", "max"), default="max", help="default max")
+    best.add_argument("--by", metavar="NAMES", help="settings that make a cell, parted by commas; default: the grid's")
+    best.add_argument("--write", metavar="NEXT.toml", help="write a study file of the winners")
+    best.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
+    best.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
+    _where(best)
+    best.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    doctor = commands.add_parser("doctor", help="is everything there that a study needs? a line a check, with its cure")
+    doctor.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; without it, this machine")
+    doctor.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
+    doctor.add_argument("--results", help="results folder or URI; default results/, or that of the cluster file")
+    doctor.add_argument("--address", help="Ray cluster that runs, e.g. auto: compare its machines")
+    doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    prepare = commands.add_parser("prepare", help="make on AWS what a cluster file names: security group and roles")
+    prepare.add_argument("cluster", metavar="CLUSTER.yaml")
 
 
 def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

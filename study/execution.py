@@ -7,6 +7,7 @@ is why they give the same rows.
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import socket
 import sys
@@ -24,9 +25,11 @@ from safetensors.torch import save
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
 from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
-from study.store import Store
+from study.storage import FolderError
+from study.store import Store, log_name
 from study.training import Diverged
 from study.trial import Progress, Trial
+from study.trial_log import TrialLog
 
 HEARTBEAT_SECONDS = 5.0
 HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
@@ -63,38 +66,54 @@ class Execution:
         self.stopped_by = stopped_by
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
+        self.is_charged = True  # whether a failure counts against the trial; not where the results folder failed
+        self.log = TrialLog(store, config.key, attempt)
         self._last_beat = self._last_checkpoint = time.monotonic()
 
     def run(
         self,
         *,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], str | bool] = lambda: False,
         should_end: Callable[[Progress], bool] = lambda _: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> str:
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
 
-        should_stop: whether to leave off, to be continued by the next run; should_end: after each measurement, whether
-        a scheduler wants the trial to end here, with its rows.
+        should_stop: after each epoch, whether to leave off, to be continued by another attempt, or words that say why;
+        should_end: after each measurement, whether a scheduler wants the trial to end here, with its rows.
 
         Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
         """
+        self._log_start()
+        with self.log.capture():
+            state = self._run(should_stop, should_end, on_progress)
+        self.log.write(f"end: {state}{f': {self.reason}' if self.reason else ''}", always=True)
+        self.log.flush()
+        return state
+
+    def _run(
+        self,
+        should_stop: Callable[[], str | bool],
+        should_end: Callable[[Progress], bool],
+        on_progress: Callable[[Progress], None],
+    ) -> str:
         trial = None
         try:
             self._beat([])
             trial = self._open_trial()
+            self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")
             while not trial.is_done:
                 progress = trial.run_epoch()
+                if progress.measurement is not None:
+                    self.log.write(measurement_line(progress.measurement))
                 on_progress(progress)
                 if not trial.is_done:
                     if progress.measurement is not None and should_end(progress):
                         self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
                         self._write_kept(trial)
                         return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
-                    if should_stop():
-                        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
-                        self._beat(trial.measurements, interrupted=True)
-                        return INTERRUPTED
+                    if asked := should_stop():
+                        return self._leave_off(trial, asked)
                     self._keep_alive(trial)
             self._write_kept(trial)
             return self._finish(trial, "complete", None)
@@ -104,6 +123,21 @@ class Execution:
         except Exception as error:  # noqa: BLE001 - whatever a trial raises is a row, and the sweep goes on
             self._fail(error, trial)
             return "failed"
+
+    def _log_start(self) -> None:
+        settings = {name: value for name, value in self.config.settings().items() if value is not None}
+        self.log.write(
+            f"attempt {self.attempt} of trial {self.config.key} on {socket.gethostname()}, process {os.getpid()}\n"
+            f"settings {json.dumps(settings)}\n"
+            f"versions {versions()} on {cpu_model()}"
+        )
+
+    def _leave_off(self, trial: Trial, asked: str | bool) -> str:
+        """Keep a checkpoint of this epoch: the next attempt continues from here."""
+        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+        self._beat(trial.measurements, interrupted=True)
+        self.reason = f"{asked if isinstance(asked, str) else 'asked to stop'}; checkpoint of epoch {trial.epoch} kept"
+        return INTERRUPTED
 
     def _open_trial(self) -> Trial:
         """From the newest checkpoint that can be loaded, else from the start."""
@@ -126,6 +160,7 @@ class Execution:
     def _beat(self, measurements: list[Measurement], *, interrupted: bool = False) -> None:
         rows = fragment_table(self.config, measurements)
         self.store.write_live(self.config.key, self.attempt, rows, interrupted=interrupted)
+        self.log.flush()
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
         """The rows file last: from then on the trial counts, and nothing of it may be missing."""
@@ -164,11 +199,17 @@ class Execution:
 
     def _fail(self, error: Exception, trial: Trial | None) -> None:
         self.reason = f"{type(error).__name__}: {error}"
+        self.is_charged = not isinstance(error, FolderError)  # a full disk is no fault of the trial
+        trace = "".join(traceback.format_exception(error))
+        self.log.write(trace, always=True)
+        self.log.flush()
         failure = {
             "attempt": self.attempt,
             "state": "failed",
+            "charged": self.is_charged,
             "reason": self.reason,
-            "traceback": "".join(traceback.format_exception(error)),
+            "traceback": trace,
+            "log": log_name(self.config.key, self.attempt),
             "epoch": trial.epoch if trial else None,
             "seconds": trial.seconds if trial else None,
             "resumed": trial.resumed if trial else False,
@@ -179,7 +220,8 @@ class Execution:
         }
         try:
             self.store.write_failure(self.config.key, self.attempt, failure)
-            self.store.remove_live(self.config.key)
+            if self.is_charged:
+                self.store.remove_live(self.config.key)
         except OSError:
             return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
 
@@ -218,14 +260,28 @@ def margins_table(trial: Trial) -> pa.Table:
 
 def circumstances(device: torch.device) -> dict[str, Any]:
     """When, where and with what a trial ended."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "cpu_model": cpu_model(),
         "gpu_model": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "versions": json.dumps({"python": platform.python_version(), **versions}),
+        "versions": versions(),
     }
+
+
+def versions() -> str:
+    """Versions as JSON of Python and of the packages that decide numbers and data."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return json.dumps({"python": platform.python_version(), **packages})
+
+
+def measurement_line(measurement: Measurement) -> str:
+    """The few figures by which a person follows a trial."""
+    test = "-" if measurement.test_accuracy is None else f"{measurement.test_accuracy:.4f}"
+    return (
+        f"epoch {measurement.epoch:<6} step {measurement.step:<8} loss {measurement.train_loss:<10.4g} "
+        f"accuracy {measurement.train_accuracy:<7.4f} test {test:<7} margin {measurement.margin_min_lower:.4f}"
+    )
 
 
 def cpu_model() -> str:

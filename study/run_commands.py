@@ -15,6 +15,7 @@ from study.commands import existing_store, latest_study, open_study, warn_unread
 from study.config import TrialConfig
 from study.consistency import check_datasets, warn_mixed_machines
 from study.data_folder import check_data
+from study.preemption import REQUESTS
 from study.progress import done_keys, spent_keys, trials_left
 from study.refusals import StudyError
 from study.spec import Study, read_study
@@ -72,7 +73,9 @@ def _run_missing(
         store.write_study(study.text)  # from here on it is a study that was run
         trials = Suggestions(study, store, spent=spent) if study.is_adaptive else ListedTrials(missing)
         with View(len(missing), already_done=stored) as view:
-            return run_trials(study, trials, store, allotment, view, concurrent=options.max_concurrent)
+            return run_trials(
+                study, trials, store, allotment, view, concurrent=options.max_concurrent, forgive=options.retry_failed
+            )
     finally:
         leave_cluster()
 
@@ -119,7 +122,7 @@ def command_trial(options: argparse.Namespace) -> int:
     if store.states().get(config.key) == "complete":
         print(f"{config.key} is complete in {store.uri}; nothing to run", file=sys.stderr)
         return 0
-    from study.execution import Execution
+    from study.execution import Execution, measurement_line
 
     store.storage.check_writable()
     check_data([config])
@@ -132,26 +135,17 @@ def command_trial(options: argparse.Namespace) -> int:
         checkpoint_seconds=study.resources.checkpoint_seconds,
         device="cpu" if study.resources.gpus == 0 else None,
     )
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stopping.append(received))
-
-    def shown(share: float | None) -> str:
-        return "-" if share is None else f"{share:.4f}"
+    REQUESTS.listen(signal.SIGINT, signal.SIGTERM)
+    terminal = sys.stderr  # while the trial runs, what goes to sys.stderr is put into its log as well
 
     def show(progress: Any) -> None:
         if progress.measurement is not None:
-            m = progress.measurement
-            print(
-                f"epoch {m.epoch:<6} step {m.step:<8} loss {m.train_loss:<10.4g} accuracy {m.train_accuracy:<7.4f} "
-                f"test {shown(m.test_accuracy):<7} margin {m.margin_min_lower:.4f}",
-                file=sys.stderr,
-            )
+            print(measurement_line(progress.measurement), file=terminal)
 
     print(f"{config.key}  {study.name_of(config)}", file=sys.stderr)
-    state = execution.run(should_stop=lambda: bool(stopping), on_progress=show)
-    reason = f": {execution.reason}" if execution.reason else ""
-    print(f"{state}{reason}{', its checkpoint is kept' if stopping else ''}", file=sys.stderr)
+    with REQUESTS.deferred():
+        state = execution.run(should_stop=lambda: REQUESTS.reason, on_progress=show)
+    print(f"{state}{f': {execution.reason}' if execution.reason else ''}", file=sys.stderr)
     return 0 if state == "complete" else 1
 
 

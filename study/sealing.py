@@ -115,10 +115,10 @@ def read_tables(store: "Store") -> Tables:
     fragments = store.fragments()
     kept, fresh_keys = _split(sealed_trials, fragments, set(sealed_rows.column("trial").unique().to_pylist()))
     fresh, fresh_rows = _read_fragments(store, fresh_keys)
-    old_rows = _only(sealed_rows, kept)
+    old_rows = conform(_only(sealed_rows, kept), RESULTS_SCHEMA)
     if not is_current(old_rows):
         old_rows = add_references(old_rows)
-    rows = pa.concat_tables([conform(old_rows, RESULTS_SCHEMA), add_references(fresh_rows)])
+    rows = pa.concat_tables([old_rows, add_references(fresh_rows)])
     trials = _all_trials(store, _only(sealed_trials, kept), fresh, fragments)
     return Tables(_in_order(rows), trials, fresh=len(fresh))
 
@@ -157,10 +157,14 @@ def _all_trials(store: "Store", sealed: pa.Table, fresh: "list[Fragment]", fragm
 def read_trials(store: "Store") -> pa.Table:
     """The trials of `read_tables`; of sealed rows only their keys are read."""
     store.unreadable.clear()
-    with _open_sealed(store, RESULTS) as sealed:
-        with_rows = set() if sealed is None else set(_project(sealed, ["trial"]).column("trial").unique().to_pylist())
+    try:
+        with _open_sealed(store, RESULTS) as sealed:
+            held = None if sealed is None else _project(sealed, ["trial"])
+    except (pa.ArrowException, OSError):  # a footer that reads before pages that do not
+        return read_tables(store).trials
+    with_rows = set() if held is None else set(held.column("trial").unique().to_pylist())
     trials = _read_sealed(store, TRIALS)
-    if sealed is None or trials is None:
+    if held is None or trials is None:
         trials = TRIALS_SCHEMA.empty_table()
     fragments = store.fragments()
     kept, fresh_keys = _split(trials, fragments, with_rows)
@@ -172,12 +176,23 @@ def read_rows(store: "Store", columns: Collection[str] | None = None, *, last: b
     """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
     names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
     store.unreadable.clear()
+    try:
+        found = _read_projected(store, names, last=last)
+    except (pa.ArrowException, OSError):  # a footer that reads before pages that do not
+        found = None
+    if found is not None:
+        return found
+    rows = read_tables(store).results
+    return (rows.take(_last_rows(rows)) if last else rows).select(names)
+
+
+def _read_projected(store: "Store", names: list[str], *, last: bool) -> pa.Table | None:
+    """Columns of the sealed rows with those of fragments finished since; None where the tables have to be made anew."""
     with _open_sealed(store, RESULTS) as sealed:
         held = None if sealed is None else _project(sealed, ["trial", "epoch", "reference_version"])
         trials = _read_sealed(store, TRIALS)
         if sealed is None or held is None or trials is None or not is_current(held):
-            rows = read_tables(store).results
-            return (rows.take(_last_rows(rows)) if last else rows).select(names)
+            return None
         fragments = store.fragments()
         kept, fresh_keys = _split(trials, fragments, set(held.column("trial").unique().to_pylist()))
         wanted = pc.is_in(held.column("trial"), pa.array(kept, pa.string()))
@@ -252,7 +267,7 @@ def read_states(store: "Store", known: "dict[Entry, str] | None" = None) -> dict
     store.unreadable.clear()
     sealed = _read_sealed(store, TRIALS)
     sealed = TRIALS_SCHEMA.empty_table() if sealed is None else sealed
-    states: dict[str, str] = dict.fromkeys(store.failures(), "failed")
+    states: dict[str, str] = dict.fromkeys(store.failed(), "failed")
     fragments = store.fragments()
     kept, fresh = _split(sealed, fragments, None)
     stated = dict(zip(sealed.column("trial").to_pylist(), sealed.column("state").to_pylist(), strict=True))
@@ -308,7 +323,7 @@ def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | No
 def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:
     """A row for each trial that has failures and no end; a failure file that makes no row is named and skipped."""
     rows = []
-    for key, failed in store.failures().items():
+    for key, failed in store.failed().items():
         if key in done:
             continue
         try:

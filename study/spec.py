@@ -35,7 +35,10 @@ class Resources(BaseModel):
     cpus: float = Field(1.0, gt=0, description="CPUs a trial occupies")
     gpus: float | None = Field(None, ge=0, description="GPUs a trial occupies, fractions allowed; left out: a quarter")
     checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between checkpoints; 0: after every epoch")
-    attempts: int = Field(3, ge=1, description="starts of a trial before it is left as failed")
+    attempts: int = Field(3, ge=1, description="failures of a trial before it is set aside")
+    backoff_seconds: float = Field(
+        1.0, ge=0, description="delay before a failed trial is started again, doubling to at most 60"
+    )
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def read_status(
         uri=store.uri,
         counts=counts,
         live=live,
-        failures={key: attempts[-1] for key, attempts in store.failures().items() if key in failed},
+        failures={key: attempts[-1] for key, attempts in store.failed().items() if key in failed},
         outside=outside if study else 0,
         left_out=study.left_out if study else outside,
         disk=measure_disk_use(entries),

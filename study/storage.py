@@ -5,6 +5,7 @@ Knows the local disk and pyarrow's file systems (s3://, gs://); does not know wh
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,21 @@ from typing import TypeVar
 from pyarrow import fs
 
 Read = TypeVar("Read")
+Answer = TypeVar("Answer")
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
+# What asking again would not mend, as Arrow words it; anything else an object store says is taken to pass.
+LASTING = (
+    "ACCESS_DENIED",
+    "NO_SUCH_BUCKET",
+    "INVALID_ACCESS_KEY_ID",
+    "INVALID_CLIENT_TOKEN_ID",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "EXPIRED_TOKEN",
+    "HTTP status 403",
+    "not found",  # a bucket
+)
+
 FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
 TRIES = 5  # of listing a folder that changes meanwhile
 
@@ -47,7 +63,7 @@ class Storage:
         self.uri = str(uri)
         if "://" in self.uri:
             try:
-                self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+                self._fs, self._root = _persist(lambda: fs.FileSystem.from_uri(_one_put(self.uri)))
             except (ValueError, OSError) as error:
                 raise FolderError(
                     f"RESULTS must be a folder or a URI such as s3://bucket/x, got {uri!r}: {error}"
@@ -55,7 +71,7 @@ class Storage:
         else:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
-        if self._fs.get_file_info(self._root).type == fs.FileType.File:
+        if self._ask(lambda: self._fs.get_file_info(self._root)).type == fs.FileType.File:
             raise FolderError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
 
     def _path(self, name: str) -> str:
@@ -75,10 +91,19 @@ class Storage:
                 "Free space, change its permissions, or name another folder."
             ) from error
 
+    def append(self, name: str, content: bytes) -> None:
+        """Add to the end of a file on this machine's disk; what was added before survives any kill of the process."""
+        path = self._path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "ab") as stream:
+            stream.write(content)
+
+    def _ask(self, operation: Callable[[], Answer]) -> Answer:
+        return operation() if self.is_local else _persist(operation)
+
     def _write(self, path: str, content: bytes) -> None:
         if not self.is_local:
-            with self._fs.open_output_stream(path) as stream:
-                stream.write(content)
+            self._ask(lambda: self._put(path, content))
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         folder, leaf = os.path.split(path)
@@ -95,38 +120,45 @@ class Storage:
                 os.unlink(temporary)
             raise
 
+    def _put(self, path: str, content: bytes) -> None:
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(content)
+
     def read(self, name: str) -> bytes | None:
         """The content, or None where there is no such file."""
         try:
-            with self._fs.open_input_stream(self._path(name), compression=None) as stream:
-                content: bytes = stream.readall()
-                return content
+            return self._ask(lambda: self._get(self._path(name)))
         except FileNotFoundError:
             return None
+
+    def _get(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path, compression=None) as stream:
+            content: bytes = stream.readall()
+            return content
 
     def remove(self, name: str) -> None:
         """Delete one file; no error where it is gone already."""
         try:
-            self._fs.delete_file(self._path(name))
+            self._ask(lambda: self._fs.delete_file(self._path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and all in it; no error where it is gone already."""
         try:
-            self._fs.delete_dir(self._path(name))
+            self._ask(lambda: self._fs.delete_dir(self._path(name)))
         except FileNotFoundError:
             return
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
-        return sorted(self._entries(folder, suffix), key=lambda entry: entry.name)
-
-    def _entries(self, folder: str, suffix: str) -> Iterator[Entry]:
         selector = fs.FileSelector(self._path(folder), allow_not_found=True)
-        for info in self._fs.get_file_info(selector):
-            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != ".":
-                yield Entry(info.base_name, info.size, info.mtime_ns or 0)
+        found = [
+            Entry(info.base_name, info.size, info.mtime_ns or 0)
+            for info in self._ask(lambda: self._fs.get_file_info(selector))
+            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != "."
+        ]
+        return sorted(found, key=lambda entry: entry.name)
 
     def tree(self) -> list[Entry]:
         """Every file of the folder and the folders in it by its path from here, temporary and foreign ones too."""
@@ -134,18 +166,18 @@ class Storage:
         start = len(self._path("")) + 1
         for _ in range(TRIES - 1):
             try:
-                infos = self._fs.get_file_info(selector)
+                infos = self._ask(lambda: self._fs.get_file_info(selector))
                 break
             except FileNotFoundError:  # a folder was removed while it was looked through
                 continue
         else:
-            infos = self._fs.get_file_info(selector)
+            infos = self._ask(lambda: self._fs.get_file_info(selector))
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 
     def exists(self) -> bool:
         """Whether the folder is there at all."""
-        info: fs.FileInfo = self._fs.get_file_info(self._root)
+        info: fs.FileInfo = self._ask(lambda: self._fs.get_file_info(self._root))
         return bool(info.type != fs.FileType.NotFound)
 
     def check_writable(self) -> None:
@@ -155,3 +187,27 @@ class Storage:
             self.write(name, bytes(1 << 20))
         finally:
             self.remove(name)
+
+
+def _persist(operation: Callable[[], Answer]) -> Answer:
+    """What the operation gives, tried again while an object store fails for a reason that may pass.
+
+    Every operation here may run twice: a put or a deletion whose answer was lost leaves what it left before.
+    """
+    for pause in PAUSES:
+        try:
+            return operation()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+            raise
+        except OSError as error:
+            if any(word in str(error) for word in LASTING):
+                raise
+        time.sleep(pause)
+    return operation()
+
+
+def _one_put(uri: str) -> str:
+    """The URI with which Arrow puts a small file on S3 in one request; without it, every file takes three."""
+    if not uri.startswith("s3://"):
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"

@@ -6,7 +6,8 @@
     live/<run>.stop            asks the trials of that run to checkpoint and end; live/KEY.stop one trial to stop early
     suggestions/CELL.json      settings that a search suggested, kept before their trials start
     margins/ heads/            per-class margins; final head and class means, written before the rows file
-    failures/KEY.<attempt>.json  checkpoints/KEY/<epoch>.checkpoint
+    failures/KEY.<attempt>.json  how an attempt failed or was cut off; charged: whether it counts against the trial
+    logs/KEY.<attempt>.log     what an attempt was asked, did and printed; kept    checkpoints/KEY/<epoch>.checkpoint
     results.parquet trials.parquet   sealed tables, see sealing
     report/                    what `gnc report` writes
 
@@ -69,6 +70,11 @@ class Live:
     interrupted: bool  # ended on request, with a checkpoint to continue from
     seconds_ago: float
     rows: pa.Table
+
+
+def log_name(key: str, attempt: int) -> str:
+    """Where the log of an attempt lies in the results folder."""
+    return f"logs/{key}.{attempt}.log"
 
 
 def open_store(results: str | Path) -> "Store":
@@ -252,18 +258,26 @@ class Store:
 
     def attempts(self) -> dict[str, int]:
         """The highest attempt number seen of each trial that ran without finishing, or failed."""
+        return dict(self._highest("live", "failures"))
+
+    def _highest(self, *folders: str) -> dict[str, int]:
         highest: dict[str, int] = defaultdict(int)
-        for folder in ("live", "failures"):
+        for folder in folders:
             for entry in self.storage.entries(folder):
                 key, _, rest = entry.name.partition(".")
                 number = rest.split(".")[0]
                 if number.isdigit():
                     highest[key] = max(highest[key], int(number))
-        return dict(highest)
+        return highest
 
     def next_attempt(self, key: str) -> int:
         """The number of the attempt about to start, from 1."""
         return self.attempts().get(key, 0) + 1
+
+    def attempt_cut_off(self, key: str) -> int:
+        """The number of the attempt whose process just died: its heartbeat's, or the next if it died before that."""
+        live, failed = self._highest("live")[key], self._highest("failures")[key]
+        return live if live > failed else max(live, failed) + 1
 
     def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
         """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
@@ -309,16 +323,18 @@ class Store:
                 self.unreadable.append(f"suggestions/{entry.name}")
         return found
 
-    # --- failures and checkpoints ------------------------------------------------------------------------------
+    # --- failures ----------------------------------------------------------------------------------------------
 
     def write_failure(self, key: str, attempt: int, circumstances: dict[str, Any]) -> None:
         """Keep the traceback and circumstances of a failed attempt."""
         self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(circumstances, indent=1).encode())
 
-    def failures(self) -> dict[str, list[dict[str, Any]]]:
-        """Circumstances of the failed attempts of each trial, oldest first."""
+    def failures(self, key: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Circumstances of the attempts that failed or were cut off, of each trial or of this one, oldest first."""
         failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.storage.entries("failures", ".json"):
+            if key is not None and not entry.name.startswith(f"{key}."):
+                continue
             try:
                 circumstances = json.loads(self.storage.read(f"failures/{entry.name}") or b"")
             except ValueError:
@@ -327,9 +343,39 @@ class Store:
             failed[entry.name.partition(".")[0]].append(circumstances)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
 
-    def failed_starts(self) -> dict[str, int]:
-        """How often each trial was started and failed; one failure stands for several where a process kept dying."""
-        return {key: sum(f.get("starts", 1) for f in failed) for key, failed in self.failures().items()}
+    def failed(self) -> dict[str, list[dict[str, Any]]]:
+        """Failures that count, of trials whose last attempt failed: not of one that runs again or was cut off since."""
+        running = self._highest("live")
+        return {
+            key: [f for f in attempts if f.get("charged", True)]
+            for key, attempts in self.failures().items()
+            if attempts[-1].get("charged", True) and attempts[-1]["attempt"] >= running[key]
+        }
+
+    def failed_starts(self, key: str | None = None) -> dict[str, int]:
+        """How often each trial, or this one, failed by its own doing; attempts that were cut off are not counted."""
+        counted = {
+            key: sum(f.get("starts", 1) for f in failed if f.get("charged", True))
+            for key, failed in self.failures(key).items()
+        }
+        return {key: count for key, count in counted.items() if count}
+
+    # --- logs --------------------------------------------------------------------------------------------------
+
+    def append_log(self, key: str, attempt: int, content: bytes) -> None:
+        """Add to the log of an attempt: in place on a disk, put anew as a whole in an object store."""
+        name = log_name(key, attempt)
+        if self.storage.is_local:
+            self.storage.append(name, content)
+        else:
+            self.storage.write(name, (self.storage.read(name) or b"") + content)
+
+    def last_log_lines(self, key: str, attempt: int, count: int = 100) -> list[str]:
+        """The end of an attempt's log; empty where there is none."""
+        content = self.storage.read(log_name(key, attempt)) or b""
+        return content.decode(errors="replace").splitlines()[-count:]
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
         """Keep a checkpoint with its checksum, and the generation before it."""

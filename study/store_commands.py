@@ -8,8 +8,10 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-from study.commands import existing_store, selection_of
+from study.best import best_lines, default_by, find_best, next_study
+from study.commands import existing_store, latest_study, selection_of
 from study.differences import compare_stores, comparison_facts, comparison_lines, difference_line, machine_lines
 from study.disk_use import in_words
 from study.merging import Merge, merge_lines, merge_stores
@@ -81,3 +83,45 @@ def _prune_lines(found: list[Prunable], *, deleted: bool) -> Iterator[str]:
         yield "nothing to delete"
     else:
         yield f"{total} deleted" if deleted else f"{total} could be deleted; --yes deletes them"
+
+
+def command_best(options: argparse.Namespace) -> int:
+    """The best settings of each cell, and on request a study file that runs them again."""
+    store = existing_store(options.results)
+    study = None if options.all else latest_study(store)
+    if options.by is None and study is None:
+        raise StudyError(
+            "--by must be given where no study's grid says what a cell is. Write --by num_classes,feature_dim."
+        )
+    by = default_by(study) if options.by is None and study else _words(options.by)
+    keys = {config.key for config in study.configs} if study else None
+    best = find_best(store, metric=options.metric, mode=options.mode, by=by, keys=keys, selection=selection_of(options))
+    if options.write is not None:
+        _write_next(
+            Path(options.write), next_study(best, study=study or latest_study(store), seeds=_seeds(options.seeds))
+        )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(best)))
+        return 0
+    for line in best_lines(best):
+        print(line)
+    return 0
+
+
+def _write_next(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise StudyError(f"--write must name a new file, got {str(path)!r}, which exists. Name another.") from None
+    print(f"{path} written; gnc check {path} says what it would run", file=sys.stderr)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    if not all(word.isdecimal() for word in _words(text)):
+        raise StudyError(f"--seeds must be whole numbers parted by commas, got {text!r}. Write --seeds 0,1,2.")
+    return [int(word) for word in _words(text)]

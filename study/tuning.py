@@ -5,6 +5,7 @@ back: what is done is decided by the store alone.
 """
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 # Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
 os.environ.update(
@@ -24,6 +25,7 @@ os.environ.update(
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
     TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view says what a trial died of, its log has the traceback
     RAY_AIR_NEW_OUTPUT="0",
     RAY_DEDUP_LOGS="0",
 )
@@ -34,27 +36,21 @@ from ray.tune.search import Searcher
 
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
+from study.preemption import REQUESTS, Preempted
+from study.processes import Draining, ListensForSignals, error_of, how_it_ended
 from study.records import identity_and_settings
+from study.retries import Retries, Trials
 from study.spec import Study
-from study.store import Store, open_store
+from study.store import Store, log_name, open_store
 from study.view import View
 
 if TYPE_CHECKING:
     from study.schedulers import CompetingTrials
 
+logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
 SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of the last measurement, in the view
 STOP_POLL_SECONDS = 1.0
-
-
-class Trials(Protocol):
-    """Where the next trial comes from: a list, or a search that waits for how the last ones did."""
-
-    def next(self) -> TrialConfig | None:
-        """The next trial to run, None when there will be none."""
-
-    def ended(self, key: str, state: str) -> None:
-        """Told of each trial's end once its rows are in the store."""
 
 
 class ListedTrials:
@@ -71,9 +67,19 @@ class ListedTrials:
 
 
 def run_trials(
-    study: Study, trials: Trials, store: Store, allotment: Allotment, view: View, *, concurrent: int | None
+    study: Study,
+    trials: Trials,
+    store: Store,
+    allotment: Allotment,
+    view: View,
+    *,
+    concurrent: int | None,
+    forgive: bool = False,
 ) -> bool:
-    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop."""
+    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
+
+    forgive: failures before this run do not count against a trial.
+    """
     run = f"run-{secrets.token_hex(4)}"
     stopping = threading.Event()
     rule = study.search.scheduler
@@ -83,8 +89,9 @@ def run_trials(
 
         competition = CompetingTrials(study.search, store)
         competition.replay(study.configs)
-    queue = _Queue(trials, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
-    follower = _Follower(view, store, queue, competition, study)
+    retries = Retries(trials, store, study.resources, forgive=forgive)
+    queue = _Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
+    follower = _Follower(view, store, retries, competition, study)
     trainable = tune.with_parameters(
         _train_on_ray,
         results=absolute(store),
@@ -102,7 +109,7 @@ def run_trials(
                 search_alg=queue,
                 num_samples=-1,
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.config["key"],
+                trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name=run,
@@ -110,7 +117,7 @@ def run_trials(
                 verbose=0,
                 stop=_StopWhenAsked(stopping, follower),
                 callbacks=[follower],
-                failure_config=tune.FailureConfig(max_failures=study.resources.attempts - 1),
+                failure_config=tune.FailureConfig(max_failures=0),  # study.retries starts trials again
             ),
         ).fit()
     return not stopping.is_set()
@@ -134,7 +141,7 @@ def _train_on_ray(
     if asked():
         tune.report({"state": INTERRUPTED})
         return
-    trial = TrialConfig(**json.loads(config["settings"]))
+    trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
     reporter = _Reporter()
     execution = Execution(
         trial,
@@ -145,13 +152,21 @@ def _train_on_ray(
         device=device,
         stopped_by=stopped_by,
     )
-    state = execution.run(
-        should_stop=asked,
-        # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
-        should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
-        on_progress=reporter,
-    )
+    with REQUESTS.deferred():
+        state = execution.run(
+            should_stop=lambda: REQUESTS.reason or draining() or asked(),
+            # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
+            should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
+            on_progress=reporter,
+        )
+    if REQUESTS.reason:
+        REQUESTS.end_soon()
+    if state == INTERRUPTED and (REQUESTS.reason or draining()):
+        raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
+
+
+_train_on_ray.__mixins__ = (ListensForSignals,)  # type: ignore[attr-defined]  # where Tune looks for them
 
 
 class _DriverOnly:
@@ -164,30 +179,22 @@ class _DriverOnly:
 class _Queue(_DriverOnly, Searcher):
     """Gives Tune the next trial while fewer than `concurrent` are in flight."""
 
-    def __init__(self, trials: Trials, stopping: threading.Event, concurrent: int) -> None:
+    def __init__(self, retries: Retries, stopping: threading.Event, concurrent: int) -> None:
         super().__init__()
-        self._trials, self._stopping, self._concurrent = trials, stopping, concurrent
-        self.in_flight: dict[str, TrialConfig] = {}
-        self._keys: dict[str, str] = {}  # by Tune's own name of the trial
+        self._retries, self._stopping, self._concurrent = retries, stopping, concurrent
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._stopping.is_set():
             return Searcher.FINISHED
-        if len(self.in_flight) >= self._concurrent:
+        if len(self._retries.in_flight) >= self._concurrent:
             return None
-        config = self._trials.next()
+        config = self._retries.next()
         if config is None:
-            return Searcher.FINISHED
-        self.in_flight[config.key] = config
-        self._keys[trial_id] = config.key
+            return Searcher.FINISHED if self._retries.is_over else None
         return {"key": config.key, "settings": json.dumps(config.settings())}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        self.in_flight.pop(self._keys.pop(trial_id, ""), None)
-
-    def ended(self, key: str, state: str) -> None:
-        """Pass on how a trial ended."""
-        self._trials.ended(key, state)
+        """Nothing: the follower hears of every end and knows how it came about."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what was tried is in the store."""
@@ -230,54 +237,80 @@ class _Reporter:
 
 
 class _Follower(_DriverOnly, tune.Callback):
-    """Carries what Tune sees to the view, and records trials whose process died once too often."""
+    """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
 
     def __init__(
-        self, view: View, store: Store, queue: _Queue, competition: "CompetingTrials | None", study: Study
+        self, view: View, store: Store, retries: Retries, competition: "CompetingTrials | None", study: Study
     ) -> None:
-        self._view, self._store, self._queue, self._competition, self._study = view, store, queue, competition, study
+        self._view, self._store, self._retries, self._competition, self._study = (
+            view,
+            store,
+            retries,
+            competition,
+            study,
+        )
         self.running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        config = self._queue.in_flight[trial.config["key"]]
+        config = self._retries.in_flight[trial.config["key"]]
         self.running.add(config.key)
         self._view.started(config.key, self._study.name_of(config))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._view.progressed(trial.config["key"], result)
         if self._competition is not None and result.get("measured"):
-            self._competition.on_measurement(self._queue.in_flight[trial.config["key"]], result)
+            self._competition.on_measurement(self._retries.in_flight[trial.config["key"]], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._ended(trial.config["key"], trial.last_result.get("state", "interrupted"), trial.last_result)
-
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.running.discard(trial.config["key"])
-        self._view.restarted(trial.config["key"])
+        key, figures = trial.config["key"], trial.last_result
+        state = figures.get("state", "interrupted")
+        if state == "failed":
+            self._failed(key, figures)
+            return
+        self.running.discard(key)
+        self._view.ended(key, state, figures)
+        self._retries.ended(key, state)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        key, error = trial.config["key"], str(trial.get_error() or "")
-        reason = "the trial's process died each time it was started (killed, or out of memory)."
-        attempt = self._store.attempts().get(key, 1)
+        key, error = trial.config["key"], error_of(trial)
+        reason, is_charged = how_it_ended(error)
+        if is_charged is None:
+            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1))
+        if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
+            reason = self._record(key, reason, error, epoch=trial.last_result.get("epoch"), is_charged=is_charged)
+        self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
+
+    def _record(self, key: str, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool) -> str:
+        """The failure of an attempt that could not write its own; the reason with what its log adds."""
+        attempt = self._store.attempt_cut_off(key)
+        lines = self._store.last_log_lines(key, attempt)
+        reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
         failure = {
             "attempt": attempt,
-            "starts": self._study.resources.attempts,
             "state": "failed",
+            "charged": is_charged,
             "reason": reason,
-            "traceback": error,
-            "settings": identity_and_settings(self._queue.in_flight[key]),
+            "traceback": str(error or ""),
+            "log": log_name(key, attempt),
+            "last_lines": lines,
+            "epoch": epoch,
+            "settings": identity_and_settings(self._retries.in_flight[key]),
         }
         try:
             self._store.write_failure(key, attempt, failure)
-            self._store.remove_live(key)
+            if is_charged:
+                self._store.remove_live(key)
         except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
-            reason = f"{reason} {unwritable}"
-        self._ended(key, "failed", {"reason": reason})
+            print(unwritable, file=sys.stderr)
+        return reason
 
-    def _ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
+    def _failed(self, key: str, figures: dict[str, Any], *, is_charged: bool = True) -> None:
         self.running.discard(key)
-        self._view.ended(key, state, figures)
-        self._queue.ended(key, state)
+        delay = self._retries.failed(key, charged=is_charged)
+        if delay is None:
+            self._view.ended(key, "failed", figures)
+        else:
+            self._view.restarted(key, figures.get("reason", ""), delay)
 
 
 class _StopWhenAsked(_DriverOnly, tune.Stopper):

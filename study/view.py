@@ -52,10 +52,10 @@ class View:
         self._names[key] = name
         self._running[key] = _Running(time.monotonic())
 
-    def restarted(self, key: str) -> None:
-        """A trial's process died and the trial will be started again."""
+    def restarted(self, key: str, why: str, delay: float) -> None:
+        """An attempt failed or was cut off, and the trial will be started again after a delay in seconds."""
         self._running.pop(key, None)
-        self._line(f"restarting {self._names[key]}: its process died")
+        self._line(f"restarting {self._names[key]}{f' in {delay:.0f} s' if delay >= 0.5 else ''}: {why}")
 
     def progressed(self, key: str, figures: dict[str, Any]) -> None:
         """New live figures of a running trial."""

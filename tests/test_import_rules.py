@@ -22,7 +22,7 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import study.cli, study.commands, study.run_commands", HEAVY),
+        ("import study.cli, study.commands, study.run_commands, study.doctor_commands", (*HEAVY, "boto3")),
         ("import study.store, study.spec, study.records", HEAVY),
         ("import gnc_models.catalog", (*HEAVY, "numpy", "pyarrow")),
         ("import gnc_models.bounds", (*HEAVY, "scipy", "pyarrow")),

@@ -1,13 +1,15 @@
-"""Margin against the number of classes, per dimension, between its null and its ceilings."""
+"""Margin against the number of classes, per dimension, between its null and its ceilings, with the bands of the fits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
+from analysis.comparison import FormComparison
 from analysis.figures.codes import evenly
 from analysis.figures.look import (
     INK,
@@ -24,17 +26,41 @@ from analysis.figures.look import (
     spread_ticks,
 )
 from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import groups, usual_normalization, values, varied_settings, with_normalization
+from analysis.frames import (
+    groups,
+    temperature_follows_size,
+    usual_normalization,
+    values,
+    varied_settings,
+    with_normalization,
+)
+from analysis.measures import MARGIN
 from analysis.theory import MarginCurves, margin_curves, sizes_between
 
 MOST_DIMS = 9
 MOST_SERIES = 5
+BAND_POINTS = 24
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
 
 
 @dataclass(frozen=True)
+class FitBand:
+    """The form chosen at this feature_dim over one group's sizes: its curve, and where 90 % of new cells are expected."""
+
+    form: str
+    num_classes: np.ndarray
+    curve: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
 class MarginSeries:
-    """Trials of one temperature at one feature_dim; the optimum is of unconstrained features, NaN if not tabulated."""
+    """Trials of one temperature at one feature_dim; the optimum is of unconstrained features, NaN if not tabulated.
+
+    temperature: None where there is none, or where each number of classes has its own. fit: None where no form was
+    chosen, or where the series pools several groups of the fit.
+    """
 
     temperature: float | None
     trials: tuple[str, ...]
@@ -43,6 +69,7 @@ class MarginSeries:
     sizes: np.ndarray
     median: np.ndarray
     optimum: np.ndarray
+    fit: FitBand | None = None
 
 
 @dataclass(frozen=True)
@@ -55,29 +82,49 @@ class MarginNumbers:
     pooled: tuple[str, ...]
 
 
-def numbers_margin(final: pa.Table, feature_dim: int) -> MarginNumbers:
+def numbers_margin(final: pa.Table, feature_dim: int, comparisons: Sequence[FormComparison] = ()) -> MarginNumbers:
     """Certified lower bounds of the minimum margin of complete trials with the usual normalization."""
     here = final.filter(pc.equal(final["feature_dim"], feature_dim))
     here = with_normalization(here, usual_normalization(here))
-    series = evenly([_series(rows) for _, rows in groups(here, ["temperature"])], MOST_SERIES)
+    names = [] if temperature_follows_size(here) else ["temperature"]
+    fitted = next((c for c in comparisons if c.measure == MARGIN and c.feature_dim == feature_dim), None)
+    series = evenly([_series(rows, where, fitted) for where, rows in groups(here, names)], MOST_SERIES)
     sizes = [k for s in series for k in s.sizes]
     shown = ("num_classes", "temperature", "seed")
     pooled = tuple(name for name in varied_settings(here) if name not in shown)
     return MarginNumbers(feature_dim, margin_curves(sizes_between(sizes), feature_dim), tuple(series), pooled)
 
 
-def _series(rows: pa.Table) -> MarginSeries:
+def _series(rows: pa.Table, where: dict[str, Any], fitted: FormComparison | None) -> MarginSeries:
     by_size = [(w["num_classes"], members) for w, members in groups(rows, ["num_classes"])]
     dots = evenly(range(rows.num_rows), MOST_DOTS)
     return MarginSeries(
-        temperature=rows["temperature"][0].as_py(),
+        temperature=where.get("temperature"),
         trials=tuple(rows["trial"].to_pylist()),
         num_classes=values(rows, "num_classes")[dots],
         margin=values(rows, "margin_min_lower")[dots],
         sizes=np.array([k for k, _ in by_size], dtype=float),
         median=np.array([np.nanmedian(values(m, "margin_min_lower")) for _, m in by_size]),
         optimum=np.array([values(m, "ufm_margin")[0] for _, m in by_size]),
+        fit=_band(fitted, {**where, "normalization": rows["normalization"][0].as_py()}) if fitted else None,
     )
+
+
+def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
+    """The chosen form over the sizes of the one group that has these settings; None where there are none or several."""
+    fit = next((v.fit for v in comparison.verdicts if v.form == comparison.chosen and v.fit), None)
+    matching = [
+        label
+        for label, settings in comparison.settings.items()
+        if fit is not None and label in fit.levels and all(where.get(n, v) == v for n, v in settings.items())
+    ]
+    if fit is None or len(matching) != 1:
+        return None
+    own = np.array([label == matching[0] for label in comparison.cells.group], dtype=bool)
+    sizes = np.exp(comparison.cells.log_predictors[own, 0])
+    at = np.geomspace(sizes.min(), sizes.max(), BAND_POINTS)
+    bands = np.array([fit.predict_interval(float(k), matching[0]) for k in at])
+    return FitBand(fit.form, at, fit.predict(at, matching[0]), bands[:, 0], bands[:, 1])
 
 
 def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
@@ -93,6 +140,10 @@ def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
     labels += [_last(curves.num_classes, curves.random, "random", MUTED)]
     # cold is dark: the order of the ramp is that of temperature
     for series, colour in zip(numbers.series, ramp(len(numbers.series)), strict=True):
+        if series.fit is not None:
+            band = series.fit
+            ax.fill_between(band.num_classes, band.low, band.high, color=colour, alpha=0.16, linewidth=0, zorder=3)
+            ax.plot(band.num_classes, band.curve, color=colour, linewidth=1.0, linestyle=(0, (5, 2)), zorder=3)
         ax.plot(series.sizes, series.median, color=colour, zorder=4)
         ax.plot(series.num_classes, series.margin, "o", color=colour, zorder=5)
         ax.plot(series.sizes, series.optimum, "D", color=colour, markerfacecolor="none", markersize=8, zorder=4)
@@ -132,10 +183,10 @@ def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
     soft_grid(ax)
 
 
-def block_margin(final: pa.Table) -> FigureBlock:
+def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) -> FigureBlock:
     """The figure of margin against the number of classes, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
-    found = [numbers_margin(final, dim) for dim in dims]
+    found = [numbers_margin(final, dim, comparisons) for dim in dims]
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
     one = (
         ""
@@ -148,6 +199,9 @@ def block_margin(final: pa.Table) -> FigureBlock:
         if pooled
         else " Lines join medians over seeds."
     )
+    fitted = [f"{s.fit.form} at d = {n.feature_dim}" for n in found for s in n.series[:1] if s.fit]
+    if fitted:
+        mixed += f" Shaded, around a broken line: the fitted form ({', '.join(fitted)}) and where 90 % of cells are expected."
     usual = usual_normalization(final) if final.num_rows else ""
     if any(len(s.trials) > MOST_DOTS for n in found for s in n.series):
         mixed += f" At most {MOST_DOTS} dots of a series are drawn; medians use every trial."

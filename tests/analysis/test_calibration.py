@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.calibration import TRUTHS, calibrate, choices, law, simulate, sizes_of
+from analysis.calibration import DISTINCT, TRUTHS, calibrate, choices, distances, law, simulate, sizes_of
 from analysis.forms import FORMS
 
 
@@ -40,3 +40,19 @@ def test_a_strongly_curved_law_is_chosen_as_such():
     rates = choices("curved", 12, 4, noise=0.001)
     assert rates["curved"] + rates["offset"] >= 0.75  # an offset bends alike over this range
     assert rates["power"] == 0
+
+
+def test_a_form_that_holds_the_law_cannot_be_told_from_it_and_less_noise_tells_more_forms_apart():
+    for noise in (0.01, 0.001):
+        power = distances("power", 12, noise=noise)
+        assert power["power"] == pytest.approx(0, abs=1e-6)
+        assert power["curved"] == pytest.approx(0, abs=1e-6)  # its bend is 0
+        assert power["corrected"] == pytest.approx(0, abs=1e-6)
+        assert power["reference"] > DISTINCT
+    assert distances("power", 12, noise=0.01)["levenshtein"] < DISTINCT < power["levenshtein"]
+
+
+def test_forms_are_distant_by_what_noise_is_seen_at_the_held_out_cells():
+    far, near = (distances("curved", 12, noise=noise)["power"] for noise in (0.01, 0.02))
+    assert far == pytest.approx(2 * near)
+    assert distances("curved", 30)["power"] > distances("curved", 12)["power"]

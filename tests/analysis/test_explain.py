@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.explain import explain
+from analysis.explain import Spread, explain, spread_of
 from analysis.frames import final_rows, values
 
 
@@ -25,7 +25,7 @@ def test_a_measure_that_follows_one_setting_is_explained_by_it_alone(final):
     assert found.shares[0].share == pytest.approx(1)
     assert all(s.share == pytest.approx(0, abs=1e-12) for s in found.shares[1:])
     assert found.together == pytest.approx(1)
-    assert found.seeds == pytest.approx(0, abs=1e-12)
+    assert found.spread.seed_share == pytest.approx(0, abs=1e-12)
     assert found.trials == 24
 
 
@@ -41,7 +41,8 @@ def test_noise_between_seeds_is_the_seeds(final):
     seed = values(final, "seed")
     found = explain(with_margin(final, seed - 0.5), "margin_min_lower")
     assert found.together == pytest.approx(0, abs=1e-12)
-    assert found.seeds == pytest.approx(2 * 23 / 24)  # cells of two: variance 1/2 each against 24/23 * 1/4 of all
+    assert found.spread == Spread(settings=0, seeds=pytest.approx(np.sqrt(0.5)))  # two seeds 1 apart: variance 1/2
+    assert found.spread.seed_share == 1
 
 
 def test_division_by_the_best_known_margin_takes_geometry_out(final):
@@ -58,3 +59,34 @@ def test_division_by_the_best_known_margin_takes_geometry_out(final):
 def test_few_trials_and_no_spread_are_not_explained(final):
     assert explain(final.slice(0, 7), "margin_min_lower") is None
     assert explain(with_margin(final, np.zeros(final.num_rows)), "margin_min_lower") is None
+
+
+@pytest.mark.parametrize(("settings", "seeds"), [(0.3, 0.1), (0.1, 0.2), (0.2, 0.2)])
+def test_planted_spreads_of_settings_and_seeds_are_recovered_apart(settings, seeds):
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(100):
+        counts = rng.integers(1, 6, size=200)  # some cells with one seed, some with five
+        cell = np.repeat(np.arange(200), counts)
+        logs = (settings * rng.normal(size=200))[cell] + seeds * rng.normal(size=len(cell))
+        spread = spread_of(logs, cell)
+        found.append((spread.settings**2, spread.seeds**2))
+    # right on average in the variances, to four standard errors of a hundred studies
+    found = np.array(found)
+    errors = found.std(axis=0) / np.sqrt(len(found))
+    assert np.all(np.abs(found.mean(axis=0) - [settings**2, seeds**2]) < 4 * errors)
+    assert np.all(errors < 0.05 * np.array([settings**2, seeds**2]))
+
+
+def test_averages_over_noisy_seeds_alone_are_no_effect_of_settings():
+    rng = np.random.default_rng(6)
+    cell = np.repeat(np.arange(200), 2)
+    logs = 0.2 * rng.normal(size=400)
+    averages = logs.reshape(200, 2).mean(axis=1).std()
+    assert averages > 0.12  # what cells seem to differ by
+    assert spread_of(logs, cell).settings < 0.6 * averages
+
+
+def test_one_cell_or_one_seed_each_cannot_be_taken_apart():
+    assert spread_of(np.array([1.0, 2.0]), ["a", "a"]) is None
+    assert spread_of(np.array([1.0, 2.0]), ["a", "b"]) is None

@@ -18,7 +18,7 @@ from analysis.figures.margin import block_margin, numbers_margin
 from analysis.figures.prediction import block_prediction, numbers_prediction
 from analysis.figures.svg import Panel, inline_svg, render, render_panel, svg_file
 from analysis.figures.variability import block_variability, numbers_variability
-from analysis.frames import final_rows, load_study
+from analysis.frames import final_rows, is_usual, load_study
 from gnc_models import bounds
 
 
@@ -228,3 +228,34 @@ def test_a_large_series_is_thinned_but_its_median_is_not(make_store):
     (series,) = numbers_variability(final, "gnc1_rank", "num_classes", "feature_dim").series
     assert len(series.y) == 200
     assert series.medians[0] == np.median(final["gnc1_rank"].to_numpy())
+
+
+def test_the_margin_figure_bands_each_series_by_the_form_that_was_chosen(make_store):
+    final = final_rows(
+        make_store([(3, k, t, "both", s) for k in (12, 16, 24, 32, 48) for t in (0.1, 0.3) for s in (0, 1)])
+    )
+    comparisons = compare_all(final)
+    chosen = next(c for c in comparisons if c.measure == "margin_min_lower")
+    fit = next(v.fit for v in chosen.verdicts if v.form == chosen.chosen)
+    numbers = numbers_margin(final, 3, comparisons)
+    assert [s.temperature for s in numbers.series] == [0.1, 0.3]
+    for series in numbers.series:
+        group = f"temperature = {series.temperature}"
+        assert series.fit.form == chosen.chosen
+        assert (series.fit.num_classes[0], series.fit.num_classes[-1]) == pytest.approx((12, 48))
+        assert series.fit.curve == pytest.approx(fit.predict(series.fit.num_classes, group))
+        assert (series.fit.low[0], series.fit.high[0]) == pytest.approx(fit.predict_interval(12, group))
+    assert f"the fitted form ({chosen.chosen} at d = 3)" in block_margin(final, comparisons).caption
+    assert all(s.fit is None for s in numbers_margin(final, 3).series)
+
+
+def test_temperatures_chosen_by_the_number_of_classes_are_one_series_and_all_usual(make_store):
+    temperatures = {12: 0.03, 16: 0.02, 24: 0.015, 32: 0.01, 48: 0.007, 64: 0.005, 96: 0.003}
+    final = final_rows(make_store([(3, k, t, "both", s) for k, t in temperatures.items() for s in (0, 1)]))
+    (series,) = numbers_margin(final, 3, compare_all(final)).series
+    assert series.temperature is None
+    assert series.sizes.tolist() == list(temperatures)
+    assert series.fit is not None
+    assert is_usual(final).all()
+    one_more = final_rows(make_store([(3, k, t, "both", 0) for k, t in [*temperatures.items(), (12, 0.1)]]))
+    assert len(numbers_margin(one_more, 3).series) > 1

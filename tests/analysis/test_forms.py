@@ -125,3 +125,9 @@ def test_no_form_is_chosen_where_all_of_them_fail():
     comparison = compare_forms(cells_of(broken), 3, "margin_min_lower")
     assert comparison.chosen is None
     assert all(v.held_out.median_error > 0.5 for v in comparison.verdicts if v.held_out)
+
+
+def test_an_offset_of_nothing_is_refused_and_not_given_an_endless_interval():
+    steeper_and_steeper = SIZES**-0.8 * np.exp(-0.05 * np.log(SIZES) ** 2)
+    with pytest.raises(FitRefused, match="do not tell log c: its best value lies beyond -9 to 3"):
+        fit_form("offset", cells_of(steeper_and_steeper), 3)

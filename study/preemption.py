@@ -1,0 +1,63 @@
+"""Whether this process was asked to end: by SIGTERM, or by Ctrl-C where it runs one trial by itself.
+
+A request does not kill the trial that is running: the trial keeps a checkpoint at its next epoch's end and leaves off.
+Knows signals; does not know Ray, the store or what a trial is.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+LINGER_SECONDS = 5.0  # between leaving off and the process's end: whoever waits for the trial's answer gets it
+
+
+class Preempted(RuntimeError):
+    """A trial left off with a checkpoint because its process or machine is being taken away: no failure of its own."""
+
+
+class Requests:
+    """Requests to end that this process was sent. One instance a process, listening from its main thread."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}  # handlers that act where no trial is running
+        self._is_deferring = False
+        self.reason = ""  # of the request, empty until there was one
+
+    def listen(self, *numbers: int) -> None:
+        """Take these signals over; from the main thread only. They act as before while no trial is running."""
+        for number in numbers:
+            if signal.getsignal(number) != self._receive:
+                self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._is_deferring and not self.reason:
+            self.reason = f"the process received {signal.Signals(number).name}"
+            return
+        before = self._before[number]  # no trial to wait for, or asked a second time: at once
+        if callable(before):
+            before(number, frame)
+        elif before is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """While inside, a request waits for the trial to look at `reason`."""
+        self._is_deferring = True
+        try:
+            yield
+        finally:
+            self._is_deferring = False
+
+    def end_soon(self) -> None:
+        """Let the request that was deferred end the process after all, once others had time to hear of the trial."""
+        for number in list(self._before)[:1]:
+            timer = threading.Timer(LINGER_SECONDS, signal.raise_signal, (number,))
+            timer.daemon = True
+            timer.start()
+
+
+REQUESTS = Requests()
