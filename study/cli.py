@@ -11,6 +11,7 @@ ROOMS = {
     **dict.fromkeys(("run", "trial"), "run_commands"),
     **dict.fromkeys(("margins", "code", "measure"), "geometry_commands"),
     **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
+    **dict.fromkeys(("compare", "merge", "prune", "best"), "store_commands"),
 }
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
@@ -89,9 +90,48 @@ def make_parser() -> argparse.ArgumentParser:
         help="of the page; with pdf the figures are PDF files too",
     )
     report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
+    _add_store(commands)
+    _add_best(commands)
     _add_geometry(commands)
     _add_doctor(commands)
     return parser
+
+
+def _add_store(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    compare = commands.add_parser("compare", help="do two results folders hold the same numbers? exit 1 if not")
+    compare.add_argument("first", metavar="A")
+    compare.add_argument("second", metavar="B")
+    _where(compare)
+    compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    prune = commands.add_parser(
+        "prune", help="list files of a results folder that nothing will read again; --yes: delete"
+    )
+    prune.add_argument("results")
+    prune.add_argument("--yes", action="store_true", help="delete them; without it nothing is changed")
+    prune.add_argument(
+        "--silent", type=float, default=24.0, metavar="HOURS",
+        help="a trial that wrote nothing for so long is dead, unless its process is alive on this machine; default 24",
+    )  # fmt: skip
+    prune.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    merge = commands.add_parser("merge", help="bring the trials of several results folders into one, the last named")
+    merge.add_argument("sources", metavar="A", nargs="+", help="folders to take from; they are not changed")
+    merge.add_argument("into", metavar="INTO", help="folder to bring them into; may hold trials already, or not exist")
+    merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _add_best(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    best = commands.add_parser("best", help="the best settings of each cell, and a study file that runs them again")
+    best.add_argument("results")
+    best.add_argument("--metric", required=True, help="a measured column, of each trial's last row")
+    best.add_argument("--mode", choices=("min", "max"), default="max", help="default max")
+    best.add_argument("--by", metavar="NAMES", help="settings that make a cell, parted by commas; default: the grid's")
+    best.add_argument("--write", metavar="NEXT.toml", help="write a study file of the winners")
+    best.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
+    best.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
+    _where(best)
+    best.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

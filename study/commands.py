@@ -13,6 +13,7 @@ from typing import Any
 from study.config import TrialConfig
 from study.consistency import mixed_machines
 from study.data_folder import missing_for
+from study.loggers import check_callbacks
 from study.pricing import Price, price
 from study.progress import done_keys, select, trials_left
 from study.refusals import StudyError
@@ -27,6 +28,7 @@ from study.suggestions import complete_study
 def command_check(options: argparse.Namespace) -> int:
     """Validate, say what is stored and what is missing, and price the rest."""
     study, store = open_study(options)
+    check_callbacks(study.callbacks, store)
     states = store.states()
     missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)

@@ -15,6 +15,7 @@ from study.commands import existing_store, latest_study, open_study, warn_unread
 from study.config import TrialConfig
 from study.consistency import check_datasets, warn_mixed_machines
 from study.data_folder import check_data
+from study.loggers import check_callbacks
 from study.preemption import REQUESTS
 from study.progress import done_keys, spent_keys, trials_left
 from study.refusals import StudyError
@@ -29,6 +30,7 @@ def command_run(options: argparse.Namespace) -> int:
     study, store = open_study(options)
     if options.max_concurrent is not None and options.max_concurrent < 1:
         raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
+    check_callbacks(study.callbacks, store)
     done = done_keys(study, store, store.states())
     warn_unreadable(store)
     spent = set() if options.retry_failed else spent_keys(study, store)

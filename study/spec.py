@@ -16,7 +16,8 @@ from study.config import TrialConfig
 from study.refusals import StudyError, check_known, make_config, summarize
 from study.search import GRID, Cell, Search, make_cells, make_search, random_points
 
-TABLES = ("name", "description", "keep", "fixed", "grid", "search", "tune", "resources", "report")
+TABLES = ("name", "description", "keep", "fixed", "grid", "search", "tune", "resources", "log", "report")
+CALLBACKS = ("tensorboard", "mlflow", "wandb")
 
 SHORT = {
     "num_classes": "K",
@@ -65,6 +66,7 @@ class Study:
     search: Search = GRID
     cells: tuple[Cell, ...] = ()  # of the grid, where a search suggests within them
     extremes: tuple[TrialConfig, ...] = ()  # trials between which its suggestions lie
+    callbacks: tuple[str, ...] = ()  # tools that are told of every measurement
     left_out: int = 0  # trials of the file that were not selected
 
     @property
@@ -127,6 +129,7 @@ def parse_study(text: str) -> Study:
         search=search,
         cells=cells,
         extremes=configs if cells else (),
+        callbacks=_callbacks(_table(document, "log")),
     )
 
 
@@ -168,6 +171,16 @@ def _make_resources(table: dict[str, Any]) -> Resources:
         raise StudyError(
             f"[resources] {name} is wrong: {first['msg']}, got {first['input']!r}. It is: {meaning}."
         ) from None
+
+
+def _callbacks(table: dict[str, Any]) -> tuple[str, ...]:
+    check_known(table, ("callbacks",), "[log]")
+    names = table.get("callbacks", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise StudyError(f'[log] callbacks must be a list of names, got {names!r}. Write callbacks = ["tensorboard"].')
+    check_known(names, CALLBACKS, "[log] callbacks")
+    _check_distinct("[log] callbacks", names)
+    return tuple(names)
 
 
 def _make_report(table: dict[str, Any]) -> Report:

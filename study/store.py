@@ -108,6 +108,11 @@ class Store:
         latest = max(entries, key=lambda entry: (entry.modified_ns, entry.name))
         return (self.storage.read(f"studies/{latest.name}") or b"").decode(errors="replace")
 
+    def studies(self) -> list[str]:
+        """Texts of all study files that were run here."""
+        names = [entry.name for entry in self.storage.entries("studies", ".toml")]
+        return [(self.storage.read(f"studies/{name}") or b"").decode(errors="replace") for name in names]
+
     # --- finished trials ---------------------------------------------------------------------------------------
 
     def fragments(self) -> dict[str, Entry]:
@@ -124,12 +129,16 @@ class Store:
     def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
         """A trial's end: from here on it counts."""
         rows = fragment_table(config, measurements)
+        self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
+
+    def put_fragment(self, fragment: Fragment) -> None:
+        """Write a finished trial as it was read."""
         footer = {
-            **(rows.schema.metadata or {}),
-            b"record": json.dumps(asdict(record)).encode(),
-            b"settings": json.dumps(identity_and_settings(config)).encode(),
+            **(fragment.rows.schema.metadata or {}),
+            b"record": json.dumps(asdict(fragment.record)).encode(),
+            b"settings": json.dumps(fragment.settings).encode(),
         }
-        self.storage.write(f"rows/{config.key}.parquet", to_fragment(rows.replace_schema_metadata(footer)))
+        self.storage.write(f"rows/{fragment.key}.parquet", to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
     def remove_fragment(self, key: str) -> None:
         """Remove a finished trial's file; without sealed rows the trial then counts as never run."""

@@ -34,6 +34,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from study.callbacks import make_callbacks
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
 from study.endings import Draining, ListensForSignals, error_of, how_it_ended
@@ -116,7 +117,7 @@ def run_trials(
                 storage_path=scratch,
                 verbose=0,
                 stop=_StopWhenAsked(stopping, follower),
-                callbacks=[follower],
+                callbacks=[follower, *make_callbacks(study.callbacks, study, store)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.retries starts trials again
             ),
         ).fit()
