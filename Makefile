@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test check bench codes calibrate docs constraints test-wheel clean
+.PHONY: help quickstart test test-cluster check bench codes calibrate docs constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -15,6 +15,14 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Beside the Python packages it needs root, iproute2, sshd and rsync: installed where apt-get can, else its tests skip and say why.
+test-cluster: $(ENVIRONMENT) ## three hosts in namespaces, AWS and S3 on loopback: faults, security, retries; under 15 minutes
+	@command -v rsync >/dev/null && test -x /usr/sbin/sshd && command -v ip >/dev/null || \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    openssh-server openssh-client rsync iproute2 procps) >/dev/null || echo "no sshd, rsync or ip: the hosts' tests will skip"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test-cluster]'
+	$(BIN)/python -m pytest tests/cluster -m cluster -n 0 --durations=10
 
 check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to date
 	$(BIN)/ruff format --check .
