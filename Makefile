@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test chaos check bench codes calibrate docs constraints test-wheel clean
+.PHONY: help quickstart test test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -16,8 +16,7 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-chaos: $(ENVIRONMENT) ## 100 randomly timed faults, each followed by a rerun and a comparison; about an hour
-	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED))
+.PHONY: help quickstart test test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
 
 check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to date
 	$(BIN)/ruff format --check .
