@@ -1,7 +1,7 @@
 """One trial against the store: continue from its checkpoint, keep it alive on disk, write its end.
 
 Knows the store and study.trial; does not know Ray. Both `gnc trial` and a Ray worker run a trial through here, which
-is why they give the same rows.
+is why they give the same rows. Of a trial's several workers each runs one; worker 0 alone writes and reports.
 """
 
 import datetime
@@ -23,6 +23,7 @@ from safetensors.torch import save
 
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
+from study.parallel import ALONE, Group, is_peer_lost
 from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
 from study.store import Store
 from study.training import Diverged
@@ -56,8 +57,10 @@ class Execution:
         keep: str = "head",
         checkpoint_seconds: float = 30.0,
         device: str | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
+        self.group = group
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self._last_beat = self._last_checkpoint = time.monotonic()
@@ -70,7 +73,13 @@ class Execution:
     ) -> str:
         """Run to the end and return the state: complete, diverged, failed, or interrupted when asked to stop.
 
-        Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
+        Nothing that a trial of one worker does raises: a divergence becomes its rows with a reason, an error a failure
+        with a traceback. A worker among several raises its error, once the failure is written, so that whoever started
+        them ends the others; an error that another worker's end brought about is none of its own.
+
+        Args:
+            should_stop: asked after every epoch, of worker 0.
+            on_progress: told of every epoch, on every worker.
         """
         trial = None
         try:
@@ -79,9 +88,8 @@ class Execution:
             while not trial.is_done:
                 on_progress(trial.run_epoch())
                 if not trial.is_done:
-                    if should_stop():
-                        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
-                        self._beat(trial.measurements, interrupted=True)
+                    if self.group.agree(self.group.leads and should_stop()):
+                        self._interrupt(trial)
                         return INTERRUPTED
                     self._keep_alive(trial)
             self._write_kept(trial)
@@ -89,20 +97,34 @@ class Execution:
         except Diverged as error:
             assert trial is not None  # only a running trial diverges
             return self._finish(trial, "diverged", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a trial raises is a row, and the sweep goes on
-            self._fail(error, trial)
-            return "failed"
+        except Exception as error:
+            if self.group.size == 1:
+                self._fail(error, trial)
+                return "failed"
+            if not is_peer_lost(error) and recorded_failure(self.store, self.config.key, self.attempt) is None:
+                self._fail(error, trial)
+            raise
 
     def _open_trial(self) -> Trial:
-        """From the newest checkpoint that can be loaded, else from the start."""
-        for checkpoint in self.store.read_checkpoints(self.config.key):
+        """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
+        checkpoints = self.store.read_checkpoints(self.config.key) if self.group.leads else iter(())
+        while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
-                return Trial(self.config, checkpoint=checkpoint, device=self.device)
+                return Trial(self.config, checkpoint=checkpoint, device=self.device, group=self.group)
             except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+                if is_peer_lost(error):
+                    raise
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
-        return Trial(self.config, device=self.device)
+        return Trial(self.config, device=self.device, group=self.group)
+
+    def _interrupt(self, trial: Trial) -> None:
+        if self.group.leads:
+            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+            self._beat(trial.measurements, interrupted=True)
 
     def _keep_alive(self, trial: Trial) -> None:
+        if not self.group.leads:
+            return
         now = time.monotonic()
         if now - self._last_checkpoint >= self.checkpoint_seconds:
             self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
@@ -112,12 +134,16 @@ class Execution:
             self._last_beat = now
 
     def _beat(self, measurements: list[Measurement], *, interrupted: bool = False) -> None:
+        if not self.group.leads:
+            return
         rows = fragment_table(self.config, measurements)
         self.store.write_live(self.config.key, self.attempt, rows, interrupted=interrupted)
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
         """The rows file last: from then on the trial counts, and nothing of it may be missing."""
         self.reason = reason
+        if not self.group.leads:
+            return state
         record = TrialRecord(
             state=state,
             reason=reason,
@@ -137,6 +163,8 @@ class Execution:
         return state
 
     def _write_kept(self, trial: Trial) -> None:
+        if not self.group.leads:
+            return
         self.store.write_margins(self.config.key, margins_table(trial))
         assert trial.collapse is not None  # the last epoch is always measured
         if self.keep == "nothing":
@@ -169,6 +197,11 @@ class Execution:
             self.store.remove_live(self.config.key)
         except OSError:
             return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
+
+
+def recorded_failure(store: Store, key: str, attempt: int) -> dict[str, Any] | None:
+    """The failure of this attempt, if one of its workers wrote it; the first to fail knows the cause."""
+    return next((failure for failure in store.failures().get(key, []) if failure["attempt"] == attempt), None)
 
 
 def margins_table(trial: Trial) -> pa.Table:

@@ -18,7 +18,7 @@ from study.columns import Measurement, Reference, SealedFrom, TrialRecord
 from study.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 class UnknownSchema(ValueError):

@@ -106,25 +106,17 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
 
 
 def command_trial(options: argparse.Namespace) -> int:
-    """Run one trial in this process; its rows are those that Ray would give."""
+    """Run one trial without Ray, in this process or one for each of its workers; its rows are those Ray would give."""
     study, store = _study_of(options.source, options.results)
     config = _find(study, options.key)
     if store.states().get(config.key) == "complete":
         print(f"{config.key} is complete in {store.uri}; nothing to run", file=sys.stderr)
         return 0
-    from study.execution import Execution
+    from study.processes import run_here
 
     store.storage.check_writable()
     check_data([config])
     check_datasets(store, [config])
-    execution = Execution(
-        config,
-        store,
-        attempt=store.next_attempt(config.key),
-        keep=study.keep,
-        checkpoint_seconds=study.resources.checkpoint_seconds,
-        device="cpu" if study.resources.gpus == 0 else None,
-    )
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: stopping.append(received))
@@ -142,8 +134,16 @@ def command_trial(options: argparse.Namespace) -> int:
             )
 
     print(f"{config.key}  {trial_name(config, study.varied)}", file=sys.stderr)
-    state = execution.run(should_stop=lambda: bool(stopping), on_progress=show)
-    reason = f": {execution.reason}" if execution.reason else ""
+    state, why = run_here(
+        config,
+        store,
+        keep=study.keep,
+        checkpoint_seconds=study.resources.checkpoint_seconds,
+        device="cpu" if study.resources.gpus == 0 else None,
+        should_stop=lambda: bool(stopping),
+        on_progress=show,
+    )
+    reason = f": {why}" if why else ""
     print(f"{state}{reason}{', its checkpoint is kept' if stopping else ''}", file=sys.stderr)
     return 0 if state == "complete" else 1
 
