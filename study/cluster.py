@@ -21,7 +21,7 @@ GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: t
 
 @dataclass(frozen=True)
 class Allotment:
-    """What one trial gets, and how many fit at once."""
+    """What one worker of a trial gets, and how many such trials fit at once."""
 
     cpus: float
     gpus: float
@@ -46,19 +46,39 @@ def join_cluster(address: str | None) -> None:
         ) from None
 
 
-def allot(resources: Resources) -> Allotment:
-    """CPUs and GPUs of a trial on the cluster that was joined; StudyError if no machine can ever place one."""
+def allot(resources: Resources, *, workers: int = 1) -> Allotment:
+    """CPUs and GPUs of a trial's workers on the cluster that was joined, spread over its machines as they fit.
+
+    Raises:
+        StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
+    """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    total_gpus = sum(machine.get("GPU", 0.0) for machine in machines)
-    gpus = resources.gpus if resources.gpus is not None else (GPU_SHARE if total_gpus else 0.0)
-    fitting = sum(_fits(machine, resources.cpus, gpus) for machine in machines)
-    if not fitting:
-        largest = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = (GPU_SHARE if workers == 1 else 1.0) if any(machine.get("GPU") for machine in machines) else 0.0
+    if workers > 1 and gpus % 1:
         raise StudyError(
-            f"[resources] must fit on one machine, got cpus = {resources.cpus:g} and gpus = {gpus:g} a trial "
-            f"where the machines have {'; '.join(largest[:5])}. Ask for less, or join a larger cluster with --address."
+            f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. "
+            "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
         )
-    return Allotment(resources.cpus, gpus, fitting)
+    fitting = sum(_fits(machine, resources.cpus, gpus) for machine in machines)
+    if fitting < workers:
+        raise StudyError(_too_much(workers, resources.cpus, gpus, fitting, machines))
+    return Allotment(resources.cpus, gpus, fitting // workers)
+
+
+def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, float]]) -> str:
+    there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
+    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
+    if workers == 1:
+        rule = f"fit on one machine, got {asked} a trial where the machines have"
+    else:
+        rule = f"fit on the cluster, got {workers} workers a trial with {asked} each, where {fitting} fit: the machines have"
+    more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
+    return (
+        f"[resources] must {rule} {'; '.join(there[:5])}{more}. "
+        "Ask for less, or join a larger cluster with --address."
+    )
 
 
 def check_shared_folder(store: Store) -> None:

@@ -30,6 +30,8 @@ from study.training import Diverged
 from study.trial import Progress, Trial
 
 HEARTBEAT_SECONDS = 5.0
+STOP_POLL_SECONDS = 1.0
+LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
 HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
 ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
 PACKAGES = (
@@ -43,6 +45,28 @@ PACKAGES = (
     "fonttools",
 )  # decide numbers
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
+
+
+class StopRequest:
+    """Whether a run's trials were asked to stop; looks into the store at most once a second."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store, self._run = store, run
+        self._looked, self._answer = -STOP_POLL_SECONDS, False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
+            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
+        return self._answer
+
+
+def live_figures(progress: Progress) -> dict[str, Any]:
+    """What a live view shows of a trial after an epoch; measured figures only where it was measured."""
+    figures: dict[str, Any] = {"epoch": progress.epoch, "share_done": progress.share_done}
+    if progress.measurement is not None:
+        figures |= {name: getattr(progress.measurement, name) for name in LIVE_FIGURES}
+    return figures
 
 
 class Execution:

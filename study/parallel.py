@@ -108,10 +108,11 @@ def join(rank: int, size: int, device: torch.device) -> Group:
     kinds = Group(rank, size).everyone(device.type)
     if len(set(kinds)) > 1:
         raise ValueError(f"workers of a trial must all have a GPU or none, got {kinds}. Set gpus in [resources].")
-    exchange = None
+    exchange: distributed.ProcessGroup | None = None
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        exchange = distributed.new_group(backend="nccl", timeout=PATIENCE)
+        made = distributed.new_group(backend="nccl", timeout=PATIENCE)
+        exchange = made if isinstance(made, distributed.ProcessGroup) else None  # a number stands for "not a member"
     return Group(rank, size, exchange)
 
 

@@ -62,12 +62,12 @@ def _run_missing(options: argparse.Namespace, study: Study, store: Store, missin
 
     try:
         join_cluster(options.address)
-        allotment = allot(study.resources)
+        allotments = {n: allot(study.resources, workers=n) for n in sorted({c.workers for c in missing})}
         check_shared_folder(store)
         store.write_study(study.text)  # from here on it is a study that was run
         names = {c.key: trial_name(c, study.varied) for c in missing}
         with View(names, already_done=stored) as view:
-            return run_trials(study, missing, store, allotment, view, concurrent=options.max_concurrent)
+            return run_trials(study, missing, store, allotments, view, concurrent=options.max_concurrent)
     finally:
         leave_cluster()
 

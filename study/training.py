@@ -271,8 +271,8 @@ def _make_objective(
         return objective
     # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.
     known = inspect.signature(DistributedDataParallel).parameters
-    unsynchronised = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(objective, process_group=group.exchange, **{unsynchronised: False})
+    apart: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(objective, process_group=group.exchange, **apart)
 
 
 def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,30 +35,70 @@ from study.store import Store, open_store
 from study.view import View
 
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
-STOP_POLL_SECONDS = 1.0
 
 
 def run_trials(
-    study: Study, configs: list[TrialConfig], store: Store, allotment: Allotment, view: View, *, concurrent: int | None
+    study: Study,
+    configs: list[TrialConfig],
+    store: Store,
+    allotments: Mapping[int, Allotment],
+    view: View,
+    *,
+    concurrent: int | None,
 ) -> bool:
-    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop."""
+    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
+
+    allotments: what a trial gets, by its number of workers. Trials of as many workers are one experiment of Tune, and
+    the experiments run one after the other: on a busy cluster, trials that ask for less would starve the others.
+    """
     run = f"run-{secrets.token_hex(4)}"
-    settings = {config.key: config.settings() for config in configs}
     stopping = threading.Event()
+    settings = {config.key: config.settings() for config in configs}
     follower = _Follower(view, store, settings, stopping, study.resources.attempts)
-    trainable = tune.with_parameters(
-        _train_on_ray,
-        settings=settings,
-        results=absolute(store),
-        run=run,
-        keep=study.keep,
-        checkpoint_seconds=study.resources.checkpoint_seconds,
+    with _stop_on_signal(store, run, stopping):
+        for workers, allotment in sorted(allotments.items()):
+            alike = {config.key: config.settings() for config in configs if config.workers == workers}
+            if alike and not stopping.is_set():
+                trainable, resources = _trainable(study, alike, store, run, workers, allotment)
+                _tune(study, alike, run, trainable, resources, allotment, follower, stopping, concurrent)
+    return not stopping.is_set()
+
+
+def _trainable(
+    study: Study, settings: dict[str, Any], store: Store, run: str, workers: int, allotment: Allotment
+) -> tuple[Any, dict[str, float]]:
+    """What Tune calls for each trial, and what it reserves for that call."""
+    common: dict[str, Any] = {
+        "settings": settings,
+        "results": absolute(store),
+        "run": run,
+        "keep": study.keep,
+        "checkpoint_seconds": study.resources.checkpoint_seconds,
         # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
-        device=None if allotment.gpus else "cpu",
-    )
-    with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch, _stop_on_signal(store, run, stopping):
+        "device": None if allotment.gpus else "cpu",
+    }
+    if workers == 1:
+        return tune.with_parameters(_train_on_ray, **common), {"cpu": allotment.cpus, "gpu": allotment.gpus}
+    from study.train_workers import DRIVER, drive_on_ray  # Ray Train takes seconds to import
+
+    return tune.with_parameters(drive_on_ray, **common, allotment=allotment), DRIVER
+
+
+def _tune(
+    study: Study,
+    settings: dict[str, Any],
+    run: str,
+    trainable: Any,
+    resources: dict[str, float],
+    allotment: Allotment,
+    follower: "_Follower",
+    stopping: threading.Event,
+    concurrent: int | None,
+) -> None:
+    """One experiment of Tune, to its end or until it was stopped."""
+    with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
+            tune.with_resources(trainable, resources),
             param_space={"key": tune.grid_search(list(settings))},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
@@ -74,7 +114,6 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=study.resources.attempts - 1),
             ),
         ).fit()
-    return not stopping.is_set()
 
 
 def _train_on_ray(
@@ -88,10 +127,10 @@ def _train_on_ray(
     device: str | None,
 ) -> None:
     """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
-    from study.execution import INTERRUPTED, Execution
+    from study.execution import INTERRUPTED, Execution, StopRequest
 
     store = open_store(results)
-    asked = _Asked(store, run)
+    asked = StopRequest(store, run)
     if asked():
         tune.report({"state": INTERRUPTED})
         return
@@ -109,20 +148,6 @@ def _train_on_ray(
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
 
 
-class _Asked:
-    """Whether this run was asked to stop; looks at most once a second."""
-
-    def __init__(self, store: Store, run: str) -> None:
-        self._store, self._run = store, run
-        self._looked, self._answer = -STOP_POLL_SECONDS, False
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
-            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
-        return self._answer
-
-
 class _Reporter:
     """Sends a trial's live figures to the driver, at most every half second."""
 
@@ -131,15 +156,9 @@ class _Reporter:
         self._sent = 0.0
 
     def __call__(self, progress: Any) -> None:
-        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done}
-        if progress.measurement is not None:
-            measured = progress.measurement
-            self.figures |= {
-                "train_accuracy": measured.train_accuracy,
-                "test_accuracy": measured.test_accuracy,
-                "gnc1_rank": measured.gnc1_rank,
-                "margin_min_lower": measured.margin_min_lower,
-            }
+        from study.execution import live_figures
+
+        self.figures |= live_figures(progress)
         now = time.monotonic()
         if now - self._sent >= REPORT_SECONDS:
             self._sent = now

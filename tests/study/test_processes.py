@@ -103,10 +103,14 @@ def test_a_stopped_trial_and_one_whose_worker_was_killed_go_on_to_the_same_rows(
     assert store.has_checkpoint(TWO.key)
     assert multiprocessing.active_children() == []
 
-    def kill_the_last(progress: Progress) -> None:
-        os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL)
+    killed: list[int] = []
 
-    state, reason = run_here(TWO, store, checkpoint_seconds=0, on_progress=kill_the_last)
+    def kill_one(progress: Progress) -> None:
+        if not killed:
+            killed.append(multiprocessing.active_children()[-1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    state, reason = run_here(TWO, store, checkpoint_seconds=0, on_progress=kill_one)
     assert state == "failed"
     assert "died with exit code -9" in reason
     assert multiprocessing.active_children() == []
