@@ -76,8 +76,7 @@ def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: li
         rule = f"fit on the cluster, got {workers} workers a trial with {asked} each, where {fitting} fit: the machines have"
     more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
     return (
-        f"[resources] must {rule} {'; '.join(there[:5])}{more}. "
-        "Ask for less, or join a larger cluster with --address."
+        f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."
     )
 
 

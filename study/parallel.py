@@ -5,6 +5,7 @@ exchanges nothing.
 """
 
 import datetime
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -105,6 +106,8 @@ def join(rank: int, size: int, device: torch.device) -> Group:
     """
     if size == 1:
         return ALONE
+    # torch says once a process that a 1x1 convolution's gradient is laid out otherwise; the numbers are the same.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     kinds = Group(rank, size).everyone(device.type)
     if len(set(kinds)) > 1:
         raise ValueError(f"workers of a trial must all have a GPU or none, got {kinds}. Set gpus in [resources].")

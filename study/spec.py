@@ -24,7 +24,11 @@ class Resources(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     cpus: float = Field(1.0, gt=0, description="CPUs each worker of a trial occupies")
-    gpus: float | None = Field(None, ge=0, description="GPUs each worker of a trial occupies, fractions allowed with one worker; left out: a quarter with one, else 1")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs each worker of a trial occupies, fractions allowed with one worker; left out: a quarter with one, else 1",
+    )
     checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between checkpoints; 0: after every epoch")
     attempts: int = Field(3, ge=1, description="starts of a trial before it is left as failed")
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ from study.spec import Study
 from study.store import Store, open_store
 from study.view import View
 
+DECIDED = ("complete", "diverged")  # states that no other start of the trial would change
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
 
 
@@ -45,11 +46,13 @@ def run_trials(
     view: View,
     *,
     concurrent: int | None,
+    kept_bytes: Callable[[], int] | None = None,
 ) -> bool:
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
 
     allotments: what a trial gets, by its number of workers. Trials of as many workers are one experiment of Tune, and
     the experiments run one after the other: on a busy cluster, trials that ask for less would starve the others.
+    kept_bytes: measures what a trial left on its process's GPUs; None: study.memory's.
     """
     run = f"run-{secrets.token_hex(4)}"
     stopping = threading.Event()
@@ -59,13 +62,19 @@ def run_trials(
         for workers, allotment in sorted(allotments.items()):
             alike = {config.key: config.settings() for config in configs if config.workers == workers}
             if alike and not stopping.is_set():
-                trainable, resources = _trainable(study, alike, store, run, workers, allotment)
+                trainable, resources = _trainable(study, alike, store, run, workers, allotment, kept_bytes)
                 _tune(study, alike, run, trainable, resources, allotment, follower, stopping, concurrent)
     return not stopping.is_set()
 
 
 def _trainable(
-    study: Study, settings: dict[str, Any], store: Store, run: str, workers: int, allotment: Allotment
+    study: Study,
+    settings: dict[str, Any],
+    store: Store,
+    run: str,
+    workers: int,
+    allotment: Allotment,
+    kept_bytes: Callable[[], int] | None,
 ) -> tuple[Any, dict[str, float]]:
     """What Tune calls for each trial, and what it reserves for that call."""
     common: dict[str, Any] = {
@@ -78,7 +87,8 @@ def _trainable(
         "device": None if allotment.gpus else "cpu",
     }
     if workers == 1:
-        return tune.with_parameters(_train_on_ray, **common), {"cpu": allotment.cpus, "gpu": allotment.gpus}
+        trainable = tune.with_parameters(_train_on_ray, **common, kept_bytes=kept_bytes)
+        return trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}
     from study.train_workers import DRIVER, drive_on_ray  # Ray Train takes seconds to import
 
     return tune.with_parameters(drive_on_ray, **common, allotment=allotment), DRIVER
@@ -125,8 +135,14 @@ def _train_on_ray(
     keep: str,
     checkpoint_seconds: float,
     device: str | None,
+    kept_bytes: Callable[[], int] | None,
 ) -> None:
-    """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
+    """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference.
+
+    The process takes one trial after the other. If one leaves memory on the GPU behind, the process ends once the
+    trial is in the store: Tune then starts a new process with this trial, which finds it there.
+    """
+    from study import memory
     from study.execution import INTERRUPTED, Execution, StopRequest
 
     store = open_store(results)
@@ -135,6 +151,10 @@ def _train_on_ray(
         tune.report({"state": INTERRUPTED})
         return
     trial = TrialConfig(**settings[config["key"]])
+    stored = store.read_fragment(trial.key)
+    if stored is not None and stored.record.state in DECIDED:
+        tune.report({"state": stored.record.state, "reason": stored.record.reason})
+        return
     reporter = _Reporter()
     execution = Execution(
         trial,
@@ -145,6 +165,8 @@ def _train_on_ray(
         device=device,
     )
     state = execution.run(should_stop=asked, on_progress=reporter)
+    if not memory.is_free_again((kept_bytes or memory.kept_bytes)()):
+        os._exit(0)  # Tune cannot be told to replace a process; one that is gone it replaces
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
 
 
@@ -194,12 +216,21 @@ class _Follower(_DriverOnly, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.running.discard(trial.config["key"])
-        self._view.restarted(trial.config["key"])
+        if self._store.read_fragment(trial.config["key"]) is None:  # else its process was replaced after its end
+            self._view.restarted(trial.config["key"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         key, error = trial.config["key"], str(trial.get_error() or "")
+        stored = self._store.read_fragment(key)
+        if stored is not None:  # its process was replaced after its end, and no start was left to say so
+            self._ended(key, stored.record.state, {"reason": stored.record.reason})
+            return
         reason = "the trial's process died each time it was started (killed, or out of memory)."
         attempt = self._store.attempts().get(key, 1)
+        told = [failure for failure in self._store.failures().get(key, []) if failure["attempt"] == attempt]
+        if told:  # the trial itself wrote why, before its process was replaced
+            self._ended(key, "failed", told[0])
+            return
         failure = {
             "attempt": attempt,
             "starts": self._starts,
