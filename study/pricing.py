@@ -39,10 +39,14 @@ class Price:
 
 
 def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool = False) -> Price:
-    """The price of the trials, from the store's own timings, or measured now by a probe of each kind."""
+    """The price of the trials, from the store's own timings, or measured now by a probe of each kind.
+
+    cpus: of each worker.
+    """
     per_sample = _probe(configs) if probe else _stored(store)
     priced = [per_sample[_kind(c)] * _samples(c) for c in configs if _kind(c) in per_sample]
     unpriced = len(configs) - len(priced)
+    cpus *= max((config.workers for config in configs), default=1)
     at_once = max(1, int((os.cpu_count() or 1) / cpus))
     return Price(
         trials=len(configs),

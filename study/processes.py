@@ -100,8 +100,9 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
         for rank in range(size)
     ]
     try:
-        for worker in workers:
-            worker.start()
+        with _signals_held_back():
+            for worker in workers:
+                worker.start()
         sender.close()
         yield workers, reports, stopping  # type: ignore[misc]
     finally:
@@ -110,6 +111,16 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
                 worker.kill()
                 worker.join()
         reports.close()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal: processes started here never see it, nor SIGTERM; this one does later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _follow(
@@ -159,8 +170,6 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
 
 def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connection | None) -> None:
     """One worker's process. It ends with its parent, and leaves stopping to it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK

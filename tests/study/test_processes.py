@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,12 @@ from study.config import TrialConfig
 from study.execution import INTERRUPTED, Execution
 from study.parallel import Group
 from study.processes import run_here
+from study.spec import read_study
 from study.store import Store, open_store
 from study.trial import Progress
-from tests.conftest import comparable
+from tests.conftest import comparable, start_gnc
 from tests.study.groups import run_group
+from tests.study.test_run import wait_for
 
 SETTINGS = {
     "dataset": "glyphs",
@@ -92,6 +95,48 @@ def test_several_workers_end_as_one_does_and_agree_on_it(ending, undisturbed, tm
         assert two.rows.column("epoch").to_pylist() == one.rows.column("epoch").to_pylist()
         first = [fragment.rows.column("train_loss").to_pylist()[0] for fragment in (one, two)]
         assert first[0] == pytest.approx(first[1], rel=1e-2 if ending == "bfloat16" else 1e-5)
+
+
+STUDY = """
+name = "two"
+[fixed]
+num_classes = 4
+feature_dim = 3
+samples_per_class = 9
+width = 4
+batch_size = 13
+steps = 100000
+[grid]
+workers = [2]
+[resources]
+checkpoint_seconds = 0
+"""
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_no_worker_outlives_a_killed_command(tmp_path):
+    study, store = tmp_path / "two.toml", open_store(tmp_path / "results")
+    study.write_text(STUDY)
+    (config,) = read_study(study).configs
+    command = start_gnc("trial", study, config.key, "--results", store.uri)
+    wait_for(lambda: store.has_checkpoint(config.key), "a checkpoint")
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to the command and its workers
+    _, errors = command.communicate(timeout=120)
+    assert "interrupted, its checkpoint is kept" in errors
+    assert command.returncode == 1
+    assert [live.interrupted for live in store.read_live()] == [True]
+
+    command = start_gnc("trial", study, config.key, "--results", store.uri)
+    wait_for(lambda: any(not live.interrupted for live in store.read_live()), "a worker at work")
+    worker = next(live.process for live in store.read_live() if not live.interrupted)
+    assert worker != command.pid
+    command.kill()
+    command.wait()
+    wait_for(lambda: not is_running(worker), "the worker's end")
+
+
+def is_running(process: int) -> bool:
+    state = Path(f"/proc/{process}/stat")
+    return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_a_stopped_trial_and_one_whose_worker_was_killed_go_on_to_the_same_rows(tmp_path, undisturbed):
