@@ -53,6 +53,9 @@ def error_of(trial: Any) -> Exception | None:
 
 def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
     """The reason in words, and whether it is the trial's own failure; None where that cannot be told from the error."""
+    workers = getattr(error, "worker_failures", None)  # of Ray Train's error where workers of a trial failed
+    if workers:
+        return min(map(how_it_ended, workers.values()), key=lambda end: {False: 0, None: 1, True: 2}[end[1]])
     if isinstance(error, Preempted):
         return f"preempted: {_own_words(error)}", False
     if isinstance(error, NodeDiedError) or (isinstance(error, RayActorError) and _is_node_lost(error)):
