@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test check bench codes calibrate docs constraints test-wheel clean
+.PHONY: help quickstart test test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -15,6 +15,8 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: help quickstart test test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
 
 check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to date
 	$(BIN)/ruff format --check .

@@ -258,7 +258,8 @@ def fit_joint(name: str, cells: JointCells, *, least: int = MIN_SIZES, samples: 
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    levels = np.array([[g == label for label in labels] for g in group], dtype=float).reshape(-1, len(labels))
+    levels = np.array([[g == label for label in labels] for g in group], dtype=float)
+    levels = levels.reshape(len(group), len(labels))  # also of no group at all
     return np.concatenate([*(column[:, None] for column in form.columns(axes)), levels], axis=1)
 
 

@@ -41,6 +41,7 @@ class Retries:
         self._before = store.failed_starts() if forgive else {}
         self._charged: Counter[str] = Counter()  # in this run: a lost folder may not keep what it is told
         self._cut_off: Counter[str] = Counter()
+        self._never_began: Counter[str] = Counter()
         self._furthest: dict[str, int] = {}
         self._waiting: list[tuple[float, int, TrialConfig]] = []  # by when they are due
         self.in_flight: dict[str, TrialConfig] = {}  # by key
@@ -68,12 +69,15 @@ class Retries:
         self.in_flight.pop(key, None)
         self._trials.ended(key, state)
 
-    def is_charged(self, key: str, epoch: int) -> bool:
+    def is_charged(self, key: str, epoch: int, *, began: bool = True) -> bool:
         """Whether a process that died counts against its trial: not if it came further than every attempt before.
 
         Who killed a process cannot be told. But a trial that kills its own dies at the same place again, while one
-        that always comes further ends.
+        that always comes further ends. Of processes that died before the trial began, the first is not counted.
         """
+        if not began:
+            self._never_began[key] += 1
+            return self._never_began[key] > 1
         earlier = [-1 if f.get("epoch") is None else f["epoch"] for f in self._store.failures(key).get(key, [])]
         furthest = max([*earlier, self._furthest.get(key, -1)])
         self._furthest[key] = max(epoch, furthest)

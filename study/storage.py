@@ -3,6 +3,7 @@
 Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean.
 """
 
+import contextlib
 import os
 import secrets
 import time
@@ -32,6 +33,7 @@ LASTING = (
 
 FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
 TRIES = 5  # of listing a folder that changes meanwhile
+CONTESTED = 20  # tries of writing into a folder that another process removes, or of removing one it writes into
 
 
 class FolderError(OSError):
@@ -105,20 +107,13 @@ class Storage:
         if not self.is_local:
             self._ask(lambda: self._put(path, content))
             return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        folder, leaf = os.path.split(path)
-        # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
-        temporary = f"{folder}/.{leaf}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        try:
-            with open(temporary, "xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+        for left in reversed(range(CONTESTED)):
+            try:
+                _write_whole(path, content)
+                return
+            except FileNotFoundError:  # another process that finished the same trial removed the folder meanwhile
+                if not left:
+                    raise
 
     def _put(self, path: str, content: bytes) -> None:
         with self._fs.open_output_stream(path) as stream:
@@ -145,10 +140,16 @@ class Storage:
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and all in it; no error where it is gone already."""
-        try:
-            self._ask(lambda: self._fs.delete_dir(self._path(name)))
-        except FileNotFoundError:
-            return
+        for left in reversed(range(CONTESTED)):
+            try:
+                self._ask(lambda: self._fs.delete_dir(self._path(name)))
+                return
+            except FileNotFoundError:
+                if self._ask(lambda: self._fs.get_file_info(self._path(name))).type == fs.FileType.NotFound:
+                    return
+            except OSError:  # another process writes into it
+                if not left or not self.is_local:
+                    raise
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
@@ -187,6 +188,23 @@ class Storage:
             self.write(name, bytes(1 << 20))
         finally:
             self.remove(name)
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    folder, leaf = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
+    temporary = f"{folder}/.{leaf}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
 
 
 def _persist(operation: Callable[[], Answer]) -> Answer:

@@ -274,11 +274,6 @@ class Store:
         """The number of the attempt about to start, from 1."""
         return self.attempts().get(key, 0) + 1
 
-    def attempt_cut_off(self, key: str) -> int:
-        """The number of the attempt whose process just died: its heartbeat's, or the next if it died before that."""
-        live, failed = self._highest("live")[key], self._highest("failures")[key]
-        return live if live > failed else max(live, failed) + 1
-
     def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
         """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
         self.remove_live(key)

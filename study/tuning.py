@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,8 @@ from ray.tune.search import Searcher
 from study.callbacks import make_callbacks
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
+from study.endings import Draining, ListensForSignals, error_of, how_it_ended
 from study.preemption import REQUESTS, Preempted
-from study.processes import Draining, ListensForSignals, error_of, how_it_ended
 from study.records import identity_and_settings
 from study.retries import Retries, Trials
 from study.spec import Study
@@ -143,6 +143,10 @@ def _train_on_ray(
         tune.report({"state": INTERRUPTED})
         return
     trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
+    done = store.read_fragment(trial.key)
+    if done is not None and done.record.state == "complete":  # another run on this folder was faster
+        tune.report({"state": "complete"})
+        return
     reporter = _Reporter()
     execution = Execution(
         trial,
@@ -251,6 +255,7 @@ class _Follower(_DriverOnly, tune.Callback):
             study,
         )
         self.running: set[str] = set()
+        self._attempts = store.attempts()  # the number of each trial's last attempt that is accounted for
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         config = self._retries.in_flight[trial.config["key"]]
@@ -266,6 +271,7 @@ class _Follower(_DriverOnly, tune.Callback):
         key, figures = trial.config["key"], trial.last_result
         state = figures.get("state", "interrupted")
         if state == "failed":
+            self._attempt_of(key)
             self._failed(key, figures)
             return
         self.running.discard(key)
@@ -275,15 +281,24 @@ class _Follower(_DriverOnly, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         key, error = trial.config["key"], error_of(trial)
         reason, is_charged = how_it_ended(error)
+        attempt, began = self._attempt_of(key)
         if is_charged is None:
-            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1))
+            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1), began=began)
         if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
-            reason = self._record(key, reason, error, epoch=trial.last_result.get("epoch"), is_charged=is_charged)
+            epoch = trial.last_result.get("epoch")
+            reason = self._record(key, attempt, reason, error, epoch=epoch, is_charged=is_charged)
         self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
 
-    def _record(self, key: str, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool) -> str:
+    def _attempt_of(self, key: str) -> tuple[int, bool]:
+        """The number of the attempt whose process just ended, and whether it began before its process did."""
+        before, highest = self._attempts.get(key, 0), self._store.attempts().get(key, 0)
+        self._attempts[key] = max(highest, before + 1)
+        return self._attempts[key], highest > before
+
+    def _record(
+        self, key: str, attempt: int, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool
+    ) -> str:
         """The failure of an attempt that could not write its own; the reason with what its log adds."""
-        attempt = self._store.attempt_cut_off(key)
         lines = self._store.last_log_lines(key, attempt)
         reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
         failure = {
@@ -336,7 +351,10 @@ def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterat
             raise KeyboardInterrupt
         stopping.set()
         print("\nstopping: running trials keep their checkpoints (again to stop at once)", file=sys.stderr)
-        store.request_stop(run)
+        try:
+            store.request_stop(run)
+        except OSError as error:  # a full or lost folder: the trials end by themselves, with what they have
+            print(error, file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -344,7 +362,8 @@ def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        store.withdraw_stop(run)
+        with suppress(OSError):
+            store.withdraw_stop(run)
 
 
 def leave_cluster() -> None:

@@ -217,6 +217,32 @@ def test_little_or_nothing_gives_a_clear_sentence(folder, capsys, kept, page_for
     assert expected[kept] in text
 
 
+FREE = """
+name = "free"
+[fixed]
+dataset = "indices"
+encoder = "unconstrained"
+loss = "log_cross_entropy"
+samples_per_class = 1
+batch_size = 5
+steps = 20
+measure = "final"
+[grid]
+feature_dim = [2, 3]
+num_classes = [5, 6]
+"""
+
+
+@pytest.mark.parametrize("page_format", FORMATS)
+def test_one_sample_a_class_has_no_variability_and_its_margins_are_reported(tmp_path, capsys, page_format):
+    store, study = open_store(tmp_path / "free"), parse_study(FREE)
+    store.write_study(FREE)
+    assert {run(store, config) for config in study.configs} == {"complete"}
+    text = report(tmp_path / "free", capsys, page_format)
+    assert "4 complete" in text
+    assert "The trials were measured at their end alone" in text
+
+
 def test_a_folder_that_is_not_there_and_one_of_another_kind_are_refused_in_words(tmp_path, capsys):
     assert main(["report", str(tmp_path / "absent")]) == 2
     assert "does not exist" in capsys.readouterr().err

@@ -11,6 +11,7 @@ tables differed or something did not end.
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from tests.chaos.scene import Broken, Scene, Skipped, make_undisturbed
 def main() -> int:
     """Make the faults, one after the other."""
     options = make_parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what the fault started is ended on the way out
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
     if options.only:
         faults = [options.only]
@@ -68,14 +70,17 @@ def plan(faults: int, seed: int) -> list[str]:
     return [f"{kinds[(first + index) % len(kinds)]}:{1000 * seed + index}" for index in range(faults)]
 
 
-def disturb(fault: str, folder: Path, undisturbed: Store) -> tuple[str, str]:
-    """Make one fault and see what came of it: ok, skipped or broken with its reason, and what was done."""
+def disturb(fault: str, folder: Path, undisturbed: Store, *, on_ray: bool | None = None) -> tuple[str, str]:
+    """Make one fault and see what came of it: ok, skipped or broken with its reason, and what was done.
+
+    on_ray: whether `gnc run` completes the study afterwards, else a process without Ray; left out: by chance.
+    """
     kind = fault.partition(":")[0]
     scene = Scene(folder, fault)
     try:
-        on_ray = scene.chance.random() < (0.6 if kind in ON_RAY else 0.15)
+        chosen = scene.chance.random() < (0.6 if kind in ON_RAY else 0.15)
         with KINDS[kind](scene):
-            scene.finish(on_ray=on_ray)
+            scene.finish(on_ray=chosen if on_ray is None else on_ray)
             scene.check(undisturbed)
     except Skipped as reason:
         return f"skipped: {reason}", ""

@@ -13,7 +13,9 @@ from pathlib import Path
 from study.records import read_parquet, to_parquet
 from tests.chaos.scene import Scene, small_disk
 
-ON_RAY = frozenset({"worker-killed", "worker-terminated", "driver-killed", "driver-terminated", "two-runs"})
+ON_RAY = frozenset(
+    {"worker-killed", "worker-terminated", "driver-killed", "driver-terminated", "two-runs", "run-on-full-disk"}
+)
 INTERRUPTED = (0, 1)  # exit status of a command that was asked to stop, or had just finished
 
 
@@ -34,7 +36,7 @@ def _signal_worker(scene: Scene, number: int) -> None:
         victim = scene.chance.choice(sorted(victims, key=lambda trial: trial.key))
         with contextlib.suppress(ProcessLookupError):  # it was a little faster
             os.kill(victim.process, number)
-        scene.note(f"{victim.key} at its row {victim.rows.num_rows}")
+        scene.note(f"{victim.key} attempt {victim.attempt}")
     scene.end(run)
 
 
@@ -111,6 +113,19 @@ def disk_full_to_the_end(scene: Scene) -> None:
     scene.some_way_into(process, most_seconds=5)
     with _full(scene):
         scene.end(process, expect=(0, 1, 2))
+
+
+def run_on_full_disk(scene: Scene) -> None:
+    """The disk is full for some seconds of a `gnc run`."""
+    run = scene.run()
+    scene.some_way_into(run)
+    with _full(scene):
+        if scene.chance.random() < 0.5:
+            time.sleep(scene.chance.uniform(0.5, 6))
+        else:
+            scene.end(run, expect=(0, 1))
+            scene.note("to the end")
+    scene.end(run, expect=(0, 1))
 
 
 @contextlib.contextmanager
@@ -256,5 +271,6 @@ KINDS: dict[str, Callable[[Scene], contextlib.AbstractContextManager]] = {
     "clock-jumped": anywhere(clock_jumped),
     "trial-terminated": anywhere(trial_terminated),
     "torn-table": anywhere(torn_table),
+    "run-on-full-disk": on_small_disk(run_on_full_disk),
     "disk-full-to-the-end": on_small_disk(disk_full_to_the_end),
 }

@@ -128,9 +128,10 @@ class Scene:
         raise Broken(f"{what} did not happen within {LONGEST:.0f} s")
 
     def in_flight(self) -> list[Live]:
-        """Trials that have measured something and go on."""
+        """Trials that have measured something and go on; by their logs, which are ahead of their heartbeats."""
         with contextlib.suppress(OSError):  # the folder may be in the middle of a fault
-            return [t for t in self.store.read_live() if t.rows.num_rows > 1 and not t.interrupted]
+            store = self.store
+            return [trial for trial in store.read_live() if _goes_on(store.last_log_lines(trial.key, trial.attempt))]
         return []
 
     def some_way_into(self, process: subprocess.Popen, *, most_seconds: float = 1.5) -> list[Live]:
@@ -171,6 +172,10 @@ class Scene:
         left = [*store.read_live(), *store.failures(), *(key for key in self.keys if store.has_checkpoint(key))]
         if left:
             raise Broken(f"left behind: {left}")
+
+
+def _goes_on(log: list[str]) -> bool:
+    return any(" epoch 2 " in line for line in log) and " end: " not in log[-1]
 
 
 def _same(what: str, found: list[dict], expected: list[dict]) -> None:

@@ -28,7 +28,7 @@ mount --bind {private}/passwd /etc/passwd  # a home of its own, wherever Python 
 mount -t tmpfs -o size=400m tmpfs /dev/shm
 mount --bind {private}/run /run
 {mounts}
-mount --bind {root} {private}/below{root}  # what the test keeps under /tmp stays visible there
+mount --rbind {root} {private}/below{root}  # what the test keeps under /tmp stays visible there
 mount --rbind {private}/below/tmp /tmp
 exec {sshd} -D -e -f {private}/sshd_config
 """

@@ -116,6 +116,8 @@ def test_a_process_that_died_counts_only_where_it_came_no_further_than_before(st
     assert retries.is_charged(ONE, 3)
     assert not retries.is_charged(ONE, 6)
     assert retries.is_charged(CONFIGS[1].key, -1)  # it died before its first epoch
+    assert not retries.is_charged(CONFIGS[2].key, -1, began=False)  # an idle process had died, say
+    assert retries.is_charged(CONFIGS[2].key, -1, began=False)
 
     keep_failure(store, 1, charged=False, epoch=8)
     continued, _ = make_retries(store)

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from study.storage import FolderError, Storage
+from study.storage import CONTESTED, FolderError, Storage
 
 FULL_DISK = """
 import sys
@@ -95,3 +96,29 @@ def test_a_read_only_folder_is_told(tmp_path):
     done = subprocess.run(inside, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert "results folder must be writable" in done.stderr
     assert "Read-only file system" in done.stderr
+
+
+def test_writing_into_a_folder_that_another_process_removes_succeeds(tmp_path):
+    """Two processes ran one trial: the one that finished removes the checkpoints while the other writes its own."""
+    storage, stop = Storage(tmp_path), threading.Event()
+    folder, removed = tmp_path / "checkpoints" / "KEY", []
+
+    def remove_some_times() -> None:
+        while len(removed) < CONTESTED - 1 and not stop.is_set():
+            if folder.exists() and any(folder.iterdir()):
+                storage.remove_folder("checkpoints/KEY")
+                removed.append(1)
+
+    remover = threading.Thread(target=remove_some_times)
+    remover.start()
+    try:
+        for number in range(100):
+            storage.write(f"checkpoints/KEY/{number}", b"content")
+    finally:
+        stop.set()
+        remover.join()
+    assert removed
+    assert storage.read("checkpoints/KEY/99") in (b"content", None)
+    storage.remove_folder("checkpoints/KEY")
+    storage.remove_folder("checkpoints/KEY")
+    assert not folder.exists()

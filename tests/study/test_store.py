@@ -344,3 +344,33 @@ def test_sealing_clears_what_a_kill_left_of_a_finished_trial(store):
     assert store.read_live() == []
     assert not store.has_checkpoint(config.key)
     assert store.failures() == {}
+
+
+def test_a_trial_is_failed_only_while_its_last_attempt_failed_by_its_own_doing(store):
+    config = made_up_config()
+    circumstances = {"state": "failed", "reason": "no", "settings": identity_and_settings(config)}
+    store.write_live(config.key, 1, fragment_table(config, []))
+    store.write_failure(config.key, 1, {**circumstances, "attempt": 1, "charged": False})
+    assert (store.states(), store.failed_starts()) == ({}, {})  # it was cut off
+
+    store.write_live(config.key, 2, fragment_table(config, []))
+    store.write_failure(config.key, 2, {**circumstances, "attempt": 2, "charged": True})
+    assert (store.states(), store.failed_starts()) == ({config.key: "failed"}, {config.key: 1})
+    assert store.read_trials().column("attempts").to_pylist() == [2]
+
+    store.write_live(config.key, 3, fragment_table(config, []))
+    assert (store.states(), store.failed_starts()) == ({}, {config.key: 1})  # it runs again
+    store.write_failure(config.key, 3, {**circumstances, "attempt": 3})  # of before there were charges
+    assert (store.states(), store.failed_starts()) == ({config.key: "failed"}, {config.key: 2})
+
+
+def test_logs_are_kept_when_a_trial_is_done(store):
+    config = made_up_config()
+    store.append_log(config.key, 1, b"one\n")
+    store.append_log(config.key, 1, b"two\n")
+    finish(store, config)
+    store.clear_progress(config.key)
+    store.seal()
+    assert store.last_log_lines(config.key, 1) == ["one", "two"]
+    assert store.last_log_lines(config.key, 1, count=1) == ["two"]
+    assert store.last_log_lines(config.key, 2) == []

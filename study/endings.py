@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
 
 from study.preemption import REQUESTS, Preempted
 
@@ -57,6 +57,8 @@ def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
         return f"preempted: {_own_words(error)}", False
     if isinstance(error, NodeDiedError) or (isinstance(error, RayActorError) and _is_node_lost(error)):
         return "the machine it ran on was lost", False
+    if isinstance(error, OutOfMemoryError):
+        return "its machine ran out of memory and Ray ended the trial's process", None
     if isinstance(error, RayActorError):
         return "the trial's process died (killed, out of memory, or crashed)", None
     return f"{type(error).__name__}: {_own_words(error)}", True
