@@ -145,7 +145,7 @@ def training_seconds(wall_seconds: list[float], seconds: float | None) -> float:
 
 def say_real(trials: int, folder: Path, places: int) -> None:
     """The share of training in the time from the first to the last training step."""
-    steps = steps_for(1.4 * LEAST_SECONDS, folder / "probe")
+    steps = steps_for(2.5 * LEAST_SECONDS, folder / "probe")
     run, store = run_study(REAL.format(steps=steps, seeds=list(range(trials // 2))), folder / "run", 2 * (trials // 2))
     spans = []
     for key, entry in store.fragments().items():
