@@ -39,10 +39,12 @@ check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to
 docs: $(ENVIRONMENT) ## write the generated pages
 	$(BIN)/python -m study.rows_page docs/rows.md
 
-bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million rows: about an hour of one core; never part of the tests
+bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million rows, the results folder and `gnc run` at thousands of trials: about two hours; never part of the tests
 	$(BIN)/python -m benchmarks.margins
 	$(BIN)/python -m benchmarks.chunked
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.overhead
 
 codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; a minute a pair
 	$(BIN)/python -m benchmarks.codes

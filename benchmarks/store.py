@@ -22,7 +22,6 @@ import numpy as np
 
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
-from study.execution import cpu_model
 from study.spec import parse_study
 from study.store import open_store
 
@@ -93,6 +92,12 @@ def measure(name: str, body: str, *arguments: Path) -> None:
     )
     wall, cpu, peak = map(float, done.stderr.split()[-3:])
     print(f"{name:<34}{wall:8.2f} s wall {cpu:8.2f} s CPU {peak:6.2f} GiB   {done.stdout.strip()}", flush=True)
+
+
+def cpu_model() -> str:
+    """The CPU as /proc/cpuinfo names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
 def main() -> None:
