@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
+.PHONY: help quickstart test test-workers test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -16,7 +16,18 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help quickstart test test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
+test-workers: $(ENVIRONMENT) ## a full run of two workers against one worker's spread over seeds: two minutes
+	$(BIN)/python -m pytest -m workers -s
+
+test-cluster: $(ENVIRONMENT) ## three hosts in namespaces, AWS and S3 on loopback: faults, security, retries; under 15 minutes
+	@command -v rsync >/dev/null && test -x /usr/sbin/sshd && command -v ip >/dev/null || \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    openssh-server openssh-client rsync iproute2 procps) >/dev/null || echo "no sshd, rsync or ip: the hosts' tests will skip"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test-cluster]'
+	$(BIN)/python -m pytest tests/cluster -m cluster -n 0 --durations=10
+
+chaos: $(ENVIRONMENT) ## 100 randomly timed faults, each followed by a rerun and a comparison; about an hour
+	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED))
 
 check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to date
 	$(BIN)/ruff format --check .

@@ -39,6 +39,8 @@ class _Translator(HTMLParser):
             self.out.append("\n\n")
         elif tag == "summary":
             self.out.append("**")
+        elif tag == "span" and not self.in_cell:  # set apart by its style alone in the page
+            self.out.append(" ")
         elif tag == "figure":
             name = (given.get("id") or "").removeprefix("figure-")
             self.out.append(f"\n\n![{name}](figures/{name}.svg)\n")
@@ -82,5 +84,5 @@ class _Translator(HTMLParser):
             self.row[-1] += data.replace("|", "\\|").replace("\n", " ")
         elif self.in_pre:
             self.out.append(data)
-        elif data.strip():
+        elif data.strip() or not "".join(self.out[-1:]).endswith(("\n", " ")):
             self.out.append(re.sub(r"\s+", " ", data))

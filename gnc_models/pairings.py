@@ -10,6 +10,9 @@ WITHOUT_TEMPERATURE = frozenset({"hardmax", "hug_mhe", "hug_mhs", "hug_mgd"})
 # Classifier rows get no gradient from them, so rows that only a gradient moves would stay where they start.
 WITHOUT_ROW_GRADIENT = frozenset({"supervised_contrastive"})
 
+# Their value is no mean over samples, one by one: workers that share a batch must bring all its features together.
+ACROSS_SAMPLES = frozenset({"log_cross_entropy", "hardmax", "hug_mhe", "hug_mhs", "hug_mgd", "supervised_contrastive"})
+
 
 def check_pairing(
     *,

@@ -27,7 +27,7 @@ GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: t
 
 @dataclass(frozen=True)
 class Allotment:
-    """What one trial gets, and how many fit at once."""
+    """What one worker of a trial gets, and how many such trials fit at once."""
 
     cpus: float
     gpus: float
@@ -56,31 +56,37 @@ def join_cluster(address: str | None) -> None:
         ) from None
 
 
-def allot(resources: Resources) -> Allotment:
-    """CPUs and GPUs of a trial on the cluster that was joined; StudyError if no machine can ever place one.
+def allot(resources: Resources, *, workers: int = 1) -> Allotment:
+    """CPUs and GPUs of a trial's workers on the cluster that was joined, spread over its machines as they fit.
 
     Machines count that the autoscaler of `ray up` may start: where none runs yet, the trials' demand starts them.
+
+    Raises:
+        StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     to_come = _machines_to_come()
-    gpus = gpu_share(resources, [*machines, *(machine for machine, _ in to_come)])
+    known = [*machines, *(machine for machine, _ in to_come)]
+    gpus = gpu_share(resources, known, workers=workers)
+    if workers > 1 and gpus % 1:
+        raise StudyError(
+            f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. "
+            "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
+        )
     here = sum(fits(machine, resources.cpus, gpus) for machine in machines)
     later = sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come)
-    if not max(here, later):
-        known = [*machines, *(machine for machine, _ in to_come)]
-        largest = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in known]
-        raise StudyError(
-            f"[resources] must fit on one machine, got cpus = {resources.cpus:g} and gpus = {gpus:g} a trial "
-            f"where the machines have {'; '.join(largest[:5])}. Ask for less, or join a larger cluster with --address."
-        )
-    return Allotment(resources.cpus, gpus, max(here, later))
+    fitting = max(here, later)
+    if fitting < workers:
+        raise StudyError(_too_much(workers, resources.cpus, gpus, fitting, known))
+    return Allotment(resources.cpus, gpus, fitting // workers)
 
 
-def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]]) -> float:
-    """GPUs of a trial: what the study says, else a share of one where any machine has one."""
+def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
+    """GPUs of a worker: what the study says, else where any machine has one a share of it, or one for each of several."""
     if resources.gpus is not None:
         return resources.gpus
-    return GPU_SHARE if any(machine.get("GPU") for machine in machines) else 0.0
+    share = GPU_SHARE if workers == 1 else 1.0
+    return share if any(machine.get("GPU") for machine in machines) else 0.0
 
 
 def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
@@ -93,6 +99,19 @@ def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
     workers = [node_type for name, node_type in types if name != config.get("head_node_type")]
     most = int(config.get("max_workers", 0))
     return [(node_type.get("resources", {}), min(int(node_type.get("max_workers", 0)), most)) for node_type in workers]
+
+
+def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, Any]]) -> str:
+    there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
+    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
+    if workers == 1:
+        rule = f"fit on one machine, got {asked} a trial where the machines have"
+    else:
+        rule = f"fit on the cluster, got {workers} workers a trial with {asked} each, where {fitting} fit: the machines have"
+    more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
+    return (
+        f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."
+    )
 
 
 def check_shared_folder(store: Store) -> None:

@@ -87,5 +87,11 @@ def _check_batches(settings: Mapping[str, Any]) -> None:
     samples, batch_size = sum(counts), settings["batch_size"]
     if batch_size > samples:
         raise ValueError(f"batch_size must be at most the {samples} training samples, got {batch_size!r}.")
-    if samples // -(-samples // batch_size) < 2:  # batch normalization has nothing to average over
+    smallest = samples // -(-samples // batch_size)
+    if smallest < 2:  # batch normalization has nothing to average over
         raise ValueError(f"batch_size must leave no batch of one of {samples} samples, got {batch_size!r}.")
+    if settings["workers"] > smallest:
+        raise ValueError(
+            f"workers must be at most {smallest}, the samples of the smallest batch, got {settings['workers']!r}. "
+            "A worker without a sample would only wait."
+        )

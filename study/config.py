@@ -190,6 +190,9 @@ class TrialConfig(BaseModel):
     )
     precision: Literal["float32", "bfloat16", "float64"] = _setting("", "Arithmetic of the network.", "float32")
     num_threads: int = _setting("threads", "CPU threads of the trial; sums depend on it.", 1, ge=1)
+    workers: int = _setting(
+        "workers", "Processes that share every training batch, each with num_threads; sums depend on it.", 1, ge=1
+    )
     seed: int = _setting("", "Drives initialisation, order and augmentation.", 0, ge=0)
 
     @model_validator(mode="before")
@@ -286,6 +289,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "loss": "cross_entropy",
     "cross_entropy": "dense",
     "layers": "none",
+    "workers": 1,
 }
 
 

@@ -53,6 +53,9 @@ def error_of(trial: Any) -> Exception | None:
 
 def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
     """The reason in words, and whether it is the trial's own failure; None where that cannot be told from the error."""
+    workers = getattr(error, "worker_failures", None)  # of Ray Train's error where workers of a trial failed
+    if workers:
+        return min(map(how_it_ended, workers.values()), key=lambda end: {False: 0, None: 1, True: 2}[end[1]])
     if isinstance(error, Preempted):
         return f"preempted: {_own_words(error)}", False
     if isinstance(error, NodeDiedError) or (isinstance(error, RayActorError) and _is_node_lost(error)):
@@ -61,6 +64,8 @@ def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
         return "its machine ran out of memory and Ray ended the trial's process", None
     if isinstance(error, RayActorError):
         return "the trial's process died (killed, out of memory, or crashed)", None
+    if error is None:
+        return "the trial ended with an error that Ray did not keep", True
     return f"{type(error).__name__}: {_own_words(error)}", True
 
 
@@ -69,7 +74,7 @@ def _is_node_lost(error: RayActorError) -> bool:
     return error.preempted or isinstance(error, ActorUnavailableError) or any(lost in words for lost in NODE_LOST)
 
 
-def _own_words(error: Exception | None) -> str:
+def _own_words(error: Exception) -> str:
     """The last line: before it Ray puts the traceback of the worker."""
-    lines = str(error or "").strip().splitlines()
+    lines = str(error).strip().splitlines()
     return lines[-1].split(": ", 1)[-1] if lines else ""

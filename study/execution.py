@@ -1,7 +1,7 @@
 """One trial against the store: continue from its checkpoint, keep it alive on disk, write its end.
 
 Knows the store and study.trial; does not know Ray. Both `gnc trial` and a Ray worker run a trial through here, which
-is why they give the same rows.
+is why they give the same rows. Of a trial's several workers each runs one; worker 0 alone writes and reports.
 """
 
 import datetime
@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from safetensors.torch import save
 
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
+from study.parallel import ALONE, Group, is_peer_lost
 from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
 from study.storage import FolderError
 from study.store import Store, log_name
@@ -32,6 +34,8 @@ from study.trial import Progress, Trial
 from study.trial_log import TrialLog
 
 HEARTBEAT_SECONDS = 5.0
+STOP_POLL_SECONDS = 1.0
+LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
 HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
 ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
 PACKAGES = (
@@ -47,6 +51,34 @@ PACKAGES = (
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
+class StopRequest:
+    """Whether a run's trials were asked to stop; looks into the store at most once a second."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store, self._run = store, run
+        self._looked, self._answer = -STOP_POLL_SECONDS, False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
+            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
+        return self._answer
+
+
+def live_figures(progress: Progress) -> dict[str, Any]:
+    """What a live view shows of a trial after an epoch; measured figures only where it was measured."""
+    figures: dict[str, Any] = {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
+    if progress.measurement is not None:
+        figures |= {name: getattr(progress.measurement, name) for name in LIVE_FIGURES}
+    return figures
+
+
+def row_figures(progress: Progress) -> dict[str, Any]:
+    """The whole row of an epoch that was measured, for schedulers and loggers."""
+    assert progress.measurement is not None
+    return {**asdict(progress.measurement), "share_done": progress.share_done, "measured": True, "state": "running"}
+
+
 class Execution:
     """One attempt at one trial, from the store and into it."""
 
@@ -60,14 +92,15 @@ class Execution:
         checkpoint_seconds: float = 30.0,
         device: str | None = None,
         stopped_by: str | None = None,
+        group: Group = ALONE,
     ) -> None:
         """stopped_by: digest of the scheduler's rule whose wish `should_end` tells."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
-        self.stopped_by = stopped_by
+        self.stopped_by, self.group = stopped_by, group
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self.is_charged = True  # whether a failure counts against the trial; not where the results folder failed
-        self.log = TrialLog(store, config.key, attempt)
+        self.log = TrialLog(store, config.key, attempt, is_kept=group.leads)
         self._last_beat = self._last_checkpoint = time.monotonic()
 
     def run(
@@ -79,14 +112,24 @@ class Execution:
     ) -> str:
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
 
-        should_stop: after each epoch, whether to leave off, to be continued by another attempt, or words that say why;
-        should_end: after each measurement, whether a scheduler wants the trial to end here, with its rows.
+        Nothing that a trial of one worker does raises: a divergence becomes its rows with a reason, an error a failure
+        with a traceback. A worker among several raises its error, once the failure is written, so that whoever started
+        them ends the others; an error that another worker's end brought about is none of its own.
 
-        Nothing a trial does raises: a divergence becomes its rows with a reason, an error a failure with a traceback.
+        Args:
+            should_stop: asked after every epoch, of every worker: whether to leave off, to be continued by another
+                attempt, or words that say why.
+            should_end: asked of worker 0 after each measurement: whether a scheduler wants the trial to end here.
+            on_progress: told of every epoch, on every worker.
         """
         self._log_start()
-        with self.log.capture():
-            state = self._run(should_stop, should_end, on_progress)
+        try:
+            with self.log.capture():
+                state = self._run(should_stop, should_end, on_progress)
+        except Exception:
+            self.log.write(f"end: failed: {self.reason or 'another worker was lost'}", always=True)
+            self.log.flush()
+            raise
         self.log.write(f"end: {state}{f': {self.reason}' if self.reason else ''}", always=True)
         self.log.flush()
         return state
@@ -97,6 +140,9 @@ class Execution:
         should_end: Callable[[Progress], bool],
         on_progress: Callable[[Progress], None],
     ) -> str:
+        def wants_end(progress: Progress) -> bool:
+            return progress.measurement is not None and should_end(progress)
+
         trial = None
         try:
             self._beat([])
@@ -108,11 +154,10 @@ class Execution:
                     self.log.write(measurement_line(progress.measurement))
                 on_progress(progress)
                 if not trial.is_done:
-                    if progress.measurement is not None and should_end(progress):
-                        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
-                        self._write_kept(trial)
-                        return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
-                    if asked := should_stop():
+                    if self.group.agree(self.group.leads and wants_end(progress)):
+                        return self._stop_early(trial)
+                    asked: str | bool = next((words for words in self.group.everyone(should_stop()) if words), False)
+                    if asked:
                         return self._leave_off(trial, asked)
                     self._keep_alive(trial)
             self._write_kept(trial)
@@ -120,9 +165,13 @@ class Execution:
         except Diverged as error:
             assert trial is not None  # only a running trial diverges
             return self._finish(trial, "diverged", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a trial raises is a row, and the sweep goes on
-            self._fail(error, trial)
-            return "failed"
+        except Exception as error:
+            if self.group.size == 1:
+                self._fail(error, trial)
+                return "failed"
+            if not is_peer_lost(error) and recorded_failure(self.store, self.config.key, self.attempt) is None:
+                self._fail(error, trial)
+            raise
 
     def _log_start(self) -> None:
         settings = {name: value for name, value in self.config.settings().items() if value is not None}
@@ -132,23 +181,36 @@ class Execution:
             f"versions {versions()} on {cpu_model()}"
         )
 
+    def _stop_early(self, trial: Trial) -> str:
+        """End with what was measured; the checkpoint stays for a study that does not stop the trial here."""
+        if self.group.leads:
+            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+        self._write_kept(trial)
+        return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
+
     def _leave_off(self, trial: Trial, asked: str | bool) -> str:
         """Keep a checkpoint of this epoch: the next attempt continues from here."""
-        self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
-        self._beat(trial.measurements, interrupted=True)
+        if self.group.leads:
+            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+            self._beat(trial.measurements, interrupted=True)
         self.reason = f"{asked if isinstance(asked, str) else 'asked to stop'}; checkpoint of epoch {trial.epoch} kept"
         return INTERRUPTED
 
     def _open_trial(self) -> Trial:
-        """From the newest checkpoint that can be loaded, else from the start."""
-        for checkpoint in self.store.read_checkpoints(self.config.key):
+        """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
+        checkpoints = self.store.read_checkpoints(self.config.key) if self.group.leads else iter(())
+        while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
-                return Trial(self.config, checkpoint=checkpoint, device=self.device)
+                return Trial(self.config, checkpoint=checkpoint, device=self.device, group=self.group)
             except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+                if is_peer_lost(error):
+                    raise
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
-        return Trial(self.config, device=self.device)
+        return Trial(self.config, device=self.device, group=self.group)
 
     def _keep_alive(self, trial: Trial) -> None:
+        if not self.group.leads:
+            return
         now = time.monotonic()
         if now - self._last_checkpoint >= self.checkpoint_seconds:
             self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
@@ -158,6 +220,8 @@ class Execution:
             self._last_beat = now
 
     def _beat(self, measurements: list[Measurement], *, interrupted: bool = False) -> None:
+        if not self.group.leads:
+            return
         rows = fragment_table(self.config, measurements)
         self.store.write_live(self.config.key, self.attempt, rows, interrupted=interrupted)
         self.log.flush()
@@ -165,6 +229,8 @@ class Execution:
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
         """The rows file last: from then on the trial counts, and nothing of it may be missing."""
         self.reason = reason
+        if not self.group.leads:
+            return state
         record = TrialRecord(
             state=state,
             reason=reason,
@@ -185,6 +251,8 @@ class Execution:
         return state
 
     def _write_kept(self, trial: Trial) -> None:
+        if not self.group.leads:
+            return
         self.store.write_margins(self.config.key, margins_table(trial))
         assert trial.collapse is not None  # the last epoch is always measured
         if self.keep == "nothing":
@@ -224,6 +292,11 @@ class Execution:
                 self.store.remove_live(self.config.key)
         except OSError:
             return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
+
+
+def recorded_failure(store: Store, key: str, attempt: int) -> dict[str, Any] | None:
+    """The failure of this attempt, if one of its workers wrote it; the first to fail knows the cause."""
+    return next((failure for failure in store.failures().get(key, []) if failure["attempt"] == attempt), None)
 
 
 def margins_table(trial: Trial) -> pa.Table:

@@ -3,6 +3,7 @@
 Knows Training, the data and the measures of gnc_models; does not know when a trial is measured or where rows go.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,24 +19,54 @@ from study.training import Training
 PGD_STEPS = 20
 
 
-def measure(
-    training: Training, data: Dataset, features: Tensor | None, *, final: bool
-) -> tuple[Collapse, dict[str, Any]]:
-    """Collapse as found, and the value of every measured column but progress, time and memory.
+@dataclass(frozen=True)
+class Outputs:
+    """What the network makes of every set there is, [samples, dim] each; None where there is no such set."""
+
+    train: Tensor
+    test: Tensor | None
+    unseen: Tensor | None
+    ood: Tensor | None
+    stages: list[Tensor]  # of the training set at every stage of the network, where layers are measured
+
+
+def compute_outputs(training: Training, data: Dataset, features: Tensor | None) -> Outputs:
+    """Everything that is measured, from a pass over all sets; all workers call it together.
 
     Args:
         training: the network as it stands.
         data: what it was trained on.
         features: of the training set, where the caller has them already.
+    Raises:
+        Diverged: features or rows are not finite.
+    """
+    training.check_weights()
+
+    def of(inputs: Tensor | None) -> Tensor | None:
+        return None if inputs is None else training.features(inputs)
+
+    return Outputs(
+        train=training.features(training.train_inputs) if features is None else features,
+        test=of(data.test_inputs),
+        unseen=of(data.unseen_inputs),
+        ood=of(data.ood_inputs),
+        stages=_stages(training),
+    )
+
+
+def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool) -> tuple[Collapse, dict[str, Any]]:
+    """Collapse as found, and the value of every measured column but progress, time and memory.
+
+    Args:
+        training: the network as it stands; one worker alone may call this.
+        data: what it was trained on.
+        outputs: of the network as it stands.
         final: whether this is the trial's last epoch, when attacks are tried too.
     Raises:
-        Diverged: features, rows or the loss are not finite.
+        Diverged: the loss is not finite.
     """
-    config = training.config
-    training.check_weights()
-    train = training.features(training.train_inputs) if features is None else features
+    config, train, test = training.config, outputs.train, outputs.test
     loss, accuracy = training.loss_and_accuracy(train, training.train_labels)
-    test = None if data.test_inputs is None else training.features(data.test_inputs)
     # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
     collapse = measure_collapse(
         train,
@@ -45,7 +76,7 @@ def measure(
         temperature=config.temperature,
         test_features=test,
         test_labels=None if data.test_labels is None else data.test_labels.to(training.device),
-        ood_features=None if data.ood_inputs is None else training.features(data.ood_inputs),
+        ood_features=outputs.ood,
         class_inputs=training.class_inputs,
         counted=None if data.single_continuation is None else data.single_continuation.to(training.device),
         absent_classes=data.single_continuation is not None,
@@ -56,15 +87,11 @@ def measure(
         "label_entropy": data.label_entropy,
         "loss_above_entropy": None if data.label_entropy is None else loss - data.label_entropy,
         "test_accuracy": _accuracy(training, test, data.test_labels),
-        "unseen_accuracy": _accuracy_of(training, data.unseen_inputs, data.unseen_labels),
+        "unseen_accuracy": _accuracy(training, outputs.unseen, data.unseen_labels),
         **collapse.values,
-        **_layers(training),
+        **_layers(training, outputs.stages),
         **_attacks(training, data, final),
     }
-
-
-def _accuracy_of(training: Training, inputs: Tensor | None, labels: Tensor | None) -> float | None:
-    return None if inputs is None else _accuracy(training, training.features(inputs), labels)
 
 
 def _accuracy(training: Training, features: Tensor | None, labels: Tensor | None) -> float | None:
@@ -73,11 +100,11 @@ def _accuracy(training: Training, features: Tensor | None, labels: Tensor | None
     return training.loss_and_accuracy(features, labels)[1]
 
 
-def _layers(training: Training) -> dict[str, Any]:
-    """Collapse at every stage of the network, images pooled over space, sequences at the position that is read out."""
+def _stages(training: Training) -> list[Tensor]:
+    """Outputs at every stage, images pooled over space, sequences at the position that is read out."""
     if training.config.layers == "none":
-        return {"layer_names": None, **dict.fromkeys(layer_columns([]))}
-    names, stages = zip(*feature_stages(training.encoder), strict=True)
+        return []
+    stages = [stage for _, stage in feature_stages(training.encoder)]
     outputs: list[list[Tensor]] = [[] for _ in stages]
     read_out = -1 if training.config.encoder == "transformer" else 0
 
@@ -90,8 +117,16 @@ def _layers(training: Training) -> dict[str, Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    found = [measure_layer(torch.cat(parts), training.train_labels, training.config.num_classes) for parts in outputs]
-    return {"layer_names": list(names), **layer_columns(found)}
+    return [training.group.gather(torch.cat(parts), len(training.train_labels)) for parts in outputs]
+
+
+def _layers(training: Training, stages: list[Tensor]) -> dict[str, Any]:
+    """Collapse at every stage of the network."""
+    if not stages:
+        return {"layer_names": None, **dict.fromkeys(layer_columns([]))}
+    names = [name for name, _ in feature_stages(training.encoder)]
+    found = [measure_layer(stage, training.train_labels, training.config.num_classes) for stage in stages]
+    return {"layer_names": names, **layer_columns(found)}
 
 
 def _pooled(output: Tensor, read_out: int) -> Tensor:

@@ -1,14 +1,35 @@
-"""Peak memory of one trial, also in a process that ran others before it.
+"""Peak memory of one trial, also in a process that ran others before it, and what a trial leaves behind on a GPU.
 
 Knows torch.cuda and Linux's /proc; does not know what the trial does.
 """
 
+import gc
 import re
 from pathlib import Path
 
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+KEPT_LIMIT = 64 << 20  # bytes: workspaces of cuBLAS and cuDNN stay, tensors of a trial do not
+
+
+def kept_bytes() -> int:
+    """Bytes that this process holds on its GPUs once all that can be freed is; 0 where it never touched one.
+
+    Its own alone: what other processes hold of a shared GPU comes and goes.
+    """
+    gc.collect()
+    if not torch.cuda.is_initialized():
+        return 0
+    torch.cuda.empty_cache()
+    return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
+
+
+def is_free_again(kept: int) -> bool:
+    """Whether a process that holds so many bytes on GPUs after a trial can take another one."""
+    return kept <= KEPT_LIMIT
 
 
 class PeakMemory:

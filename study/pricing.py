@@ -16,7 +16,7 @@ from study.store import Store
 # What a trial's seconds depend on beside how many samples it trains on and measures.
 KIND = (
     *("dataset", "resolution", "input_dim", "context_length", "encoder", "width", "depth", "norm_layer"),
-    *("classifier", "loss", "cross_entropy", "precision", "num_threads", "batch_size"),
+    *("classifier", "loss", "cross_entropy", "precision", "num_threads", "workers", "batch_size"),
 )
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward
 PROBE_STEPS = 4
@@ -39,10 +39,14 @@ class Price:
 
 
 def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool = False) -> Price:
-    """The price of the trials, from the store's own timings, or measured now by a probe of each kind."""
+    """The price of the trials, from the store's own timings, or measured now by a probe of each kind.
+
+    cpus: of each worker.
+    """
     per_sample = _probe(configs) if probe else _stored(store)
     priced = [per_sample[_kind(c)] * _samples(c) for c in configs if _kind(c) in per_sample]
     unpriced = len(configs) - len(priced)
+    cpus *= max((config.workers for config in configs), default=1)
     at_once = max(1, int((os.cpu_count() or 1) / cpus))
     return Price(
         trials=len(configs),
@@ -81,13 +85,13 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
 
 
 def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
-    """Time a few steps of one trial of each kind in this process."""
+    """Time a few steps of one trial of each kind in this process, which is one worker: with several it is the most."""
     from study.training import Pace
     from study.trial import Trial
 
     per_sample = {}
     for kind, config in {_kind(c): c for c in reversed(configs)}.items():
-        short = config.model_dump() | {"budget": "steps", "steps": PROBE_STEPS, "measure": "final"}
+        short = config.model_dump() | {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
         short |= dict.fromkeys(("epochs", "max_epochs", "terminal_epochs", "attack_radii"))
         trial = Trial(TrialConfig(**short))
         pace = Pace(1e-6, config.temperature or 1.0)  # a step costs the same at any rate, and a wild one would diverge

@@ -164,6 +164,12 @@ def _later_settings(table: pa.Table, missing: list[str]) -> dict[str, list[Any]]
     return {name: [settled[key].get(name, LATER_SETTINGS[name]) for key in trials] for name in wanted}
 
 
+def with_later_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """A stored trial's settings by name, those that came after it at the value that keeps its key."""
+    settled = TrialConfig.settle(settings)
+    return {name: settled.get(name, value) for name, value in LATER_SETTINGS.items()} | settings
+
+
 def to_parquet(table: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     sink = io.BytesIO()

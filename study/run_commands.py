@@ -4,6 +4,7 @@ Knows how a run goes from what is missing to how it ended; imports Ray and torch
 """
 
 import argparse
+import dataclasses
 import shlex
 import signal
 import sys
@@ -66,20 +67,37 @@ def _run_missing(
     others = f", {study.left_out} left out" if study.left_out else ""
     print(f"{study.name}: {len(missing)} trials to run, {stored} stored{others}; starting Ray", file=sys.stderr)
     from study.cluster import allot, check_shared_folder, join_cluster
-    from study.tuning import ListedTrials, leave_cluster, run_trials
+    from study.tuning import leave_cluster, run_trials
 
     try:
         join_cluster(options.address)
-        allotment = allot(study.resources)
+        allotments = {n: allot(study.resources, workers=n) for n in sorted({c.workers for c in missing})}
         check_shared_folder(store)
         store.write_study(study.text)  # from here on it is a study that was run
-        trials = Suggestions(study, store, spent=spent) if study.is_adaptive else ListedTrials(missing)
         with View(len(missing), already_done=stored) as view:
             return run_trials(
-                study, trials, store, allotment, view, concurrent=options.max_concurrent, forgive=options.retry_failed
+                study,
+                _sources(study, store, missing, spent),
+                store,
+                allotments,
+                view,
+                concurrent=options.max_concurrent,
+                forgive=options.retry_failed,
             )
     finally:
         leave_cluster()
+
+
+def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[str]) -> "dict[int, Trials]":
+    """Where the trials come from, by their number of workers."""
+    from study.tuning import ListedTrials
+
+    numbers = sorted({config.workers for config in missing})
+    if not study.is_adaptive:
+        return {n: ListedTrials([config for config in missing if config.workers == n]) for n in numbers}
+    of_cell = {cell: dict(cell.settings).get("workers", 1) for cell in study.cells}
+    parts = {n: tuple(cell for cell in study.cells if of_cell[cell] == n) for n in numbers}
+    return {n: Suggestions(dataclasses.replace(study, cells=cells), store, spent=spent) for n, cells in parts.items()}
 
 
 def _again(options: argparse.Namespace) -> str:
@@ -118,25 +136,18 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
 
 
 def command_trial(options: argparse.Namespace) -> int:
-    """Run one trial in this process; its rows are those that Ray would give."""
+    """Run one trial without Ray, in this process or one for each of its workers; its rows are those Ray would give."""
     study, store = _study_of(options.source, options.results)
     config = _find(study, options.key)
     if store.states().get(config.key) == "complete":
         print(f"{config.key} is complete in {store.uri}; nothing to run", file=sys.stderr)
         return 0
-    from study.execution import Execution, measurement_line
+    from study.execution import measurement_line
+    from study.processes import run_here
 
     store.storage.check_writable()
     check_data([config])
     check_datasets(store, [config])
-    execution = Execution(
-        config,
-        store,
-        attempt=store.next_attempt(config.key),
-        keep=study.keep,
-        checkpoint_seconds=study.resources.checkpoint_seconds,
-        device="cpu" if study.resources.gpus == 0 else None,
-    )
     REQUESTS.listen(signal.SIGINT, signal.SIGTERM)
     terminal = sys.stderr  # while the trial runs, what goes to sys.stderr is put into its log as well
 
@@ -146,8 +157,16 @@ def command_trial(options: argparse.Namespace) -> int:
 
     print(f"{config.key}  {study.name_of(config)}", file=sys.stderr)
     with REQUESTS.deferred():
-        state = execution.run(should_stop=lambda: REQUESTS.reason, on_progress=show)
-    print(f"{state}{f': {execution.reason}' if execution.reason else ''}", file=sys.stderr)
+        state, reason = run_here(
+            config,
+            store,
+            keep=study.keep,
+            checkpoint_seconds=study.resources.checkpoint_seconds,
+            device="cpu" if study.resources.gpus == 0 else None,
+            should_stop=lambda: REQUESTS.reason,
+            on_progress=show,
+        )
+    print(f"{state}{f': {reason}' if reason else ''}", file=sys.stderr)
     return 0 if state == "complete" else 1
 
 

@@ -25,6 +25,7 @@ from study.records import (
     read_parquet,
     record_from_json,
     to_parquet,
+    with_later_settings,
 )
 from study.references import add_references, is_current
 from study.storage import FolderError, at_once
@@ -317,7 +318,7 @@ def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | No
         "fragment_bytes": entry.size if entry else None,
         "fragment_modified_ns": entry.modified_ns if entry else None,
     }
-    return settings | asdict(record) | sealed_from
+    return with_later_settings(settings) | asdict(record) | sealed_from
 
 
 def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:

@@ -185,8 +185,9 @@ def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
     check_known([name], TrialConfig.model_fields, "[search]")
     if name in gridded:
         raise StudyError(f"{name} must be either in [search] or in [fixed] and [grid], got it in both. Remove one.")
-    if name in ("seed", "data_seed"):
-        raise StudyError(f"{name} must be left out of [search]: every suggestion is run once per seed. Use [grid].")
+    if name in ("seed", "data_seed", "workers"):
+        cure = "Every suggestion is run once per seed, on machines that the grid asks for. Use [grid]."
+        raise StudyError(f"{name} must be left out of [search], got {given!r}. {cure}")
     return make_distribution(name, given)
 
 

@@ -29,12 +29,16 @@ SHORT = {
 
 
 class Resources(BaseModel):
-    """What one trial asks of a machine. Never changes a number."""
+    """What each worker of a trial asks of a machine. Never changes a number."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    cpus: float = Field(1.0, gt=0, description="CPUs a trial occupies")
-    gpus: float | None = Field(None, ge=0, description="GPUs a trial occupies, fractions allowed; left out: a quarter")
+    cpus: float = Field(1.0, gt=0, description="CPUs each worker of a trial occupies")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs each worker of a trial occupies, fractions allowed with one worker; left out: a quarter with one, else 1",
+    )
     checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between checkpoints; 0: after every epoch")
     attempts: int = Field(3, ge=1, description="failures of a trial before it is set aside")
     backoff_seconds: float = Field(

@@ -88,9 +88,11 @@ class Storage:
         try:
             self._write(self._path(name), content)
         except OSError as error:
+            cure = "Free space, change its permissions, or name another folder."
+            if not self.is_local:
+                cure = "Check the bucket's name, your credentials and the network; then run it again."
             raise FolderError(
-                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. "
-                "Free space, change its permissions, or name another folder."
+                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. {cure}"
             ) from error
 
     def append(self, name: str, content: bytes) -> None:

@@ -4,6 +4,7 @@ Knows PyTorch and gnc_models; does not know when an epoch is measured, what a ro
 """
 
 import functools
+import inspect
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,14 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from gnc_models.catalog import CLASSIFIERS, LOSSES
 from gnc_models.classifiers import Classifier, make_classifier
 from gnc_models.datasets import Dataset, augment
 from gnc_models.encoders import make_encoder
-from gnc_models.losses import make_loss
+from gnc_models.encoders.synchronised import synchronise_batch_norms
+from gnc_models.losses import Loss, make_loss
+from gnc_models.pairings import ACROSS_SAMPLES
 from gnc_models.similarity import class_mean_inputs, input_similarity
 from study.config import TrialConfig
+from study.parallel import ALONE, Group
 from study.randomness import derive_seed
 
 EVALUATION_BATCH = 512
@@ -42,10 +47,13 @@ class Pace:
 
 
 class Training:
-    """Encoder, classifier, loss and optimiser of one trial on one device, with the data beside them."""
+    """Encoder, classifier, loss and optimiser of one trial on one device, with the data beside them.
 
-    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
-        self.config, self.device = config, device
+    Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all.
+    """
+
+    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device, group: Group = ALONE) -> None:
+        self.config, self.device, self.group = config, device, group
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.train_inputs = self._as_inputs(dataset.train_inputs)
         self.train_labels = dataset.train_labels.to(device)
@@ -63,12 +71,15 @@ class Training:
         )
         self.classifier = _make_classifier(config, dataset).to(device, self.dtype)
         self.encoder = encoder.to(device, self.dtype)
+        if group.size > 1:
+            synchronise_batch_norms(self.encoder, group.exchange)
         self.loss = make_loss(
             config.loss,
             num_classes=config.num_classes,
             feature_dim=config.feature_dim,
             **_settings_of(config, LOSSES[config.loss].settings),
         ).to(device)
+        self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
 
@@ -82,24 +93,38 @@ class Training:
         torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
         total = torch.zeros((), device=self.device)
         augmentation = torch.Generator(self.device).manual_seed(derive_seed(self.config.seed, "augmentation", epoch))
-        for step, batch in zip(pace, self._batches(epoch), strict=False):
-            for group in self.optimizer.param_groups:
-                group["lr"] = step.learning_rate
-            inputs = augment(self.train_inputs[batch], self.config.augmentation, augmentation)
-            labels = self.train_labels[batch]
-            with self._autocast():
-                features = self.encoder(inputs)
-                loss = self.loss(features, labels, self.classifier, step.temperature)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.classifier.observe(features.detach().to(self.dtype), labels)
-            total += loss.detach()
+        for step, batch in zip(pace, self.batches(epoch), strict=False):
+            total += self.step(batch, step, augmentation)
+        self.group.sum(total)
         if not bool(torch.isfinite(total)):
             raise Diverged(f"training loss was {total.item()} in epoch {epoch}.")
         taken = min(len(pace), self.steps_per_epoch)
         self.objective = total.item() / taken if taken else None
         return taken
+
+    def step(self, batch: Tensor, pace: "Pace", augmentation: torch.Generator) -> Tensor:
+        """One optimiser step on the samples of `batch`, this worker's share of them on this worker.
+
+        Returns:
+            This worker's part of the batch's loss before the step; the parts of all workers add up to it.
+        """
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = pace.learning_rate
+        share, labels = self.group.share(len(batch)), self.train_labels[batch]
+        inputs = augment(
+            self.train_inputs[batch[share]],
+            self.config.augmentation,
+            augmentation,
+            start=share.start,
+            batch_size=len(batch),
+        )
+        with self._autocast():
+            part, features = self._objective(inputs, labels, pace.temperature)
+        self.optimizer.zero_grad(set_to_none=True)
+        (part * self.group.size).backward()  # the workers' gradients are averaged, not added
+        self.optimizer.step()
+        self.classifier.observe(features.detach().to(self.dtype), labels[share])
+        return part.detach()
 
     @functools.cached_property
     def class_inputs(self) -> Tensor | None:
@@ -112,7 +137,7 @@ class Training:
         """On the device; numbers in the trial's precision, indices and tokens as they are."""
         return inputs.to(self.device, self.dtype) if inputs.is_floating_point() else inputs.to(self.device)
 
-    def _batches(self, epoch: int) -> Iterator[Tensor]:
+    def batches(self, epoch: int) -> Iterator[Tensor]:
         """Every sample once, in this epoch's order; batch sizes differ by at most one, so none is left over."""
         order = torch.Generator().manual_seed(derive_seed(self.config.seed, "order", epoch))
         permutation = torch.randperm(len(self.train_labels), generator=order).to(self.device)
@@ -120,15 +145,18 @@ class Training:
 
     @torch.no_grad()
     def features(self, inputs: Tensor) -> Tensor:
-        """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization."""
+        """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization.
+
+        All workers call it together, compute a share each and get all features.
+        """
         self.encoder.eval()
         parts = []
-        for batch in inputs.split(EVALUATION_BATCH):
+        for batch in inputs[self.group.share(len(inputs))].split(EVALUATION_BATCH):
             with self._autocast():
                 parts.append(self.encoder(self._as_inputs(batch)).to(self.dtype))
-        features = torch.cat(parts)
+        features = self.group.gather(torch.cat(parts), len(inputs))
         # Squares too: features whose norm overflows normalise to zero and would give a loss of ln K, not a divergence.
-        if not bool(torch.isfinite(features.square().sum(1)).all()):
+        if not self.group.agree(bool(torch.isfinite(features.square().sum(1)).all())):
             raise Diverged("features of the network are not finite, or too large to be normalised.")
         return features
 
@@ -175,6 +203,26 @@ class Training:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
+class _Objective(nn.Module):
+    """A worker's part of a batch's loss; the parts of all workers add up to it."""
+
+    def __init__(self, encoder: nn.Module, classifier: Classifier, loss: Loss, group: Group, *, across: bool) -> None:
+        super().__init__()
+        self.encoder, self.classifier, self.loss = encoder, classifier, loss
+        self._group, self._across = group, across
+
+    def forward(self, inputs: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """inputs: this worker's share; labels: of the whole batch. The part, and the share's features."""
+        features, size = self.encoder(inputs), self._group.size
+        if size == 1:
+            return self.loss(features, labels, self.classifier, temperature), features
+        if self._across:  # every worker computes the whole batch's loss, on the features of all
+            every = self._group.gather(features.to(self.classifier.weight.dtype), len(labels))
+            return self.loss(every, labels, self.classifier, temperature) / size, features
+        own = labels[self._group.share(len(labels))]
+        return self.loss(features, own, self.classifier, temperature) * (len(own) / len(labels)), features
+
+
 def learning_rate_share(schedule: str, progress: float) -> float:
     """Learning rate over its peak at a share of the budget in [0, 1].
 
@@ -213,6 +261,18 @@ def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:
         **({"similarity": similarity} if similarity is not None else {}),
         **_settings_of(config, CLASSIFIERS[config.classifier].settings),
     )
+
+
+def _make_objective(
+    encoder: nn.Module, classifier: Classifier, loss: Loss, config: TrialConfig, group: Group
+) -> nn.Module:
+    objective = _Objective(encoder, classifier, loss, group, across=config.loss in ACROSS_SAMPLES)
+    if group.size == 1:
+        return objective
+    # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.
+    known = inspect.signature(DistributedDataParallel).parameters
+    apart: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(objective, process_group=group.exchange, **apart)
 
 
 def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from gnc_models.metrics import Collapse
 from study.columns import Measurement
 from study.config import DATASET_SETTINGS, TrialConfig
 from study.data_folder import data_folder
-from study.measuring import measure
+from study.measuring import Outputs, compute_outputs, measure
 from study.memory import PeakMemory
-from study.training import WARM_UP, Pace, Training, learning_rate_share, temperature_at
+from study.parallel import ALONE, Group
+from study.training import WARM_UP, Diverged, Pace, Training, learning_rate_share, temperature_at
 
 TERMINAL_ACCURACY = 0.99
 
@@ -31,20 +32,33 @@ class Progress:
 
     epoch: int
     share_done: float
-    measurement: Measurement | None  # of this epoch, if it was one to measure
+    measurement: Measurement | None  # of this epoch, if it was one to measure and this is worker 0
 
 
 class Trial:
-    """One trial in this process. Call run_epoch until is_done; save() after any epoch is enough to continue."""
+    """One trial in this process. Call run_epoch until is_done; save() after any epoch is enough to continue.
 
-    def __init__(self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None) -> None:
+    Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        *,
+        checkpoint: bytes | None = None,
+        device: str | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        if group.size != config.workers:
+            raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
         started = time.monotonic()
         torch.set_num_threads(config.num_threads)
-        self.config = config
+        self.config, self.group = config, group
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._memory = PeakMemory(self.device)
         self.dataset = load_dataset(config)
-        self.training = Training(config, self.dataset, self.device)
+        self._check_same_data()
+        self.training = Training(config, self.dataset, self.device, group)
         self.measurements: list[Measurement] = []
         self.collapse: Collapse | None = None  # of the last measured epoch in this process
         self.epoch = -1  # not even the untrained network was looked at
@@ -55,6 +69,15 @@ class Trial:
         self._started = started
         if checkpoint is not None:
             self._load(checkpoint)
+
+    def _check_same_data(self) -> None:
+        """All workers refuse together, or they would wait for each other."""
+        digests = self.group.everyone(self.dataset.digest)
+        if len(set(digests)) > 1:
+            raise ValueError(
+                f"dataset must be the same for all workers of a trial, got digests {digests[:5]}. "
+                "Compare the data folders of the machines."
+            )
 
     @property
     def seconds(self) -> float:
@@ -81,8 +104,8 @@ class Trial:
             self.step += self.training.train_epoch(self.epoch, self._paces())
         features = None
         if self.config.budget == "terminal" and self.terminal_epoch is None:
-            features = self.training.features(self.training.train_inputs)
-            self._note_terminal(self.training.loss_and_accuracy(features, self.training.train_labels)[1])
+            features = found = self.training.features(self.training.train_inputs)
+            self._note_terminal(self.group.lead(lambda: self._train_accuracy(found), shared=Diverged))
         measured = self._measure(features) if self._is_measured() else None
         return Progress(self.epoch, self.share_done, measured)
 
@@ -142,10 +165,20 @@ class Trial:
             return True
         return self.config.measure == "log" and is_log_epoch(self.epoch)
 
-    def _measure(self, features: Tensor | None) -> Measurement:
+    def _train_accuracy(self, features: Tensor) -> float:
+        return self.training.loss_and_accuracy(features, self.training.train_labels)[1]
+
+    def _measure(self, features: Tensor | None) -> Measurement | None:
+        outputs = compute_outputs(self.training, self.dataset, features)
+        self._note_terminal(self.group.lead(lambda: self._measure_outputs(outputs), shared=Diverged))
+        return self.measurements[-1] if self.group.leads else None
+
+    def _measure_outputs(self, outputs: Outputs) -> float:
+        """Add this epoch's measurement to those of the trial; the training accuracy it found."""
         final = self.epoch >= self._last_epoch()
-        self.collapse, values = measure(self.training, self.dataset, features, final=final)
-        self._note_terminal(values["train_accuracy"])
+        self.collapse, values = measure(self.training, self.dataset, outputs, final=final)
+        train_accuracy: float = values["train_accuracy"]
+        self._note_terminal(train_accuracy)
         measurement = Measurement(
             epoch=self.epoch,
             step=self.step,
@@ -156,7 +189,7 @@ class Trial:
             **values,
         )
         self.measurements.append(measurement)
-        return measurement
+        return train_accuracy
 
     # --- checkpoint --------------------------------------------------------------------------------------------
 

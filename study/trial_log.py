@@ -25,13 +25,17 @@ MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, but for 
 class TrialLog:
     """Lines of one attempt, each with the time in UTC."""
 
-    def __init__(self, store: Store, key: str, attempt: int) -> None:
+    def __init__(self, store: Store, key: str, attempt: int, *, is_kept: bool = True) -> None:
+        """is_kept: not of the workers of a trial that follow worker 0, which keeps the log."""
+        self._is_kept = is_kept
         self._store, self._key, self._attempt = store, key, attempt
         self._lock = threading.Lock()  # a library's thread may warn while the trial writes
         self._bytes, self._unsent = 0, b""
 
     def write(self, text: str, *, always: bool = False) -> None:
         """Add lines; left out once the log is full, unless always."""
+        if not self._is_kept:
+            return
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         content = "".join(f"{now} {line}\n" for line in text.splitlines()).encode(errors="replace")
         with self._lock:
@@ -77,7 +81,7 @@ class TrialLog:
     @contextlib.contextmanager
     def _crashes(self) -> Iterator[None]:
         """Inside, a crash of the process itself (a segmentation fault, say) leaves its stack in the log on a disk."""
-        path = self._store.storage.local_path(log_name(self._key, self._attempt))
+        path = self._store.storage.local_path(log_name(self._key, self._attempt)) if self._is_kept else None
         was_enabled = faulthandler.is_enabled()
         with contextlib.ExitStack() as opened:
             try:

@@ -1,10 +1,9 @@
-"""Many trials on Ray Tune: schedule them, watch them, end them cleanly.
+"""Many trials on Ray Tune: experiments of Tune, watched and ended cleanly.
 
 Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read
 back: what is done is decided by the store alone.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -12,12 +11,10 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
 os.environ.update(
@@ -32,26 +29,17 @@ os.environ.update(
 
 import ray
 from ray import tune
-from ray.tune.search import Searcher
 
 from study.callbacks import make_callbacks
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
-from study.endings import Draining, ListensForSignals, error_of, how_it_ended
-from study.preemption import REQUESTS, Preempted
-from study.records import identity_and_settings
+from study.following import Follower, Queue, StopWhenAsked
 from study.retries import Retries, Trials
 from study.spec import Study
-from study.store import Store, log_name, open_store
+from study.store import Store
 from study.view import View
 
-if TYPE_CHECKING:
-    from study.schedulers import CompetingTrials
-
 logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
-REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
-SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of the last measurement, in the view
-STOP_POLL_SECONDS = 1.0
 
 
 class ListedTrials:
@@ -69,43 +57,81 @@ class ListedTrials:
 
 def run_trials(
     study: Study,
-    trials: Trials,
+    trials: Mapping[int, Trials],
     store: Store,
-    allotment: Allotment,
+    allotments: Mapping[int, Allotment],
     view: View,
     *,
     concurrent: int | None,
     forgive: bool = False,
+    kept_bytes: Callable[[], int] | None = None,
 ) -> bool:
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
 
-    forgive: failures before this run do not count against a trial.
+    Trials of as many workers are one experiment of Tune, and the experiments run one after the other: on a busy cluster,
+    trials that ask for less would starve the others.
+
+    Args:
+        study: whose trials they are.
+        trials: where they come from, by their number of workers.
+        store: the results folder.
+        allotments: what a trial gets, by its number of workers.
+        view: told of every trial.
+        concurrent: at most so many at once.
+        forgive: failures before this run do not count against a trial.
+        kept_bytes: measures what a trial left on its process's GPUs; None: study.memory's.
     """
     run = f"run-{secrets.token_hex(4)}"
     stopping = threading.Event()
-    rule = study.search.scheduler
     competition = None
-    if rule.name != "none":
+    if study.search.scheduler.name != "none":
         from study.schedulers import CompetingTrials
 
         competition = CompetingTrials(study.search, store)
         competition.replay(study.configs)
-    retries = Retries(trials, store, study.resources, forgive=forgive)
-    queue = _Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
-    follower = _Follower(view, store, retries, competition, study)
-    trainable = tune.with_parameters(
-        _train_on_ray,
-        results=absolute(store),
-        run=run,
-        keep=study.keep,
-        checkpoint_seconds=study.resources.checkpoint_seconds,
+    with _stop_on_signal(store, run, stopping):
+        for workers, source in sorted(trials.items()):
+            if stopping.is_set():
+                break
+            allotment = allotments[workers]
+            retries = Retries(source, store, study.resources, forgive=forgive)
+            queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
+            follower = Follower(view, store, retries, competition, study)
+            _run_experiment(
+                study, store, run, _trainable(study, store, run, workers, allotment, kept_bytes), queue, follower
+            )
+    return not stopping.is_set()
+
+
+def _trainable(
+    study: Study, store: Store, run: str, workers: int, allotment: Allotment, kept_bytes: Callable[[], int] | None
+) -> Any:
+    """What Tune calls for each trial, with what it reserves for that call."""
+    rule = study.search.scheduler
+    common: dict[str, Any] = {
+        "results": absolute(store),
+        "run": run,
+        "keep": study.keep,
+        "checkpoint_seconds": study.resources.checkpoint_seconds,
         # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
-        device=None if allotment.gpus else "cpu",
-        stopped_by=rule.digest if competition else None,
-    )
-    with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch, _stop_on_signal(store, run, stopping):
+        "device": None if allotment.gpus else "cpu",
+        "stopped_by": rule.digest if rule.name != "none" else None,
+    }
+    if workers == 1:
+        from study.train_alone import train_on_ray
+
+        trainable = tune.with_parameters(train_on_ray, **common, kept_bytes=kept_bytes)
+        return tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus})
+    from study.train_workers import DRIVER, drive_on_ray  # Ray Train takes seconds to import
+
+    return tune.with_resources(tune.with_parameters(drive_on_ray, **common, allotment=allotment), DRIVER)
+
+
+def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, follower: Follower) -> None:
+    """One experiment of Tune, to its end or until it was stopped."""
+    with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus}),
+            trainable,
             tune_config=tune.TuneConfig(
                 search_alg=queue,
                 num_samples=-1,
@@ -116,230 +142,11 @@ def run_trials(
                 name=run,
                 storage_path=scratch,
                 verbose=0,
-                stop=_StopWhenAsked(stopping, follower),
+                stop=StopWhenAsked(queue.stopping, follower),
                 callbacks=[follower, *make_callbacks(study.callbacks, study, store)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.retries starts trials again
             ),
         ).fit()
-    return not stopping.is_set()
-
-
-def _train_on_ray(
-    config: dict[str, Any],
-    *,
-    results: str,
-    run: str,
-    keep: str,
-    checkpoint_seconds: float,
-    device: str | None,
-    stopped_by: str | None,
-) -> None:
-    """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference."""
-    from study.execution import INTERRUPTED, Execution
-
-    store = open_store(results)
-    asked = _Asked(store, run)
-    if asked():
-        tune.report({"state": INTERRUPTED})
-        return
-    trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
-    done = store.read_fragment(trial.key)
-    if done is not None and done.record.state == "complete":  # another run on this folder was faster
-        tune.report({"state": "complete"})
-        return
-    reporter = _Reporter()
-    execution = Execution(
-        trial,
-        store,
-        attempt=store.next_attempt(trial.key),
-        keep=keep,
-        checkpoint_seconds=checkpoint_seconds,
-        device=device,
-        stopped_by=stopped_by,
-    )
-    with REQUESTS.deferred():
-        state = execution.run(
-            should_stop=lambda: REQUESTS.reason or draining() or asked(),
-            # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
-            should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
-            on_progress=reporter,
-        )
-    if REQUESTS.reason:
-        REQUESTS.end_soon()
-    if state == INTERRUPTED and (REQUESTS.reason or draining()):
-        raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
-    tune.report({**reporter.figures, "state": state, "reason": execution.reason})
-
-
-_train_on_ray.__mixins__ = (ListensForSignals,)  # type: ignore[attr-defined]  # where Tune looks for them
-
-
-class _DriverOnly:
-    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class _Queue(_DriverOnly, Searcher):
-    """Gives Tune the next trial while fewer than `concurrent` are in flight."""
-
-    def __init__(self, retries: Retries, stopping: threading.Event, concurrent: int) -> None:
-        super().__init__()
-        self._retries, self._stopping, self._concurrent = retries, stopping, concurrent
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._stopping.is_set():
-            return Searcher.FINISHED
-        if len(self._retries.in_flight) >= self._concurrent:
-            return None
-        config = self._retries.next()
-        if config is None:
-            return Searcher.FINISHED if self._retries.is_over else None
-        return {"key": config.key, "settings": json.dumps(config.settings())}
-
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Nothing: the follower hears of every end and knows how it came about."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what was tried is in the store."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: what was tried is in the store."""
-
-
-class _Asked:
-    """Whether this run was asked to stop; looks at most once a second."""
-
-    def __init__(self, store: Store, run: str) -> None:
-        self._store, self._run = store, run
-        self._looked, self._answer = -STOP_POLL_SECONDS, False
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
-            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
-        return self._answer
-
-
-class _Reporter:
-    """Sends each measurement to the driver, and between them live figures at most every half second."""
-
-    def __init__(self) -> None:
-        self.figures: dict[str, Any] = {}
-        self._sent = 0.0
-
-    def __call__(self, progress: Any) -> None:
-        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
-        if progress.measurement is not None:  # every one is sent: schedulers and loggers need them all
-            columns = asdict(progress.measurement)
-            tune.report({**columns, "share_done": progress.share_done, "measured": True, "state": "running"})
-            self.figures |= {name: columns[name] for name in SHOWN}
-            self._sent = time.monotonic()
-        elif time.monotonic() - self._sent >= REPORT_SECONDS:
-            self._sent = time.monotonic()
-            tune.report({**self.figures, "state": "running"})
-
-
-class _Follower(_DriverOnly, tune.Callback):
-    """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
-
-    def __init__(
-        self, view: View, store: Store, retries: Retries, competition: "CompetingTrials | None", study: Study
-    ) -> None:
-        self._view, self._store, self._retries, self._competition, self._study = (
-            view,
-            store,
-            retries,
-            competition,
-            study,
-        )
-        self.running: set[str] = set()
-        self._attempts = store.attempts()  # the number of each trial's last attempt that is accounted for
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        config = self._retries.in_flight[trial.config["key"]]
-        self.running.add(config.key)
-        self._view.started(config.key, self._study.name_of(config))
-
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        self._view.progressed(trial.config["key"], result)
-        if self._competition is not None and result.get("measured"):
-            self._competition.on_measurement(self._retries.in_flight[trial.config["key"]], result)
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        key, figures = trial.config["key"], trial.last_result
-        state = figures.get("state", "interrupted")
-        if state == "failed":
-            self._attempt_of(key)
-            self._failed(key, figures)
-            return
-        self.running.discard(key)
-        self._view.ended(key, state, figures)
-        self._retries.ended(key, state)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        key, error = trial.config["key"], error_of(trial)
-        reason, is_charged = how_it_ended(error)
-        attempt, began = self._attempt_of(key)
-        if is_charged is None:
-            is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1), began=began)
-        if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
-            epoch = trial.last_result.get("epoch")
-            reason = self._record(key, attempt, reason, error, epoch=epoch, is_charged=is_charged)
-        self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
-
-    def _attempt_of(self, key: str) -> tuple[int, bool]:
-        """The number of the attempt whose process just ended, and whether it began before its process did."""
-        before, highest = self._attempts.get(key, 0), self._store.attempts().get(key, 0)
-        self._attempts[key] = max(highest, before + 1)
-        return self._attempts[key], highest > before
-
-    def _record(
-        self, key: str, attempt: int, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool
-    ) -> str:
-        """The failure of an attempt that could not write its own; the reason with what its log adds."""
-        lines = self._store.last_log_lines(key, attempt)
-        reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
-        failure = {
-            "attempt": attempt,
-            "state": "failed",
-            "charged": is_charged,
-            "reason": reason,
-            "traceback": str(error or ""),
-            "log": log_name(key, attempt),
-            "last_lines": lines,
-            "epoch": epoch,
-            "settings": identity_and_settings(self._retries.in_flight[key]),
-        }
-        try:
-            self._store.write_failure(key, attempt, failure)
-            if is_charged:
-                self._store.remove_live(key)
-        except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
-            print(unwritable, file=sys.stderr)
-        return reason
-
-    def _failed(self, key: str, figures: dict[str, Any], *, is_charged: bool = True) -> None:
-        self.running.discard(key)
-        delay = self._retries.failed(key, charged=is_charged)
-        if delay is None:
-            self._view.ended(key, "failed", figures)
-        else:
-            self._view.restarted(key, figures.get("reason", ""), delay)
-
-
-class _StopWhenAsked(_DriverOnly, tune.Stopper):
-    """Ends the experiment once the user asked and every running trial has kept its checkpoint."""
-
-    def __init__(self, stopping: threading.Event, follower: _Follower) -> None:
-        self._stopping, self._follower = stopping, follower
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._stopping.is_set() and not self._follower.running
 
 
 @contextmanager

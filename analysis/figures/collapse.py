@@ -92,7 +92,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     """The figure of collapse over steps, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
     found = [numbers_collapse(rows, final, measure, dim) for dim in dims for measure in MEASURES]
-    found = [n for n in found if n.courses]
+    found = [n for n in found if any(len(course.step) > 1 for course in n.courses)]
     hidden = max((n.hidden for n in found), default=0)
     left_out = f" {MOST_LINES} trials a panel are drawn; up to {hidden} more are in the table." if hidden else ""
     usual = usual_normalization(final) if final.num_rows else ""
@@ -106,7 +106,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
         panels=tuple(Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
-        missing=None if found else "No complete trial has measured epochs after its first step.",
+        missing=None if found else "No complete trial was measured at two epochs after its first step.",
     )
 
 

@@ -31,9 +31,9 @@ from analysis.frames import (
     temperature_follows_size,
     usual_normalization,
     values,
-    varied_settings,
     with_normalization,
 )
+from analysis.labels import independent_settings
 from analysis.measures import MARGIN
 from analysis.theory import MarginCurves, margin_curves, sizes_between
 
@@ -90,8 +90,7 @@ def numbers_margin(final: pa.Table, feature_dim: int, comparisons: Sequence[Form
     fitted = next((c for c in comparisons if c.measure == MARGIN and c.feature_dim == feature_dim), None)
     series = evenly([_series(rows, where, fitted) for where, rows in groups(here, names)], MOST_SERIES)
     sizes = [k for s in series for k in s.sizes]
-    shown = ("num_classes", "temperature", "seed")
-    pooled = tuple(name for name in varied_settings(here) if name not in shown)
+    pooled = tuple(name for name in independent_settings(here) if name != "temperature")
     return MarginNumbers(feature_dim, margin_curves(sizes_between(sizes), feature_dim), tuple(series), pooled)
 
 

@@ -6,15 +6,29 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def _shift(inputs: Tensor, generator: torch.Generator) -> Tensor:
+class _Draws:
+    """Whole numbers by chance for a batch, of which a part is handed out: the same ones whoever has the rest."""
+
+    def __init__(self, generator: torch.Generator, batch_size: int, part: slice, device: torch.device) -> None:
+        self._generator, self._batch_size, self._part, self._device = generator, batch_size, part, device
+
+    def __call__(self, below: int, *rows: int) -> Tensor:
+        """[*rows, part] of whole numbers from 0 on, below `below`."""
+        drawn = torch.randint(
+            0, below, (*rows, self._batch_size), generator=self._generator, device=self._generator.device
+        )
+        return drawn[..., self._part].to(self._device)
+
+
+def _shift(inputs: Tensor, draws: _Draws) -> Tensor:
     _check_images(inputs, "shift")
-    return _move(inputs, 1, generator)
+    return _move(inputs, 1, draws)
 
 
-def _crop_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
+def _crop_flip(inputs: Tensor, draws: _Draws) -> Tensor:
     _check_images(inputs, "crop_flip")
-    moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), generator)
-    flips = torch.randint(0, 2, (len(inputs), 1, 1, 1), generator=generator, device=generator.device).to(inputs.device)
+    moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), draws)
+    flips = draws(2).view(-1, 1, 1, 1)
     return torch.where(flips == 1, moved.flip(3), moved)
 
 
@@ -26,23 +40,27 @@ def _check_images(inputs: Tensor, augmentation: str) -> None:
         )
 
 
-def _move(inputs: Tensor, margin: int, generator: torch.Generator) -> Tensor:
+def _move(inputs: Tensor, margin: int, draws: _Draws) -> Tensor:
     """Each image moved by up to `margin` pixels each way."""
     samples, _, height, width = inputs.shape
     # new margins are 0: the background of the images, so a shifted image looks like one drawn there
     windows = functional.pad(inputs, (margin,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    places = 2 * margin + 1
-    offsets = torch.randint(0, places, (2, samples), generator=generator, device=generator.device).to(inputs.device)
+    offsets = draws(2 * margin + 1, 2)
     return windows[torch.arange(samples, device=inputs.device), :, offsets[0], offsets[1]]
 
 
-AUGMENTATIONS = {"none": lambda inputs, generator: inputs, "shift": _shift, "crop_flip": _crop_flip}
+AUGMENTATIONS = {"none": lambda inputs, draws: inputs, "shift": _shift, "crop_flip": _crop_flip}
 
 
 def augment(
-    inputs: Shaped[Tensor, "batch *input"], augmentation: str | None, generator: torch.Generator
+    inputs: Shaped[Tensor, "batch *input"],
+    augmentation: str | None,
+    generator: torch.Generator,
+    *,
+    start: int = 0,
+    batch_size: int | None = None,
 ) -> Shaped[Tensor, "batch *input"]:
-    """One batch, changed at random.
+    """One batch, or a part of one, changed at random: a sample changes alike in the whole batch and in any part of it.
 
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
@@ -50,6 +68,8 @@ def augment(
             independently and with equal chances, 0 where it came from outside; "crop_flip": likewise by up to an
             eighth of the longer side, rounded up (4 pixels of 28 or 32), then mirrored left to right or not.
         generator: the source of chance, on any device; left untouched where nothing is changed.
+        start: place of the first input in the batch.
+        batch_size: samples of the batch; None: the inputs are all of it.
     Raises:
         ValueError: an unknown augmentation, or a change of inputs that are not images.
     """
@@ -57,4 +77,6 @@ def augment(
         return inputs
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation must be one of {sorted(AUGMENTATIONS)}, got {augmentation!r}.")
-    return AUGMENTATIONS[augmentation](inputs, generator)
+    part = slice(start, start + len(inputs))
+    draws = _Draws(generator, part.stop if batch_size is None else batch_size, part, inputs.device)
+    return AUGMENTATIONS[augmentation](inputs, draws)

@@ -8,7 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from analysis.figures.prediction import block_prediction
+from analysis.findings import find
 from analysis.frames import load_study
+from analysis.pdf import lines_of, to_pdf
 from analysis.report import write_report
 from analysis.tables import trials_table
 
@@ -139,6 +142,27 @@ def test_the_same_report_as_markdown_and_as_pdf(make_store):
     write_report(store, page_format="pdf")
     assert store.written["report.pdf"].startswith(b"%PDF")
     assert store.written["figures/margin.pdf"].startswith(b"%PDF")
+
+
+def test_a_pdf_sets_tables_in_columns_and_quoted_files_as_they_are():
+    lines = [
+        line.text
+        for line in lines_of("| a | long name |\n|---|---|\n| 1 | x \\| y |\n\n```\n# cost\n  b = 1\n```\n\n## Next")
+    ]
+    assert lines == ["a  long name", "1  x | y", "", "# cost", "  b = 1", "", "", "Next", ""]
+    wide = "| key | text |\n|---|---|\n| k | " + "word " * 60 + "|"
+    found = [line.text for line in lines_of(wide)]
+    assert all(len(text) <= 146 for text in found)
+    assert found[2].startswith("     word")  # the rest of a cell stands under its beginning
+
+
+def test_pages_of_a_pdf_hold_text_and_figures_together(full_store):
+    findings = find(load_study(full_store))
+    blocks = {"prediction": block_prediction(findings.comparisons)}
+    pages = to_pdf(
+        "# Title\n\n![prediction](figures/prediction.svg)\n\n**Trial keys (2)**\n\nabc def\n\nAfter.", blocks
+    )
+    assert len(re.findall(rb"/Type /Page\b", pages)) == 1
 
 
 def test_one_trial_gives_a_report_that_claims_no_trend(make_store):

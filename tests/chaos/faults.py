@@ -168,15 +168,34 @@ def _remount(scene: Scene, how: str) -> None:
 
 def torn_live(scene: Scene) -> None:
     """A kill leaves half a live file."""
-    trial_killed(scene)
+    _kill_while_there(scene, "live", "*.parquet")
     _tear(scene, "live", "*.parquet")
 
 
 def torn_checkpoint(scene: Scene) -> None:
     """A kill leaves half a checkpoint, sometimes both generations."""
-    trial_killed(scene)
-    for _ in range(scene.chance.choice([1, 1, 2])):
-        _tear(scene, "checkpoints", "*/*.checkpoint")
+    _kill_while_there(scene, "checkpoints", "*/*.checkpoint")
+    _tear(scene, "checkpoints", "*/*.checkpoint", most=scene.chance.choice([1, 1, 2]))
+
+
+def _kill_while_there(scene: Scene, folder: str, pattern: str) -> None:
+    """SIGKILL at a random moment, but with such a file there: a stopped process is looked at before it is killed."""
+    process = scene.trials()
+    scene.some_way_into(process, most_seconds=5)
+    while process.poll() is None:
+        os.kill(process.pid, signal.SIGSTOP)
+        if _whole(scene, folder, pattern):
+            break
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(scene.chance.uniform(0, 0.1))
+    process.kill()
+    process.wait()
+
+
+def _whole(scene: Scene, folder: str, pattern: str) -> list[Path]:
+    """Files with content, temporary ones aside."""
+    found = (scene.results / folder).glob(pattern)
+    return [path for path in found if path.name[0] != "." and path.stat().st_size]
 
 
 def torn_fragment(scene: Scene) -> None:
@@ -200,16 +219,15 @@ def torn_table(scene: Scene) -> None:
         _tear(scene, ".", f"{name}.parquet")
 
 
-def _tear(scene: Scene, folder: str, pattern: str) -> None:
-    """Cut the newest whole file short, at a random place."""
-    files = [path for path in (scene.results / folder).glob(pattern) if path.stat().st_size and path.name[0] != "."]
+def _tear(scene: Scene, folder: str, pattern: str, *, most: int = 1) -> None:
+    """Cut the newest whole files short, each at a random place."""
+    files = sorted(_whole(scene, folder, pattern), key=lambda path: path.stat().st_mtime_ns)[-most:]
     if not files:
         scene.note("nothing to tear")
-        return
-    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
-    size = scene.chance.randrange(newest.stat().st_size)
-    os.truncate(newest, size)
-    scene.note(f"{newest.parent.name}/{newest.name} at {size}")
+    for path in files:
+        size = scene.chance.randrange(path.stat().st_size)
+        os.truncate(path, size)
+        scene.note(f"{path.parent.name}/{path.name} at {size}")
 
 
 def clock_jumped(scene: Scene) -> None:

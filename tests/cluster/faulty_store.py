@@ -21,6 +21,7 @@ class FaultyStore:
 
     def __init__(self, behind: str, *, share: float, seed: int) -> None:
         self.behind, self.share = urlsplit(behind).netloc, share
+        self.faults: tuple[str, ...] = FAULTS  # those to draw from
         self.injected = dict.fromkeys(FAULTS, 0)
         self.requests = 0
         self._random, self._lock = random.Random(seed), threading.Lock()
@@ -33,7 +34,7 @@ class FaultyStore:
         """What happens to the next request; None: nothing."""
         with self._lock:
             self.requests += 1
-            fault = self._random.choice(FAULTS) if self._random.random() < self.share else None
+            fault = self._random.choice(self.faults) if self._random.random() < self.share else None
             if fault is not None:
                 self.injected[fault] += 1
             return fault

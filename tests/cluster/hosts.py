@@ -95,7 +95,7 @@ class Host:
 
     def processes(self, word: str) -> list[int]:
         """Ids on the host of processes whose command line has the word."""
-        listed = self.inside("ps", "-eo", "pid,args", "--no-headers").stdout.splitlines()
+        listed = self.inside("ps", "-ewwo", "pid,args", "--no-headers").stdout.splitlines()
         return [int(line.split()[0]) for line in listed if word in line and " ps " not in line]
 
     def end(self) -> None:

@@ -151,6 +151,16 @@ def test_shift_depends_on_the_generator_alone():
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("augmentation", ["shift", "crop_flip"])
+def test_a_part_of_a_batch_changes_as_it_does_in_the_whole(augmentation):
+    images = torch.rand(7, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole = augment(images, augmentation, torch.Generator().manual_seed(1))
+    for part in (slice(3), slice(3, 7)):
+        generator = torch.Generator().manual_seed(1)
+        alone = augment(images[part], augmentation, generator, start=part.start or 0, batch_size=len(images))
+        assert torch.equal(alone, whole[part])
+
+
 @pytest.mark.parametrize("augmentation", [None, "none"])
 def test_no_augmentation_changes_neither_inputs_nor_generator(augmentation):
     images, generator = torch.randn(3, 1, 4, 4), torch.Generator().manual_seed(0)

@@ -101,6 +101,15 @@ def test_temperature_matters_unless_the_loss_is_listed(name):
     assert (warm == cold) == (name in pairings.WITHOUT_TEMPERATURE)
 
 
+@every_loss
+def test_a_loss_is_the_mean_over_its_samples_unless_the_loss_is_listed(name):
+    head, (features, labels) = make_rows(), make_batch()
+    loss = build(name)
+    parts = [loss(features[at], labels[at], head, 0.3).item() * len(labels[at]) for at in (slice(4), slice(4, None))]
+    is_mean = sum(parts) == pytest.approx(loss(features, labels, head, 0.3).item() * len(labels), rel=1e-12)
+    assert is_mean == (name not in pairings.ACROSS_SAMPLES)
+
+
 @every_pair
 def test_order_of_samples_and_names_of_classes_do_not_matter(name, normalization):
     head, (features, labels) = make_rows(normalization), make_batch()

@@ -21,6 +21,7 @@ SOUND = {
 
 def test_listed_losses_exist():
     assert set(LOSSES) >= pairings.ON_THE_SPHERE | pairings.WITHOUT_TEMPERATURE | pairings.WITHOUT_ROW_GRADIENT
+    assert set(LOSSES) >= pairings.ACROSS_SAMPLES
 
 
 @pytest.mark.parametrize(

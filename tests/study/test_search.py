@@ -118,7 +118,7 @@ def test_an_adaptive_study_knows_its_cells_and_how_many_trials_it_comes_to():
         ("learning_rat = { uniform = [0.1, 1.0] }", RANDOM, "Did you mean 'learning_rate'"),
         ("steps = { int_uniform = [8, 12] }", RANDOM, "either in .search. or in .fixed."),
         ("seed = { int_uniform = [8, 12] }", RANDOM, "either in .search. or in"),
-        ("data_seed = { int_uniform = [8, 12] }", RANDOM, "run once per seed"),
+        ("data_seed = { int_uniform = [8, 12] }", RANDOM, "once per seed"),
         ("samples_per_class = { int_uniform = [1, 9] }", RANDOM, "either in"),
         (RATE, RANDOM + '\nscheduler = "asha"', "stop_metric must be given"),
         (RATE, OPTUNA + '\nscheduler = "asha"\nmin_trials = 2', "min_trials must be left out with scheduler 'asha'"),

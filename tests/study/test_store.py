@@ -22,6 +22,20 @@ def fail(store: Store, config, attempt: int = 1, reason: str = "ValueError: no")
     store.write_failure(config.key, attempt, failure)
 
 
+def test_a_trial_stored_before_a_setting_was_added_has_its_old_value_in_every_table(store, monkeypatch):
+    config = made_up_config()
+    with monkeypatch.context() as before:
+        before.setattr("study.store.identity_and_settings", lambda c: without_workers(identity_and_settings(c)))
+        before.setattr("study.store.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"]))
+        finish(store, config)
+    assert set(store.read().column("workers").to_pylist()) == {1}
+    assert store.read_trials().column("workers").to_pylist() == [1]
+
+
+def without_workers(settings: dict) -> dict:
+    return {name: value for name, value in settings.items() if name != "workers"}
+
+
 def test_an_empty_folder_has_no_rows_and_no_states(store):
     assert store.read().num_rows == 0
     assert store.read_trials().num_rows == 0

@@ -242,10 +242,10 @@ def test_measuring_does_not_disturb_training():
 
 def test_every_sample_is_seen_once_an_epoch_in_near_equal_batches():
     training = Trial(config_of("plain"), device="cpu").training
-    batches = list(training._batches(1))
+    batches = list(training.batches(1))
     assert [len(batch) for batch in batches] == [16, 16, 16]
     assert sorted(torch.cat(batches).tolist()) == list(range(48))
-    assert torch.cat(batches).tolist() != torch.cat(list(training._batches(2))).tolist()
+    assert torch.cat(batches).tolist() != torch.cat(list(training.batches(2))).tolist()
 
 
 def test_schedules_start_peak_and_end_where_they_say():

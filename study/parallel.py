@@ -1,0 +1,162 @@
+"""The workers of one trial: which share of a batch each takes, what they exchange, how they decide as one.
+
+Knows torch.distributed; does not know Ray, training, or how the processes were started. One worker is a group too, which
+exchanges nothing.
+"""
+
+import datetime
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+Value = TypeVar("Value")
+
+# The others wait while worker 0 measures, which can take hours; a dead worker is noticed by its closed connections.
+PATIENCE = datetime.timedelta(days=2)
+LOST = ("onnection closed by peer", "onnection reset", "roken pipe", "onnection refused", "NCCL", "Socket")
+
+
+class PeerFailed(RuntimeError):
+    """Raised by the other workers when worker 0 failed; what went wrong is told there."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A trial's workers as one of them sees them.
+
+    Attributes:
+        rank: of this worker; worker 0 leads: it measures, writes and decides.
+        size: workers of the trial.
+        exchange: what tensors travel through; None: torch's default group.
+    """
+
+    rank: int = 0
+    size: int = 1
+    exchange: distributed.ProcessGroup | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is worker 0."""
+        return self.rank == 0
+
+    def share(self, samples: int) -> slice:
+        """This worker's share of so many samples in order; shares differ by at most one sample."""
+        return _share(samples, self.rank, self.size)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """In place: the sum of all workers' tensors of this shape."""
+        if self.size > 1:
+            distributed.all_reduce(tensor, group=self.exchange)
+        return tensor
+
+    def gather(self, own: Tensor, samples: int) -> Tensor:
+        """All workers' shares of `samples` rows in order; differentiable: slopes of all workers' losses add up."""
+        if self.size == 1:
+            return own
+        gathered: Tensor = _Gather.apply(own, samples, self)
+        return gathered
+
+    def agree(self, value: Value) -> Value:
+        """Worker 0's value, to every worker; theirs are not looked at."""
+        if self.size == 1:
+            return value
+        told: list[Any] = [value if self.leads else None]
+        distributed.broadcast_object_list(told, src=0)
+        agreed: Value = told[0]
+        return agreed
+
+    def everyone(self, value: Value) -> list[Value]:
+        """Every worker's value, in the order of ranks."""
+        values: list[Any] = [None] * self.size
+        if self.size == 1:
+            return [value]
+        distributed.all_gather_object(values, value)
+        return values
+
+    def lead(self, find: Callable[[], Value], *, shared: type[Exception]) -> Value:
+        """What `find` gives worker 0, to every worker; only worker 0 calls it.
+
+        Raises:
+            whatever `find` does, on worker 0; on the others the same if it is a `shared` error, else PeerFailed.
+        """
+        if self.size == 1:
+            return find()
+        value, error = _try(find) if self.leads else (None, None)
+        value, told = self.agree((value, None if error is None else _as_told(error, shared)))
+        if told is not None:
+            raise error or told
+        found: Value = value  # type: ignore[assignment]
+        return found
+
+
+ALONE = Group()
+
+
+def join(rank: int, size: int, device: torch.device) -> Group:
+    """The group of a trial's workers, torch's default group being one over gloo.
+
+    Tensors on GPUs travel through NCCL, decisions through gloo.
+
+    Raises:
+        ValueError: some workers have a GPU and some not.
+    """
+    if size == 1:
+        return ALONE
+    # torch says once a process that a 1x1 convolution's gradient is laid out otherwise; the numbers are the same.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    kinds = Group(rank, size).everyone(device.type)
+    if len(set(kinds)) > 1:
+        raise ValueError(f"workers of a trial must all have a GPU or none, got {kinds}. Set gpus in [resources].")
+    exchange: distributed.ProcessGroup | None = None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        made = distributed.new_group(backend="nccl", timeout=PATIENCE)
+        exchange = made if isinstance(made, distributed.ProcessGroup) else None  # a number stands for "not a member"
+    return Group(rank, size, exchange)
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether an error only says that another worker is gone, so that the cause is to be looked for there."""
+    if isinstance(error, PeerFailed | distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+
+
+def _share(samples: int, rank: int, size: int) -> slice:
+    each, more = divmod(samples, size)
+    start = rank * each + min(rank, more)
+    return slice(start, start + each + (rank < more))
+
+
+def _try(find: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
+    try:
+        return find(), None
+    except Exception as error:  # noqa: BLE001 - told to the others first, then raised
+        return None, error
+
+
+def _as_told(error: Exception, shared: type[Exception]) -> Exception:
+    return error.with_traceback(None) if isinstance(error, shared) else PeerFailed(f"worker 0 failed: {error}")
+
+
+class _Gather(torch.autograd.Function):
+    """Shares padded to the largest, exchanged, cut and joined; backwards the sum of all slopes, this worker's part."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, samples: int, group: Group) -> Tensor:
+        ctx.group, ctx.part = group, group.share(samples)
+        shares = [_share(samples, rank, group.size) for rank in range(group.size)]
+        lengths = [share.stop - share.start for share in shares]
+        padded = own.new_zeros(max(lengths), *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in shares]
+        distributed.all_gather(parts, padded, group=group.exchange)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.group.sum(slope.clone().contiguous())[ctx.part], None, None
