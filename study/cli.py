@@ -115,7 +115,9 @@ def _add_store(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )  # fmt: skip
     prune.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
-    merge = commands.add_parser("merge", help="bring the trials of several results folders into one, the last named")
+    merge = commands.add_parser(
+        "merge", help="bring the finished trials of several results folders into one, the last named"
+    )
     merge.add_argument("sources", metavar="A", nargs="+", help="folders to take from; they are not changed")
     merge.add_argument("into", metavar="INTO", help="folder to bring them into; may hold trials already, or not exist")
     merge.add_argument("--json", action="store_true", help="one JSON object on stdout")

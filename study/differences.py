@@ -28,9 +28,9 @@ from study.selection import Selection
 from study.store import Fragment, Store
 
 MACHINE = ("cpu_model", "gpu_model", "versions")  # told beside the differences, and no differences themselves
-IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason"} | {column.name for column in REFERENCES}))
+IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))
 MEASURED = tuple(c.name for c in MEASUREMENTS if c.name not in {*CIRCUMSTANCES, "epoch"})
-ENDING = tuple(c.name for c in TRIAL_COLUMNS if c.name not in {*CIRCUMSTANCES, *MACHINE, "reason"})
+ENDING = tuple(c.name for c in TRIAL_COLUMNS if c.name not in {*CIRCUMSTANCES, *MACHINE, "reason", "stopped_by"})
 SHOWN = 5  # keys named in a line
 
 

@@ -164,8 +164,9 @@ class WeightsAndBiases:
         import wandb
 
         self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
-        # Without a key wandb would ask for one, in the middle of a sweep.
-        self._mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        # Without a key init would ask for one, in the middle of a sweep.
+        self._mode: Any = os.environ.get("WANDB_MODE")
+        self._mode = self._mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
         self._runs: dict[str, Any] = {}
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:

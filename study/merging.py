@@ -57,6 +57,7 @@ class FinishedTrials:
                 f"in {store.uri}. Restore them from a copy: their trials' own files were removed by --compact."
             )
         self._files = set(store.fragments())
+        self.kept = {f"{folder}/{e.name}" for folder in ("margins", "heads") for e in store.storage.entries(folder)}
         store.unreadable[:] = unreadable
 
     def content(self, key: str) -> bytes | None:
@@ -116,22 +117,22 @@ def _merge(theirs: FinishedTrials, into: Store) -> Merge:
     for key, state in sorted(theirs.states.items()):
         held = ours.states.get(key)
         if held is None:
-            if _take(key, theirs, into):
+            if _take(key, theirs, ours):
                 merge.taken.append(key)
         elif RANK[state] > RANK[held]:
-            if _take(key, theirs, into):
+            if _take(key, theirs, ours):
                 merge.advanced.append(key)
         elif RANK[state] < RANK[held]:
             merge.lesser += 1
         elif (content := ours.content(key)) is not None and content == theirs.content(key):
-            _note_same(key, theirs, into, merge)
+            _note_same(key, theirs, ours, merge)
         else:
             pair = ours.read(key), theirs.read(key)
             if pair[0] is not None and pair[1] is not None:
                 waiting.append((pair[0], pair[1]))
         if len(waiting) == HELD_BACK:
-            _settle(waiting, theirs, into, merge)
-    _settle(waiting, theirs, into, merge)
+            _settle(waiting, theirs, ours, merge)
+    _settle(waiting, theirs, ours, merge)
     merge.failures = _copy_failures(theirs.store, into)
     for folder in COPIED:
         _copy_absent(theirs.store, into, folder)
@@ -139,25 +140,27 @@ def _merge(theirs: FinishedTrials, into: Store) -> Merge:
     return merge
 
 
-def _settle(waiting: list[tuple[Fragment, Fragment]], theirs: FinishedTrials, into: Store, merge: Merge) -> None:
+def _settle(
+    waiting: list[tuple[Fragment, Fragment]], theirs: FinishedTrials, into: FinishedTrials, merge: Merge
+) -> None:
     """Compare trials that both hold in the same state; of two that a scheduler stopped, the longer one is kept."""
     level = []
-    for ours, other in waiting:
-        if _continues(ours, other):
+    for mine, other in waiting:
+        if _continues(mine, other):
             merge.advanced += [other.key] if _take(other.key, theirs, into) else []
-        elif _continues(other, ours):
+        elif _continues(other, mine):
             merge.lesser += 1
         else:
-            level.append((ours, other))
+            level.append((mine, other))
     if level:
         comparison = compare_fragments(*zip(*level, strict=True))
         if comparison.differing:
             differing = set(comparison.differing)
             pairs = [pair for pair in level if pair[0].key in differing]
             merge.differences.append(compare_fragments(*zip(*pairs, strict=True)))
-        for ours, _ in level:
-            if ours.key not in comparison.differing:
-                _note_same(ours.key, theirs, into, merge)
+        for mine, _ in level:
+            if mine.key not in comparison.differing:
+                _note_same(mine.key, theirs, into, merge)
     waiting.clear()
 
 
@@ -166,39 +169,39 @@ def _continues(shorter: Fragment, longer: Fragment) -> bool:
     if shorter.record.state != "stopped" or longer.rows.num_rows <= shorter.rows.num_rows:
         return False
     found = compare_fragments([shorter], [longer])
-    return not set(found.columns) - {"stopped_by", "reached_terminal"}
+    return not set(found.columns) - {"reached_terminal"}
 
 
-def _note_same(key: str, theirs: FinishedTrials, into: Store, merge: Merge) -> None:
+def _note_same(key: str, theirs: FinishedTrials, into: FinishedTrials, merge: Merge) -> None:
     merge.same += 1
-    _copy_kept(key, theirs.store, into, replace=False)
+    _copy_kept(key, theirs, into, replace=False)
 
 
-def _take(key: str, theirs: FinishedTrials, into: Store) -> bool:
+def _take(key: str, theirs: FinishedTrials, into: FinishedTrials) -> bool:
     """The trial's margins and head first, as when it ended: once its rows are there nothing of it may be missing."""
     fragment, content = theirs.read(key), theirs.content(key)
     if fragment is None:
         return False
-    _copy_kept(key, theirs.store, into, replace=True)
+    _copy_kept(key, theirs, into, replace=True)
     if fragment.record.state == "stopped":  # a study without the rule that stopped it goes on from there
-        _copy_absent(theirs.store, into, f"checkpoints/{key}")
+        _copy_absent(theirs.store, into.store, f"checkpoints/{key}")
     if content is None:
-        into.put_fragment(fragment)
+        into.store.put_fragment(fragment)
     else:
-        into.storage.write(f"rows/{key}.parquet", content)
+        into.store.storage.write(f"rows/{key}.parquet", content)
     return True
 
 
-def _copy_kept(key: str, source: Store, into: Store, *, replace: bool) -> None:
+def _copy_kept(key: str, source: FinishedTrials, into: FinishedTrials, *, replace: bool) -> None:
     for name, is_torn in (
-        (f"margins/{key}.parquet", lambda: source.read_margins(key) is None),
-        (f"heads/{key}.safetensors", lambda: source.read_head(key) is None),
+        (f"margins/{key}.parquet", lambda: source.store.read_margins(key) is None),
+        (f"heads/{key}.safetensors", lambda: source.store.read_head(key) is None),
     ):
-        content = source.storage.read(name)
-        if content is None or (not replace and into.storage.read(name) is not None):
+        if name not in source.kept or (name in into.kept and not replace):
             continue
-        if not is_torn():  # a torn one is named by the reading
-            into.storage.write(name, content)
+        content = source.store.storage.read(name)
+        if content is not None and not is_torn():  # a torn one is named by the reading
+            into.store.storage.write(name, content)
 
 
 def _copy_failures(source: Store, into: Store) -> int:

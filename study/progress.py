@@ -43,10 +43,11 @@ def select(study: Study, selection: Selection | None) -> Study:
 
 def done_keys(study: Study, store: Store, states: dict[str, str]) -> set[str]:
     """Trials that are done for this study: complete, diverged, or stopped by the very rule that it would apply."""
-    done = {config.key for config in study.configs if states.get(config.key) in FINAL}
-    if any(states.get(config.key) == "stopped" for config in study.configs):
+    keys = [config.key for config in study.configs]  # each is a hash: of thousands not made twice
+    done = {key for key in keys if states.get(key) in FINAL}
+    if any(states.get(key) == "stopped" for key in keys):
         rule, stopped = study.search.scheduler, store.stopped_by()
-        done |= {c.key for c in study.configs if rule.name != "none" and stopped.get(c.key) == rule.digest}
+        done |= {key for key in keys if rule.name != "none" and stopped.get(key) == rule.digest}
     return done
 
 

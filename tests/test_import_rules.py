@@ -42,6 +42,10 @@ def test_checking_and_watching_a_study_need_neither_torch_nor_ray(tmp_path):
         ["check", str(ROOT / "studies" / "smoke.toml"), str(tmp_path)],
         ["status", str(tmp_path)],
         ["seal", str(tmp_path)],
+        ["compare", str(tmp_path), str(tmp_path)],
+        ["prune", str(tmp_path)],
+        ["merge", str(tmp_path), str(tmp_path / "into")],
+        ["best", str(tmp_path), "--metric", "train_loss", "--by", "num_classes", "--all"],
     ]
     for call in calls:
         assert not loaded_by(f"from study.cli import main; assert main({call!r}) == 0") & set(HEAVY)

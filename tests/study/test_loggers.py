@@ -111,7 +111,10 @@ def test_mlflow_holds_a_run_a_trial_with_settings_as_parameters(store):
     assert "test_accuracy" not in runs[first.key].data.metrics
 
 
-def test_wandb_writes_offline_runs(store):
+def test_wandb_writes_offline_runs_where_it_knows_no_key(store, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a key would lie
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gnc-study[wandb]'")
     (first, second) = configs()
     run_all(store, "wandb", first, second)
