@@ -171,8 +171,9 @@ class Reference:
 class TrialRecord:
     """How one trial went: a row of trials.parquet beside its settings, kept in the fragment's footer."""
 
-    state: str = _column("", "complete, stopped (kept for schedulers), diverged or failed.")
+    state: str = _column("", "complete, stopped (early, by a scheduler), diverged or failed.")
     reason: str | None = _column("", "Why the trial is not complete.")
+    stopped_by: str | None = _column("", "Digest of the scheduler's rule that stopped the trial.")
     attempts: int = _column("", "Times the trial was started.")
     resumed: bool = _column("", "Whether the last attempt continued from a checkpoint.")
     reached_terminal: bool | None = _column(

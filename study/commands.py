@@ -14,10 +14,12 @@ from study.config import TrialConfig
 from study.consistency import mixed_machines
 from study.data_folder import missing_for
 from study.pricing import Price, price
+from study.progress import done_keys, trials_left
 from study.refusals import StudyError
 from study.sealing import FINAL
 from study.spec import Study, parse_study, read_study
 from study.store import Live, Store, open_store
+from study.suggestions import complete_study
 
 SILENT_SECONDS = 60.0  # a heartbeat older than this is remarked on
 
@@ -26,15 +28,15 @@ def command_check(options: argparse.Namespace) -> int:
     """Validate, say what is stored and what is missing, and price the rest."""
     study, store = open_study(options)
     states = store.states()
-    missing = [c for c in study.configs if states.get(c.key) not in FINAL]
+    missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
     if options.json:
         print(json.dumps(_check_facts(study, store, missing, cost)))
         return 0
     if options.trials:
         for config in study.configs:
-            print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {trial_name(config, study.varied)}")
-    print(f"{study.name}: {len(study.configs)} trials, {len(study.configs) - len(missing)} stored in {store.uri}")
+            print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
+    print(f"{study.name}: {study.num_planned} trials, {study.num_planned - len(missing)} stored in {store.uri}")
     print(f"varies {', '.join(study.varied)}")
     print(_price_sentence(cost))
     for sentence in missing_for(missing):
@@ -51,13 +53,15 @@ def command_status(options: argparse.Namespace) -> int:
     keys = list(states) if options.all or study is None else [c.key for c in study.configs]
     live = [trial for trial in store.read_live() if states.get(trial.key) not in FINAL]
     counts = Counter(states.get(key, "missing") for key in keys)
+    if study is not None and not options.all:
+        counts["missing"] += study.num_planned - len(study.configs)
     outside = len(set(states) - set(keys))
     failed = {key for key in keys if states.get(key) == "failed"}
     failures = {key: attempts[-1]["reason"] for key, attempts in store.failures().items() if key in failed}
     if options.json:
         fields = ("key", "attempt", "host", "process", "interrupted", "seconds_ago")
         running = [{name: getattr(trial, name) for name in fields} for trial in live]
-        print(json.dumps({"trials": len(keys), **counts, "running": running, "outside": outside,
+        print(json.dumps({"trials": counts.total(), **counts, "running": running, "outside": outside,
                           "failures": failures, "unreadable": store.unreadable}))  # fmt: skip
         return 0
     print(f"{study.name if study else 'no study file'} in {store.uri}: {counts_line(counts)}")
@@ -117,23 +121,11 @@ def command_report(options: argparse.Namespace) -> int:
     return 0
 
 
-def trial_name(config: TrialConfig, varied: tuple[str, ...]) -> str:
-    """The settings a study varies, in short: what tells this trial from the others."""
-    short = {
-        "num_classes": "K",
-        "feature_dim": "d",
-        "samples_per_class": "n",
-        "temperature": "tau",
-        "normalization": "norm",
-    }
-    values = ((short.get(name, name), getattr(config, name)) for name in varied)
-    return " ".join(f"{name}={value}" for name, value in values if value is not None)
-
-
 def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
-    """The study file and the results folder that a command names."""
+    """The study file and the results folder that a command names, with the trials suggested there so far."""
     study = read_study(options.study)
-    return study, open_store(options.results or f"results/{study.name}")
+    store = open_store(options.results or f"results/{study.name}")
+    return complete_study(study, store), store
 
 
 def existing_store(results: str) -> Store:
@@ -148,7 +140,7 @@ def latest_study(store: Store) -> Study | None:
     """The study run last; None, with a warning, where its file is no longer a valid study."""
     text = store.latest_study()
     try:
-        return None if text is None else parse_study(text)
+        return None if text is None else complete_study(parse_study(text), store)
     except StudyError as error:
         print(
             f"warning: the study file run last is no longer valid, so the whole folder is covered: {error}",
@@ -167,8 +159,8 @@ def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: P
     return {
         "name": study.name,
         "results": store.uri,
-        "trials": len(study.configs),
-        "missing": [c.key for c in missing],
+        "trials": study.num_planned,
+        "missing": [c.key for c in missing if c in study.configs],
         "missing_data": missing_for(missing),
         "seconds": cost.seconds,
         "wall_seconds": cost.wall_seconds,

@@ -31,7 +31,6 @@ from study.trial import Progress, Trial
 
 HEARTBEAT_SECONDS = 5.0
 STOP_POLL_SECONDS = 1.0
-LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
 HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
 ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
 PACKAGES = (
@@ -44,6 +43,7 @@ PACKAGES = (
     "matplotlib",
     "fonttools",
 )  # decide numbers
+STOPPED = "stopped"  # early, by a scheduler; its rows are kept
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
@@ -61,14 +61,6 @@ class StopRequest:
         return self._answer
 
 
-def live_figures(progress: Progress) -> dict[str, Any]:
-    """What a live view shows of a trial after an epoch; measured figures only where it was measured."""
-    figures: dict[str, Any] = {"epoch": progress.epoch, "share_done": progress.share_done}
-    if progress.measurement is not None:
-        figures |= {name: getattr(progress.measurement, name) for name in LIVE_FIGURES}
-    return figures
-
-
 class Execution:
     """One attempt at one trial, from the store and into it."""
 
@@ -81,10 +73,12 @@ class Execution:
         keep: str = "head",
         checkpoint_seconds: float = 30.0,
         device: str | None = None,
+        stopped_by: str | None = None,
         group: Group = ALONE,
     ) -> None:
+        """stopped_by: digest of the scheduler's rule whose wish `should_end` tells."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
-        self.group = group
+        self.stopped_by, self.group = stopped_by, group
         self.checkpoint_seconds = checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self._last_beat = self._last_checkpoint = time.monotonic()
@@ -93,16 +87,19 @@ class Execution:
         self,
         *,
         should_stop: Callable[[], bool] = lambda: False,
+        should_end: Callable[[Progress], bool] = lambda _: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> str:
-        """Run to the end and return the state: complete, diverged, failed, or interrupted when asked to stop.
+        """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
 
         Nothing that a trial of one worker does raises: a divergence becomes its rows with a reason, an error a failure
         with a traceback. A worker among several raises its error, once the failure is written, so that whoever started
         them ends the others; an error that another worker's end brought about is none of its own.
 
         Args:
-            should_stop: asked after every epoch, of worker 0.
+            should_stop: asked after every epoch, on worker 0: whether to leave off, to be continued by the next run.
+            should_end: asked after every measurement, on worker 0: whether a scheduler wants the trial to end here,
+                with its rows.
             on_progress: told of every epoch, on every worker.
         """
         trial = None
@@ -110,10 +107,17 @@ class Execution:
             self._beat([])
             trial = self._open_trial()
             while not trial.is_done:
-                on_progress(trial.run_epoch())
+                progress = trial.run_epoch()
+                on_progress(progress)
                 if not trial.is_done:
-                    if self.group.agree(self.group.leads and should_stop()):
-                        self._interrupt(trial)
+                    wish = self.group.agree(_wish(progress, should_stop, should_end) if self.group.leads else None)
+                    if wish == STOPPED:
+                        self._checkpoint(trial)
+                        self._write_kept(trial)
+                        return self._finish(trial, STOPPED, f"stopped early at epoch {trial.epoch}.")
+                    if wish == INTERRUPTED:
+                        self._checkpoint(trial)
+                        self._beat(trial.measurements, interrupted=True)
                         return INTERRUPTED
                     self._keep_alive(trial)
             self._write_kept(trial)
@@ -141,10 +145,9 @@ class Execution:
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
         return Trial(self.config, device=self.device, group=self.group)
 
-    def _interrupt(self, trial: Trial) -> None:
+    def _checkpoint(self, trial: Trial) -> None:
         if self.group.leads:
             self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
-            self._beat(trial.measurements, interrupted=True)
 
     def _keep_alive(self, trial: Trial) -> None:
         if not self.group.leads:
@@ -171,6 +174,7 @@ class Execution:
         record = TrialRecord(
             state=state,
             reason=reason,
+            stopped_by=self.stopped_by if state == "stopped" else None,
             attempts=self.attempt,
             resumed=trial.resumed,
             reached_terminal=trial.terminal_epoch is not None,
@@ -183,7 +187,7 @@ class Execution:
             if done is not None and done.record.state == "complete":  # another machine got there; its rows stay
                 return state
         self.store.write_fragment(self.config, trial.measurements, record)
-        self.store.clear_progress(self.config.key)
+        self.store.clear_progress(self.config.key, keep_checkpoint=state == "stopped")
         return state
 
     def _write_kept(self, trial: Trial) -> None:
@@ -221,6 +225,21 @@ class Execution:
             self.store.remove_live(self.config.key)
         except OSError:
             return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
+
+
+def _wish(progress: Progress, should_stop: Callable[[], bool], should_end: Callable[[Progress], bool]) -> str | None:
+    """The state that a trial is asked to leave in after an epoch, if any."""
+    if progress.measurement is not None and should_end(progress):
+        return STOPPED
+    return INTERRUPTED if should_stop() else None
+
+
+def decided(store: Store, key: str, stopped_by: str | None) -> dict[str, Any] | None:
+    """State and reason of a trial that another start would not change, in a study that stops trials by this rule."""
+    stored = store.read_fragment(key)
+    if stored is None or (stored.record.state == STOPPED and stored.record.stopped_by != stopped_by):
+        return None
+    return {"state": stored.record.state, "reason": stored.record.reason}
 
 
 def recorded_failure(store: Store, key: str, attempt: int) -> dict[str, Any] | None:

@@ -11,14 +11,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from study.commands import counts_line, existing_store, latest_study, open_study, trial_name, warn_unreadable
+from study.commands import counts_line, existing_store, latest_study, open_study, warn_unreadable
 from study.config import TrialConfig
 from study.consistency import check_datasets, warn_mixed_machines
 from study.data_folder import check_data
+from study.progress import done_keys, spent_keys, trials_left
 from study.refusals import StudyError
-from study.sealing import FINAL
 from study.spec import Study, read_study
 from study.store import Store, open_store
+from study.suggestions import Suggestions, complete_study
 
 
 def command_run(options: argparse.Namespace) -> int:
@@ -26,57 +27,53 @@ def command_run(options: argparse.Namespace) -> int:
     study, store = open_study(options)
     if options.max_concurrent is not None and options.max_concurrent < 1:
         raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
-    states = store.states()
+    done = done_keys(study, store, store.states())
     warn_unreadable(store)
-    missing = _missing(study, store, states, retry_failed=options.retry_failed)
+    spent = set() if options.retry_failed else spent_keys(study, store)
+    missing = trials_left(study, done | spent)
     store.storage.check_writable()
     finished = True
     if missing:
         check_data(missing)
         try:
-            finished = _run_missing(options, study, store, missing)
+            finished = _run_missing(options, study, store, missing, spent)
         except KeyboardInterrupt:  # before the trials began, or a second time
             finished = False
     else:
         store.write_study(study.text)
-        done = sum(states.get(c.key) in FINAL for c in study.configs)
-        print(f"0 trials to run: {done} of {len(study.configs)} are in {store.uri}", file=sys.stderr)
+        print(f"0 trials to run: {len(done)} of {study.num_planned} are in {store.uri}", file=sys.stderr)
     try:
         sealed = store.seal()
     except OSError as error:
         print(f"{error}\nwhat was finished is kept; once that is mended: {_again(options)}", file=sys.stderr)
         return 1
     print(f"{sealed.rows} rows of {sealed.trials} trials sealed in {store.uri}/results.parquet", file=sys.stderr)
-    return _say_outcome(study, store, options, finished)
+    return _say_outcome(complete_study(study, store), store, options, finished)
 
 
-def _run_missing(options: argparse.Namespace, study: Study, store: Store, missing: list[TrialConfig]) -> bool:
+def _run_missing(
+    options: argparse.Namespace, study: Study, store: Store, missing: list[TrialConfig], spent: set[str]
+) -> bool:
     from study.view import View
 
     check_datasets(store, missing)
     warn_mixed_machines(store)
-    stored = len(study.configs) - len(missing)
+    stored = study.num_planned - len(missing)
     print(f"{study.name}: {len(missing)} trials to run, {stored} stored; starting Ray", file=sys.stderr)
     from study.cluster import allot, check_shared_folder, join_cluster
-    from study.tuning import leave_cluster, run_trials
+    from study.tuning import ListedTrials, leave_cluster, run_trials
 
     try:
         join_cluster(options.address)
-        allotments = {n: allot(study.resources, workers=n) for n in sorted({c.workers for c in missing})}
+        for workers in sorted({config.workers for config in missing}):
+            allot(study.resources, workers=workers)  # refuses what could never be placed, before anything runs
         check_shared_folder(store)
         store.write_study(study.text)  # from here on it is a study that was run
-        names = {c.key: trial_name(c, study.varied) for c in missing}
-        with View(names, already_done=stored) as view:
-            return run_trials(study, missing, store, allotments, view, concurrent=options.max_concurrent)
+        trials = Suggestions(study, store, spent=spent) if study.is_adaptive else ListedTrials(missing)
+        with View(len(missing), already_done=stored) as view:
+            return run_trials(study, trials, store, view, concurrent=options.max_concurrent)
     finally:
         leave_cluster()
-
-
-def _missing(study: Study, store: Store, states: dict[str, str], *, retry_failed: bool) -> list[TrialConfig]:
-    """Trials with no final state; failed ones while their attempts last, or on request."""
-    starts = store.failed_starts()
-    spent = {key for key, count in starts.items() if count >= study.resources.attempts and not retry_failed}
-    return [c for c in study.configs if states.get(c.key) not in FINAL and c.key not in spent]
 
 
 def _again(options: argparse.Namespace) -> str:
@@ -89,20 +86,27 @@ def _again(options: argparse.Namespace) -> str:
 
 def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finished: bool) -> int:
     states = store.states()
+    done, spent = done_keys(study, store, states), spent_keys(study, store)
     counts = Counter(states.get(c.key, "missing") for c in study.configs)
+    unsuggested = study.num_planned - len(study.configs)
     print(counts_line(counts), file=sys.stderr)
     again = _again(options)
     if not finished or counts["missing"]:
         print(f"stopped before the end; this continues it: {again}", file=sys.stderr)
+    elif unsuggested:
+        print(f"{unsuggested} trials of the search were not found: its space is used up", file=sys.stderr)
     if counts["failed"]:
-        left = _missing(study, store, states, retry_failed=False)
+        left = {c.key for c in study.configs} - done - spent
         if left:
             print(f"{again} would start {len(left)} trials again", file=sys.stderr)
         else:
             print(f"their attempts are used up; {again} --retry-failed would start them again", file=sys.stderr)
     if counts["diverged"]:
         print("diverged trials are results: a rerun keeps them, other settings are other trials", file=sys.stderr)
-    return 0 if counts["complete"] == len(study.configs) else 1
+    satisfied = counts["complete"] + sum(states.get(key) == "stopped" for key in done)
+    if study.search.method != "grid":  # a search tries what may diverge, and learns from it
+        satisfied += counts["diverged"]
+    return 0 if finished and satisfied == len(study.configs) else 1
 
 
 def command_trial(options: argparse.Namespace) -> int:
@@ -133,7 +137,7 @@ def command_trial(options: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
 
-    print(f"{config.key}  {trial_name(config, study.varied)}", file=sys.stderr)
+    print(f"{config.key}  {study.name_of(config)}", file=sys.stderr)
     state, why = run_here(
         config,
         store,
@@ -151,7 +155,8 @@ def command_trial(options: argparse.Namespace) -> int:
 def _study_of(source: str, results: str | None) -> tuple[Study, Store]:
     if Path(source).suffix == ".toml":
         study = read_study(source)
-        return study, open_store(results or f"results/{study.name}")
+        store = open_store(results or f"results/{study.name}")
+        return complete_study(study, store), store
     store = existing_store(source)
     latest = latest_study(store)
     if latest is None:

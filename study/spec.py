@@ -14,8 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from study.config import TrialConfig
 from study.refusals import StudyError, check_known, make_config, summarize
+from study.search import GRID, Cell, Search, make_cells, make_search, random_points
 
-TABLES = ("name", "description", "keep", "fixed", "grid", "tune", "resources", "report")
+TABLES = ("name", "description", "keep", "fixed", "grid", "search", "tune", "resources", "report")
+
+SHORT = {
+    "num_classes": "K",
+    "feature_dim": "d",
+    "samples_per_class": "n",
+    "temperature": "tau",
+    "normalization": "norm",
+}
 
 
 class Resources(BaseModel):
@@ -46,12 +55,34 @@ class Study:
 
     name: str
     description: str
-    configs: tuple[TrialConfig, ...]  # distinct keys, in the order the file gives them
+    configs: tuple[
+        TrialConfig, ...
+    ]  # distinct keys, in the order the file gives them; of optuna those suggested so far
     varied: tuple[str, ...]  # settings that differ between trials
     resources: Resources
     keep: Literal["head", "model", "nothing"]
     text: str
     report: Report = Report()
+    search: Search = GRID
+    cells: tuple[Cell, ...] = ()  # of the grid, where a search suggests within them
+    extremes: tuple[TrialConfig, ...] = ()  # trials between which its suggestions lie
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the next trial depends on those before it, so that the file alone does not say which there are."""
+        return self.search.method == "optuna"
+
+    @property
+    def num_planned(self) -> int:
+        """Trials that the study comes to once all is suggested."""
+        if not self.is_adaptive:
+            return len(self.configs)
+        return max(len(self.configs), self.search.num_samples * sum(len(cell.seeds) for cell in self.cells))
+
+    def name_of(self, config: TrialConfig) -> str:
+        """The settings that the study varies, in short: what tells this trial from the others."""
+        values = ((SHORT.get(name, name), getattr(config, name)) for name in self.varied)
+        return " ".join(f"{name}={value}" for name, value in values if value is not None)
 
 
 def read_study(path: str | Path) -> Study:
@@ -73,27 +104,29 @@ def parse_study(text: str) -> Study:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"study file must be valid TOML, got: {error}.") from None
-    if "search" in document:
-        raise StudyError(
-            "[search] must be left out: this version runs grids only. List the values to try under [grid]."
-        )
     check_known(document, TABLES, "study file")
     name = document.get("name")
     if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
         raise StudyError(f'name must be a word of letters, digits, - and _, got {name!r}. Write name = "my-study".')
-    _check_tune(_table(document, "tune"))
-    blocks = _grid_blocks(document)
+    blocks, fixed = _grid_blocks(document), _table(document, "fixed")
     description = _description(document.get("description", ""))
-    configs = _make_configs(_table(document, "fixed"), blocks)
+    gridded = set(fixed).union(*({*block, *block.get("zip", {})} - {"zip"} for block in blocks))
+    search = make_search(_table(document, "search"), _table(document, "tune"), gridded)
+    points = itertools.chain.from_iterable(_cells(fixed, block) for block in blocks)
+    cells = make_cells(points) if search.method == "optuna" else ()
+    configs = _make_configs(_points(search, cells, points))
     return Study(
         name=name,
         description=description,
-        configs=configs,
+        configs=() if cells else configs,
         varied=_varied(configs),
         resources=_make_resources(_table(document, "resources")),
         keep=_keep(document.get("keep", "head")),
         text=text,
         report=_make_report(_table(document, "report")),
+        search=search,
+        cells=cells,
+        extremes=configs if cells else (),
     )
 
 
@@ -104,10 +137,11 @@ def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
-def _check_tune(tune: dict[str, Any]) -> None:
-    check_known(tune, ("method",), "[tune]")
-    if tune.get("method", "grid") != "grid":
-        raise StudyError(f'[tune] method must be "grid", got {tune["method"]!r}. This version runs grids only.')
+def _points(search: Search, cells: tuple[Cell, ...], points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Settings of every trial; of an adaptive search the extremes that its suggestions lie between."""
+    if search.method == "optuna":
+        return (trial for cell in cells for corner in search.corners() for trial in cell.trials(corner))
+    return random_points(search, points) if search.method == "random" else points
 
 
 def _description(description: Any) -> str:
@@ -170,10 +204,10 @@ def _grid_blocks(document: dict[str, Any]) -> list[dict[str, Any]]:
     return blocks
 
 
-def _make_configs(fixed: dict[str, Any], blocks: list[dict[str, Any]]) -> tuple[TrialConfig, ...]:
+def _make_configs(points: Iterator[dict[str, Any]]) -> tuple[TrialConfig, ...]:
     configs: dict[str, TrialConfig] = {}
     refused = []
-    for settings in itertools.chain.from_iterable(_cells(fixed, block) for block in blocks):
+    for settings in points:
         try:
             config = make_config(settings)
         except StudyError as error:

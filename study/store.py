@@ -3,7 +3,8 @@
     studies/<sha8>.toml        every study file as run
     rows/KEY.parquet           a finished trial: its rows; state and reason in the footer
     live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
-    live/<run>.stop            asks the trials of that run to checkpoint and end
+    live/<run>.stop            asks the trials of that run to checkpoint and end; live/KEY.stop one trial to stop early
+    suggestions/CELL.json      settings that a search suggested, kept before their trials start
     margins/ heads/            per-class margins; final head and class means, written before the rows file
     failures/KEY.<attempt>.json  checkpoints/KEY/<epoch>.checkpoint
     results.parquet trials.parquet   sealed tables, see sealing
@@ -218,7 +219,7 @@ class Store:
 
     def remove_live(self, key: str) -> None:
         """Remove a trial's heartbeats; the number of the last attempt lives on in the failure that ended it."""
-        for entry in self.storage.entries("live", ".parquet"):
+        for entry in self.storage.entries("live"):
             if entry.name.startswith(f"{key}."):
                 self.storage.remove(f"live/{entry.name}")
 
@@ -237,29 +238,49 @@ class Store:
         """The number of the attempt about to start, from 1."""
         return self.attempts().get(key, 0) + 1
 
-    def clear_progress(self, key: str) -> None:
-        """Remove what only an unfinished trial needs: its live files, checkpoints and earlier failures."""
+    def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
+        """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
         self.remove_live(key)
         for entry in self.storage.entries("failures", ".json"):
             if entry.name.startswith(f"{key}."):
                 self.storage.remove(f"failures/{entry.name}")
-        self.storage.remove_folder(f"checkpoints/{key}")
+        if not keep_checkpoint:
+            self.storage.remove_folder(f"checkpoints/{key}")
 
     def unfinished(self) -> set[str]:
         """Keys that have live files or failures, from two listings."""
         return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
     def request_stop(self, run: str) -> None:
-        """Ask the trials of a run to checkpoint and end; works from any machine that sees the folder."""
+        """Ask the trials of a run, or one trial by its key, to end; works from any machine that sees the folder."""
         self.storage.write(f"live/{run}.stop", b"")
 
     def is_stop_requested(self, run: str) -> bool:
-        """Whether the trials of this run were asked to end."""
+        """Whether the trials of this run, or this one trial, were asked to end."""
         return self.storage.read(f"live/{run}.stop") is not None
 
     def withdraw_stop(self, run: str) -> None:
         """Remove the request once the run has ended."""
         self.storage.remove(f"live/{run}.stop")
+
+    # --- suggestions of a search -------------------------------------------------------------------------------
+
+    def write_suggestion(self, cell: str, settings: dict[str, Any]) -> None:
+        """Keep a suggestion, as settings without a seed, before the first of its trials starts."""
+        self.storage.write(f"suggestions/{cell}.json", json.dumps(settings).encode())
+
+    def suggestions(self) -> dict[str, dict[str, Any]]:
+        """The settings of every suggestion by cell, oldest first; a torn one is named in `unreadable`."""
+        found = {}
+        entries = self.storage.entries("suggestions", ".json")
+        for entry in sorted(entries, key=lambda entry: (entry.modified_ns, entry.name)):
+            try:
+                found[entry.name.removesuffix(".json")] = json.loads(
+                    self.storage.read(f"suggestions/{entry.name}") or b""
+                )
+            except ValueError:
+                self.unreadable.append(f"suggestions/{entry.name}")
+        return found
 
     # --- failures and checkpoints ------------------------------------------------------------------------------
 
@@ -307,6 +328,11 @@ class Store:
     def states(self) -> dict[str, str]:
         """State of every trial that has one: complete, stopped, diverged, or failed where only attempts are left."""
         return sealing.read_states(self)
+
+    def stopped_by(self) -> dict[str, str]:
+        """The digest of the rule that stopped each stopped trial."""
+        trials = self.read_trials().select(["trial", "state", "stopped_by"]).to_pylist()
+        return {trial["trial"]: trial["stopped_by"] for trial in trials if trial["state"] == "stopped"}
 
     def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
         """All rows under RESULTS_SCHEMA, by trial and epoch: sealed ones and those finished since.

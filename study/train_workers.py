@@ -5,8 +5,11 @@ drivers run at once, none keeps workers from their machines. Ray Train takes som
 so trials of one worker do not come this way.
 """
 
+import json
+import os
 import tempfile
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,24 +19,27 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.cluster import Allotment
 from study.config import TrialConfig
-from study.execution import Execution, StopRequest, live_figures, recorded_failure
+from study.execution import Execution, StopRequest, decided, recorded_failure
 from study.parallel import PATIENCE, Group, join
 from study.store import open_store
 from study.trial import Progress
+from study.view import SHOWN
 
 DRIVER = {"cpu": 0, "node:__internal_head__": 0.001}  # on the head, which is not preempted; Ray gives it 1 of these
-REPORT_SECONDS = 2.0  # as often as Ray Train looks for reports
+REPORT_SECONDS = 2.0  # between live figures; every measurement is sent
+# How often Ray Train looks for reports and for the end; a report waits until the one before it was taken.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
 def drive_on_ray(
     config: dict[str, Any],
     *,
-    settings: dict[str, Any],
     results: str,
     run: str,
     keep: str,
     checkpoint_seconds: float,
     device: str | None,
+    stopped_by: str | None,
     allotment: Allotment,
 ) -> None:
     """One trial of several workers, seen from Tune. Module-level and undecorated: Ray pickles it by reference.
@@ -41,16 +47,21 @@ def drive_on_ray(
     Raises:
         train.TrainingFailedError: a worker died before it could write why, so that Tune starts the trial again.
     """
-    trial, store = TrialConfig(**settings[config["key"]]), open_store(results)
+    settings = json.loads(config["settings"])
+    trial, store = TrialConfig(**settings), open_store(results)
+    if (stored := decided(store, trial.key, stopped_by)) is not None:
+        tune.report(stored)
+        return
     attempt = store.next_attempt(trial.key)
     order = {
-        "settings": settings[trial.key],
+        "settings": settings,
         "results": results,
         "run": run,
         "attempt": attempt,
         "keep": keep,
         "checkpoint_seconds": checkpoint_seconds,
         "device": device,
+        "stopped_by": stopped_by,
     }
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
@@ -85,31 +96,39 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     on_gpu = order["device"] is None and torch.cuda.is_available()
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
-    store = open_store(order["results"])
+    store, trial = open_store(order["results"]), TrialConfig(**order["settings"])
     reporter = _Reporter(group)
     execution = Execution(
-        TrialConfig(**order["settings"]),
+        trial,
         store,
         attempt=order["attempt"],
         keep=order["keep"],
         checkpoint_seconds=order["checkpoint_seconds"],
         device=str(device),
+        stopped_by=order["stopped_by"],
         group=group,
     )
-    state = execution.run(should_stop=StopRequest(store, order["run"]), on_progress=reporter)
+    state = execution.run(
+        should_stop=StopRequest(store, order["run"]),
+        # A report is on its way to the driver when this is asked: a scheduler's wish is met a measurement later.
+        should_end=lambda _: order["stopped_by"] is not None and store.is_stop_requested(trial.key),
+        on_progress=reporter,
+    )
     return {**reporter.figures, "state": state, "reason": execution.reason}
 
 
 class _Reporter:
-    """Sends worker 0's live figures to Tune, at most every two seconds; Ray Train waits until every worker reports."""
+    """Sends worker 0's measurements and live figures to Tune; Ray Train waits until every worker reports."""
 
     def __init__(self, group: Group) -> None:
         self.figures: dict[str, Any] = {}
         self._group, self._sent = group, 0.0
 
     def __call__(self, progress: Progress) -> None:
-        self.figures |= live_figures(progress)
-        now = time.monotonic()
-        if self._group.agree(now - self._sent >= REPORT_SECONDS):
-            self._sent = now
-            train.report({**self.figures, "state": "running"})
+        self.figures |= {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
+        columns = {} if progress.measurement is None else asdict(progress.measurement)
+        self.figures |= {name: columns[name] for name in SHOWN if columns}
+        is_due = bool(columns) or time.monotonic() - self._sent >= REPORT_SECONDS
+        if self._group.agree(is_due):
+            self._sent = time.monotonic()
+            train.report({**self.figures, **columns, "measured": bool(columns), "state": "running"})

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of a trial's last measurement
 SHOWN_TRIALS = 12  # running trials listed at most
 
 
@@ -26,9 +27,10 @@ class _Running:
 class View:
     """Counts, progress, time left, and the figures of each running trial."""
 
-    def __init__(self, names: dict[str, str], *, already_done: int = 0) -> None:
-        """names: what to call each trial that will run, by key; already_done: trials that the store held."""
-        self._names, self._already = names, already_done
+    def __init__(self, expected: int, *, already_done: int = 0) -> None:
+        """expected: trials that will run; already_done: trials that the store held."""
+        self._names: dict[str, str] = {}  # what to call each trial that was started, by key
+        self._expected, self._already = expected, already_done
         self._running: dict[str, _Running] = {}
         self.ended_states: dict[str, str] = {}
         self._started = time.monotonic()
@@ -46,8 +48,9 @@ class View:
         if self._live:
             self._live.stop()
 
-    def started(self, key: str) -> None:
+    def started(self, key: str, name: str) -> None:
         """A trial began."""
+        self._names[key] = name
         self._running[key] = _Running(time.monotonic())
 
     def restarted(self, key: str) -> None:
@@ -67,7 +70,7 @@ class View:
             return
         self.ended_states[key] = state
         seconds = time.monotonic() - running.started if running else 0.0
-        count = f"[{len(self.ended_states)}/{len(self._names)}]"
+        count = f"[{len(self.ended_states)}/{self._expected}]"
         reason = f"  {figures.get('reason')}" if state != "complete" else ""
         self._line(f"{count} {state:<9}{self._names[key]}  {_summary(figures)}  {seconds:.0f} s{reason}")
 
@@ -79,17 +82,17 @@ class View:
 
     def _share_done(self) -> float:
         partial = sum(r.figures.get("share_done", 0.0) for r in list(self._running.values()))
-        return (len(self.ended_states) + partial) / max(1, len(self._names))
+        return (len(self.ended_states) + partial) / max(1, self._expected)
 
     def _render(self) -> Group:
         elapsed, share = time.monotonic() - self._started, self._share_done()
         left = f"{_duration(elapsed * (1 - share) / share)} left" if share > 0.02 else "estimating time left"
-        bad = sum(state != "complete" for state in self.ended_states.values())
+        bad = sum(state not in ("complete", "stopped") for state in self.ended_states.values())
         head = Text.assemble(
             (f"{len(self.ended_states) - bad} done", "bold"),
             f"  {len(self._running)} running  ",
             (f"{bad} failed", "bold red" if bad else ""),
-            f"  of {len(self._names)}",
+            f"  of {self._expected}",
             f" (+{self._already} stored)" if self._already else "",
             f"   {_duration(elapsed)}, {left}",
         )

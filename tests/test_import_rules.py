@@ -29,6 +29,7 @@ def loaded_by(code: str) -> set[str]:
         ("import analysis.report", ("torch", "ray", "optuna", "torchvision")),
         ("import study.execution, study.trial", ("ray", "optuna", "matplotlib")),
         ("import gnc_models.datasets, gnc_models.metrics, gnc_models.codes", ("ray", "pyarrow", "matplotlib", "study")),
+        ("import study.suggestions, study.search", ("torch", "ray", "optuna")),
         ("import study.tuning", ("optuna", "matplotlib", "torchvision")),
     ],
 )

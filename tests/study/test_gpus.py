@@ -41,8 +41,8 @@ from study.view import View
 
 class Watching(View):
     most = 0
-    def started(self, key):
-        super().started(key)
+    def started(self, key, name):
+        super().started(key, name)
         self.most = max(self.most, len(self._running))
 
 def keeps(gigabytes, noted):
@@ -62,9 +62,8 @@ for name, measured, concurrent in (
 ):
     study, store = read_study(f"{folder}/{name}.toml"), open_store(f"{folder}/{name}")
     allotment = cluster.allot(study.resources)
-    configs = list(study.configs)
-    view = Watching({c.key: c.key for c in configs})
-    finished = tuning.run_trials(study, configs, store, {1: allotment}, view, concurrent=concurrent, kept_bytes=measured)
+    trials, view = tuning.ListedTrials(list(study.configs)), Watching(len(study.configs))
+    finished = tuning.run_trials(study, trials, store, view, concurrent=concurrent, kept_bytes=measured)
     facts[name] = {"fit": allotment.concurrent, "most": view.most, "finished": finished, "states": view.ended_states}
 print(json.dumps(facts))
 tuning.leave_cluster()

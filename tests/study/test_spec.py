@@ -56,8 +56,6 @@ def test_every_shipped_study_is_valid_and_opens_with_its_command(path):
         (f"{HEAD}[grid.zip]\nnum_classes = [20, 50]\nseed = [1]", "lists of equal length"),
         (f"{HEAD}[grid.zip]\nnum_classes = [20, 50, 20]\nseed = [1, 1, 1]", "rows of .grid.zip. must be distinct"),
         (f"{HEAD}[grid]\nseed = [0]\n[grid.zip]\nseed = [1]", "either in .grid. or in .grid.zip."),
-        (f"{HEAD}[grid]\nnum_classes = [20]\n[search]\nlearning_rate = 1", "runs grids only"),
-        (f'{HEAD}[grid]\nnum_classes = [20]\n[tune]\nmethod = "optuna"', 'method must be "grid"'),
         (f"{HEAD}[grid]\nnum_classes = [20]\n[resources]\ncpus = 0", "cpus is wrong"),
         (f"{HEAD}[grid]\nnum_classes = [20]\n[resources]\ngpu = 1", "Did you mean 'gpus'?"),
         (f'keep = "all"\n{HEAD}[grid]\nnum_classes = [20]', "keep must be"),
