@@ -6,6 +6,7 @@ so trials of one worker do not come this way.
 """
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -95,6 +96,7 @@ def drive_on_ray(
 
 def _work(order: dict[str, Any]) -> dict[str, Any]:
     """One worker, in the process group that Ray Train made; the end of the trial, with worker 0's last figures."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it says every report, and the trial's log hears it
     context = train.get_context()
     # Logical GPUs do not make a machine have one.
     on_gpu = order["device"] is None and torch.cuda.is_available()
