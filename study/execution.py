@@ -23,12 +23,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from study.attempts import log_name
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
 from study.parallel import ALONE, Group, is_peer_lost
 from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
 from study.storage import FolderError
-from study.store import Store, log_name
+from study.store import Store
 from study.training import Diverged
 from study.trial import Progress, Trial
 from study.trial_log import TrialLog

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from study.attempts import log_name
 from study.endings import error_of, how_it_ended
 from study.preemption import Preempted
 from study.records import identity_and_settings
 from study.retries import Retries
 from study.sealing import FINAL
 from study.spec import Study
-from study.store import Store, log_name
+from study.store import Store
 from study.view import View
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import distributed
 
+from study.attempts import log_name
 from study.config import TrialConfig
 from study.execution import Execution, circumstances, recorded_failure
 from study.parallel import PATIENCE, join
 from study.records import identity_and_settings
-from study.store import Store, log_name, open_store
+from study.store import Store, open_store
 from study.trial import Progress
 
 End = tuple[str, str | None]  # state and reason, as Execution gives them

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from study.attempts import Live
 from study.disk_use import kind_of
 from study.refusals import StudyError
 from study.sealing import COMPACTED, FINAL, RESULTS, TRIALS
 from study.spec import parse_study
 from study.storage import Entry
-from study.store import Live, Store
+from study.store import Store
 
 KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints)/([0-9a-f]{16})[./].+")
 ATTEMPT = re.compile(r"live/([0-9a-f]{16})\.(\d+)\.parquet")

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from study.attempts import Live
 from study.disk_use import DiskUse, disk_sentence, measure_disk_use
 from study.progress import done_keys, spent_keys
 from study.sealing import FINAL, TRIALS
 from study.selection import Selection
 from study.spec import Study
 from study.storage import Entry
-from study.store import Live, Store
+from study.store import Store
 
 SILENT_SECONDS = 60.0  # a heartbeat older than this is remarked on
 SHOWN_FAILURES = 5

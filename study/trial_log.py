@@ -17,7 +17,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from study.store import Store, log_name
+from study.attempts import log_name
+from study.store import Store
 
 MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, but for how it ended
 

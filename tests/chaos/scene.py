@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from study.attempts import Live
 from study.spec import read_study
-from study.store import Live, Store, open_store
+from study.store import Store, open_store
 from tests.conftest import comparable
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from study.attempts import Live
 from study.spec import parse_study
-from study.store import Live, Store, open_store
+from study.store import Store, open_store
 from tests.cluster import hosts
 from tests.cluster.conftest import ROOT
 from tests.conftest import comparable

@@ -10,8 +10,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from study.attempts import Live
 from study.spec import read_study
-from study.store import Live, Store, open_store
+from study.store import Store, open_store
 from tests.conftest import comparable, run_gnc, start_gnc
 
 pytestmark = pytest.mark.xdist_group("ray")
