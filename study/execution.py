@@ -4,30 +4,26 @@ Knows the store and study.trial; does not know Ray. Both `gnc trial` and a Ray w
 is why they give the same rows. Of a trial's several workers each runs one; worker 0 alone writes and reports.
 """
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
 
 from study.attempts import log_name
+from study.circumstances import circumstances, cpu_model, versions
 from study.columns import Measurement, TrialRecord
 from study.config import TrialConfig
+from study.kept import head_file, margins_table
 from study.parallel import ALONE, Group, is_peer_lost
-from study.records import MARGINS_SCHEMA, fragment_table, identity_and_settings
+from study.records import fragment_table, identity_and_settings
 from study.storage import FolderError
 from study.store import Store
 from study.training import Diverged
@@ -37,18 +33,6 @@ from study.trial_log import TrialLog
 HEARTBEAT_SECONDS = 5.0
 STOP_POLL_SECONDS = 1.0
 LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
-HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
-ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
-PACKAGES = (
-    "gnc-study",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pillow",
-    "matplotlib",
-    "fonttools",
-)  # decide numbers
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
@@ -255,16 +239,8 @@ class Execution:
         if not self.group.leads:
             return
         self.store.write_margins(self.config.key, margins_table(trial))
-        assert trial.collapse is not None  # the last epoch is always measured
-        if self.keep == "nothing":
-            return
-        kept = {
-            "weights": trial.training.classifier.weight.detach().cpu().contiguous(),
-            "class_means": trial.collapse.class_means.to(torch.float32).cpu().contiguous(),
-        }
-        if self.keep == "model":
-            kept |= {f"model.{name}": value for name, value in trial.training.tensors().items()}
-        self.store.write_head(self.config.key, save(kept))
+        if (head := head_file(trial, self.keep)) is not None:
+            self.store.write_head(self.config.key, head)
 
     def _fail(self, error: Exception, trial: Trial | None) -> None:
         self.reason = f"{type(error).__name__}: {error}"
@@ -300,55 +276,6 @@ def recorded_failure(store: Store, key: str, attempt: int) -> dict[str, Any] | N
     return next((failure for failure in store.failures().get(key, []) if failure["attempt"] == attempt), None)
 
 
-def margins_table(trial: Trial) -> pa.Table:
-    """Per-class margins of the last measured epoch under MARGINS_SCHEMA, smallest first."""
-    assert trial.collapse is not None
-    margins, weights = trial.collapse.margins, trial.training.classifier.weight.detach().double()
-    order = torch.argsort(margins.lower, stable=True).tolist()
-    if len(order) > ALL_MARGINS:
-        order = order[:FEWEST_MARGINS]
-    unit = torch.nn.functional.normalize(weights, dim=1)
-    counts = torch.bincount(trial.training.train_labels, minlength=len(weights)).tolist()
-    norms = weights.norm(dim=1).tolist()
-    rows = []
-    for k in order:
-        cosines = unit @ unit[k]
-        cosines[k] = -2.0
-        rows.append(
-            {
-                "class_index": k,
-                "class_name": trial.dataset.class_names[k],
-                "samples": counts[k],
-                "norm": norms[k],
-                "nearest_class": int(cosines.argmax()),
-                "lower": float(margins.lower[k]),
-                "upper": float(margins.upper[k]),
-                "support": [int(j) for j in margins.support[k]],
-            }
-        )
-    table = pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
-    in_bin, edges = torch.histogram(((margins.lower + margins.upper) / 2).cpu(), bins=HISTOGRAM_BINS)
-    histogram = json.dumps({"counts": in_bin.int().tolist(), "edges": edges.tolist()})
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"histogram": histogram.encode()})
-
-
-def circumstances(device: torch.device) -> dict[str, Any]:
-    """When, where and with what a trial ended."""
-    return {
-        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "cpu_model": cpu_model(),
-        "gpu_model": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "versions": versions(),
-    }
-
-
-def versions() -> str:
-    """Versions as JSON of Python and of the packages that decide numbers and data."""
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return json.dumps({"python": platform.python_version(), **packages})
-
-
 def measurement_line(measurement: Measurement) -> str:
     """The few figures by which a person follows a trial."""
     test = "-" if measurement.test_accuracy is None else f"{measurement.test_accuracy:.4f}"
@@ -356,13 +283,3 @@ def measurement_line(measurement: Measurement) -> str:
         f"epoch {measurement.epoch:<6} step {measurement.step:<8} loss {measurement.train_loss:<10.4g} "
         f"accuracy {measurement.train_accuracy:<7.4f} test {test:<7} margin {measurement.margin_min_lower:.4f}"
     )
-
-
-def cpu_model() -> str:
-    """The CPU as /proc/cpuinfo names it, else as Python does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

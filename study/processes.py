@@ -22,8 +22,9 @@ import torch
 from torch import distributed
 
 from study.attempts import log_name
+from study.circumstances import circumstances
 from study.config import TrialConfig
-from study.execution import Execution, circumstances, recorded_failure
+from study.execution import Execution, recorded_failure
 from study.parallel import PATIENCE, join
 from study.records import identity_and_settings
 from study.store import Store, open_store

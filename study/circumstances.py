@@ -1,0 +1,52 @@
+"""When, where and with what a trial ended: columns of trials.parquet that decide nothing and explain differences.
+
+Knows the machine and package versions; does not know the trial.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "gnc-study",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "matplotlib",
+    "fonttools",
+)  # decide numbers
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """When, where and with what a trial ended."""
+    return {
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "cpu_model": cpu_model(),
+        "gpu_model": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "versions": versions(),
+    }
+
+
+def versions() -> str:
+    """Versions as JSON of Python and of the packages that decide numbers and data."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return json.dumps({"python": platform.python_version(), **packages})
+
+
+def cpu_model() -> str:
+    """The CPU as /proc/cpuinfo names it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
