@@ -46,6 +46,7 @@ from study.records import (
 from study.storage import Entry, Storage
 
 KEY, LIVE = re.compile("[0-9a-f]{16}"), re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
 
 
@@ -171,10 +172,11 @@ class Store:
             return None
         entries = [footers.read_entry(content, name) for name in (b"schema_version", b"settings", b"record")]
         if footers.is_whole(content) and None not in entries:
-            version, settings, record = ((entry or b"").decode() for entry in entries)
+            version, told, record = ((entry or b"").decode() for entry in entries)
             check_version(version)
-            if json.loads(settings)["trial"] == key:
-                return Fragment(key, json.loads(settings), FRAGMENT_SCHEMA.empty_table(), record_from_json(record))
+            settings = json.loads(told)
+            if settings["trial"] == key:
+                return Fragment(key, settings, NO_ROWS, record_from_json(record))
         return self.read_fragment(key)  # a file of before checksums, or one that is torn
 
     def write_margins(self, key: str, table: pa.Table) -> None:
