@@ -110,6 +110,7 @@ def run_set(name: str, pairs: list[Pair], seconds: float, path: Path | None) -> 
         size = pair.feature_dim, pair.num_classes
         outcome = kept[size] if size in kept else search(pair, seconds)
         if path is not None and size not in kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(astuple(outcome))
         print(name, outcome.line, flush=True)

@@ -44,14 +44,15 @@ def check_study_fits(config: Config, study: Study) -> Check:
     if not types:
         return ok(name, "own machines: gnc run says at once whether a trial fits")
     machines = {label: t.get("resources", {}) for label, t in types.items()}
-    asked = study.resources
-    gpus = gpu_share(asked, list(machines.values()))
+    asked, workers = study.resources, max((c.workers for c in study.configs or study.extremes), default=1)
+    gpus = gpu_share(asked, list(machines.values()), workers=workers)
     at_once = {label: fits(m, asked.cpus, gpus) * types[label].get("max_workers", 0) for label, m in machines.items()}
-    if not any(at_once.values()):
+    each = f"{asked.cpus:g} CPUs and {gpus:g} GPUs" + (f" for each of {workers} workers" if workers > 1 else "")
+    if sum(at_once.values()) < workers:
         cure = "Ask for less under [resources], or name a larger machine and what it offers under resources."
-        return failed(name, f"a trial asks {asked.cpus:g} CPUs and {gpus:g} GPUs, machines offer {machines}", cure)
-    told = ", ".join(f"{count} on {label}" for label, count in at_once.items() if count)
-    return ok(name, f"{len(study.configs)} trials of {asked.cpus:g} CPUs and {gpus:g} GPUs, at once {told}")
+        return failed(name, f"a trial asks {each}, machines offer {machines}", cure)
+    told = ", ".join(f"{count // workers} on {label}" for label, count in at_once.items() if count)
+    return ok(name, f"{study.num_planned} trials of {each}, at once {told}")
 
 
 def check_ray_starts() -> Check:

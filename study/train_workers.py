@@ -6,6 +6,8 @@ so trials of one worker do not come this way.
 """
 
 import json
+import logging
+import os
 import tempfile
 import time
 from typing import Any
@@ -21,11 +23,14 @@ from study.endings import Draining
 from study.execution import INTERRUPTED, Execution, StopRequest, live_figures, recorded_failure, row_figures
 from study.parallel import PATIENCE, Group, join
 from study.preemption import Preempted
+from study.sealing import FINAL
 from study.store import open_store
 from study.trial import Progress
 
+# How often Ray Train looks for reports and for the end; a report waits until the one before it was taken.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 DRIVER = {"cpu": 0, "node:__internal_head__": 0.001}  # on the head, which is not preempted; Ray gives it 1 of these
-REPORT_SECONDS = 2.0  # as often as Ray Train looks for reports
+REPORT_SECONDS = 2.0  # between live figures; every row is sent
 
 
 def drive_on_ray(
@@ -46,6 +51,10 @@ def drive_on_ray(
         Preempted: the trial left off with a checkpoint because a machine of its is being taken away.
     """
     trial, store = TrialConfig(**json.loads(config["settings"])), open_store(results)
+    done = store.read_fragment(trial.key)
+    if done is not None and done.record.state in FINAL:  # another run on this folder was faster
+        tune.report({"state": done.record.state, "reason": done.record.reason})
+        return
     attempt = store.next_attempt(trial.key)
     order = {
         "settings": trial.settings(),
@@ -87,6 +96,7 @@ def drive_on_ray(
 
 def _work(order: dict[str, Any]) -> dict[str, Any]:
     """One worker, in the process group that Ray Train made; the end of the trial, with worker 0's last figures."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it says every report, and the trial's log hears it
     context = train.get_context()
     # Logical GPUs do not make a machine have one.
     on_gpu = order["device"] is None and torch.cuda.is_available()
@@ -107,6 +117,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     )
     state = execution.run(
         should_stop=lambda: draining() or (group.leads and asked()),
+        # A report is on its way to the driver when this is asked: a scheduler's wish is met a measurement later.
         should_end=lambda _: order["stopped_by"] is not None and store.is_stop_requested(trial.key),
         on_progress=reporter,
     )

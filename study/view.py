@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+SHOWN = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")  # of a trial's last measurement
 SHOWN_TRIALS = 12  # running trials listed at most
 
 

@@ -39,6 +39,7 @@ def keys_of(path) -> dict[int, str]:
     return {config.workers: config.key for config in parse_study(path.read_text()).configs}
 
 
+@pytest.mark.timeout(600)  # two starts of a worker group, on a busy machine a minute each
 def test_a_trial_of_two_workers_is_started_again_and_equals_the_one_without_ray(tmp_path):
     study = tmp_path / "workers.toml"
     study.write_text(STUDY.format(steps=600, workers="[1, 2]"))
@@ -92,6 +93,7 @@ nodes.shutdown()
 """
 
 
+@pytest.mark.timeout(600)
 def test_workers_spread_over_machines_and_all_is_given_back(tmp_path):
     study = tmp_path / "workers.toml"
     # three workers fit on no one machine; 10^13 dimensions fit into no memory
