@@ -7,7 +7,7 @@ which file each trial was read from, and only files that are new or changed sinc
 import contextlib
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -328,7 +328,7 @@ def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | No
         "fragment_bytes": entry.size if entry else None,
         "fragment_modified_ns": entry.modified_ns if entry else None,
     }
-    return with_later_settings(settings) | asdict(record) | sealed_from
+    return with_later_settings(settings) | vars(record) | sealed_from
 
 
 def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:
