@@ -128,7 +128,7 @@ def fragment_table(config: TrialConfig, measurements: list[Measurement]) -> pa.T
 def record_from_json(text: str) -> TrialRecord:
     """A TrialRecord out of JSON; fields of a newer minor version are dropped, missing ones are None."""
     known = json.loads(text)
-    values: dict[str, Any] = {f.name: known.get(f.name) for f in dataclasses.fields(TrialRecord)}
+    values: dict[str, Any] = {column.name: known.get(column.name) for column in TRIAL_COLUMNS}
     return TrialRecord(**values)
 
 
@@ -156,7 +156,8 @@ def _later_settings(table: pa.Table, missing: list[str]) -> dict[str, list[Any]]
     wanted = [name for name in missing if name in LATER_SETTINGS]
     if not wanted or "trial" not in table.column_names:
         return {}
-    known = [name for name in TrialConfig.model_fields if name in table.column_names]
+    held = set(table.column_names)
+    known = [name for name in TrialConfig.model_fields if name in held]
     trials = table.column("trial").to_pylist()
     first = {key: index for index, key in reversed(list(enumerate(trials)))}
     rows = table.select(known).take(list(first.values())).to_pylist()

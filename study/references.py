@@ -18,7 +18,8 @@ DECISIVE = ("num_classes", "feature_dim", "temperature", "normalization", "datas
 def add_references(rows: pa.Table) -> pa.Table:
     """Rows under RESULTS_SCHEMA, their reference columns computed afresh."""
     settings = list(zip(*(rows.column(name).to_pylist() for name in DECISIVE), strict=True))
-    compared = {setting: _references(*setting) for setting in dict.fromkeys(settings)}
+    of_size = {size: _size_references(*size) for size in dict.fromkeys(setting[:2] for setting in settings)}
+    compared = {setting: of_size[setting[:2]] | _optimum(*setting) for setting in dict.fromkeys(settings)}
     place = {setting: index for index, setting in enumerate(compared)}
     places = pa.array([place[setting] for setting in settings], pa.int64())
     plain = conform(rows, RESULTS_SCHEMA)
@@ -41,7 +42,19 @@ def is_current(rows: pa.Table) -> bool:
     return all(version == bounds.REFERENCE_VERSION for version in versions)
 
 
-def _references(
+def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
+    best = bounds.reference_margin(num_classes, feature_dim)
+    return {
+        "reference_margin_lower": best.lower,
+        "reference_margin_upper": best.upper,
+        "reference_source": best.source,
+        "reference_version": bounds.REFERENCE_VERSION,
+        "random_margin": bounds.random_margin(num_classes, feature_dim),
+        **energies.energy_references(num_classes, feature_dim),
+    }
+
+
+def _optimum(
     num_classes: int,
     feature_dim: int,
     temperature: float | None,
@@ -50,23 +63,13 @@ def _references(
     imbalance: str,
     label_noise: float,
 ) -> dict[str, Any]:
-    best = bounds.reference_margin(num_classes, feature_dim)
     # as many training samples in each class, each with its true label: what the model's optimum is for
     balanced = dataset != "text" and imbalance == "none" and label_noise == 0
     optimum = None
     # the model's theory is for unit rows and unit features
     if normalization == "both" and temperature is not None and balanced:
         optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature)
-    return {
-        "reference_margin_lower": best.lower,
-        "reference_margin_upper": best.upper,
-        "reference_source": best.source,
-        "reference_version": bounds.REFERENCE_VERSION,
-        "random_margin": bounds.random_margin(num_classes, feature_dim),
-        "ufm_margin": optimum.margin if optimum else None,
-        "ufm_loss": optimum.loss if optimum else None,
-        **energies.energy_references(num_classes, feature_dim),
-    }
+    return {"ufm_margin": optimum.margin if optimum else None, "ufm_loss": optimum.loss if optimum else None}
 
 
 def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.Array]:

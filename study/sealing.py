@@ -7,7 +7,7 @@ which file each trial was read from, and only files that are new or changed sinc
 import contextlib
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,13 +130,23 @@ def _read_fragments(store: "Store", keys: list[str]) -> "tuple[list[Fragment], p
     rows = [FRAGMENT_SCHEMA.empty_table()]
     for start in range(0, len(keys), AT_ONCE):
         read = [f for f in at_once(store.read_fragment, keys[start : start + AT_ONCE]) if f is not None]
-        rows.append(pa.concat_tables([rows[0], *map(_as_fragment, read)]).combine_chunks())
+        rows.append(
+            pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in _by_schema(read)] or rows[:1]).combine_chunks()
+        )
         fragments += [replace(f, rows=rows[0]) for f in read]
     return fragments, pa.concat_tables(rows).combine_chunks()
 
 
-def _as_fragment(fragment: "Fragment") -> pa.Table:
-    return fragment.rows if fragment.rows.schema.equals(FRAGMENT_SCHEMA) else conform(fragment.rows, FRAGMENT_SCHEMA)
+def _by_schema(fragments: "list[Fragment]") -> list[pa.Table]:
+    """Their rows, of all that have the same columns together: what an older one lacks is filled in once for all."""
+    groups: list[list[pa.Table]] = []
+    for fragment in fragments:
+        group = next((g for g in groups if g[0].schema.equals(fragment.rows.schema)), None)
+        if group is None:
+            groups.append([fragment.rows])
+        else:
+            group.append(fragment.rows)
+    return [pa.concat_tables(group) for group in groups]
 
 
 def _in_order(rows: pa.Table) -> pa.Table:
@@ -318,7 +328,7 @@ def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | No
         "fragment_bytes": entry.size if entry else None,
         "fragment_modified_ns": entry.modified_ns if entry else None,
     }
-    return with_later_settings(settings) | asdict(record) | sealed_from
+    return with_later_settings(settings) | vars(record) | sealed_from
 
 
 def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:

@@ -43,6 +43,7 @@ from study.records import (
 from study.storage import Entry, Storage
 
 KEY = re.compile("[0-9a-f]{16}")
+NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 
 
 @dataclass(frozen=True)
@@ -145,10 +146,11 @@ class Store(Attempts):
             return None
         entries = [footers.read_entry(content, name) for name in (b"schema_version", b"settings", b"record")]
         if footers.is_whole(content) and None not in entries:
-            version, settings, record = ((entry or b"").decode() for entry in entries)
+            version, told, record = ((entry or b"").decode() for entry in entries)
             check_version(version)
-            if json.loads(settings)["trial"] == key:
-                return Fragment(key, json.loads(settings), FRAGMENT_SCHEMA.empty_table(), record_from_json(record))
+            settings = json.loads(told)
+            if settings["trial"] == key:
+                return Fragment(key, settings, NO_ROWS, record_from_json(record))
         return self.read_fragment(key)  # a file of before checksums, or one that is torn
 
     def write_margins(self, key: str, table: pa.Table) -> None:
