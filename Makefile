@@ -46,9 +46,6 @@ bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million r
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.overhead
 
-# memory that is given back to the system between steps costs half of the time at batches of some megabytes
-codes: export MALLOC_TRIM_THRESHOLD_ := 1073741824
-codes: export MALLOC_MMAP_THRESHOLD_ := 33554432
 codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; 120 CPU seconds a pair, goes on where it was
 	$(BIN)/python -m benchmarks.codes --kept results/codes.csv
 
