@@ -49,8 +49,9 @@ bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million r
 codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; 120 CPU seconds a pair, goes on where it was
 	$(BIN)/python -m benchmarks.codes --kept results/codes.csv
 
-calibrate: $(ENVIRONMENT) ## coverage of the trend intervals on simulated studies
+calibrate: $(ENVIRONMENT) ## coverage of the trend intervals on simulated studies, and which form is chosen; ten minutes of one core
 	$(BIN)/python -m analysis.calibration --studies 1000
+	$(BIN)/python -m analysis.calibration --choices 100 --cells 12 --cells 30
 
 test-wheel: ## build the wheel, install it in an empty environment, use it outside the checkout
 	PYTHON=$(PYTHON) sh tests/wheel.sh

@@ -16,7 +16,12 @@ from analysis.robust import LinearFit, fit_linear, huber_losses
 
 Columns = Callable[[np.ndarray, int], np.ndarray]
 Fixed = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
-GRID, ZOOMS = 33, 7
+GRID = 33  # points of a shape parameter's range
+FINE, NEAR, ZOOMS = (
+    13,
+    2,
+    10,
+)  # of the grids that zoom in, how many steps of the last one they reach, how many there are
 
 
 @dataclass(frozen=True)
@@ -204,13 +209,14 @@ def _search(
     quadratic = np.concatenate([_log_columns(1, 2)(k, feature_dim), inner], axis=1)
     threshold = max(fit_linear(quadratic, target).threshold, 1e-9)
     best = (low + high) / 2
-    for _ in range(ZOOMS):
-        axes = [np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
+    for zoom in range(1 + ZOOMS):
+        count = FINE if zoom else GRID
+        axes = [np.linspace(a, b, count) for a, b in zip(low, high, strict=True)]
         points = np.stack([axis.ravel() for axis in np.meshgrid(*axes)], axis=1)
         fixed = np.stack([form.fixed(_argument(form, k / centre, k), feature_dim, point) for point in points])
         best = points[int(np.argmin(huber_losses(inner, target - fixed, threshold)))]
-        step = (high - low) / (GRID - 1)
-        low, high = best - 3 * step, best + 3 * step
+        step = (high - low) / (count - 1)
+        low, high = best - NEAR * step, best + NEAR * step
     return np.asarray(best)
 
 

@@ -9,7 +9,7 @@ from study.spec import read_study
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "studies").rglob("*.toml"))
 ASKED = ("temperature", "dimension", "architectures", "class-mean", "assignment", "normalization", "hardmax",
-         "unconstrained", "exponents", "hug", "text", "controls")  # fmt: skip
+         "unconstrained", "exponents", "prediction", "hug", "text", "controls")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT / "studies")))
