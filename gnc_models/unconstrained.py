@@ -19,7 +19,7 @@ from gnc_models.sphere_descent import Objective, minimise_on_spheres
 
 # Starts whose temperature * log(loss) is within this of the best count as near it; a distance, as the margin is.
 NEAR = 1e-3
-LARGEST_BATCH = 1 << 21  # logits held at once
+LARGEST_BATCH = 1 << 18  # logits held at once: more at a time take twice as long each
 
 
 @dataclass(frozen=True)
