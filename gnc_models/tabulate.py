@@ -82,10 +82,10 @@ class Recipe:
 
 def optimum_rows(num_classes: int, feature_dim: int, temperature: float) -> list[list[object]]:
     """The unconstrained-feature model's best loss and its margin."""
-    starts = 96 if num_classes <= 100 else 24 if num_classes <= 256 else 6
+    starts = 24 if num_classes <= 100 else 12 if num_classes <= 256 else 6
     found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=0)
     numbers = (found.loss, found.margin, found.margin_low, found.margin_high)
-    return [[num_classes, feature_dim, temperature, *(f"{x:.10g}" for x in numbers), starts, 0, "L-BFGS from 1 down"]]
+    return [[num_classes, feature_dim, temperature, *(f"{x:.10g}" for x in numbers), starts, 0, "annealed L-BFGS"]]
 
 
 def random_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
