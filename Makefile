@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test test-workers test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
+.PHONY: help quickstart test test-ray test-workers test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -15,6 +15,9 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-ray: $(ENVIRONMENT) ## searches, trials of several workers, faults and loggers on real Ray; about ten minutes
+	$(BIN)/python -m pytest -m ray
 
 test-workers: $(ENVIRONMENT) ## a full run of two workers against one worker's spread over seeds: two minutes
 	$(BIN)/python -m pytest -m workers -s
@@ -43,6 +46,7 @@ bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million r
 	$(BIN)/python -m benchmarks.margins
 	$(BIN)/python -m benchmarks.chunked
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.overhead
 

@@ -72,6 +72,7 @@ nodes.shutdown()
 """
 
 
+@pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_logical_gpus_are_never_oversubscribed_and_a_process_that_keeps_memory_is_replaced(tmp_path):
     for name, steps, gpus, seeds in (

@@ -12,7 +12,7 @@ from study.store import open_store
 from tests.conftest import comparable, run_gnc
 from tests.study.test_loggers import read_events
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 LOG = '[log]\ncallbacks = ["tensorboard", "mlflow"]\n'
 

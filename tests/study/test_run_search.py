@@ -12,7 +12,7 @@ from study.suggestions import stored_suggestions
 from tests.conftest import comparable, run_gnc, start_gnc
 from tests.study.test_run import end, wait_for
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 STUDY = """
 name = "search"

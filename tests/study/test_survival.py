@@ -15,7 +15,7 @@ from study.spec import read_study
 from study.store import Store, open_store
 from tests.conftest import comparable, run_gnc, start_gnc
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 
 def wait_for_attempt(run, store: Store, seen: set[tuple[str, int]]) -> Live | None:
