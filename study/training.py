@@ -121,7 +121,9 @@ class Training:
         with self._autocast():
             part, features = self._objective(inputs, labels, pace.temperature)
         self.optimizer.zero_grad(set_to_none=True)
-        (part * self.group.size).backward()  # the workers' gradients are averaged, not added
+        (
+            part * self.group.size if self.group.size > 1 else part
+        ).backward()  # workers' gradients are averaged, not added
         self.optimizer.step()
         self.classifier.observe(features.detach().to(self.dtype), labels[share])
         return part.detach()

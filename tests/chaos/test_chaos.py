@@ -18,7 +18,8 @@ def undisturbed(tmp_path_factory) -> Store:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("chaos")
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("fault", [*FAILED_ONCE, *ONE_EACH])
 def test_after_a_fault_a_rerun_ends_with_the_tables_of_an_undisturbed_run(fault, tmp_path, undisturbed):
     outcome, notes = disturb(fault, tmp_path / "scene", undisturbed, on_ray=False)
