@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from study.attempts import log_name
@@ -30,6 +31,17 @@ class DriverOnly:
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+class WaitForOwnProcess(DriverOnly, FIFOScheduler):
+    """Leaves a trial its process that is still starting; a process that is free takes a new trial.
+
+    Tune's default gives a free process to the trial that waits longest and takes back the one that was starting for it:
+    a machine that starts slower than trials last then never gets one.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        return None
 
 
 class Queue(DriverOnly, Searcher):

@@ -33,7 +33,7 @@ from ray import tune
 from study.callbacks import make_callbacks
 from study.cluster import Allotment, absolute
 from study.config import TrialConfig
-from study.following import Follower, Queue, StopWhenAsked
+from study.following import Follower, Queue, StopWhenAsked, WaitForOwnProcess
 from study.retries import Retries, Trials
 from study.spec import Study
 from study.store import Store
@@ -134,6 +134,7 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=queue,
+                scheduler=WaitForOwnProcess(),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
