@@ -137,6 +137,10 @@ class Attempts:
         """Remove the request once the run has ended."""
         self.storage.remove(f"live/{run}.stop")
 
+    def stop_requests(self) -> set[str]:
+        """Runs and trials that were asked to end, from one listing."""
+        return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
+
     # --- failures ----------------------------------------------------------------------------------------------
 
     def write_failure(self, key: str, attempt: int, circumstances: dict[str, Any]) -> None:
@@ -156,6 +160,10 @@ class Attempts:
                 continue
             failed[entry.name.partition(".")[0]].append(circumstances)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
+
+    def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:
+        """How this attempt failed, if that was written; of several workers the first to fail does."""
+        return next((failure for failure in self.failures(key).get(key, []) if failure["attempt"] == attempt), None)
 
     def failed(self) -> dict[str, list[dict[str, Any]]]:
         """Failures that count, of trials whose last attempt failed: not of one that runs again or was cut off since."""

@@ -159,12 +159,13 @@ def _parse_kept(text: str) -> Study | None:
 
 
 def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
+    known = {c.key for c in study.configs}  # what a search is still to suggest has no key yet
     return {
         "name": study.name,
         "results": store.uri,
         "trials": study.num_planned,
         "left_out": study.left_out,
-        "missing": [c.key for c in missing if c in study.configs],
+        "missing": [c.key for c in missing if c.key in known],
         "missing_data": missing_for(missing),
         "seconds": cost.seconds,
         "wall_seconds": cost.wall_seconds,

@@ -24,6 +24,7 @@ from study.config import TrialConfig
 from study.kept import head_file, margins_table
 from study.parallel import ALONE, Group, is_peer_lost
 from study.records import fragment_table, identity_and_settings
+from study.sealing import FINAL
 from study.storage import FolderError
 from study.store import Store
 from study.training import Diverged
@@ -48,6 +49,14 @@ class StopRequest:
         if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
             self._looked, self._answer = now, self._store.is_stop_requested(self._run)
         return self._answer
+
+
+def final_figures(store: Store, key: str) -> dict[str, Any] | None:
+    """State and reason of a trial that another run on this folder finished meanwhile; None where it is still to run."""
+    done = store.read_fragment(key)
+    if done is None or done.record.state not in FINAL:
+        return None
+    return {"state": done.record.state, "reason": done.record.reason}
 
 
 def live_figures(progress: Progress) -> dict[str, Any]:
@@ -154,7 +163,7 @@ class Execution:
             if self.group.size == 1:
                 self._fail(error, trial)
                 return "failed"
-            if not is_peer_lost(error) and recorded_failure(self.store, self.config.key, self.attempt) is None:
+            if not is_peer_lost(error) and self.store.failure_of(self.config.key, self.attempt) is None:
                 self._fail(error, trial)
             raise
 
@@ -168,16 +177,14 @@ class Execution:
 
     def _stop_early(self, trial: Trial) -> str:
         """End with what was measured; the checkpoint stays for a study that does not stop the trial here."""
-        if self.group.leads:
-            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+        self._checkpoint(trial)
         self._write_kept(trial)
         return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
 
     def _leave_off(self, trial: Trial, asked: str | bool) -> str:
         """Keep a checkpoint of this epoch: the next attempt continues from here."""
-        if self.group.leads:
-            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
-            self._beat(trial.measurements, interrupted=True)
+        self._checkpoint(trial)
+        self._beat(trial.measurements, interrupted=True)
         self.reason = f"{asked if isinstance(asked, str) else 'asked to stop'}; checkpoint of epoch {trial.epoch} kept"
         return INTERRUPTED
 
@@ -198,11 +205,15 @@ class Execution:
             return
         now = time.monotonic()
         if now - self._last_checkpoint >= self.checkpoint_seconds:
-            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
+            self._checkpoint(trial)
             self._last_checkpoint = now
         if now - self._last_beat >= HEARTBEAT_SECONDS:
             self._beat(trial.measurements)
             self._last_beat = now
+
+    def _checkpoint(self, trial: Trial) -> None:
+        if self.group.leads:
+            self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
 
     def _beat(self, measurements: list[Measurement], *, interrupted: bool = False) -> None:
         if not self.group.leads:
@@ -269,11 +280,6 @@ class Execution:
                 self.store.remove_live(self.config.key)
         except OSError:
             return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
-
-
-def recorded_failure(store: Store, key: str, attempt: int) -> dict[str, Any] | None:
-    """The failure of this attempt, if one of its workers wrote it; the first to fail knows the cause."""
-    return next((failure for failure in store.failures().get(key, []) if failure["attempt"] == attempt), None)
 
 
 def measurement_line(measurement: Measurement) -> str:

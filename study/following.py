@@ -125,10 +125,10 @@ class Follower(DriverOnly, tune.Callback):
             self._view.ended(key, stored.record.state, {"reason": stored.record.reason})
             self._retries.ended(key, stored.record.state)
             return True
-        told = [f for f in self._store.failures(key).get(key, []) if f["attempt"] == attempt]
-        if told:
-            self._failed(key, told[0], is_charged=told[0].get("charged", True))
-        return bool(told)
+        told = self._store.failure_of(key, attempt)
+        if told is not None:
+            self._failed(key, told, is_charged=told.get("charged", True))
+        return told is not None
 
     def _attempt_of(self, key: str) -> tuple[int, bool]:
         """The number of the attempt whose process just ended, and whether it began before its process did."""

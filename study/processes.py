@@ -24,7 +24,7 @@ from torch import distributed
 from study.attempts import log_name
 from study.circumstances import circumstances
 from study.config import TrialConfig
-from study.execution import Execution, recorded_failure
+from study.execution import Execution
 from study.parallel import PATIENCE, join
 from study.records import identity_and_settings
 from study.store import Store, open_store
@@ -152,7 +152,7 @@ def _follow(
 
 def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | None]) -> str:
     """Of the failure that a worker wrote; written here where it died before it could."""
-    failure = recorded_failure(store, config.key, attempt)
+    failure = store.failure_of(config.key, attempt)
     if failure is None:
         # A signal's number is negative; those who only noticed end with 1.
         code, lost = min((code, rank) for rank, code in enumerate(exits) if code)

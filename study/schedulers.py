@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from study.config import TrialConfig
 from study.search import Scheduler, Search
@@ -27,18 +27,14 @@ class _Replayed:
     last_epoch: int = -1
 
 
-class CompetingTrials(FIFOScheduler):
+class CompetingTrials:
     """Decides after each measurement whether a trial goes on, by its epoch and one measured column."""
 
     def __init__(self, search: Search, store: Store) -> None:
-        super().__init__()
         self._search, self._store = search, store
         self._rules: dict[str, TrialScheduler] = {}
         self._trials: dict[str, _Replayed] = {}
         self._groups: dict[str, str] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray pickles it for a restore that this project never does
 
     def replay(self, configs: Iterable[TrialConfig]) -> None:
         """Tell the rules what stored trials measured, in order of epochs, so that a continued study knows its rungs.
@@ -54,8 +50,10 @@ class CompetingTrials(FIFOScheduler):
         for row in sorted(rows, key=lambda row: (row["epoch"], row["trial"])):
             if row["trial"] in wanted and self._note(wanted[row["trial"]], row, past=True) == TrialScheduler.STOP:
                 stops.add(row["trial"])
-        for key in wanted:
-            (self._store.request_stop if key in stops else self._store.withdraw_stop)(key)
+        for key in stops:
+            self._store.request_stop(key)
+        for key in self._store.stop_requests() & set(wanted) - stops:
+            self._store.withdraw_stop(key)
 
     def on_measurement(self, config: TrialConfig, row: dict[str, Any]) -> None:
         """Note a row of a running trial, and ask the trial to stop if its rule says so."""
@@ -90,7 +88,10 @@ class CompetingTrials(FIFOScheduler):
     def _rule(self, config: TrialConfig) -> TrialScheduler:
         if config.key not in self._groups:
             self._groups[config.key] = group_of(config, self._search)
-        return self._rules.setdefault(self._groups[config.key], make_rule(self._search.scheduler))
+        group = self._groups[config.key]
+        if group not in self._rules:
+            self._rules[group] = make_rule(self._search.scheduler)
+        return self._rules[group]
 
 
 def make_rule(scheduler: Scheduler) -> TrialScheduler:

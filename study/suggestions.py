@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from study.config import TrialConfig
 from study.consistency import stored_config
+from study.progress import done_keys
 from study.refusals import StudyError, make_config
-from study.sealing import FINAL
 from study.search import Cell, Search
 from study.spec import Study
 from study.store import Store
@@ -97,7 +97,6 @@ class Suggestions:
     def __init__(self, study: Study, store: Store, *, spent: set[str]) -> None:
         """spent: trials that failed as often as they may, and count as failed for good."""
         self._study, self._store = study, store
-        self._stopped_by = study.search.scheduler.digest
         self._known = stored_suggestions(study, store)
         self._queue: deque[TrialConfig] = deque()
         self._used_up: set[Cell] = set()
@@ -112,10 +111,11 @@ class Suggestions:
 
     def _note_states(self, spent: set[str]) -> None:
         states = self._store.states()
-        stopped = self._store.stopped_by() if "stopped" in states.values() else {}
+        configs = tuple(config for suggestion in self._all() for config in suggestion.trials.values())
+        done = done_keys(dataclasses.replace(self._study, configs=configs), self._store, states)
         for suggestion in self._all():
             for key in suggestion.trials:
-                if states.get(key) in FINAL or stopped.get(key) == self._stopped_by:
+                if key in done:
                     suggestion.states[key] = states[key]
                 elif key in spent:
                     suggestion.states[key] = "failed"

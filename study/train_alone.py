@@ -14,9 +14,8 @@ from ray import tune
 from study import memory
 from study.config import TrialConfig
 from study.endings import Draining, ListensForSignals
-from study.execution import INTERRUPTED, Execution, StopRequest, live_figures, row_figures
+from study.execution import INTERRUPTED, Execution, StopRequest, final_figures, live_figures, row_figures
 from study.preemption import REQUESTS, Preempted
-from study.sealing import FINAL
 from study.store import open_store
 from study.trial import Progress
 
@@ -45,9 +44,8 @@ def train_on_ray(
         tune.report({"state": INTERRUPTED})
         return
     trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
-    done = store.read_fragment(trial.key)
-    if done is not None and done.record.state in FINAL:  # another run on this folder was faster
-        tune.report({"state": done.record.state, "reason": done.record.reason})
+    if (end := final_figures(store, trial.key)) is not None:
+        tune.report(end)
         return
     reporter = _Reporter()
     execution = Execution(

@@ -20,10 +20,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from study.cluster import Allotment
 from study.config import TrialConfig
 from study.endings import Draining
-from study.execution import INTERRUPTED, Execution, StopRequest, live_figures, recorded_failure, row_figures
+from study.execution import INTERRUPTED, Execution, StopRequest, final_figures, live_figures, row_figures
 from study.parallel import PATIENCE, Group, join
 from study.preemption import Preempted
-from study.sealing import FINAL
 from study.store import open_store
 from study.trial import Progress
 
@@ -51,9 +50,8 @@ def drive_on_ray(
         Preempted: the trial left off with a checkpoint because a machine of its is being taken away.
     """
     trial, store = TrialConfig(**json.loads(config["settings"])), open_store(results)
-    done = store.read_fragment(trial.key)
-    if done is not None and done.record.state in FINAL:  # another run on this folder was faster
-        tune.report({"state": done.record.state, "reason": done.record.reason})
+    if (end := final_figures(store, trial.key)) is not None:
+        tune.report(end)
         return
     attempt = store.next_attempt(trial.key)
     order = {
@@ -84,7 +82,7 @@ def drive_on_ray(
         try:
             end = trainer.fit().return_value
         except train.TrainingFailedError:
-            failure = recorded_failure(store, trial.key, attempt)
+            failure = store.failure_of(trial.key, attempt)
             if failure is None:
                 raise
             store.remove_live(trial.key)

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -67,6 +69,17 @@ def start_gnc(*arguments: str | Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> Any:
+    """The condition's first true answer; the test fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(0.05)
+    pytest.fail(f"{what} did not happen within {seconds} s")
 
 
 def comparable(table: pa.Table) -> list[dict]:

@@ -4,12 +4,12 @@ Each host has its own address, process ids, mounts, home and sshd (see hosts). T
 """
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from study.store import Store, open_store
 from tests.cluster import hosts
 from tests.cluster.conftest import ROOT
 from tests.conftest import comparable
+from tests.conftest import wait_for as wait_for_seconds
 
 STUDY = """
 name = "hosts"
@@ -45,18 +46,8 @@ attempts = 8
 TRIALS = 30
 # Of a machine that is shared: one CPU each, and little room for objects, of which a study has none worth the name.
 SMALL = " --num-cpus=1 --object-store-memory=100000000"
+wait_for = functools.partial(wait_for_seconds, seconds=240)  # machines join slowly
 PORT = 18265  # of the dashboard, tunnelled to the user's own machine
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 240) -> object:
-    """The condition's first true answer; the test fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(0.1)
-    pytest.fail(f"{what} did not happen within {seconds} s")
 
 
 @dataclasses.dataclass

@@ -14,9 +14,8 @@ from study.processes import run_here
 from study.spec import read_study
 from study.store import Store, open_store
 from study.trial import Progress
-from tests.conftest import comparable, start_gnc
+from tests.conftest import comparable, start_gnc, wait_for
 from tests.study.groups import run_group
-from tests.study.test_run import wait_for
 
 SETTINGS = {
     "dataset": "glyphs",

@@ -13,7 +13,7 @@ import pytest
 
 from study.spec import parse_study, read_study
 from study.store import Store, open_store
-from tests.conftest import IMAGES, SMALL_STUDY, comparable, run_gnc, start_gnc
+from tests.conftest import IMAGES, SMALL_STUDY, comparable, run_gnc, start_gnc, wait_for
 
 pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time: two clusters on two cores starve each other
 
@@ -32,17 +32,6 @@ def undisturbed(tmp_path_factory) -> Store:
     code = f"from study.cli import main\nfor call in {calls!r}:\n    assert main(call) == 0"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     return open_store(folder / "results")
-
-
-def wait_for(condition, what: str, seconds: float = 120):
-    """The condition's first true answer; the test fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(0.05)
-    pytest.fail(f"{what} did not happen within {seconds} s")
 
 
 def trials_in_flight(store: Store) -> list:

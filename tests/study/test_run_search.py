@@ -9,8 +9,8 @@ from study.config import TrialConfig
 from study.spec import read_study
 from study.store import open_store
 from study.suggestions import stored_suggestions
-from tests.conftest import comparable, run_gnc, start_gnc
-from tests.study.test_run import end, wait_for
+from tests.conftest import comparable, run_gnc, start_gnc, wait_for
+from tests.study.test_run import end
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -10,8 +10,8 @@ import pytest
 
 from study.spec import parse_study
 from study.store import open_store
-from tests.conftest import comparable, run_gnc, start_gnc
-from tests.study.test_run import end, wait_for
+from tests.conftest import comparable, run_gnc, start_gnc, wait_for
+from tests.study.test_run import end
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
