@@ -4,6 +4,7 @@ Knows the machine and package versions; does not know the trial.
 """
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import platform
@@ -36,12 +37,14 @@ def circumstances(device: torch.device) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def versions() -> str:
     """Versions as JSON of Python and of the packages that decide numbers and data."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return json.dumps({"python": platform.python_version(), **packages})
 
 
+@functools.cache
 def cpu_model() -> str:
     """The CPU as /proc/cpuinfo names it, else as Python does."""
     try:

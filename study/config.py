@@ -6,6 +6,7 @@ Knows pydantic and the catalog of names; does not know study files, Ray, torch o
 import hashlib
 import json
 import math
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -238,12 +239,12 @@ class TrialConfig(BaseModel):
         check_together(self.settings())
         return self
 
-    @property
+    @cached_property
     def key(self) -> str:
         """First 16 hex digits of SHA-256 over the settings and NUMBERS_VERSION: the trial's name for good."""
         return self._digest()
 
-    @property
+    @cached_property
     def cell(self) -> str:
         """The key without the seed: trials that differ in nothing else share it; statistics cluster on it."""
         return self._digest(without="seed")

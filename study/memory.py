@@ -20,9 +20,9 @@ def kept_bytes() -> int:
 
     Its own alone: what other processes hold of a shared GPU comes and goes.
     """
-    gc.collect()
     if not torch.cuda.is_initialized():
         return 0
+    gc.collect()
     torch.cuda.empty_cache()
     return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
 

@@ -359,5 +359,6 @@ def _compacted(tables: Tables) -> Tables:
 
 def _write_if_changed(store: "Store", name: str, table: pa.Table) -> None:
     content = to_parquet(table)
-    if store.storage.read(name) != content:
+    sizes = {entry.name: entry.size for entry in store.storage.entries("", ".parquet")}
+    if sizes.get(name) != len(content) or store.storage.read(name) != content:
         store.storage.write(name, content)

@@ -42,11 +42,14 @@ def test_numbers_version_is_part_of_the_key(monkeypatch):
 
 
 def test_better_tables_of_codes_give_new_trials_where_rows_are_fixed_at_the_best_code(monkeypatch):
-    fixed, learned = TrialConfig(**SMALL, classifier="fixed"), TrialConfig(**SMALL)
-    before = fixed.key, learned.key
+    def keys():
+        return TrialConfig(**SMALL, classifier="fixed").key, TrialConfig(**SMALL).key
+
+    before = keys()
     monkeypatch.setattr(config_module, "best_code_version", lambda: "better")
-    assert fixed.key != before[0]
-    assert learned.key == before[1]
+    fixed, learned = keys()
+    assert fixed != before[0]
+    assert learned == before[1]
 
 
 def test_cell_ignores_the_seed_and_nothing_else():
