@@ -72,18 +72,18 @@ class Attempts:
             content = self.storage.read(f"live/{entry.name}")
             try:
                 rows = read_parquet(content or b"")
-            except (pa.ArrowException, OSError):
+                beat = json.loads(rows.schema.metadata[b"beat"])
+                live = Live(
+                    key=key,
+                    attempt=int(attempt),
+                    host=beat["host"],
+                    process=beat["process"],
+                    interrupted=beat["interrupted"],
+                    seconds_ago=time.time() - beat["time"],
+                    rows=rows,
+                )
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
                 continue
-            beat = json.loads(rows.schema.metadata[b"beat"])
-            live = Live(
-                key=key,
-                attempt=int(attempt),
-                host=beat["host"],
-                process=beat["process"],
-                interrupted=beat["interrupted"],
-                seconds_ago=time.time() - beat["time"],
-                rows=rows,
-            )
             if key not in newest or newest[key].attempt < live.attempt:
                 newest[key] = live
         return list(newest.values())
