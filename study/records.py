@@ -188,7 +188,7 @@ def _compression(table: pa.Table) -> str:
     return "none" if table.num_rows <= FEW_ROWS else "zstd"
 
 
-def read_parquet(content: bytes) -> pa.Table:
+def read_parquet(content: bytes | pa.Buffer) -> pa.Table:
     """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
     # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
     table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)

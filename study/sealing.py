@@ -290,8 +290,12 @@ def read_states(store: "Store", known: "dict[Entry, str] | None" = None) -> dict
 
 
 def _read_sealed(store: "Store", name: str) -> pa.Table | None:
-    content = store.storage.read(name)
+    path = store.storage.local_path(name)
+    if path is not None and not path.is_file():
+        return None
     try:
+        # Mapped, not read: a large table would be copied for nothing. It is replaced by renaming, so the map stays whole.
+        content = store.storage.read(name) if path is None else pa.memory_map(str(path)).read_buffer()
         return None if content is None else read_parquet(content)
     except (pa.ArrowException, OSError):
         store.unreadable.append(name)
