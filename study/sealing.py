@@ -231,18 +231,17 @@ def _last_rows(rows: pa.Table) -> np.ndarray:
 @contextlib.contextmanager
 def _open_sealed(store: "Store", name: str) -> "Iterator[pq.ParquetFile | None]":
     """A sealed table without its rows; None where there is none or it is of another kind."""
-    path = store.storage.local_path(name)
-    content = None if path is not None else store.storage.read(name)
-    source = path if path is not None and path.is_file() else None if content is None else pa.BufferReader(content)
-    if source is None:
-        yield None
-        return
+    file, known = None, False
     try:
-        # as read_parquet: no read-ahead threads (decision 4); a mapped file costs only the columns asked for
-        file = pq.ParquetFile(source, pre_buffer=False, memory_map=path is not None)
-        known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+        content = store.storage.read_mapped(name)
+        if content is not None:
+            # as read_parquet: no read-ahead threads (decision 4)
+            file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+            known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
     except (pa.ArrowException, OSError):
         store.unreadable.append(name)
+        file = None
+    if file is None:
         yield None
         return
     with file:
@@ -290,12 +289,8 @@ def read_states(store: "Store", known: "dict[Entry, str] | None" = None) -> dict
 
 
 def _read_sealed(store: "Store", name: str) -> pa.Table | None:
-    path = store.storage.local_path(name)
-    if path is not None and not path.is_file():
-        return None
     try:
-        # Mapped, not read: a large table would be copied for nothing. It is replaced by renaming, so the map stays whole.
-        content = store.storage.read(name) if path is None else pa.memory_map(str(path)).read_buffer()
+        content = store.storage.read_mapped(name)
         return None if content is None else read_parquet(content)
     except (pa.ArrowException, OSError):
         store.unreadable.append(name)
@@ -363,6 +358,6 @@ def _compacted(tables: Tables) -> Tables:
 
 def _write_if_changed(store: "Store", name: str, table: pa.Table) -> None:
     content = to_parquet(table)
-    sizes = {entry.name: entry.size for entry in store.storage.entries("", ".parquet")}
-    if sizes.get(name) != len(content) or store.storage.read(name) != content:
+    before = store.storage.read_mapped(name)
+    if before is None or not before.equals(pa.py_buffer(content)):
         store.storage.write(name, content)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
 from pyarrow import fs
 
 Read = TypeVar("Read")
@@ -31,7 +32,8 @@ LASTING = (
     "not found",  # a bucket
 )
 
-FEW, READERS = 20, 8  # files read one after the other to see how long one takes; files read at a time
+FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
+TRIED = 4  # files read first, to see how long one takes
 QUICK = 1e-3  # seconds of a reading that is not worth a thread: a footer on a disk takes a tenth of that
 TRIES = 5  # of listing a folder that changes meanwhile
 CONTESTED = 20  # tries of writing into a folder that another process removes, or of removing one it writes into
@@ -55,13 +57,20 @@ def at_once(read: Callable[[str], Read], names: Sequence[str]) -> Iterator[Read]
 
     An object store keeps one waiting; of quick readings threads would only take the interpreter from each other.
     """
-    started = time.perf_counter()
-    yield from [read(name) for name in names[:FEW]]
-    if time.perf_counter() - started < QUICK * FEW:
-        yield from map(read, names[FEW:])
+    if len(names) < FEW:
+        yield from map(read, names)
+        return
+    took = []
+    for name in names[:TRIED]:
+        started = time.perf_counter()
+        answer = read(name)
+        took.append(time.perf_counter() - started)
+        yield answer
+    if min(took) < QUICK:  # the first of all may be slow for reasons of its own
+        yield from map(read, names[TRIED:])
         return
     with ThreadPoolExecutor(READERS) as readers:
-        yield from readers.map(read, names[FEW:])
+        yield from readers.map(read, names[TRIED:])
 
 
 class Storage:
@@ -131,6 +140,19 @@ class Storage:
         """The content, or None where there is no such file."""
         try:
             return self._ask(lambda: self._get(self._path(name)))
+        except FileNotFoundError:
+            return None
+
+    def read_mapped(self, name: str) -> pa.Buffer | None:
+        """As `read`; a file on this machine's disk is mapped, not copied, and only what is looked at is read.
+
+        For files that are replaced, never changed: a map stays what it was.
+        """
+        if not self.is_local:
+            content = self.read(name)
+            return None if content is None else pa.py_buffer(content)
+        try:
+            return pa.memory_map(self._path(name)).read_buffer()
         except FileNotFoundError:
             return None
 
