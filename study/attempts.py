@@ -125,6 +125,18 @@ class Attempts:
         """Keys that have live files or failures, from two listings."""
         return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
+    def begin_run(self, run: str) -> None:
+        """Say that this run is under way: a machine that does not see this sees another folder."""
+        self.storage.write(f"live/{run}.run", b"")
+
+    def sees_run(self, run: str) -> bool:
+        """Whether the run is under way in the folder as this machine sees it."""
+        return self.storage.read(f"live/{run}.run") is not None
+
+    def end_run(self, run: str) -> None:
+        """Remove what `begin_run` wrote."""
+        self.storage.remove(f"live/{run}.run")
+
     def request_stop(self, run: str) -> None:
         """Ask the trials of a run, or one trial by its key, to end; works from any machine that sees the folder."""
         self.storage.write(f"live/{run}.stop", b"")

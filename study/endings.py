@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
 
 from study.preemption import REQUESTS, Preempted
+from study.storage import FolderError
 
 DRAIN_POLL_SECONDS = 2.0
 NODE_LOST = ("its node has died", "node was terminated", "node is draining")  # Ray's words
@@ -56,6 +57,8 @@ def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
     workers = getattr(error, "worker_failures", None)  # of Ray Train's error where workers of a trial failed
     if workers:
         return min(map(how_it_ended, workers.values()), key=lambda end: {False: 0, None: 1, True: 2}[end[1]])
+    if isinstance(error, FolderError):  # that of its machine is another one
+        return _own_words(error), False
     if isinstance(error, Preempted):
         return f"preempted: {_own_words(error)}", False
     if isinstance(error, NodeDiedError) or (isinstance(error, RayActorError) and _is_node_lost(error)):

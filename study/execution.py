@@ -33,6 +33,7 @@ from study.trial_log import TrialLog
 
 HEARTBEAT_SECONDS = 5.0
 STOP_POLL_SECONDS = 1.0
+UNSEEN_SECONDS = 60.0  # so long network folders may serve an old listing
 LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
@@ -49,6 +50,22 @@ class StopRequest:
         if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
             self._looked, self._answer = now, self._store.is_stop_requested(self._run)
         return self._answer
+
+
+def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> None:
+    """Wait until this machine sees the run in the results folder; FolderError where it never does.
+
+    A machine that joined after the run began was not asked whether it shares the folder. What it wrote into one of its
+    own would be lost. The wait also keeps it from taking one trial after the other only to fail it.
+    """
+    deadline = time.monotonic() + seconds
+    while not store.sees_run(run):
+        if time.monotonic() >= deadline:
+            raise FolderError(
+                f"results folder must be shared by all machines, got {store.uri!r}, in which {socket.gethostname()} does "
+                "not see the run. Mount the network folder there, or take the machine out of the cluster."
+            )
+        time.sleep(min(STOP_POLL_SECONDS, seconds))
 
 
 def final_figures(store: Store, key: str) -> dict[str, Any] | None:

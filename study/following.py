@@ -3,6 +3,7 @@
 Knows Ray and the store; does not know how trials are placed or trained.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -19,6 +20,7 @@ from study.records import identity_and_settings
 from study.retries import Retries
 from study.sealing import FINAL
 from study.spec import Study
+from study.storage import FolderError
 from study.store import Store
 from study.view import View
 
@@ -75,9 +77,15 @@ class Follower(DriverOnly, tune.Callback):
     """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
 
     def __init__(
-        self, view: View, store: Store, retries: Retries, competition: "CompetingTrials | None", study: Study
+        self,
+        view: View,
+        store: Store,
+        run: str,
+        retries: Retries,
+        competition: "CompetingTrials | None",
+        study: Study,
     ) -> None:
-        self._view, self._store, self._retries = view, store, retries
+        self._view, self._store, self._run, self._retries = view, store, run, retries
         self._competition, self._study = competition, study
         self._rule = study.search.scheduler.digest  # of a trial that it stopped
         self.running: set[str] = set()
@@ -109,6 +117,9 @@ class Follower(DriverOnly, tune.Callback):
         attempt, began = self._attempt_of(key)
         if self._told_before_it_went(key, attempt):
             return
+        if isinstance(error, FolderError):  # its machine shares no folder, or the sign of this run was cleared away
+            with contextlib.suppress(OSError):
+                self._store.begin_run(self._run)
         reason, is_charged = how_it_ended(error)
         if is_charged is None:
             is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1), began=began)

@@ -22,7 +22,7 @@ from study.store import Store
 
 KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints)/([0-9a-f]{16})[./].+")
 ATTEMPT = re.compile(r"live/([0-9a-f]{16})\.(\d+)\.parquet")
-STOP = re.compile(r"live/[^/]+\.stop")
+OF_A_RUN = re.compile(r"live/([^/]+)\.(?:stop|run)")
 TEMPORARY_SECONDS = 3600.0  # a write takes seconds; one that began so long ago has no writer any more
 
 
@@ -111,8 +111,8 @@ def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
     """Why the file may go; None for one that stays."""
     if kind_of(entry.name) == "temporary":
         return "left by a writer that was killed" if age > TEMPORARY_SECONDS else None
-    if STOP.fullmatch(entry.name):
-        return _reason_of_stop(entry, folder, age)
+    if of_a_run := OF_A_RUN.fullmatch(entry.name):
+        return _reason_of_run(of_a_run[1], folder, age)
     named = KEY_FIRST.match(entry.name)
     if named is None:
         return None
@@ -128,10 +128,13 @@ def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
     return None if key in folder.stored else "its trial has no rows"
 
 
-def _reason_of_stop(entry: Entry, folder: _Folder, age: float) -> str | None:
-    if folder.is_finished(entry.name.removeprefix("live/").removesuffix(".stop")):
+def _reason_of_run(run: str, folder: _Folder, age: float) -> str | None:
+    """Of a request to stop, which may name a trial, and of the sign that a run is under way, which may last for days."""
+    if folder.is_finished(run):
         return "its trial is finished"
-    return "its run has ended" if not folder.running or age > folder.silent_seconds else None
+    is_old = age > folder.silent_seconds
+    has_ended = is_old and not folder.running if entry.name.endswith(".run") else is_old or not folder.running
+    return "its run has ended" if has_ended else None
 
 
 def _reason_of_live(entry: Entry, key: str, folder: _Folder, age: float) -> str | None:

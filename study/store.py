@@ -4,6 +4,7 @@
     rows/KEY.parquet           a finished trial: its rows; state and reason in the footer
     live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
     live/<run>.stop            asks the trials of that run to checkpoint and end; live/KEY.stop one trial to stop early
+    live/<run>.run             the run is under way; a machine that does not see it sees another folder
     suggestions/CELL.json      settings that a search suggested, kept before their trials start
     margins/ heads/            per-class margins; final head and class means, written before the rows file
     failures/KEY.<attempt>.json  how an attempt failed or was cut off; charged: whether it counts against the trial

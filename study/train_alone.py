@@ -14,7 +14,7 @@ from ray import tune
 from study import memory
 from study.config import TrialConfig
 from study.endings import Draining, ListensForSignals
-from study.execution import INTERRUPTED, Execution, StopRequest, final_figures, live_figures, row_figures
+from study.execution import INTERRUPTED, Execution, StopRequest, await_run, final_figures, live_figures, row_figures
 from study.preemption import REQUESTS, Preempted
 from study.store import open_store
 from study.trial import Progress
@@ -39,6 +39,7 @@ def train_on_ray(
     how it went; the next trial gets a new process.
     """
     store = open_store(results)
+    await_run(store, run)
     asked = StopRequest(store, run)
     if asked():
         tune.report({"state": INTERRUPTED})

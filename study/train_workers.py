@@ -20,7 +20,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from study.cluster import Allotment
 from study.config import TrialConfig
 from study.endings import Draining
-from study.execution import INTERRUPTED, Execution, StopRequest, final_figures, live_figures, row_figures
+from study.execution import INTERRUPTED, Execution, StopRequest, await_run, final_figures, live_figures, row_figures
 from study.parallel import PATIENCE, Group, join
 from study.preemption import Preempted
 from study.store import open_store
@@ -101,6 +101,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
+    await_run(store, order["run"])
     reporter, draining, asked = _Reporter(group), Draining(), StopRequest(store, order["run"])
     trial = TrialConfig(**order["settings"])
     execution = Execution(

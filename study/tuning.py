@@ -89,14 +89,14 @@ def run_trials(
 
         competition = CompetingTrials(study.search, store)
         competition.replay(study.configs)
-    with _stop_on_signal(store, run, stopping):
+    with _under_way(store, run), _stop_on_signal(store, run, stopping):
         for workers, source in sorted(trials.items()):
             if stopping.is_set():
                 break
             allotment = allotments[workers]
             retries = Retries(source, store, study.resources, forgive=forgive)
             queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
-            follower = Follower(view, store, retries, competition, study)
+            follower = Follower(view, store, run, retries, competition, study)
             _run_experiment(
                 study, store, run, _trainable(study, store, run, workers, allotment, kept_bytes), queue, follower
             )
@@ -148,6 +148,17 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
                 failure_config=tune.FailureConfig(max_failures=0),  # study.retries starts trials again
             ),
         ).fit()
+
+
+@contextmanager
+def _under_way(store: Store, run: str) -> Iterator[None]:
+    """Let every machine that shares the results folder see there that the run is under way."""
+    store.begin_run(run)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            store.end_run(run)
 
 
 @contextmanager

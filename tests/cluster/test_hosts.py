@@ -205,6 +205,10 @@ def trials_on(store: Store, host: hosts.Host) -> list[Live]:
     return [trial for trial in there if store.has_checkpoint(trial.key)]
 
 
+def ended_on(store: Store, host: hosts.Host) -> bool:
+    return host.name in store.read_trials().column("host").to_pylist()
+
+
 def test_a_study_survives_a_cut_cable_a_dead_raylet_and_a_dead_driver(cluster, undisturbed):
     results = cluster.shared / "results"
     store, (cut, bereft) = open_store(results), cluster.workers
@@ -222,6 +226,7 @@ def test_a_study_survives_a_cut_cable_a_dead_raylet_and_a_dead_driver(cluster, u
     wait_for(lambda: trials_on(store, cut), "a trial in flight on the first worker")
     cut.plug("down")
     enough(store, 6)
+    wait_for(lambda: ended_on(store, bereft), "a trial's end on the second worker")
     wait_for(lambda: trials_on(store, bereft), "a trial in flight on the second worker")
     raylets = bereft.processes("raylet/raylet")
     assert raylets

@@ -5,6 +5,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError,
 
 from study.endings import how_it_ended
 from study.preemption import Preempted
+from study.storage import FolderError
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,7 @@ from study.preemption import Preempted
         (RayActorError(preempted=True), "the machine it ran on was lost", False),
         (RayActorError(error_msg="The actor died because its node has died."), "was lost", False),
         (ActorUnavailableError("no answer", None), "was lost", False),
+        (FolderError("folder must be shared, got another"), "folder must be shared", False),
         (ActorDiedError(), "process died", None),
         (OutOfMemoryError("low"), "ran out of memory", None),
         (ValueError("a\nb: c"), "ValueError: c", True),

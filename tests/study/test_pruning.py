@@ -101,7 +101,10 @@ def plant(study, store: Store) -> dict[str, str]:
             names |= {f"heads/{config.key}.safetensors": reason, f"margins/{config.key}.parquet": reason}
     store.request_stop("run-old")
     age(store, "live/run-old.stop", 30)
+    store.begin_run("run-old")
+    age(store, "live/run-old.run", 30)
     store.request_stop("run-new")
+    store.begin_run("run-new")
     store.request_stop(done.key)
     for name, hours in (
         (f"rows/.{dead.key}.parquet.12.00ff00ff.tmp", 2),
@@ -134,6 +137,13 @@ def test_what_may_go_is_told_with_its_reason_and_deleted_on_request_only(study, 
     assert {entry.name for entry in store.storage.tree()} == before - set(planted)
     assert found(store) == {}
     assert store.states() == {study.configs[0].key: "complete"}
+
+
+def test_the_sign_of_a_run_goes_when_it_is_old_and_nothing_runs(store):
+    for run, hours in (("run-old", 30), ("run-new", 2)):
+        store.begin_run(run)
+        age(store, f"live/{run}.run", hours)
+    assert found(store) == {"live/run-old.run": "its run has ended"}
 
 
 def test_a_process_that_is_alive_here_is_not_dead_however_silent(study, store):

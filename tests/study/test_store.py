@@ -5,6 +5,7 @@ import json
 import pytest
 
 from study import sealing
+from study.execution import await_run
 from study.records import MARGINS_SCHEMA, UnknownSchema, fragment_table, identity_and_settings, to_parquet
 from study.storage import FolderError
 from study.store import Store, open_store
@@ -243,6 +244,17 @@ def test_stop_requests_are_seen_and_withdrawn(store):
     assert store.read_live() == []
     store.withdraw_stop("run-1")
     assert not store.is_stop_requested("run-1")
+
+
+def test_a_run_is_seen_by_who_shares_the_folder_until_it_ends(store, tmp_path):
+    store.begin_run("run-1")
+    await_run(open_store(store.uri), "run-1", seconds=0)
+    assert store.read_live() == []
+    assert store.attempts() == {}
+    with pytest.raises(FolderError, match=r"must be shared by all machines, got .*elsewhere.* does not see the run"):
+        await_run(open_store(tmp_path / "elsewhere"), "run-1", seconds=0.1)
+    store.end_run("run-1")
+    assert not store.sees_run("run-1")
 
 
 def test_reference_columns_are_added_on_reading_and_follow_their_definitions(store):

@@ -106,6 +106,22 @@ def test_a_trial_that_raises_is_tried_again_within_the_run_while_its_attempts_la
     assert all("end: failed: " in text and "Traceback" in text for text in times)
 
 
+def test_a_process_that_sees_another_folder_is_told_and_its_trial_runs_elsewhere_uncharged(study_file, tmp_path):
+    """As on a machine that joined late without the shared folder: the sign of the run, which all see, is taken away."""
+    study = study_file(num_classes="[6]", steps=1500, extra="attempts = 1\n")
+    store = open_store(tmp_path / "results")
+    run = start_gnc("run", study, store.uri, "--max-concurrent", "1")
+    wait_for_attempt(run, store, set())
+    (sign,) = (entry.name for entry in store.storage.entries("live", ".run"))
+    store.storage.remove(f"live/{sign}")
+    errors = run.communicate(timeout=240)[1]
+    assert run.returncode == 0, errors
+    assert errors.count("restarting") == 1
+    assert f"results folder must be shared by all machines, got '{store.uri}', in which" in errors
+    assert set(store.states().values()) == {"complete"}
+    assert store.storage.entries("live") == []
+
+
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Ray on several nodes of one machine: a head that runs no trials, and two nodes of one CPU."""
