@@ -37,6 +37,13 @@ def test_every_relative_link_leads_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_test_that_a_page_names_is_there():
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for page in PAGES:
+        for name in re.findall(r"`(test_\w+_\w+_\w+)`", page.read_text()):
+            assert f"def {name}(" in written, f"{page.name} names {name}"
+
+
 def test_the_architecture_names_every_module_and_no_other():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     for package in PACKAGES:
