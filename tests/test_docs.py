@@ -40,7 +40,7 @@ def test_every_relative_link_leads_somewhere(page):
 def test_every_test_that_a_page_names_is_there():
     written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for page in PAGES:
-        for name in re.findall(r"`(test_\w+_\w+_\w+)`", page.read_text()):
+        for name in re.findall(r"`(test_\w+_\w+_\w+_\w+_\w+)`", page.read_text()):
             assert f"def {name}(" in written, f"{page.name} names {name}"
 
 

@@ -50,5 +50,5 @@ def test_the_driver_keeps_little_of_a_finished_trial(tmp_path):
     assert run.returncode == 0, run.communicate()[1][-3000:]
     assert store.read_trials().num_rows == TRIALS
     (early, before), (late, after) = held[EARLY], held[LATE]
-    assert 0 < before
+    assert before > 0
     assert after - before < MOST_A_TRIAL * (late - early), f"{before} bytes at {early} trials, {after} at {late}"
