@@ -17,6 +17,7 @@ from gnc_models.bounds import reference_margin
 from gnc_models.closed_forms import check_sizes
 from gnc_models.code_search import optimise_code, random_codes
 from gnc_models.datasets.cache import read_or_make
+from gnc_models.layered_codes import layered_points
 from gnc_models.point_sets import Code, explicit_code, make_code, max_cosine, spherical_code_of
 from gnc_models.relaxation import relax_rows
 from gnc_models.signed_words import signed_words
@@ -75,10 +76,10 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
 
 
 def _best_found(num_classes: int, feature_dim: int) -> Code:
-    """The best of what can be written down, what was found before, and what is found now; each only where needed."""
+    """The best of what can be written down, was found before, is found now, and lies in layers; each where needed."""
     target = reference_margin(num_classes, feature_dim).lower - SHORTFALL
     best: Code | None = None
-    for make in (explicit_code, _found_code, _searched_code):
+    for make in (explicit_code, _found_code, _searched_code, _layered_code):
         code = make(num_classes, feature_dim)
         if code is not None and (best is None or code.margin_lower > best.margin_lower):
             best = code
@@ -109,6 +110,10 @@ def _searched_code(num_classes: int, feature_dim: int) -> Code:
         return optimise_code(num_classes, feature_dim, starts=starts, polish=num_classes * feature_dim <= 500)
     rows = random_codes(num_classes, feature_dim, starts=1, seed=0)[0]
     return Code.of(relax_rows(rows) if num_classes <= MOST_RELAXED else rows)
+
+
+def _layered_code(num_classes: int, feature_dim: int) -> Code | None:
+    return Code.of(torch.from_numpy(layered_points(num_classes, feature_dim))) if feature_dim > 2 else None
 
 
 def make_found_code(row: dict[str, str]) -> Code:

@@ -61,6 +61,11 @@ CODE_SIZES = [
     if k > 2 * d
 ]
 
+# Rows that crowd few dimensions, where the published tables end.
+CROWDED_SIZES = [
+    (d, k) for k in (80, 128, 160, 200, 256, 320, 384, 400, 512, 640, 800, 1000, 1280) for d in range(3, 10)
+]
+
 WORD_SHAPES_BY_DIM = [
     (d, weight, overlap)
     for d in range(4, 21)
@@ -154,7 +159,7 @@ RECIPES = {
         QUICKSTART_SIZES + _by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)),
         random_rows,
     ),
-    "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES], code_rows),
+    "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES, *CROWDED_SIZES], code_rows),
     "words": Recipe("found_codes.csv", 2, WORD_SHAPES_BY_DIM, word_rows),
     "points": Recipe("code_points_3d.csv", 1, [(k,) for k in POINT_SIZES], point_rows),
 }

@@ -122,7 +122,7 @@ def test_kerdock_codes_are_proven_and_near_levenshtein():
 
 
 def test_version_names_the_tables():
-    assert REFERENCE_VERSION.startswith("1.")
+    assert REFERENCE_VERSION.startswith("2.")
     assert len(REFERENCE_VERSION.partition("+")[0]) == 10
     assert {name for *_, name in BUILT_CODES} == {"Leech lattice section", "quadratic forms", "extended Gold"}
 
