@@ -50,6 +50,8 @@ OPTIMA_CELLS = [(k, d, tau) for tau in TEMPERATURES for k in OPTIMA_CLASSES for 
 
 RANDOM_DIMS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 128, 256, 512)
 RANDOM_CLASSES = (4, 6, 8, 12, 16, 24, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1500)
+# Face recognition and language models; 50,400 is just above the vocabulary of GPT-2. The last takes 20 minutes.
+RANDOM_LARGE = [(d, k) for d in (64, 128, 768, 256, 512, 1024) for k in (100, 500, 1500, 5000, 15_000, 50_400)]
 
 POINT_SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 50, 60, 64, 72, 80, 96, 100)
 
@@ -62,9 +64,7 @@ CODE_SIZES = [
 ]
 
 # Rows that crowd few dimensions, where the published tables end.
-CROWDED_SIZES = [
-    (d, k) for k in (80, 128, 160, 200, 256, 320, 384, 400, 512, 640, 800, 1000, 1280) for d in range(3, 10)
-]
+CROWDED_SIZES = [(d, k) for k in (80, 128, 160, 200, 256, 320, 400, 512, 1000) for d in range(3, 10)]
 
 WORD_SHAPES_BY_DIM = [
     (d, weight, overlap)
@@ -97,7 +97,8 @@ def random_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
     """Median and range over draws of the minimum margin of random unit rows, and the best draw as a code."""
     # the smallest margin of few rows varies most and costs least
     cost = num_classes * feature_dim
-    draws = 201 if cost <= 600 else 41 if cost <= 8000 else 21 if cost <= 40_000 else 5
+    steps = ((600, 201), (8000, 41), (40_000, 21), (2_000_000, 5), (8_000_000, 3))
+    draws = next((count for most, count in steps if cost <= most), 1)
     codes = random_codes(num_classes, feature_dim, starts=draws, seed=1_000_000 * feature_dim + num_classes)
     bounds = [one_vs_rest_margins(code, mode="min", tolerance=1e-5).minimum for code in codes]
     margins = sorted((low + high) / 2 for low, high in bounds)
@@ -156,7 +157,7 @@ RECIPES = {
     "random": Recipe(
         "random_margins.csv",
         2,
-        QUICKSTART_SIZES + _by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)),
+        QUICKSTART_SIZES + _by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)) + RANDOM_LARGE,
         random_rows,
     ),
     "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES, *CROWDED_SIZES], code_rows),
