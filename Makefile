@@ -51,7 +51,7 @@ bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million r
 	$(BIN)/python -m benchmarks.overhead
 
 codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; 120 CPU seconds a pair, goes on where it was
-	$(BIN)/python -m benchmarks.codes --kept results/codes.csv
+	$(BIN)/python -m benchmarks.codes --kept benchmarks/codes.csv
 
 calibrate: $(ENVIRONMENT) ## coverage of the trend intervals on simulated studies, and which form is chosen; ten minutes of one core
 	$(BIN)/python -m analysis.calibration --studies 1000

@@ -4,7 +4,8 @@ The optimiser reads no table; the table only judges it. One line a pair: margin 
 CPU seconds; one thread. `proven`: every proven value in three dimensions and three sharp codes, mark 1e-6. `best`: the
 pairs of d = 8 to 16 whose value is the best known, mark 99 % in the median, smallest first. Codes above the table are
 listed at the end as rows for found_codes.csv. With `--kept FILE` every pair is appended to it when done, and pairs that
-it holds are not run again: a killed run goes on where it was.
+it holds are not run again: a killed run goes on where it was. `make codes` keeps codes.csv beside this file; an optimiser
+that finds other codes begins it anew.
 """
 
 import argparse
@@ -61,10 +62,12 @@ def read_kept(path: Path | None) -> dict[tuple[int, int], Outcome]:
     if path is None or not path.exists():
         return {}
     with path.open(encoding="utf-8") as file:
-        made = [Outcome(*(kind(x) for kind, x in zip(KINDS, row, strict=True))) for row in csv.reader(file)]
+        rows = [row for row in csv.reader(file) if row != NAMES]
+    made = [Outcome(*(kind(x) for kind, x in zip(KINDS, row, strict=True))) for row in rows]
     return {(outcome.feature_dim, outcome.num_classes): outcome for outcome in made}
 
 
+NAMES = [field.name for field in fields(Outcome)]
 KINDS = [field.type for field in fields(Outcome)]
 
 
@@ -111,8 +114,9 @@ def run_set(name: str, pairs: list[Pair], seconds: float, path: Path | None) -> 
         outcome = kept[size] if size in kept else search(pair, seconds)
         if path is not None and size not in kept:
             path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
             with path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerow(astuple(outcome))
+                csv.writer(file, lineterminator="\n").writerows([NAMES] * is_new + [list(astuple(outcome))])
         print(name, outcome.line, flush=True)
         outcomes.append(outcome)
     return outcomes

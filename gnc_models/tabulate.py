@@ -157,7 +157,7 @@ RECIPES = {
     "random": Recipe(
         "random_margins.csv",
         2,
-        QUICKSTART_SIZES + _by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)) + RANDOM_LARGE,
+        [*QUICKSTART_SIZES, *_by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)), *RANDOM_LARGE],
         random_rows,
     ),
     "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES, *CROWDED_SIZES], code_rows),
