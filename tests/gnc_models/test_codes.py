@@ -14,6 +14,7 @@ from gnc_models.point_sets import Code, explicit_code, max_cosine, spherical_cod
 from gnc_models.polishing import polish_code
 from gnc_models.relaxation import relax_rows
 from gnc_models.sphere_descent import minimise_on_spheres
+from gnc_models.tables import read_table
 
 torch.set_num_threads(1)
 
@@ -176,6 +177,15 @@ def test_best_code_of_many_rows_is_better_than_random():
 def test_best_code_refuses_a_line():
     with pytest.raises(ValueError, match="feature_dim must be at least 2, got 1"):
         best_code(2, 1)
+
+
+@pytest.mark.parametrize("size", [("4", "80"), ("6", "20")])
+def test_a_found_code_is_made_again_from_its_row(size: tuple[str, str]):
+    (row,) = (r for r in read_table("found_codes.csv") if (r["feature_dim"], r["num_classes"]) == size)
+    code = make_found_code(row)
+    assert code.points.shape == (int(size[1]), int(size[0]))
+    # Another CPU or version may end at another of many local optima of nearly the same margin.
+    assert code.margin_lower > 0.98 * float(row["margin"])
 
 
 def test_a_found_code_without_recipe_is_refused():
