@@ -143,6 +143,8 @@ def write_cluster_file(network: hosts.Network, folder: Path, shared: Path) -> Pa
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(network.root / "user_key")}
     for name in ("head_start_ray_commands", "worker_start_ray_commands"):
         config[name] = [command + SMALL if "ray start" in command else command for command in config[name]]
+    on_aws = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    config["worker_start_ray_commands"].append(on_aws["worker_start_ray_commands"][-1])
     (folder / "constraints.txt").write_bytes((ROOT / "constraints.txt").read_bytes())
     (folder / "studies").mkdir()
     (folder / "studies/hosts.toml").write_text(STUDY)
@@ -174,6 +176,12 @@ def test_the_doctor_reaches_every_machine_and_compares_them(cluster):
     told = {check["name"]: check["told"] for check in json.loads(after.stdout)["checks"]}
     assert told["versions"].startswith("3 machines have python 3.")
     assert "every machine writes to" in told["results seen"]
+
+
+def test_the_watch_for_spot_notices_goes_on_beside_ray(cluster):
+    for host in cluster.workers:
+        assert len(host.processes("study.spot_notice")) == 1
+        assert host.inside("cat", str(host.private / "home/spot-notice.log")).stdout == ""
 
 
 def test_one_host_with_a_results_folder_of_its_own_is_refused(cluster):
