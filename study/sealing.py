@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
 COMPACTED = "compacted"  # an empty file: from its writing on, the sealed tables are the only copy of some rows
-AT_ONCE = 500  # one-trial files held in memory while sealing
+AT_ONCE = 200  # one-trial files held in memory while sealing
 BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 FINAL = frozenset({"complete", "diverged"})  # states that no rerun would change
 
