@@ -33,6 +33,7 @@ def read_table(name: str) -> tuple[dict[str, str], ...]:
 
 SEARCH_VERSION = 2  # rises when the search behind codes.best_code gives other rows
 CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
+WIDEST_STEP = math.log(2) + 1e-9  # between the logarithms of two dimensions that are interpolated between
 
 
 @functools.cache
@@ -162,7 +163,7 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
     Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
     the tabulated d and then in log d, both by monotone cubics; the error is stated in docs/margins.md and held by a
-    test. Nothing is extrapolated.
+    test. Nothing is extrapolated, nor interpolated between dimensions more than a factor of two apart.
 
     Args:
         num_classes: K.
@@ -179,6 +180,9 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
     if len(line) < 2 or not line[0][0] < math.log(max(feature_dim, 1)) < line[-1][0]:
         return None
     dims, margins = np.array(line).T
+    after = int(np.searchsorted(dims, math.log(feature_dim)))
+    if dims[after] - dims[after - 1] > WIDEST_STEP:
+        return None
     return math.exp(monotone_cubic(dims, np.log(margins), math.log(feature_dim)))
 
 

@@ -39,6 +39,14 @@ def test_random_null_is_absent_outside_the_table():
     assert random_margin(100, 10**5) is None
 
 
+def test_random_null_is_not_guessed_between_dimensions_far_apart(monkeypatch):
+    line = np.log([100.0, 1000.0]), np.log([0.5, 0.4])
+    monkeypatch.setattr("gnc_models.tables._random_grid", lambda: {64: line, 128: line, 768: line})
+    assert random_margin(300, 100) == pytest.approx(math.sqrt(0.2) * 10 ** ((0.5 - math.log10(3)) * math.log10(5 / 4)))
+    assert random_margin(300, 300) is None
+    assert random_margin(1000, 768) == pytest.approx(0.4)
+
+
 def test_monotone_cubic_reproduces_lines_and_never_overshoots():
     knots = np.array([0.0, 1.0, 2.5, 3.0])
     assert monotone_cubic(knots, 3 * knots + 1, 1.7) == pytest.approx(6.1)
