@@ -54,7 +54,7 @@ def _sine(num_classes: int, feature_dim: int) -> float:
     return float(_tried(part)[place])
 
 
-def _tried(part: int) -> Float[np.ndarray, "tried"]:
+def _tried(part: int) -> Float[np.ndarray, " tried"]:
     """Sines of half of some angles that are tried, falling."""
     return np.sin(math.pi / 2 * RATIO ** -(AT_ONCE * part + np.arange(AT_ONCE, dtype=float)))
 
@@ -65,14 +65,14 @@ def _fitting(feature_dim: int, part: int) -> tuple[float, ...]:
     return tuple(np.maximum.accumulate(_count(_tried(part), feature_dim)).tolist())
 
 
-def _count(sines: Float[np.ndarray, "_"], feature_dim: int) -> Float[np.ndarray, "_"]:
+def _count(sines: Float[np.ndarray, " _"], feature_dim: int) -> Float[np.ndarray, " _"]:
     """How many rows fit at each angle, given by the sine of its half: that of the better offset, at every layer."""
     if feature_dim == 2:
         return np.floor(math.pi / np.arcsin(sines) + 1e-12)
     return np.maximum(*(_count_layers(sines, feature_dim, offset) for offset in OFFSETS))
 
 
-def _count_layers(sines: Float[np.ndarray, "_"], feature_dim: int, offset: float) -> Float[np.ndarray, "_"]:
+def _count_layers(sines: Float[np.ndarray, " _"], feature_dim: int, offset: float) -> Float[np.ndarray, " _"]:
     angles = 2 * np.arcsin(sines)
     layers = np.arange(int(math.pi / 2 / angles.min() + 1)) + offset
     latitudes = layers * angles[:, None]

@@ -8,7 +8,7 @@ from gnc_models.pairs import unit
 
 
 def class_mean_inputs(
-    inputs: Shaped[Tensor, "samples *input"], labels: Int[Tensor, " samples"], num_classes: int
+    inputs: Shaped[Tensor, " samples *input"], labels: Int[Tensor, " samples"], num_classes: int
 ) -> Float[Tensor, "classes input_dim"]:
     """The mean input of each class, flattened, in float64; zeros for a class without samples."""
     flat = inputs.flatten(1)

@@ -31,7 +31,7 @@ from study.training import Diverged
 from study.trial import Progress, Trial
 from study.trial_log import TrialLog
 
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0  # or as often as a checkpoint is kept, where that is more often
 STOP_POLL_SECONDS = 1.0
 UNSEEN_SECONDS = 60.0  # so long network folders may serve an old listing
 LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
@@ -224,7 +224,7 @@ class Execution:
         if now - self._last_checkpoint >= self.checkpoint_seconds:
             self._checkpoint(trial)
             self._last_checkpoint = now
-        if now - self._last_beat >= HEARTBEAT_SECONDS:
+        if now - self._last_beat >= min(HEARTBEAT_SECONDS, self.checkpoint_seconds):
             self._beat(trial.measurements)
             self._last_beat = now
 

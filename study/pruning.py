@@ -22,7 +22,7 @@ from study.store import Store
 
 KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints)/([0-9a-f]{16})[./].+")
 ATTEMPT = re.compile(r"live/([0-9a-f]{16})\.(\d+)\.parquet")
-OF_A_RUN = re.compile(r"live/([^/]+)\.(?:stop|run)")
+OF_A_RUN = re.compile(r"live/([^/]+)\.(stop|run)")
 TEMPORARY_SECONDS = 3600.0  # a write takes seconds; one that began so long ago has no writer any more
 
 
@@ -112,7 +112,7 @@ def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
     if kind_of(entry.name) == "temporary":
         return "left by a writer that was killed" if age > TEMPORARY_SECONDS else None
     if of_a_run := OF_A_RUN.fullmatch(entry.name):
-        return _reason_of_run(of_a_run[1], folder, age)
+        return _reason_of_run(of_a_run[1], of_a_run[2], folder, age)
     named = KEY_FIRST.match(entry.name)
     if named is None:
         return None
@@ -128,12 +128,12 @@ def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
     return None if key in folder.stored else "its trial has no rows"
 
 
-def _reason_of_run(run: str, folder: _Folder, age: float) -> str | None:
-    """Of a request to stop, which may name a trial, and of the sign that a run is under way, which may last for days."""
+def _reason_of_run(run: str, kind: str, folder: _Folder, age: float) -> str | None:
+    """Of a request to stop, which may name a trial, or of the sign that a run is under way, which may last for days."""
     if folder.is_finished(run):
         return "its trial is finished"
     is_old = age > folder.silent_seconds
-    has_ended = is_old and not folder.running if entry.name.endswith(".run") else is_old or not folder.running
+    has_ended = is_old and not folder.running if kind == "run" else is_old or not folder.running
     return "its run has ended" if has_ended else None
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.commands import existing_store, latest_study, open_study, warn_unreadable
 from study.config import TrialConfig
@@ -24,6 +24,9 @@ from study.spec import Study, read_study
 from study.status import counts_line
 from study.store import Store, open_store
 from study.suggestions import Suggestions, complete_study
+
+if TYPE_CHECKING:
+    from study.retries import Trials
 
 
 def command_run(options: argparse.Namespace) -> int:

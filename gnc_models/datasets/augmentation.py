@@ -53,13 +53,13 @@ AUGMENTATIONS = {"none": lambda inputs, draws: inputs, "shift": _shift, "crop_fl
 
 
 def augment(
-    inputs: Shaped[Tensor, "batch *input"],
+    inputs: Shaped[Tensor, " batch *input"],
     augmentation: str | None,
     generator: torch.Generator,
     *,
     start: int = 0,
     batch_size: int | None = None,
-) -> Shaped[Tensor, "batch *input"]:
+) -> Shaped[Tensor, " batch *input"]:
     """One batch, or a part of one, changed at random: a sample changes alike in the whole batch and in any part of it.
 
     Args:

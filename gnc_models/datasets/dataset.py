@@ -19,15 +19,15 @@ class Dataset:
     always true; training labels are those trained on.
     """
 
-    train_inputs: Float[Tensor, "train *input"] | Int64[Tensor, "train *input"]
+    train_inputs: Float[Tensor, " train *input"] | Int64[Tensor, " train *input"]
     train_labels: Int64[Tensor, " train"]
-    test_inputs: Float[Tensor, "test *input"] | Int64[Tensor, "test *input"] | None
+    test_inputs: Float[Tensor, " test *input"] | Int64[Tensor, " test *input"] | None
     test_labels: Int64[Tensor, " test"] | None
-    unseen_inputs: Float[Tensor, "unseen *input"] | None
+    unseen_inputs: Float[Tensor, " unseen *input"] | None
     unseen_labels: Int64[Tensor, " unseen"] | None
     class_names: tuple[str, ...]
     digest: str
-    ood_inputs: Float[Tensor, "ood *input"] | None = None
+    ood_inputs: Float[Tensor, " ood *input"] | None = None
     single_continuation: Bool[Tensor, " train"] | None = None  # text: contexts that one label alone follows
     label_entropy: float | None = None  # text: entropy of the training label given its context, nats
     vocabulary: int | None = None  # text: token ids run from 0 to below this

@@ -159,7 +159,7 @@ def test_an_optimum_computed_once_is_found_by_later_processes_and_named_in_their
     later = json.loads(lines[0])
     assert later["ufm_source"] == "cache"
     assert later["ufm_loss"] == pytest.approx(first["ufm_loss"], rel=1e-9)
-    assert re.fullmatch(r"1\.[0-9a-f]{8}\+[0-9a-f]{8}", lines[1])
+    assert re.fullmatch(r"2\.[0-9a-f]{8}\+[0-9a-f]{8}", lines[1])
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors"])
