@@ -76,7 +76,9 @@ def test_a_trial_that_kills_its_process_is_set_aside_with_its_last_lines_and_the
     assert store.failed_starts() == {poisoned: 2}
     last = store.failures()[poisoned][-1]
     assert last["reason"].endswith(": Fatal Python error: Segmentation fault")
-    assert any("in train_on_ray" in line for line in last["last_lines"])
+    # The signal came to another thread than the trial's, which ran on while its stack was written down: one may be torn.
+    stacks = [line for failure in store.failures()[poisoned] for line in failure["last_lines"]]
+    assert any("in train_on_ray" in line for line in stacks)
     assert Path(store.uri, last["log"]).exists()
     status = run_gnc("status", store.uri).stdout
     assert "1 complete, 1 failed" in status
