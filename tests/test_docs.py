@@ -38,6 +38,7 @@ def test_every_relative_link_leads_somewhere(page):
 
 
 def test_every_test_that_a_page_names_is_there():
+    # names of five words and more: test_samples_per_class is a setting
     written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for page in PAGES:
         for name in re.findall(r"`(test_\w+_\w+_\w+_\w+_\w+)`", page.read_text()):
