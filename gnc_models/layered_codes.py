@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gnc_models.closed_forms import levenshtein_margin_bound
+from gnc_models.families import polygon
 
 MOST_DIMS = 12  # beyond, codes of words are better at nearly every size that fits in memory
 OFFSETS = (0.0, 0.5)  # of the layers in units of their distance: one on the equator, or the equator between two
@@ -73,34 +74,38 @@ def _count(sines: Float[np.ndarray, " _"], feature_dim: int) -> Float[np.ndarray
 
 
 def _count_layers(sines: Float[np.ndarray, " _"], feature_dim: int, offset: float) -> Float[np.ndarray, " _"]:
-    angles = 2 * np.arcsin(sines)
-    layers = np.arange(int(math.pi / 2 / angles.min() + 1)) + offset
-    latitudes = layers * angles[:, None]
-    is_there = latitudes <= math.pi / 2 + 1e-12
-    inner = sines[:, None] / np.maximum(np.cos(latitudes), 1e-300)
-    rows = np.where(is_there, 1.0, 0.0)  # a layer too near to the pole for two rows holds one
-    wide = is_there & (inner <= 1)
+    latitudes, inner = _northern_layers(sines, offset)
+    rows = np.where(np.isnan(inner), 0.0, 1.0)  # a layer too near to the pole for two rows holds one
+    wide = inner <= 1
     if wide.any():
         rows[wide] = _count(inner[wide], feature_dim - 1)
-    both_sides = np.where(layers == 0, 1.0, 2.0)
-    return rows @ both_sides
+    return (rows * np.where(latitudes > 0, 2.0, 1.0)).sum(1)
+
+
+def _northern_layers(
+    sines: Float[np.ndarray, " _"], offset: float
+) -> tuple[Float[np.ndarray, "_ layers"], Float[np.ndarray, "_ layers"]]:
+    """Latitudes from the equator to the pole, and the sine of half the angle within each layer; nan beyond the pole."""
+    angles = 2 * np.arcsin(sines)
+    latitudes = (np.arange(int(math.pi / 2 / angles.min() + 1)) + offset) * angles[:, None]
+    inner = sines[:, None] / np.maximum(np.cos(latitudes), 1e-300)
+    return latitudes, np.where(latitudes <= math.pi / 2 + 1e-12, inner, np.nan)
 
 
 def _fill(sine: float, feature_dim: int) -> Float[np.ndarray, "_ dim"]:
     """The rows that `_count` counts."""
     if feature_dim == 2:
-        count = int(_count(np.array([sine]), 2)[0])
-        angles = 2 * math.pi * np.arange(count) / count
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return polygon(int(_count(np.array([sine]), 2)[0]))
     fillings = [np.concatenate(list(_layers(sine, feature_dim, offset))) for offset in OFFSETS]
     return max(fillings, key=len)
 
 
 def _layers(sine: float, feature_dim: int, offset: float) -> Iterator[Float[np.ndarray, "_ dim"]]:
-    angle = 2 * math.asin(sine)
-    for latitude in np.arange(offset, math.pi / 2 / angle + 1e-12) * angle:
-        inner = sine / max(math.cos(latitude), 1e-300)
-        rows = _fill(inner, feature_dim - 1) if inner <= 1 else np.eye(1, feature_dim - 1)
+    latitudes, inner = _northern_layers(np.array([sine]), offset)
+    for latitude, within in zip(latitudes[0].tolist(), inner[0].tolist(), strict=True):
+        if math.isnan(within):
+            continue
+        rows = _fill(within, feature_dim - 1) if within <= 1 else np.eye(1, feature_dim - 1)
         for side in (1, -1) if latitude else (1,):
             height = np.full((len(rows), 1), side * math.sin(latitude))
             yield np.concatenate([math.cos(latitude) * rows, height], axis=1)
