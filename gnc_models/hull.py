@@ -160,7 +160,7 @@ class _Solve:
         self._compact()
         values.scatter_reduce_(1, self.positions, torch.where(self.used, 1.0, -1.0).double() * torch.inf, "amax")
         best, where = torch.topk(values, min(self.entering, values.shape[1]), dim=1, largest=False)
-        self._thin()
+        self._thin(square)
         free = self.capacity - self.used.sum(1, keepdim=True)
         enter = best < (square * (1.0 - self.tolerance)).unsqueeze(1)
         enter &= torch.arange(best.shape[1], device=free.device) < free
@@ -177,11 +177,11 @@ class _Solve:
         self._compress()
         return bool(self.live.any())
 
-    def _thin(self) -> None:
+    def _thin(self, square: Tensor) -> None:
         """Free a slot of each full working set by moving along an affine dependence, which leaves its point in place.
 
         A full set has more members than dimensions, so away from the origin they depend on each other: several may
-        have come in at once.
+        have come in at once. Where members are so far away that rounding hides the dependence, the set stays full.
         """
         full = (self.used.sum(1) >= self.capacity).nonzero()[:, 0]
         if not len(full) or self.used.shape[1] <= 1:
@@ -190,13 +190,17 @@ class _Solve:
         members = torch.gather(self.points[full], 1, where) / self.unit[full, None, None]
         system = torch.cat([members, torch.ones_like(members[:, :, :1])], 2)
         eigenvalues, vectors = torch.linalg.eigh(torch.bmm(system, system.transpose(1, 2)))
-        singular = eigenvalues[:, 0] < 1e-12 * eigenvalues[:, -1]
-        full, dependence = full[singular], vectors[singular, :, 0]
+        dependence = vectors[:, :, 0]
         dependence = dependence * torch.where(dependence.amax(1) > 0, 1.0, -1.0).unsqueeze(1)
         ratio = torch.where(dependence > 0, self.coefficients[full] / dependence, torch.inf)
         reach, first = ratio.min(1)
         moved = (self.coefficients[full] - reach.unsqueeze(1) * dependence).clamp_min(0.0)
-        self.coefficients[full] = moved.scatter_(1, first.unsqueeze(1), 0.0)
+        moved = moved.scatter_(1, first.unsqueeze(1), 0.0)
+        moved = moved / moved.sum(1, keepdim=True)
+        farther = torch.einsum("bs,bsd->bd", moved, members).square().sum(1) > square[full] * (1.0 + 1e-12)
+        kept = (eigenvalues[:, 0] < 1e-12 * eigenvalues[:, -1]) & ~farther & moved.isfinite().all(1)
+        full, first = full[kept], first[kept]
+        self.coefficients[full] = moved[kept]
         self.used[full, first] = False
 
     def store(self, done: Tensor) -> None:

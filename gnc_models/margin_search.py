@@ -6,7 +6,7 @@ the candidates with most slack. The rows that support its hull point so far are 
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gnc_models.hull import HullPoints, nearest_hull_points
@@ -20,10 +20,12 @@ ALL_ROWS = 64
 # Relative gaps of the first rounds' solves: exact answers to pools that are not final yet are wasted, and in mode
 # "min" most classes are ruled out by a bound that is not tight.
 COARSE = {"all": (1e-2,), "min": (3e-2, 3e-3)}
+# Lengths whose squares are near the smallest float64; rows come with a largest entry near 1.
+VANISHING = 1e-140
 
 
 class MarginSearch:
-    """Bounds so far, with what it takes to improve them. Weights are float64."""
+    """Bounds so far, with what it takes to improve them. Weights are float64, their largest entry near 1."""
 
     def __init__(self, weights: Float[Tensor, "classes dim"], tolerance: float, mode: str) -> None:
         num_classes, dim = weights.shape
@@ -71,9 +73,10 @@ class MarginSearch:
         for rows in torch.split(every, max(1, TILE_ENTRIES // len(half))):
             scores = (weights[rows] @ weights.T).scatter_(1, rows.unsqueeze(1), -torch.inf)
             if self.mode == "min":
-                bound = self.norms[rows] - scores.amax(1) / self.norms[rows].clamp_min(1e-300)
+                bound = self.norms[rows] - scores.amax(1) / self.norms[rows]
                 bound -= self._rounding(rows, scores.dtype)
-                self.lower[rows] = bound.nan_to_num(0.0).clamp_min(0.0)
+                # a shorter row has no direction in float32
+                self.lower[rows] = torch.where(self.norms[rows] > 1e-30, bound.clamp_min(0.0), 0.0)
             nearest.append(scores.sub_(half).topk(size, dim=1, sorted=False).indices)
         return torch.cat(nearest)
 
@@ -82,7 +85,7 @@ class MarginSearch:
         lower, upper = self.lower[rows], self.upper[rows]
         # at the size of rounding no interval can be narrower: the row is inside the hull, or touches it
         settled = (upper - lower <= self.tolerance * upper) | (upper <= 2 * self._rounding(rows, torch.float64))
-        kept = upper.isinf() | ~(settled | self.stuck[rows])
+        kept = ~self.stuck[rows] & (upper.isinf() | ~settled)
         if self.mode == "all":
             return rows[kept]
         rows = rows[kept & (lower <= self.upper.min())]
@@ -94,7 +97,7 @@ class MarginSearch:
         for rows in torch.split(torch.arange(len(near), device=near.device), self.batch):
             points = self.weights[self.pool[rows]] - self.weights[rows].unsqueeze(1)
             near[rows] = points.norm(dim=2).amin(1) * (1.0 + EPS * (points.shape[2] + 8))
-        return near
+        return torch.where(near < VANISHING, near + VANISHING, near)
 
     def improve(self, rows: Int[Tensor, " rows"], *, round_index: int) -> None:
         """Solve classes against their candidates, certify them against all rows, take in the rows they missed."""
@@ -111,12 +114,21 @@ class MarginSearch:
         distance = nearest.norm(dim=1)
         reach = (solved.coefficients * members.norm(dim=2)).sum(1)
         # every v_j and every sum is relatively exact up to a few roundings, so the error is in proportion to `reach`
-        upper = distance + EPS * (2 * solved.used.shape[1] + points.shape[2] + 8) * reach
+        width = solved.used.shape[1]
+        upper = distance + EPS * (2 * width + points.shape[2] + 8) * reach
+        # only of a point at the row itself are squares of such lengths exact
+        apart = ((solved.coefficients > 0) & (members != 0).any(2)).any(1)
+        upper = torch.where((distance < VANISHING) & apart, upper + VANISHING, upper)
+        convex = (solved.coefficients.sum(1) - 1.0).abs() <= EPS * width
+        upper = upper.masked_fill(~convex, torch.inf)
         direction = -nearest / distance.clamp_min(1e-300).unsqueeze(1)
         slack = _slack(points, valid, direction)
         far, missed = self._far_bound(rows, candidates, direction, distance, narrow=coarse)
         lower = torch.minimum(slack.amin(1), far) * (1.0 - EPS * (points.shape[2] + 4))
-        self._keep(rows, candidates, solved, lower, upper, missed)
+        lower = torch.where((distance >= VANISHING) & (lower >= VANISHING), lower, 0.0)  # and where either is NaN
+        stuck = self._keep(rows, candidates, solved, lower, upper, missed)
+        # a coarse round's padding may hide what the next one finds
+        self.stuck[rows] = stuck & (not coarse)
         self._refill(rows, slack, missed)
 
     def _arranged(self, rows: Tensor) -> tuple[Tensor, Tensor, HullPoints | None]:
@@ -153,11 +165,10 @@ class MarginSearch:
 
     def _keep(
         self, rows: Tensor, candidates: Tensor, solved: HullPoints, lower: Tensor, upper: Tensor, missed: Tensor
-    ) -> None:
-        """Keep each bound where it is better than before, and the support with its upper bound."""
+    ) -> Bool[Tensor, " rows"]:
+        """Keep each bound where it is better than before, and the support with its upper bound; which gained nothing."""
         better = upper < self.upper[rows]
-        improved = better | (lower > self.lower[rows])
-        self.stuck[rows] = ~improved & (missed < 0).all(1)
+        stuck = ~(better | (lower > self.lower[rows])) & (missed < 0).all(1)
         self.lower[rows] = torch.maximum(self.lower[rows], lower)
         at = rows[better]
         self.upper[at] = upper[better]
@@ -167,6 +178,7 @@ class MarginSearch:
         self.support[at, width:] = -1
         self.coefficients[at, :width] = solved.coefficients[better]
         self.coefficients[at, width:] = 0.0
+        return stuck
 
     def _refill(self, rows: Tensor, slack: Tensor, missed: Tensor) -> None:
         """Missed rows take the places of the candidates with most slack; supports have places of their own."""

@@ -8,7 +8,7 @@ against a few candidate rows, one streamed pass over all rows certifies it or na
 join the candidates, and so on. Memory is O(classes x dim) and one tile, never classes x classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnc_models.margin_search import MarginSearch
+from gnc_models.pairs import scaled, unit
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Margins:
     """One-vs-rest margins as intervals, with their certificate.
 
     `upper[k]` is `|w_k - sum_j coefficients[k, j] w_j|` over the rows j = support_rows[k], and the direction of that
-    difference (or one found earlier) gives `lower[k]`, both padded outward for rounding.
+    difference (or one found earlier) gives `lower[k]`, both padded outward for rounding. A class that was ruled out in
+    mode "min", or whose hull could not be solved, has no support: its upper bound is the distance of a near row.
     """
 
     lower: Float[Tensor, " classes"]
@@ -64,14 +66,16 @@ def one_vs_rest_margins(
         warm_start: margins of similar weights with the same classes, to begin from.
     Returns:
         Lower and upper bound per class, the rows that support each hull point, and the rounds it took. The margin of
-        a row inside the hull of the others is 0: its lower bound is 0 and its upper bound of the order of rounding.
+        a row inside the hull of the others is 0: its lower bound is 0, and its upper bound small beside the largest row.
     Raises:
         ValueError: not a matrix, fewer than 2 classes, a row that is not finite, or a tolerance, mode, number of
             rounds or warm start that cannot be.
     Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality.
     """
     _check(weights, tolerance, mode, max_rounds, warm_start)
-    search = MarginSearch(weights.detach().to(torch.float64), tolerance, mode)
+    weights = weights.detach().to(torch.float64)
+    scale = torch.frexp(weights.abs().max())[1]
+    search = MarginSearch(scaled(weights, -scale), tolerance, mode)
     if warm_start is not None:
         search.begin_from(warm_start.support_rows, warm_start.coefficients)
     pending = search.open(torch.arange(len(weights), device=weights.device))
@@ -82,18 +86,53 @@ def one_vs_rest_margins(
             search.improve(search.open(rows), round_index=rounds)
         pending = search.open(pending)
         rounds += 1
-    return _result(search, rounds)
+    return _result(search, rounds, scale)
 
 
-def _result(search: MarginSearch, rounds: int) -> Margins:
+def margins_of_directions(
+    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all"
+) -> Margins:
+    """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
+
+    Args:
+        weights: one row a class, none of zeros; any scale.
+        tolerance: as in `one_vs_rest_margins`, before the intervals are widened by the rounding of the division.
+        mode: as in `one_vs_rest_margins`.
+    Raises:
+        ValueError: as in `one_vs_rest_margins`, and for a row of zeros.
+    """
+    zero = (~weights.any(-1)).nonzero()
+    if len(zero):
+        raise ValueError(f"weights must have no row of zeros, which has no direction, got row {int(zero[0, 0])}.")
+    found = one_vs_rest_margins(unit(weights), tolerance=tolerance, mode=mode)
+    # the row and any point of the hull are each off by what `unit` says
+    rounding = torch.finfo(torch.float64).eps * (weights.shape[1] / 2 + 3)
+    return replace(found, lower=(found.lower - rounding).clamp_min(0.0), upper=found.upper + rounding)
+
+
+def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:
     """Bounds as they are, supports as narrow as the widest one."""
     order = (search.support < 0).to(torch.int8).argsort(dim=1, stable=True)
     order = order[:, : max(1, int((search.support >= 0).sum(1).max()))]
     upper = search.upper
-    if search.mode == "min":
+    if not bool(upper.isfinite().all()):
         # classes ruled out before they were solved have their nearest row as the nearest hull point known
         upper = torch.where(upper.isfinite(), upper, search.nearest_distance())
-    return Margins(search.lower, upper, search.support.gather(1, order), search.coefficients.gather(1, order), rounds)
+    return Margins(
+        _scaled_outward(search.lower, scale, down=True),
+        _scaled_outward(upper, scale, down=False),
+        search.support.gather(1, order),
+        search.coefficients.gather(1, order),
+        rounds,
+    )
+
+
+def _scaled_outward(bounds: Tensor, scale: Tensor, *, down: bool) -> Float[Tensor, " classes"]:
+    """The bounds times 2^scale, rounded outward where that is not exact; an upper bound may overflow to infinity."""
+    found = scaled(bounds, scale)
+    found = found.clamp_max(torch.finfo(torch.float64).max) if down else found
+    moved = torch.nextafter(found, torch.full_like(found, 0.0 if down else torch.inf))
+    return torch.where(scaled(found, -scale) == bounds, found, moved)
 
 
 def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_start: Margins | None) -> None:

@@ -13,11 +13,33 @@ from torch import Tensor
 TILE_ENTRIES = 1 << 18  # of one tile of scores or distances: 2 MiB in float64, which caches hold
 
 
+def scaled(rows: Float[Tensor, "*shape"], exponents: Int[Tensor, "..."]) -> Float[Tensor, "*shape"]:
+    """Float64 rows times 2^exponents: exact, but where the result is below the smallest normal number or overflows."""
+    half = exponents // 2  # 2^exponents itself may overflow
+    return torch.ldexp(torch.ldexp(rows, half), exponents - half)
+
+
+def row_norms(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
+    """The length of each row in float64, at any scale."""
+    exponents, near_one = _near_one(rows)
+    return scaled(near_one.norm(dim=1), exponents[:, 0])
+
+
 def unit(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-    """Each row divided by its norm, in float64; a row of zeros stays zero."""
-    rows = rows.to(torch.float64)
+    """Each row divided by its norm, in float64 and at any scale; a row of zeros stays zero.
+
+    The result is within `(dim / 2 + 3)` half units in the last place of 1 from the exact direction.
+    """
+    _, rows = _near_one(rows)
     norms = rows.norm(dim=1, keepdim=True)
-    return torch.where(norms > 0, rows / norms.clamp_min(1e-300), 0.0)
+    return torch.where(norms == 0, 0.0, rows / norms)
+
+
+def _near_one(rows: Tensor) -> tuple[Int[Tensor, "rows 1"], Float[Tensor, "rows dim"]]:
+    """An exponent for each row, and the rows times 2^-exponent: squares of long or short rows overflow or vanish."""
+    rows = rows.to(torch.float64)
+    exponents = torch.frexp(rows.abs().amax(1, keepdim=True))[1]
+    return exponents, scaled(rows, -exponents)
 
 
 def tiles(num_rows: int, num_columns: int) -> Iterator[slice]:

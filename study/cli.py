@@ -9,7 +9,8 @@ import sys
 
 ROOMS = {
     **dict.fromkeys(("run", "trial"), "run_commands"),
-    **dict.fromkeys(("margins", "code", "measure"), "geometry_commands"),
+    **dict.fromkeys(("margins", "code"), "geometry_commands"),
+    "measure": "measure_command",
     **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
     **dict.fromkeys(("compare", "merge", "prune", "best"), "store_commands"),
 }

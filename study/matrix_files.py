@@ -7,17 +7,16 @@ import pickle
 import warnings
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from study.refusals import StudyError
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin")
+LONG = ("longdouble", "clongdouble", "float128", "complex256", "float96", "complex192")
 LISTED = 20  # candidates named in a refusal
 
 
@@ -40,7 +39,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
             f"FILE must hold tensors only, got {path!r}, which would have to run code to load. "
             "Save the tensors alone: safetensors.torch.save_file(model.state_dict(), ...)."
         ) from None
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError, BadZipFile, SafetensorError) as error:
+    except Exception as error:  # noqa: BLE001 - torn bytes raise what zipfile, zlib, struct, ast and torch raise
         first = (str(error).splitlines() or [""])[0]
         raise StudyError(f"FILE must be readable, got {path!r}: {first or type(error).__name__}.") from None
 
@@ -57,7 +56,10 @@ def read_matrix(path: str, name: str | None) -> Tensor:
             raise StudyError(f"--tensor must name a floating-point matrix of at least 2 rows, got {name!r} of {shape}.")
         return matrices[name]
     if not matrices:
-        raise StudyError(f"FILE must hold a floating-point matrix of at least 2 rows, got {path!r} without one.")
+        raise StudyError(
+            f"FILE must hold a floating-point matrix of at least 2 rows, got {path!r} without one: "
+            f"{_listing(tensors) or 'no tensors'}."
+        )
     if len(matrices) > 1:
         raise StudyError(f"--tensor must be given where a file holds several matrices: {_listing(matrices)}.")
     return next(iter(matrices.values()))
@@ -78,14 +80,16 @@ def _read_numpy(path: str) -> dict[str, Tensor]:
     return {
         name: torch.from_numpy(np.ascontiguousarray(array))
         for name, array in arrays.items()
-        if array.dtype.kind in "fiub"
+        # a zip archive may hold bytes that are no array; torch has no longer floats
+        if isinstance(array, np.ndarray) and array.dtype.kind in "fiubc" and array.dtype.name not in LONG
     }
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
-    """Tensors of nested dicts and lists, named by the path to them."""
+    """Dense tensors with values of nested dicts and lists, named by the path to them."""
     if isinstance(value, Tensor):
-        return [(prefix or "tensor", value)]
+        dense = value.layout == torch.strided and not value.is_meta and not value.is_quantized
+        return [(prefix or "tensor", value.detach())] if dense else []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     return [found for key, inner in items for found in _flatten(inner, f"{prefix}.{key}" if prefix else str(key))]
 
@@ -95,6 +99,6 @@ def _is_zip(path: str) -> bool:
         return stream.read(2) == b"PK"
 
 
-def _listing(matrices: dict[str, Tensor]) -> str:
-    shown = [f"{name} {tuple(matrix.shape)}" for name, matrix in list(matrices.items())[:LISTED]]
-    return ", ".join(shown) + (f", ... {len(matrices)} in all" if len(matrices) > LISTED else "")
+def _listing(tensors: dict[str, Tensor]) -> str:
+    shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:LISTED]]
+    return ", ".join(shown) + (f", ... {len(tensors)} in all" if len(tensors) > LISTED else "")

@@ -160,6 +160,11 @@ def _check_settings(
     counted: Tensor | None,
     class_inputs: Tensor | None,
 ) -> None:
+    broken = (~weights.isfinite().all(1)).nonzero()[:, 0].tolist()
+    if broken:
+        raise ValueError(
+            f"weights must be finite, got NaN or infinity in {len(broken)} rows, the first is {broken[0]}."
+        )
     dead = (~weights.any(1)).nonzero()[:, 0].tolist()
     if dead:
         raise ValueError(f"weights must have no row of zeros, got {len(dead)}, the first is {dead[0]}.")

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from safetensors.torch import save_file
 
 from study.cli import main
@@ -69,6 +70,34 @@ def test_top_shows_the_smallest_margins_their_norms_and_supports(tmp_path, capsy
     assert all(set(row[4:]) <= set("012345") for row in table)
 
 
+def test_json_holds_the_classes_that_are_asked_for(tmp_path, capsys):
+    np.save(tmp_path / "w.npy", 3 * polygon(6).numpy())
+    facts = answer(capsys, "margins", tmp_path / "w.npy", "--top", "2")
+    assert len(facts["classes"]) == 2
+    assert all(one["lower"] <= 0.5 <= one["upper"] and one["norm"] == pytest.approx(3) for one in facts["classes"])
+    assert all(set(one["support"]) <= set(range(6)) for one in facts["classes"])
+    assert len(answer(capsys, "margins", tmp_path / "w.npy", "--per-class")["classes"]) == 6
+    assert "classes" not in answer(capsys, "margins", tmp_path / "w.npy")
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-14, 1e170])
+def test_the_length_of_rows_does_not_matter_without_raw(tmp_path, capsys, factor):
+    np.save(tmp_path / "w.npy", factor * polygon(7).numpy())
+    facts = answer(capsys, "margins", tmp_path / "w.npy", "--top", "1")
+    exact = 1 - np.cos(2 * np.pi / 7)
+    assert facts["margin_min_lower"] <= exact <= facts["margin_min_upper"] <= exact * (1 + 1e-6)
+    assert facts["classes"][0]["norm"] == pytest.approx(factor)
+
+
+def test_the_interval_that_is_printed_holds_that_of_the_json(tmp_path, capsys):
+    np.save(tmp_path / "w.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    facts = answer(capsys, "margins", tmp_path / "w.npy")
+    assert main(["margins", str(tmp_path / "w.npy")]) == 0
+    printed = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert float(printed["margin_min_lower"]) <= facts["margin_min_lower"]
+    assert float(printed["margin_min_upper"]) >= facts["margin_min_upper"]
+
+
 def test_several_matrices_ask_for_a_name(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     save_file({"a.weight": polygon(5), "b.weight": polygon(9)}, path)
@@ -110,14 +139,18 @@ def test_empty_and_torn_files_get_one_clear_line(tmp_path, capsys, suffix, conte
     [
         (np.array([[1.0, 0], [np.nan, 1], [0, np.inf]]), "got 2 rows with NaN or infinity, the first is 1"),
         (np.ones((1, 3)), "must hold a floating-point matrix of at least 2 rows"),
-        (np.ones(3), "must hold a floating-point matrix"),
+        (np.ones(3), r"must hold a floating-point matrix .* without one: array \(3,\)"),
+        (np.ones((3, 2, 2)), r"without one: array \(3, 2, 2\)"),
         (np.ones((3, 2), dtype=np.int64), "must hold a floating-point matrix"),
+        (np.ones((3, 2), dtype=np.longdouble), "without one: no tensors"),
     ],
 )
 def test_wrong_matrices_get_one_clear_line(tmp_path, capsys, rows, words):
     np.save(tmp_path / "w.npy", rows)
     assert main(["margins", str(tmp_path / "w.npy")]) == 2
-    assert words in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert re.search(words, err)
+    assert len(err.splitlines()) == 1
 
 
 def test_code_gives_the_reference_and_rows_that_reach_it(tmp_path, capsys):
@@ -176,6 +209,67 @@ def test_files_cut_in_the_middle_get_one_clear_line(tmp_path, capsys, suffix):
     assert len(err.splitlines()) == 1
 
 
+def one_line(capsys, *arguments: object) -> str:
+    """What the command says as it refuses."""
+    assert main([str(x) for x in arguments]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    return err
+
+
+def test_an_older_pt_cut_anywhere_gets_one_clear_line(tmp_path, capsys):
+    path = tmp_path / "w.pt"
+    torch.save({"w": polygon(20)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for cut in range(1, len(whole), 7):
+        path.write_bytes(whole[:cut])
+        assert one_line(capsys, "margins", path).startswith("FILE must")
+
+
+def test_wrong_bytes_anywhere_in_a_file_are_refused_in_one_line_or_are_other_numbers(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    np.savez_compressed(tmp_path / "w.npz", w=polygon(40).numpy())
+    np.save(tmp_path / "w.npy", polygon(40).numpy())
+    torch.save(polygon(40), tmp_path / "w.pt")
+    for path in sorted(tmp_path.glob("w.*")):
+        whole = path.read_bytes()
+        for _ in range(60):
+            torn = bytearray(whole)
+            for place in generator.integers(len(torn), size=3):
+                torn[place] = generator.integers(256)
+            path.write_bytes(torn)
+            if main(["margins", str(path)]) != 0:
+                assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_a_file_of_another_kind_gets_one_clear_line(tmp_path, capsys, suffix):
+    torch.save({"w": polygon(5)}, tmp_path / "w.pt")
+    (tmp_path / "w.pt").rename(tmp_path / f"w.{suffix}")
+    assert "without one: no tensors" in one_line(capsys, "margins", tmp_path / f"w.{suffix}")
+
+
+def test_tensors_without_dense_values_are_not_taken_for_matrices(tmp_path, capsys):
+    torch.save({"a": polygon(5).to_sparse(), "b": polygon(5).to("meta")}, tmp_path / "w.pt")
+    assert "without one: no tensors" in one_line(capsys, "margins", tmp_path / "w.pt")
+
+
+def test_a_parameter_is_a_matrix_like_another(tmp_path, capsys):
+    torch.save(torch.nn.Parameter(polygon(5)), tmp_path / "w.pt")
+    assert len(answer(capsys, "margins", tmp_path / "w.pt", "--top", "1")["classes"]) == 1
+
+
+def test_codes_on_a_line_are_refused_in_one_line(tmp_path, capsys):
+    for wanted in (("--optimise",), ("--output", tmp_path / "c"), ("--temperature", 0.2)):
+        assert "--dim must be at least 2" in one_line(capsys, "code", "--classes", 7, "--dim", 1, *wanted)
+    assert answer(capsys, "code", "--classes", 7, "--dim", 1)["reference_margin_upper"] >= 0
+
+
+def test_the_code_is_in_the_file_that_is_named(tmp_path, capsys):
+    facts = answer(capsys, "code", "--classes", 6, "--dim", 3, "--output", tmp_path / "code")
+    assert np.load(facts["output"]).shape == (6, 3)
+
+
 def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_path, capsys):
     means = polygon(5)
     labels = torch.arange(5).repeat_interleave(4)
@@ -207,15 +301,21 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         ({"labels": np.array([0, 1])}, "features must be .samples, dim. and labels .samples."),
         ({"features": np.full((4, 2), np.nan)}, "features must be finite"),
         ({"weights": np.ones((2, 3))}, "weights must be .classes, 2."),
+        ({"weights": np.ones((0, 2))}, "weights must be .classes, 2."),
+        ({"weights": np.full((2, 2), np.nan)}, "weights must be finite, got 2 rows"),
+        ({"weights": np.ones((2, 2), dtype=complex)}, "weights must be real, got torch.complex128"),
+        ({"labels": np.array([0, 1, 10**12, 1])}, "got 1,000,000,000,001 classes and 4 samples"),
+        ({"features": np.full((4, 2), 1e200)}, r"features must be at most 1e\+100 in size, got 1e\+200"),
+        (
+            {"test_features": np.ones((4, 2)), "test_labels": np.array([0.2, 1.7, 0.0, 1.0])},
+            "test_labels must be integers",
+        ),
     ],
 )
 def test_wrong_features_get_one_clear_line(tmp_path, capsys, change, words):
     arrays = {"features": np.random.default_rng(0).normal(size=(4, 2)), "labels": np.array([0, 1, 0, 1])}
     np.savez(tmp_path / "f.npz", **{**arrays, **change})
-    assert main(["measure", str(tmp_path / "f.npz")]) == 2
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1
-    assert re.search(words, err)
+    assert re.search(words, one_line(capsys, "measure", tmp_path / "f.npz"))
 
 
 def test_measure_of_a_results_folder_agrees_with_its_rows(store, capsys):
@@ -226,4 +326,11 @@ def test_measure_of_a_results_folder_agrees_with_its_rows(store, capsys):
     row = store.read().to_pylist()[-1]
     for name in ("margin_min_lower", "mean_margin_min_upper", "max_cosine", "gnc3_uncentred"):
         assert facts[name] == pytest.approx(row[name], rel=1e-5)
+    head = dict(store.read_head(config.key))
+    head["class_means"][2] = np.nan  # as of a token without a context that counted
+    store.write_head(config.key, save(head))
+    (present,) = answer(capsys, "measure", store.uri)
+    assert present["margin_min_lower"] == facts["margin_min_lower"]
+    assert present["mean_margin_min_upper"] >= facts["mean_margin_min_upper"]
+    assert 0 <= present["gnc3_uncentred"] < 2
     assert main(["measure", str(store.uri) + "-absent"]) == 2
