@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from gnc_models.classifiers import LinearClassifier
 from gnc_models.datasets.cache import read_or_make
-from gnc_models.heads import LinearHead
 
 INPUT_DIM, HIDDEN, GROUP = 128, 256, 20
 STEPS, BATCH = 1500, 512
@@ -42,7 +42,7 @@ def train_head(num_classes: int, feature_dim: int) -> tuple[Tensor, float]:
     groups = torch.randn(math.ceil(num_classes / GROUP), INPUT_DIM)
     centres = groups[torch.arange(num_classes) // GROUP] + 0.6 * torch.randn(num_classes, INPUT_DIM)
     encoder = nn.Sequential(nn.Linear(INPUT_DIM, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, feature_dim))
-    head = LinearHead(num_classes, feature_dim, normalization="both", temperature=0.1, init_norm=0.5)
+    head = LinearClassifier(num_classes, feature_dim, normalization="both", temperature=0.1, init_norm=0.5)
     parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.3, momentum=0.9, nesterov=True, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
