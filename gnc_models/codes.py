@@ -18,7 +18,7 @@ from gnc_models.closed_forms import check_sizes
 from gnc_models.code_search import optimise_code, random_codes
 from gnc_models.datasets.cache import read_or_make
 from gnc_models.layered_codes import layered_points
-from gnc_models.point_sets import Code, explicit_code, make_code, max_cosine, spherical_code_of
+from gnc_models.point_sets import Code, explicit_code, make_code, spherical_code_of
 from gnc_models.relaxation import relax_rows
 from gnc_models.signed_words import signed_words
 from gnc_models.tables import best_code_version, read_table
@@ -30,7 +30,6 @@ __all__ = [
     "explicit_code",
     "make_code",
     "make_found_code",
-    "max_cosine",
     "optimise_code",
     "random_codes",
     "spherical_code_of",

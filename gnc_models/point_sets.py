@@ -14,6 +14,7 @@ from gnc_models.bounds import reference_margin
 from gnc_models.closed_forms import check_sizes
 from gnc_models.families import FAMILIES, make_points, orthoplex, polygon, simplex
 from gnc_models.margins import one_vs_rest_margins
+from gnc_models.pairs import max_cosine, unit
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class Code:
 
     @classmethod
     def of(cls, points: Float[Tensor, "classes dim"]) -> "Code":
-        points = points.to(torch.float64)
-        points = points / points.norm(dim=1, keepdim=True)
+        points = unit(points)
         return cls(points, 1.0 - max_cosine(points))
 
 
@@ -89,14 +89,3 @@ def spherical_code_of(weights: Float[Tensor, "classes dim"]) -> Code:
     # |start + t direction| = 2
     step = -along + (along.square() - start.square().sum(1, keepdim=True) + 4).sqrt()
     return Code.of(start + step * direction)
-
-
-def max_cosine(points: Float[Tensor, "classes dim"]) -> float:
-    """Largest cosine between two of the unit rows, in tiles of 2,048 rows."""
-    largest = -1.0
-    for start in range(0, len(points), 2048):
-        cosines = points[start : start + 2048] @ points.T
-        rows = torch.arange(len(cosines))
-        cosines[rows, start + rows] = -1.0
-        largest = max(largest, float(cosines.max()))
-    return largest

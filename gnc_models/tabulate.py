@@ -81,7 +81,7 @@ class Recipe:
 
     file: str
     num_keys: int
-    cells: Iterable[tuple[float, ...]]
+    cells: Iterable[tuple[float, ...] | tuple[int, ...]]
     rows: Callable[..., list[list[object]]]
 
 
@@ -143,7 +143,7 @@ def floor_text(margin: float) -> str:
     return f"{math.floor(margin * 1e12) / 1e12:.12f}"
 
 
-def _by_size(cells: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
+def _by_size(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return sorted(cells, key=lambda cell: cell[0] * cell[1])
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from gnc_models.bounds import random_margin, reference_margin, unconstrained_optimum
-from gnc_models.codes import explicit_code, max_cosine, optimise_code
+from gnc_models.codes import explicit_code, optimise_code
 from gnc_models.kept_optima import keep_optimum
 from gnc_models.margins import Margins, margins_of_directions, one_vs_rest_margins
-from gnc_models.pairs import row_norms
+from gnc_models.pairs import max_cosine, row_norms
 from gnc_models.unconstrained import optimise_unconstrained
 from study.facts import print_facts, print_json, shown
 from study.matrix_files import check_finite, read_matrix

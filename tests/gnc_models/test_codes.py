@@ -10,7 +10,8 @@ from gnc_models.code_search import optimise_code, random_codes, soft_max_cosine
 from gnc_models.codes import best_code, make_found_code
 from gnc_models.margins import one_vs_rest_margins
 from gnc_models.mixed_words import binary_words, mixed_codes
-from gnc_models.point_sets import Code, explicit_code, max_cosine, spherical_code_of
+from gnc_models.pairs import max_cosine
+from gnc_models.point_sets import Code, explicit_code, spherical_code_of
 from gnc_models.polishing import polish_code
 from gnc_models.relaxation import relax_rows
 from gnc_models.sphere_descent import minimise_on_spheres

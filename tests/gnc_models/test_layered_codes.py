@@ -7,7 +7,7 @@ import torch
 from gnc_models.bounds import reference_margin
 from gnc_models.closed_forms import levenshtein_margin_bound
 from gnc_models.layered_codes import MOST_DIMS, layered_margin, layered_points
-from gnc_models.point_sets import max_cosine
+from gnc_models.pairs import max_cosine
 
 
 @pytest.mark.parametrize(
