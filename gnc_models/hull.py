@@ -197,7 +197,9 @@ class _Solve:
         moved = (self.coefficients[full] - reach.unsqueeze(1) * dependence).clamp_min(0.0)
         moved = moved.scatter_(1, first.unsqueeze(1), 0.0)
         moved = moved / moved.sum(1, keepdim=True)
-        farther = torch.einsum("bs,bsd->bd", moved, members).square().sum(1) > square[full] * (1.0 + 1e-12)
+        # rounding moves the point by this share of how far away its members are
+        rounding = 1e-12 * (moved * members.norm(dim=2)).sum(1)
+        farther = torch.einsum("bs,bsd->bd", moved, members).norm(dim=1) > square[full].sqrt() + rounding
         kept = (eigenvalues[:, 0] < 1e-12 * eigenvalues[:, -1]) & ~farther & moved.isfinite().all(1)
         full, first = full[kept], first[kept]
         self.coefficients[full] = moved[kept]

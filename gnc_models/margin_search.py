@@ -49,8 +49,12 @@ class MarginSearch:
         """Start each class's working set from rows that supported it elsewhere."""
         self.coarse = False
         kept = min(self.support.shape[1], support.shape[1])
-        self.support[:, :kept] = support[:, :kept].to(self.support.device)
-        self.coefficients[:, :kept] = coefficients[:, :kept].to(self.support.device)
+        support, coefficients = (x[:, :kept].to(self.support.device) for x in (support, coefficients))
+        own = torch.arange(len(support), device=support.device).unsqueeze(1)
+        other = (support >= 0) & (support < len(support)) & (support != own)
+        order = (~other).to(torch.int8).argsort(dim=1, stable=True)
+        self.support[:, :kept] = torch.where(other, support, -1).gather(1, order)
+        self.coefficients[:, :kept] = torch.where(other, coefficients, 0.0).gather(1, order)
 
     def _narrow(self) -> Tensor | None:
         """The rows in float32 for passes that need few digits, where these are cheaper and can be bounded."""
@@ -68,7 +72,8 @@ class MarginSearch:
         """The `size` nearest other rows of each row; in mode min also a lower bound from the row's own direction."""
         weights = self.weights if self.narrow is None else self.narrow
         half = weights.square().sum(1) / 2
-        nearest = []
+        # filled, not collected: small results kept between large scores leave holes that no later scores fit into
+        nearest = torch.empty(len(half), size, dtype=torch.int64, device=half.device)
         every = torch.arange(len(half), device=half.device)
         for rows in torch.split(every, max(1, TILE_ENTRIES // len(half))):
             scores = (weights[rows] @ weights.T).scatter_(1, rows.unsqueeze(1), -torch.inf)
@@ -77,8 +82,8 @@ class MarginSearch:
                 bound -= self._rounding(rows, scores.dtype)
                 # a shorter row has no direction in float32
                 self.lower[rows] = torch.where(self.norms[rows] > 1e-30, bound.clamp_min(0.0), 0.0)
-            nearest.append(scores.sub_(half).topk(size, dim=1, sorted=False).indices)
-        return torch.cat(nearest)
+            nearest[rows] = scores.sub_(half).topk(size, dim=1, sorted=False).indices
+        return nearest
 
     def open(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " open"]:
         """Those of the classes that still need a round; in mode min the most promising first."""

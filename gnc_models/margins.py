@@ -112,12 +112,14 @@ def margins_of_directions(
 
 def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:
     """Bounds as they are, supports as narrow as the widest one."""
+    unsolved = search.upper.isinf()
+    search.support[unsolved], search.coefficients[unsolved] = -1, 0.0  # those of a warm start
     order = (search.support < 0).to(torch.int8).argsort(dim=1, stable=True)
     order = order[:, : max(1, int((search.support >= 0).sum(1).max()))]
     upper = search.upper
-    if not bool(upper.isfinite().all()):
+    if bool(unsolved.any()):
         # classes ruled out before they were solved have their nearest row as the nearest hull point known
-        upper = torch.where(upper.isfinite(), upper, search.nearest_distance())
+        upper = torch.where(unsolved, search.nearest_distance(), upper)
     return Margins(
         _scaled_outward(search.lower, scale, down=True),
         _scaled_outward(upper, scale, down=False),

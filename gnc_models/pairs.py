@@ -15,8 +15,11 @@ TILE_ENTRIES = 1 << 18  # of one tile of scores or distances: 2 MiB in float64, 
 
 def scaled(rows: Float[Tensor, "*shape"], exponents: Int[Tensor, "..."]) -> Float[Tensor, "*shape"]:
     """Float64 rows times 2^exponents: exact, but where the result is below the smallest normal number or overflows."""
+    exponents = exponents.to(torch.int64)
     half = exponents // 2  # 2^exponents itself may overflow
-    return torch.ldexp(torch.ldexp(rows, half), exponents - half)
+    # powers from their bits: torch.ldexp makes them by `pow`, which need not be exact, and in float32 in some versions
+    powers = [((part + 1023) << 52).view(torch.float64) for part in (half, exponents - half)]
+    return rows * powers[0] * powers[1]
 
 
 def row_norms(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
@@ -103,13 +106,13 @@ def one_vs_rest_scores(
     rows: Float[Tensor, "classes dim"],
 ) -> Float[Tensor, " directions"]:
     """`min_j <w_y - w_j, h>` over the other classes j, for each direction h of class y."""
-    least = []
+    least = torch.empty(len(directions), dtype=rows.dtype, device=rows.device)
     for tile in tiles(len(directions), len(rows)):
         scores = directions[tile] @ rows.T
         own = classes[tile].unsqueeze(1)
         score = scores.gather(1, own).squeeze(1)
-        least.append(score - scores.scatter_(1, own, -torch.inf).amax(1))
-    return torch.cat(least)
+        least[tile] = score - scores.scatter_(1, own, -torch.inf).amax(1)
+    return least
 
 
 def nearest_rows(points: Float[Tensor, "points dim"], rows: Float[Tensor, "rows dim"]) -> Int[Tensor, " points"]:
@@ -117,7 +120,10 @@ def nearest_rows(points: Float[Tensor, "points dim"], rows: Float[Tensor, "rows 
     centre = rows.mean(0)  # a common offset would cost digits
     rows = rows - centre
     half = rows.square().sum(1) / 2
-    return torch.cat([torch.addmm(-half, points[t] - centre, rows.T).argmax(1) for t in tiles(len(points), len(rows))])
+    nearest = torch.empty(len(points), dtype=torch.int64, device=points.device)
+    for tile in tiles(len(points), len(rows)):
+        nearest[tile] = torch.addmm(-half, points[tile] - centre, rows.T).argmax(1)
+    return nearest
 
 
 def _own(rows: slice, points: Tensor) -> Int[Tensor, "rows 1"]:

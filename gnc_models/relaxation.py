@@ -47,4 +47,7 @@ def relax_rows(
 def _neighbours(rows: Float[Tensor, "classes dim"]) -> Tensor:
     """The nearest other rows of each row, nearest first."""
     count = min(NEIGHBOURS, len(rows) - 1) + 1  # the row itself comes first
-    return torch.cat([(part @ rows.T).topk(count, dim=1).indices for part in rows.split(TILE_ROWS)])[:, 1:]
+    nearest = torch.empty(len(rows), count, dtype=torch.int64, device=rows.device)
+    for part, tile in zip(nearest.split(TILE_ROWS), rows.split(TILE_ROWS), strict=True):
+        part.copy_((tile @ rows.T).topk(count, dim=1).indices)
+    return nearest[:, 1:]

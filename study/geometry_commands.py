@@ -22,6 +22,7 @@ from study.facts import print_facts, print_json, shown
 from study.matrix_files import check_finite, read_matrix
 from study.refusals import StudyError
 
+MOST_CLASSES = 10_000_000  # above that the bounds take minutes
 LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
 
 
@@ -112,6 +113,8 @@ def command_code(options: argparse.Namespace) -> int:
             raise StudyError(f"{name} must be at least {least}, got {value}.")
     if feature_dim < 2 and (options.optimise or options.output or options.temperature is not None):
         raise StudyError(f"--dim must be at least 2 for a code or an optimum, got {feature_dim}.")
+    if num_classes > MOST_CLASSES:
+        raise StudyError(f"--classes must be at most {MOST_CLASSES:,}, got {num_classes}.")
     if not 0 <= options.seed < 1 << 63:
         raise StudyError(f"--seed must be at least 0 and below 2^63, got {options.seed}.")
     facts: dict[str, Any] = {"num_classes": num_classes, "feature_dim": feature_dim}

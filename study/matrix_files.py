@@ -28,11 +28,11 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise StudyError(f"FILE must exist, got {path!r}.")
     try:
-        if suffix == ".safetensors":
-            return load_file(path)
-        if suffix in (".npy", ".npz"):
-            return _read_numpy(path)
         with warnings.catch_warnings(action="ignore"):  # a refusal below says all that is to be said
+            if suffix == ".safetensors":
+                return load_file(path)
+            if suffix in (".npy", ".npz"):
+                return _read_numpy(path)
             return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))))
     except pickle.UnpicklingError:
         raise StudyError(
@@ -44,13 +44,20 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         raise StudyError(f"FILE must be readable, got {path!r}: {first or type(error).__name__}.") from None
 
 
+def array_names(path: str) -> set[str]:
+    """What an .npz file that could be read holds, with what is no number and so not among `read_tensors`."""
+    return set(np.load(path, allow_pickle=False))
+
+
 def read_matrix(path: str, name: str | None) -> Tensor:
     """The matrix of that name, or the only one; StudyError lists the candidates where several could be meant."""
     tensors = read_tensors(path)
     matrices = {n: t for n, t in tensors.items() if t.ndim == 2 and t.is_floating_point() and t.shape[0] >= 2}
     if name is not None:
         if name not in tensors:
-            raise StudyError(f"--tensor must name a tensor of {path}, got {name!r}. It holds {_listing(matrices)}.")
+            raise StudyError(
+                f"--tensor must name a tensor of {path}, got {name!r}. It holds {_listing(matrices) or 'none'}."
+            )
         if name not in matrices:
             shape = tuple(tensors[name].shape)
             raise StudyError(f"--tensor must name a floating-point matrix of at least 2 rows, got {name!r} of {shape}.")
@@ -78,7 +85,7 @@ def _read_numpy(path: str) -> dict[str, Tensor]:
     loaded = np.load(path, allow_pickle=False)
     arrays = {"array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     return {
-        name: torch.from_numpy(np.ascontiguousarray(array))
+        name: torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
         for name, array in arrays.items()
         # a zip archive may hold bytes that are no array; torch has no longer floats
         if isinstance(array, np.ndarray) and array.dtype.kind in "fiubc" and array.dtype.name not in LONG
@@ -100,5 +107,6 @@ def _is_zip(path: str) -> bool:
 
 
 def _listing(tensors: dict[str, Tensor]) -> str:
-    shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:LISTED]]
+    # a name may hold line breaks
+    shown = [f"{repr(name)[1:-1]} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:LISTED]]
     return ", ".join(shown) + (f", ... {len(tensors)} in all" if len(tensors) > LISTED else "")

@@ -4,6 +4,7 @@ Knows gnc_models and the store; does not know trials or Ray.
 """
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from gnc_models.margins import margins_of_directions
 from gnc_models.metrics import measure_collapse
 from gnc_models.pairs import max_cosine, unit
 from study.facts import print_facts, print_json
-from study.matrix_files import check_finite, read_tensors
+from study.matrix_files import array_names, check_finite, read_tensors
 from study.refusals import StudyError
 from study.store import open_store
 
-INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite
+KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
+INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+            torch.uint16, torch.uint32, torch.uint64)  # fmt: skip
+LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
 
 
 def command_measure(options: argparse.Namespace) -> int:
@@ -41,7 +44,11 @@ NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine"
 
 
 def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
+    if not (options.temperature > 0 and math.isfinite(options.temperature)):
+        raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
     arrays = read_tensors(options.source)
+    for name in sorted(KNOWN & (array_names(options.source) - set(arrays))):
+        raise StudyError(f"{name} must hold numbers of at most 8 bytes, got an array of another kind.")
     _check_arrays(arrays)
     features, labels = arrays["features"].double(), arrays["labels"].long()
     num_classes = len(arrays["weights"]) if "weights" in arrays else int(labels.max()) + 1
@@ -78,25 +85,36 @@ def _check_arrays(arrays: dict[str, Tensor]) -> None:
         if name in arrays and (arrays[name].dtype not in INTEGERS or not len(arrays[name])):
             raise StudyError(f"{name} must be integers of at least one sample, got {arrays[name].dtype} of "
                              f"{len(arrays[name])}.")  # fmt: skip
+    if ("test_features" in arrays) != ("test_labels" in arrays):
+        raise StudyError("test_features and test_labels must be in the file together or not at all, got one of them.")
     features, labels = arrays["features"], arrays["labels"]
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise StudyError(
             f"features must be [samples, dim] and labels [samples], got {tuple(features.shape)} and {tuple(labels.shape)}."
         )
-    weights = arrays.get("weights", features)
-    if weights.shape[1:] != features.shape[1:] or len(weights) < 1:
-        raise StudyError(
-            f"weights must be [classes, {features.shape[1]}] as the features are, got {tuple(weights.shape)}."
-        )
-    for name in {"features", "weights", "test_features"} & set(arrays):
-        if arrays[name].is_complex():
-            raise StudyError(f"{name} must be real, got {arrays[name].dtype}.")
-        check_finite(arrays[name].reshape(len(arrays[name]), -1), name)
-        largest = float(arrays[name].double().abs().max()) if arrays[name].numel() else 0.0
-        if largest > LARGEST_FEATURE:
+    for name, rows in (("weights", "classes"), ("test_features", "samples")):
+        given = arrays.get(name, features)
+        if given.ndim != 2 or given.shape[1] != features.shape[1] or len(given) < 1:
             raise StudyError(
-                f"{name} must be at most {LARGEST_FEATURE:g} in size, got {largest:g}. Divide by a number."
+                f"{name} must be [{rows}, {features.shape[1]}] as the features are, got {tuple(given.shape)}."
             )
+    if "test_labels" in arrays and arrays["test_labels"].shape != arrays["test_features"].shape[:1]:
+        shapes = f"{tuple(arrays['test_labels'].shape)} and {tuple(arrays['test_features'].shape)}"
+        raise StudyError(f"test_labels must be one a row of test_features, got {shapes}.")
+    for name in sorted({"features", "weights", "test_features"} & set(arrays)):
+        _check_size(name, arrays[name])
+
+
+def _check_size(name: str, values: Tensor) -> None:
+    if values.is_complex():
+        raise StudyError(f"{name} must be real, got {values.dtype}.")
+    check_finite(values, name)
+    largest = float(values.double().abs().max())
+    if largest and not 1 / LARGEST_FEATURE <= largest <= LARGEST_FEATURE:
+        raise StudyError(
+            f"the largest of {name} must be between {1 / LARGEST_FEATURE:g} and {LARGEST_FEATURE:g} in size, got "
+            f"{largest:g}. Multiply all by one number."
+        )
 
 
 def _check_labels(labels: Tensor, num_classes: int) -> None:

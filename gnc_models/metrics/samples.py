@@ -16,15 +16,16 @@ from gnc_models.pairs import nearest_rows, one_vs_rest_scores, tiles, unit
 def sample_columns(view: View, rows: Tensor, unit_rows: Tensor, temperature: float | None) -> Values:
     """Columns of all training samples that count, in one pass over tiles of samples x classes."""
     head_rows = unit_rows if view.unit_weights else rows
-    least, agreed, active = [], 0, 0.0
+    least = torch.empty(len(view.features), dtype=torch.float64, device=view.features.device)
+    agreed, active = 0, 0.0
     for tile in tiles(len(view.features), max(rows.shape)):
         features, labels = view.features[tile], view.labels[tile]
-        least.append(one_vs_rest_scores(unit(features), labels, unit_rows))
+        least[tile] = one_vs_rest_scores(unit(features), labels, unit_rows)
         seen = view.as_head_sees(features)
         logits = seen @ head_rows.T
         agreed += int((logits.argmax(1) == view.classes[nearest_rows(seen, view.head.means)]).sum())
         active += float(active_classes(logits.div_(temperature or 1.0), labels).sum())
-    margins = torch.cat(least).sort().values
+    margins = least.sort().values
     # the linear rule of torch.quantile, which refuses more than 16 million values
     at = 0.01 * (len(margins) - 1)
     below, above = float(margins[math.floor(at)]), float(margins[math.ceil(at)])

@@ -1,6 +1,7 @@
 """Margins in exact arithmetic: rows so close, so far apart, so long or so short that rounding decides."""
 
 import math
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -100,6 +101,27 @@ def test_rows_of_very_different_lengths_have_intervals_that_hold(small, mode):
     assert_holds(weights, every)
     assert (found.lower <= every.upper).all()
     assert (found.upper >= every.lower).all()
+
+
+def test_a_full_working_set_goes_on_where_members_are_far_away():
+    generator = np.random.default_rng(1032)
+    weights = look_alikes(75, 20, 16, 1e-3, seed=1032, single=False)
+    weights = weights * torch.from_numpy(10.0 ** generator.uniform(-8, 8, size=(len(weights), 1)))
+    found = one_vs_rest_margins(weights, tolerance=1e-12)
+    coarse = one_vs_rest_margins(weights, tolerance=1e-6)
+    assert found.rounds < 50
+    assert (found.upper <= 1.01 * coarse.upper + 1e-6).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_warm_start_leaves_no_certificate_that_is_not_of_these_rows(seed):
+    weights = KINDS["random"](400, 3, seed=seed)
+    elsewhere = one_vs_rest_margins(KINDS["random"](400, 6, seed=seed + 50))
+    found = one_vs_rest_margins(weights, mode="min", warm_start=elsewhere)
+    assert_holds(weights, found)
+    assert not (found.support_rows >= 0).all()
+    turned = one_vs_rest_margins(weights, warm_start=replace(found, support_rows=found.support_rows.flip(0)))
+    assert_holds(weights, turned)
 
 
 def test_a_row_too_short_for_its_own_direction_is_not_given_a_margin_it_does_not_have():

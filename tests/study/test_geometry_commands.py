@@ -305,7 +305,16 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         ({"weights": np.full((2, 2), np.nan)}, "weights must be finite, got 2 rows"),
         ({"weights": np.ones((2, 2), dtype=complex)}, "weights must be real, got torch.complex128"),
         ({"labels": np.array([0, 1, 10**12, 1])}, "got 1,000,000,000,001 classes and 4 samples"),
-        ({"features": np.full((4, 2), 1e200)}, r"features must be at most 1e\+100 in size, got 1e\+200"),
+        (
+            {"features": np.full((4, 2), 1e200)},
+            r"largest of features must be between 1e-100 and 1e\+100 in size, got 1e\+200",
+        ),
+        ({"features": np.eye(4)[:, :2] * 1e-170}, r"largest of features must be between .* got 1e-170"),
+        ({"test_features": np.ones((4, 2))}, "test_features and test_labels must be in the file together"),
+        ({"weights": np.ones((2, 2), dtype=np.longdouble)}, "weights must hold numbers of at most 8 bytes"),
+        ({"weights": np.array(["a", "b"])}, "weights must hold numbers"),
+        ({"test_features": np.ones((0, 2)), "test_labels": np.array([0])}, r"test_features must be .samples, 2."),
+        ({"test_features": np.ones((3, 2)), "test_labels": np.array([0])}, "test_labels must be one a row"),
         (
             {"test_features": np.ones((4, 2)), "test_labels": np.array([0.2, 1.7, 0.0, 1.0])},
             "test_labels must be integers",
