@@ -85,6 +85,8 @@ class Storage:
                 raise FolderError(
                     f"RESULTS must be a folder or a URI such as s3://bucket/x, got {uri!r}: {error}"
                 ) from None
+            if not self._root:
+                raise FolderError(f"RESULTS must name a bucket after the scheme, such as s3://bucket/x, got {uri!r}.")
         else:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)

@@ -122,3 +122,8 @@ def test_writing_into_a_folder_that_another_process_removes_succeeds(tmp_path):
     storage.remove_folder("checkpoints/KEY")
     storage.remove_folder("checkpoints/KEY")
     assert not folder.exists()
+
+
+def test_a_scheme_without_a_bucket_is_refused():
+    with pytest.raises(FolderError, match="RESULTS must name a bucket after the scheme"):
+        Storage("s3://")
