@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from study.execution import STOP_POLL_SECONDS
 from study.spec import parse_study, read_study
 from study.store import Store, open_store
 from tests.conftest import IMAGES, SMALL_STUDY, comparable, run_gnc, start_gnc, wait_for
@@ -119,8 +120,12 @@ def test_a_killed_sweep_continues_while_its_orphans_still_write(study_file, tmp_
 def test_interrupting_keeps_checkpoints_seals_and_says_how_to_continue(study_file, tmp_path, undisturbed):
     store, study = open_store(tmp_path / "results"), study_file(**LONG)
     run = start_gnc("run", study, store.uri)
-    wait_for(lambda: trials_in_flight(store), "a trial in flight")
+    # a trial of a fast machine would end before it looks for the request
+    halted = wait_for(lambda: halted_in_flight(store), "a trial to halt")
     run.send_signal(signal.SIGINT)
+    wait_for(store.stop_requests, "the request to stop")
+    time.sleep(STOP_POLL_SECONDS)
+    os.kill(halted, signal.SIGCONT)
     errors = end(run)
     assert run.returncode == 1
     assert f"this continues it: gnc run {study} {store.uri}" in errors
