@@ -51,7 +51,10 @@ OPTIMA_CELLS = [(k, d, tau) for tau in TEMPERATURES for k in OPTIMA_CLASSES for 
 RANDOM_DIMS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 128, 256, 512)
 RANDOM_CLASSES = (4, 6, 8, 12, 16, 24, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1500)
 # Face recognition and language models; 50,400 is just above the vocabulary of GPT-2.
-RANDOM_LARGE = [(d, k) for k in (100, 500, 1500, 5000, 15_000, 50_400, 100_800) for d in (512, 256, 1024, 64, 128, 768)]
+RANDOM_LARGE = [
+    *[(d, k) for k in (100, 500, 1500, 5000, 15_000, 50_400, 100_800) for d in (512, 256, 1024, 64, 128, 768)],
+    *[(d, k) for k in (5000, 15_000, 50_400) for d in (4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 100)],
+]
 
 POINT_SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 50, 60, 64, 72, 80, 96, 100)
 
