@@ -27,10 +27,13 @@ VANISHING = 1e-140
 class MarginSearch:
     """Bounds so far, with what it takes to improve them. Weights are float64, their largest entry near 1."""
 
-    def __init__(self, weights: Float[Tensor, "classes dim"], tolerance: float, mode: str) -> None:
+    def __init__(
+        self, weights: Float[Tensor, "classes dim"], tolerance: float, mode: str, *, exact: bool = True
+    ) -> None:
+        """`exact`: whether rows that are equal were equal before they were brought near 1."""
         num_classes, dim = weights.shape
         others = num_classes - 1
-        self.weights, self.tolerance, self.mode = weights, tolerance, mode
+        self.weights, self.tolerance, self.mode, self.exact = weights, tolerance, mode, exact
         self.norms = weights.norm(dim=1)
         self.narrow = self._narrow()
         self.lower = torch.zeros_like(self.norms)
@@ -122,7 +125,7 @@ class MarginSearch:
         width = solved.used.shape[1]
         upper = distance + EPS * (2 * width + points.shape[2] + 8) * reach
         # only of a point at the row itself are squares of such lengths exact
-        apart = ((solved.coefficients > 0) & (members != 0).any(2)).any(1)
+        apart = ((solved.coefficients > 0) & (members != 0).any(2)).any(1) | (not self.exact)
         upper = torch.where((distance < VANISHING) & apart, upper + VANISHING, upper)
         convex = (solved.coefficients.sum(1) - 1.0).abs() <= EPS * width
         upper = upper.masked_fill(~convex, torch.inf)

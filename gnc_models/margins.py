@@ -75,7 +75,8 @@ def one_vs_rest_margins(
     _check(weights, tolerance, mode, max_rounds, warm_start)
     weights = weights.detach().to(torch.float64)
     scale = torch.frexp(weights.abs().max())[1]
-    search = MarginSearch(scaled(weights, -scale), tolerance, mode)
+    near_one = scaled(weights, -scale)
+    search = MarginSearch(near_one, tolerance, mode, exact=torch.equal(scaled(near_one, scale), weights))
     if warm_start is not None:
         search.begin_from(warm_start.support_rows, warm_start.coefficients)
     pending = search.open(torch.arange(len(weights), device=weights.device))

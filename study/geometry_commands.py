@@ -22,7 +22,7 @@ from study.facts import print_facts, print_json, shown
 from study.matrix_files import check_finite, read_matrix
 from study.refusals import StudyError
 
-MOST_CLASSES = 10_000_000  # above that the bounds take minutes
+MOST_CLASSES = 10_000_000  # there the bounds take more than a minute, far above it they do not end
 LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
 
 
@@ -44,7 +44,8 @@ def command_margins(options: argparse.Namespace) -> int:
     of_rows = one_vs_rest_margins if options.raw else margins_of_directions
     margins = of_rows(rows.to(device), tolerance=options.tolerance, mode=options.mode)
     facts = _margin_facts(margins, rows, options, time.monotonic() - started)
-    classes = _class_facts(margins, rows, options.top) if options.per_class or options.top else []
+    shown_classes = len(rows) if options.per_class else options.top or 0
+    classes = _class_facts(margins, rows, shown_classes)
     if options.json:
         print_json(facts | ({"classes": classes} if classes else {}))
         return 0
@@ -70,7 +71,7 @@ def _margin_facts(margins: Margins, rows: Tensor, options: argparse.Namespace, s
     return facts if options.raw else facts | _place(lower, num_classes, feature_dim)
 
 
-def _class_facts(margins: Margins, rows: Tensor, top: int | None) -> list[dict[str, Any]]:
+def _class_facts(margins: Margins, rows: Tensor, top: int) -> list[dict[str, Any]]:
     """The classes of smallest margin first; those never certified in mode min have the wide interval they had."""
     norms = row_norms(rows).tolist()
     lower, upper = margins.lower.tolist(), margins.upper.tolist()

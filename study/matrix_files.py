@@ -16,7 +16,6 @@ from torch import Tensor
 from study.refusals import StudyError
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin")
-LONG = ("longdouble", "clongdouble", "float128", "complex256", "float96", "complex192")
 LISTED = 20  # candidates named in a refusal
 
 
@@ -87,8 +86,8 @@ def _read_numpy(path: str) -> dict[str, Tensor]:
     return {
         name: torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
         for name, array in arrays.items()
-        # a zip archive may hold bytes that are no array; torch has no longer floats
-        if isinstance(array, np.ndarray) and array.dtype.kind in "fiubc" and array.dtype.name not in LONG
+        # a zip archive may hold bytes that are no array; torch has no long double
+        if isinstance(array, np.ndarray) and array.dtype.kind in "fiubc" and array.dtype.char not in "gG"
     }
 
 

@@ -63,14 +63,12 @@ def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
             weights,
             normalization=options.normalization,
             temperature=temperature,
-            test_features=arrays.get("test_features", features).double(),
-            test_labels=arrays.get("test_labels", labels).long(),
+            test_features=arrays["test_features"].double() if "test_features" in arrays else None,
+            test_labels=arrays["test_labels"].long() if "test_labels" in arrays else None,
         )
     except ValueError as error:
         raise StudyError(str(error)) from None
     values = dict(collapse.values)
-    if "test_features" not in arrays:
-        values["ncc_test_accuracy"] = None
     if "weights" not in arrays:
         values |= {name: None for name in values if name.startswith(NEEDS_WEIGHTS)}
     return {"num_classes": num_classes, "feature_dim": features.shape[1], **values}

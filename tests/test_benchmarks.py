@@ -26,7 +26,7 @@ def test_the_trained_head_is_trained(monkeypatch):
 
 @pytest.mark.parametrize("kind", sorted(set(ROWS) - {"trained", "kerdock", "e8", "600-cell"}))
 def test_rows_of_every_kind_are_of_unit_length(kind):
-    size = {"gold": (200, 31), "orthoplex": (62, 31)}.get(kind, (200, 31))
+    size = (62, 31) if kind == "orthoplex" else (200, 31)
     rows = ROWS[kind](*size)
     assert rows.shape == size
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows), dtype=torch.float64))

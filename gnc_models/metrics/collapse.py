@@ -131,7 +131,7 @@ def _check_samples(
 ) -> None:
     if weights.ndim != 2:
         raise ValueError(f"weights must be a matrix, one row a class, got shape {tuple(weights.shape)}.")
-    sets = {"features": features, "test_features": test_features, "ood_features": ood_features}
+    sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood_features}
     for name, values in sets.items():
         if values is not None:
             _check_features(name, values, weights.shape[1])
@@ -160,11 +160,6 @@ def _check_settings(
     counted: Tensor | None,
     class_inputs: Tensor | None,
 ) -> None:
-    broken = (~weights.isfinite().all(1)).nonzero()[:, 0].tolist()
-    if broken:
-        raise ValueError(
-            f"weights must be finite, got NaN or infinity in {len(broken)} rows, the first is {broken[0]}."
-        )
     dead = (~weights.any(1)).nonzero()[:, 0].tolist()
     if dead:
         raise ValueError(f"weights must have no row of zeros, got {len(dead)}, the first is {dead[0]}.")

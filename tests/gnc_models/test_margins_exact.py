@@ -135,6 +135,14 @@ def test_a_row_too_short_for_its_own_direction_is_not_given_a_margin_it_does_not
         assert 1 - 1e-9 < float(found.lower[0]) <= 1.0 <= float(found.upper[0])
 
 
+def test_rows_that_only_scaling_makes_equal_have_an_interval_that_holds():
+    weights = torch.tensor([[1e308, 0.0], [0.0, 1e-20], [0.0, 1.1e-20]], dtype=torch.float64)
+    for mode in ("all", "min"):
+        found = one_vs_rest_margins(weights, mode=mode)
+        assert float(found.lower[1]) == 0.0
+        assert float(found.upper[1]) >= 1e-21
+
+
 def test_a_margin_beyond_the_largest_number_is_bounded_by_it():
     found = one_vs_rest_margins(torch.tensor([[1.5e308], [-1.5e308]], dtype=torch.float64))
     assert 1.797e308 < found.minimum[0] < found.minimum[1] == math.inf
