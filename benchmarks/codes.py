@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from gnc_models.code_search import optimise_code
-from gnc_models.tables import read_table
-from gnc_models.tabulate import floor_text
+from gnc_models.codes.search import optimise_code
+from gnc_models.codes.tabulate import floor_text
+from gnc_models.references.tables import read_table
 
 SHARP = {(5, 16), (6, 27), (7, 56)}
 

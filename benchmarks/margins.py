@@ -7,7 +7,7 @@ the other methods. Each case runs in a process of its own, whose peak memory is 
     nnls      one SciPy NNLS solve per class, on a sample of classes, scaled; `wrong`: its own two bounds do not meet
     subgrad   10,000 projected sub-gradient steps per class (the published method), timed on fewer steps and scaled;
               `gap` is what its lower bound misses after `--subgradient-steps` steps
-    solver    gnc_models.margins, all classes or only the minimum
+    solver    gnc_models.geometry.margins, all classes or only the minimum
     floor     one float64 product of the K x d rows with their transpose
 
 Rows are random, an optimised code, words of a Gold code, a trained head (`benchmarks.trained_head`), all rows of the
@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.trained_head import trained_rows
-from gnc_models.families import orthoplex
-from gnc_models.margins import Margins, one_vs_rest_margins
-from gnc_models.point_sets import make_code
-from gnc_models.relaxation import relax_rows
+from gnc_models.codes.code import make_code
+from gnc_models.codes.constructions.explicit import orthoplex
+from gnc_models.codes.neighbour_repulsion import relax_rows
+from gnc_models.geometry.margins import Margins, one_vs_rest_margins
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.store import Store, open_store
+from study.store.store import Store, open_store
 
 TRIVIAL = """
 name = "trivial"
@@ -72,7 +72,7 @@ def run_study(text: str, folder: Path, trials: int) -> tuple[Run, Store]:
     (folder / "study.toml").write_text(text)
     store, started = open_store(folder / "results"), time.time()
     before = os.times()
-    command = [sys.executable, "-m", "study.cli", "run", str(folder / "study.toml"), store.uri]
+    command = [sys.executable, "-m", "gnc.cli.main", "run", str(folder / "study.toml"), store.uri]
     with (folder / "run.log").open("w") as log:
         process = subprocess.Popen(command, stderr=log)
         memory = []
@@ -115,12 +115,12 @@ def steps_for(seconds: float, folder: Path) -> int:
     """Steps of a trial that last about so long on this machine."""
     folder.mkdir(parents=True)
     (folder / "probe.toml").write_text(REAL.format(steps=PROBE_STEPS, seeds=[0]))
-    command = [sys.executable, "-m", "study.cli", "check", str(folder / "probe.toml"), str(folder / "r"), "--trials"]
+    command = [sys.executable, "-m", "gnc.cli.main", "check", str(folder / "probe.toml"), str(folder / "r"), "--trials"]
     key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
     trial = [
         sys.executable,
         "-m",
-        "study.cli",
+        "gnc.cli.main",
         "trial",
         str(folder / "probe.toml"),
         key,

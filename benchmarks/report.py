@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gnc_models import bounds
-from study.config import TrialConfig
-from study.records import RESULTS_SCHEMA, TRIALS_SCHEMA, to_parquet
-from study.store import open_store
+from gnc_models.references import margin as bounds
+from study.design.config import TrialConfig
+from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, to_parquet
+from study.store.store import open_store
 
 DIMS, TEMPERATURES, SEEDS = (3, 4, 5, 8, 10), (0.05, 0.1, 0.2, 0.3, 1.0), 10
 TRIALS_AT_ONCE = 500
@@ -111,7 +111,7 @@ def main() -> None:
         size = (folder / "results.parquet").stat().st_size / 2**20
         assert not open_store(folder).unreadable
         started = time.perf_counter()
-        command = [sys.executable, "-m", "study.cli", "report", str(folder)]
+        command = [sys.executable, "-m", "gnc.cli.main", "report", str(folder)]
         done = subprocess.run(command, check=False, env=os.environ)
         seconds = time.perf_counter() - started
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from study.columns import Measurement, TrialRecord
-from study.config import TrialConfig
-from study.spec import parse_study
-from study.store import open_store
+from study.design.columns import Measurement, TrialRecord
+from study.design.config import TrialConfig
+from study.design.study_file import parse_study
+from study.store.store import open_store
 
 STUDY = """
 name = "large"
@@ -36,14 +36,14 @@ seed = [0, 1, 2, 3, 4, 5, 6, 7]
 A_SIZE = 200  # trials that each number of classes adds
 MORE = 100
 DECIDE = """
-from study.progress import done_keys, spent_keys, trials_left
-from study.spec import read_study
-from study.store import open_store
+from study.scheduling.remaining import done_keys, spent_keys, trials_left
+from study.design.study_file import read_study
+from study.store.store import open_store
 study, store = read_study(sys.argv[1]), open_store(sys.argv[2])
 print(len(trials_left(study, done_keys(study, store, store.states()) | spent_keys(study, store))))
 """
 SEAL = """
-from study.store import open_store
+from study.store.store import open_store
 sealed = open_store(sys.argv[2]).seal()
 print(sealed.trials, sealed.rows, sealed.fresh)
 """

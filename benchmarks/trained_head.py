@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from gnc_models.classifiers import LinearClassifier
-from gnc_models.datasets.cache import read_or_make
+from gnc_models.classifiers.classifiers import LinearClassifier
+from gnc_models.user_cache import read_or_make
 
 INPUT_DIM, HIDDEN, GROUP = 128, 256, 20
 STEPS, BATCH = 1500, 512

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, RandomCrop, ToTensor
 
-from study.config import TrialConfig
-from study.training import Pace, Training
-from study.trial import load_dataset
+from study.design.config import TrialConfig
+from study.training.training import Pace, Training
+from study.training.trial import load_dataset
 
 NETWORKS = {"mlp": {"width": 128, "depth": 2}, "small_resnet": {"width": 4}, "small_resnet, default": {}}
 CLASSES, SAMPLES, BATCH = 100, 24, 64

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from study.records import CIRCUMSTANCES
+from study.store.schemas import CIRCUMSTANCES
 
 SMALL_STUDY = """
 name = "small"
@@ -50,7 +50,7 @@ seed = [0]
 def run_gnc(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`gnc` in its own process, output captured."""
     done = subprocess.run(
-        [sys.executable, "-m", "study.cli", *map(str, arguments)],
+        [sys.executable, "-m", "gnc.cli.main", *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
@@ -63,7 +63,7 @@ def run_gnc(*arguments: str | Path, check: bool = True) -> subprocess.CompletedP
 def start_gnc(*arguments: str | Path) -> subprocess.Popen[str]:
     """`gnc` in its own process and session, still running."""
     return subprocess.Popen(
-        [sys.executable, "-m", "study.cli", *map(str, arguments)],
+        [sys.executable, "-m", "gnc.cli.main", *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from study.cli import make_parser
-from study.records import RESULTS_SCHEMA
+from gnc.cli.main import make_parser
+from study.store.schemas import RESULTS_SCHEMA
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -22,15 +22,21 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import study.cli, study.commands, study.run_commands, study.doctor_commands", (*HEAVY, "boto3")),
-        ("import study.store, study.spec, study.records", HEAVY),
-        ("import gnc_models.catalog", (*HEAVY, "numpy", "pyarrow")),
-        ("import gnc_models.bounds", (*HEAVY, "scipy", "pyarrow")),
-        ("import analysis.report", ("torch", "ray", "optuna", "torchvision")),
-        ("import study.execution, study.trial", ("ray", "optuna", "matplotlib")),
-        ("import gnc_models.datasets, gnc_models.metrics, gnc_models.codes", ("ray", "pyarrow", "matplotlib", "study")),
-        ("import study.suggestions, study.search", ("torch", "ray", "optuna")),
-        ("import study.tuning", ("optuna", "matplotlib", "torchvision")),
+        (
+            "import gnc.cli.main, gnc.cli.folder_commands, gnc.cli.run_commands, gnc.cli.doctor_commands",
+            (*HEAVY, "boto3"),
+        ),
+        ("import study.store.store, study.design.study_file, study.store.schemas", HEAVY),
+        ("import gnc_models.catalog.members", (*HEAVY, "numpy", "pyarrow")),
+        ("import gnc_models.references.margin", (*HEAVY, "scipy", "pyarrow")),
+        ("import analysis.report.report", ("torch", "ray", "optuna", "torchvision")),
+        ("import study.execution.attempt, study.training.trial", ("ray", "optuna", "matplotlib")),
+        (
+            "import gnc_models.datasets, gnc_models.metrics, gnc_models.codes.best_code",
+            ("ray", "pyarrow", "matplotlib", "study"),
+        ),
+        ("import study.scheduling.suggestions, study.design.search", ("torch", "ray", "optuna")),
+        ("import study.tuning.experiment", ("optuna", "matplotlib", "torchvision")),
     ],
 )
 def test_importing_loads_nothing_heavy(code, absent):
@@ -48,7 +54,7 @@ def test_checking_and_watching_a_study_need_neither_torch_nor_ray(tmp_path):
         ["best", str(tmp_path), "--metric", "train_loss", "--by", "num_classes", "--all"],
     ]
     for call in calls:
-        assert not loaded_by(f"from study.cli import main; assert main({call!r}) == 0") & set(HEAVY)
+        assert not loaded_by(f"from gnc.cli.main import main; assert main({call!r}) == 0") & set(HEAVY)
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
@@ -65,13 +71,13 @@ def test_the_import_linter_agrees():
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("study/commands.py", "import ray"),
-        ("study/matrix_files.py", "import ray"),
-        ("study/store.py", "import analysis.frames"),
-        ("study/spec.py", "import torch"),
-        ("gnc_models/codes.py", "import study.config"),
-        ("analysis/frames.py", "import study.trial"),
-        ("study/trial.py", "import study.commands"),
+        ("gnc/cli/folder_commands.py", "import ray"),
+        ("gnc/cli/tensor_files.py", "import ray"),
+        ("study/store/store.py", "import analysis.rows.frames"),
+        ("study/design/study_file.py", "import torch"),
+        ("gnc_models/codes/best_code.py", "import study.design.config"),
+        ("analysis/rows/frames.py", "import study.training.trial"),
+        ("study/training/trial.py", "import gnc.cli.folder_commands"),
     ],
 )
 def test_a_planted_import_breaks_a_contract(tmp_path, module, line):

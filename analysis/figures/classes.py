@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from analysis.figures.codes import best_trial, evenly
-from analysis.figures.look import CATEGORIES, INK, MUTED, RULE, axis_label, label_ends, number, ramp, soft_grid
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import Readable, groups, is_usual
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, axis_label, label_ends, number, ramp, soft_grid
+from analysis.rows.frames import Readable, groups, is_usual
 
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)

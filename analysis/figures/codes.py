@@ -1,6 +1,6 @@
 """Learned codes in two and three dimensions, drawn beside the best code known.
 
-Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.alignment`.
+Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.statistics.procrustes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
-from analysis import theory
-from analysis.alignment import align, unit_rows
-from analysis.figures.look import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS, number
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import Readable, groups, usual_normalization, values, with_normalization
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS, number
+from analysis.rows import theory
+from analysis.rows.frames import Readable, groups, usual_normalization, values, with_normalization
+from analysis.statistics.procrustes import align, unit_rows
 
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from analysis.figures.codes import evenly
-from analysis.figures.look import MUTED, axis_label, label_ends, log_axis, number, ramp, soft_grid
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import groups, is_usual, usual_normalization, values
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import MUTED, axis_label, label_ends, log_axis, number, ramp, soft_grid
+from analysis.rows.frames import groups, is_usual, usual_normalization, values
 
 MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
 ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})

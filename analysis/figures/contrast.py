@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.contrast import REFERENCE_LINES, Contrast, numbers_contrast, sentences, shown_value
+from analysis.effects.contrast import REFERENCE_LINES, Contrast, numbers_contrast, sentences, shown_value
 from analysis.figures.files import figure_file
-from analysis.figures.look import CATEGORIES, INK, MUTED, column_label, label_ends, log_axis, soft_grid, spread_ticks
-from analysis.figures.svg import FigureBlock, Panel
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, INK, MUTED, column_label, label_ends, log_axis, soft_grid, spread_ticks
 
 __all__ = ["contrast_file", "draw_contrast", "numbers_contrast", "panels_of"]
 LINE_LOOKS = {

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.effects import LOG_MEASURES, SharedCell, shared_cells
+from analysis.effects.effects import LOG_MEASURES, SharedCell, shared_cells
 from analysis.figures.codes import evenly
-from analysis.figures.look import CATEGORIES, axis_label, label_ends, log_axis, number, soft_grid, spread_ticks
-from analysis.figures.svg import FigureBlock, Panel
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, axis_label, label_ends, log_axis, number, soft_grid, spread_ticks
 
 MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
 NORMALIZATIONS = ("both", "features", "weights", "none")

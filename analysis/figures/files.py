@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from analysis.figures.look import use_style
-from analysis.figures.svg import Panel, render_panel, svg_file
+from analysis.figures.panels import Panel, render_panel, svg_file
+from analysis.figures.style import use_style
 
 SUFFIXES = (".svg", ".pdf", ".png")
 DPI = 150  # of a PNG

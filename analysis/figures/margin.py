@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.comparison import FormComparison
 from analysis.figures.codes import evenly
-from analysis.figures.look import (
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import (
     INK,
     MUTED,
     PANEL_INCHES,
@@ -25,17 +25,11 @@ from analysis.figures.look import (
     soft_grid,
     spread_ticks,
 )
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import (
-    groups,
-    temperature_follows_size,
-    usual_normalization,
-    values,
-    with_normalization,
-)
-from analysis.labels import independent_settings
-from analysis.measures import MARGIN
-from analysis.theory import MarginCurves, margin_curves, sizes_between
+from analysis.rows.frames import groups, temperature_follows_size, usual_normalization, values, with_normalization
+from analysis.rows.labels import independent_settings
+from analysis.rows.measures import MARGIN
+from analysis.rows.theory import MarginCurves, margin_curves, sizes_between
+from analysis.scaling.form_choice import FormComparison
 
 MOST_DIMS = 9
 MOST_SERIES = 5

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.conditions import ConditionRefused
-from analysis.contrast import measure_values
+from analysis.effects.contrast import measure_values
 from analysis.figures.codes import evenly
-from analysis.figures.look import CATEGORIES, MUTED, column_label, number, soft_grid
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import groups
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, MUTED, column_label, number, soft_grid
+from analysis.rows.frames import groups
+from study.design.conditions import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
 SIZES = ("feature_dim", "num_classes")

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis import theory
 from analysis.figures.codes import evenly
-from analysis.figures.look import MUTED, RAMP, log_axis, number, soft_grid
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import cell_rows
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import MUTED, RAMP, log_axis, number, soft_grid
+from analysis.rows import theory
+from analysis.rows.frames import cell_rows
 
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.comparison import FormComparison
-from analysis.figures.look import CATEGORIES, INK, axis_label, log_axis, number, soft_grid, spread_ticks
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.forms import FORMS
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, INK, axis_label, log_axis, number, soft_grid, spread_ticks
+from analysis.scaling.form_choice import FormComparison
+from analysis.scaling.forms import FORMS
 
 BEYOND = 2.0  # times the largest size that was measured
 MOST_PANELS = 6

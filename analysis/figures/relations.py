@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
 from analysis.figures.codes import evenly
-from analysis.figures.look import CATEGORIES, column_label, log_axis, number, soft_grid
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import cell_rows
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import CATEGORIES, column_label, log_axis, number, soft_grid
+from analysis.rows.frames import cell_rows
 
 MOST_DOTS = 400
 SHORT = "shortfall"

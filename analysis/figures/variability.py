@@ -8,9 +8,9 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from analysis.figures.codes import evenly
-from analysis.figures.look import axis_label, label_ends, log_axis, number, ramp, soft_grid, spread_ticks
-from analysis.figures.svg import FigureBlock, Panel
-from analysis.frames import groups, is_usual, values
+from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.style import axis_label, label_ends, log_axis, number, ramp, soft_grid, spread_ticks
+from analysis.rows.frames import groups, is_usual, values
 
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
 VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gnc_models.datasets.contexts import mark_contexts
 from gnc_models.datasets.dataset import Dataset, with_digest
-from gnc_models.stored_sets import MissingData, missing_data, standard_library
+from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _FILES, _TRAIN, _TEST = 0, 1, 2

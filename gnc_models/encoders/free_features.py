@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gnc_models.encoders.settings import sequence_length
+from gnc_models.encoders.input_shapes import sequence_length
 
 
 class FreeFeatures(nn.Module):

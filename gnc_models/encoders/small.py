@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnc_models.encoders.normalization import MAP_NORMS, VECTOR_NORMS, initialise_without_normalization
-from gnc_models.encoders.settings import image_shape
+from gnc_models.encoders.input_shapes import image_shape
+from gnc_models.encoders.norm_layers import MAP_NORMS, VECTOR_NORMS, initialise_without_normalization
 
 
 class BasicBlock(nn.Module):

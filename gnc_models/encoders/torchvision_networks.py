@@ -13,8 +13,8 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from gnc_models.encoders.normalization import MAP_NORMS, initialise_without_normalization
-from gnc_models.encoders.settings import image_shape
+from gnc_models.encoders.input_shapes import image_shape
+from gnc_models.encoders.norm_layers import MAP_NORMS, initialise_without_normalization
 
 # Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
 MOBILENET_STAGES = [

@@ -6,10 +6,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.classifiers import Classifier
+from gnc_models.catalog.settings import check_between
+from gnc_models.classifiers.classifiers import Classifier
 from gnc_models.losses.cross_entropy import score_gaps
 from gnc_models.losses.loss import Loss
-from gnc_models.settings import check_between
 
 
 class LabelSmoothing(Loss):

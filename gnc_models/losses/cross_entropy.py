@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.classifiers import Classifier
+from gnc_models.catalog.settings import check_choice
+from gnc_models.classifiers.classifiers import Classifier
+from gnc_models.codes.unconstrained_features import log_softplus
 from gnc_models.losses.chunked import chunked_cross_entropy
 from gnc_models.losses.loss import Loss
-from gnc_models.settings import check_choice
-from gnc_models.unconstrained import log_softplus
 
 CROSS_ENTROPIES = ("dense", "chunked")
 

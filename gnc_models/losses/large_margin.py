@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gnc_models.classifiers import Classifier
+from gnc_models.catalog.settings import check_between
+from gnc_models.classifiers.classifiers import Classifier
 from gnc_models.losses.loss import Loss
-from gnc_models.settings import check_between
 
 # ArcFace's angle has infinite slope at cosine 1, where collapse leads: nearer than this the slope counts as 0.
 NEAREST_COSINE = 1 - 2**-22

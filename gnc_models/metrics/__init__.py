@@ -8,9 +8,9 @@ themselves, memory is O(classes x dim + dim^2 + samples) and a few tiles.
 """
 
 from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
+from gnc_models.metrics.feature_views import Values
 from gnc_models.metrics.layers import LayerCollapse, layer_columns, measure_layer
 from gnc_models.metrics.variability import measure_variability
-from gnc_models.metrics.view import Values
 
 __all__ = [
     "Collapse",

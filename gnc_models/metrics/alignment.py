@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnc_models.metrics.view import Values, View
-from gnc_models.pairs import tiles, unit
-from gnc_models.statistics import ClassStatistics
+from gnc_models.geometry.pairwise import tiles, unit
+from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.feature_views import Values, View
 
 
 def alignment_columns(statistics: ClassStatistics, rows: Float[Tensor, "classes dim"]) -> Values:

@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gnc_models.margins import Margins, one_vs_rest_margins
+from gnc_models.geometry.margins import Margins, one_vs_rest_margins
+from gnc_models.geometry.pairwise import max_cosine, one_vs_rest_scores, unit
 from gnc_models.metrics.alignment import alignment_columns, input_correlation, ood_deviation
+from gnc_models.metrics.class_statistics import check_labels
+from gnc_models.metrics.feature_views import Values, View
 from gnc_models.metrics.norms import effective_temperature, norm_columns, rank_columns
 from gnc_models.metrics.samples import nearest_mean_accuracy, sample_columns
 from gnc_models.metrics.separation import count_columns, margin_columns, scale_free_columns
 from gnc_models.metrics.uniformity import energy_columns, within_columns
 from gnc_models.metrics.variability import variability_columns
-from gnc_models.metrics.view import Values, View
-from gnc_models.pairs import max_cosine, one_vs_rest_scores, unit
-from gnc_models.statistics import check_labels
 
 Normalization = Literal["both", "features", "weights", "none"]
 
@@ -48,7 +48,7 @@ def measure_collapse(
     absent_classes: bool = False,
     tolerance: float = 1e-6,
 ) -> Collapse:
-    """Every geometric column of a measurement (study.records.Measurement), in float64.
+    """Every geometric column of a measurement (study.store.schemas.Measurement), in float64.
 
     Args:
         features: training features as the encoder gives them, before any normalization.

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnc_models.metrics.view import finite
-from gnc_models.pairs import nearest_rows, squared_distances, tiles
-from gnc_models.statistics import check_labels
+from gnc_models.geometry.pairwise import nearest_rows, squared_distances, tiles
+from gnc_models.metrics.class_statistics import check_labels
+from gnc_models.metrics.feature_views import finite
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnc_models.margin_search import EPS
-from gnc_models.metrics.view import Values
-from gnc_models.statistics import ClassStatistics
+from gnc_models.geometry.margin_search import EPS
+from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.feature_views import Values
 
 
 def norm_columns(rows: Float[Tensor, "classes dim"], raw: ClassStatistics) -> Values:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnc_models.metrics.view import Values, View
-from gnc_models.pairs import nearest_rows, one_vs_rest_scores, tiles, unit
+from gnc_models.geometry.pairwise import nearest_rows, one_vs_rest_scores, tiles, unit
+from gnc_models.metrics.feature_views import Values, View
 
 
 def sample_columns(view: View, rows: Tensor, unit_rows: Tensor, temperature: float | None) -> Values:

@@ -1,6 +1,6 @@
 """Hyperspherical uniformity: energies and separation of class means and rows, and of the features of a class.
 
-Knows sums over pairs; null and bound of each energy are in gnc_models.energies.
+Knows sums over pairs; null and bound of each energy are in gnc_models.references.energy.
 """
 
 import math
@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gnc_models import pairs
-from gnc_models.metrics.view import Values, View, finite
-from gnc_models.pairs import measure_energy, squared_distances, unit
-from gnc_models.statistics import ClassStatistics
+from gnc_models.geometry import pairwise as pairs
+from gnc_models.geometry.pairwise import measure_energy, squared_distances, unit
+from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.feature_views import Values, View, finite
 
 SAMPLES_A_CLASS = 64  # enters the within-class energies; a class with more is thinned evenly
 

@@ -7,10 +7,10 @@ import math
 
 import torch
 
-from gnc_models.margin_search import EPS
-from gnc_models.metrics.view import Values, View, finite
-from gnc_models.pairs import squared_distances
-from gnc_models.statistics import ClassStatistics
+from gnc_models.geometry.margin_search import EPS
+from gnc_models.geometry.pairwise import squared_distances
+from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.feature_views import Values, View, finite
 
 
 def measure_variability(statistics: ClassStatistics) -> Values:

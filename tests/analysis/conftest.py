@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis import theory
-from gnc_models import bounds
-from study.config import TrialConfig
-from study.records import MARGINS_SCHEMA, RESULTS_SCHEMA, TRIALS_SCHEMA
+from analysis.rows import theory
+from gnc_models.references import margin as bounds
+from study.design.config import TrialConfig
+from study.store.schemas import MARGINS_SCHEMA, RESULTS_SCHEMA, TRIALS_SCHEMA
 
 STUDY = 'name = "made up <for tests>"\n[grid]\nnum_classes = [8, 12]\n'
 # (feature_dim, num_classes, temperature, normalization, seed), along the grid of the quickstart.

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from study.store import Store
+from study.store.store import Store
 from tests.chaos.faults import KINDS, ON_RAY
 from tests.chaos.scene import Broken, Scene, Skipped, make_undisturbed
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from study.records import read_parquet, to_parquet
+from study.store.schemas import read_parquet, to_parquet
 from tests.chaos.scene import Scene, small_disk
 
 ON_RAY = frozenset(

@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from study.attempts import Live
-from study.spec import read_study
-from study.store import Store, open_store
+from study.design.study_file import read_study
+from study.store.attempts import Live
+from study.store.store import Store, open_store
 from tests.conftest import comparable
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ class Scene:
 
     def run(self) -> subprocess.Popen:
         """`gnc run` of the study, on Ray."""
-        return self._start("study.cli", "run", self.study, self.results)
+        return self._start("gnc.cli.main", "run", self.study, self.results)
 
     def trials(self) -> subprocess.Popen:
         """What the study lacks, in one process without Ray."""
@@ -83,7 +83,7 @@ class Scene:
 
     def seal(self) -> subprocess.Popen:
         """`gnc seal` of the results."""
-        return self._start("study.cli", "seal", self.results)
+        return self._start("gnc.cli.main", "seal", self.results)
 
     def _start(self, module: str, *arguments: object) -> subprocess.Popen:
         words = [sys.executable, "-m", module, *map(str, arguments)]

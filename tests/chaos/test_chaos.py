@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.store import Store
+from study.store.store import Store
 from tests.chaos.__main__ import KINDS, disturb, plan
 from tests.chaos.scene import make_undisturbed
 

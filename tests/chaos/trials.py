@@ -5,9 +5,9 @@ A process to be killed, stopped, or to find its disk full, several times faster 
 
 import sys
 
-from study.cli import main
-from study.preemption import REQUESTS
-from study.spec import read_study
+from gnc.cli.main import main
+from study.design.study_file import read_study
+from study.execution.signals import REQUESTS
 
 
 def run(study: str, results: str) -> int:

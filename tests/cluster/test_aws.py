@@ -68,7 +68,7 @@ class Desk:
         )  # fmt: skip
 
     def gnc(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run("study.cli", *words)
+        return self.run("gnc.cli.main", *words)
 
     def doctor(self, *words: str) -> dict[str, dict]:
         """What the doctor says of each check, by name."""

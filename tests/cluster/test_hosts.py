@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study.attempts import Live
-from study.spec import parse_study
-from study.store import Store, open_store
+from study.design.study_file import parse_study
+from study.store.attempts import Live
+from study.store.store import Store, open_store
 from tests.cluster import hosts
 from tests.cluster.conftest import ROOT
 from tests.conftest import comparable
@@ -159,7 +159,7 @@ def undisturbed(tmp_path_factory) -> Store:
     (folder / "hosts.toml").write_text(STUDY)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-m", "study.cli", "run", str(folder / "hosts.toml"), str(folder / "results")],
+        [sys.executable, "-m", "gnc.cli.main", "run", str(folder / "hosts.toml"), str(folder / "results")],
         capture_output=True, text=True, check=False, timeout=600, env={**environment, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -167,7 +167,7 @@ def undisturbed(tmp_path_factory) -> Store:
 
 
 def test_the_doctor_reaches_every_machine_and_compares_them(cluster):
-    before = cluster.run("study.cli", "doctor", str(cluster.file), "--study", "studies/hosts.toml")
+    before = cluster.run("gnc.cli.main", "doctor", str(cluster.file), "--study", "studies/hosts.toml")
     assert before.returncode == 0, before.stdout + before.stderr
     assert before.stdout.count("answers, Python 3.") == 3
     assert "is one folder for all 3 machines" in before.stdout
@@ -180,7 +180,7 @@ def test_the_doctor_reaches_every_machine_and_compares_them(cluster):
 
 def test_the_watch_for_spot_notices_goes_on_beside_ray(cluster):
     for host in cluster.workers:
-        assert host.processes("study.spot_notice")
+        assert host.processes("study.doctor.spot_notice")
         assert host.inside("cat", str(host.private / "home/spot-notice.log")).stdout == ""
 
 
@@ -191,7 +191,7 @@ def test_one_host_with_a_results_folder_of_its_own_is_refused(cluster):
     last = cluster.workers[-1].address
     assert last in refused.stderr
     assert all(host.address not in refused.stderr for host in (cluster.head, *cluster.workers[:-1]))
-    found = cluster.run("study.cli", "doctor", str(cluster.file), "--results", str(cluster.partly))
+    found = cluster.run("gnc.cli.main", "doctor", str(cluster.file), "--results", str(cluster.partly))
     assert f"{last} does not see it" in found.stdout
 
 
@@ -247,7 +247,7 @@ def test_a_study_survives_a_cut_cable_a_dead_raylet_and_a_dead_driver(cluster, u
     assert len(store.states()) < TRIALS
 
     again = cluster.ray(
-        "submit", str(cluster.file), str(ROOT / "study/cli.py"), "run", "gnc/studies/hosts.toml", str(results),
+        "submit", str(cluster.file), str(ROOT / "gnc/cli/main.py"), "run", "gnc/studies/hosts.toml", str(results),
         "--address", "auto", seconds=400,
     )  # fmt: skip
     output = again.stdout + again.stderr

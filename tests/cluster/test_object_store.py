@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from study import storage as storage_module
-from study.storage import FolderError, Storage
-from study.store import Store, open_store
+from study.store import storage as storage_module
+from study.store.storage import FolderError, Storage
+from study.store.store import Store, open_store
 from tests.cluster.conftest import Aws
 from tests.cluster.faulty_store import FAULTS, FaultyStore
 from tests.conftest import SMALL_STUDY, comparable
@@ -102,7 +102,7 @@ def test_a_store_that_stays_away_or_refuses_is_told_in_words(bucket, faulty, rea
 def gnc(aws: Aws, url: str, home, *words: str) -> subprocess.CompletedProcess[str]:
     """`gnc` in a process of its own that reaches the made-up AWS at the address."""
     return subprocess.run(
-        [sys.executable, "-m", "study.cli", *words], capture_output=True, text=True, check=False, timeout=280,
+        [sys.executable, "-m", "gnc.cli.main", *words], capture_output=True, text=True, check=False, timeout=280,
         env=aws.environment(home, url), cwd=home,
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def undisturbed(tmp_path_factory) -> Store:
     folder = tmp_path_factory.mktemp("local")
     (folder / "small.toml").write_text(STUDY)
     code = (
-        "from study.cli import main; from study.spec import read_study; import sys\n"
+        "from gnc.cli.main import main; from study.design.study_file import read_study; import sys\n"
         "for config in read_study(sys.argv[1]).configs:\n"
         "    assert main(['trial', sys.argv[1], config.key, '--results', sys.argv[2]]) == 0"
     )

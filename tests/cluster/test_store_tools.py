@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from study.cli import main
-from study.records import MARGINS_SCHEMA, fragment_table
-from study.spec import parse_study
-from study.store import open_store
+from gnc.cli.main import main
+from study.design.study_file import parse_study
+from study.store.schemas import MARGINS_SCHEMA, fragment_table
+from study.store.store import open_store
 from tests.cluster.conftest import Aws
 from tests.conftest import SMALL_STUDY, comparable
 from tests.study.conftest import finish, made_up_config

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from study.columns import Measurement, TrialRecord
-from study.config import TrialConfig
-from study.store import Store, open_store
+from study.design.columns import Measurement, TrialRecord
+from study.design.config import TrialConfig
+from study.store.store import Store, open_store
 
 
 def made_up_measurement(epoch: int, **values) -> Measurement:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from study.parallel import PATIENCE, Group, join
+from study.training.worker_group import PATIENCE, Group, join
 
 SECONDS = 240
 

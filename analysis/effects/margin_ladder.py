@@ -1,0 +1,66 @@
+"""The margin ladder's gaps as a decomposition: how much of the best margin is lost to geometry, duality, variability.
+
+Knows frames and contrasts; draws nothing. Gaps are shares of the best known margin, so that sizes can be averaged.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.effects.contrast import held_settings
+from analysis.rows.frames import distinct, values
+from analysis.statistics.inference import mean_interval
+
+# Each gap is the step from one rung to the next, over the first.
+RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
+GAPS = ("geometry", "duality", "variability")
+MIN_CELLS = 5
+
+
+@dataclass(frozen=True)
+class LadderGaps:
+    """One value of a setting: mean share of the best margin lost at each step and kept at the end, over cells.
+
+    gaps: GAPS to (mean, low, high), the ends None under MIN_CELLS cells; kept: what the worst sample has left, which is
+    below 0 where it is misclassified. cells: shared with the other values, so that sizes are alike.
+    """
+
+    setting: str
+    value: Any
+    gaps: dict[str, tuple[float, float | None, float | None]]
+    kept: float
+    cells: int
+
+
+def ladder_gaps(final: pa.Table, setting: str) -> list[LadderGaps]:
+    """The gaps at each value of a setting, over cells that have all values where there are such, else all cells."""
+    rungs = np.stack([values(final, name) for name in RUNGS], axis=1)
+    known = np.isfinite(rungs).all(axis=1) & (rungs[:, 0] > 0)
+    rows, rungs = final.take(np.flatnonzero(known)), rungs[known]
+    if rows.num_rows == 0:
+        return []
+    held, _, _ = held_settings(rows, setting)
+    keys = list(zip(*(rows[name].to_pylist() for name in held if name != "seed"), strict=True)) or [()] * rows.num_rows
+    taken = rows[setting].to_pylist()
+    found = distinct(rows, setting)
+    where = {value: {key for key, v in zip(keys, taken, strict=True) if v == value} for value in found}
+    shared = set.intersection(*where.values())
+    return [_gaps(setting, value, shared or where[value], keys, taken, rungs) for value in found]
+
+
+def _gaps(
+    setting: str, value: Any, shared: set[tuple], keys: list[tuple], taken: list[Any], rungs: np.ndarray
+) -> LadderGaps:
+    by_cell: dict[tuple, list[np.ndarray]] = {}
+    for key, v, rung in zip(keys, taken, rungs, strict=True):
+        if v == value and key in shared:
+            by_cell.setdefault(key, []).append(rung / rung[0])
+    means = np.array([np.mean(found, axis=0) for found in by_cell.values()])
+    steps = means[:, :-1] - means[:, 1:]
+    gaps = {}
+    for index, name in enumerate(GAPS):
+        mean, low, high = mean_interval(steps[:, index])
+        gaps[name] = (mean, low, high) if len(means) >= MIN_CELLS else (mean, None, None)
+    return LadderGaps(setting, value, gaps, float(means[:, -1].mean()), len(means))

@@ -1,0 +1,118 @@
+"""What explains a measure: how much of its spread each setting accounts for alone, and how much is the seed's.
+
+Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. What seeds differ by
+inside a cell is taken out of what cells differ by: averages over few seeds carry chance of their own.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.rows.frames import values
+from analysis.rows.labels import independent_settings
+
+MIN_TRIALS = 8
+
+
+@dataclass(frozen=True)
+class Share:
+    """Share of the total variance that is lost from the additive model when the setting leaves it; levels it takes."""
+
+    setting: str
+    share: float
+    levels: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of log measure: of what the settings do, and of chance between the seeds of one cell."""
+
+    settings: float
+    seeds: float
+
+    @property
+    def seed_share(self) -> float:
+        """The seeds' share of the variance of a single trial; 0 where nothing varies."""
+        total = self.settings**2 + self.seeds**2
+        return self.seeds**2 / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Drop-one shares of an additive model of log measure; they need not add up to `together`, settings overlap.
+
+    together: share of all settings at once. spread: seeds and settings apart, None without repeated cells. trials: how
+    many there were.
+    """
+
+    measure: str
+    shares: tuple[Share, ...]
+    together: float
+    spread: Spread | None
+    trials: int
+
+
+def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) -> Explained | None:
+    """Decompose the variance of the log of a measure, or of its ratio to another column.
+
+    Args:
+        final: one row a complete trial. measure: a positive column; trials where it is not are left out.
+        relative_to: a positive column to divide by, as the best known margin.
+    Returns:
+        None under MIN_TRIALS trials, without spread, or where there are as many settings as trials.
+    """
+    measured = values(final, measure) / (values(final, relative_to) if relative_to else 1.0)
+    kept = np.flatnonzero(np.isfinite(measured) & (measured > 0))
+    rows, logs = final.take(kept), np.log(measured[kept])
+    if rows.num_rows < MIN_TRIALS or np.var(logs) == 0:
+        return None
+    names = ["feature_dim", "num_classes", *independent_settings(rows)]
+    codes = {name: _codes(rows, name) for name in names if len(rows[name].unique()) > 1}
+    full = _residual(logs, list(codes.values()))
+    if full is None:
+        return None
+    total = float(((logs - logs.mean()) ** 2).sum())
+    shares = []
+    for name, own in codes.items():
+        without = _residual(logs, [code for other, code in codes.items() if other != name])
+        assert without is not None  # fewer columns than the full model had
+        shares.append(Share(name, max(without - full, 0.0) / total, int(own.max()) + 1))
+    ordered = tuple(sorted(shares, key=lambda s: -s.share))
+    return Explained(measure, ordered, 1 - full / total, spread_of(logs, rows["cell"].to_pylist()), rows.num_rows)
+
+
+def _codes(rows: pa.Table, name: str) -> np.ndarray:
+    return np.unique(np.array([str(v) for v in rows[name].to_pylist()]), return_inverse=True)[1]
+
+
+def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
+    """Sum of squares left by the additive model; None where it has as many columns as there are rows."""
+    columns = [np.ones((len(logs), 1))] + [np.eye(int(c.max()) + 1)[c][:, 1:] for c in codes]
+    design = np.concatenate(columns, axis=1)
+    if np.linalg.matrix_rank(design) >= len(logs) - 1:
+        return None
+    fitted = design @ np.linalg.lstsq(design, logs, rcond=None)[0]
+    return float(((logs - fitted) ** 2).sum())
+
+
+def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
+    """Spread between cells and between their seeds, apart; None without two cells or without a repeated one.
+
+    Args:
+        logs: [trials]. cell: of each trial; cells may have different numbers of seeds.
+    Returns:
+        Moment estimates; a spread between cells below what their seeds alone would give is 0.
+    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance).
+    """
+    _, index, counts = np.unique(np.asarray(cell), return_inverse=True, return_counts=True)
+    trials, cells = len(logs), len(counts)
+    if cells < 2 or trials == cells:
+        return None
+    means = np.bincount(index, weights=logs) / counts
+    within = float(((logs - means[index]) ** 2).sum()) / (trials - cells)
+    between = float((counts * (means - logs.mean()) ** 2).sum()) / (cells - 1)
+    seeds_of_a_cell = (trials - float((counts**2).sum()) / trials) / (cells - 1)
+    return Spread(math.sqrt(max(between - within, 0.0) / seeds_of_a_cell), math.sqrt(within))

@@ -1,0 +1,122 @@
+"""Panels to SVG: for the page (inline, restyled by CSS, ids that never collide) and as files of their own.
+
+Knows matplotlib; text stays text, so that it can be searched, selected and set in the page's font.
+"""
+
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from analysis.figures.style import CATEGORIES, INK, MUTED, PANEL_INCHES, PANEL_MARGINS, POINTS, RAMP, RULE, use_style
+
+# Hex colours of a figure and the CSS variable each becomes on the page.
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    **{colour: f"--ramp-{i}" for i, colour in enumerate(RAMP)},
+    **{colour: f"--category-{i}" for i, colour in enumerate(CATEGORIES)},
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: what it is called, what a reader who cannot see it is told, and what draws it.
+
+    margins: inches left, right, below and above the axes; the same for all panels of a figure, so that axes line up.
+    """
+
+    title: str
+    alt: str
+    draw: Callable[[Axes], None]
+    inches: tuple[float, float] = PANEL_INCHES
+    margins: tuple[float, float, float, float] = PANEL_MARGINS
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """A figure of the report: panels with a heading and caption, or the sentence that stands in for it.
+
+    rows: the rows behind it in words; trials: their keys.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    rows: str = ""
+    trials: tuple[str, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    missing: str | None = None
+    columns: int = 3
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn panel: the inside of its `<svg>` element with ids under a prefix, its size in points, its alt text."""
+
+    body: str
+    width: float
+    height: float
+    alt: str
+
+
+def render(block: FigureBlock) -> list[Drawn]:
+    """Draw every panel of a figure once, for the page and the file alike."""
+    return [render_panel(panel, f"{block.name}-{index}") for index, panel in enumerate(block.panels)]
+
+
+def render_panel(panel: Panel, prefix: str) -> Drawn:
+    """Draw a panel; the same panel and prefix give the same bytes."""
+    width, height = panel.inches
+    left, right, below, above = panel.margins
+    buffer = io.StringIO()
+    with use_style(**{"svg.hashsalt": prefix}):
+        figure = Figure(figsize=panel.inches)
+        ax = figure.add_axes((left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height))
+        panel.draw(ax)
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    markup = buffer.getvalue()
+    inside = markup[markup.index(">", markup.index("<svg")) + 1 : markup.rindex("</svg>")]
+    inside = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", inside, flags=re.DOTALL)
+    inside = re.sub(r"<style[^>]*>.*?</style>", "", inside, flags=re.DOTALL)  # its `*` rule would reach the whole page
+    inside = re.sub(r"\n\s*", "\n", inside).strip()
+    return Drawn(_with_prefixed_ids(inside, prefix), POINTS * width, POINTS * height, panel.alt)
+
+
+def inline_svg(drawn: Drawn) -> str:
+    """A drawn panel as an element of the page: no fixed size, no outside reference, colours and font from its CSS."""
+    body = drawn.body.replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        body = body.replace(f": {colour}", f": var({variable})")
+    body = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", body)
+    label = html.escape(drawn.alt, quote=True)
+    return f'<svg viewBox="0 0 {drawn.width:g} {drawn.height:g}" role="img" aria-label="{label}">{body}</svg>'
+
+
+def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
+    """All panels of a figure in one SVG file with plain colours on white, for papers and slides."""
+    columns = min(columns, len(drawn))
+    width, height = drawn[0].width, drawn[0].height
+    total = f"{columns * width:g} {math.ceil(len(drawn) / columns) * height:g}"
+    size = 'width="{}pt" height="{}pt"'.format(*total.split())
+    places = [(i % columns * width, i // columns * height) for i in range(len(drawn))]
+    groups = [f'<g transform="translate({x:g} {y:g})">{d.body}</g>' for d, (x, y) in zip(drawn, places, strict=True)]
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink" {size} viewBox="0 0 {total}">\n'
+        "<style>*{stroke-linejoin: round; stroke-linecap: butt}</style>\n"
+        f'<rect width="100%" height="100%" fill="white"/>\n{"".join(groups)}\n</svg>\n'
+    ).encode()
+
+
+def _with_prefixed_ids(markup: str, prefix: str) -> str:
+    markup = re.sub(r'\bid="', f'id="{prefix}-', markup)
+    markup = re.sub(r"url\(#", f"url(#{prefix}-", markup)
+    return re.sub(r'href="#', f'href="#{prefix}-', markup)

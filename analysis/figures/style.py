@@ -1,0 +1,205 @@
+"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib only.
+
+Colours are written as the hex values below and nowhere else: the page replaces them by CSS variables of the same order,
+so that dark mode and print restyle a figure without drawing it again.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from analysis.rows.frames import column_named
+
+INK, MUTED, RULE = "#1b1e24", "#6b7280", "#d9dce1"
+# Viridis in six steps: ordered for every kind of colour vision, its light end cut so that it stands on white.
+RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
+# Okabe and Ito (2008), without yellow and black.
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
+POINTS = 72  # of an inch
+PANEL_INCHES = (3.95, 3.1)
+PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
+WIDE_MARGINS = (0.58, 1.0, 0.52, 0.36)  # room for longer labels at the ends of lines
+SQUARE_INCHES = (3.95, 4.3)
+SQUARE_MARGINS = (0.05, 0.05, 0.02, 0.43)
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "svg.fonttype": "none",
+}
+
+
+def use_style(**more: Any) -> AbstractContextManager[None]:
+    """The project's matplotlib settings (and more) inside a `with`, the caller's own afterwards."""
+    return mpl.rc_context(STYLE | more)  # type: ignore[arg-type]
+
+
+def ramp(count: int) -> list[str]:
+    """Colours of ordered values, dark to light, spread over the ramp; beyond its six steps neighbours share one."""
+    if count == 1:
+        return [RAMP[2]]
+    return [RAMP[round(i * (len(RAMP) - 1) / (count - 1))] for i in range(count)]
+
+
+def axis_label(name: str) -> str:
+    """The column's own name, its letter and unit: the word is the same in the study file and in the table."""
+    unit = column_named(name).unit
+    letter = LETTERS.get(name)
+    return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
+
+
+def column_label(name: str) -> str:
+    """`axis_label`, for any name: a column without a schema entry, or an entry of a list column, is its own label."""
+    try:
+        return axis_label(name)
+    except KeyError:
+        return name
+
+
+def number(value: float) -> str:
+    """A number for people: three significant digits, powers of ten beyond four places."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 5:
+        digits = max(2 - exponent, 0)
+        return _trimmed(f"{value:.{digits}f}").replace("-", "\N{MINUS SIGN}")
+    mantissa = _trimmed(f"{value / 10**exponent:.2f}")
+    return (mantissa + "\N{MULTIPLICATION SIGN}" + power_of_ten(exponent)).replace("-", "\N{MINUS SIGN}")
+
+
+def power_of_ten(exponent: int) -> str:
+    """10 with a raised exponent in plain characters, which need no mathematics font."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Sequence[float] | None = None) -> None:
+    """Make one axis logarithmic over the data, with few plain ticks; `at` puts the ticks on given values."""
+    positive = np.asarray(data, dtype=float)
+    positive = positive[np.isfinite(positive) & (positive > 0)]
+    if positive.size == 0:
+        return
+    low, high = float(positive.min()), float(positive.max())
+    pad = max((high / low) ** 0.06, 1.06)
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    (ax.set_xlim if which == "x" else ax.set_ylim)(low / pad, high * pad)
+    ticks = list(at) if at is not None else _log_ticks(low / pad, high * pad)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def spread_ticks(candidates: Sequence[float], *, ratio: float = 1.35) -> list[float]:
+    """Of positive values those at least `ratio` apart, so that labels on a log axis do not touch."""
+    kept: list[float] = []
+    for value in sorted(set(candidates)):
+        if not kept or value / kept[-1] >= ratio:
+            kept.append(value)
+    return kept
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Ticks at the coarsest of a few divisions of the decade that gives three; at most six."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for steps in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+    ):
+        ticks = [m * 10.0**e for e in decades for m in steps if low <= m * 10.0**e <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks[:: math.ceil(len(ticks) / 6)] if len(ticks) > 6 else ticks
+
+
+def _tick_text(value: float) -> str:
+    exponent = math.log10(value) if value > 0 else 0.0
+    if (exponent < -3 or exponent > 4) and abs(exponent - round(exponent)) < 1e-9:
+        return power_of_ten(round(exponent))
+    return number(value)
+
+
+def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 12.5) -> None:
+    """Write (x, y, text, colour) right of each point, pushed apart to `gap` points; call after the limits are set."""
+    to_points = POINTS / ax.figure.dpi
+    shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
+    heights = [ax.transData.transform(label[:2])[1] * to_points for label in shown]
+    order = sorted(range(len(shown)), key=heights.__getitem__)
+    floor = ax.transAxes.transform((0, 0))[1] * to_points + gap / 3  # below it are the tick labels
+    placed = label_positions([heights[i] for i in order], gap, floor)
+    for index, height in zip(order, placed, strict=True):
+        x, y, text, colour = shown[index]
+        ax.annotate(
+            text,
+            (x, y),
+            xytext=(7, height - heights[index]),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9.5,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def label_positions(heights: Sequence[float], gap: float, floor: float = -math.inf) -> list[float]:
+    """Heights (ascending) moved as little as a few passes need to be `gap` apart and not below the floor."""
+    moved = [max(height, floor) for height in heights]
+    for _ in range(200):
+        clear = True
+        for i in range(len(moved) - 1):
+            lack = gap - (moved[i + 1] - moved[i])
+            if lack > 1e-6:
+                clear = False
+                down = min(lack / 2, max(moved[i] - floor, 0.0))
+                moved[i] -= down
+                moved[i + 1] += lack - down
+        if clear:
+            break
+    return moved
+
+
+def soft_grid(ax: Axes, which: str = "y") -> None:
+    """Quiet lines behind the data."""
+    ax.grid(True, axis=which)  # type: ignore[arg-type]
+    ax.tick_params(length=3)

@@ -1,0 +1,241 @@
+"""The rows of a study as tables: which trials, their final rows, groups of trials that share settings.
+
+Knows the columns of `study.store.schemas` and the reading half of the store; does not know figures, fits or torch.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from study.store.schemas import SETTINGS, TRIAL_COLUMNS, Column
+from study.store.store import open_store
+
+SETTING_NAMES = tuple(column.name for column in SETTINGS)
+# What a figure of margin or variability shows on an axis or as a line; every other setting that varies is pooled.
+SHOWN_SETTINGS = ("num_classes", "feature_dim", "temperature", "normalization")
+
+
+ALWAYS = ("trial", "cell", "epoch")
+
+
+class Readable(Protocol):
+    """The reading half of `study.store.store.Store`, all that analysis needs of it."""
+
+    unreadable: list[str]
+
+    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table: ...
+
+    def read_trials(self) -> pa.Table: ...
+
+    def read_margins(self, key: str) -> pa.Table | None: ...
+
+    def read_head(self, key: str) -> dict[str, np.ndarray] | None: ...
+
+    def latest_study(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class StudyFrame:
+    """What the store holds of one study.
+
+    rows: one row per measured epoch, by trial and epoch. trials: one row a trial. final: the last row of every
+    complete trial with the trial's state and circumstances joined. outside: trials in the folder that are not of this
+    study. missing: trials of the study that have no row in the trials table yet.
+    """
+
+    rows: pa.Table
+    trials: pa.Table
+    final: pa.Table
+    outside: int
+    missing: int
+    unreadable: tuple[str, ...]
+    study: str | None
+
+
+def load_study(
+    store: Readable,
+    *,
+    keys: Collection[str] | None = None,
+    courses: Collection[str] | None = None,
+    measures: Collection[str] | None = None,
+) -> StudyFrame:
+    """Read the rows and trials of a study.
+
+    Args:
+        store: an open results folder.
+        keys: the trials of the study; None for all that the folder holds.
+        courses: columns of `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings.
+    Returns:
+        The frame; `unreadable` names the fragments that were skipped.
+    """
+    rows = store.read(None if courses is None else {*ALWAYS, *courses})
+    skipped = set(store.unreadable)
+    last = store.read(None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}, last=True)
+    trials = store.read_trials()
+    outside = missing = 0
+    if keys is not None:
+        wanted = pa.array(sorted(keys), pa.string())
+        held = set(trials["trial"].to_pylist())
+        outside, missing = len(held - set(keys)), len(set(keys) - held)
+        rows, last, trials = (t.filter(pc.is_in(t["trial"], value_set=wanted)) for t in (rows, last, trials))
+    return StudyFrame(
+        rows=rows,
+        trials=trials,
+        final=join_final(last, trials),
+        outside=outside,
+        missing=missing,
+        unreadable=tuple(sorted(skipped | set(store.unreadable))),
+        study=store.latest_study(),
+    )
+
+
+def final_rows(results: "str | Path | Readable", *, keys: Collection[str] | None = None) -> pa.Table:
+    """One row a complete trial: its last measurement, every setting, and how the trial went.
+
+    Args:
+        results: a results folder, its URI, or an open store.
+        keys: only these trials; None for all.
+    Returns:
+        RESULTS_SCHEMA columns, then the trial's own (`state`, `reached_terminal`, `versions`, ...), by trial key.
+    """
+    store = open_store(results) if isinstance(results, str | Path) else results
+    return load_study(store, keys=keys, courses=()).final
+
+
+def join_final(last: pa.Table, trials: pa.Table) -> pa.Table:
+    """The last row of each complete trial with the trial columns behind it, by trial key."""
+    complete = trials.filter(pc.equal(trials["state"], "complete"))
+    place = pc.index_in(last["trial"], value_set=complete["trial"].combine_chunks())
+    found = last.filter(pc.is_valid(place))
+    own = complete.take(pc.drop_null(place))
+    for column in TRIAL_COLUMNS:
+        found = found.append_column(complete.schema.field(column.name), own[column.name])
+    return found.sort_by("trial")
+
+
+def values(table: pa.Table, name: str) -> np.ndarray:
+    """A column as an array: numbers as float64 with NaN for null, booleans as bool, text as objects."""
+    column = table[name]
+    if pa.types.is_boolean(column.type):
+        return np.asarray(column.fill_null(False).to_pylist(), dtype=bool)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return np.asarray(numbers, dtype=np.float64)
+    return np.asarray(column.to_pylist(), dtype=object)
+
+
+def distinct(table: pa.Table, name: str) -> list[Any]:
+    """The values a column takes, sorted, null last."""
+    found = table[name].unique().to_pylist()
+    return sorted((v for v in found if v is not None), key=lambda v: (str(type(v)), v)) + [None] * (None in found)
+
+
+def varied_settings(table: pa.Table) -> list[str]:
+    """Settings that take more than one value in these rows, in the order of the schema."""
+    return [name for name in SETTING_NAMES if len(table[name].unique()) > 1]
+
+
+def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Rows that share these settings, in sorted order of the values, nulls last."""
+    if table.num_rows == 0:
+        return
+    columns = [table[name].to_pylist() for name in names]
+    members: dict[tuple[Any, ...], list[int]] = {}
+    for index, key in enumerate(zip(*columns, strict=True) if columns else [()] * table.num_rows):
+        members.setdefault(key, []).append(index)
+    for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
+        yield dict(zip(names, key, strict=True)), table.take(members[key])
+
+
+def usual_normalization(table: pa.Table) -> str:
+    """The normalization that figures of one normalization show: `both` where present, else the most frequent."""
+    present = table["normalization"].to_pylist()
+    return "both" if "both" in present else max(sorted(set(present)), key=present.count)
+
+
+def with_normalization(table: pa.Table, normalization: str) -> pa.Table:
+    """The rows of one normalization."""
+    return table.filter(pc.equal(table["normalization"], normalization))
+
+
+def usual_temperature(table: pa.Table) -> float | None:
+    """The temperature that most class counts share, then most trials, then the lowest; None where none is used."""
+    temperatures = [t for t in distinct(table, "temperature") if t is not None]
+    if not temperatures:
+        return None
+    shared = {t: table.filter(pc.equal(table["temperature"], t)) for t in temperatures}
+    return max(temperatures, key=lambda t: (len(shared[t]["num_classes"].unique()), shared[t].num_rows, -t))
+
+
+def temperature_follows_size(table: pa.Table) -> bool:
+    """Whether a study chose the temperature by the number of classes: several temperatures, one at each size."""
+    by_size = (members for _, members in groups(table, ["num_classes"]))
+    return len(table["temperature"].unique()) > 1 and all(len(rows["temperature"].unique()) == 1 for rows in by_size)
+
+
+def is_usual(table: pa.Table) -> np.ndarray:
+    """Which rows have the usual normalization and, within their feature_dim, the usual temperature.
+
+    Where the temperature was chosen by the number of classes every one is usual.
+    """
+    if table.num_rows == 0:
+        return np.zeros(0, dtype=bool)
+    normalization = usual_normalization(table)
+    rows = with_normalization(table, normalization)
+    usual: dict[int, Collection[float | None]] = {}
+    for where, members in groups(rows, ["feature_dim"]):
+        follows = temperature_follows_size(members)
+        usual[where["feature_dim"]] = distinct(members, "temperature") if follows else [usual_temperature(members)]
+    settings = zip(*(table[n].to_pylist() for n in ("normalization", "feature_dim", "temperature")), strict=True)
+    return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)
+
+
+def cell_medians(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Medians over the seeds of each cell, in the order of cell keys, and the number of trials behind each."""
+    pairs = [(np.nanmedian(v), len(v)) for _, rows in groups(table, ["cell"]) for v in [values(rows, name)]]
+    return np.array([m for m, _ in pairs]), np.array([n for _, n in pairs], dtype=int)
+
+
+def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
+    """One entry a cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
+
+    Args:
+        table: one row a complete trial. measures: columns of numbers; NaN where no seed has one.
+    Returns:
+        Arrays [cells] by name, `terminal` (1 where every seed reached it) among them.
+    """
+    shared = ("num_classes", "feature_dim", "temperature")
+    frame = {name: values(table, name) for name in (*measures, *shared)}
+    _, first, index = np.unique(
+        np.asarray(table["cell"].to_pylist(), dtype=str), return_index=True, return_inverse=True
+    )
+    order = np.argsort(index, kind="stable")
+    edges = np.searchsorted(index[order], np.arange(1, len(first)))
+    found = {name: frame[name][first] for name in shared}
+    found |= {name: np.array([_median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
+    found["terminal"] = np.minimum.reduceat(values(table, "terminal")[order].astype(float), [0, *edges])
+    return found
+
+
+def _median(numbers: np.ndarray) -> float:
+    finite = numbers[np.isfinite(numbers)]
+    return float(np.median(finite)) if len(finite) else float("nan")
+
+
+def column_named(name: str) -> Column:
+    """The schema's entry of a setting or measurement: unit and meaning, for labels."""
+    return COLUMNS[name]
+
+
+def _all_columns() -> dict[str, Column]:
+    from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES
+
+    return {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
+
+
+COLUMNS = _all_columns()

@@ -1,0 +1,108 @@
+"""Variability at a moment that all trials share: equal steps after 99 % training accuracy, or equal excess loss.
+
+A fixed number of epochs means more steps for more classes, and late rows have had longer to collapse: a trend read off
+final rows mixes geometry with training time. Knows frames; fits nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.rows.frames import values
+
+VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
+
+
+@dataclass(frozen=True)
+class MatchedRows:
+    """Final rows with VARIABILITY read at the shared moment instead of at the end, null where a trial has none.
+
+    moment: what is shared, in words. left_out: complete trials without it.
+    """
+
+    rows: pa.Table
+    moment: str
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability."""
+
+    steps: np.ndarray
+    excess: np.ndarray
+    measures: dict[str, np.ndarray]
+
+
+def terminal_courses(rows: pa.Table, final: pa.Table) -> dict[str, Course]:
+    """The course of every complete trial that reached the terminal phase, by key."""
+    names = ("step", "loss_excess", *VARIABILITY)
+    columns = {name: values(rows, name) for name in (*names, "trial", "terminal")}
+    trial = columns["trial"]
+    edges = np.flatnonzero(trial[1:] != trial[:-1]) + 1 if len(trial) else np.zeros(0, dtype=int)
+    complete = set(final["trial"].to_pylist())
+    found = {}
+    for start, end in zip([0, *edges], [*edges, len(trial)], strict=True):
+        kept = np.arange(start, end)[columns["terminal"][start:end]]
+        if len(kept) and trial[start] in complete:
+            steps = columns["step"][kept] - columns["step"][kept[0]]
+            measures = {name: columns[name][kept] for name in VARIABILITY}
+            found[str(trial[start])] = Course(steps, columns["loss_excess"][kept], measures)
+    return found
+
+
+def at_equal_steps(rows: pa.Table, final: pa.Table) -> MatchedRows | None:
+    """Variability at the longest time after 99 % accuracy that every terminal trial trained for; None without any.
+
+    Args:
+        rows: by trial and epoch. final: the complete trials.
+    Returns:
+        Measures interpolated in the logarithm between measured epochs.
+    """
+    courses = terminal_courses(rows, final)
+    shared = min((float(c.steps[-1]) for c in courses.values()), default=0.0)
+    if shared <= 0:
+        return None
+    found = {key: {m: _read(c.steps, c.measures[m], shared) for m in VARIABILITY} for key, c in courses.items()}
+    return _with(final, found, f"{shared:.0f} steps after 99 %")
+
+
+def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> MatchedRows | None:
+    """Variability where train_loss first comes as near to its optimum as the worst terminal trial ever does.
+
+    None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment.
+    """
+    courses = {
+        k: c for k, c in terminal_courses(rows, final).items() if np.isfinite(c.excess).all() and (c.excess > 0).all()
+    }
+    if not courses:
+        return None
+    shared = max(float(c.excess.min()) for c in courses.values())
+    found = {}
+    for key, course in courses.items():
+        below = np.flatnonzero(course.excess <= shared)
+        if len(below) and (below[0] > 0 or course.excess[0] == shared):
+            first = slice(0, int(below[0]) + 1)
+            depth = -np.log(course.excess[first])
+            found[key] = {m: _read(depth, course.measures[m][first], -np.log(shared)) for m in VARIABILITY}
+    return _with(final, found, f"loss_excess {shared:.3g}") if found else None
+
+
+def _read(at: np.ndarray, measured: np.ndarray, where: float) -> float:
+    """The measure at one place, interpolated in its logarithm; NaN unless it is positive around there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(measured)
+    order = np.argsort(at, kind="stable")
+    value = float(np.exp(np.interp(where, at[order], logs[order])))
+    return value if np.isfinite(value) and value > 0 else float("nan")
+
+
+def _with(final: pa.Table, found: dict[str, dict[str, float]], moment: str) -> MatchedRows:
+    trials = final["trial"].to_pylist()
+    for name in VARIABILITY:
+        numbers = [found.get(trial, {}).get(name, float("nan")) for trial in trials]
+        index = final.schema.get_field_index(name)
+        column = pa.array([None if np.isnan(x) else x for x in numbers], pa.float64())
+        final = final.set_column(index, final.schema.field(index), column)
+    return MatchedRows(final, moment, len(trials) - len(found))

@@ -1,0 +1,51 @@
+"""What is fitted, as intervals: bounds of a margin, shortfall of the reference, variability above the float floor.
+
+Knows frames; fits nothing.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.rows.frames import values
+from analysis.rows.matched_time import VARIABILITY
+
+MARGIN = "margin_min_lower"
+# 1 - margin / reference: both are known as intervals, so it is one.
+SHORTFALL = "reference_shortfall"
+ERROR = "test_error"
+# Unit features in float32 scatter by about 1e-7 squared even when they coincide: below this a value is round-off.
+FLOAT_FLOOR = 1e-13
+
+
+def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of a measure in each row; equal where it is a number, NaN where it is absent.
+
+    SHORTFALL lies between 1 - upper / best known and 1 - lower / proven bound; its lower end can be below 0. ERROR is
+    one minus test_accuracy; without a single error it lies between 0 and one error. Variability under FLOAT_FLOOR lies
+    between 0 and it.
+    """
+    if measure == MARGIN:
+        lower = values(rows, MARGIN)
+        return lower, np.fmax(lower, values(rows, "margin_min_upper"))
+    if measure == SHORTFALL:
+        return _shortfall(rows)
+    if measure == ERROR:
+        error = 1 - values(rows, "test_accuracy")
+        one = 1 / np.maximum(values(rows, "num_classes") * values(rows, "test_samples_per_class"), 1)
+        return np.where(error < one / 2, 0.0, error), np.where(error < one / 2, one, error)
+    measured = values(rows, measure)
+    floored = (measured <= FLOAT_FLOOR) & (measured >= 0) if measure in VARIABILITY else np.zeros(len(measured), bool)
+    return np.where(floored, 0.0, measured), np.where(floored, FLOAT_FLOOR, measured)
+
+
+def _shortfall(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    lower, upper = values(rows, MARGIN), values(rows, "margin_min_upper")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low = 1 - upper / values(rows, "reference_margin_lower")
+        high = 1 - lower / values(rows, "reference_margin_upper")
+    return low, high
+
+
+def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which intervals can enter a fit of the logarithm: known, and not wholly at or below zero."""
+    return np.isfinite(low) & np.isfinite(high) & (high > 0)

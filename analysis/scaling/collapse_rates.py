@@ -1,0 +1,175 @@
+"""Time laws: how variability falls over steps once training accuracy has reached 99 %, trial by trial.
+
+Rows of one trial are not independent, so each trial gives one rate and intervals are over cells. Knows matched courses
+and robust fits; draws nothing. Trials end while a schedule lowers the learning rate: a rate is of that schedule too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.rows.frames import groups
+from analysis.rows.matched_time import VARIABILITY, terminal_courses
+from analysis.rows.measures import FLOAT_FLOOR
+from analysis.scaling.power_law import MIN_CELLS, Exponent
+from analysis.statistics.huber import fit_linear
+from analysis.statistics.inference import mean_interval
+from analysis.statistics.interval_censored import complete
+
+LAWS: Mapping[str, str] = {
+    "power": "A (1 + steps / s)^-a, s the step at which 99 % was reached",
+    "exponential": "A exp(-a steps / s)",
+}
+MIN_EPOCHS = 6
+KEPT_OUT = 0.25  # share of a trial's terminal epochs, the last ones, that each law must predict
+
+
+@dataclass(frozen=True)
+class TrialLaw:
+    """One trial's rates by law, the median relative error of each on its last epochs, and how many were at the floor."""
+
+    trial: str
+    cell: str
+    feature_dim: int
+    rates: Mapping[str, float]
+    errors: Mapping[str, float]
+    at_floor: int
+
+
+@dataclass(frozen=True)
+class TimeLaw:
+    """The trials of one feature_dim: which law predicts their last epochs better, and its rate.
+
+    rate: mean over cells with its interval, None ends under MIN_CELLS cells. best_in: share of trials that the chosen
+    law predicts better. trials, cells: behind it. short: terminal trials with fewer than MIN_EPOCHS epochs there.
+    """
+
+    measure: str
+    feature_dim: int
+    law: str
+    rate: Exponent
+    best_in: float
+    error: float
+    trials: int
+    cells: int
+    short: int
+    at_floor: int
+    refused: str | None
+
+
+def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
+    """The time law of each variability measure at each feature_dim that has terminal trials."""
+    found = []
+    courses = terminal_courses(rows, final)
+    onset = _onsets(rows, courses)
+    own = {r["trial"]: r for r in final.select(["trial", "cell", "feature_dim"]).to_pylist()}
+    for measure in VARIABILITY:
+        laws = {}
+        for trial, course in courses.items():
+            laws[trial] = _trial_law(own[trial], course.steps, course.measures[measure], onset[trial])
+        for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
+            mine = [laws[t] for t in members["trial"].to_pylist() if t in laws]
+            if mine:
+                found.append(_summary(measure, where["feature_dim"], mine))
+    return found
+
+
+def _onsets(rows: pa.Table, courses: Mapping[str, object]) -> dict[str, float]:
+    """Step at which each trial's first terminal epoch was measured, at least 1."""
+    terminal = rows.select(["trial", "step", "terminal"])
+    terminal = terminal.filter(terminal["terminal"])
+    first = terminal.group_by("trial").aggregate([("step", "min")])
+    steps = dict(zip(first["trial"].to_pylist(), first["step_min"].to_pylist(), strict=True))
+    return {trial: float(max(steps[trial], 1)) for trial in courses}
+
+
+def _trial_law(own: Mapping[str, object], steps: np.ndarray, measured: np.ndarray, onset: float) -> TrialLaw | None:
+    kept = np.isfinite(measured) & (measured >= 0)
+    steps, measured = steps[kept], measured[kept]
+    if len(steps) < MIN_EPOCHS or np.ptp(steps) == 0:
+        return None
+    floored = measured <= FLOAT_FLOOR
+    rates, errors = {}, {}
+    for law in LAWS:
+        rates[law] = _rate(law, steps / onset, measured, np.ones(len(steps), dtype=bool))[1]
+        errors[law] = _error(law, steps / onset, measured)
+    return TrialLaw(
+        str(own["trial"]), str(own["cell"]), int(str(own["feature_dim"])), rates, errors, int(floored.sum())
+    )
+
+
+def _clock(law: str, time: np.ndarray) -> np.ndarray:
+    return np.log1p(time) if law == "power" else time
+
+
+def _rate(law: str, time: np.ndarray, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it.
+
+    Least squares where nothing is at the floor: a report has tens of thousands of these, and rates are averaged anyway.
+    """
+    clock, found = _clock(law, time[used]), measured[used]
+    floored = found <= FLOAT_FLOOR
+    high = np.log(np.maximum(found, FLOAT_FLOOR))
+    if not floored.any():
+        apart = clock - clock.mean()
+        slope = float(apart @ high) / float(apart @ apart)
+        return np.array([high.mean() - slope * clock.mean(), -slope])
+    design = np.stack([np.ones(len(clock)), -clock], axis=1)
+    target = complete(design, np.where(floored, -np.inf, high), high).target
+    return np.asarray(fit_linear(design, target).coefficients)
+
+
+def _error(law: str, time: np.ndarray, measured: np.ndarray) -> float:
+    """Median relative error on the last epochs above the float floor when the ones before them were fitted."""
+    above = np.flatnonzero(measured > FLOAT_FLOOR)
+    first, judged = np.split(above, [round(len(above) * (1 - KEPT_OUT))])
+    if len(first) < 3 or len(judged) == 0:
+        return float("nan")
+    level, rate = _rate(law, time, measured, np.isin(np.arange(len(time)), first))
+    predicted = np.exp(level - rate * _clock(law, time[judged]))
+    return float(np.median(np.abs(predicted / measured[judged] - 1)))
+
+
+def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> TimeLaw:
+    known = [law for law in laws if law is not None]
+    errors = np.array([[law.errors[name] for name in LAWS] for law in known]).reshape(-1, len(LAWS))
+    judged = errors[np.isfinite(errors).all(axis=1)]
+    wins = np.bincount(judged.argmin(axis=1), minlength=len(LAWS)) if len(judged) else np.zeros(len(LAWS))
+    chosen = list(LAWS)[int(wins.argmax())]
+    cells: dict[str, list[float]] = {}
+    for law in known:
+        cells.setdefault(law.cell, []).append(law.rates[chosen])
+    means = np.array([np.mean(rates) for rates in cells.values()])
+    mean, low, high = mean_interval(means)
+    refused = None
+    if len(means) < MIN_CELLS:
+        refused = f"{len(means)} cells with {MIN_EPOCHS} measured terminal epochs, at least {MIN_CELLS} are needed"
+        low = high = None
+    index = list(LAWS).index(chosen)
+    return TimeLaw(
+        measure=measure,
+        feature_dim=feature_dim,
+        law=chosen,
+        rate=Exponent("a", mean, low, high),
+        best_in=float(wins[index] / len(judged)) if len(judged) else float("nan"),
+        error=float(np.median(judged[:, index])) if len(judged) else float("nan"),
+        trials=len(known),
+        cells=len(means),
+        short=len(laws) - len(known),
+        at_floor=sum(law.at_floor for law in known),
+        refused=refused,
+    )
+
+
+def time_law_to_json(law: TimeLaw) -> dict[str, object]:
+    """A time law as fits.json holds it; null where a number does not exist."""
+    plain = vars(law) | {"rate": vars(law.rate), "formula": LAWS[law.law]}
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else _plain_rate(v) for k, v in plain.items()}
+
+
+def _plain_rate(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in value.items()}
+    return value

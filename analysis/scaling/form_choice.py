@@ -1,0 +1,243 @@
+"""Which form a trend has: every form fitted, judged by predicting the largest sizes from the smaller ones.
+
+Knows forms and frames; draws nothing. AICc stands beside the held-out error and decides nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.rows.frames import groups, values
+from analysis.rows.labels import group_labels, independent_settings
+from analysis.rows.measures import MARGIN
+from analysis.scaling.forms import FORMS, MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
+from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells
+from analysis.scaling.trends import MEASURES
+
+# Sizes kept out at the top: one of every four, at least one.
+HELD_OUT_SHARE = 0.25
+ROUND_OFF = 1e-9  # a bend below it is arithmetic, in data without noise
+WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How a form fitted to the smaller sizes predicted the cells of the larger: relative errors, and 90 % coverage."""
+
+    median_error: float
+    covered: float
+    cells: int
+    sizes: tuple[int, ...]
+    errors: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def mean_error(self) -> float:
+        """Mean relative error: of a few cells it tells forms apart more often than the median does."""
+        return float(np.mean(self.errors)) if self.errors else self.median_error
+
+
+@dataclass(frozen=True)
+class FormVerdict:
+    """One form's fit and test; refused says why there is none of either."""
+
+    form: str
+    fit: FormFit | None
+    held_out: HeldOut | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class FormComparison:
+    """All forms for one measure at one feature_dim. chosen: see `choose`.
+
+    left_out: complete trials short of the terminal phase or without a positive value. with_all: the chosen form's
+    parameters if those with a value entered too, empty where none was left out. settings: of each group by its label.
+    """
+
+    measure: str
+    feature_dim: int
+    within: tuple[str, ...]
+    verdicts: tuple[FormVerdict, ...]
+    chosen: str | None
+    cells: Cells
+    left_out: int = 0
+    with_all: tuple[Exponent, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def power_law_is_misspecified(self) -> bool:
+        """Whether the curvature of the curved form keeps its sign over its whole interval."""
+        curved = [v.fit for v in self.verdicts if v.form == "curved" and v.fit]
+        if not curved:
+            return False
+        bend = next(p for p in curved[0].parameters if p.name == "b")
+        if bend.low is None or bend.high is None or bend.low * bend.high <= 0:
+            return False
+        return min(abs(bend.low), abs(bend.high)) > ROUND_OFF
+
+
+def compare_all(final: pa.Table) -> list[FormComparison]:
+    """A comparison for each measure at each feature_dim that has at least three class counts."""
+    found = []
+    within = independent_settings(final)
+    for measure in MEASURES:
+        for where, rows in groups(final, ["feature_dim"]):
+            dim = where["feature_dim"]
+            cells = cells_of(rows, measure, within)
+            if dim >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
+                compared = compare_forms(cells, dim, measure, within)
+                found.append(_with_others(compared, rows))
+    return found
+
+
+def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
+    """The comparison with what was left out, the other answer, and the settings behind its groups."""
+    measured, within = values(rows, compared.measure), compared.within
+    positive = np.isfinite(measured) & (measured > 0)
+    left_out = int((~(positive & values(rows, "terminal"))).sum())
+    everything = cells_of(rows, compared.measure, within, terminal_only=False)
+    others: tuple[Exponent, ...] = ()
+    if compared.chosen and everything is not None and not values(rows, "terminal").all():
+        try:
+            others = fit_form(compared.chosen, everything, compared.feature_dim, samples=49).parameters
+        except FitRefused:
+            others = ()
+    labels = group_labels(rows, within)
+    columns = [rows[name].to_pylist() for name in within]
+    settings = {label: {n: c[i] for n, c in zip(within, columns, strict=True)} for i, label in enumerate(labels)}
+    return replace(compared, left_out=left_out, with_all=others, settings=settings)
+
+
+def cells_of(rows: pa.Table, measure: str, within: Sequence[str], *, terminal_only: bool = True) -> Cells | None:
+    """Cell averages of the trials that reached the terminal phase with a positive measure; None without any."""
+    measured = values(rows, measure)
+    wanted = values(rows, "terminal") | (not terminal_only)
+    kept = rows.take(np.flatnonzero(wanted & np.isfinite(measured) & (measured > 0)))
+    if kept.num_rows == 0:
+        return None
+    group = group_labels(kept, within)
+    predictors = {"num_classes": values(kept, "num_classes")}
+    return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group)
+
+
+def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence[str] = ()) -> FormComparison:
+    """Fit and test every form that suits the measure."""
+    names = MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS
+    verdicts = tuple(verdict_of(name, cells, feature_dim) for name in names)
+    return FormComparison(measure, feature_dim, tuple(within), verdicts, choose(verdicts), cells)
+
+
+def choose(verdicts: Sequence[FormVerdict]) -> str | None:
+    """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those cells.
+
+    A form that contains another predicts as well wherever the other is true: without this it would win half the time.
+    The mean, not the median: of the three held-out cells of a study of twelve the median uses one.
+    """
+    tested = [(v.held_out.mean_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
+    if not tested:
+        return None
+    least, fit, best = min(tested, key=lambda entry: entry[0])
+    assert best.held_out is not None
+    if best.held_out.median_error > WORST_ERROR:
+        return None
+    as_good = least + fit.scale / np.sqrt(best.held_out.cells)
+    near = [(len(fit.parameters), error, v.form) for error, fit, v in tested if error <= as_good]
+    return min(near)[2]
+
+
+def verdict_of(name: str, cells: Cells, feature_dim: int, *, samples: int = 499) -> FormVerdict:
+    """One form fitted and tested; samples: of the bootstrap behind its parameters' intervals."""
+    try:
+        fit = fit_form(name, cells, feature_dim, samples=samples)
+    except FitRefused as refusal:
+        return FormVerdict(name, None, None, str(refusal))
+    return FormVerdict(name, fit, hold_out(name, cells, feature_dim), None)
+
+
+def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
+    """Fit to the smaller sizes and predict the cells of the larger; None where too little is left to fit."""
+    return predict_out(name, cells, feature_dim, largest_sizes(cells))
+
+
+def largest_sizes(cells: Cells) -> np.ndarray:
+    """The log sizes that are kept out."""
+    sizes = np.unique(cells.log_predictors[:, 0])
+    return sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
+
+
+def predict_out(name: str, cells: Cells, feature_dim: int, top: np.ndarray) -> HeldOut | None:
+    """Predict the cells of these log sizes from all the others; None where too little is left to fit."""
+    out = np.isin(cells.log_predictors[:, 0], top)
+    try:
+        fit = fit_form(name, select(cells, ~out), feature_dim, samples=49)
+    except FitRefused:
+        return None
+    held = select(cells, out)
+    errors, inside = [], []
+    for log_measure, log_k, group in zip(held.log_measure, held.log_predictors[:, 0], held.group, strict=True):
+        if group in fit.levels:
+            predicted = float(fit.predict(np.exp([log_k]), group)[0])
+            low, high = fit.predict_interval(float(np.exp(log_k)), group)
+            errors.append(abs(predicted / np.exp(log_measure) - 1))
+            inside.append(low <= np.exp(log_measure) <= high)
+    if not errors:
+        return None
+    return HeldOut(
+        float(np.median(errors)), float(np.mean(inside)), len(errors), tuple(round(float(np.exp(s))) for s in top),
+        tuple(map(float, errors)),
+    )  # fmt: skip
+
+
+def select(cells: Cells, keep: np.ndarray) -> Cells:
+    """The cells where keep is true."""
+    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
+    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep])
+
+
+def verdict_to_json(verdict: FormVerdict) -> dict[str, object]:
+    """A verdict as fits.json holds it: plain numbers."""
+    fit = verdict.fit
+    parameters = (
+        []
+        if fit is None
+        else [{"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high} for p in fit.parameters]
+    )
+    held = verdict.held_out
+    return {
+        "form": verdict.form,
+        "formula": FORMS[verdict.form].formula,
+        "parameters": parameters,
+        "levels": dict(fit.levels) if fit else {},
+        "centre": fit.centre if fit else None,
+        "residual_scale": fit.scale if fit else None,
+        "aicc": fit.aicc if fit else None,
+        "held_out": None
+        if held is None
+        else {
+            "median_error": held.median_error,
+            "covered": held.covered,
+            "cells": held.cells,
+            "sizes": list(held.sizes),
+        },
+        "refused": verdict.refused,
+    }
+
+
+def comparison_to_json(comparison: FormComparison) -> dict[str, object]:
+    """A comparison as fits.json holds it."""
+    return {
+        "measure": comparison.measure,
+        "feature_dim": comparison.feature_dim,
+        "within": list(comparison.within),
+        "cells": len(comparison.cells.group),
+        "chosen": comparison.chosen,
+        "left_out": comparison.left_out,
+        "with_all": [
+            {"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high} for p in comparison.with_all
+        ],
+        "power_law_is_misspecified": comparison.power_law_is_misspecified,
+        "forms": [verdict_to_json(v) for v in comparison.verdicts],
+    }

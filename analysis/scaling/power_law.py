@@ -1,0 +1,226 @@
+"""Power laws over cells: exponents with intervals, or a refusal that carries the estimate.
+
+`log measure = level[group] + sum over predictors of exponent * log predictor`, by summed Huber loss in log space. The
+problem is convex there, so one start finds the only optimum. Knows `analysis.statistics.huber`; does not know tables or figures.
+Seeds of a cell share everything but chance: they are averaged first and the cells are resampled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from analysis.statistics.huber import LinearFit, fit_linear, wild_bootstrap_t
+from analysis.statistics.inference import LEVEL
+from analysis.statistics.interval_censored import MOST_CENSORED, complete
+from analysis.statistics.residual_checks import Diagnostics, diagnose
+
+MIN_CELLS = 5
+MIN_SIZES = 3
+MOST_RESAMPLED = 60
+FEW = 3  # degrees of freedom
+SEED = 20231009  # of the bootstrap's signs: a report made twice says the same
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """One exponent; low and high are the ends of the interval, None when it was refused."""
+
+    name: str
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PowerLawFit:
+    """A fitted power law.
+
+    levels: log of the prefactor by group. residual_scale: robust spread of log residuals over cells. cells, trials:
+    what the fit stands on. sizes: distinct values of the first predictor. open_share: share of cells known only as an
+    interval. diagnostics: what the residuals say against the fit.
+    """
+
+    exponents: tuple[Exponent, ...]
+    levels: Mapping[str, float]
+    residual_scale: float
+    cells: int
+    trials: int
+    sizes: int
+    open_share: float = 0.0
+    diagnostics: Diagnostics | None = None
+    level: float = LEVEL
+
+    def predict(self, predictors: Mapping[str, np.ndarray], group: str = "") -> np.ndarray:
+        """The measure at these predictors; ValueError for a group that the fit has no level of."""
+        if group not in self.levels:
+            raise ValueError(f"group must be one of {sorted(self.levels)[:5]}, got {group!r}.")
+        logs = [e.estimate * np.log(np.asarray(predictors[e.name], dtype=float)) for e in self.exponents]
+        return np.asarray(np.exp(self.levels[group] + np.sum(logs, axis=0)))
+
+
+class FitRefused(ValueError):
+    """The data cannot carry the claim. `estimate` is the fit without an interval, None where there is not even that."""
+
+    def __init__(self, reason: str, estimate: PowerLawFit | None = None) -> None:
+        super().__init__(reason)
+        self.estimate = estimate
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Averages over the seeds of each cell: log measure, log predictors [cells, predictors], group, trial count.
+
+    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers.
+    """
+
+    log_measure: np.ndarray
+    log_predictors: np.ndarray
+    group: tuple[str, ...]
+    trials: np.ndarray
+    log_upper: np.ndarray | None = None
+
+
+def average_cells(
+    measure: np.ndarray,
+    predictors: Mapping[str, np.ndarray],
+    cell: Sequence[str],
+    group: Sequence[str],
+    upper: np.ndarray | None = None,
+) -> Cells:
+    """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
+
+    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none.
+    """
+    names, first, index = np.unique(np.asarray(cell), return_index=True, return_inverse=True)
+    trials = np.bincount(index, minlength=len(names))
+    lowest = np.log(np.where(np.asarray(measure) > 0, measure, 1.0))
+    lows = np.where(np.asarray(measure) > 0, lowest, -np.inf)
+    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in (lows, *_logs(upper))]
+    logs = np.stack([np.log(np.asarray(x, dtype=float))[first] for x in predictors.values()], axis=1)
+    return Cells(means[0], logs, tuple(group[i] for i in first), trials, means[1] if upper is not None else None)
+
+
+def _logs(upper: np.ndarray | None) -> list[np.ndarray]:
+    return [] if upper is None else [np.log(upper)]
+
+
+def fit_power_law(
+    measure: np.ndarray,
+    predictors: Mapping[str, np.ndarray],
+    *,
+    cell: Sequence[str],
+    group: Sequence[str] | None = None,
+    upper: np.ndarray | None = None,
+    samples: int = 999,
+    seed: int = SEED,
+) -> PowerLawFit:
+    """Fit `measure = prefactor[group] * product of predictor ** exponent`.
+
+    Args:
+        measure: [trials], positive. predictors: arrays [trials], positive, by name.
+        cell: the cell of each trial; its seeds are averaged. group: cells of a group share a prefactor; None: one
+        group.
+        upper: [trials], positive; measure is then a lower end, of which one at or below 0 is no end at all.
+        samples: bootstrap refits behind the intervals. seed: of the bootstrap.
+    Returns:
+        Exponents with LEVEL intervals clustered by cell.
+    Raises:
+        ValueError: a value that is not positive and finite.
+        FitRefused: fewer than MIN_CELLS cells or MIN_SIZES sizes, or predictors that do not vary apart.
+    Source: Cameron, Gelbach and Miller (2008) for the wild bootstrap-t; the wider of it and Student's t is taken.
+    """
+    _check_positive("measure", measure) if upper is None else _check_positive("upper", upper)
+    for name, values in predictors.items():
+        _check_positive(name, values)
+    cells = average_cells(measure, predictors, cell, group if group is not None else [""] * len(measure), upper)
+    cells = _without_lone_groups(cells)
+    labels = sorted(set(cells.group))
+    design = _design(cells, labels)
+    reason = _why_not(cells, design, list(predictors))
+    if design.shape[0] < design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
+        raise FitRefused(reason or "the predictors do not vary independently of each other")
+    completed = complete(design, cells.log_measure, cells.log_measure if cells.log_upper is None else cells.log_upper)
+    if completed.open_share > MOST_CENSORED:
+        reason = reason or f"{completed.open_share:.0%} of the cells are known as intervals only, at most half may be"
+    fit = fit_linear(design, completed.target)
+    half = None if reason else interval_halves(design, fit, samples=samples, seed=seed)[: len(predictors)]
+    result = _result(fit, half, cells, list(predictors), labels, completed.open_share)
+    if reason:
+        raise FitRefused(reason, result)
+    return result
+
+
+def interval_halves(design: np.ndarray, fit: LinearFit, *, samples: int, seed: int) -> np.ndarray:
+    """Half widths [p] of LEVEL intervals: the wider of the wild bootstrap-t and Student's t, times the HC3 error.
+
+    With six cells the bootstrap alone covered 90 % of simulated studies where 95 % was asked for and Student's t 97 %;
+    with thirty cells of very unequal noise both covered 91 to 92 %. Where FEW or fewer degrees of freedom are left
+    Student's t alone covered 98 %, and the middle of the two 95 to 96.5 %. Beyond MOST_RESAMPLED cells the two agree,
+    and Student's t is used alone.
+    """
+    degrees = design.shape[0] - design.shape[1]
+    student = student_t.ppf((1 + LEVEL) / 2, degrees)
+    if len(design) > MOST_RESAMPLED:
+        return np.asarray(student * fit.standard_errors)
+    deviations, _ = wild_bootstrap_t(design, fit, samples=samples, seed=seed)
+    bootstrap = np.quantile(np.abs(deviations), LEVEL, axis=0)
+    wider = (bootstrap + student) / 2 if degrees <= FEW else np.maximum(bootstrap, student)
+    return np.asarray(wider * fit.standard_errors)
+
+
+def _why_not(cells: Cells, design: np.ndarray, names: list[str]) -> str:
+    num_cells, num_columns = design.shape
+    if num_cells < MIN_CELLS:
+        return f"{num_cells} cells, at least {MIN_CELLS} are needed for an interval"
+    for column, name in enumerate(names):
+        sizes = len(np.unique(cells.log_predictors[:, column]))
+        if sizes < MIN_SIZES:
+            return f"{sizes} values of {name}, at least {MIN_SIZES} are needed for a trend"
+    if num_cells < num_columns + 2:
+        return f"{num_cells} cells for {num_columns} parameters, at least {num_columns + 2} are needed"
+    return ""
+
+
+def _without_lone_groups(cells: Cells) -> Cells:
+    """A group of one cell says nothing about an exponent: its own level absorbs it."""
+    keep = np.array([cells.group.count(g) > 1 for g in cells.group], dtype=bool)
+    if not keep.any():
+        raise FitRefused("no two cells differ in the predictor alone")
+    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
+    upper = None if cells.log_upper is None else cells.log_upper[keep]
+    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)
+
+
+def _design(cells: Cells, labels: list[str]) -> np.ndarray:
+    levels = np.array([[g == label for label in labels] for g in cells.group], dtype=float)
+    return np.concatenate([cells.log_predictors, levels], axis=1)
+
+
+def _result(
+    fit: LinearFit, half: np.ndarray | None, cells: Cells, names: list[str], labels: list[str], open_share: float
+) -> PowerLawFit:
+    exponents = []
+    for index, name in enumerate(names):
+        estimate = float(fit.coefficients[index])
+        width = None if half is None else float(half[index])
+        ends = (None, None) if width is None else (estimate - width, estimate + width)
+        exponents.append(Exponent(name, estimate, *ends))
+    return PowerLawFit(
+        exponents=tuple(exponents),
+        levels=dict(zip(labels, map(float, fit.coefficients[len(names) :]), strict=True)),
+        residual_scale=float(np.median(np.abs(fit.residuals)) / 0.6745),
+        cells=len(cells.group),
+        trials=int(cells.trials.sum()),
+        sizes=len(np.unique(cells.log_predictors[:, 0])),
+        open_share=open_share,
+        diagnostics=diagnose(fit, cells.log_predictors[:, 0]),
+    )
+
+
+def _check_positive(name: str, numbers: np.ndarray) -> None:
+    numbers = np.asarray(numbers, dtype=float)
+    bad = numbers[~(np.isfinite(numbers) & (numbers > 0))]
+    if len(bad):
+        raise ValueError(f"{name} must be positive and finite, got {bad[0]!r}. Leave such trials out and count them.")

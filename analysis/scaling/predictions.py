@@ -1,0 +1,293 @@
+"""Predictions of cells that a study file names, kept beside the report, and scored by the rows that arrive later.
+
+    [report]
+    predict = [{num_classes = 400, feature_dim = 10}, {num_classes = 400, feature_dim = 10, temperature = 0.1}]
+
+Knows the forms compared and the final rows; reads and writes no file.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.rows.frames import values
+from analysis.rows.measures import MARGIN
+from analysis.scaling.form_choice import FormComparison
+from analysis.scaling.forms import FORMS
+from analysis.scaling.joint_forms import AXES, JOINT_FORMS, JointComparison
+
+SCHEMA = 1
+SIZES = ("num_classes", "feature_dim")
+LEVEL = 0.9  # of a prediction interval
+FIELDS = ("cell", "measure", "form", "formula", "predicted", "low", "high", "level", "fitted_cells", "seen", "refused")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is expected of a cell before its trials are seen.
+
+    cell: settings by name, those asked for and those of the fitted group. predicted, low, high: the geometric mean over
+    a cell's seeds and where LEVEL of new cells are expected, None if refused. fitted_cells: what the form stood on.
+    seen: trials of this very cell that existed already, which can score nothing.
+    """
+
+    cell: Mapping[str, Any]
+    measure: str
+    form: str | None
+    formula: str | None
+    predicted: float | None
+    low: float | None
+    high: float | None
+    level: float
+    fitted_cells: int
+    seen: tuple[str, ...]
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A prediction against the trials that arrived since: their geometric mean, relative error, inside the interval.
+
+    trials: how many scored it. not_terminal: others of the cell that did not reach the terminal phase and do not count.
+    """
+
+    prediction: Prediction
+    observed: float
+    error: float
+    inside: bool
+    trials: int
+    not_terminal: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scored predictions of a folder; waiting: predictions whose cells have no new trials yet.
+
+    median_error, covered: over the scored cells, NaN without any.
+    """
+
+    scores: tuple[Score, ...]
+    waiting: int
+    median_error: float
+    covered: float
+
+
+def predict_cells(
+    cells: Iterable[Mapping[str, Any]],
+    final: pa.Table,
+    comparisons: Sequence[FormComparison],
+    joint: Sequence[JointComparison],
+) -> list[Prediction]:
+    """A prediction of every measure for every cell, or a refusal with its reason.
+
+    Args:
+        cells: settings by name with at least num_classes and feature_dim; those left out are taken from the group of
+            cells that the fit knows best.
+    """
+    measures = list(dict.fromkeys([*(c.measure for c in comparisons), *(c.measure for c in joint)])) or [MARGIN]
+    return [_predict(dict(cell), measure, final, comparisons, joint) for cell in cells for measure in measures]
+
+
+def _predict(
+    cell: dict[str, Any],
+    measure: str,
+    final: pa.Table,
+    comparisons: Sequence[FormComparison],
+    joint: Sequence[JointComparison],
+) -> Prediction:
+    unknown = [name for name in cell if name not in SIZES and not _occurs(final, name, cell[name], joint)]
+    if unknown:
+        return _refused(cell, measure, f"no complete trial has {unknown[0]} = {cell[unknown[0]]}", final)
+    own = [c for c in comparisons if c.measure == measure and c.feature_dim == cell["feature_dim"] and c.chosen]
+    for comparison in own:
+        if found := _of_one_dim(cell, comparison, final):
+            return found
+    for together in joint:
+        if together.measure == measure and together.chosen and (found := _of_all_dims(cell, together, final)):
+            return found
+    return _refused(cell, measure, "no form predicted its largest sizes for such a cell", final)
+
+
+def _occurs(final: pa.Table, name: str, value: Any, joint: Sequence[JointComparison]) -> bool:
+    # a form in temperature carries to temperatures that were never run
+    if name == "temperature" and any(c.chosen and JOINT_FORMS[c.chosen].cold for c in joint):
+        return True
+    return name in final.column_names and value in final[name].unique().to_pylist()
+
+
+def _of_one_dim(cell: dict[str, Any], comparison: FormComparison, final: pa.Table) -> Prediction | None:
+    verdict = next(v for v in comparison.verdicts if v.form == comparison.chosen)
+    assert verdict.fit is not None
+    group = _group(cell, comparison.settings, list(comparison.cells.group), verdict.fit.levels)
+    if group is None:
+        return None
+    predicted = float(verdict.fit.predict(np.array([cell["num_classes"]]), group)[0])
+    low, high = verdict.fit.predict_interval(cell["num_classes"], group, level=LEVEL)
+    whole = cell | dict(comparison.settings.get(group, {}))
+    formula = FORMS[verdict.form].formula
+    return _prediction(
+        whole, comparison.measure, verdict.form, formula, (predicted, low, high), verdict.fit.cells, final
+    )
+
+
+def _of_all_dims(cell: dict[str, Any], comparison: JointComparison, final: pa.Table) -> Prediction | None:
+    verdict = next(v for v in comparison.verdicts if v.form == comparison.chosen)
+    assert verdict.fit is not None
+    cold = JOINT_FORMS[verdict.form].cold
+    if cold and cell.get("temperature") is None:
+        return None
+    asked = {k: v for k, v in cell.items() if not (cold and k == "temperature")}
+    group = _group(asked, comparison.settings, list(verdict.fit.levels), verdict.fit.levels)
+    if group is None:
+        return None
+    axes = {name: np.array([float(cell.get(name) or np.nan)]) for name in AXES}
+    predicted, low, high = (float(x[0]) for x in verdict.fit.predict_interval(axes, group, level=LEVEL))
+    whole = cell | dict(comparison.settings.get(group, {}))
+    formula = JOINT_FORMS[verdict.form].formula
+    name = f"joint {verdict.form}"
+    return _prediction(whole, comparison.measure, name, formula, (predicted, low, high), verdict.fit.cells, final)
+
+
+def _group(
+    cell: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
+    members: list[str],
+    levels: Mapping[str, float],
+) -> str | None:
+    """The group of cells that agrees with all that is asked; of several the one with most cells."""
+    fitting = [
+        label
+        for label in sorted(levels)
+        if all(settings.get(label, {}).get(name, cell[name]) == cell[name] for name in cell)
+    ]
+    return max(fitting, key=members.count, default=None)
+
+
+def _prediction(
+    cell: dict[str, Any],
+    measure: str,
+    form: str,
+    formula: str,
+    numbers: tuple[float, float, float],
+    fitted: int,
+    final: pa.Table,
+) -> Prediction:
+    if not np.isfinite(numbers).all():
+        return _refused(cell, measure, f"the form {form} has no value there", final)
+    seen = tuple(final.take(matching(final, cell))["trial"].to_pylist())
+    return Prediction(cell, measure, form, formula, *numbers, LEVEL, fitted, seen, None)
+
+
+def _refused(cell: dict[str, Any], measure: str, reason: str, final: pa.Table) -> Prediction:
+    return Prediction(cell, measure, None, None, None, None, None, LEVEL, 0, (), reason)
+
+
+def matching(final: pa.Table, cell: Mapping[str, Any]) -> np.ndarray:
+    """Indices of the rows that have all the settings of a cell; a setting the table lacks matches nothing."""
+    kept = np.ones(final.num_rows, dtype=bool)
+    for name, value in cell.items():
+        column = final[name].to_pylist() if name in final.column_names else [object()] * final.num_rows
+        kept &= np.array([found == value for found in column], dtype=bool)
+    return np.flatnonzero(kept)
+
+
+def kept_with(earlier: Sequence[Prediction], new: Sequence[Prediction]) -> list[Prediction]:
+    """Earlier predictions and the new ones that say something else; refusals are not kept."""
+    kept = list(earlier)
+    return kept + [p for p in new if p.refused is None and p not in kept]
+
+
+def score(predictions: Sequence[Prediction], final: pa.Table) -> Scores:
+    """Score the last prediction of each cell and measure made before trials of the cell arrived."""
+    found: dict[str, Score] = {}
+    waiting: set[str] = set()
+    for prediction in predictions:
+        name = json.dumps([dict(prediction.cell), prediction.measure], sort_keys=True)
+        scored = _score(prediction, final)
+        if scored is None:
+            waiting.add(name)
+        elif name not in found or not prediction.seen:  # once its cell was seen, a later one is not a prediction of it
+            found[name] = scored
+    scores = tuple(found.values())
+    return Scores(
+        scores,
+        len(waiting - set(found)),
+        float(np.median([s.error for s in scores])) if scores else float("nan"),
+        float(np.mean([s.inside for s in scores])) if scores else float("nan"),
+    )
+
+
+def _score(prediction: Prediction, final: pa.Table) -> Score | None:
+    if prediction.predicted is None or prediction.low is None or prediction.high is None:
+        return None
+    rows = final.take(matching(final, prediction.cell))
+    rows = rows.filter(pc.invert(pc.is_in(rows["trial"], value_set=pa.array(prediction.seen, pa.string()))))
+    measured, terminal = values(rows, prediction.measure), values(rows, "terminal")
+    counted = terminal & np.isfinite(measured) & (measured > 0)
+    if not counted.any():
+        return None
+    observed = float(np.exp(np.mean(np.log(measured[counted]))))
+    inside = bool(prediction.low <= observed <= prediction.high)
+    error = abs(prediction.predicted / observed - 1)
+    return Score(prediction, observed, error, inside, int(counted.sum()), int((~terminal).sum()))
+
+
+def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as plain JSON."""
+    return asdict(prediction) | {"cell": dict(prediction.cell), "seen": list(prediction.seen)}
+
+
+def predictions_to_json(predictions: Sequence[Prediction]) -> bytes:
+    """The content of report/predictions.json."""
+    content = {"predictions_schema": SCHEMA, "predictions": [prediction_to_json(p) for p in predictions]}
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def predictions_from_json(content: bytes | None) -> list[Prediction] | None:
+    """The predictions kept in a report; none for no file, None for one that cannot be read."""
+    if content is None:
+        return []
+    try:
+        read = json.loads(content)
+        if read["predictions_schema"] != SCHEMA:
+            return None
+        return [
+            Prediction(**{name: p[name] for name in FIELDS} | {"seen": tuple(p["seen"])}) for p in read["predictions"]
+        ]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def markdown_scores(scores: Scores) -> str:
+    """The scores as sentences and a markdown table."""
+    from analysis.figures.style import number
+
+    waiting = f"{scores.waiting} predictions wait for trials of their cells." if scores.waiting else ""
+    if not scores.scores:
+        return f"No prediction can be scored. {waiting}".strip()
+    count = len(scores.scores)
+    lines = [
+        f"{count} predicted cells have new trials: median relative error {100 * scores.median_error:.2g} %, "
+        f"{100 * scores.covered:.0f} % inside the {100 * LEVEL:.0f} % interval. {waiting}".strip(),
+        "",
+        "| cell | measure | form | predicted [90 %] | observed | error | inside | trials |",
+        "|---" * 8 + "|",
+    ]
+    for s in scores.scores:
+        p = s.prediction
+        assert p.predicted is not None
+        assert p.low is not None
+        assert p.high is not None
+        cell = ", ".join(f"{k} = {v}" for k, v in p.cell.items())
+        interval = f"{number(p.predicted)} [{number(p.low)}, {number(p.high)}]"
+        trials = f"{s.trials}" + (f" ({s.not_terminal} not terminal left out)" if s.not_terminal else "")
+        lines.append(
+            f"| {cell} | {p.measure} | {p.form} | {interval} | {number(s.observed)} | {100 * s.error:.2g} % "
+            f"| {'yes' if s.inside else 'no'} | {trials} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""What the residuals of a fit say against it: a bend left over, noise that grows with size, single cells that decide.
+
+Knows robust fits and scipy; decides nothing, it warns.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+from scipy.stats import t as student_t
+
+from analysis.statistics.huber import LinearFit
+
+MIN_CELLS = 6
+FAR = 3.5  # robust scales: beyond it a cell is called far off
+LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its value
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """bend_p: p value that residuals follow no parabola in the log size; spread_p: that their size does not go with it.
+
+    Both None under MIN_CELLS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
+    """
+
+    bend_p: float | None
+    spread_p: float | None
+    far_off: float
+    leverage: float
+
+    def warnings(self) -> list[str]:
+        """What a reader should know, in a few words each; empty where nothing stands out."""
+        said = []
+        if self.bend_p is not None and self.bend_p < 0.01:
+            said.append("residuals bend with size")
+        if self.spread_p is not None and self.spread_p < 0.01:
+            said.append("noise changes with size")
+        if self.far_off > 0.1:
+            said.append(f"{self.far_off:.0%} of cells far off")
+        if self.leverage > LEAN:
+            said.append("one cell decides")
+        return said
+
+
+def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:
+    """Diagnostics of a fit with one row a cell.
+
+    Args:
+        fit: from `fit_linear`. log_size: [n], logarithm of the predictor that trends are read over.
+    """
+    far_off = float(np.mean(np.abs(fit.residuals) > FAR * max(fit.scale, 1e-12)))
+    leverage = float(fit.leverages.max(initial=0.0))
+    if len(log_size) < MIN_CELLS or len(np.unique(log_size)) < 4 or np.ptp(fit.residuals) < 1e-12:
+        return Diagnostics(None, None, far_off, leverage)
+    spread = float(spearmanr(np.abs(fit.residuals), log_size).pvalue)
+    return Diagnostics(_bend(fit.residuals, log_size), spread, far_off, leverage)
+
+
+def _bend(residuals: np.ndarray, log_size: np.ndarray) -> float:
+    """p value of the quadratic coefficient of clipped residuals, so that one outlier makes no bend."""
+    scale = max(float(np.median(np.abs(residuals)) / 0.6745), 1e-12)
+    clipped = np.clip(residuals, -2 * scale, 2 * scale)
+    x = (log_size - log_size.mean()) / log_size.std()
+    design = np.stack([np.ones_like(x), x, x**2], axis=1)
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ clipped
+    left = clipped - design @ coefficients
+    error = np.sqrt(left @ left / (len(x) - 3) * inverse[2, 2])
+    return float(2 * student_t.sf(abs(coefficients[2]) / error, len(x) - 3)) if error > 0 else 0.0

@@ -1,0 +1,115 @@
+"""`gnc doctor` and `gnc prepare`: is everything there that a study needs, here and on the cluster?
+
+Knows the rooms that look; does not look itself. A check that fails does not end the list.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+
+from study.design.errors import StudyError
+from study.design.study_file import Study, read_study
+from study.doctor import aws, own_machines, this_machine
+from study.doctor.check import Check, failed, guarded, ok
+from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, is_own, read_cluster_file
+from study.store.store import open_store
+from study.training.data import missing_for
+
+EXIT_WELL, EXIT_FAILED = 0, 1
+
+
+def command_doctor(options: argparse.Namespace) -> int:
+    """A line for each check, ok, FAIL or skipped, with its cure; 1 where one fails."""
+    checks = []
+    for check in _checks(options):
+        checks.append(check)
+        if not options.json:
+            print(check.line(), flush=True)
+    wrong = sum(check.state == "FAIL" for check in checks)
+    if options.json:
+        print(json.dumps({"checks": [check.facts() for check in checks], "failed": wrong}))
+    elif wrong:
+        print(f"{wrong} of {len(checks)} checks failed", file=sys.stderr)
+    return EXIT_FAILED if wrong else EXIT_WELL
+
+
+def _checks(options: argparse.Namespace) -> Iterator[Check]:
+    study = read_study(options.study) if options.study else None
+    if options.cluster is not None:
+        config, text = read_cluster_file(options.cluster)
+        yield from _cluster_file_checks(config, text, study, options.results)
+    elif options.address is None:
+        yield from _local_checks(study, options)
+    if options.address is not None:
+        from study.doctor.ray_cluster import check_cluster
+
+        store = open_store(options.results) if options.results else None
+        yield from check_cluster(options.address, store, study)
+
+
+def _local_checks(study: Study | None, options: argparse.Namespace) -> Iterator[Check]:
+    yield this_machine.check_python()
+    yield guarded("packages", this_machine.check_packages, "pip install -c constraints.txt gnc-study.")
+    yield guarded("tested versions", this_machine.check_tested_versions, "Compare pip freeze with constraints.txt.")
+    yield guarded("processors", this_machine.check_processors, "Install torch again for this machine.")
+    store = open_store(options.results or (f"results/{study.name}" if study else "results"))
+    yield guarded("results", lambda: this_machine.check_writable(store), "Name a folder or URI that you may write to.")
+    yield guarded("disk", lambda: this_machine.check_disks(store), "Check the results folder and RAY_TMPDIR.")
+    yield guarded("old Ray sessions", this_machine.check_old_sessions, "Remove Ray's temporary folder.")
+    if study is not None:
+        yield _check_data(study)
+    yield guarded("ray", _check_ray_starts, "Look at the newest logs in Ray's temporary folder.")
+
+
+def _check_ray_starts() -> Check:
+    from study.doctor.ray_cluster import check_ray_starts
+
+    return check_ray_starts()
+
+
+def _check_data(study: Study) -> Check:
+    missing = missing_for(list(study.configs))
+    if missing:
+        return failed("data", f"{study.name} lacks data", missing[0])
+    return ok("data", f"everything that {study.name} reads is here")
+
+
+def _cluster_file_checks(config: Config, text: str, study: Study | None, results: str | None) -> Iterator[Check]:
+    from study.doctor.ray_cluster import check_schema, check_study_fits
+
+    yield check_schema(config)
+    yield from check_file(config, text)
+    results = results or config.get("metadata", {}).get("results")
+    yield _check_results_kind(config, results)
+    if study is not None:
+        yield guarded(f"study {study.name}", lambda: check_study_fits(config, study), "Mend the node types first.")
+    yield from own_machines.check_machines(config, results) if is_own(config) else aws.check_account(config)
+
+
+def _check_results_kind(config: Config, results: str | None) -> Check:
+    """Where results go must outlive the machines, and be one place for all."""
+    cure = "Write results: s3://bucket/folder under metadata."
+    if not results or PLACEHOLDER in results:
+        return failed("results", f"metadata.results is {results!r}", cure)
+    if "://" not in results and not is_own(config):
+        return failed("results", f"{results} is a folder on a machine that ends with the cluster", cure)
+    return ok("results", f"go to {results}")
+
+
+def command_prepare(options: argparse.Namespace) -> int:
+    """Make what the cluster file names on AWS, and write the group's id into the file where it is still open."""
+    config, text = read_cluster_file(options.cluster)
+    group, done = aws.prepare(config)
+    for sentence in done or ["everything is there already"]:
+        print(sentence)
+    if "REPLACE-group" in text:
+        try:
+            with open(options.cluster, "w", encoding="utf-8") as stream:
+                stream.write(text.replace("REPLACE-group", group))
+        except OSError as error:
+            raise StudyError(f"cluster file must be writable, got {options.cluster!r}: {error}.") from None
+        print(f"wrote {group} into {options.cluster}")
+    else:
+        print(f"SecurityGroupIds: [{group}]")
+    return EXIT_WELL

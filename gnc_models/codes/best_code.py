@@ -1,0 +1,165 @@
+"""The best code of K rows in d dimensions that this project can lay on the table, and the recipes it follows.
+
+Knows the codes that can be written down, those found before, and the optimisers.
+
+    python -m gnc_models.codes.best_code --classes 24 --dim 3 --starts 64 --seed 0      one code, its margin, the reference
+"""
+
+import argparse
+import functools
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from gnc_models.codes.code import Code, explicit_code, make_code, spherical_code_of
+from gnc_models.codes.constructions.words import signed_words
+from gnc_models.codes.neighbour_repulsion import relax_rows
+from gnc_models.codes.search import optimise_code, random_codes
+from gnc_models.codes.unconstrained_features import code_from_optimum
+from gnc_models.references.closed_forms import check_sizes
+from gnc_models.references.layered_codes import layered_points
+from gnc_models.references.margin import reference_margin
+from gnc_models.references.tables import best_code_version, read_table
+from gnc_models.user_cache import read_or_make
+
+__all__ = [
+    "Code",
+    "best_code",
+    "explicit_code",
+    "make_code",
+    "make_found_code",
+    "optimise_code",
+    "random_codes",
+    "spherical_code_of",
+]
+
+MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
+MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
+SHORTFALL = 1e-6  # a code this near the reference is not searched for again; tables carry six decimals
+
+
+@functools.lru_cache(maxsize=8)
+def best_code(num_classes: int, feature_dim: int) -> Code:
+    """The best code of this size at hand: written down, found by this project before, or optimised now.
+
+    Deterministic on one machine: fixed starts and seeds. What reaches the reference is returned at once, else the best
+    of the written, the found and the optimised; so it depends on the tables of codes: `tables.best_code_version`
+    is part of the key of a trial whose rows are fixed at it. The rows are kept in the user's cache under that version.
+
+    Args:
+        num_classes: K, at least 2.
+        feature_dim: d, at least 2.
+    Returns:
+        K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
+        hundred rows, minutes up to 20,000; beyond, without a written code, the rows are random.
+    Raises:
+        ValueError: fewer than two classes or two dimensions.
+    """
+    if feature_dim < 2:
+        raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}.")
+    check_sizes(num_classes, feature_dim)
+
+    def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        if arrays["points"].shape != (num_classes, feature_dim):
+            raise ValueError("a code of another size")
+        return arrays["points"]
+
+    points = read_or_make(
+        f"best-code-{num_classes}-{feature_dim}-{best_code_version()}",
+        make=lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()},
+        pick=pick,
+    )
+    return Code.of(torch.from_numpy(points))
+
+
+def _best_found(num_classes: int, feature_dim: int) -> Code:
+    """The best of what can be written down, was found before, is found now, and lies in layers; each where needed."""
+    target = reference_margin(num_classes, feature_dim).lower - SHORTFALL
+    best: Code | None = None
+    for make in (explicit_code, _found_code, _searched_code, _layered_code):
+        code = make(num_classes, feature_dim)
+        if code is not None and (best is None or code.margin_lower > best.margin_lower):
+            best = code
+        if best is not None and best.margin_lower >= target:
+            break
+    assert best is not None, "the search always gives a code"
+    return best
+
+
+def _found_code(num_classes: int, feature_dim: int) -> Code | None:
+    """The best of the codes found before with at least K rows in at most d dimensions, cut and padded."""
+    fitting = [
+        row
+        for row in read_table("found_codes.csv")
+        if int(row["num_classes"]) >= num_classes and int(row["feature_dim"]) <= feature_dim
+    ]
+    if not fitting:
+        return None
+    points = make_found_code(max(fitting, key=lambda row: float(row["margin"]))).points[:num_classes]
+    return Code.of(torch.nn.functional.pad(points, (0, feature_dim - points.shape[1])))
+
+
+def _searched_code(num_classes: int, feature_dim: int) -> Code:
+    """A code optimised now, at a cost that is bounded by its size."""
+    if num_classes <= MOST_ANNEALED:
+        work = num_classes**2 * (feature_dim + 16)
+        starts = max(1, min(16, 60_000_000 // work))
+        return optimise_code(num_classes, feature_dim, starts=starts, polish=num_classes * feature_dim <= 500)
+    rows = random_codes(num_classes, feature_dim, starts=1, seed=0)[0]
+    return Code.of(relax_rows(rows) if num_classes <= MOST_RELAXED else rows)
+
+
+def _layered_code(num_classes: int, feature_dim: int) -> Code | None:
+    return Code.of(torch.from_numpy(layered_points(num_classes, feature_dim))) if feature_dim > 2 else None
+
+
+def make_found_code(row: dict[str, str]) -> Code:
+    """A code made again from its row of `data/found_codes.csv`.
+
+    Raises:
+        ValueError: a method without a recipe here.
+    """
+    size = int(row["num_classes"]), int(row["feature_dim"])
+    starts, seed = int(row["starts"]), int(row["seed"])
+    name, arguments = _call(row["method"])
+    recipes: dict[str, Callable[[], Code]] = {
+        "optimise_code": lambda: optimise_code(*size, starts=starts, seed=seed),
+        "from_optimum": lambda: code_from_optimum(*size, arguments[0], starts=starts, seed=seed),
+        "signed_words": lambda: Code.of(
+            torch.from_numpy(signed_words(*(int(x) for x in arguments), tries=starts, seed=seed))
+        ),
+    }
+    if name not in recipes:
+        raise ValueError(f"method must be one of {sorted(recipes)}, got {row['method']!r}.")
+    return recipes[name]()
+
+
+def _call(method: str) -> tuple[str, list[float]]:
+    """`name(1;2)` as its name and numbers."""
+    name, _, inside = method.partition("(")
+    return name, [float(x) for x in re.split("[;)]", inside) if x]
+
+
+def main() -> None:
+    """Optimise one code, print its margin beside the reference interval, keep its rows where asked."""
+    parser = argparse.ArgumentParser(description="Find a softmax code from random starts.")
+    parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--dim", type=int, required=True)
+    parser.add_argument("--starts", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="write the rows to this .npy file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    code = optimise_code(given.classes, given.dim, starts=given.starts, seed=given.seed)
+    reference = reference_margin(given.classes, given.dim)
+    print(
+        f"margin {code.margin_lower:.12f} reference [{reference.lower:.9f}, {reference.upper:.9f}] {reference.source}"
+    )
+    if given.out:
+        np.save(given.out, code.points.numpy())
+
+
+if __name__ == "__main__":
+    main()

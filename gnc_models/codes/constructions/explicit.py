@@ -1,0 +1,199 @@
+"""Codes that can be written down: polygons, root systems, the Leech lattice and what derives from it, by name.
+
+Knows numpy; does not know torch or optimisation. Each constructor returns rows of any common length; their cosines
+are verified by the tests, not assumed.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from gnc_models.codes.constructions.binary import extended_gold, gold, kerdock, quadratic_64
+
+Points = Float[np.ndarray, "_ _"]  # one code a row; sizes differ between argument and result
+GOLDEN = (1 + math.sqrt(5)) / 2
+
+
+def polygon(num_classes: int) -> Points:
+    """Regular polygon in two dimensions."""
+    angles = 2 * math.pi * np.arange(num_classes) / num_classes
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def simplex(num_classes: int) -> Points:
+    """K equiangular rows in K - 1 dimensions, cosine -1/(K-1)."""
+    centred = np.eye(num_classes) - 1.0 / num_classes
+    # rows of the centred identity span K - 1 dimensions: drop the last by an orthonormal basis of that span
+    basis = np.linalg.svd(centred)[2][: num_classes - 1]
+    return centred @ basis.T
+
+
+def orthoplex(feature_dim: int) -> Points:
+    """The 2 d vectors of plus and minus the axes."""
+    return np.concatenate([np.eye(feature_dim), -np.eye(feature_dim)])
+
+
+def icosahedron() -> Points:
+    """12 vertices, cosine 1/sqrt(5)."""
+    base = [(0.0, a, b * GOLDEN) for a in (1, -1) for b in (1, -1)]
+    return np.array([np.roll(v, shift) for v in base for shift in range(3)])
+
+
+def cell_24() -> Points:
+    """24 vertices in four dimensions, the roots of D4, cosine 1/2."""
+    return _two_nonzero(4)
+
+
+def cell_600() -> Points:
+    """120 vertices in four dimensions, cosine (1 + sqrt(5)) / 4."""
+    even = [p for p in itertools.permutations(range(4)) if _is_even(p)]
+    signs = itertools.product((0.5, -0.5), repeat=3)
+    mixed = [np.array([a * GOLDEN, b, c / GOLDEN, 0.0])[list(p)] for a, b, c in signs for p in even]
+    halves = list(itertools.product((0.5, -0.5), repeat=4))
+    return np.concatenate([orthoplex(4), np.array(halves), np.array(mixed)])
+
+
+def e8_roots() -> Points:
+    """240 minimal vectors of E8, cosine 1/2."""
+    halves = [v for v in itertools.product((0.5, -0.5), repeat=8) if sum(v) % 2 == 0]
+    return np.concatenate([_two_nonzero(8), np.array(halves)])
+
+
+def leech_vectors() -> Points:
+    """196,560 minimal vectors of the Leech lattice, cosine 1/2."""
+    words = golay_words()
+    octads = words[words.sum(1) == 8]
+    signs = np.array([s for s in itertools.product((1, -1), repeat=8) if math.prod(s) == 1])
+    eights = np.zeros((len(octads), len(signs), 24))
+    for row, octad in zip(eights, octads, strict=True):
+        row[:, octad == 1] = 2 * signs
+    odd = np.repeat((1.0 - 2.0 * words)[:, None, :], 24, axis=1)
+    odd[:, np.arange(24), np.arange(24)] *= -3
+    return np.concatenate([4 * _two_nonzero(24), eights.reshape(-1, 24), odd.reshape(-1, 24)])
+
+
+@functools.cache
+def golay_words() -> np.ndarray:
+    """The 4,096 words of the extended Golay code, from quadratic residues modulo 23."""
+    residues = {(i * i) % 23 for i in range(1, 23)}
+    circulant = np.array([[1 if (j - i) % 23 in residues else 0 for j in range(23)] for i in range(23)])
+    generators = np.concatenate([circulant, circulant.sum(1, keepdims=True) % 2], axis=1)[:12]
+    choices = np.array(list(itertools.product((0, 1), repeat=12)))
+    return (choices @ generators) % 2
+
+
+def derived(points: Points, cosine: float) -> Points:
+    """Rows at this cosine from the first one, projected off it and written in one dimension less."""
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    return _flat(unit[np.abs(unit @ unit[0] - cosine) < 1e-9], unit[:1])
+
+
+def equiangular_276() -> Points:
+    """552 rows, 276 lines in 23 dimensions: Leech vectors at inner product 3 with a vector of the next norm, 6."""
+    leech = leech_vectors() / math.sqrt(8)
+    # the sum of two minimal vectors (norm 4) at inner product -1 has norm 6
+    second = leech[np.abs(leech @ leech[0] + 1) < 1e-9][0]
+    centre = leech[0] + second
+    return _flat(leech[np.abs(leech @ centre - 3) < 1e-9], centre[None])
+
+
+def higman_sims() -> Points:
+    """100 vertices of the Higman-Sims graph in its 22-dimensional eigenspace, cosine 1/11."""
+    words = golay_words()
+    hexads = words[(words.sum(1) == 8) & (words[:, 0] == 1) & (words[:, 1] == 1)][:, 2:]
+    graph = np.zeros((100, 100))
+    graph[0, 1:23] = 1
+    graph[1:23, 23:] = hexads.T
+    graph[23:, 23:] = hexads @ hexads.T == 0
+    graph = np.maximum(graph, graph.T)
+    values, vectors = np.linalg.eigh(graph)
+    return vectors[:, np.abs(values + 8) < 1e-6]
+
+
+def leech_section(feature_dim: int) -> Points:
+    """Leech vectors of a d-dimensional section, 16 <= d <= 23: the laminated lattices' minimal vectors, cosine 1/2.
+
+    The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it, spanned
+    by A1, A2, A3, D4, D5, E6, E7 or E8.
+    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6.
+    """
+    leech, words = leech_vectors(), golay_words()
+    octad = words[words.sum(1) == 8][0]
+    roots = leech[(leech * (1 - octad) == 0).all(1)]
+    normals = _root_section(roots, np.flatnonzero(octad), 24 - feature_dim)
+    section = leech[(np.abs(leech @ normals.T) < 1e-9).all(1)]
+    return section @ np.linalg.svd(section.T @ section)[2][:feature_dim].T
+
+
+def _root_section(roots: Points, places: np.ndarray, dim: int) -> Points:
+    """Vectors that span A1, A2, A3, D4, D5, E6, E7 or E8 inside a copy of E8 on eight coordinates."""
+    if dim in (3, 4, 5, 8):
+        return np.eye(24)[places[:dim]]
+    first = roots[0]
+    angle = roots[(roots @ first) == -(first @ first) / 2][0]
+    if dim in (1, 2):
+        return np.array([first, angle])[:dim]
+    others = np.array([first, angle])[: 8 - dim]
+    return roots[(roots @ others.T == 0).all(1)]
+
+
+def _two_nonzero(dim: int) -> Points:
+    """All vectors with two entries +-1 and zeros: the roots of D_n."""
+    rows = np.zeros((2 * dim * (dim - 1), dim))
+    places = [(i, j, a, b) for i, j in itertools.combinations(range(dim), 2) for a in (1, -1) for b in (1, -1)]
+    for row, (i, j, a, b) in zip(rows, places, strict=True):
+        row[i], row[j] = a, b
+    return rows
+
+
+def _is_even(permutation: tuple[int, ...]) -> bool:
+    return sum(a > b for a, b in itertools.combinations(permutation, 2)) % 2 == 0
+
+
+def _flat(points: Points, normals: Points) -> Points:
+    """Coordinates of the rows within the orthogonal complement of the normals."""
+    basis = np.linalg.svd(normals, full_matrices=True)[2][len(normals) :]
+    return points @ basis.T
+
+
+# name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
+FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
+    "icosahedron": (3, 12, icosahedron),
+    "24-cell": (4, 24, cell_24),
+    "600-cell": (4, 120, cell_600),
+    "half 5-cube": (5, 16, lambda: derived(derived(derived(e8_roots(), 0.5), 1 / 3), 1 / 4)),
+    "Schlaefli": (6, 27, lambda: derived(derived(e8_roots(), 0.5), 1 / 3)),
+    "28 equiangular lines": (7, 56, lambda: derived(e8_roots(), 0.5)),
+    "E8 roots": (8, 240, e8_roots),
+    "McLaughlin subconstituent": (21, 112, lambda: derived(derived(equiangular_276(), 1 / 5), -1 / 4)),
+    "McLaughlin neighbours": (21, 162, lambda: derived(derived(equiangular_276(), 1 / 5), 1 / 6)),
+    "Higman-Sims": (22, 100, higman_sims),
+    "McLaughlin": (22, 275, lambda: derived(equiangular_276(), 1 / 5)),
+    "Leech neighbours twice": (22, 891, lambda: derived(derived(leech_vectors(), 0.5), 1 / 3)),
+    "276 equiangular lines": (23, 552, equiangular_276),
+    "Leech neighbours": (23, 4600, lambda: derived(leech_vectors(), 0.5)),
+    "Leech": (24, 196560, leech_vectors),
+    "Kerdock 16": (16, 288, lambda: kerdock(4)),
+    "Kerdock 64": (64, 4224, lambda: kerdock(6)),
+    "Gold 31": (31, 1024, lambda: gold(5)),
+    "Gold 127": (127, 16384, lambda: gold(7)),
+    "quadratic forms 64": (64, 65536, quadratic_64),
+    "extended Gold 32": (32, 2048, lambda: extended_gold(5)),
+    "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
+}
+FAMILIES |= {
+    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim))
+    for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
+}
+
+
+def make_points(name: str) -> Points:
+    """Unit rows of a named family; KeyError is turned into the list of names."""
+    if name not in FAMILIES:
+        raise ValueError(f"name must be one of {sorted(FAMILIES)}, got {name!r}.")
+    points = FAMILIES[name][2]()
+    return points / np.linalg.norm(points, axis=1, keepdims=True)

@@ -1,0 +1,207 @@
+"""Makes the reference tables of gnc_models/data: rows already in the folder are kept, missing ones are computed.
+
+Knows the optimisers and the tables' columns; nothing imports it. One thread, so that a row does not depend on how
+many cores there are.
+
+    python -m gnc_models.codes.tabulate unconstrained --minutes 30      unconstrained_optima.csv, the quickstart's cells first
+    python -m gnc_models.codes.tabulate random --minutes 30             random_margins.csv
+    python -m gnc_models.codes.tabulate codes --minutes 30              found_codes.csv, from the optimiser
+    python -m gnc_models.codes.tabulate words --minutes 30              found_codes.csv, signed words
+    python -m gnc_models.codes.tabulate points --minutes 30             code_points_3d.csv
+"""
+
+import argparse
+import csv
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gnc_models.codes.code import Code
+from gnc_models.codes.constructions.words import signed_words
+from gnc_models.codes.search import optimise_code, random_codes
+from gnc_models.codes.unconstrained_features import optimise_unconstrained
+from gnc_models.geometry.margins import one_vs_rest_margins
+from gnc_models.references.margin import reference_margin
+
+DATA = Path(__file__).parents[1] / "data"
+
+# (K, d, tau) of studies/quickstart.toml
+QUICKSTART_OPTIMA = [
+    *[(k, 2, 0.1) for k in (8, 12)],
+    *[(k, 3, tau) for k in (12, 24, 48) for tau in (1.0, 0.3, 0.1, 0.05)],
+    *[(k, 10, 0.1) for k in (50, 100, 200)],
+    *[(100, 10, tau) for tau in (1.0, 0.2)],
+]
+# (K, d, tau) of the GNC paper's CIFAR100 runs, and of the small cells where all starts agree
+PAPER_OPTIMA = [(100, 10, 1 / x) for x in (6, 7, 10, 20)] + [(k, d, 1 / 3.3) for k, d in ((12, 3), (24, 3), (8, 2))]
+QUICKSTART_SIZES = [(d, k) for d, sizes in {2: (8, 12), 3: (12, 24, 48), 10: (50, 100, 200)}.items() for k in sizes]
+OPTIMA_DIMS = (2, 3, 4, 5, 8, 10, 16, 32, 64)
+OPTIMA_CLASSES = (8, 10, 12, 16, 20, 24, 32, 48, 50, 64, 100, 128, 200, 256, 512)
+TEMPERATURES = (0.1, 0.2, 0.05, 1.0, 0.3, 0.5, 0.02)
+
+# up to d + 1 classes the simplex is the optimum, in closed form
+OPTIMA_CELLS = [(k, d, tau) for tau in TEMPERATURES for k in OPTIMA_CLASSES for d in OPTIMA_DIMS if k > d + 1]
+
+RANDOM_DIMS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 128, 256, 512)
+RANDOM_CLASSES = (4, 6, 8, 12, 16, 24, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1500)
+# Face recognition and language models; 50,400 is just above the vocabulary of GPT-2.
+RANDOM_LARGE = [
+    *[(d, k) for k in (100, 500, 1500, 5000, 15_000, 50_400, 100_800) for d in (512, 256, 1024, 64, 128, 768)],
+    *[(d, k) for k in (5000, 15_000, 50_400) for d in (4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 100)],
+]
+
+POINT_SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 50, 60, 64, 72, 80, 96, 100)
+
+# Codes worth optimising: sizes that studies use, between the sizes of the published tables.
+CODE_SIZES = [
+    (d, k)
+    for k in (20, 24, 32, 48, 50, 64, 100, 128, 200, 256, 400, 500, 512, 1000)
+    for d in (4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+    if k > 2 * d
+]
+
+# Rows that crowd few dimensions, where the published tables end.
+CROWDED_SIZES = [(d, k) for k in (80, 128, 160, 200, 256, 320, 400, 512, 1000) for d in range(3, 10)]
+
+WORD_SHAPES_BY_DIM = [
+    (d, weight, overlap)
+    for d in range(4, 21)
+    for weight in range(2, 9)
+    for overlap in range(max(1, weight - 4), weight)
+    if weight <= d and math.comb(d, weight) <= 13_000 and (weight <= 4 or overlap <= weight - 2)
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one table is made: its file, how many leading columns name a row, which rows, and what computes one."""
+
+    file: str
+    num_keys: int
+    cells: Iterable[tuple[float, ...] | tuple[int, ...]]
+    rows: Callable[..., list[list[object]]]
+
+
+def optimum_rows(num_classes: int, feature_dim: int, temperature: float) -> list[list[object]]:
+    """The unconstrained-feature model's best loss and its margin."""
+    starts = 24 if num_classes <= 100 else 12 if num_classes <= 256 else 6
+    found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=0)
+    numbers = (found.loss, found.margin, found.margin_low, found.margin_high)
+    return [[num_classes, feature_dim, temperature, *(f"{x:.10g}" for x in numbers), starts, 0, "annealed L-BFGS"]]
+
+
+def random_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
+    """Median and range over draws of the minimum margin of random unit rows, and the best draw as a code."""
+    # the smallest margin of few rows varies most and costs least
+    cost = num_classes * feature_dim
+    steps = ((600, 201), (8000, 41), (40_000, 21), (2_000_000, 5), (8_000_000, 3))
+    draws = next((count for most, count in steps if cost <= most), 1)
+    codes = random_codes(num_classes, feature_dim, starts=draws, seed=1_000_000 * feature_dim + num_classes)
+    bounds = [one_vs_rest_margins(code, mode="min", tolerance=1e-5).minimum for code in codes]
+    margins = sorted((low + high) / 2 for low, high in bounds)
+    best = max(Code.of(code).margin_lower for code in codes)
+    shown = (margins[draws // 2], margins[0], margins[-1])
+    return [[feature_dim, num_classes, draws, *(f"{x:.8g}" for x in shown), floor_text(best)]]
+
+
+def code_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
+    """A code from random starts, if it beats the reference as it stands; it is found again by the same call."""
+    starts = 32 if num_classes * feature_dim <= 512 else 16 if num_classes <= 256 else 4
+    code = optimise_code(num_classes, feature_dim, starts=starts, seed=0)
+    known = reference_margin(num_classes, feature_dim).lower
+    print(f"{code.margin_lower:.9f} beside {known:.9f}", file=sys.stderr)
+    if code.margin_lower <= known + 1e-9:
+        return []
+    return [[feature_dim, num_classes, floor_text(code.margin_lower), "optimise_code", starts, 0]]
+
+
+def word_rows(feature_dim: int, weight: int, overlap: int) -> list[list[object]]:
+    """Signed words, where they beat the reference at their own size."""
+    rows = signed_words(feature_dim, weight, overlap, seed=0)
+    if not 2 * feature_dim < len(rows) <= 30_000:
+        return []
+    margin = Code.of(torch.from_numpy(rows)).margin_lower
+    known = reference_margin(len(rows), feature_dim).lower
+    print(f"{len(rows)} rows, {margin:.9f} beside {known:.9f}", file=sys.stderr)
+    if margin <= known + 1e-6:
+        return []
+    return [[feature_dim, len(rows), floor_text(margin), f"signed_words({feature_dim};{weight};{overlap})", 20, 0]]
+
+
+def point_rows(num_classes: int) -> list[list[object]]:
+    """Coordinates of the best code found in three dimensions."""
+    code = optimise_code(num_classes, 3, starts=256 if num_classes <= 50 else 1024, seed=0)
+    print(f"{code.margin_lower:.9f} beside {reference_margin(num_classes, 3).lower:.9f}", file=sys.stderr)
+    return [[num_classes, i, *(f"{x:.12f}" for x in row)] for i, row in enumerate(code.points.tolist())]
+
+
+def floor_text(margin: float) -> str:
+    """Twelve decimals, rounded down so that the text stays a lower bound."""
+    return f"{math.floor(margin * 1e12) / 1e12:.12f}"
+
+
+def _by_size(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    return sorted(cells, key=lambda cell: cell[0] * cell[1])
+
+
+RECIPES = {
+    "unconstrained": Recipe(
+        "unconstrained_optima.csv",
+        3,
+        QUICKSTART_OPTIMA + PAPER_OPTIMA + OPTIMA_CELLS,
+        optimum_rows,
+    ),
+    "random": Recipe(
+        "random_margins.csv",
+        2,
+        [*QUICKSTART_SIZES, *_by_size(itertools.product(RANDOM_DIMS, RANDOM_CLASSES)), *RANDOM_LARGE],
+        random_rows,
+    ),
+    "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES, *CROWDED_SIZES], code_rows),
+    "words": Recipe("found_codes.csv", 2, WORD_SHAPES_BY_DIM, word_rows),
+    "points": Recipe("code_points_3d.csv", 1, [(k,) for k in POINT_SIZES], point_rows),
+}
+
+
+def make_table(recipe: Recipe, folder: Path, seconds: float) -> int:
+    """Append missing rows, each as soon as it is known, until the time is up; returns how many cells were computed."""
+    path, end, done = folder / recipe.file, time.monotonic() + seconds, 0
+    have = _keys(path, recipe.num_keys)
+    for cell in recipe.cells:
+        if cell in have:
+            continue
+        if time.monotonic() > end:
+            break
+        began = time.monotonic()
+        rows = recipe.rows(*cell)
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        have.add(cell)
+        done += 1
+        print(f"{recipe.file} {cell} {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    return done
+
+
+def _keys(path: Path, num_keys: int) -> set[tuple[float, ...]]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return {tuple(float(x) for x in row[:num_keys]) for row in csv.reader(lines[1:])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compute missing rows of a reference table.")
+    parser.add_argument("table", choices=sorted(RECIPES))
+    parser.add_argument("--minutes", type=float, default=30.0, help="start no row after this long")
+    parser.add_argument("--folder", type=Path, default=DATA, help="where the table is kept")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(make_table(RECIPES[given.table], given.folder, 60 * given.minutes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Characters of many scripts in 12 typefaces, drawn under random small affine maps: many real classes, no download.
+
+A sample is a face x a map. The classes are the characters that differ enough in every face (`lookalikes`), in an order
+that `data_seed` draws. Every class has its own streams of maps for training, test and unseen samples, keyed by its
+code point, so its samples do not depend on which other classes there are.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from gnc_models.datasets.characters.fonts import (
+    FACES,
+    FAMILIES,
+    RASTER_SIDE,
+    draw_characters,
+    fonts_fingerprint,
+    shared_characters,
+)
+from gnc_models.datasets.characters.lookalikes import LEAST_DIFFERENCE, distinct_characters
+from gnc_models.datasets.dataset import Dataset, label_samples
+from gnc_models.user_cache import read_or_make
+
+# Points along a pixel's side at which a picture is read, by resolution: their mean is the pixel.
+_POINTS = {16: 3, 32: 2}
+RESOLUTIONS = tuple(_POINTS)
+
+# Streams of random numbers; a stream's number never changes, or stored digests would.
+_ORDER, _TRAIN, _TEST, _UNSEEN = 0, 1, 2, 3
+
+# A map's six numbers are uniform between minus and plus these: rotation (radians), logarithms of the scales across and
+# along, shear, and shifts across and down as a share of the picture's side.
+_RANGES = np.array([0.15, 0.1, 0.1, 0.1, 0.05, 0.05])
+
+# Ink is divided by this: a constant near its root mean square over the pictures, so that inputs have about unit power.
+# The background stays 0, the value that shifts and convolutions pad with.
+_INK_UNIT = 0.27
+
+_BATCH = 128  # samples drawn at once, few enough for the processor's cache; changes no number
+
+
+def make_glyphs(
+    *,
+    num_classes: int,
+    samples_per_class: int,
+    test_samples_per_class: int,
+    data_seed: int,
+    resolution: int,
+    unseen_family: str | None = None,
+) -> Dataset:
+    """Images `[samples, 1, resolution, resolution]` of characters, background 0, ink up to 1 / 0.27.
+
+    Args:
+        num_classes: characters, named by code point and character, such as "U+0041 A".
+        samples_per_class: training samples of each class; sample i is drawn in face i modulo the faces used.
+        test_samples_per_class: test samples of each class, with maps of their own, and unseen ones likewise.
+        data_seed: drives the order of the classes and all maps.
+        resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
+        unseen_family: "sans", "mono" or "serif": its four faces give the unseen samples and nothing else. None: all
+            twelve faces are used in training and test, and there are no unseen samples.
+    Raises:
+        ValueError: an unknown resolution or family, or more classes than there are.
+    """
+    if resolution not in RESOLUTIONS:
+        raise ValueError(f"resolution must be one of {list(RESOLUTIONS)}, got {resolution!r}.")
+    if unseen_family is not None and unseen_family not in FAMILIES:
+        raise ValueError(f"unseen_family must be one of {sorted(FAMILIES)}, got {unseen_family!r}.")
+    available, code_points, pictures = _read_classes(resolution, num_classes, data_seed)
+    if num_classes > available:
+        raise ValueError(
+            f"num_classes must be at most {available}, the characters that differ enough at resolution {resolution}, "
+            f"got {num_classes!r}."
+        )
+    unseen_faces = [i for i, face in enumerate(FACES) if unseen_family and face in FAMILIES[unseen_family]]
+    seen_faces = [i for i in range(len(FACES)) if i not in unseen_faces]
+
+    def draw(samples: int, faces: list[int], stream: int) -> Tensor:
+        maps = torch.from_numpy(np.stack([draw_maps(data_seed, stream, point, samples) for point in code_points]))
+        shown = torch.from_numpy(pictures[:, [faces[i % len(faces)] for i in range(samples)]])
+        drawn = render_maps(shown.flatten(0, 1), maps.flatten(0, 1), resolution)
+        return drawn.view(num_classes, samples, 1, resolution, resolution)
+
+    return label_samples(
+        draw(samples_per_class, seen_faces, _TRAIN),
+        draw(test_samples_per_class, seen_faces, _TEST),
+        draw(test_samples_per_class, unseen_faces, _UNSEEN) if unseen_faces else None,
+        tuple(f"U+{point:04X} {chr(point)}" for point in code_points),
+    )
+
+
+def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.ndarray:
+    """Inverse maps, float32 `[samples, 2, 3]`: from a pixel's place in the sample to its place in the picture.
+
+    Places are (across, down) in units of half the side, from the centre. The first rows do not depend on `samples`.
+    """
+    generator = np.random.default_rng([data_seed, stream, code_point])
+    angle, across, along, shear, *shift = (generator.uniform(-1, 1, (samples, len(_RANGES))) * _RANGES).T
+    cos, sin = np.cos(angle), np.sin(angle)
+    # rotation @ [[1, shear], [0, 1]] @ diagonal scales, then the shift; a side is 2 units long
+    rows = [
+        [cos * np.exp(across), (cos * shear - sin) * np.exp(along), 2 * shift[0]],
+        [sin * np.exp(across), (sin * shear + cos) * np.exp(along), 2 * shift[1]],
+    ]
+    return np.array(rows, dtype=np.float32).transpose(2, 0, 1)
+
+
+def render_maps(
+    pictures: UInt8[Tensor, "samples side side"], maps: Float[Tensor, "samples 2 3"], resolution: int
+) -> Float[Tensor, "samples 1 resolution resolution"]:
+    """Each picture under its map, averaged over the area of each pixel, in units of `_INK_UNIT`.
+
+    Args:
+        pictures: ink as uint8, 0 to 255.
+        maps: inverse maps as `draw_maps` gives them.
+        resolution: side of the result in pixels, one of `RESOLUTIONS`.
+    """
+    points = _POINTS[resolution]
+    place = (torch.arange(resolution * points, dtype=torch.float32) * 2 + 1) / (resolution * points) - 1
+    across, down = place[None, None, :, None], place[None, :, None, None]
+    drawn = torch.empty(len(pictures), 1, resolution, resolution)
+    for start in range(0, len(pictures), _BATCH):
+        part = slice(start, start + _BATCH)
+        columns = maps[part, None, None]
+        # plain sums, not affine_grid: its matrix product may round differently in batches of another size
+        grid = columns[..., 0] * across + (columns[..., 1] * down + columns[..., 2])
+        fine = functional.grid_sample(pictures[part, None].float(), grid, align_corners=False)
+        drawn[part] = functional.avg_pool2d(fine, points) / (255 * _INK_UNIT)
+    return drawn
+
+
+def _read_classes(resolution: int, num_classes: int, data_seed: int) -> tuple[int, list[int], np.ndarray]:
+    """How many characters there are, and the code points and pictures of the first ones in the seed's order."""
+
+    def pick(arrays: Mapping[str, np.ndarray]) -> tuple[int, list[int], np.ndarray]:
+        admissible = arrays["code_points"]
+        if admissible.ndim != 1 or admissible.dtype != np.int64:
+            raise ValueError("code_points is not a list of code points")
+        order = np.random.default_rng([data_seed, _ORDER]).permutation(admissible)[:num_classes].tolist()
+        pictures = np.stack([arrays[_member(point)] for point in order])
+        if pictures.shape[1:] != (len(FACES), RASTER_SIDE, RASTER_SIDE) or pictures.dtype != np.uint8:
+            raise ValueError(f"pictures have shape {pictures.shape} and type {pictures.dtype}")
+        return len(admissible), order, pictures
+
+    name = f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{fonts_fingerprint()}"
+    return read_or_make(name, make=lambda: _make_classes(resolution), pick=pick)
+
+
+def _make_classes(resolution: int) -> dict[str, np.ndarray]:
+    fitting, pictures = draw_characters(shared_characters())
+    kept = distinct_characters(pictures, resolution)
+    admissible = np.array(fitting, dtype=np.int64)[kept]
+    return {"code_points": admissible} | {
+        _member(point): picture for point, picture in zip(admissible.tolist(), pictures[kept], strict=True)
+    }
+
+
+def _member(code_point: int) -> str:
+    return f"U+{code_point:04X}"

@@ -1,0 +1,134 @@
+"""Data sets by name: labelled tensors in, nothing else needed. Knows torch, numpy and Pillow; no network, no Ray.
+
+`make_dataset` gives every sample of a study's training, test and unseen sets as tensors on the CPU, nested in the
+number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gnc_models.datasets.augmentation import AUGMENTATIONS, augment
+from gnc_models.datasets.characters.glyphs import make_glyphs
+from gnc_models.datasets.class_counts import REFUSED_BY, class_counts
+from gnc_models.datasets.dataset import Dataset
+from gnc_models.datasets.indices import make_indices, number_samples
+from gnc_models.datasets.shaping import add_label_noise, keep_counts, keep_out_classes
+from gnc_models.datasets.stored.image_folder import make_image_folder
+from gnc_models.datasets.stored.images import make_stored
+from gnc_models.datasets.stored.layouts import STORED_SETS, MissingData, missing_data
+from gnc_models.datasets.synthetic import make_synthetic
+from gnc_models.datasets.text import make_text
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATASETS",
+    "Dataset",
+    "MissingData",
+    "augment",
+    "class_counts",
+    "make_dataset",
+    "missing_data",
+]
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "glyphs": make_glyphs,
+    "synthetic": make_synthetic,
+    "image_folder": make_image_folder,
+    "text": make_text,
+    "indices": make_indices,
+    **{name: partial(make_stored, name) for name in STORED_SETS},
+}
+_READ_FROM_ROOT = frozenset({*STORED_SETS, "image_folder"})
+
+
+def make_dataset(
+    name: str,
+    *,
+    num_classes: int,
+    samples_per_class: int,
+    test_samples_per_class: int | None,
+    data_seed: int,
+    data_root: Path | None = None,
+    imbalance: str | None = None,
+    imbalance_ratio: float | None = None,
+    label_noise: float | None = None,
+    ood_classes: int | None = None,
+    **settings: Any,
+) -> Dataset:
+    """The data set of that name, the same tensors for the same arguments on every machine with the same packages.
+
+    Args:
+        name: a name in `DATASETS`.
+        num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
+        samples_per_class: training samples of each class, of the largest one under an imbalance, on average for text.
+        test_samples_per_class: test samples of each class, and of each class of the unseen and the OoD set where there
+            is one; on average for text; None for indices alone, which do not read it.
+        data_seed: chooses classes, samples and what is relabelled.
+        data_root: the folder of stored sets, read by those alone.
+        imbalance, imbalance_ratio: the long tail of the training samples, see `class_counts`; not for text.
+        label_noise: share of training labels that are wrong, 1 for fully random ones, see `add_label_noise`; not for
+            indices.
+        ood_classes: classes that follow the `num_classes` in the order, whose test samples become `ood_inputs`; not
+            for text and indices.
+        settings: `resolution` and `unseen_family` for glyphs, `input_dim` and `noise` for synthetic, `folder` and
+            `resolution` for image_folder, `context_length` for text; None counts as not given.
+    Returns:
+        Training, test, unseen and OoD samples, sorted by class, with the names of the classes and a digest.
+    Raises:
+        ValueError: an unknown name, fewer than 2 or more classes than the data set has, fewer than 1 sample, or a
+            setting out of range or refused by this set.
+        MissingData: files of a stored set are missing; the text names the command that gets them.
+        TypeError: a setting that the data set does not read.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {name!r}.")
+    for count, least, value in (
+        ("num_classes", 2, num_classes),
+        ("samples_per_class", 1, samples_per_class),
+        (
+            "test_samples_per_class",
+            1,
+            1 if test_samples_per_class is None and name == "indices" else test_samples_per_class,
+        ),
+        ("data_seed", 0, data_seed),
+        ("ood_classes", 0, ood_classes or 0),
+    ):
+        if value is None or value < least:
+            raise ValueError(f"{count} must be at least {least}, got {value!r}.")
+    shape = {"imbalance": imbalance, "imbalance_ratio": imbalance_ratio}
+    shape |= {"label_noise": label_noise, "ood_classes": ood_classes}
+    _check_shape(name, shape)
+    counts = class_counts(
+        num_classes, samples_per_class, imbalance=imbalance or "none", imbalance_ratio=imbalance_ratio
+    )
+    if name in _READ_FROM_ROOT:
+        settings["data_root"] = data_root
+    given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
+    try:
+        data = DATASETS[name](
+            num_classes=num_classes + (ood_classes or 0),
+            samples_per_class=samples_per_class,
+            test_samples_per_class=test_samples_per_class,
+            data_seed=data_seed,
+            **given,
+        )
+    except ValueError as error:
+        if ood_classes:
+            error.add_note(f"num_classes counts the {ood_classes} ood_classes too.")
+        raise
+    if ood_classes:
+        data = keep_out_classes(data, num_classes)
+    if min(counts) < samples_per_class:
+        data = keep_counts(data, counts)
+    if label_noise:
+        data = add_label_noise(data, label_noise, data_seed)
+    return number_samples(data) if name == "indices" else data
+
+
+def _check_shape(name: str, shape: dict[str, Any]) -> None:
+    """Refuse what this set cannot take, unless it is None or its value without effect."""
+    for setting, value in shape.items():
+        if value not in (None, "none", 0) and name in REFUSED_BY[setting]:
+            raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")

@@ -1,0 +1,143 @@
+"""Data sets that are read from a folder of stored sets: where their files lie, and what of them is missing.
+
+Knows no torch and reads no file's content, so that a study can be checked in an instant. Nothing here downloads.
+The layouts are those in which torchvision leaves its downloads; every file may be gzipped too, as Debian ships them.
+"""
+
+import shlex
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+
+
+class MissingData(FileNotFoundError):
+    """A set is not where it was looked for; the text names what is missing and the command that gets it."""
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """One set's files: `folders` below the data root are tried in turn, and one must hold all of them."""
+
+    folders: tuple[str, ...]
+    train_files: tuple[str, ...]
+    test_files: tuple[str, ...]
+    meta_files: tuple[str, ...] = ()
+    debian_package: str | None = None  # it installs the last of `folders` into Debian's own data root
+
+
+DEBIAN_ROOT = Path("/usr/share/datasets")
+
+
+def _idx(train: str, test: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    return tuple(f"{train}-{kind}" for kind in kinds), tuple(f"{test}-{kind}" for kind in kinds)
+
+
+STORED_SETS = {
+    "mnist": StoredSet(("MNIST/raw",), *_idx("train", "t10k")),
+    "fashion_mnist": StoredSet(
+        ("FashionMNIST/raw", "fashion-mnist"), *_idx("train", "t10k"), debian_package="dataset-fashion-mnist"
+    ),
+    "emnist": StoredSet(("EMNIST/raw",), *_idx("emnist-balanced-train", "emnist-balanced-test")),
+    "cifar10": StoredSet(
+        ("cifar-10-batches-py",), tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",), ("batches.meta",)
+    ),
+    "cifar100": StoredSet(("cifar-100-python",), ("train",), ("test",), ("meta",)),
+}
+
+
+def find_files(name: str, data_root: Path | None, files: tuple[str, ...]) -> list[Path]:
+    """The paths of these files of a set, plain or gzipped.
+
+    Raises:
+        MissingData: `data_root` has no folder with all files of the set; the text is that of `missing_data`.
+    """
+    missing = missing_data(name, data_root)
+    if missing is not None or data_root is None:
+        raise MissingData(missing)
+    folder = next(folder for folder in STORED_SETS[name].folders if not _absent(name, data_root / folder))
+    return [path for file in files if (path := _present(folder=data_root / folder, file=file))]
+
+
+def _present(folder: Path, file: str) -> Path | None:
+    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+
+
+def _absent(name: str, folder: Path) -> list[str]:
+    stored = STORED_SETS[name]
+    files = (*stored.train_files, *stored.test_files, *stored.meta_files)
+    return [file for file in files if _present(folder, file) is None]
+
+
+def missing_data(name: str, data_root: Path | None, **settings: Any) -> str | None:
+    """What a data set lacks on this machine and the command that gets it; None where nothing is missing.
+
+    Args:
+        name: a data set's name; sets that need no stored files lack nothing.
+        data_root: the folder of stored sets; None where none was given.
+        settings: the set's own settings; `folder` is read for image_folder, others are not.
+    """
+    if name == "text":
+        folder = standard_library()
+        return None if (folder / "argparse.py").is_file() else f"text needs the standard library's source in {folder}."
+    if name == "image_folder":
+        return _missing_folder(data_root, settings.get("folder"))
+    if name not in STORED_SETS:
+        return None
+    if data_root is None:
+        return f"{name} needs data_root, the folder of stored data sets, got None. {_command(name, Path('DATA_ROOT'))}"
+    nearest = min(STORED_SETS[name].folders, key=lambda folder: len(_absent(name, data_root / folder)))
+    folder, absent = data_root / nearest, _absent(name, data_root / nearest)
+    if not absent:
+        return None
+    first = ", ".join(absent[:5]) + (f" ... ({len(absent)} in all)" if len(absent) > 5 else "")
+    return f"{name} needs {first} in {folder}, not found. {_command(name, data_root)}"
+
+
+def _command(name: str, data_root: Path) -> str:
+    root = shlex.quote(str(data_root))
+    fetch = f"Get it with: python -m gnc_models.datasets.stored.fetching {name} {root}"
+    if package := STORED_SETS[name].debian_package:
+        folder = STORED_SETS[name].folders[-1]
+        link = "" if data_root == DEBIAN_ROOT else f" && ln -s {DEBIAN_ROOT / folder} {root}/{folder}"
+        fetch += f" (or on Debian: apt-get install {package}{link})"
+    return fetch
+
+
+def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
+    if data_root is None or not folder:
+        return f"image_folder needs data_root and folder, got {data_root!s} and {folder!r}."
+    try:
+        found = list_classes(data_root, folder)
+    except ValueError as error:
+        return str(error)
+    if not found:
+        return (
+            f"image_folder needs one folder of images a class in {data_root / folder} or in its train folder, none "
+            f"found. Put them there: {data_root / folder}/train/CLASS/*.png and {data_root / folder}/test/CLASS/*.png"
+        )
+    return None
+
+
+def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
+    """The names of an image folder's classes, sorted: the folders in its `train` folder, else those in itself.
+
+    Raises:
+        ValueError: `folder` is absolute or climbs out of `data_root`.
+    """
+    below = Path(folder)
+    if below.is_absolute() or ".." in below.parts:
+        raise ValueError(f"folder must be a path below data_root, got {folder!r}.")
+    base = data_root / below
+    base = base / "train" if (base / "train").is_dir() else base
+    if not base.is_dir():
+        return ()
+    return tuple(sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")))
+
+
+def standard_library() -> Path:
+    """The folder of the running Python's standard library."""
+    return Path(sysconfig.get_paths()["stdlib"])

@@ -1,0 +1,69 @@
+"""Normalization layers by name, and what keeps a network stable without them. Knows torch; no network.
+
+batch   BatchNorm: statistics of the batch in training, running ones in evaluation
+group   GroupNorm: at most 32 groups (Wu and He, arXiv 1803.08494), each of at least 8 channels, so that a group
+        has something to average where a map is one pixel; fewer than 16 channels are one group
+layer   GroupNorm with one group over maps; LayerNorm over vectors
+none    a learned offset for each channel and nothing else, which is a bias on the convolution before it
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gnc_models.encoders.input_shapes import even_parts
+
+
+class ChannelOffset(nn.Module):
+    """Adds a learned number to each channel: what is left of a normalization layer without normalization.
+
+    Keeps the place and the name `bias` of the layer it stands for, so that every network has one for "none" too.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, inputs: Float[Tensor, "batch channels *map"]) -> Float[Tensor, "batch channels *map"]:
+        return inputs + self.bias.view(-1, *[1] * (inputs.dim() - 2))
+
+
+def _group(channels: int) -> nn.Module:
+    return nn.GroupNorm(even_parts(channels, least=8, most=32), channels)
+
+
+MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": _group,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "none": ChannelOffset,
+}
+
+VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "group": _group,
+    "layer": nn.LayerNorm,
+    "none": ChannelOffset,
+}
+
+
+@torch.no_grad()
+def initialise_without_normalization(layers: Iterable[nn.Module], branch_ends: Iterable[nn.Module] = ()) -> None:
+    """Start values with which features keep their scale from layer to layer although nothing normalises them.
+
+    He's rule by fan-in keeps the mean square of what passes a layer and a ReLU. A sum of n residual branches would
+    grow it by 2^n, so the layer that ends each branch is scaled by n^(-1/2).
+
+    Args:
+        layers: convolutions and linear maps, drawn anew from torch's default generator; others are left alone.
+        branch_ends: the last convolution of every residual branch, among `layers`.
+    Source: He et al., arXiv 1502.01852; De and Smith, arXiv 2002.10444 (residual branches).
+    """
+    for layer in layers:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    ends = list(branch_ends)
+    for layer in ends:
+        layer.weight *= len(ends) ** -0.5

@@ -1,0 +1,162 @@
+"""Certified one-vs-rest margins: how far each classifier row is from the convex hull of all the others.
+
+Knows torch and the search; does not know heads, features, files or the disk.
+
+Every margin is an interval that provably holds it. Any point of the hull gives an upper bound; any direction h gives
+the lower bound `min_j <w_k - w_j, h> / |h|`. Most classes are decided by few neighbours, so each class is solved
+against a few candidate rows, one streamed pass over all rows certifies it or names the rows it had missed, these
+join the candidates, and so on. Memory is O(classes x dim) and one tile, never classes x classes.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gnc_models.geometry.margin_search import MarginSearch
+from gnc_models.geometry.pairwise import scaled, unit
+
+
+@dataclass(frozen=True)
+class Margins:
+    """One-vs-rest margins as intervals, with their certificate.
+
+    `upper[k]` is `|w_k - sum_j coefficients[k, j] w_j|` over the rows j = support_rows[k], and the direction of that
+    difference (or one found earlier) gives `lower[k]`, both padded outward for rounding. A class that was ruled out in
+    mode "min", or whose hull could not be solved, has no support: its upper bound is the distance of a near row.
+    """
+
+    lower: Float[Tensor, " classes"]
+    upper: Float[Tensor, " classes"]
+    support_rows: Int[Tensor, "classes width"]  # rows that carry the nearest hull point found; -1 where unused
+    coefficients: Float[Tensor, "classes width"]  # convex coefficients of these rows; 0 where unused
+    rounds: int
+
+    @property
+    def minimum(self) -> tuple[float, float]:
+        """The interval that holds the smallest margin of all classes."""
+        return float(self.lower.min()), float(self.upper.min())
+
+    @cached_property
+    def support(self) -> list[list[int]]:
+        """The rows that carry each class's nearest hull point."""
+        return [[j for j in row if j >= 0] for row in self.support_rows.tolist()]
+
+
+def one_vs_rest_margins(
+    weights: Float[Tensor, "classes dim"],
+    *,
+    tolerance: float = 1e-6,
+    mode: Literal["all", "min"] = "all",
+    max_rounds: int = 50,
+    warm_start: Margins | None = None,
+) -> Margins:
+    """Distance from each class weight to the convex hull of all the others, as a certified interval.
+
+    Args:
+        weights: one row a class, taken as given (not normalised); any scale, distances are in the same unit.
+            float32 is converted to float64 first.
+        tolerance: stop when (upper - lower) / upper is below it; relative, no unit.
+        mode: "all" certifies every class; "min" only the smallest margin: classes whose lower bound exceeds the best
+            upper bound are left with the wide interval they had.
+        max_rounds: passes over all rows at most; a class not certified by then keeps a wider interval.
+        warm_start: margins of similar weights with the same classes, to begin from.
+    Returns:
+        Lower and upper bound per class, the rows that support each hull point, and the rounds it took. The margin of
+        a row inside the hull of the others is 0: its lower bound is 0, and its upper bound small beside the largest row.
+    Raises:
+        ValueError: not a matrix, fewer than 2 classes, a row that is not finite, or a tolerance, mode, number of
+            rounds or warm start that cannot be.
+    Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality.
+    """
+    _check(weights, tolerance, mode, max_rounds, warm_start)
+    weights = weights.detach().to(torch.float64)
+    scale = torch.frexp(weights.abs().max())[1]
+    near_one = scaled(weights, -scale)
+    search = MarginSearch(near_one, tolerance, mode, exact=torch.equal(scaled(near_one, scale), weights))
+    if warm_start is not None:
+        search.begin_from(warm_start.support_rows, warm_start.coefficients)
+    pending = search.open(torch.arange(len(weights), device=weights.device))
+    rounds = 0
+    while len(pending) and rounds < max_rounds:
+        for rows in torch.split(pending, search.batch):
+            # in mode "min" the batches before may have ruled these classes out
+            search.improve(search.open(rows), round_index=rounds)
+        pending = search.open(pending)
+        rounds += 1
+    return _result(search, rounds, scale)
+
+
+def margins_of_directions(
+    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all"
+) -> Margins:
+    """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
+
+    Args:
+        weights: one row a class, none of zeros; any scale.
+        tolerance: as in `one_vs_rest_margins`, before the intervals are widened by the rounding of the division.
+        mode: as in `one_vs_rest_margins`.
+    Raises:
+        ValueError: as in `one_vs_rest_margins`, and for a row of zeros.
+    """
+    zero = (~weights.any(-1)).nonzero()
+    if len(zero):
+        raise ValueError(f"weights must have no row of zeros, which has no direction, got row {int(zero[0, 0])}.")
+    found = one_vs_rest_margins(unit(weights), tolerance=tolerance, mode=mode)
+    # the row and any point of the hull are each off by what `unit` says
+    rounding = torch.finfo(torch.float64).eps * (weights.shape[1] / 2 + 3)
+    return replace(found, lower=(found.lower - rounding).clamp_min(0.0), upper=found.upper + rounding)
+
+
+def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:
+    """Bounds as they are, supports as narrow as the widest one."""
+    unsolved = search.upper.isinf()
+    search.support[unsolved], search.coefficients[unsolved] = -1, 0.0  # those of a warm start
+    order = (search.support < 0).to(torch.int8).argsort(dim=1, stable=True)
+    order = order[:, : max(1, int((search.support >= 0).sum(1).max()))]
+    upper = search.upper
+    if bool(unsolved.any()):
+        # classes ruled out before they were solved have their nearest row as the nearest hull point known
+        upper = torch.where(unsolved, search.nearest_distance(), upper)
+    return Margins(
+        _scaled_outward(search.lower, scale, down=True),
+        _scaled_outward(upper, scale, down=False),
+        search.support.gather(1, order),
+        search.coefficients.gather(1, order),
+        rounds,
+    )
+
+
+def _scaled_outward(bounds: Tensor, scale: Tensor, *, down: bool) -> Float[Tensor, " classes"]:
+    """The bounds times 2^scale, rounded outward where that is not exact; an upper bound may overflow to infinity."""
+    found = scaled(bounds, scale)
+    found = found.clamp_max(torch.finfo(torch.float64).max) if down else found
+    moved = torch.nextafter(found, torch.full_like(found, 0.0 if down else torch.inf))
+    return torch.where(scaled(found, -scale) == bounds, found, moved)
+
+
+def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_start: Margins | None) -> None:
+    if weights.ndim != 2 or weights.shape[1] < 1 or not weights.is_floating_point():
+        raise ValueError(
+            f"weights must be a matrix of floating-point rows, one a class, got shape {tuple(weights.shape)} "
+            f"of {weights.dtype}."
+        )
+    if len(weights) < 2:
+        raise ValueError(f"weights must have at least 2 rows, got {len(weights)!r}. One class has no margin.")
+    broken = (~weights.isfinite().all(1)).nonzero()[:, 0].tolist()
+    if broken:
+        shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        raise ValueError(f"weights must be finite, got NaN or infinity in {len(broken)} rows: {shown}.")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")
+    if mode not in ("all", "min"):
+        raise ValueError(f"mode must be 'all' or 'min', got {mode!r}.")
+    if max_rounds < 1:
+        raise ValueError(f"max_rounds must be at least 1, got {max_rounds!r}.")
+    if warm_start is not None and len(warm_start.lower) != len(weights):
+        raise ValueError(
+            f"warm_start must have one margin a class ({len(weights)}), got {len(warm_start.lower)}. Leave it out."
+        )

@@ -1,0 +1,54 @@
+"""Losses by name: a scalar from features, labels and a classifier. Knows torch; does not know networks or data.
+
+`make_loss` builds one from the settings a study names. A loss has no parameters: it trains features and, where the
+classifier is learned, its rows.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from gnc_models.catalog.settings import check_choice, read_settings
+from gnc_models.losses.baselines import Focal, LabelSmoothing, SquaredError
+from gnc_models.losses.chunked import chunked_cross_entropy
+from gnc_models.losses.contrastive import SupervisedContrastive
+from gnc_models.losses.cross_entropy import CROSS_ENTROPIES, CrossEntropy, HardMax, LogCrossEntropy
+from gnc_models.losses.large_margin import ArcFace, CosFace
+from gnc_models.losses.loss import Loss
+from gnc_models.losses.uniformity import GramDeterminant, HypersphereEnergy, HypersphereSeparation
+
+__all__ = ["CROSS_ENTROPIES", "LOSSES", "Loss", "chunked_cross_entropy", "make_loss"]
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "log_cross_entropy": LogCrossEntropy,
+    "hardmax": HardMax,
+    "label_smoothing": LabelSmoothing,
+    "focal": Focal,
+    "mse": SquaredError,
+    "hug_mhe": HypersphereEnergy,
+    "hug_mhs": HypersphereSeparation,
+    "hug_mgd": GramDeterminant,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "supervised_contrastive": SupervisedContrastive,
+}
+
+
+def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
+    """The loss of that name.
+
+    Args:
+        name: a name in `LOSSES`.
+        num_classes: rows of the classifier, at least 2.
+        feature_dim: dimension of the features, at least 1.
+        settings: those the loss's constructor reads; None counts as not given.
+    Returns:
+        A module to call with features, labels, the classifier and the temperature in force.
+    Raises:
+        ValueError: an unknown name, a setting missing, out of range or without effect.
+    """
+    check_choice("loss", name, LOSSES)
+    constructor = LOSSES[name]
+    return constructor(
+        num_classes=num_classes, feature_dim=feature_dim, **read_settings("loss", name, constructor, settings)
+    )

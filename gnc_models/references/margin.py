@@ -1,0 +1,281 @@
+"""Reference values: the interval that holds the best possible one-vs-rest margin of K classes in d dimensions.
+
+Knows numpy and the tables shipped with the package; does not know torch, so that tables are sealed and analysed
+without it.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnc_models.references.closed_forms import (
+    asymptotic_exponent,
+    check_sizes,
+    levenshtein_margin_bound,
+    polygon_margin,
+    simplex_orthoplex_bound,
+    theorem_bounds,
+)
+from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
+from gnc_models.references.tables import (
+    UnconstrainedOptimum,
+    best_code_points,
+    random_margin,
+    read_table,
+    tables_digest,
+    unconstrained_optimum,
+)
+
+__all__ = [
+    "REFERENCE_VERSION",
+    "Reference",
+    "UnconstrainedOptimum",
+    "asymptotic_exponent",
+    "best_code_points",
+    "levenshtein_margin_bound",
+    "random_margin",
+    "reference_margin",
+    "theorem_bounds",
+    "unconstrained_optimum",
+]
+
+# The rules below, then the tables they read: a row's reference columns were made by exactly these.
+REFERENCE_VERSION = f"2.{tables_digest()}"
+
+# Table values carry 6 decimals: half a unit either way keeps the interval true.
+TABLE_ROUNDING = 5e-7
+POLYGON_SIZES = range(3, 65)  # as parts of direct sums; larger ones are poor parts
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Interval that holds rho*(d, K), in the unit of the margin, and where its lower end comes from."""
+
+    lower: float
+    upper: float
+    source: str
+
+
+@dataclass(frozen=True)
+class KnownCode:
+    """A code that exists: `num_classes` unit rows in `feature_dim` dimensions with 1 - max cosine >= margin."""
+
+    feature_dim: int
+    num_classes: int
+    margin: float
+    source: str
+    proven: float | None = None  # upper bound of rho* here, where the code is proven optimal
+
+    @property
+    def size(self) -> str:
+        return f"(d={self.feature_dim}, K={self.num_classes})"
+
+
+def reference_margin(num_classes: int, feature_dim: int) -> Reference:
+    """Best interval known for the largest one-vs-rest margin that K unit rows in d dimensions can have.
+
+    Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, and drawn random codes,
+    closed under inheritance (rows may be dropped, dimensions added) and direct sums, and of codes in layers. Upper end: Rankin, Levenshtein,
+    and proven optima, which also bound every larger K and smaller d.
+
+    Args:
+        num_classes: K, at least 2.
+        feature_dim: d, at least 1.
+    Returns:
+        lower, upper in the unit of the margin; equal where the value is known. For d >= 2 lower is above 0.
+    Raises:
+        ValueError: fewer than two classes or one dimension.
+    """
+    check_sizes(num_classes, feature_dim)
+    exact = _exact(num_classes, feature_dim)
+    if exact is not None:
+        return exact
+    upper = _upper_bound(num_classes, feature_dim)
+    found = [
+        _inherited(num_classes, feature_dim),
+        _direct_sum(num_classes, feature_dim),
+    ]
+    found.append(
+        (
+            theorem_bounds(num_classes, feature_dim)[0],
+            "theorem's lower bound (arXiv 2310.05351)",
+        )
+    )
+    if max(found)[0] < _layered_ceiling(num_classes, feature_dim):
+        found.append((layered_margin(num_classes, feature_dim), "layered code"))
+    lower, source = max(found, key=lambda pair: pair[0])
+    return Reference(min(lower, upper), upper, source)
+
+
+def _exact(num_classes: int, feature_dim: int) -> Reference | None:
+    if num_classes <= feature_dim + 1:
+        value, source = num_classes / (num_classes - 1), "simplex"
+    elif feature_dim == 1:
+        value, source = 0.0, "on a line more than two unit rows coincide"
+    elif feature_dim == 2:
+        value, source = polygon_margin(num_classes), "regular polygon"
+    elif num_classes <= 2 * feature_dim:
+        value, source = 1.0, "orthoplex"
+    else:
+        return None
+    return Reference(value, value, source)
+
+
+# Closed forms of codes that meet Levenshtein's bound, and the 600-cell: (d, K, max cosine, name).
+SHARP_CODES = (
+    (3, 12, 1 / math.sqrt(5), "icosahedron"),
+    (4, 24, 0.5, "24-cell"),
+    (4, 120, (1 + math.sqrt(5)) / 4, "600-cell"),
+    (5, 16, 1 / 5, "half 5-cube"),
+    (6, 27, 1 / 4, "Schlaefli configuration"),
+    (7, 56, 1 / 3, "28 equiangular lines"),
+    (8, 240, 0.5, "E8 roots"),
+    (21, 112, 1 / 9, "isotropic subspaces"),
+    (21, 162, 1 / 7, "strongly regular graph"),
+    (22, 100, 1 / 11, "Higman-Sims"),
+    (22, 275, 1 / 6, "McLaughlin"),
+    (22, 891, 1 / 4, "isotropic subspaces"),
+    (23, 552, 1 / 5, "276 equiangular lines"),
+    (23, 4600, 1 / 3, "kissing configuration in the Leech lattice"),
+    (24, 196560, 0.5, "Leech lattice minimal vectors"),
+)
+
+
+# Built and checked row against row in gnc_models.codes.constructions.explicit; good, not proven optimal: (d, K, margin, name).
+BUILT_CODES = (
+    *(
+        (dim, size, 0.5, "Leech lattice section")
+        for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
+    ),
+    (64, 65536, 0.75, "quadratic forms"),
+    *((2**m, 2 * 4**m, 1 - 2.0 ** -((m - 1) // 2), "extended Gold") for m in range(5, 18, 2)),
+)
+
+
+@functools.cache
+def known_codes() -> tuple[KnownCode, ...]:
+    """Every single code the reference rests on, without inheritance and sums; best margin first."""
+    codes = [KnownCode(d, k, 1 - cos, name, 1 - cos) for d, k, cos, name in SHARP_CODES]
+    codes += [KnownCode(*built) for built in BUILT_CODES]
+    codes += _tabulated() + _kerdock() + _gold()
+    codes.append(KnownCode(1, 2, 2.0, "pair"))
+    codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
+    return tuple(sorted(codes, key=lambda code: -code.margin))
+
+
+def _tabulated() -> list[KnownCode]:
+    codes = []
+    for row in read_table("best_known_codes.csv"):
+        margin = float(row["one_minus_max_cos"])
+        proven = margin + TABLE_ROUNDING if row["status"] == "proven" else None
+        size = int(row["feature_dim"]), int(row["num_classes"])
+        codes.append(
+            KnownCode(
+                *size,
+                margin - TABLE_ROUNDING,
+                f"{row['status']}: {row['source']}",
+                proven,
+            )
+        )
+    for row in read_table("found_codes.csv"):
+        size = int(row["feature_dim"]), int(row["num_classes"])
+        codes.append(KnownCode(*size, float(row["margin"]), f"found by this project: {row['method']}"))
+    for row in read_table("random_margins.csv"):
+        size = int(row["feature_dim"]), int(row["num_classes"])
+        codes.append(KnownCode(*size, float(row["best_margin"]), f"best of {row['draws']} random codes"))
+    return codes
+
+
+def _kerdock() -> list[KnownCode]:
+    """d = 4^j, K = d(d+2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)."""
+    dims = [4**j for j in range(2, 9)]
+    return [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in dims]
+
+
+def _gold() -> list[KnownCode]:
+    """Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)."""
+    return [
+        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
+    ]
+
+
+def _upper_bound(num_classes: int, feature_dim: int) -> float:
+    """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
+    bounds = [
+        simplex_orthoplex_bound(num_classes, feature_dim),
+        levenshtein_margin_bound(num_classes, feature_dim),
+    ]
+    bounds += [
+        code.proven
+        for code in known_codes()
+        if code.proven is not None and code.feature_dim >= feature_dim and code.num_classes <= num_classes
+    ]
+    return min(bounds)
+
+
+def _layered_ceiling(num_classes: int, feature_dim: int) -> float:
+    """What no layered code exceeds, since it takes so few dimensions: above it none need be counted."""
+    return levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS))
+
+
+def _inherited(num_classes: int, feature_dim: int) -> tuple[float, str]:
+    """Best single code at least as large in no more dimensions, and its name; margin 0 where there is none."""
+    for code in known_codes():
+        if code.num_classes >= num_classes and code.feature_dim <= feature_dim:
+            same = (code.feature_dim, code.num_classes) == (feature_dim, num_classes)
+            return (
+                code.margin,
+                code.source if same else f"inherited from {code.size}: {code.source}",
+            )
+    return 0.0, ""
+
+
+def _direct_sum(num_classes: int, feature_dim: int) -> tuple[float, str]:
+    """Best code made of several on orthogonal subspaces: the largest margin at which their sizes add up to K."""
+    margins = sorted({min(code.margin, 1.0) for code in known_codes()}, reverse=True)
+    low, high = 0, len(margins)  # the first margin that is small enough
+    while low < high:
+        middle = (low + high) // 2
+        if _most_classes(feature_dim, margins[middle])[0][feature_dim] >= num_classes:
+            high = middle
+        else:
+            low = middle + 1
+    if low == len(margins):
+        return 0.0, ""
+    return margins[low], _parts(feature_dim, margins[low])
+
+
+@functools.lru_cache(maxsize=4096)
+def _most_classes(feature_dim: int, margin: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """By dimension 0..feature_dim: most rows at this margin, and the width of the first part (its own: no sum)."""
+    single = np.zeros(feature_dim + 1, dtype=np.int64)
+    for code in known_codes():
+        if code.margin < margin:
+            break
+        if code.feature_dim <= feature_dim:
+            single[code.feature_dim] = max(single[code.feature_dim], code.num_classes)
+    most = np.maximum.accumulate(single)
+    first = np.arange(feature_dim + 1)
+    for dim in range(2, feature_dim + 1):
+        sums = most[1 : dim // 2 + 1] + most[dim - 1 : (dim - 1) // 2 : -1]
+        part = int(np.argmax(sums))
+        if sums[part] > most[dim]:
+            most[dim], first[dim] = sums[part], part + 1
+    return tuple(most.tolist()), tuple(first.tolist())
+
+
+def _parts(feature_dim: int, margin: float) -> str:
+    """The parts of a direct sum as `direct sum of 2 x (d=8, K=240), ...`."""
+    most, first = _most_classes(feature_dim, margin)
+    sizes: dict[str, int] = {}
+    waiting = [feature_dim]
+    while waiting:
+        dim = waiting.pop()
+        if first[dim] != dim:
+            waiting += [first[dim], dim - first[dim]]
+        elif dim:
+            name = f"(d={dim}, K={most[dim]})"
+            sizes[name] = sizes.get(name, 0) + 1
+    return "direct sum of " + ", ".join(f"{count} x {name}" for name, count in sizes.items())

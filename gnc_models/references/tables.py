@@ -1,0 +1,218 @@
+"""Reference tables shipped with the package: read once, looked up by (K, d), by temperature, or interpolated.
+
+Knows numpy, its own data files and the optima this user kept; does not know torch or how the tables are made (`python -m gnc_models.codes.best_code`).
+"""
+
+import csv
+import functools
+import math
+import zlib
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+from jaxtyping import Float
+
+from gnc_models.references.user_optima import kept_digest, kept_rows
+
+DATA_FILES = (
+    "best_known_codes.csv",
+    "found_codes.csv",
+    "random_margins.csv",
+    "unconstrained_optima.csv",
+    "code_points_3d.csv",
+)
+
+
+@functools.cache
+def read_table(name: str) -> tuple[dict[str, str], ...]:
+    """Rows of a data file by column name; lines that begin with # are its comment."""
+    text = resources.files("gnc_models").joinpath("data", name).read_text(encoding="utf-8")
+    return tuple(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+
+
+SEARCH_VERSION = 2  # rises when the search behind codes.best_code gives other rows
+CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
+WIDEST_STEP = math.log(2) + 1e-9  # between the logarithms of two dimensions that are interpolated between
+
+
+@functools.cache
+def best_code_version() -> str:
+    """CRC-32 of the tables of codes and the search's version: the same version, the same rows of codes.best_code."""
+    return f"{_crc(CODE_FILES):08x}.{SEARCH_VERSION}"
+
+
+def _crc(names: tuple[str, ...]) -> int:
+    folder = resources.files("gnc_models").joinpath("data")
+    crc = 0
+    for name in names:
+        crc = zlib.crc32(folder.joinpath(name).read_bytes(), crc)
+    return crc
+
+
+def tables_digest() -> str:
+    """CRC-32 of the data files, 8 hex digits, and after a plus sign that of the optima which this user computed.
+
+    It changes whenever a reference value may have changed; with the cache file away, it is that of the shipped tables.
+    """
+    crc = _crc(DATA_FILES)
+    return f"{crc:08x}+{kept}" if (kept := kept_digest()) else f"{crc:08x}"
+
+
+@dataclass(frozen=True)
+class UnconstrainedOptimum:
+    """Best cross-entropy found for the unconstrained-feature model, and the margin there.
+
+    `margin_low` and `margin_high` span the starts whose tau * log(CE) lies within 1e-3 of the best: loss and margin
+    hardly correlate between local optima, so the margin at the best loss is known no better than that.
+    """
+
+    loss: float  # nats
+    margin: float  # Euclidean distance, as the next two
+    margin_low: float
+    margin_high: float
+    starts: int
+    source: str = "table"  # "closed form", "table" as shipped, or "cache": computed by this user
+
+
+@functools.cache
+def _unconstrained_table() -> dict[tuple[int, int, str], UnconstrainedOptimum]:
+    found: dict[tuple[int, int, str], UnconstrainedOptimum] = {}
+    for row in kept_rows():
+        kept = _unconstrained_value(row, "cache")
+        if (key := _unconstrained_key(row)) not in found or kept.loss < found[key].loss:
+            found[key] = kept
+    return found | {
+        _unconstrained_key(row): _unconstrained_value(row) for row in read_table("unconstrained_optima.csv")
+    }
+
+
+def _unconstrained_key(row: dict[str, str]) -> tuple[int, int, str]:
+    return int(row["num_classes"]), int(row["feature_dim"]), _six_digits(float(row["temperature"]))
+
+
+def _unconstrained_value(row: dict[str, str], source: str = "table") -> UnconstrainedOptimum:
+    loss, margin, low, high = (float(row[name]) for name in ("loss", "margin", "margin_low", "margin_high"))
+    return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]), source)
+
+
+def _six_digits(temperature: float) -> str:
+    return f"{temperature:.6g}"
+
+
+def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float) -> UnconstrainedOptimum | None:
+    """The finite-temperature optimum of the unconstrained-feature model, or None where it is not tabulated.
+
+    The shipped table comes first, then what this user computed by `gnc code --temperature` before this process began.
+
+    The model: free unit rows W and H, one feature a class, cross-entropy with logits `W h / temperature`.
+
+    Args:
+        num_classes: K.
+        feature_dim: d.
+        temperature: tau, matched to 6 significant digits.
+    Returns:
+        The best loss found and the margin of the normalised W there, with its range over near-best starts. Up to
+        d + 1 classes the simplex is the optimum, in closed form, and `starts` is 0.
+    """
+    if 2 <= num_classes <= feature_dim + 1:
+        margin = num_classes / (num_classes - 1)
+        loss = math.log1p((num_classes - 1) * math.exp(-margin / temperature))
+        return UnconstrainedOptimum(loss, margin, margin, margin, 0, "closed form")
+    return _unconstrained_table().get((num_classes, feature_dim, _six_digits(temperature)))
+
+
+@functools.cache
+def _points_by_size() -> dict[int, Float[np.ndarray, "classes 3"]]:
+    rows: dict[int, list[list[float]]] = {}
+    for row in read_table("code_points_3d.csv"):
+        rows.setdefault(int(row["num_classes"]), []).append([float(row[axis]) for axis in "xyz"])
+    return {size: np.array(points) for size, points in rows.items()}
+
+
+def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
+    """Coordinates of the best known code for drawing: d = 2 exact, d = 3 where stored; None elsewhere.
+
+    Returns:
+        Unit rows, one a class; a fresh array.
+    """
+    if feature_dim == 2 and num_classes >= 2:
+        angles = 2 * math.pi * np.arange(num_classes) / num_classes
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    points = _points_by_size().get(num_classes) if feature_dim == 3 else None
+    return None if points is None else points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+@functools.cache
+def _random_grid() -> dict[int, tuple[Float[np.ndarray, " sizes"], Float[np.ndarray, " sizes"]]]:
+    """By dimension: log K ascending and log of the median margin there."""
+    rows: dict[int, dict[int, float]] = {}
+    for row in read_table("random_margins.csv"):
+        rows.setdefault(int(row["feature_dim"]), {})[int(row["num_classes"])] = float(row["margin_median"])
+    return {
+        dim: (
+            np.log(sorted(by_size)),
+            np.log([by_size[size] for size in sorted(by_size)]),
+        )
+        for dim, by_size in sorted(rows.items())
+    }
+
+
+def random_margin(num_classes: int, feature_dim: int) -> float | None:
+    """Median minimum one-vs-rest margin of K random unit rows: what no training at all would give.
+
+    Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
+    the tabulated d and then in log d, both by monotone cubics; the error is stated in docs/margins.md and held by a
+    test. Nothing is extrapolated, nor interpolated between dimensions more than a factor of two apart.
+
+    Args:
+        num_classes: K.
+        feature_dim: d.
+    Returns:
+        A Euclidean distance, or None outside the table.
+    """
+    grid = _random_grid()
+    if feature_dim in grid:
+        return _along_classes(grid[feature_dim], num_classes)
+    line = [
+        (math.log(dim), found) for dim, at in grid.items() if (found := _along_classes(at, num_classes)) is not None
+    ]
+    if len(line) < 2 or not line[0][0] < math.log(max(feature_dim, 1)) < line[-1][0]:
+        return None
+    dims, margins = np.array(line).T
+    after = int(np.searchsorted(dims, math.log(feature_dim)))
+    if dims[after] - dims[after - 1] > WIDEST_STEP:
+        return None
+    return math.exp(monotone_cubic(dims, np.log(margins), math.log(feature_dim)))
+
+
+def _along_classes(
+    line: tuple[Float[np.ndarray, " sizes"], Float[np.ndarray, " sizes"]],
+    num_classes: int,
+) -> float | None:
+    at, (knots, values) = math.log(num_classes) if num_classes > 0 else -1.0, line
+    if not knots[0] - 1e-9 <= at <= knots[-1] + 1e-9:
+        return None
+    nearest = int(np.argmin(abs(knots - at)))
+    if abs(knots[nearest] - at) < 1e-9:
+        return math.exp(values[nearest])
+    return math.exp(monotone_cubic(knots, values, at))
+
+
+def monotone_cubic(knots: Float[np.ndarray, " sizes"], values: Float[np.ndarray, " sizes"], at: float) -> float:
+    """Fritsch and Carlson's piecewise cubic through the values, without overshoot; at least two knots."""
+    step, rise = np.diff(knots), np.diff(values)
+    slope = rise / step
+    left, right = slope[:-1], slope[1:]
+    weight_left, weight_right = 2 * step[1:] + step[:-1], step[1:] + 2 * step[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        harmonic = (weight_left + weight_right) / (weight_left / left + weight_right / right)
+    inner = np.where(left * right > 0, harmonic, 0.0)
+    tangent = np.concatenate([slope[:1], inner, slope[-1:]])
+    i = int(np.clip(np.searchsorted(knots, at) - 1, 0, len(step) - 1))
+    t = (at - knots[i]) / step[i]
+    return float(
+        values[i] * (1 + 2 * t) * (1 - t) ** 2
+        + values[i + 1] * t * t * (3 - 2 * t)
+        + step[i] * (tangent[i] * t * (1 - t) ** 2 + tangent[i + 1] * t * t * (t - 1))
+    )

@@ -1,0 +1,97 @@
+"""Which settings can go together: every rule that needs two of them, in one place.
+
+Knows the catalog; does not know torch, TrialConfig or the disk. Rules about a single setting are in study.design.config.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gnc_models.catalog.members import FAMILIES, max_classes
+from gnc_models.catalog.pairings import check_pairing
+from gnc_models.datasets.class_counts import REFUSED_BY, class_counts
+
+
+def check_together(settings: Mapping[str, Any]) -> None:
+    """ValueError, with the rule, the value and the cure, for settings that are each right but not together."""
+    for name, value in settings.items():
+        if isinstance(value, int) and value >= 1 << 63:  # no column of a table could hold it
+            raise ValueError(f"{name} must be below 2^63, got {value!r}.")
+    _check_classes(settings)
+    _check_pairing(settings)
+    _check_inputs(settings)
+    _check_batches(settings)
+    if settings["terminal_epochs"] and settings["max_epochs"] < settings["terminal_epochs"]:
+        raise ValueError(
+            f"terminal_epochs must be at most max_epochs ({settings['max_epochs']}), got {settings['terminal_epochs']!r}."
+        )
+
+
+def _check_classes(settings: Mapping[str, Any]) -> None:
+    dataset, resolution, num_classes = (settings[name] for name in ("dataset", "resolution", "num_classes"))
+    most, kept_out = max_classes(dataset, resolution), settings["ood_classes"] or 0
+    if most is not None and num_classes + kept_out > most:
+        at = f" at resolution {resolution}" if resolution else ""
+        beside = f" beside {kept_out} ood_classes" if kept_out else ""
+        raise ValueError(
+            f"num_classes must be at most {most - kept_out}{beside}, the classes that {dataset} has{at}, "
+            f"got {num_classes!r}."
+        )
+
+
+def _check_pairing(settings: Mapping[str, Any]) -> None:
+    names = ("loss", "classifier", "normalization", "num_classes", "feature_dim", "code", "logdet_eps")
+    check_pairing(**{name: settings[name] for name in names})
+    for name, refusing in REFUSED_BY.items():
+        if settings["dataset"] in refusing and settings[name] not in (None, 0, "none"):
+            raise ValueError(
+                f"{name} must be left out for dataset {settings['dataset']!r}, got {settings[name]!r}. "
+                "It cannot be reshaped so."
+            )
+    if settings["temperature_schedule"] == "annealed" and settings["budget"] == "terminal":
+        raise ValueError(
+            "temperature_schedule must be 'constant' with budget 'terminal', got 'annealed'. "
+            "The end, which annealing is timed by, is not known there."
+        )
+
+
+def _check_inputs(settings: Mapping[str, Any]) -> None:
+    gives = FAMILIES["dataset"][settings["dataset"]].takes
+    if not gives & FAMILIES["encoder"][settings["encoder"]].takes:
+        accepting = [name for name, member in FAMILIES["encoder"].items() if member.takes & gives]
+        raise ValueError(
+            f"encoder must accept {min(gives)} inputs for dataset {settings['dataset']!r}, "
+            f"got {settings['encoder']!r}. Use one of {accepting}."
+        )
+    pictured = gives <= {"image", "vector"}
+    if settings["attack_radii"] and not pictured:
+        raise ValueError(
+            f"attack_radii must be left out for dataset {settings['dataset']!r}, got {settings['attack_radii']!r}. "
+            f"Attacks change inputs a little, and {min(gives)} inputs are whole numbers."
+        )
+    if settings["assignment"] == "similarity" and not pictured:
+        raise ValueError(
+            f"assignment must be 'random' for dataset {settings['dataset']!r}, got 'similarity'. "
+            f"There is no similarity of {min(gives)} inputs to go by."
+        )
+    if settings["layers"] == "all" and settings["encoder"] == "unconstrained":
+        raise ValueError("layers must be 'none' with encoder 'unconstrained', got 'all'. It has no layers.")
+
+
+def _check_batches(settings: Mapping[str, Any]) -> None:
+    counts = class_counts(
+        settings["num_classes"],
+        settings["samples_per_class"],
+        imbalance=settings["imbalance"],
+        imbalance_ratio=settings["imbalance_ratio"],
+    )
+    samples, batch_size = sum(counts), settings["batch_size"]
+    if batch_size > samples:
+        raise ValueError(f"batch_size must be at most the {samples} training samples, got {batch_size!r}.")
+    smallest = samples // -(-samples // batch_size)
+    if smallest < 2:  # batch normalization has nothing to average over
+        raise ValueError(f"batch_size must leave no batch of one of {samples} samples, got {batch_size!r}.")
+    if settings["workers"] > smallest:
+        raise ValueError(
+            f"workers must be at most {smallest}, the samples of the smallest batch, got {settings['workers']!r}. "
+            "A worker without a sample would only wait."
+        )

@@ -1,0 +1,228 @@
+"""A cluster file before `ray up`: what is left to fill in, what it opens, where the driver runs, what it gives away.
+
+Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study.design.errors import StudyError
+from study.doctor.check import Check, failed, ok, skipped, verdict
+
+Config = dict[str, Any]
+
+TOKEN = "~/.ray/auth_token"  # where Ray looks for it, here and on every machine
+TOKEN_MODE = "RAY_AUTH_MODE=token"
+START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
+PLACEHOLDER = "REPLACE"
+SSH_PORT = 22
+WIDEST = 8  # bits of the shortest prefix that still is somebody's address range
+
+# Shapes of secrets: AWS keys, private keys, and settings that hold a key or token rather than say where it lies.
+SECRETS = re.compile(
+    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----|RAY_AUTH_TOKEN=\S"
+    r"|(aws_secret_access_key|aws_session_token|api_key|password)['\"]?\s*[:=]\s*\S",
+    re.IGNORECASE,
+)
+
+
+def read_cluster_file(path: str | Path) -> tuple[Config, str]:
+    """The cluster file as understood, and its text; StudyError where it is no YAML mapping."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise StudyError(f"cluster file must be a readable YAML file, got {str(path)!r}: {problem}.") from None
+    if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
+        raise StudyError(
+            f"cluster file must be a mapping with a provider, got {str(path)!r} without one. Start from cluster.yaml."
+        )
+    return config, text
+
+
+def check_file(config: Config, text: str) -> list[Check]:
+    """Every check that needs the file alone, and the user's token."""
+    return [
+        check_placeholders(config),
+        check_no_secret(config, text),
+        check_token_on_nodes(config),
+        check_token_here(),
+        check_ingress(config),
+        check_dashboard(config),
+        check_head(config),
+        check_driver(config),
+    ]
+
+
+def node_types(config: Config) -> dict[str, Config]:
+    """Node types by name; none in a file of own machines."""
+    types = config.get("available_node_types")
+    return types if isinstance(types, dict) else {}
+
+
+def head_type(config: Config) -> Config:
+    """The head's node type, empty for own machines."""
+    return node_types(config).get(str(config.get("head_node_type")), {})
+
+
+def is_own(config: Config) -> bool:
+    """Whether the machines are the user's own."""
+    return config["provider"].get("type") == "local"
+
+
+def is_spot(node_type: Config) -> bool:
+    """Whether AWS may take machines of this type back."""
+    market = node_type.get("node_config", {}).get("InstanceMarketOptions", {})
+    return isinstance(market, dict) and market.get("MarketType") == "spot"
+
+
+def ssh_rules(config: Config) -> list[Config]:
+    """The ingress rules that the file states."""
+    rules = config["provider"].get("security_group", {}).get("IpPermissions", [])
+    return rules if isinstance(rules, list) else []
+
+
+def ranges_of(rule: Config) -> list[str]:
+    """The address ranges that an ingress rule lets in."""
+    ranges = [entry.get("CidrIp", "") for entry in rule.get("IpRanges", [])]
+    return [*ranges, *(entry.get("CidrIpv6", "") for entry in rule.get("Ipv6Ranges", []))]
+
+
+def check_placeholders(config: Config) -> Check:
+    """Nothing may be left that only the user knows."""
+    left = [f"{where} is {value!r}" for where, value in _strings(config) if PLACEHOLDER in value]
+    return verdict("filled in", left, "no placeholder is left", "Write your own value; comments in the file say which.")
+
+
+def check_no_secret(config: Config, text: str) -> Check:
+    """Keys and tokens lie in files that the cluster file names; it does not hold them."""
+    lines = text.splitlines()
+    found = [f"line {number} holds {match[0][:12]!r}..." for number, line in enumerate(lines, 1)
+             if (match := SECRETS.search(line.split("#")[0]))]  # fmt: skip
+    token = _read_token()
+    if token and token in text:
+        found.append("the token itself is in it")
+    if "aws_credentials" in config["provider"]:
+        found.append("provider.aws_credentials is set")
+    cure = f"Remove it, and keep credentials in ~/.aws, the token in {TOKEN}; then take new ones if it was ever shared."
+    return verdict("no secret", found, "the file holds neither keys nor a token", cure)
+
+
+def check_token_on_nodes(config: Config) -> Check:
+    """Every machine starts Ray with token authentication and has the token."""
+    wrong = [
+        f"{name} starts Ray without {TOKEN_MODE}"
+        for name in START_COMMANDS
+        for command in config.get(name, [""])
+        if TOKEN_MODE not in command and ("ray start" in command or not command)
+    ]
+    if TOKEN not in config.get("file_mounts", {}):
+        wrong.append(f"file_mounts does not bring {TOKEN}")
+    cure = f"Put {TOKEN_MODE} before `ray start` in both start commands and `{TOKEN}: {TOKEN}` under file_mounts."
+    return verdict("token on nodes", wrong, "every node starts Ray with token authentication", cure)
+
+
+def check_token_here() -> Check:
+    """The user's token is there, and theirs alone."""
+    path = Path(TOKEN).expanduser()
+    if not _read_token():
+        return failed("token here", f"{TOKEN} is not there or empty", "Make one: ray get-auth-token --generate.")
+    if path.stat().st_mode & 0o077:
+        return failed("token here", f"{TOKEN} can be read by others", f"chmod 600 {TOKEN}.")
+    return ok("token here", f"{TOKEN} is there and yours alone")
+
+
+def check_ingress(config: Config) -> Check:
+    """Only SSH, only from the range that the user states; Ray's own default group lets the whole world in."""
+    if is_own(config):
+        return skipped("ingress", "own machines: their firewall is yours; nobody but the cluster needs its Ray ports")
+    wrong = [
+        f"node type {name} names no SecurityGroupIds, so Ray would make a group open to the world"
+        for name, node_type in node_types(config).items()
+        if not node_type.get("node_config", {}).get("SecurityGroupIds")
+    ]
+    rules = ssh_rules(config)
+    if not rules:
+        wrong.append("provider.security_group.IpPermissions states no range for SSH")
+    for rule in rules:
+        if (rule.get("FromPort"), rule.get("ToPort"), rule.get("IpProtocol")) != (SSH_PORT, SSH_PORT, "tcp"):
+            wrong.append(f"a rule opens {rule.get('IpProtocol')} {rule.get('FromPort')} to {rule.get('ToPort')}")
+        wrong += [problem for cidr in ranges_of(rule) if (problem := range_problem(cidr))]
+    cure = "Let in TCP port 22 from your own address range only, and run gnc prepare, which makes that group."
+    told = ", ".join(cidr for rule in rules for cidr in ranges_of(rule))
+    return verdict("ingress", wrong, f"only SSH, from {told}", cure)
+
+
+def range_problem(cidr: str) -> str | None:
+    """What is wrong with an address range that SSH is let in from; None where nothing is."""
+    try:
+        network = ipaddress.ip_network(cidr)
+    except ValueError:
+        return f"{cidr!r} is no address range"
+    return f"{cidr} is as good as the whole world" if network.prefixlen < WIDEST else None
+
+
+def check_dashboard(config: Config) -> Check:
+    """Whoever reaches the dashboard can run code: it answers on the head's own loopback only."""
+    hosts = re.findall(r"--dashboard-host[= ](\S+)", " ".join(config.get("head_start_ray_commands", [])))
+    wrong = [f"the head starts it on {host}" for host in hosts if host not in ("127.0.0.1", "localhost", "::1")]
+    cure = "Start the head with --dashboard-host=127.0.0.1 and open it through `ray dashboard`, which tunnels by SSH."
+    return verdict("dashboard", wrong, "answers on the head's own loopback only", cure)
+
+
+def check_head(config: Config) -> Check:
+    """The head holds the driver and the cluster's memory of itself: nobody may take it away."""
+    if is_own(config):
+        return ok("head", f"own machine {config['provider'].get('head_ip')}")
+    if is_spot(head_type(config)):
+        cure = "Remove InstanceMarketOptions from the head's node type; keep it on the workers'."
+        return failed("head", "the head is a spot machine, which AWS takes back at any time", cure)
+    spot = [name for name, node_type in node_types(config).items() if is_spot(node_type)]
+    return ok("head", f"on demand; spot: {', '.join(spot) or 'no node type'}")
+
+
+def check_driver(config: Config) -> Check:
+    """No trial starves the driver on its machine; own machines are all started."""
+    if is_own(config):
+        return _check_own_driver(config)
+    resources = head_type(config).get("resources", {})
+    if resources.get("CPU") != 0 or resources.get("GPU"):
+        cure = "Give the head's node type resources: {CPU: 0}; the driver needs none of them."
+        return failed(
+            "driver", f"trials could run beside it on the head, which offers {resources or 'all it has'}", cure
+        )
+    return ok("driver", "alone on the head: no trial is placed there")
+
+
+def _check_own_driver(config: Config) -> Check:
+    provider = config["provider"]
+    head, workers = provider.get("head_ip"), provider.get("worker_ips") or []
+    wrong = [f"{address} is named twice" for address in {head, *workers} if [head, *workers].count(address) > 1]
+    if not any("RAY_enable_autoscaler_v2=0" in command for command in config.get("head_start_ray_commands", [])):
+        wrong.append("Ray's second autoscaler counts the head among the workers and never starts the last of them")
+    cure = "Name each machine once, and start the head with RAY_enable_autoscaler_v2=0 as cluster-own.yaml does."
+    return verdict("driver", wrong, f"on {head}, with {len(workers)} workers", cure)
+
+
+def _strings(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _strings(inner, f"{where}[{index}]")
+    elif isinstance(value, str):
+        yield where, value
+
+
+def _read_token() -> str:
+    try:
+        return Path(TOKEN).expanduser().read_text().strip()
+    except OSError:
+        return ""

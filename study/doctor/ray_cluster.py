@@ -1,0 +1,132 @@
+"""Ray's own view of a cluster file, and of the machines of a cluster that runs: for `gnc doctor`.
+
+Knows Ray; starts nothing but small tasks.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import platform
+
+import ray
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.design.errors import StudyError
+from study.design.study_file import Study
+from study.doctor.check import Check, failed, ok, verdict
+from study.doctor.cluster_file import Config, head_type, is_own, node_types
+from study.store.storage import FolderError
+from study.store.store import Store
+from study.tuning.resources import allot, check_shared_folder, fits, gpu_share, join_cluster
+
+COMPARED = ("gnc-study", "ray", "torch", "pyarrow")
+ANSWER_SECONDS = 120
+
+
+def check_schema(config: Config) -> Check:
+    """The file as `ray up` would read it, against the schema that Ray ships."""
+    cure = f"Compare it with {'cluster-own.yaml' if is_own(config) else 'cluster.yaml'} of this version."
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # Ray's remarks
+            validate_config(prepare_config(config))
+    except Exception as error:  # noqa: BLE001 - Ray raises what its parts raise; all of it is about the file
+        where = ".".join(map(str, getattr(error, "absolute_path", ())))
+        told = getattr(error, "message", None) or str(error) or type(error).__name__
+        return failed("schema", f"{where + ': ' if where else ''}{told.splitlines()[0]}", cure)
+    return ok("schema", f"valid for Ray {ray.__version__}")
+
+
+def check_study_fits(config: Config, study: Study) -> Check:
+    """Whether any machine that the file would start can hold one trial."""
+    name = f"study {study.name}"
+    types = {label: t for label, t in node_types(config).items() if t is not head_type(config)}
+    if not types:
+        return ok(name, "own machines: gnc run says at once whether a trial fits")
+    machines = {label: t.get("resources", {}) for label, t in types.items()}
+    asked, workers = study.resources, max((c.workers for c in study.configs or study.extremes), default=1)
+    gpus = gpu_share(asked, list(machines.values()), workers=workers)
+    at_once = {label: fits(m, asked.cpus, gpus) * types[label].get("max_workers", 0) for label, m in machines.items()}
+    each = f"{asked.cpus:g} CPUs and {gpus:g} GPUs" + (f" for each of {workers} workers" if workers > 1 else "")
+    if sum(at_once.values()) < workers:
+        cure = "Ask for less under [resources], or name a larger machine and what it offers under resources."
+        return failed(name, f"a trial asks {each}, machines offer {machines}", cure)
+    told = ", ".join(f"{count // workers} on {label}" for label, count in at_once.items() if count)
+    return ok(name, f"{study.num_planned} trials of {each}, at once {told}")
+
+
+def check_ray_starts() -> Check:
+    """A Ray of one's own starts on this machine and runs a task."""
+    try:
+        join_cluster(None)
+        ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=ANSWER_SECONDS)
+    finally:
+        ray.shutdown()
+    return ok("ray", f"{ray.__version__} starts here and runs a task")
+
+
+def check_cluster(address: str, store: Store | None, study: Study | None) -> list[Check]:
+    """A cluster that runs: its machines' versions, the results folder seen from each, room for a trial."""
+    try:
+        join_cluster(address)
+        checks = [check_versions()]
+        if store is not None:
+            checks.append(_check_folder(store))
+        if study is not None:
+            checks.append(_check_room(study))
+        return checks
+    except StudyError as error:
+        return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
+    finally:
+        ray.shutdown()
+
+
+def check_versions() -> Check:
+    """Python, Ray, torch and this package are the same on every machine of the joined cluster."""
+    here = _versions()
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    program = ray.remote(_versions)
+    tasks = {
+        node: program.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in nodes
+    }
+    wrong = []
+    for node, task in tasks.items():
+        try:
+            there = ray.get(task, timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError as error:
+            wrong.append(f"{nodes[node]}: {str(error).strip().splitlines()[-1]}")
+            continue
+        differing = [f"{name} {there[name]}" for name in here if there[name] != here[name]]
+        wrong += [f"{nodes[node]} has {', '.join(differing)}"] if differing else []
+    told = ", ".join(f"{name} {version}" for name, version in here.items())
+    cure = f"Install the same everywhere ({told} here): ray up again brings the wheel and runs the set-up."
+    return verdict("versions", wrong, f"{len(nodes)} machines have {told}", cure)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in COMPARED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return {"python": platform.python_version(), **found}
+
+
+def _check_folder(store: Store) -> Check:
+    try:
+        check_shared_folder(store)
+    except FolderError as error:
+        told, _, cure = str(error).partition(". ")
+        return failed("results seen", told, cure)
+    return ok("results seen", f"every machine writes to {store.uri} and this one reads it")
+
+
+def _check_room(study: Study) -> Check:
+    try:
+        allotment = allot(study.resources)
+    except StudyError as error:
+        told, _, cure = str(error).partition(". ")
+        return failed("room", told, cure)
+    return ok("room", f"{allotment.concurrent} trials of {study.name} at once")

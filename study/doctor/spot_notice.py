@@ -1,0 +1,72 @@
+"""On a spot machine of AWS: drain its Ray node once the machine is about to be taken away. `python -m study.doctor.spot_notice`.
+
+cluster.yaml starts this beside Ray on every worker. AWS announces the end two minutes ahead, in the instance's metadata
+only; a drained node gets no new trials, and its trials keep a checkpoint of their epoch and continue elsewhere. Knows
+the metadata service (IMDSv2) and Ray's command line; nothing of a study.
+
+AWS_EC2_METADATA_SERVICE_ENDPOINT names another metadata service, as it does for AWS's own tools.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import UTC, datetime
+
+SERVICE = "http://169.254.169.254"  # of every machine on AWS
+POLL_SECONDS = 5.0  # as AWS advises
+ANSWER_SECONDS = 2.0
+TOKEN_SECONDS = 60
+DRAIN_SECONDS = 60.0  # that Ray's command may take
+
+
+def seconds_left(service: str) -> float | None:
+    """Seconds until this machine is taken away; None while no such thing is announced, or nobody answers."""
+    try:
+        token = _ask(
+            service, "api/token", method="PUT", header=("X-aws-ec2-metadata-token-ttl-seconds", str(TOKEN_SECONDS))
+        )
+        told = _ask(service, "meta-data/spot/instance-action", header=("X-aws-ec2-metadata-token", token))
+        ends = datetime.fromisoformat(json.loads(told)["time"])
+    except (OSError, ValueError, KeyError):  # no notice is 404
+        return None
+    return max(0.0, (ends - datetime.now(UTC)).total_seconds())
+
+
+def _ask(service: str, path: str, *, header: tuple[str, str], method: str = "GET") -> str:
+    request = urllib.request.Request(f"{service}/latest/{path}", headers=dict([header]), method=method)
+    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+        return str(answer.read().decode())
+
+
+def drain(seconds: float) -> bool:
+    """Have Ray drain the node of this machine; False where it could not."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+               "--reason-message", "AWS takes this spot machine away", "--deadline-remaining-seconds", f"{seconds:.0f}"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRAIN_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        print(error, flush=True)
+        return False
+    print((done.stdout + done.stderr).strip(), flush=True)
+    return done.returncode == 0
+
+
+def main() -> None:
+    """Wait for the notice, drain the node, end."""
+    service = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", SERVICE).rstrip("/")
+    while True:
+        left = seconds_left(service)
+        if left is not None:
+            print(
+                f"{datetime.now(UTC):%FT%TZ} this machine is taken away in {left:.0f} s: draining its node", flush=True
+            )
+            if drain(left):
+                return
+        time.sleep(POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

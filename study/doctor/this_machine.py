@@ -1,0 +1,178 @@
+"""This machine: versions, processors, room on its disks, what earlier Rays left. For `gnc doctor`.
+
+Imports torch when asked; does not import Ray.
+"""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import study
+from study.doctor.check import Check, failed, ok, skipped, verdict
+from study.store.store import Store
+
+OLDEST, NEWEST = (3, 11), (3, 13)
+ROOM_BYTES = 2 << 30  # below this a study of a thousand trials and Ray's logs may not find room
+RAY_REFUSES = 0.95  # Ray places no task on a machine whose disk is fuller
+CONSTRAINTS = Path(study.__file__).parents[1] / "constraints.txt"
+PINNED = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)")
+
+
+def check_python() -> Check:
+    """The Python that runs this."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
+        return ok("python", version)
+    return failed("python", f"this is {version}", "Make the environment with Python 3.11 to 3.13.")
+
+
+def check_packages() -> Check:
+    """Everything that this package requires is there, in a version that it can use."""
+    wrong = []
+    for text in importlib.metadata.requires("gnc-study") or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            installed = _version(requirement.name)
+            if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+                wrong.append(
+                    f"{requirement.name} must be {requirement.specifier or 'there'}, got {installed or 'none'}"
+                )
+    return verdict("packages", wrong, "all requirements are met", "pip install -c constraints.txt gnc-study.")
+
+
+def check_tested_versions() -> Check:
+    """Packages as constraints.txt pins them: with others rows may differ in their last digits."""
+    if not CONSTRAINTS.exists():
+        return skipped("tested versions", "no constraints.txt beside an installed wheel")
+    pins = {name: pin for line in CONSTRAINTS.read_text().splitlines() if (found := PINNED.fullmatch(line.strip()))
+            for name, pin in [found.groups()]}  # fmt: skip
+    needed = _needed("gnc-study")
+    present = {name: _version(name) for name in pins if canonicalize_name(name) in needed}
+    wrong = [
+        f"{name} is {version}, tested was {pins[name]}"
+        for name, version in present.items()
+        if version is not None and version.split("+")[0] != pins[name]
+    ]
+    cure = "pip install -c constraints.txt gnc-study; a GPU's local build (+cu...) of the same version is the same."
+    return verdict("tested versions", wrong, f"{len(present)} packages are those of constraints.txt", cure)
+
+
+def check_processors() -> Check:
+    """CPUs, and the GPUs that torch sees."""
+    import torch
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if not gpus and Path("/dev/nvidiactl").exists():
+        cure = "Install a torch build for this driver's CUDA, or a newer driver: nvidia-smi shows which it has."
+        return failed(
+            "processors", f"{cpus} CPUs; an NVIDIA driver is here but torch {torch.__version__} sees no GPU", cure
+        )
+    return ok("processors", f"{cpus} CPUs, {len(gpus)} GPUs{': ' if gpus else ''}{', '.join(sorted(set(gpus)))}")
+
+
+def check_writable(store: Store) -> Check:
+    """A file is written to the results and removed; on an object store with this machine's credentials."""
+    store.storage.check_writable()
+    return ok("results", f"{store.uri} is writable")
+
+
+def check_disks(store: Store | None) -> Check:
+    """Room for results, and for what Ray writes; Ray places nothing on a full disk."""
+    folders = [Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())]
+    local = store.storage.local_path("") if store is not None else None
+    if local is not None:
+        folders.append(next(folder for folder in (local, *local.parents) if folder.exists()))
+    wrong: list[str] = []
+    told: list[str] = []
+    for folder in folders:
+        usage = shutil.disk_usage(folder)
+        free = f"{usage.free / 2**30:.1f} GiB free at {folder}"
+        full = usage.used / usage.total > RAY_REFUSES
+        (wrong if usage.free < ROOM_BYTES or full else told).append(free)
+    return verdict("disk", wrong, ", ".join(told), "Free space there, or point RAY_TMPDIR or the results elsewhere.")
+
+
+def check_old_sessions() -> Check:
+    """Folders of Rays that are gone, and an address of one that Ray would try to join."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    sessions = [path for path in folder.glob("session_*_*") if not path.is_symlink()]
+    stale = [path for path in sessions if not _is_alive(path)]
+    size = sum(_size(path) for path in stale)
+    wrong = [f"{len(stale)} folders of Rays that ended, {size / 2**30:.1f} GiB"] if size > ROOM_BYTES else []
+    current = folder / "ray_current_cluster"
+    if current.exists() and not _answers(current.read_text().strip()):
+        wrong.append(f"{current} names a cluster that does not answer: {current.read_text().strip()}")
+    cure = f"Remove them once no Ray of yours runs: rm -r {folder}/session_* {current}."
+    told = f"{len(sessions) - len(stale)} running, {len(stale)} ended ({size / 2**20:.0f} MiB)"
+    return verdict("old Ray sessions", wrong, told, cure)
+
+
+def _is_alive(session: Path) -> bool:
+    """A session's folder ends in the id of the process that started it; its sockets tell of detached ones."""
+    number = session.name.rpartition("_")[2]
+    if number.isdigit() and Path(f"/proc/{number}").exists():
+        return True
+    return any(_accepts(path) for path in session.glob("sockets/*"))
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _size(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in _files(folder))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names if os.path.lexists(Path(parent) / name))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _needed(name: str) -> set[str]:
+    """The packages that one needs, and those that these need, without extras of this package."""
+    needed: set[str] = set()
+    waiting = [name]
+    while waiting:
+        try:
+            requires = importlib.metadata.requires(waiting.pop()) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, requires):
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            key = canonicalize_name(requirement.name)
+            if wanted and key not in needed:
+                needed.add(key)
+                waiting.append(requirement.name)
+    return needed

@@ -1,0 +1,62 @@
+"""What is kept of a finished trial beside its rows: per-class margins, and tensors of the head or the whole model.
+
+Knows the trial's tensors; does not know where they are kept.
+"""
+
+import json
+
+import pyarrow as pa
+import torch
+from safetensors.torch import save
+
+from study.store.schemas import MARGINS_SCHEMA
+from study.training.trial import Trial
+
+HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
+ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
+
+
+def margins_table(trial: Trial) -> pa.Table:
+    """Per-class margins of the last measured epoch under MARGINS_SCHEMA, smallest first."""
+    assert trial.collapse is not None
+    margins, weights = trial.collapse.margins, trial.training.classifier.weight.detach().double()
+    order = torch.argsort(margins.lower, stable=True).tolist()
+    if len(order) > ALL_MARGINS:
+        order = order[:FEWEST_MARGINS]
+    unit = torch.nn.functional.normalize(weights, dim=1)
+    counts = torch.bincount(trial.training.train_labels, minlength=len(weights)).tolist()
+    norms = weights.norm(dim=1).tolist()
+    rows = []
+    for k in order:
+        cosines = unit @ unit[k]
+        cosines[k] = -2.0
+        rows.append(
+            {
+                "class_index": k,
+                "class_name": trial.dataset.class_names[k],
+                "samples": counts[k],
+                "norm": norms[k],
+                "nearest_class": int(cosines.argmax()),
+                "lower": float(margins.lower[k]),
+                "upper": float(margins.upper[k]),
+                "support": [int(j) for j in margins.support[k]],
+            }
+        )
+    table = pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
+    in_bin, edges = torch.histogram(((margins.lower + margins.upper) / 2).cpu(), bins=HISTOGRAM_BINS)
+    histogram = json.dumps({"counts": in_bin.int().tolist(), "edges": edges.tolist()})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"histogram": histogram.encode()})
+
+
+def head_file(trial: Trial, keep: str) -> bytes | None:
+    """A safetensors file of the head and class means, with keep = "model" of all tensors too; None with "nothing"."""
+    if keep == "nothing":
+        return None
+    assert trial.collapse is not None  # the last epoch is always measured
+    kept = {
+        "weights": trial.training.classifier.weight.detach().cpu().contiguous(),
+        "class_means": trial.collapse.class_means.to(torch.float32).cpu().contiguous(),
+    }
+    if keep == "model":
+        kept |= {f"model.{name}": value for name, value in trial.training.tensors().items()}
+    return save(kept)

@@ -1,0 +1,212 @@
+"""One trial on this machine without Ray: its workers as processes that are started, watched and ended together.
+
+Knows study.execution.attempt; does not know how a worker trains. What fails is kept by the store, under the trial's attempt.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from study.design.config import TrialConfig
+from study.execution.attempt import Execution
+from study.execution.machine import circumstances
+from study.store.attempts import log_name
+from study.store.schemas import identity_and_settings
+from study.store.store import Store, open_store
+from study.training.trial import Progress
+from study.training.worker_group import PATIENCE, join
+
+End = tuple[str, str | None]  # state and reason, as Execution gives them
+
+POLL_SECONDS = 0.2  # between looks at whether to stop
+GRACE_SECONDS = 60.0  # for workers to leave once the trial has ended
+LOOPBACK = "lo"  # Linux's name of it; gloo would otherwise look for the address of the host's name
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every worker is told."""
+
+    settings: dict[str, Any]
+    results: str
+    attempt: int
+    keep: str
+    checkpoint_seconds: float
+    device: str | None
+    rendezvous: str  # a file in which the workers find each other
+
+
+def run_here(
+    config: TrialConfig,
+    store: Store,
+    *,
+    keep: str = "head",
+    checkpoint_seconds: float = 30.0,
+    device: str | None = None,
+    should_stop: Callable[[], str | bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> End:
+    """Run a trial to its end on this machine: in this process, or of several workers each in one of its own.
+
+    Args:
+        config: the trial.
+        store: where it continues from and what it writes to.
+        keep: as in a study file.
+        checkpoint_seconds: as in a study file.
+        device: "cpu", or None: a GPU for each worker where there are as many, else CPUs.
+        should_stop: asked a few times a second; then the trial keeps a checkpoint and ends.
+        on_progress: told of every epoch.
+    Returns:
+        State and reason, as Execution gives them. A worker that raised or died has ended the others: state "failed".
+    """
+    attempt = store.next_attempt(config.key)
+    if config.workers == 1:
+        alone = Execution(
+            config, store, attempt=attempt, keep=keep, checkpoint_seconds=checkpoint_seconds, device=device
+        )
+        return alone.run(should_stop=should_stop, on_progress=on_progress), alone.reason
+    with tempfile.TemporaryDirectory(prefix="gnc-workers-") as folder:
+        order = Order(
+            config.settings(), store.uri, attempt, keep, checkpoint_seconds, device, str(Path(folder, "rendezvous"))
+        )
+        with _started(order, config.workers) as (workers, reports, stopping):
+            end = _follow(workers, reports, stopping, should_stop, on_progress)
+            for worker in workers if end else ():
+                worker.join(GRACE_SECONDS)
+            exits = [worker.exitcode for worker in workers]
+    return end or ("failed", _reason(store, config, attempt, exits))
+
+
+@contextmanager
+def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Connection, Event]]:
+    """The running workers; whichever still run at the end are killed."""
+    context = multiprocessing.get_context("spawn")  # a fork would take torch's threads' locks along
+    reports, sender = context.Pipe(duplex=False)
+    stopping = context.Event()
+    workers = [
+        context.Process(target=_work, args=(order, rank, size, stopping, sender if rank == 0 else None), daemon=True)
+        for rank in range(size)
+    ]
+    try:
+        with _signals_held_back():
+            for worker in workers:
+                worker.start()
+        sender.close()
+        yield workers, reports, stopping  # type: ignore[misc]
+    finally:
+        for worker in workers:
+            if worker.pid is not None:
+                worker.kill()
+                worker.join()
+        reports.close()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal: processes started here never see it, nor SIGTERM; this one does later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow(
+    workers: list[BaseProcess],
+    reports: Connection,
+    stopping: Event,
+    should_stop: Callable[[], str | bool],
+    on_progress: Callable[[Progress], None],
+) -> End | None:
+    """State and reason that worker 0 ends with; None when a worker was lost before."""
+    while not any(worker.exitcode for worker in workers):
+        wait([reports, *(worker.sentinel for worker in workers if worker.is_alive())], timeout=POLL_SECONDS)
+        if should_stop():
+            stopping.set()
+        while reports.poll():
+            try:
+                told = reports.recv()
+            except EOFError:  # worker 0 went without a word
+                workers[0].join()
+                return None
+            if not isinstance(told, Progress):
+                end: End = told
+                return end
+            on_progress(told)
+    return None
+
+
+def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | None]) -> str:
+    """Of the failure that a worker wrote; written here where it died before it could."""
+    failure = store.failure_of(config.key, attempt)
+    if failure is None:
+        # A signal's number is negative; those who only noticed end with 1.
+        code, lost = min((code, rank) for rank, code in enumerate(exits) if code)
+        reason = f"worker {lost} of {config.workers} died with exit code {code} (killed, or out of memory)."
+        failure = {
+            "attempt": attempt,
+            "state": "failed",
+            "reason": reason,
+            "traceback": reason,
+            "log": log_name(config.key, attempt),
+            "settings": identity_and_settings(config),
+            **circumstances(torch.device("cpu")),
+        }
+        store.write_failure(config.key, attempt, failure)
+    store.remove_live(config.key)
+    return str(failure["reason"])
+
+
+def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connection | None) -> None:
+    """One worker's process. It ends with its parent, and leaves stopping to it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{order.rendezvous}", rank=rank, world_size=size, timeout=PATIENCE
+    )
+    gpus = torch.cuda.device_count() if order.device is None else 0
+    device = torch.device("cuda", rank) if gpus >= size else torch.device("cpu")
+    execution = Execution(
+        TrialConfig(**order.settings),
+        open_store(order.results),
+        attempt=order.attempt,
+        keep=order.keep,
+        checkpoint_seconds=order.checkpoint_seconds,
+        device=str(device),
+        group=join(rank, size, device),
+    )
+
+    def tell(progress: Progress) -> None:
+        if reports is not None:
+            reports.send(progress)
+
+    try:
+        state = execution.run(should_stop=stopping.is_set, on_progress=tell)
+    except Exception:  # noqa: BLE001 - the store has its traceback, if it is this worker's own
+        os._exit(1)  # at once: closed connections are how the others notice
+    if reports is not None:
+        reports.send((state, execution.reason))
+    distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

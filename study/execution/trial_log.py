@@ -1,0 +1,137 @@
+"""The log of one attempt at one trial: what it was asked, how it went, what it printed, how it ended.
+
+Knows the store; does not know how a trial is trained. Where the results lie on a disk every line is there at once; in
+an object store the whole log is put again at heartbeats and at the end. A log that cannot be written stops no trial:
+what decides is written elsewhere and raises there.
+"""
+
+import contextlib
+import datetime
+import faulthandler
+import io
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from study.store.attempts import log_name
+from study.store.store import Store
+
+MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, but for how it ended
+
+
+class TrialLog:
+    """Lines of one attempt, each with the time in UTC."""
+
+    def __init__(self, store: Store, key: str, attempt: int, *, is_kept: bool = True) -> None:
+        """is_kept: not of the workers of a trial that follow worker 0, which keeps the log."""
+        self._is_kept = is_kept
+        self._store, self._key, self._attempt = store, key, attempt
+        self._lock = threading.Lock()  # a library's thread may warn while the trial writes
+        self._bytes, self._unsent = 0, b""
+
+    def write(self, text: str, *, always: bool = False) -> None:
+        """Add lines; left out once the log is full, unless always."""
+        if not self._is_kept:
+            return
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        content = "".join(f"{now} {line}\n" for line in text.splitlines()).encode(errors="replace")
+        with self._lock:
+            if self._bytes + len(content) > MOST_BYTES and not always:
+                if self._bytes <= MOST_BYTES:
+                    self._add(
+                        f"{now} the log is full at {MOST_BYTES} bytes; of the rest only the end follows\n".encode()
+                    )
+                    self._bytes = MOST_BYTES + 1
+                return
+            self._add(content)
+
+    def _add(self, content: bytes) -> None:
+        self._bytes += len(content)
+        if self._store.storage.is_local:
+            with contextlib.suppress(OSError):
+                self._store.append_log(self._key, self._attempt, content)
+        else:
+            self._unsent += content
+
+    def flush(self) -> None:
+        """Put what an object store does not hold yet."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._unsent:
+                self._store.append_log(self._key, self._attempt, self._unsent)
+                self._unsent = b""
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[None]:
+        """Inside, what this process prints, logs or warns of comes here as well as where it went before."""
+        out, err = _Tee(self, sys.stdout), _Tee(self, sys.stderr)
+        with contextlib.ExitStack() as inside:
+            inside.enter_context(contextlib.redirect_stdout(out))
+            inside.enter_context(contextlib.redirect_stderr(err))
+            inside.enter_context(warnings.catch_warnings())  # a reused process shows again what it showed before
+            if logging.getLogger().handlers:  # without one, logging prints
+                inside.enter_context(_logged_to(_Tee(self)))
+            inside.enter_context(self._crashes())
+            inside.callback(out.end_line)
+            inside.callback(err.end_line)
+            yield
+
+    @contextlib.contextmanager
+    def _crashes(self) -> Iterator[None]:
+        """Inside, a crash of the process itself (a segmentation fault, say) leaves its stack in the log on a disk."""
+        path = self._store.storage.local_path(log_name(self._key, self._attempt)) if self._is_kept else None
+        was_enabled = faulthandler.is_enabled()
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(path or os.devnull, "ab"))
+            except OSError:  # a folder that cannot be written is told by what must be written
+                file = opened.enter_context(open(os.devnull, "ab"))
+            faulthandler.enable(file)
+            try:
+                yield
+            finally:
+                faulthandler.disable()
+                if was_enabled and sys.__stderr__ is not None:
+                    faulthandler.enable(sys.__stderr__)
+
+
+@contextlib.contextmanager
+def _logged_to(stream: Any) -> Iterator[None]:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _Tee(io.TextIOBase):
+    """Passes text on and hands whole lines to the log."""
+
+    def __init__(self, log: TrialLog, onward: TextIO | None = None) -> None:
+        self._log, self._onward, self._line = log, onward, ""
+
+    def write(self, text: str) -> int:
+        if self._onward is not None:
+            self._onward.write(text)
+        *whole, self._line = (self._line + text).split("\n")
+        for line in whole:
+            self._log.write(f"| {line}")
+        return len(text)
+
+    def end_line(self) -> None:
+        """Hand over what no line end followed."""
+        if self._line:
+            self._log.write(f"| {self._line}")
+            self._line = ""
+
+    def flush(self) -> None:
+        if self._onward is not None:
+            self._onward.flush()
+
+    def isatty(self) -> bool:
+        return self._onward is not None and self._onward.isatty()

@@ -1,0 +1,63 @@
+"""Which trials of a study are meant, which are done, and which are still to run.
+
+Knows the study and its store; does not know how trials are run.
+"""
+
+import itertools
+from dataclasses import replace
+
+from study.design.config import TrialConfig
+from study.design.errors import StudyError, make_config
+from study.design.study_file import Study
+from study.design.where import Selection
+from study.store.sealed_tables import FINAL
+from study.store.store import Store
+
+
+def select(study: Study, selection: Selection | None) -> Study:
+    """The study with the selected trials only, of an adaptive search with the selected cells; StudyError if none is."""
+    if selection is None:
+        return study
+    chosen = {"seed", *study.search.names} & selection.names
+    if study.is_adaptive and chosen:
+        raise StudyError(
+            f"--where must select whole cells of an adaptive search, got {selection.text!r}. "
+            f"Leave {', '.join(sorted(chosen))} out: the search chooses by the mean over all seeds."
+        )
+    extremes = tuple(config for config in study.extremes if selection(config.settings()))
+    cells = {config.cell for config in extremes}
+    corner = next(study.search.corners()) if study.is_adaptive else {}
+    selected = replace(
+        study,
+        configs=tuple(config for config in study.configs if selection(config.settings())),
+        cells=tuple(c for c in study.cells if make_config(next(c.trials(corner))).cell in cells),
+        extremes=extremes,
+    )
+    if not selected.num_planned:
+        raise StudyError(
+            f"--where must select at least one of the {study.num_planned} trials of {study.name}, got {selection.text!r}. "
+            "See what varies with gnc check --trials."
+        )
+    return replace(selected, left_out=study.left_out + study.num_planned - selected.num_planned)
+
+
+def done_keys(study: Study, store: Store, states: dict[str, str]) -> set[str]:
+    """Trials that are done for this study: complete, diverged, or stopped by the very rule that it would apply."""
+    keys = [config.key for config in study.configs]  # each is a hash: of thousands not made twice
+    done = {key for key in keys if states.get(key) in FINAL}
+    if any(states.get(key) == "stopped" for key in keys):
+        rule, stopped = study.search.scheduler, store.stopped_by()
+        done |= {key for key in keys if rule.name != "none" and stopped.get(key) == rule.digest}
+    return done
+
+
+def spent_keys(study: Study, store: Store) -> set[str]:
+    """Trials that failed as often as the study lets them."""
+    return {key for key, count in store.failed_starts().items() if count >= study.resources.attempts}
+
+
+def trials_left(study: Study, done: set[str]) -> list[TrialConfig]:
+    """Trials still to run; those that a search will suggest are stood for by the extremes of its space."""
+    left = [config for config in study.configs if config.key not in done]
+    unsuggested = study.num_planned - len(study.configs)
+    return left + list(itertools.islice(itertools.cycle(study.extremes), unsuggested))

@@ -1,0 +1,103 @@
+"""Which trial to start next, and which again: attempts that count, growing delays, trials set aside.
+
+Knows the store; does not know Ray. A trial that failed waits its delay without a machine while others run.
+"""
+
+import hashlib
+import heapq
+import time
+from collections import Counter
+from typing import Protocol
+
+from study.design.config import TrialConfig
+from study.design.study_file import Resources
+from study.store.store import Store
+
+LONGEST_DELAY = 60.0  # seconds
+
+
+class Trials(Protocol):
+    """Where the next trial comes from: a list, or a search that waits for how the last ones did."""
+
+    def next(self) -> TrialConfig | None:
+        """The next trial to run, None when there will be none."""
+
+    def ended(self, key: str, state: str) -> None:
+        """Told of each trial's end once its rows are in the store."""
+
+
+def delay_before(key: str, failures: int, backoff_seconds: float) -> float:
+    """Seconds to wait after so many failures: doubling from backoff_seconds, at most 60, a quarter more or less by key."""
+    share = int.from_bytes(hashlib.sha256(f"{key}:{failures}".encode()).digest()[:4]) / 2**32
+    return min(LONGEST_DELAY, backoff_seconds * 2.0 ** min(failures - 1, 30)) * (0.75 + 0.5 * share)
+
+
+class Retries:
+    """The trials of a run, and again those that failed while their attempts last."""
+
+    def __init__(self, trials: Trials, store: Store, resources: Resources, *, forgive: bool = False) -> None:
+        """forgive: failures before this run do not count against a trial."""
+        self._trials, self._store, self._resources = trials, store, resources
+        self._before = store.failed_starts() if forgive else {}
+        self._charged: Counter[str] = Counter()  # in this run: a lost folder may not keep what it is told
+        self._cut_off: Counter[str] = Counter()
+        self._never_began: Counter[str] = Counter()
+        self._furthest: dict[str, int] = {}
+        self._waiting: list[tuple[float, int, TrialConfig]] = []  # by when they are due
+        self.in_flight: dict[str, TrialConfig] = {}  # by key
+        self._order = 0
+
+    def next(self) -> TrialConfig | None:
+        """The trial to start now: one whose delay is over, else a new one; None where there is none, yet or any more."""
+        if self._waiting and self._waiting[0][0] <= time.monotonic():
+            config = heapq.heappop(self._waiting)[2]
+        else:
+            new = self._trials.next()
+            if new is None:
+                return None
+            config = new
+        self.in_flight[config.key] = config
+        return config
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is in flight or waits to be started again."""
+        return not self._waiting and not self.in_flight
+
+    def ended(self, key: str, state: str) -> None:
+        """Note that a trial came to an end that is not a failure."""
+        self.in_flight.pop(key, None)
+        self._trials.ended(key, state)
+
+    def is_charged(self, key: str, epoch: int, *, began: bool = True) -> bool:
+        """Whether a process that died counts against its trial: not if it came further than every attempt before.
+
+        Who killed a process cannot be told. But a trial that kills its own dies at the same place again, while one
+        that always comes further ends. Of processes that died before the trial began, the first is not counted.
+        """
+        if not began:
+            self._never_began[key] += 1
+            return self._never_began[key] > 1
+        earlier = [-1 if f.get("epoch") is None else f["epoch"] for f in self._store.failures(key).get(key, [])]
+        furthest = max([*earlier, self._furthest.get(key, -1)])
+        self._furthest[key] = max(epoch, furthest)
+        return epoch <= furthest
+
+    def failed(self, key: str, *, charged: bool = True) -> float | None:
+        """Note a failed attempt. Seconds until the trial is started again, or None: it is set aside."""
+        config = self.in_flight.pop(key)
+        (self._charged if charged else self._cut_off)[key] += 1
+        failures = self._failures(key) if charged else self._cut_off[key]
+        if charged and failures >= self._resources.attempts:
+            self._trials.ended(key, "failed")
+            return None
+        delay = delay_before(key, failures, self._resources.backoff_seconds)
+        if not charged and failures == 1:
+            delay = 0.0  # cut off once: nothing speaks against starting at once
+        self._order += 1
+        heapq.heappush(self._waiting, (time.monotonic() + delay, self._order, config))
+        return delay
+
+    def _failures(self, key: str) -> int:
+        stored = self._store.failed_starts(key).get(key, 0) - self._before.get(key, 0)
+        return max(self._charged[key], stored)

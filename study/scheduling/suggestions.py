@@ -1,0 +1,209 @@
+"""The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
+
+Knows the store and the search; asks study.scheduling.optuna_sampler for new values; does not know Ray. Everything is read back from
+the store, so that a search continued by another process knows the whole past.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from study.design.config import TrialConfig
+from study.design.errors import StudyError, make_config
+from study.design.search import Cell, Search
+from study.design.study_file import Study
+from study.execution.same_data import stored_config
+from study.scheduling.remaining import done_keys
+from study.store.store import Store
+
+if TYPE_CHECKING:
+    from study.scheduling.optuna_sampler import Known
+
+TRIES = 50  # suggestions refused or known already before a cell's space counts as used up
+
+
+@dataclass
+class Suggestion:
+    """Values to try in a cell of the grid, once per seed."""
+
+    values: dict[str, Any]
+    trials: dict[str, TrialConfig]  # by key
+    states: dict[str, str] = field(default_factory=dict)  # of the trials that ended
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more of its trials will run in this run."""
+        return set(self.states) == set(self.trials)
+
+
+def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
+    """The trials that try these values; StudyError where the settings do not go together."""
+    configs = [make_config(settings) for settings in cell.trials(values)]
+    return Suggestion(values, {config.key: config for config in configs})
+
+
+def complete_study(study: Study, store: Store) -> Study:
+    """The study with the trials that its search suggested so far; any other study as it is."""
+    if not study.is_adaptive:
+        return study
+    found = stored_suggestions(study, store)
+    configs = [c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values()]
+    return dataclasses.replace(study, configs=tuple(configs))
+
+
+def stored_suggestions(study: Study, store: Store) -> dict[Cell, dict[str, Suggestion]]:
+    """Per cell of the grid what was suggested there, and stored trials that could have been, by `TrialConfig.cell`.
+
+    A trial of another study counts wherever its settings lie in this search's space: what is known is used.
+    """
+    candidates = list(store.suggestions().values())
+    rows = store.read_trials().select(["trial", *TrialConfig.model_fields]).to_pylist()
+    candidates += [stored_config(row).settings() for row in sorted(rows, key=lambda row: str(row["trial"]))]
+    return {cell: dict(_matching(study.search, cell, candidates)) for cell in study.cells}
+
+
+def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> Iterator[tuple[str, Suggestion]]:
+    """Candidates that agree with the cell in all but what is searched and the seed."""
+    fixed = [(name, value) for name, value in cell.settings if value is not None]
+    for candidate in candidates:
+        values = {name: candidate.get(name) for name in search.names}
+        if not search.holds(values) or any(candidate.get(name) != value for name, value in fixed):
+            continue
+        try:
+            suggestion = make_suggestion(cell, values)
+        except StudyError:
+            continue
+        named = next(iter(suggestion.trials.values()))
+        # The cell's settings may leave defaults unsaid that the candidate has otherwise.
+        if named.cell == _cell_of(candidate):
+            yield named.cell, suggestion
+
+
+def _cell_of(settings: dict[str, Any]) -> str:
+    return TrialConfig.model_construct(**{n: settings.get(n) for n in TrialConfig.model_fields}).cell
+
+
+class Suggestions:
+    """The trials still to run of an adaptive search, one after another."""
+
+    def __init__(self, study: Study, store: Store, *, spent: set[str]) -> None:
+        """spent: trials that failed as often as they may, and count as failed for good."""
+        self._study, self._store = study, store
+        self._known = stored_suggestions(study, store)
+        self._queue: deque[TrialConfig] = deque()
+        self._used_up: set[Cell] = set()
+        self._read: dict[str, list[dict[str, Any]]] = {}  # rows of finished trials
+        self._unmeasured: set[str] = set()
+        self._note_states(spent)
+        for suggestion in self._all():
+            self._queue.extend(c for key, c in suggestion.trials.items() if key not in suggestion.states)
+
+    def _all(self) -> Iterator[Suggestion]:
+        return (suggestion for found in self._known.values() for suggestion in found.values())
+
+    def _note_states(self, spent: set[str]) -> None:
+        states = self._store.states()
+        configs = tuple(config for suggestion in self._all() for config in suggestion.trials.values())
+        done = done_keys(dataclasses.replace(self._study, configs=configs), self._store, states)
+        for suggestion in self._all():
+            for key in suggestion.trials:
+                if key in done:
+                    suggestion.states[key] = states[key]
+                elif key in spent:
+                    suggestion.states[key] = "failed"
+
+    def next(self) -> TrialConfig | None:
+        """The next trial to run; None once every cell has its number of suggestions."""
+        while not self._queue:
+            open_cells = [c for c in self._study.cells if self._is_open(c)]
+            if not open_cells:
+                return None
+            self._suggest(min(open_cells, key=lambda cell: len(self._known[cell])))
+        return self._queue.popleft()
+
+    def ended(self, key: str, state: str) -> None:
+        """Note how a trial ended; interrupted ones are left to the next run."""
+        for suggestion in self._all():
+            if key in suggestion.trials and state != "interrupted":
+                suggestion.states[key] = state
+
+    def _is_open(self, cell: Cell) -> bool:
+        return cell not in self._used_up and len(self._known[cell]) < self._study.search.num_samples
+
+    def _suggest(self, cell: Cell) -> None:
+        """Ask for values not tried yet, keep them in the store, and queue their trials."""
+        from study.scheduling.optuna_sampler import next_values
+
+        known = self._known[cell]
+        past = [self._past(s) for s in known.values()]
+        for attempt in range(TRIES):
+            values = next_values(self._study.search, _name(cell), len(known) + attempt, past)
+            try:
+                suggestion = make_suggestion(cell, values)
+            except StudyError:
+                continue
+            name = next(iter(suggestion.trials.values())).cell
+            if name not in known:
+                settings = next(iter(suggestion.trials.values())).settings()
+                self._store.write_suggestion(name, {n: v for n, v in settings.items() if n != "seed"})
+                known[name] = suggestion
+                self._queue.extend(suggestion.trials.values())
+                return
+        self._used_up.add(cell)
+        where = ", ".join(f"{name}={value}" for name, value in cell.settings[-4:])
+        print(f"the search has tried all it can find at {where}: {len(known)} suggestions", file=sys.stderr)
+
+    def _past(self, suggestion: Suggestion) -> "Known":
+        from study.scheduling.optuna_sampler import BAD, COMPLETE, RUNNING, STOPPED, Known
+
+        if not suggestion.is_done:
+            return Known(suggestion.values, RUNNING)
+        states = set(suggestion.states.values())
+        if states - {"complete", "stopped"}:
+            return Known(suggestion.values, BAD)
+        rows = [self._rows(key) for key in suggestion.trials]
+        ends = [trial[-1] for trial in rows if trial]
+        for metric in self._study.search.metrics:
+            if len(ends) < len(rows) or any(end[metric] is None for end in ends):
+                self._say_unmeasured(metric, next(iter(suggestion.trials)))
+                return Known(suggestion.values, BAD)
+        goals = tuple(sum(end[m] for end in ends) / len(ends) for m in self._study.search.metrics)
+        state = STOPPED if "stopped" in states else COMPLETE
+        return Known(suggestion.values, state, goals, _mean_curve(rows, self._study.search.metrics[0]))
+
+    def _say_unmeasured(self, metric: str, key: str) -> None:
+        if metric not in self._unmeasured:
+            self._unmeasured.add(metric)
+            print(f"warning: {metric} is null in trial {key}, so the search avoids what it tried", file=sys.stderr)
+
+    def _rows(self, key: str) -> list[dict[str, Any]]:
+        """Epoch and metrics of a finished trial, by epoch."""
+        if key not in self._read:
+            names = ["epoch", *self._study.search.metrics]
+            fragment = self._store.read_fragment(key)
+            rows = fragment.rows if fragment else _only(self._store.read(["trial", *names]), key)
+            self._read[key] = rows.select(names).sort_by("epoch").to_pylist()
+        return self._read[key]
+
+
+def _only(rows: pa.Table, key: str) -> pa.Table:
+    return rows.filter(pc.equal(rows.column("trial"), key))
+
+
+def _mean_curve(rows: list[list[dict[str, Any]]], metric: str) -> dict[int, float]:
+    """The metric's mean over the trials at each epoch that all of them measured."""
+    by_trial = [{row["epoch"]: row[metric] for row in trial if row[metric] is not None} for trial in rows]
+    shared = set(by_trial[0]).intersection(*by_trial[1:])
+    return {epoch: sum(trial[epoch] for trial in by_trial) / len(by_trial) for epoch in sorted(shared)}
+
+
+def _name(cell: Cell) -> str:
+    return hashlib.sha256(json.dumps(cell.settings, sort_keys=True).encode()).hexdigest()[:16]

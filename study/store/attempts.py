@@ -1,0 +1,231 @@
+"""What the results folder holds of trials that are not done: heartbeats, failures, logs, checkpoints, requests to stop.
+
+One part of the store, which lists the files; does not know Ray, torch or how a trial is trained.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from study.store.schemas import read_parquet, to_parquet
+from study.store.storage import Storage
+
+LIVE = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
+
+
+@dataclass(frozen=True)
+class Live:
+    """A trial in progress as its last heartbeat told."""
+
+    key: str
+    attempt: int
+    host: str
+    process: int
+    interrupted: bool  # ended on request, with a checkpoint to continue from
+    seconds_ago: float
+    rows: pa.Table
+
+
+def log_name(key: str, attempt: int) -> str:
+    """Where the log of an attempt lies in the results folder."""
+    return f"logs/{key}.{attempt}.log"
+
+
+class Attempts:
+    """Attempts at trials, by the trial's key and the attempt's number."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.unreadable: list[str] = []  # files the last reading named and skipped
+
+    # --- trials in progress ------------------------------------------------------------------------------------
+
+    def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
+        """Heartbeat of a trial running in this process, with its rows so far."""
+        beat = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "interrupted": interrupted,
+            "time": time.time(),
+        }
+        footer = {**(rows.schema.metadata or {}), b"beat": json.dumps(beat).encode()}
+        self.storage.write(f"live/{key}.{attempt}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
+
+    def read_live(self) -> list[Live]:
+        """The newest attempt of each trial in progress; torn files are skipped, their trial is running all the same."""
+        newest: dict[str, Live] = {}
+        for entry in self.storage.entries("live", ".parquet"):
+            named = LIVE.fullmatch(entry.name)
+            if named is None:
+                continue
+            key, attempt = named.groups()
+            content = self.storage.read(f"live/{entry.name}")
+            try:
+                rows = read_parquet(content or b"")
+                beat = json.loads(rows.schema.metadata[b"beat"])
+                live = Live(
+                    key=key,
+                    attempt=int(attempt),
+                    host=beat["host"],
+                    process=beat["process"],
+                    interrupted=beat["interrupted"],
+                    seconds_ago=time.time() - beat["time"],
+                    rows=rows,
+                )
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+                continue
+            if key not in newest or newest[key].attempt < live.attempt:
+                newest[key] = live
+        return list(newest.values())
+
+    def remove_live(self, key: str) -> None:
+        """Remove a trial's heartbeats; the number of the last attempt lives on in the failure that ended it."""
+        for entry in self.storage.entries("live"):
+            if entry.name.startswith(f"{key}."):
+                self.storage.remove(f"live/{entry.name}")
+
+    def attempts(self) -> dict[str, int]:
+        """The highest attempt number seen of each trial that ran without finishing, or failed."""
+        return dict(self._highest("live", "failures"))
+
+    def _highest(self, *folders: str) -> dict[str, int]:
+        highest: dict[str, int] = defaultdict(int)
+        for folder in folders:
+            for entry in self.storage.entries(folder):
+                key, _, rest = entry.name.partition(".")
+                number = rest.split(".")[0]
+                if number.isdigit():
+                    highest[key] = max(highest[key], int(number))
+        return highest
+
+    def next_attempt(self, key: str) -> int:
+        """The number of the attempt about to start, from 1."""
+        return self.attempts().get(key, 0) + 1
+
+    def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
+        """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
+        self.remove_live(key)
+        for entry in self.storage.entries("failures", ".json"):
+            if entry.name.startswith(f"{key}."):
+                self.storage.remove(f"failures/{entry.name}")
+        if not keep_checkpoint:
+            self.storage.remove_folder(f"checkpoints/{key}")
+
+    def unfinished(self) -> set[str]:
+        """Keys that have live files or failures, from two listings."""
+        return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
+
+    def begin_run(self, run: str) -> None:
+        """Say that this run is under way: a machine that does not see this sees another folder."""
+        self.storage.write(f"live/{run}.run", b"")
+
+    def sees_run(self, run: str) -> bool:
+        """Whether the run is under way in the folder as this machine sees it."""
+        return self.storage.read(f"live/{run}.run") is not None
+
+    def end_run(self, run: str) -> None:
+        """Remove what `begin_run` wrote."""
+        self.storage.remove(f"live/{run}.run")
+
+    def request_stop(self, run: str) -> None:
+        """Ask the trials of a run, or one trial by its key, to end; works from any machine that sees the folder."""
+        self.storage.write(f"live/{run}.stop", b"")
+
+    def is_stop_requested(self, run: str) -> bool:
+        """Whether the trials of this run, or this one trial, were asked to end."""
+        return self.storage.read(f"live/{run}.stop") is not None
+
+    def withdraw_stop(self, run: str) -> None:
+        """Remove the request once the run has ended."""
+        self.storage.remove(f"live/{run}.stop")
+
+    def stop_requests(self) -> set[str]:
+        """Runs and trials that were asked to end, from one listing."""
+        return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
+
+    # --- failures ----------------------------------------------------------------------------------------------
+
+    def write_failure(self, key: str, attempt: int, circumstances: dict[str, Any]) -> None:
+        """Keep the traceback and circumstances of a failed attempt."""
+        self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(circumstances, indent=1).encode())
+
+    def failures(self, key: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Circumstances of the attempts that failed or were cut off, of each trial or of this one, oldest first."""
+        failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for entry in self.storage.entries("failures", ".json"):
+            if key is not None and not entry.name.startswith(f"{key}."):
+                continue
+            try:
+                circumstances = json.loads(self.storage.read(f"failures/{entry.name}") or b"")
+            except ValueError:
+                self.unreadable.append(f"failures/{entry.name}")
+                continue
+            failed[entry.name.partition(".")[0]].append(circumstances)
+        return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
+
+    def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:
+        """How this attempt failed, if that was written; of several workers the first to fail does."""
+        return next((failure for failure in self.failures(key).get(key, []) if failure["attempt"] == attempt), None)
+
+    def failed(self) -> dict[str, list[dict[str, Any]]]:
+        """Failures that count, of trials whose last attempt failed: not of one that runs again or was cut off since."""
+        running = self._highest("live")
+        return {
+            key: [f for f in attempts if f.get("charged", True)]
+            for key, attempts in self.failures().items()
+            if attempts[-1].get("charged", True) and attempts[-1]["attempt"] >= running[key]
+        }
+
+    def failed_starts(self, key: str | None = None) -> dict[str, int]:
+        """How often each trial, or this one, failed by its own doing; attempts that were cut off are not counted."""
+        counted = {
+            key: sum(f.get("starts", 1) for f in failed if f.get("charged", True))
+            for key, failed in self.failures(key).items()
+        }
+        return {key: count for key, count in counted.items() if count}
+
+    # --- logs --------------------------------------------------------------------------------------------------
+
+    def append_log(self, key: str, attempt: int, content: bytes) -> None:
+        """Add to the log of an attempt: in place on a disk, put anew as a whole in an object store."""
+        name = log_name(key, attempt)
+        if self.storage.is_local:
+            self.storage.append(name, content)
+        else:
+            self.storage.write(name, (self.storage.read(name) or b"") + content)
+
+    def last_log_lines(self, key: str, attempt: int, count: int = 100) -> list[str]:
+        """The end of an attempt's log; empty where there is none."""
+        content = self.storage.read(log_name(key, attempt)) or b""
+        return content.decode(errors="replace").splitlines()[-count:]
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
+        """Keep a checkpoint with its checksum, and the generation before it."""
+        self.storage.write(f"checkpoints/{key}/{epoch:08d}.checkpoint", hashlib.sha256(content).digest() + content)
+        for entry in self.storage.entries(f"checkpoints/{key}", ".checkpoint")[:-GENERATIONS]:
+            self.storage.remove(f"checkpoints/{key}/{entry.name}")
+
+    def read_checkpoints(self, key: str) -> Iterator[bytes]:
+        """The checkpoints whose checksum holds, newest first; a torn one is named in `unreadable` and passed over."""
+        for entry in reversed(self.storage.entries(f"checkpoints/{key}", ".checkpoint")):
+            content = self.storage.read(f"checkpoints/{key}/{entry.name}") or b""
+            if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+                yield content[32:]
+            else:
+                self.unreadable.append(f"checkpoints/{key}/{entry.name}")
+
+    def has_checkpoint(self, key: str) -> bool:
+        """Whether a run of this trial would continue rather than start."""
+        return bool(self.storage.entries(f"checkpoints/{key}", ".checkpoint"))

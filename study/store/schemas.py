@@ -1,0 +1,214 @@
+"""What a row is as Arrow and Parquet see it: the schemas of all tables, from the columns and the settings.
+
+Knows pyarrow, the columns and TrialConfig; does not know where rows are kept, how they are measured, torch or Ray.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from study.design.columns import Measurement, Reference, SealedFrom, TrialRecord
+from study.design.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
+from study.store.fragment_bytes import to_checked_parquet
+
+# Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
+SCHEMA_VERSION = "1.2"
+FEW_ROWS = 256  # up to so many a table is not compressed
+
+
+# Arrow's own pool asks for memory in huge pages, which some machines take a second to give where these take a quarter.
+if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
+class UnknownSchema(ValueError):
+    """The folder was written by a version whose major schema number this one does not know."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as tables, docs and axis labels need it."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+    def field(self) -> pa.Field:
+        return pa.field(self.name, self.type, metadata={"unit": self.unit, "meaning": self.meaning})
+
+
+_ARROW = {
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    str: pa.string(),
+    list[float]: pa.list_(pa.float64()),
+    list[str]: pa.list_(pa.string()),
+}
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    """int, float, bool, str, lists of float or str, Literal strings, Annotated or any of them or None."""
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return _arrow_type(next(a for a in typing.get_args(annotation) if a is not type(None)))
+    if origin is typing.Annotated:
+        return _arrow_type(typing.get_args(annotation)[0])
+    if origin is typing.Literal:
+        return pa.string()
+    return _ARROW[annotation]
+
+
+def _columns_of(record: type) -> tuple[Column, ...]:
+    hints = typing.get_type_hints(record)
+    return tuple(
+        Column(f.name, _arrow_type(hints[f.name]), f.metadata["unit"], f.metadata["meaning"])
+        for f in dataclasses.fields(record)
+    )
+
+
+IDENTITY = (
+    Column("trial", pa.string(), "", "The trial's key: a hash of its settings."),
+    Column("cell", pa.string(), "", "The key without the seed; statistics cluster on it."),
+)
+SETTINGS = tuple(
+    Column(name, _arrow_type(f.annotation), str(cast(dict, f.json_schema_extra)["unit"]), f.description or "")
+    for name, f in TrialConfig.model_fields.items()
+)
+MEASUREMENTS = _columns_of(Measurement)
+REFERENCES = _columns_of(Reference)
+TRIAL_COLUMNS = _columns_of(TrialRecord)
+SEALED_FROM = _columns_of(SealedFrom)
+MEASURED = frozenset(column.name for column in MEASUREMENTS)
+# Columns that differ between two correct runs of the same trial: time, host, memory and attempt.
+CIRCUMSTANCES = frozenset(
+    {"wall_seconds", "peak_memory_bytes", "seconds", "finished_at", "host", "attempts", "resumed"}
+    | {column.name for column in SEALED_FROM}
+)
+
+
+def _schema(columns: tuple[Column, ...]) -> pa.Schema:
+    return pa.schema(
+        [c.field() for c in columns],
+        metadata={"schema_version": SCHEMA_VERSION, "numbers_version": str(NUMBERS_VERSION)},
+    )
+
+
+FRAGMENT_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS)
+RESULTS_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS + REFERENCES)
+TRIALS_SCHEMA = _schema(IDENTITY + SETTINGS + TRIAL_COLUMNS + SEALED_FROM)
+# Per-class margins: every class for K <= 10,000, else the 1,000 smallest.
+MARGINS_COLUMNS = (
+    Column("class_index", pa.int64(), "", "Index of the class in this trial."),
+    Column("class_name", pa.string(), "", "Name of the class, for glyphs the character."),
+    Column("samples", pa.int64(), "samples", "Training samples of the class."),
+    Column("norm", pa.float64(), "norm", "Norm of the class's classifier row before normalization."),
+    Column("nearest_class", pa.int64(), "", "Class whose row has the largest cosine with this one."),
+    Column("lower", pa.float64(), "distance", "Certified lower bound of the class's one-vs-rest margin."),
+    Column("upper", pa.float64(), "distance", "Certified upper bound of the class's one-vs-rest margin."),
+    Column("support", pa.list_(pa.int64()), "", "Classes whose rows carry the nearest point of the hull."),
+)
+MARGINS_SCHEMA = _schema(MARGINS_COLUMNS)
+
+
+def identity_and_settings(config: TrialConfig) -> dict[str, Any]:
+    """Trial, cell and every setting by column name."""
+    return {"trial": config.key, "cell": config.cell, **config.settings()}
+
+
+def fragment_table(config: TrialConfig, measurements: list[Measurement]) -> pa.Table:
+    """Rows of one trial under FRAGMENT_SCHEMA, by epoch; every column present, absent values null."""
+    identity = identity_and_settings(config)
+    rows = [identity | dataclasses.asdict(m) for m in measurements]
+    return pa.Table.from_pylist(rows, schema=FRAGMENT_SCHEMA)
+
+
+def record_from_json(text: str) -> TrialRecord:
+    """A TrialRecord out of JSON; fields of a newer minor version are dropped, missing ones are None."""
+    known = json.loads(text)
+    values: dict[str, Any] = {column.name: known.get(column.name) for column in TRIAL_COLUMNS}
+    return TrialRecord(**values)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the schema's columns, metadata from the schema.
+
+    A measurement that the table does not know is null. A setting that came after it has the value that keeps the key.
+    """
+    held = dict(zip(table.column_names, table.columns, strict=True))
+    settled = _later_settings(table, [name for name in schema.names if name not in held])
+    columns = []
+    for f in schema:
+        if f.name in held:
+            column = held[f.name]
+            columns.append(column if column.type == f.type else column.cast(f.type))  # a cast to itself is not free
+        elif f.name in settled:
+            columns.append(pa.array(settled[f.name], f.type))
+        else:
+            columns.append(pa.nulls(table.num_rows, f.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _later_settings(table: pa.Table, missing: list[str]) -> dict[str, list[Any]]:
+    """For each missing setting with a value that keeps old keys, that value in the rows whose trial reads it."""
+    wanted = [name for name in missing if name in LATER_SETTINGS]
+    if not wanted or "trial" not in table.column_names:
+        return {}
+    held = set(table.column_names)
+    known = [name for name in TrialConfig.model_fields if name in held]
+    trials = table.column("trial").to_pylist()
+    first = {key: index for index, key in reversed(list(enumerate(trials)))}
+    rows = table.select(known).take(list(first.values())).to_pylist()
+    settled = {key: TrialConfig.settle(row) for key, row in zip(first, rows, strict=True)}
+    return {name: [settled[key].get(name, LATER_SETTINGS[name]) for key in trials] for name in wanted}
+
+
+def with_later_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """A stored trial's settings by name, those that came after it at the value that keeps its key."""
+    settled = TrialConfig.settle(settings)
+    return {name: settled.get(name, value) for name, value in LATER_SETTINGS.items()} | settings
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    # Of numbers that hardly repeat a dictionary is begun in vain: it takes half of the time and a fifth of the room.
+    repeating = [f.name for f in table.schema if not (pa.types.is_floating(f.type) and f.name in MEASURED)]
+    pq.write_table(table, sink, compression=_compression(table), use_dictionary=repeating)
+    return sink.getvalue()
+
+
+def to_fragment(table: pa.Table) -> bytes:
+    """As to_parquet, with a checksum: whether such a file is whole is told without decoding it (see footers)."""
+    return to_checked_parquet(table, compression=_compression(table))
+
+
+def _compression(table: pa.Table) -> str:
+    """None for a few rows: of 140 short columns it makes a larger file, and twice the time to read it."""
+    return "none" if table.num_rows <= FEW_ROWS else "zstd"
+
+
+def read_parquet(content: bytes | pa.Buffer) -> pa.Table:
+    """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
+    # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
+    table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+    check_version((table.schema.metadata or {}).get(b"schema_version", b"?").decode())
+    return table
+
+
+def check_version(version: str) -> None:
+    """UnknownSchema for a foreign major version."""
+    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise UnknownSchema(
+            f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {version!r}. "
+            "Use the gnc-study version that wrote this folder, or another results folder."
+        )

@@ -1,0 +1,299 @@
+"""One network in training: how it is built, one epoch of it, its features, its tensors to save and load.
+
+Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from gnc_models.catalog.members import CLASSIFIERS, LOSSES
+from gnc_models.catalog.pairings import ACROSS_SAMPLES
+from gnc_models.classifiers.class_similarity import class_mean_inputs, input_similarity
+from gnc_models.classifiers.classifiers import Classifier, make_classifier
+from gnc_models.datasets.registry import Dataset, augment
+from gnc_models.encoders.registry import make_encoder
+from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
+from gnc_models.losses.registry import Loss, make_loss
+from study.design.config import TrialConfig
+from study.training.seeds import derive_seed
+from study.training.worker_group import ALONE, Group
+
+EVALUATION_BATCH = 512
+ANNEALED = 0.8  # share of the budget over which an annealed temperature falls; the rest is at its end
+WARM_UP = 0.3  # share of the budget over which one_cycle rises to the peak
+WARM_UP_START = 0.04  # learning rate at its first step, as a share of the peak
+
+
+class Diverged(RuntimeError):
+    """The loss or the weights are no longer finite; the message becomes the row's reason."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one optimiser step is taken with."""
+
+    learning_rate: float
+    temperature: float
+
+
+class Training:
+    """Encoder, classifier, loss and optimiser of one trial on one device, with the data beside them.
+
+    Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all.
+    """
+
+    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device, group: Group = ALONE) -> None:
+        self.config, self.device, self.group = config, device, group
+        self.dtype = torch.float64 if config.precision == "float64" else torch.float32
+        self.train_inputs = self._as_inputs(dataset.train_inputs)
+        self.train_labels = dataset.train_labels.to(device)
+        self.objective: float | None = None  # mean over the last epoch's steps of what training minimises
+        torch.manual_seed(derive_seed(config.seed, "initialisation"))
+        encoder = make_encoder(
+            config.encoder,
+            input_shape=tuple(dataset.train_inputs.shape[1:]),
+            feature_dim=config.feature_dim,
+            width=config.width,
+            depth=config.depth,
+            norm_layer=config.norm_layer,
+            num_samples=len(dataset.train_labels) if config.encoder == "unconstrained" else None,
+            vocabulary=dataset.vocabulary,
+        )
+        self.classifier = _make_classifier(config, dataset).to(device, self.dtype)
+        self.encoder = encoder.to(device, self.dtype)
+        if group.size > 1:
+            synchronise_batch_norms(self.encoder, group.exchange)
+        self.loss = make_loss(
+            config.loss,
+            num_classes=config.num_classes,
+            feature_dim=config.feature_dim,
+            **_settings_of(config, LOSSES[config.loss].settings),
+        ).to(device)
+        self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
+        self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
+        self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
+
+    def train_epoch(self, epoch: int, pace: list["Pace"]) -> int:
+        """Train over the epoch's batches, at most as many as there are paces; the steps taken.
+
+        Raises Diverged when the epoch's loss is not finite.
+        """
+        self.encoder.train()
+        # Dropout and the like draw from the global generator: seeded here, it needs no place in a checkpoint.
+        torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
+        total = torch.zeros((), device=self.device)
+        augmentation = torch.Generator(self.device).manual_seed(derive_seed(self.config.seed, "augmentation", epoch))
+        for step, batch in zip(pace, self.batches(epoch), strict=False):
+            total += self.step(batch, step, augmentation)
+        self.group.sum(total)
+        if not bool(torch.isfinite(total)):
+            raise Diverged(f"training loss was {total.item()} in epoch {epoch}.")
+        taken = min(len(pace), self.steps_per_epoch)
+        self.objective = total.item() / taken if taken else None
+        return taken
+
+    def step(self, batch: Tensor, pace: "Pace", augmentation: torch.Generator) -> Tensor:
+        """One optimiser step on the samples of `batch`, this worker's share of them on this worker.
+
+        Returns:
+            This worker's part of the batch's loss before the step; the parts of all workers add up to it.
+        """
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = pace.learning_rate
+        share, labels = self.group.share(len(batch)), self.train_labels[batch]
+        inputs = augment(
+            self.train_inputs[batch[share]],
+            self.config.augmentation,
+            augmentation,
+            start=share.start,
+            batch_size=len(batch),
+        )
+        with self._autocast():
+            part, features = self._objective(inputs, labels, pace.temperature)
+        self.optimizer.zero_grad(set_to_none=True)
+        (
+            part * self.group.size if self.group.size > 1 else part
+        ).backward()  # workers' gradients are averaged, not added
+        self.optimizer.step()
+        self.classifier.observe(features.detach().to(self.dtype), labels[share])
+        return part.detach()
+
+    @functools.cached_property
+    def class_inputs(self) -> Tensor | None:
+        """Mean training input of each class [classes, input_dim], float64; None for indices and tokens."""
+        if not self.train_inputs.is_floating_point():
+            return None
+        return class_mean_inputs(self.train_inputs, self.train_labels, self.config.num_classes)
+
+    def _as_inputs(self, inputs: Tensor) -> Tensor:
+        """On the device; numbers in the trial's precision, indices and tokens as they are."""
+        return inputs.to(self.device, self.dtype) if inputs.is_floating_point() else inputs.to(self.device)
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Every sample once, in this epoch's order; batch sizes differ by at most one, so none is left over."""
+        order = torch.Generator().manual_seed(derive_seed(self.config.seed, "order", epoch))
+        permutation = torch.randperm(len(self.train_labels), generator=order).to(self.device)
+        yield from torch.tensor_split(permutation, self.steps_per_epoch)
+
+    @torch.no_grad()
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization.
+
+        All workers call it together, compute a share each and get all features.
+        """
+        self.encoder.eval()
+        parts = []
+        for batch in inputs[self.group.share(len(inputs))].split(EVALUATION_BATCH):
+            with self._autocast():
+                parts.append(self.encoder(self._as_inputs(batch)).to(self.dtype))
+        features = self.group.gather(torch.cat(parts), len(inputs))
+        # Squares too: features whose norm overflows normalise to zero and would give a loss of ln K, not a divergence.
+        if not self.group.agree(bool(torch.isfinite(features.square().sum(1)).all())):
+            raise Diverged("features of the network are not finite, or too large to be normalised.")
+        return features
+
+    @torch.no_grad()
+    def loss_and_accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Mean cross-entropy in nats (float64) and accuracy of the head on given features."""
+        loss, correct = 0.0, 0
+        for part, truth in zip(features.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+            logits = self.classifier(part).double()
+            truth = truth.to(self.device)
+            loss += cross_entropy(logits, truth, reduction="sum").item()
+            correct += int((logits.argmax(1) == truth).sum())
+        if not math.isfinite(loss):
+            raise Diverged(f"loss in evaluation was {loss}.")
+        return loss / len(labels), correct / len(labels)
+
+    def check_weights(self) -> None:
+        """Diverged unless every classifier row is finite and can be normalised."""
+        if not bool(torch.isfinite(self.classifier.weight.square().sum(1)).all()):
+            raise Diverged("classifier rows are not finite, or too large to be normalised.")
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.config.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that training goes on from: parameters, buffers, optimiser state."""
+        kept = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
+        kept |= {f"head.{name}": value for name, value in self.classifier.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            kept |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
+        # Clones: two names may share storage, which safetensors refuses.
+        return {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from tensors(); the inverse, bit for bit on CPU."""
+        self.encoder.load_state_dict(_under("encoder.", tensors))
+        self.classifier.load_state_dict(_under("head.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            index, _, field = name.partition(".")
+            state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+class _Objective(nn.Module):
+    """A worker's part of a batch's loss; the parts of all workers add up to it."""
+
+    def __init__(self, encoder: nn.Module, classifier: Classifier, loss: Loss, group: Group, *, across: bool) -> None:
+        super().__init__()
+        self.encoder, self.classifier, self.loss = encoder, classifier, loss
+        self._group, self._across = group, across
+
+    def forward(self, inputs: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """inputs: this worker's share; labels: of the whole batch. The part, and the share's features."""
+        features, size = self.encoder(inputs), self._group.size
+        if size == 1:
+            return self.loss(features, labels, self.classifier, temperature), features
+        if self._across:  # every worker computes the whole batch's loss, on the features of all
+            every = self._group.gather(features.to(self.classifier.weight.dtype), len(labels))
+            return self.loss(every, labels, self.classifier, temperature) / size, features
+        own = labels[self._group.share(len(labels))]
+        return self.loss(features, own, self.classifier, temperature) * (len(own) / len(labels)), features
+
+
+def learning_rate_share(schedule: str, progress: float) -> float:
+    """Learning rate over its peak at a share of the budget in [0, 1].
+
+    cosine falls from 1 to 0; one_cycle rises from 0.04 to 1 over the first 30 % and falls to 0 by cosine.
+    """
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if progress < WARM_UP:
+        return WARM_UP_START + (1 - WARM_UP_START) * 0.5 * (1 - math.cos(math.pi * progress / WARM_UP))
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def temperature_at(config: TrialConfig, progress: float) -> float:
+    """Temperature at a share of the budget in [0, 1]: constant, or falling geometrically until 0.8; 1 where none is."""
+    if config.temperature is None:
+        return 1.0
+    if config.temperature_start is None:
+        return config.temperature
+    return float(
+        config.temperature_start * (config.temperature / config.temperature_start) ** min(1.0, progress / ANNEALED)
+    )
+
+
+def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:
+    similarity = None
+    if config.assignment == "similarity":
+        means = class_mean_inputs(dataset.train_inputs, dataset.train_labels, config.num_classes)
+        similarity = input_similarity(means)
+    return make_classifier(
+        config.classifier,
+        config.num_classes,
+        config.feature_dim,
+        normalization=config.normalization,
+        temperature=config.temperature,
+        init_norm=config.head_init_norm,
+        **({"similarity": similarity} if similarity is not None else {}),
+        **_settings_of(config, CLASSIFIERS[config.classifier].settings),
+    )
+
+
+def _make_objective(
+    encoder: nn.Module, classifier: Classifier, loss: Loss, config: TrialConfig, group: Group
+) -> nn.Module:
+    objective = _Objective(encoder, classifier, loss, group, across=config.loss in ACROSS_SAMPLES)
+    if group.size == 1:
+        return objective
+    # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.
+    known = inspect.signature(DistributedDataParallel).parameters
+    apart: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(objective, process_group=group.exchange, **apart)
+
+
+def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}
+
+
+def _make_optimizer(config: TrialConfig, encoder: nn.Module, classifier: Classifier) -> torch.optim.Optimizer:
+    """The head's rows are decayed unless they are normalised before use (decay then only slows their turning)."""
+    head_decay = config.weight_decay if config.decay_normalised in (None, True) else 0.0
+    groups = [
+        {"params": list(encoder.parameters()), "weight_decay": config.weight_decay},
+        {"params": list(classifier.parameters()), "weight_decay": head_decay},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum or 0.0, nesterov=bool(config.momentum)
+        )
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

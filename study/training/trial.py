@@ -1,0 +1,246 @@
+"""One trial, start to finish: settings in, measurements out, stoppable and resumable after any epoch.
+
+Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials.
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from gnc_models.datasets.registry import Dataset, make_dataset
+from gnc_models.metrics import Collapse
+from study.design.columns import Measurement
+from study.design.config import DATASET_SETTINGS, TrialConfig
+from study.training.data import data_folder
+from study.training.measuring import Outputs, compute_outputs, measure
+from study.training.memory import PeakMemory
+from study.training.training import WARM_UP, Diverged, Pace, Training, learning_rate_share, temperature_at
+from study.training.worker_group import ALONE, Group
+
+TERMINAL_ACCURACY = 0.99
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands after an epoch, as a live view shows it."""
+
+    epoch: int
+    share_done: float
+    measurement: Measurement | None  # of this epoch, if it was one to measure and this is worker 0
+
+
+class Trial:
+    """One trial in this process. Call run_epoch until is_done; save() after any epoch is enough to continue.
+
+    Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        *,
+        checkpoint: bytes | None = None,
+        device: str | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        if group.size != config.workers:
+            raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
+        started = time.monotonic()
+        torch.set_num_threads(config.num_threads)
+        self.config, self.group = config, group
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._memory = PeakMemory(self.device)
+        self.dataset = load_dataset(config)
+        self._check_same_data()
+        self.training = Training(config, self.dataset, self.device, group)
+        self.measurements: list[Measurement] = []
+        self.collapse: Collapse | None = None  # of the last measured epoch in this process
+        self.epoch = -1  # not even the untrained network was looked at
+        self.step = 0
+        self.terminal_epoch: int | None = None
+        self._seconds_before = 0.0
+        self.resumed = checkpoint is not None
+        self._started = started
+        if checkpoint is not None:
+            self._load(checkpoint)
+
+    def _check_same_data(self) -> None:
+        """All workers refuse together, or they would wait for each other."""
+        digests = self.group.everyone(self.dataset.digest)
+        if len(set(digests)) > 1:
+            raise ValueError(
+                f"dataset must be the same for all workers of a trial, got digests {digests[:5]}. "
+                "Compare the data folders of the machines."
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Training and measuring time, all attempts."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the budget is spent and the last epoch measured."""
+        return self.epoch >= self._last_epoch()
+
+    @property
+    def share_done(self) -> float:
+        """Share of the budget spent, for display; of the most it can take, with budget terminal."""
+        return min(1.0, self.step / max(1, self._total_steps()))
+
+    def run_epoch(self) -> Progress:
+        """Train one epoch (the first call measures the untrained network) and measure if it is one to measure.
+
+        Raises Diverged when the loss or the features are not finite.
+        """
+        self.epoch += 1
+        if self.epoch > 0:
+            self.step += self.training.train_epoch(self.epoch, self._paces())
+        features = None
+        if self.config.budget == "terminal" and self.terminal_epoch is None:
+            features = found = self.training.features(self.training.train_inputs)
+            self._note_terminal(self.group.lead(lambda: self._train_accuracy(found), shared=Diverged))
+        measured = self._measure(features) if self._is_measured() else None
+        return Progress(self.epoch, self.share_done, measured)
+
+    # --- budget ------------------------------------------------------------------------------------------------
+
+    def _total_steps(self) -> int:
+        config, per_epoch = self.config, self.training.steps_per_epoch
+        if config.budget == "steps":
+            assert config.steps is not None
+            return config.steps
+        if config.budget == "epochs":
+            assert config.epochs is not None
+            return config.epochs * per_epoch
+        return self._terminal_start() * per_epoch + self._terminal_epochs() * per_epoch
+
+    def _last_epoch(self) -> int:
+        return math.ceil(self._total_steps() / self.training.steps_per_epoch)
+
+    def _terminal_epochs(self) -> int:
+        assert self.config.terminal_epochs is not None
+        return self.config.terminal_epochs
+
+    def _terminal_start(self) -> int:
+        """Epoch from which the learning rate falls: the terminal phase's first, at the latest in time to end at the cap."""
+        assert self.config.max_epochs is not None
+        latest = self.config.max_epochs - self._terminal_epochs()
+        return latest if self.terminal_epoch is None else min(self.terminal_epoch, latest)
+
+    def _paces(self) -> list[Pace]:
+        """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
+        config, total = self.config, self._total_steps()
+        steps = range(self.step, min(self.step + self.training.steps_per_epoch, total))
+        return [
+            Pace(config.learning_rate * self._rate_share(step), temperature_at(config, step / total)) for step in steps
+        ]
+
+    def _rate_share(self, step: int) -> float:
+        if self.config.budget != "terminal":
+            return learning_rate_share(self.config.schedule, step / self._total_steps())
+        # The end is unknown until the terminal phase begins: hold the peak until then and fall by cosine over the
+        # terminal phase. one_cycle's warm-up lies under both, so that an early end of the search makes no leap.
+        falling = self._terminal_epochs() * self.training.steps_per_epoch
+        start = self._terminal_start() * self.training.steps_per_epoch
+        share = learning_rate_share("cosine", max(0, step - start) / falling)
+        if self.config.schedule == "one_cycle" and step < WARM_UP * falling:
+            share = min(share, learning_rate_share("one_cycle", step / falling))
+        return share
+
+    def _note_terminal(self, train_accuracy: float) -> None:
+        if self.terminal_epoch is None and train_accuracy >= TERMINAL_ACCURACY:
+            self.terminal_epoch = self.epoch
+
+    # --- measurement -------------------------------------------------------------------------------------------
+
+    def _is_measured(self) -> bool:
+        if self.epoch >= self._last_epoch() or self.config.measure == "every":
+            return True
+        return self.config.measure == "log" and is_log_epoch(self.epoch)
+
+    def _train_accuracy(self, features: Tensor) -> float:
+        return self.training.loss_and_accuracy(features, self.training.train_labels)[1]
+
+    def _measure(self, features: Tensor | None) -> Measurement | None:
+        outputs = compute_outputs(self.training, self.dataset, features)
+        self._note_terminal(self.group.lead(lambda: self._measure_outputs(outputs), shared=Diverged))
+        return self.measurements[-1] if self.group.leads else None
+
+    def _measure_outputs(self, outputs: Outputs) -> float:
+        """Add this epoch's measurement to those of the trial; the training accuracy it found."""
+        final = self.epoch >= self._last_epoch()
+        self.collapse, values = measure(self.training, self.dataset, outputs, final=final)
+        train_accuracy: float = values["train_accuracy"]
+        self._note_terminal(train_accuracy)
+        measurement = Measurement(
+            epoch=self.epoch,
+            step=self.step,
+            terminal=self.terminal_epoch is not None,
+            objective=self.training.objective,
+            wall_seconds=self.seconds,
+            peak_memory_bytes=self._memory.bytes(),
+            **values,
+        )
+        self.measurements.append(measurement)
+        return train_accuracy
+
+    # --- checkpoint --------------------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """The trial as it stands, rows included: tensors by safetensors, all else as JSON in its header."""
+        state = {
+            "key": self.config.key,
+            "epoch": self.epoch,
+            "step": self.step,
+            "terminal_epoch": self.terminal_epoch,
+            "seconds": self.seconds,
+            "measurements": [asdict(m) for m in self.measurements],
+        }
+        return save(self.training.tensors(), metadata={"state": json.dumps(state)})
+
+    def _load(self, checkpoint: bytes) -> None:
+        state = _header(checkpoint)
+        if state["key"] != self.config.key:
+            raise ValueError(f"checkpoint must be of trial {self.config.key}, got one of {state['key']!r}.")
+        names = [field.name for field in fields(Measurement)]
+        self.training.load(load(checkpoint))
+        self.epoch, self.step, self.terminal_epoch = state["epoch"], state["step"], state["terminal_epoch"]
+        self._seconds_before = state["seconds"]
+        # By today's columns: one added since the checkpoint was written is null in the rows before it.
+        self.measurements = [Measurement(**{name: row.get(name) for name in names}) for row in state["measurements"]]
+
+
+def load_dataset(config: TrialConfig) -> Dataset:
+    """The trial's data; the same for every trial with the same data settings."""
+    settings = {name: getattr(config, name) for name in DATASET_SETTINGS if getattr(config, name) is not None}
+    return make_dataset(
+        config.dataset,
+        num_classes=config.num_classes,
+        samples_per_class=config.samples_per_class,
+        test_samples_per_class=config.test_samples_per_class,
+        data_seed=config.data_seed,
+        data_root=data_folder(),
+        **settings,
+    )
+
+
+def is_log_epoch(epoch: int) -> bool:
+    """Whether the epoch is 0 or one of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: two to each doubling."""
+    if epoch <= 4:
+        return True
+    power = 1 << (epoch.bit_length() - 1)
+    return epoch in (power, power + power // 2)
+
+
+def _header(checkpoint: bytes) -> dict[str, Any]:
+    """The JSON state in a safetensors header: 8 bytes of length, then the header."""
+    length = int.from_bytes(checkpoint[:8], "little")
+    state: dict[str, Any] = json.loads(json.loads(checkpoint[8 : 8 + length])["__metadata__"]["state"])
+    return state

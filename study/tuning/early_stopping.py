@@ -1,0 +1,115 @@
+"""Stopping poor trials early: Ray Tune's rules, one instance for each group of trials that compete.
+
+Knows Ray and the store. A rule's decision is left in the store, where the trial looks after each measurement and ends
+itself with rows and checkpoint kept; Ray itself never ends a trial, whose last rows would be lost.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+
+from study.design.config import TrialConfig
+from study.design.search import Scheduler, Search
+from study.store.store import Store
+
+FOREVER = 1_000_000  # epochs: no trial is stopped for having run long
+
+
+@dataclass(eq=False)
+class _Replayed:
+    """What a rule needs to know of a trial."""
+
+    trial_id: str
+    last_epoch: int = -1
+
+
+class CompetingTrials:
+    """Decides after each measurement whether a trial goes on, by its epoch and one measured column."""
+
+    def __init__(self, search: Search, store: Store) -> None:
+        self._search, self._store = search, store
+        self._rules: dict[str, TrialScheduler] = {}
+        self._trials: dict[str, _Replayed] = {}
+        self._groups: dict[str, str] = {}
+
+    def replay(self, configs: Iterable[TrialConfig]) -> None:
+        """Tell the rules what stored trials measured, in order of epochs, so that a continued study knows its rungs.
+
+        A trial that is still to run and was to stop, or was asked to by another rule, is told so anew.
+        """
+        wanted = {config.key: config for config in configs}
+        metric = self._search.scheduler.metric
+        columns = ["trial", "epoch", metric]
+        rows = self._store.read(columns).to_pylist()
+        rows += [row for live in self._store.read_live() for row in live.rows.select(columns).to_pylist()]
+        stops = set()
+        for row in sorted(rows, key=lambda row: (row["epoch"], row["trial"])):
+            if row["trial"] in wanted and self._note(wanted[row["trial"]], row, past=True) == TrialScheduler.STOP:
+                stops.add(row["trial"])
+        for key in stops:
+            self._store.request_stop(key)
+        for key in self._store.stop_requests() & set(wanted) - stops:
+            self._store.withdraw_stop(key)
+
+    def on_measurement(self, config: TrialConfig, row: dict[str, Any]) -> None:
+        """Note a row of a running trial, and ask the trial to stop if its rule says so."""
+        if self._note(config, row) == TrialScheduler.STOP:
+            self._store.request_stop(config.key)
+
+    def _note(self, config: TrialConfig, row: dict[str, Any], *, past: bool = False) -> str:
+        """Give a row to its group's rule, and take its decision."""
+        epoch, value = row["epoch"], row.get(self._search.scheduler.metric)
+        rule, trial = self._rule(config), self._trial(config)
+        if value is None or epoch <= trial.last_epoch:  # a restarted trial measures some epochs again
+            return TrialScheduler.CONTINUE
+        trial.last_epoch = epoch
+        if epoch < self._search.scheduler.grace_epochs:
+            return TrialScheduler.CONTINUE
+        result = {"epoch": epoch, "metric": value}
+        if past and isinstance(rule, MedianStoppingRule):  # it would take a decision of ours for one it made itself
+            rule.on_trial_complete(self, trial, result)
+            return TrialScheduler.CONTINUE
+        return rule.on_trial_result(self, trial, result)
+
+    def get_live_trials(self) -> list:
+        """No trial waits for another: the rules ask this to pause one, which is never done here."""
+        return []
+
+    def _trial(self, config: TrialConfig) -> _Replayed:
+        if config.key not in self._trials:
+            self._trials[config.key] = _Replayed(config.key)
+            self._rule(config).on_trial_add(self, self._trials[config.key])
+        return self._trials[config.key]
+
+    def _rule(self, config: TrialConfig) -> TrialScheduler:
+        if config.key not in self._groups:
+            self._groups[config.key] = group_of(config, self._search)
+        group = self._groups[config.key]
+        if group not in self._rules:
+            self._rules[group] = make_rule(self._search.scheduler)
+        return self._rules[group]
+
+
+def make_rule(scheduler: Scheduler) -> TrialScheduler:
+    """Ray's scheduler for one group of trials; its results have the keys epoch and metric."""
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": "metric", "mode": scheduler.mode}
+    if scheduler.name == "asha":
+        return AsyncHyperBandScheduler(
+            grace_period=scheduler.grace_epochs,
+            reduction_factor=scheduler.reduction_factor,
+            max_t=FOREVER,
+            stop_last_trials=False,
+            **common,
+        )
+    return MedianStoppingRule(grace_period=scheduler.grace_epochs, min_samples_required=scheduler.min_trials, **common)
+
+
+def group_of(config: TrialConfig, search: Search) -> str:
+    """Names the trials that this one competes with: those that differ in what is searched or in the seed alone."""
+    competing = {*search.names, *search.scheduler.over, "seed"}
+    shared = {name: value for name, value in config.settings().items() if name not in competing}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()

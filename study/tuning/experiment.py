@@ -1,0 +1,190 @@
+"""Many trials on Ray Tune: experiments of Tune, watched and ended cleanly.
+
+Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read
+back: what is done is decided by the store alone.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+# Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
+os.environ.update(
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_DISABLE_SIGINT_HANDLER="1",
+    TUNE_GLOBAL_CHECKPOINT_S="1000000000",
+    TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view says what a trial died of, its log has the traceback
+    RAY_AIR_NEW_OUTPUT="0",
+    RAY_DEDUP_LOGS="0",
+)
+
+import ray
+from ray import tune
+
+from study.design.config import TrialConfig
+from study.design.study_file import Study
+from study.scheduling.retries import Retries, Trials
+from study.store.store import Store
+from study.tuning.logging_callback import make_callbacks
+from study.tuning.resources import Allotment, absolute
+from study.tuning.run_view import View
+from study.tuning.tune_adapters import Follower, Queue, StopWhenAsked, WaitForOwnProcess
+
+logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
+
+
+class ListedTrials:
+    """Trials that are all known beforehand."""
+
+    def __init__(self, configs: list[TrialConfig]) -> None:
+        self._waiting = deque(configs)
+
+    def next(self) -> TrialConfig | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def ended(self, key: str, state: str) -> None:
+        pass
+
+
+def run_trials(
+    study: Study,
+    trials: Mapping[int, Trials],
+    store: Store,
+    allotments: Mapping[int, Allotment],
+    view: View,
+    *,
+    concurrent: int | None,
+    forgive: bool = False,
+    kept_bytes: Callable[[], int] | None = None,
+) -> bool:
+    """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
+
+    Trials of as many workers are one experiment of Tune, and the experiments run one after the other: on a busy cluster,
+    trials that ask for less would starve the others.
+
+    Args:
+        study: whose trials they are.
+        trials: where they come from, by their number of workers.
+        store: the results folder.
+        allotments: what a trial gets, by its number of workers.
+        view: told of every trial.
+        concurrent: at most so many at once.
+        forgive: failures before this run do not count against a trial.
+        kept_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
+    """
+    run = f"run-{secrets.token_hex(4)}"
+    stopping = threading.Event()
+    competition = None
+    if study.search.scheduler.name != "none":
+        from study.tuning.early_stopping import CompetingTrials
+
+        competition = CompetingTrials(study.search, store)
+        competition.replay(study.configs)
+    with _under_way(store, run), _stop_on_signal(store, run, stopping):
+        for workers, source in sorted(trials.items()):
+            if stopping.is_set():
+                break
+            allotment = allotments[workers]
+            retries = Retries(source, store, study.resources, forgive=forgive)
+            queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
+            follower = Follower(view, store, run, retries, competition, study)
+            _run_experiment(
+                study, store, run, _trainable(study, store, run, workers, allotment, kept_bytes), queue, follower
+            )
+    return not stopping.is_set()
+
+
+def _trainable(
+    study: Study, store: Store, run: str, workers: int, allotment: Allotment, kept_bytes: Callable[[], int] | None
+) -> Any:
+    """What Tune calls for each trial, with what it reserves for that call."""
+    rule = study.search.scheduler
+    common: dict[str, Any] = {
+        "results": absolute(store),
+        "run": run,
+        "keep": study.keep,
+        "checkpoint_seconds": study.resources.checkpoint_seconds,
+        # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
+        "device": None if allotment.gpus else "cpu",
+        "stopped_by": rule.digest if rule.name != "none" else None,
+    }
+    if workers == 1:
+        from study.tuning.one_worker import train_on_ray
+
+        trainable = tune.with_parameters(train_on_ray, **common, kept_bytes=kept_bytes)
+        return tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus})
+    from study.tuning.several_workers import DRIVER, drive_on_ray  # Ray Train takes seconds to import
+
+    return tune.with_resources(tune.with_parameters(drive_on_ray, **common, allotment=allotment), DRIVER)
+
+
+def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, follower: Follower) -> None:
+    """One experiment of Tune, to its end or until it was stopped."""
+    with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=queue,
+                scheduler=WaitForOwnProcess(),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=run,
+                storage_path=scratch,
+                verbose=0,
+                stop=StopWhenAsked(queue.stopping, follower),
+                callbacks=[follower, *make_callbacks(study.callbacks, study, store)],
+                failure_config=tune.FailureConfig(max_failures=0),  # study.scheduling.retries starts trials again
+            ),
+        ).fit()
+
+
+@contextmanager
+def _under_way(store: Store, run: str) -> Iterator[None]:
+    """Let every machine that shares the results folder see there that the run is under way."""
+    store.begin_run(run)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            store.end_run(run)
+
+
+@contextmanager
+def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: ask the trials to checkpoint and end. A second one: stop at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        print("\nstopping: running trials keep their checkpoints (again to stop at once)", file=sys.stderr)
+        try:
+            store.request_stop(run)
+        except OSError as error:  # a full or lost folder: the trials end by themselves, with what they have
+            print(error, file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with suppress(OSError):
+            store.withdraw_stop(run)
+
+
+def leave_cluster() -> None:
+    """Disconnect, ending the local cluster if this process started it."""
+    ray.shutdown()

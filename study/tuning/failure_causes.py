@@ -1,0 +1,83 @@
+"""What Ray tells of a trial's process: that it was asked to end, that its node is being drained, how it died.
+
+Knows Ray; does not know the store or what a trial is.
+"""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
+
+from study.execution.signals import REQUESTS, Preempted
+from study.store.storage import FolderError
+
+DRAIN_POLL_SECONDS = 2.0
+NODE_LOST = ("its node has died", "node was terminated", "node is draining")  # Ray's words
+
+
+class ListensForSignals:
+    """Mixed into Tune's actor: its setup runs in the main thread, where alone signals can be taken over."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take SIGTERM over from Ray, which would end the process at once, in the middle of a trial."""
+        REQUESTS.listen(signal.SIGTERM)
+        super().setup(config)  # type: ignore[misc]
+
+
+class Draining:
+    """Words that say so once the node of this process is being drained, as before a spot machine is taken away."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._looked, self._answer = -DRAIN_POLL_SECONDS, ""
+
+    def __call__(self) -> str:
+        now = time.monotonic()
+        if not self._answer and now - self._looked >= DRAIN_POLL_SECONDS:
+            self._looked = now
+            if self._node in ray._private.state.state.get_draining_nodes():  # what Ray Train itself asks; not public
+                self._answer = "its machine is being taken away (the node is draining)"
+        return self._answer
+
+
+def error_of(trial: Any) -> Exception | None:
+    """What Tune caught of a trial that has just failed; its own reader looks where the file is not copied to yet."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error: Exception = ray.cloudpickle.loads(Path(path).read_bytes())
+    return error
+
+
+def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
+    """The reason in words, and whether it is the trial's own failure; None where that cannot be told from the error."""
+    workers = getattr(error, "worker_failures", None)  # of Ray Train's error where workers of a trial failed
+    if workers:
+        return min(map(how_it_ended, workers.values()), key=lambda end: {False: 0, None: 1, True: 2}[end[1]])
+    if isinstance(error, FolderError):  # that of its machine is another one
+        return _own_words(error), False
+    if isinstance(error, Preempted):
+        return f"preempted: {_own_words(error)}", False
+    if isinstance(error, NodeDiedError) or (isinstance(error, RayActorError) and _is_node_lost(error)):
+        return "the machine it ran on was lost", False
+    if isinstance(error, OutOfMemoryError):
+        return "its machine ran out of memory and Ray ended the trial's process", None
+    if isinstance(error, RayActorError):
+        return "the trial's process died (killed, out of memory, or crashed)", None
+    if error is None:
+        return "the trial ended with an error that Ray did not keep", True
+    return f"{type(error).__name__}: {_own_words(error)}", True
+
+
+def _is_node_lost(error: RayActorError) -> bool:
+    words = str(error)
+    return error.preempted or isinstance(error, ActorUnavailableError) or any(lost in words for lost in NODE_LOST)
+
+
+def _own_words(error: Exception) -> str:
+    """The last line: before it Ray puts the traceback of the worker."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].split(": ", 1)[-1] if lines else ""

@@ -1,0 +1,239 @@
+"""Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
+
+A log is a copy of rows for looking at; nothing is ever read back from one. Where the results are a folder it lies in
+callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
+when a study names it. Does not know Ray.
+"""
+
+import importlib.util
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from study.design.errors import StudyError
+from study.store.store import Store
+
+Row = Mapping[str, float]  # measured columns with a number, `epoch` and `step` among them
+
+
+class Logger(Protocol):
+    """Told of each trial's start, rows and end, in this order, several trials at a time."""
+
+    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+        """A trial begins; what an earlier attempt logged of it is put away."""
+
+    def log(self, key: str, rows: Sequence[Row]) -> None:
+        """Rows of a trial that has begun."""
+
+    def end(self, key: str, state: str) -> None:
+        """The trial has ended in this state, or was interrupted."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class LogFolder:
+    """Where one tool's files of each trial lie: in the results folder, or beside it until they are sent there."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        local = store.storage.local_path(f"callbacks/{name}")
+        self._temporary = None if local else tempfile.TemporaryDirectory(prefix=f"gnc-{name}-")
+        self.path = local or Path(self._temporary.name if self._temporary else "")
+
+    def fresh(self, key: str) -> Path:
+        """An empty folder for the trial."""
+        shutil.rmtree(self.path / key, ignore_errors=True)
+        (self.path / key).mkdir(parents=True)
+        return self.path / key
+
+    def send(self, key: str) -> None:
+        """Bring the trial's files into an object store; elsewhere they are in place."""
+        if self._temporary is None:
+            return
+        for file in sorted(path for path in (self.path / key).rglob("*") if path.is_file()):
+            name = f"callbacks/{self._name}/{file.relative_to(self.path).as_posix()}"
+            self._store.storage.write(name, file.read_bytes())
+
+    def close(self) -> None:
+        """Remove what lay beside an object store."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+class TensorBoard:
+    """An event file a trial; `tensorboard --logdir RESULTS/callbacks/tensorboard`."""
+
+    def __init__(self, study: str, store: Store) -> None:
+        self._folder = LogFolder(store, "tensorboard")
+        self._writers: dict[str, Any] = {}
+        self._settings: dict[str, Mapping[str, Any]] = {}
+        self._last: dict[str, Row] = {}
+
+    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writers[key] = SummaryWriter(str(self._folder.fresh(key)), flush_secs=10)
+        self._settings[key], self._last[key] = settings, {}
+
+    def log(self, key: str, rows: Sequence[Row]) -> None:
+        for row in rows:
+            for name, value in row.items():
+                if name != "step":
+                    self._writers[key].add_scalar(name, value, int(row["step"]))
+            self._last[key] = row
+
+    def end(self, key: str, state: str) -> None:
+        from tensorboardX.summary import hparams
+
+        writer, settings, last = self._writers.pop(key), self._settings.pop(key), self._last.pop(key)
+        writer.add_text("state", state)
+        for summary in hparams({name: _plain(v) for name, v in settings.items()}, {n: last[n] for n in last}):
+            writer.file_writer.add_summary(summary)
+        writer.close()
+        self._folder.send(key)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._folder.close()
+
+
+class MLflow:
+    """A run a trial, named by its key, in the experiment of the study's name; MLFLOW_TRACKING_URI says where else."""
+
+    def __init__(self, study: str, store: Store) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import logging
+
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        local = store.storage.local_path("callbacks/mlflow")
+        if local is not None:
+            local.mkdir(parents=True, exist_ok=True)
+        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local}/mlflow.db")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or study
+        found = self._client.get_experiment_by_name(name)
+        artifacts = None if "MLFLOW_TRACKING_URI" in os.environ or local is None else (local / "artifacts").as_uri()
+        self._experiment = found.experiment_id if found else self._client.create_experiment(name, artifacts)
+        self._runs: dict[str, str] = {}
+
+    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        for earlier in self._client.search_runs([self._experiment], f"tags.trial = '{key}'"):
+            self._client.delete_run(earlier.info.run_id)
+        run = self._client.create_run(self._experiment, run_name=key, tags={"trial": key})
+        self._runs[key] = run.info.run_id
+        self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
+
+    def log(self, key: str, rows: Sequence[Row]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        for row in rows:
+            metrics = [Metric(name, value, now, int(row["step"])) for name, value in row.items() if name != "step"]
+            self._client.log_batch(self._runs[key], metrics=metrics)
+
+    def end(self, key: str, state: str) -> None:
+        run = self._runs.pop(key)
+        self._client.set_tag(run, "state", state)
+        statuses = {"complete": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
+        self._client.set_terminated(run, statuses.get(state, "FAILED"))
+
+    def close(self) -> None:
+        for run in self._runs.values():
+            self._client.set_terminated(run, "KILLED")
+
+
+class WeightsAndBiases:
+    """A run a trial, its id the key, in the project of the study's name; offline where no key for the service is known.
+
+    `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
+    """
+
+    def __init__(self, study: str, store: Store) -> None:
+        import wandb
+
+        self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
+        # Without a key init would ask for one, in the middle of a sweep.
+        self._mode: Any = os.environ.get("WANDB_MODE")
+        self._mode = self._mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+        self._runs: dict[str, Any] = {}
+
+    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        quiet = wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True, save_code=False)
+        self._runs[key] = wandb.init(
+            project=self._project, id=key, name=key, config=dict(settings), dir=str(self._folder.fresh(key)),
+            mode=self._mode, reinit="create_new", resume="allow" if self._mode == "online" else None, settings=quiet,
+        )  # fmt: skip
+        self._runs[key].define_metric("*", step_metric="step")
+
+    def log(self, key: str, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._runs[key].log(dict(row))
+
+    def end(self, key: str, state: str) -> None:
+        run = self._runs.pop(key)
+        run.summary["state"] = state
+        run.finish(exit_code=0 if state in ("complete", "stopped") else 1)
+        self._folder.send(key)
+
+    def close(self) -> None:
+        import wandb
+
+        for run in self._runs.values():
+            run.finish(exit_code=1)
+        wandb.teardown()  # ends the process that wandb started beside this one
+        self._folder.close()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that a study may name: the module it needs, how to get it, its logger of a study's name and store."""
+
+    module: str
+    install: str
+    make: Callable[[str, Store], Logger]
+
+
+TOOLS: dict[str, Tool] = {
+    "tensorboard": Tool("tensorboardX", "pip install tensorboardX", TensorBoard),
+    "mlflow": Tool("mlflow", "pip install 'gnc-study[mlflow]'", MLflow),
+    "wandb": Tool("wandb", "pip install 'gnc-study[wandb]'", WeightsAndBiases),
+}
+
+
+def check_callbacks(names: Iterable[str], store: Store) -> None:
+    """StudyError for a tool that is not installed, or that has no place to write to."""
+    for name in names:
+        tool = TOOLS[name]
+        if importlib.util.find_spec(tool.module) is None:
+            raise StudyError(
+                f"[log] callbacks must name installed tools, got {name!r} without its package {tool.module}. {tool.install}"
+            )
+        if name == "mlflow" and not store.storage.is_local and not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise StudyError(
+                f"MLFLOW_TRACKING_URI must be set where the results are no local folder, got {store.uri!r}. "
+                "Name a tracking server, or leave mlflow out of [log] callbacks."
+            )
+
+
+def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:
+    """The named columns that hold a finite number."""
+    found = ((name, columns.get(name)) for name in names)
+    return {n: float(v) for n, v in found if isinstance(v, int | float) and math.isfinite(v)}
+
+
+def _plain(value: Any) -> bool | float | str:
+    return value if isinstance(value, bool | int | float) else str(value)

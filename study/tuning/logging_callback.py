@@ -1,0 +1,122 @@
+"""What Ray Tune sees of the trials, passed on to the loggers that a study names.
+
+Each logger works in a thread of its own, fed by a queue: a slow or broken one keeps no trial waiting and ends no sweep.
+A trial's rows are passed on as they are measured; at its end those that were missed come from the store, so that a log
+holds every row once. Knows Ray and the loggers.
+"""
+
+import json
+import queue
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import tune
+
+from study.design.study_file import Study
+from study.store.schemas import MEASUREMENTS
+from study.store.store import Store, open_store
+from study.tuning.loggers import TOOLS, Logger, numbers_of
+
+NAMES = tuple(column.name for column in MEASUREMENTS)
+CLOSE_SECONDS = 60.0  # that a run waits at its end for a logger to finish writing
+
+
+def make_callbacks(names: Sequence[str], study: Study, store: Store) -> list[tune.Callback]:
+    """A callback for each tool, to be given to Tune; their threads end with the experiment."""
+    return [LoggingCallback(name, study, store) for name in names]
+
+
+class LoggingCallback(tune.Callback):
+    """Passes trials on to one tool's logger."""
+
+    def __init__(self, name: str, study: Study, store: Store) -> None:
+        # Its own store: readings note what they could not read, and this one is in another thread.
+        self._worker = _Worker(name, study.name, open_store(store.uri))
+        self._states: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles its experiment for a restore that this project never does
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._worker.put("start", trial.config["key"], json.loads(trial.config["settings"]))
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        if result.get("measured"):
+            self._worker.put("log", trial.config["key"], dict(result))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._worker.put("end", trial.config["key"], trial.last_result.get("state", "interrupted"))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._worker.put("end", trial.config["key"], "failed")
+
+    def on_experiment_end(self, trials: list, **info: Any) -> None:
+        self._worker.close()
+
+
+class _Worker:
+    """A logger in its thread. What it raises is said once."""
+
+    def __init__(self, name: str, study: str, store: Store) -> None:
+        self._name, self._study, self._store = name, study, store
+        self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
+        self._logger: Logger | None = None
+        self._logged: dict[str, set[int]] = {}  # epochs of each trial that is being logged
+        self._has_failed = False
+        self._thread = threading.Thread(target=self._work, name=f"log-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, what: str, key: str, value: Any) -> None:
+        self._queue.put((what, key, value))
+
+    def close(self) -> None:
+        self.put("close", "", None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            print(f"{self._name} has not written all of its log in {CLOSE_SECONDS:.0f} s and is left", file=sys.stderr)
+
+    def _work(self) -> None:
+        what = ""
+        while what != "close":
+            what, key, value = self._queue.get()
+            try:
+                self._do(what, key, value)
+            except Exception as error:  # noqa: BLE001 - whatever a tool raises, the sweep goes on
+                self._logged.pop(key, None)  # of this trial nothing more is passed on
+                self._say(error)
+
+    def _do(self, what: str, key: str, value: Any) -> None:
+        if self._logger is None:
+            if what == "close":
+                return
+            self._logger = TOOLS[self._name].make(self._study, self._store)
+        if what == "close":
+            self._logger.close()
+        elif what == "start":
+            self._logger.start(key, {name: v for name, v in value.items() if v is not None})
+            self._logged[key] = set()
+        elif key in self._logged:
+            rows = [value] if what == "log" else self._rows(key)
+            self._pass_on(key, rows)
+            if what == "end":
+                self._logged.pop(key)
+                self._logger.end(key, value)
+
+    def _pass_on(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        assert self._logger is not None  # made before anything is passed on
+        new = [row for row in rows if row["epoch"] not in self._logged[key]]
+        if new:
+            self._logger.log(key, [numbers_of(row, NAMES) for row in new])
+            self._logged[key] |= {row["epoch"] for row in new}
+
+    def _rows(self, key: str) -> list[dict[str, Any]]:
+        fragment = self._store.read_fragment(key)
+        return [] if fragment is None else fragment.rows.select(NAMES).to_pylist()
+
+    def _say(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            print(f"warning: {self._name} cannot log every trial, the run goes on: {reason}", file=sys.stderr)

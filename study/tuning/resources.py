@@ -1,0 +1,177 @@
+"""Do the machines have what the trials ask? Starts or joins a Ray cluster and compares.
+
+Knows Ray; of the study only its resources and whether all machines see its results folder. No torch.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.design.errors import StudyError
+from study.design.study_file import Resources
+from study.store.storage import FolderError
+from study.store.store import Store, open_store
+
+ANSWER_SECONDS = 120.0  # a machine just cut off is known to be dead by then
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster file on the head, for the autoscaler
+GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What one worker of a trial gets, and how many such trials fit at once."""
+
+    cpus: float
+    gpus: float
+    concurrent: int
+
+
+def join_cluster(address: str | None) -> None:
+    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one on this machine; Ray's own output is silenced."""
+    address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
+    try:
+        ray.init(
+            # "local", not None: Ray would first look for a cluster that this machine once started, and wait for a dead one
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        if address is None:
+            raise
+        problem = " ".join(str(error).split())
+        raise StudyError(
+            f"--address must name a running Ray cluster that knows this token, got {address!r}: {problem}. "
+            "Start one with `ray up cluster.yaml`, or leave --address out to use this machine."
+        ) from None
+
+
+def allot(resources: Resources, *, workers: int = 1) -> Allotment:
+    """CPUs and GPUs of a trial's workers on the cluster that was joined, spread over its machines as they fit.
+
+    Machines count that the autoscaler of `ray up` may start: where none runs yet, the trials' demand starts them.
+
+    Raises:
+        StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    to_come = _machines_to_come()
+    known = [*machines, *(machine for machine, _ in to_come)]
+    gpus = gpu_share(resources, known, workers=workers)
+    if workers > 1 and gpus % 1:
+        raise StudyError(
+            f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. "
+            "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
+        )
+    here = sum(fits(machine, resources.cpus, gpus) for machine in machines)
+    later = sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come)
+    fitting = max(here, later)
+    if fitting < workers:
+        raise StudyError(_too_much(workers, resources.cpus, gpus, fitting, known))
+    return Allotment(resources.cpus, gpus, fitting // workers)
+
+
+def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
+    """GPUs of a worker: what the study says, else where any machine has one a share of it, or one for each of several."""
+    if resources.gpus is not None:
+        return resources.gpus
+    share = GPU_SHARE if workers == 1 else 1.0
+    return share if any(machine.get("GPU") for machine in machines) else 0.0
+
+
+def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
+    """What each machine offers that the autoscaler may start, and how many; known on the head of `ray up` only."""
+    try:
+        config = yaml.safe_load(Path(BOOTSTRAP).expanduser().read_text())
+    except OSError:
+        return []
+    types = config.get("available_node_types", {}).items()
+    workers = [node_type for name, node_type in types if name != config.get("head_node_type")]
+    most = int(config.get("max_workers", 0))
+    return [(node_type.get("resources", {}), min(int(node_type.get("max_workers", 0)), most)) for node_type in workers]
+
+
+def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, Any]]) -> str:
+    there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
+    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
+    if workers == 1:
+        rule = f"fit on one machine, got {asked} a trial where the machines have"
+    else:
+        rule = f"fit on the cluster, got {workers} workers a trial with {asked} each, where {fitting} fit: the machines have"
+    more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
+    return (
+        f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."
+    )
+
+
+def check_shared_folder(store: Store) -> None:
+    """Every machine writes a nonce into the results folder and this one reads it back; FolderError names who cannot.
+
+    On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently.
+    A machine that dies while it is asked is no longer part of the cluster, and no reason to refuse.
+    """
+    machines = _alive()
+    if len(machines) < 2:
+        return
+    nonces = {node: f"probe-{secrets.token_hex(8)}" for node in machines}
+    tasks = {
+        node: ray.remote(_write_nonce).options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(absolute(store), nonce)
+        for node, nonce in nonces.items()
+    }  # fmt: skip
+    apart = {}
+    for node, nonce in nonces.items():
+        try:
+            ray.get(tasks[node], timeout=ANSWER_SECONDS)
+            if store.storage.read(nonce) is None:
+                apart[node] = machines[node]
+        except (ray.exceptions.RayError, OSError) as error:
+            apart[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
+        store.storage.remove(nonce)
+    still = _alive()
+    _refuse_apart(store, [told for node, told in apart.items() if node in still])
+
+
+def _refuse_apart(store: Store, apart: list[str]) -> None:
+    lacking = [machine for machine in apart if "No module named 'study'" in machine]
+    if lacking:
+        raise FolderError(
+            f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. "
+            "Bring it there: ray up runs the cluster file's set-up commands."
+        )
+    if apart:
+        raise FolderError(
+            f"results folder must be shared by all machines, got {store.uri!r}, which is not for {', '.join(apart[:5])}. "
+            "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
+        )
+
+
+def _alive() -> dict[str, str]:
+    """Addresses of the machines of the joined cluster, by Ray's id of each."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+def absolute(store: Store) -> str:
+    """The folder or URI as a worker in another working directory can open it."""
+    return store.uri if "://" in store.uri else str(store.storage.local_path(""))
+
+
+def _write_nonce(results: str, nonce: str) -> None:
+    open_store(results).storage.write(nonce, b"here")
+
+
+def fits(machine: dict[str, Any], cpus: float, gpus: float) -> int:
+    """How many trials of these sizes a machine with these resources holds at once."""
+    by_cpu = int(machine.get("CPU", 0.0) / cpus + 1e-9)
+    return min(by_cpu, int(machine.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpu

@@ -1,0 +1,251 @@
+"""`gnc merge`: the union of results folders, as if one folder had seen every trial.
+
+A trial with the same numbers in two folders is one trial. One with other numbers is kept as it was met first, the
+destination before the sources, and told. Sources are read only. Not taken over: trials in progress with their
+checkpoints, which belong to their folder, and what is made anew (sealed tables, report). Knows the store and
+differences; does not know Ray.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from study.design.errors import StudyError
+from study.store.schemas import FRAGMENT_SCHEMA, IDENTITY, SETTINGS, record_from_json
+from study.store.sealed_tables import COMPACTED, RESULTS, TRIALS
+from study.store.storage import FolderError
+from study.store.store import Fragment, Store
+from study.upkeep.compare import Comparison, compare_fragments
+
+RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a trial's end gives way only to one further on
+COPIED = ("suggestions", "logs")  # files that are the same under the same name
+HELD_BACK = 500  # pairs of trials compared at a time
+
+
+@dataclass
+class Merge:
+    """What merging one source did."""
+
+    source: str
+    taken: list[str] = field(default_factory=list)  # trials that the destination did not have
+    advanced: list[str] = field(default_factory=list)  # trials that went further than the destination's
+    same: int = 0
+    lesser: int = 0  # trials that the destination has further on
+    differences: list[Comparison] = field(default_factory=list)  # of those with other numbers; first the one kept
+    failures: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def differing(self) -> list[str]:
+        """Keys whose numbers are not those of the destination."""
+        return [key for comparison in self.differences for key in comparison.differing]
+
+
+class FinishedTrials:
+    """A folder's finished trials: from their own files, or from the sealed tables where those were removed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.states = {key: state for key, state in store.states().items() if state != "failed"}
+        unreadable = list(store.unreadable)
+        if store.storage.read(COMPACTED) is not None and not _tables_are_readable(store):
+            raise FolderError(
+                f"results.parquet and trials.parquet must be readable in a compacted folder, got {store.unreadable} "
+                f"in {store.uri}. Restore them from a copy: their trials' own files were removed by --compact."
+            )
+        self._files = set(store.fragments())
+        self.kept = {f"{folder}/{e.name}" for folder in ("margins", "heads") for e in store.storage.entries(folder)}
+        store.unreadable[:] = unreadable
+
+    def content(self, key: str) -> bytes | None:
+        """The trial's own file."""
+        return self.store.storage.read(f"rows/{key}.parquet") if key in self._files else None
+
+    def read(self, key: str) -> Fragment | None:
+        """The trial; None where it is gone or torn meanwhile."""
+        return self.store.read_fragment(key) if key in self._files else self._sealed.get(key)
+
+    @cached_property
+    def _sealed(self) -> dict[str, Fragment]:
+        names = [column.name for column in (*IDENTITY, *SETTINGS)]
+        rows = self.store.read(FRAGMENT_SCHEMA.names)
+        keys: list[str] = rows.column("trial").to_pylist()
+        first: dict[str, int] = {}
+        count = Counter(keys)
+        for index, key in enumerate(keys):
+            first.setdefault(key, index)
+        found = {}
+        for trial in self.store.read_trials().to_pylist():
+            key = trial["trial"]
+            if key in self.states and key not in self._files:
+                own = rows.slice(first.get(key, 0), count[key]).replace_schema_metadata(FRAGMENT_SCHEMA.metadata)
+                settings = {name: trial[name] for name in names}
+                found[key] = Fragment(key, settings, own, record_from_json(json.dumps(trial)))
+        return found
+
+
+def _tables_are_readable(store: Store) -> bool:
+    store.read_trials()  # opens both
+    return not {RESULTS, TRIALS} & set(store.unreadable)
+
+
+def merge_stores(sources: Sequence[Store], into: Store) -> list[Merge]:
+    """Bring every source's finished trials, failures and study files into the destination; then seal it."""
+    places = [_place(store) for store in (*sources, into)]
+    repeated = [place for place in places if places.count(place) > 1]
+    if repeated:
+        raise StudyError(f"the folders of a merge must be different ones, got {repeated[0]!r} twice. Leave one out.")
+    all_theirs = [FinishedTrials(source) for source in sources]  # refuses before anything is written
+    into.storage.check_writable()
+    done = [_merge(theirs, into) for theirs in all_theirs]
+    _copy_studies(sources, into)
+    into.seal()
+    return done
+
+
+def _place(store: Store) -> str:
+    path = store.storage.local_path("")
+    return str(path.resolve()) if path else store.uri.rstrip("/")
+
+
+def _merge(theirs: FinishedTrials, into: Store) -> Merge:
+    merge, ours = Merge(theirs.store.uri), FinishedTrials(into)
+    waiting: list[tuple[Fragment, Fragment]] = []
+    for key, state in sorted(theirs.states.items()):
+        held = ours.states.get(key)
+        if held is None:
+            if _take(key, theirs, ours):
+                merge.taken.append(key)
+        elif RANK[state] > RANK[held]:
+            if _take(key, theirs, ours):
+                merge.advanced.append(key)
+        elif RANK[state] < RANK[held]:
+            merge.lesser += 1
+        elif (content := ours.content(key)) is not None and content == theirs.content(key):
+            _note_same(key, theirs, ours, merge)
+        else:
+            pair = ours.read(key), theirs.read(key)
+            if pair[0] is not None and pair[1] is not None:
+                waiting.append((pair[0], pair[1]))
+        if len(waiting) == HELD_BACK:
+            _settle(waiting, theirs, ours, merge)
+    _settle(waiting, theirs, ours, merge)
+    merge.failures = _copy_failures(theirs.store, into)
+    for folder in COPIED:
+        _copy_absent(theirs.store, into, folder)
+    merge.unreadable = list(dict.fromkeys(theirs.store.unreadable))
+    return merge
+
+
+def _settle(
+    waiting: list[tuple[Fragment, Fragment]], theirs: FinishedTrials, into: FinishedTrials, merge: Merge
+) -> None:
+    """Compare trials that both hold in the same state; of two that a scheduler stopped, the longer one is kept."""
+    level = []
+    for mine, other in waiting:
+        if _continues(mine, other):
+            merge.advanced += [other.key] if _take(other.key, theirs, into) else []
+        elif _continues(other, mine):
+            merge.lesser += 1
+        else:
+            level.append((mine, other))
+    if level:
+        comparison = compare_fragments(*zip(*level, strict=True))
+        if comparison.differing:
+            differing = set(comparison.differing)
+            pairs = [pair for pair in level if pair[0].key in differing]
+            merge.differences.append(compare_fragments(*zip(*pairs, strict=True)))
+        for mine, _ in level:
+            if mine.key not in comparison.differing:
+                _note_same(mine.key, theirs, into, merge)
+    waiting.clear()
+
+
+def _continues(shorter: Fragment, longer: Fragment) -> bool:
+    """Whether one stopped trial is the other, stopped later."""
+    if shorter.record.state != "stopped" or longer.rows.num_rows <= shorter.rows.num_rows:
+        return False
+    found = compare_fragments([shorter], [longer])
+    return not set(found.columns) - {"reached_terminal"}
+
+
+def _note_same(key: str, theirs: FinishedTrials, into: FinishedTrials, merge: Merge) -> None:
+    merge.same += 1
+    _copy_kept(key, theirs, into, replace=False)
+
+
+def _take(key: str, theirs: FinishedTrials, into: FinishedTrials) -> bool:
+    """The trial's margins and head first, as when it ended: once its rows are there nothing of it may be missing."""
+    fragment, content = theirs.read(key), theirs.content(key)
+    if fragment is None:
+        return False
+    _copy_kept(key, theirs, into, replace=True)
+    if fragment.record.state == "stopped":  # a study without the rule that stopped it goes on from there
+        _copy_absent(theirs.store, into.store, f"checkpoints/{key}")
+    if content is None:
+        into.store.put_fragment(fragment)
+    else:
+        into.store.storage.write(f"rows/{key}.parquet", content)
+    return True
+
+
+def _copy_kept(key: str, source: FinishedTrials, into: FinishedTrials, *, replace: bool) -> None:
+    for name, is_torn in (
+        (f"margins/{key}.parquet", lambda: source.store.read_margins(key) is None),
+        (f"heads/{key}.safetensors", lambda: source.store.read_head(key) is None),
+    ):
+        if name not in source.kept or (name in into.kept and not replace):
+            continue
+        content = source.store.storage.read(name)
+        if content is not None and not is_torn():  # a torn one is named by the reading
+            into.store.storage.write(name, content)
+
+
+def _copy_failures(source: Store, into: Store) -> int:
+    """Failures of trials that have not ended well in the destination, under numbers that are free there."""
+    finished, held, copied = FinishedTrials(into).states, into.failures(), 0
+    for key, failed in source.failures().items():
+        known = [_without_attempt(failure) for failure in held.get(key, [])]
+        for failure in failed:
+            if key not in finished and _without_attempt(failure) not in known:
+                taken = {known["attempt"] for known in held.get(key, [])}
+                number = failure["attempt"] if failure["attempt"] not in taken else into.next_attempt(key)
+                into.write_failure(key, number, {**failure, "attempt": number})
+                held.setdefault(key, []).append({**failure, "attempt": number})
+                copied += 1
+    return copied
+
+
+def _without_attempt(failure: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in failure.items() if name != "attempt"}
+
+
+def _copy_absent(source: Store, into: Store, folder: str) -> None:
+    held = {entry.name for entry in into.storage.entries(folder)}
+    for entry in source.storage.entries(folder):
+        content = None if entry.name in held else source.storage.read(f"{folder}/{entry.name}")
+        if content is not None:
+            into.storage.write(f"{folder}/{entry.name}", content)
+
+
+def _copy_studies(sources: Sequence[Store], into: Store) -> None:
+    """Oldest first, so that the latest stays the latest; one that the destination ran stays before all others."""
+    latest = into.latest_study()
+    held = {entry.name for entry in into.storage.entries("studies", ".toml")}
+    found = [(e.modified_ns, e.name, s) for s in sources for e in s.storage.entries("studies", ".toml")]
+    new = [(name, source) for _, name, source in sorted(found, key=lambda f: f[:2]) if name not in held]
+    for name, source in new:
+        into.storage.write(f"studies/{name}", source.storage.read(f"studies/{name}") or b"")
+    if new and latest is not None:
+        into.write_study(latest)
+
+
+def merge_lines(merge: Merge) -> Iterator[str]:
+    """What merging one source did, in words."""
+    counts = {"taken": len(merge.taken), "further on than before": len(merge.advanced), "the same": merge.same,
+              "further on here": merge.lesser, "with other numbers, left": len(merge.differing)}  # fmt: skip
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no finished trials"
+    yield f"{merge.source}: {told}{f'; {merge.failures} failures taken' if merge.failures else ''}"

@@ -1,0 +1,160 @@
+"""Contrasts of a setting's values: planted differences come back, too few seeds are no verdict, null is a value."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from analysis.effects.contrast import (
+    adjust_together,
+    contrasts,
+    main,
+    markdown_table,
+    measure_values,
+    numbers_contrast,
+    verdict,
+)
+from analysis.figures.contrast import contrast_file, is_numeric, places
+from analysis.rows.frames import final_rows, values
+from analysis.statistics.inference import paired_p
+from analysis.statistics.multiplicity import holm
+from study.design.conditions import ConditionRefused, rows_where
+
+
+def planted(make_store, seeds: int, effect: float) -> pa.Table:
+    """Two normalizations at two sizes; `features` moves the margin by `effect`, seeds by what both values share."""
+    grid = [(3, k, 0.1, n, s) for k in (12, 24) for n in ("both", "features") for s in range(seeds)]
+    final = final_rows(make_store(grid))
+    chance = np.random.default_rng(3)
+    common = dict(enumerate(0.05 * chance.normal(size=seeds)))
+    rows = final.to_pylist()
+    for row in rows:
+        own = effect if row["normalization"] == "features" else 0.0
+        row["margin_min_lower"] = 0.5 + common[row["seed"]] + own + 1e-3 * chance.normal()
+    return pa.Table.from_pylist(rows, schema=final.schema)
+
+
+def test_holm_of_a_known_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, float("nan"), 0.8])[[0, 2]] == pytest.approx([1.0, 1.0])
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1"):
+        holm([1.5])
+
+
+def test_a_planted_difference_is_found_though_seeds_differ_more(make_store):
+    found = numbers_contrast(planted(make_store, 6, -0.02), "normalization", "margin_min_lower")
+    assert (found.base, found.is_log, [v.value for v in found.levels]) == ("both", False, ["both", "features"])
+    gap = found.levels[1].difference
+    assert (gap.seeds, gap.cells) == (6, 2)
+    assert gap.low < -0.02 < gap.high
+    assert gap.high - gap.low < 0.004
+    assert verdict(gap) == "lower"
+    # unpaired, the two means could not be told apart
+    assert found.levels[0].low < found.levels[1].mean < found.levels[0].high
+
+
+def test_no_effect_is_no_difference_and_adjustment_counts_every_measure(make_store):
+    final = planted(make_store, 6, 0.0)
+    found = contrasts(final, "normalization", ["margin_min_lower", "gnc1_rank", "test_accuracy"])
+    gaps = [c.levels[1].difference for c in found]
+    assert all(g.adjusted >= g.p for g in gaps)
+    assert max(g.adjusted / g.p for g in gaps if g.p > 0) > 1.5
+    assert verdict(gaps[0]) == "no difference shown"
+    assert adjust_together(found) == found
+
+
+def test_under_five_seeds_there_is_an_interval_but_no_verdict(make_store):
+    found = numbers_contrast(planted(make_store, 4, -0.3), "normalization", "margin_min_lower")
+    gap = found.levels[1].difference
+    assert gap.high < 0
+    assert np.isnan(gap.adjusted)
+    assert "at least 5 are needed" in markdown_table(found)
+
+
+def test_only_shared_seeds_and_cells_are_paired(make_store):
+    final = planted(make_store, 6, -0.1)
+    final = rows_where(final, "not (normalization == 'features' and (seed == 0 or num_classes == 24))")
+    gap = numbers_contrast(final, "normalization", "margin_min_lower").levels[1].difference
+    assert (gap.seeds, gap.cells) == (5, 1)
+
+
+def test_null_is_a_value_of_its_own(make_store):
+    grid = [(3, 12, t, n, s) for t, n in ((0.1, "both"), (None, "none")) for s in range(5)]
+    final = final_rows(make_store(grid))
+    found = numbers_contrast(final, "temperature", "margin_min_lower", against="null")
+    assert found.moving == ("normalization",)
+    assert found.base is None
+    assert [v.value for v in found.levels] == [0.1, None]
+    assert "| null | 5 |" in markdown_table(found)
+    assert not is_numeric(found)
+
+
+def test_a_setting_that_exists_for_some_values_is_pooled_and_said_so(make_store):
+    cells = [("both", 0.1), ("both", 0.3), ("none", None)]
+    final = final_rows(make_store([(3, 12, t, n, s) for n, t in cells for s in range(5)]))
+    found = numbers_contrast(final, "normalization", "margin_min_lower")
+    assert "temperature" in found.pooled
+    both = values(rows_where(final, "normalization == 'both' and seed == 0"), "margin_min_lower")
+    assert found.levels[0].by_seed[0] == pytest.approx(both.mean())
+
+
+def test_wide_measures_are_compared_as_ratios(make_store):
+    final = planted(make_store, 5, 0.0)
+    rows = final.to_pylist()
+    for row in rows:
+        row["gnc1_rank"] = 1e-3 * 1.1 ** row["seed"] * (40.0 if row["normalization"] == "features" else 1.0)
+    found = numbers_contrast(pa.Table.from_pylist(rows, schema=final.schema), "normalization", "gnc1_rank")
+    assert found.is_log
+    assert np.exp(found.levels[1].difference.mean) == pytest.approx(40)
+
+
+def test_an_entry_of_a_list_column_is_a_measure():
+    table = pa.table({"layers": pa.array([[1.0, 2.0], None, [3.0]], pa.list_(pa.float64())), "name": ["a", "b", "c"]})
+    np.testing.assert_equal(measure_values(table, "layers[1]"), [2.0, np.nan, np.nan])
+    np.testing.assert_equal(measure_values(table, "layers[-1]"), [2.0, np.nan, 3.0])
+    with pytest.raises(ConditionRefused, match=r"Write layers\[-1\]"):
+        measure_values(table, "layers")
+    with pytest.raises(ConditionRefused, match="holds string"):
+        measure_values(table, "name")
+    with pytest.raises(ConditionRefused, match="Did you mean layers"):
+        measure_values(table, "layer")
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("k == 2", [1]),
+        ("k >= 2 and not (name == 'c')", [1]),
+        ("name in ['a', 'c'] or k == 2", [0, 1, 2]),
+        ("k is None", [3]),
+        ("k != 2", [0, 2]),  # null is not "different from 2"
+    ],
+)
+def test_conditions_select_rows(condition, kept):
+    table = pa.table({"k": [1, 2, 3, None], "name": ["a", "b", "c", "d"], "row": range(4)})
+    assert rows_where(table, condition)["row"].to_pylist() == kept
+
+
+@pytest.mark.parametrize("condition", ["k = 2", "k == name", "__import__('os')", "k == 'a'", "wat == 1", "1 < k < 3"])
+def test_other_conditions_are_refused(condition):
+    with pytest.raises(ConditionRefused, match="must"):
+        rows_where(pa.table({"k": [1], "name": ["a"]}), condition)
+
+
+def test_numbers_stand_to_scale_and_names_in_order(make_store):
+    final = final_rows(make_store([(3, 12, t, "both", s) for t in (0.05, 0.1, 1.0) for s in range(2)]))
+    found = numbers_contrast(final, "temperature", "margin_min_lower")
+    assert places(found) == {0.05: 0.05, 0.1: 0.1, 1.0: 1.0}
+    optimum = [v.references["ufm_margin"] for v in found.levels]
+    assert optimum == sorted(optimum, reverse=True)
+    for suffix, start in ((".svg", b"<?xml"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
+        assert contrast_file([found], suffix).startswith(start)
+
+
+def test_the_command_refuses_in_a_sentence(tmp_path, capsys):
+    assert main([str(tmp_path), "--setting", "normalization"]) == 2
+    assert "normalization must vary" in capsys.readouterr().err
+
+
+def test_gaps_in_the_last_bits_are_no_difference():
+    assert paired_p(np.full(5, 1.1e-16)) == 1.0
+    assert paired_p(np.full(5, 1e-3)) == 0.0

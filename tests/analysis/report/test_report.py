@@ -1,0 +1,275 @@
+"""The report: complete for a full study, a clear sentence where something is missing, and never a traceback."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from analysis.figures.prediction import block_prediction
+from analysis.report.findings import find
+from analysis.report.pdf import lines_of, to_pdf
+from analysis.report.report import write_report
+from analysis.report.trial_tables import trials_table
+from analysis.rows.frames import load_study
+
+VOID = {"meta", "br", "path", "use", "rect", "circle", "line"}
+
+
+class Page(HTMLParser):
+    """Collects text, links, ids and tags, and checks that tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.links += [given[name] for name in ("href", "src") if given.get(name)]
+        self.ids += [given["id"]] if given.get("id") else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style",):
+            self.text.append(data)
+
+
+def parsed(store) -> Page:
+    page = Page()
+    page.feed(store.written["report.html"].decode())
+    page.close()
+    assert page.open == []
+    return page
+
+
+def check_page(store) -> str:
+    """What must hold for every report; its text."""
+    page = parsed(store)
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert all(link.startswith("https://arxiv.org/abs/") for link in outside)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" not in page.tags
+    text = " ".join(page.text)
+    assert not re.search(r"\b(nan|NaN|None|inf)\b", text), re.search(r".{40}\b(nan|NaN|None|inf)\b.{40}", text)
+    assert "Traceback" not in text
+    json.loads(store.written["fits.json"])
+    return text
+
+
+@pytest.fixture(scope="module")
+def full(full_store):
+    full_store.written.clear()
+    return full_store, write_report(full_store, keys=full_store.trials["trial"].to_pylist())
+
+
+def test_a_full_study_has_every_figure_in_the_page_and_as_a_file(full):
+    store, summary = full
+    text = check_page(store)
+    names = ["codes", "collapse", "margin", "phase", "variability", "relations", "effect-temperature"]
+    names += ["effect-normalization", "classes", "ladder", "pareto", "prediction"]
+    assert list(summary.figures) == names
+    assert {f"figures/{n}.svg" for n in names} | {"fits.json", "report.html"} == set(store.written)
+    page = store.written["report.html"].decode()
+    places = [page.index(f'<section id="{n}">') for n in (*names[:-1], "fits", "prediction", "trials", "provenance")]
+    assert places == sorted(places)
+    assert page.count('role="img"') == page.count("<svg") >= 25
+    assert summary.answer in text
+    assert (summary.trials, summary.complete) == (31, 28)
+
+
+def test_the_answer_takes_its_exponent_from_the_fit(full):
+    store, summary = full
+    trends = json.loads(store.written["fits.json"])["trends"]
+    pooled = [t for t in trends if t["measure"] == "margin_min_lower" and t["where"] == {"feature_dim": 3}]
+    exponent = pooled[0]["fit"]["exponents"][0]
+    quoted = re.search(r"K to the power −([\d.]+) \(95 % interval", summary.answer)  # noqa: RUF001
+    assert float(quoted[1]) == pytest.approx(-exponent["estimate"], abs=6e-4)
+    assert exponent["low"] < exponent["estimate"] < exponent["high"]
+
+
+def test_what_comes_from_data_is_escaped(full):
+    store, _ = full
+    page = store.written["report.html"].decode()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; more" in page
+    assert "made up &lt;for tests&gt;" in page
+
+
+def test_trials_that_are_not_complete_are_listed_with_their_reasons(full):
+    text = check_page(full[0])
+    assert "3 of 31 trials are not complete" in text
+    assert "train_loss is not finite at step 40" in text
+    assert "no reason was recorded" in text
+
+
+def test_two_reports_of_the_same_rows_are_the_same_bytes(make_store):
+    grid = [(3, k, 0.1, "both", 0) for k in (12, 24)]
+    first, second = make_store(grid), make_store(grid)
+    write_report(first)
+    write_report(second)
+    assert first.written == second.written
+
+
+def test_the_same_report_as_markdown_and_as_pdf(make_store):
+    store = make_store(
+        [(3, k, 0.1, "both", 0) for k in (12, 24)], broken=[((3, 96, 0.1, "both", 0), "failed", "a $x$ | b")]
+    )
+    summary = write_report(store, page_format="md")
+    text = store.written["report.md"].decode()
+    assert text.startswith("Generalized neural collapse, a scaling study\n\n# made up <for tests>")
+    assert summary.answer in text
+    assert "![margin](figures/margin.svg)" in text
+    assert "a $x$ \\| b" in text
+    assert "<" not in text.replace("<for tests>", "").split("```")[0]
+    write_report(store, page_format="pdf")
+    assert store.written["report.pdf"].startswith(b"%PDF")
+    assert store.written["figures/margin.pdf"].startswith(b"%PDF")
+
+
+def test_a_pdf_sets_tables_in_columns_and_quoted_files_as_they_are():
+    lines = [
+        line.text
+        for line in lines_of("| a | long name |\n|---|---|\n| 1 | x \\| y |\n\n```\n# cost\n  b = 1\n```\n\n## Next")
+    ]
+    assert lines == ["a  long name", "1  x | y", "", "# cost", "  b = 1", "", "", "Next", ""]
+    wide = "| key | text |\n|---|---|\n| k | " + "word " * 60 + "|"
+    found = [line.text for line in lines_of(wide)]
+    assert all(len(text) <= 146 for text in found)
+    assert found[2].startswith("     word")  # the rest of a cell stands under its beginning
+
+
+def test_pages_of_a_pdf_hold_text_and_figures_together(full_store):
+    findings = find(load_study(full_store))
+    blocks = {"prediction": block_prediction(findings.comparisons)}
+    pages = to_pdf(
+        "# Title\n\n![prediction](figures/prediction.svg)\n\n**Trial keys (2)**\n\nabc def\n\nAfter.", blocks
+    )
+    assert len(re.findall(rb"/Type /Page\b", pages)) == 1
+
+
+def test_one_trial_gives_a_report_that_claims_no_trend(make_store):
+    store = make_store([(3, 12, 0.1, "both", 0)])
+    summary = write_report(store)
+    text = check_page(store)
+    assert "No trend in the number of classes can be told" in summary.answer
+    assert "No two complete cells differ in temperature alone" in text
+    assert "No power law can be claimed" in text
+    assert summary.fits == 0
+
+
+def test_one_class_count_says_that_no_trend_can_be_seen(make_store):
+    store = make_store([(d, 12, 0.1, "both", s) for d in (2, 3) for s in (0, 1, 2)])
+    write_report(store)
+    assert "Every series has one class count only" in check_page(store)
+
+
+def test_no_rows_at_all_give_a_page_of_clear_sentences(make_store):
+    store = make_store([])
+    store.study = None
+    summary = write_report(store)
+    text = check_page(store)
+    assert summary.figures == ()
+    assert len(summary.missing) == 12
+    assert all(sentence.endswith(".") and sentence in text for sentence in summary.missing.values())
+    assert "There are no trials here yet" in text
+    assert "No trial is complete, so there is no answer yet." in text
+
+
+def test_failed_trials_alone_are_reported_without_figures(make_store):
+    broken = [((3, 12, 0.1, "both", s), "failed", "OSError: disk full") for s in (0, 1)]
+    store = make_store([], broken=broken)
+    summary = write_report(store)
+    text = check_page(store)
+    assert (summary.trials, summary.complete, summary.figures) == (2, 0, ())
+    assert text.count("OSError: disk full") == 2
+
+
+def test_unreadable_fragments_are_named(make_store):
+    names = ["rows/0123456789abcdef.parquet", "rows/<odd>.parquet"]
+    store = make_store([(3, 12, 0.1, "both", 0)], unreadable=names)
+    summary = write_report(store)
+    assert (
+        "2 files could not be read and were skipped: rows/0123456789abcdef.parquet, rows/<odd>.parquet"
+        in check_page(store)
+    )
+    assert summary.unreadable == tuple(sorted(names))
+
+
+def test_mixed_versions_and_digests_are_warned_of(make_store):
+    store = make_store([(3, 12, 0.1, "both", s) for s in (0, 1)])
+    trials = store.trials.to_pylist()
+    trials[1] |= {"versions": '{"torch": "2.7.0"}', "dataset_digest": "another"}
+    store.trials = store.trials.from_pylist(trials, schema=store.trials.schema)
+    summary = write_report(store)
+    text = check_page(store)
+    assert any("2 values of torch: 2.15.0, 2.7.0" in w for w in summary.warnings)
+    assert any("gave 2 different data sets" in w for w in summary.warnings)
+    assert "2 values of torch" in text
+
+
+def test_more_than_two_hundred_trials_are_cut_and_said_to_be_in_the_table(make_store):
+    store = make_store([(3, 12, 0.1, "both", s) for s in range(205)])
+    table, listed = trials_table(load_study(store))
+    assert "Final rows of 200 of the 205 complete trials; the others are in results.parquet." in table
+    assert table.count('<tr id="trial-') == len(listed) == 200
+
+
+def test_null_measurements_are_dashes_and_missing_figures_sentences(make_store):
+    store = make_store([(3, k, 0.1, "both", 0) for k in (12, 24)])
+    rows = store.results.to_pylist()
+    for row in rows:
+        row |= dict.fromkeys(("gnc1_rank", "trace_within", "cdnv_nearest", "ufm_margin", "reference_margin_lower"))
+        row |= {"random_margin": None, "margin_ratio_upper": None, "unseen_accuracy": None}
+    store.results = store.results.from_pylist(rows, schema=store.results.schema)
+    store.margins, store.heads = {}, {}
+    summary = write_report(store)
+    check_page(store)
+    assert {"codes", "variability", "classes"} <= set(summary.missing)
+    assert "with no reference to compare it with" in summary.answer
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_report_opens_in_a_browser_with_no_broken_figure(full, tmp_path, width):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine: the report was not opened in a browser")
+    # each figure must have drawn something with an area, and nothing may be wider than the window
+    probe = (
+        "<script>addEventListener('load', () => {"
+        "const drawn = [...document.querySelectorAll('svg')].map(s => [s.getBoundingClientRect(), s.getBBox()]);"
+        "const bad = drawn.filter(([r, b]) => r.width < 100 || r.height < 60 || b.width < 50 || b.height < 50).length;"
+        "const wide = document.documentElement.scrollWidth > innerWidth;"
+        "document.title = `figures ${drawn.length} bad ${bad} wide ${wide}`; })</script>"
+    )
+    page = tmp_path / "report.html"
+    page.write_text(full[0].written["report.html"].decode().replace("</body>", probe + "</body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command = [chromium, *flags, f"--window-size={width},1000", "--dump-dom", page.as_uri()]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    title = re.search(r"<title>(figures [^<]*)</title>", found)
+    assert title, found[:300]
+    assert title[1] == f"figures {page.read_text(encoding='utf-8').count('<svg')} bad 0 wide false"

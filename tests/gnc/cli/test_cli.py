@@ -1,0 +1,199 @@
+"""The command line: data on stdout, refusals in a line or two on stderr, exit codes."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+
+from gnc.cli.main import main
+from study.design.study_file import read_study
+from study.store.schemas import identity_and_settings, to_parquet
+from study.store.store import open_store
+from tests.conftest import run_gnc
+from tests.study.conftest import finish, made_up_config, made_up_record
+
+
+def test_check_says_what_is_stored_missing_and_what_it_costs(study_file, tmp_path, capsys):
+    study = study_file()
+    assert main(["check", str(study), str(tmp_path / "r")]) == 0
+    assert "no price yet: --probe" in capsys.readouterr().out
+    store = open_store(tmp_path / "r")
+    for config in read_study(study).configs[:3]:
+        store.write_fragment(config, [], made_up_record(seconds=10.0))
+    assert main(["check", str(study), str(tmp_path / "r"), "--trials"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:4]
+    assert [line.split()[:2] for line in lines] == [
+        [config.key, state]
+        for config, state in zip(read_study(study).configs, ["complete"] * 3 + ["missing"], strict=True)
+    ]
+    assert main(["check", str(study), str(tmp_path / "r"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["trials"], len(facts["missing"]), facts["unpriced"]) == (4, 1, 0)
+    # same steps and samples a step for every K here, up to an epoch's rounding: about ten seconds too
+    assert facts["seconds"] == pytest.approx(10, rel=0.3)
+    assert facts["price_source"] == "stored trials"
+
+
+def test_missing_data_are_told_with_their_cure_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GNC_DATA", str(tmp_path / "none"))
+    study = tmp_path / "stored.toml"
+    study.write_text('name = "stored"\n[fixed]\ndataset = "cifar10"\nnum_classes = 4\n[grid]\nfeature_dim = [2, 3]\n')
+    assert main(["check", str(study), str(tmp_path / "r")]) == 0
+    assert "missing: cifar10 needs data_batch_1" in capsys.readouterr().out
+    keys = [config.key for config in read_study(study).configs]
+    for command in (
+        ["run", str(study), str(tmp_path / "r")],
+        ["trial", str(study), keys[0], "--results", str(tmp_path / "r")],
+    ):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "Get it with: python -m gnc_models.datasets.stored.fetching cifar10" in said
+    assert open_store(tmp_path / "r").states() == {}
+
+
+def test_a_probe_prices_kinds_that_were_never_run(study_file, tmp_path, capsys):
+    assert main(["check", str(study_file()), str(tmp_path / "r"), "--probe", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["price_source"] == "probe"
+    assert 0 < facts["seconds"] < 600
+    assert not (tmp_path / "r").exists()
+
+
+def test_status_covers_the_latest_study_and_counts_the_others(study_file, tmp_path, capsys):
+    study, store = study_file(), open_store(tmp_path)
+    store.write_study(study.read_text())
+    finish(store, made_up_config())
+    finish(store, read_study(study).configs[0])
+    assert main(["status", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "1 complete, 3 missing" in out
+    assert "1 trials of other studies" in out
+    assert main(["status", str(tmp_path), "--all", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["trials"], facts["complete"]) == (2, 2)
+
+
+def test_a_trial_can_be_named_by_a_folder_and_the_first_digits_of_its_key(study_file, tmp_path, capsys):
+    study = study_file()
+    store = open_store(tmp_path / "r")
+    store.write_study(study.read_text())
+    key = read_study(study).configs[1].key
+    assert main(["trial", str(tmp_path / "r"), key[:10]]) == 0
+    assert store.states() == {key: "complete"}
+    assert "epoch 0" in capsys.readouterr().err
+    assert main(["trial", str(study), "", "--results", str(tmp_path / "r")]) == 2
+    assert "KEY must name one trial of small, got '', which names 4" in capsys.readouterr().err
+    assert main(["seal", str(tmp_path / "r")]) == 0
+    assert "of 1 trials, 1 new" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "absent.toml"], "study file must be a readable TOML file, got 'absent.toml'"),
+        (["status", "foo://x"], "RESULTS must be a folder or a URI"),
+        (["status", "absent"], "RESULTS must be a results folder, got 'absent'"),
+        (["seal", "absent"], "RESULTS must be a results folder"),
+        (["report", "absent"], "RESULTS must be a results folder"),
+        (["trial", "absent", "0"], "RESULTS must be a results folder"),
+    ],
+)
+def test_wrong_input_exits_2_with_one_clear_line(arguments, words, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+def test_a_wrong_study_exits_2_names_the_file_and_starts_nothing(study_file, tmp_path, capsys):
+    study = study_file(num_classes="[6, 1]")
+    assert main(["run", str(study), str(tmp_path / "r")]) == 2
+    err = capsys.readouterr().err
+    assert "num_classes must be at least 2, got 1" in err
+    assert f"in study file {study}" in err
+    assert not (tmp_path / "r").exists()
+    assert main(["run", str(study_file()), str(tmp_path / "r"), "--max-concurrent", "0"]) == 2
+
+
+def test_a_file_where_the_results_folder_should_be_exits_2(study_file, tmp_path, capsys):
+    (tmp_path / "r").write_text("")
+    assert main(["run", str(study_file()), str(tmp_path / "r")]) == 2
+    assert "results folder must be a folder" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="must be a readable TOML file"):
+        main(["--debug", "check", "absent.toml"])
+
+
+def test_a_folder_of_an_unknown_major_version_is_refused(tmp_path):
+    table = pa.table({"trial": ["x"]}).replace_schema_metadata({"schema_version": "9.0"})
+    open_store(tmp_path).storage.write("trials.parquet", to_parquet(table))
+    done = run_gnc("status", tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("schema_version must be 1.x, got '9.0'")
+
+
+LIVE_VIEW = """
+import time
+from study.tuning.run_view import View
+with View(3, already_done=5) as view:
+    view.started("a", "K=6 d=3")
+    view.started("b", "K=12 d=3")
+    view.progressed("a", {"epoch": 4, "share_done": 0.5, "train_accuracy": 0.75, "gnc1_rank": 1e-3})
+    view.ended("b", "diverged", {"reason": "loss was nan"})
+    time.sleep(1.2)
+"""
+
+
+def test_the_live_view_on_a_terminal_shows_counts_figures_and_what_went_wrong():
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    view = subprocess.Popen([sys.executable, "-c", LIVE_VIEW], stderr=follower, env=environment)
+    os.close(follower)
+    shown = b""
+    while select.select([leader], [], [], 30)[0]:
+        try:
+            shown += os.read(leader, 1 << 16)
+        except OSError:  # the other end is closed: the process has ended
+            break
+    assert view.wait() == 0
+    text = shown.decode(errors="replace")
+    figures = ("K=6 d=3", "50%", "0.750", "1.00e-03")
+    for words in ("0 done", "1 running", "1 failed", "of 3", "(+5 stored)", "left", "loss was nan", *figures):
+        assert words in text
+
+
+def test_a_stored_study_file_that_is_no_longer_valid_hides_no_rows(tmp_path, capsys):
+    store = open_store(tmp_path)
+    finish(store, made_up_config())
+    store.write_study('name = "old"\n[grid]\nof_the_past = [1]')
+    assert main(["status", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "1 complete" in captured.out
+    assert "no longer valid" in captured.err
+
+
+def test_a_failure_that_was_overcome_is_not_shown(tmp_path, capsys):
+    store, config = open_store(tmp_path), made_up_config()
+    failure = {"attempt": 1, "state": "failed", "reason": "it did", "settings": identity_and_settings(config)}
+    store.write_failure(config.key, 1, failure)
+    assert main(["status", str(tmp_path)]) == 0
+    assert "it did" in capsys.readouterr().out
+    finish(store, config)
+    assert main(["status", str(tmp_path)]) == 0
+    assert "it did" not in capsys.readouterr().out
+
+
+def test_mixed_machines_are_told(tmp_path, capsys):
+    store = open_store(tmp_path)
+    for seed, cpu in enumerate(("one CPU", "another CPU")):
+        finish(store, made_up_config(seed=seed), cpu_model=cpu, versions="{}")
+    assert main(["status", str(tmp_path)]) == 0
+    assert "2 values of cpu_model (another CPU; one CPU)" in capsys.readouterr().err

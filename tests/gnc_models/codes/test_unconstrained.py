@@ -1,0 +1,78 @@
+"""The unconstrained-feature optimum: right loss and gradient, stored values found again, alive where the loss underflows."""
+
+import math
+
+import pytest
+import torch
+
+from gnc_models.codes.best_code import random_codes
+from gnc_models.codes.unconstrained_features import code_from_optimum, cold_loss, log_softplus, optimise_unconstrained
+from gnc_models.references.margin import reference_margin, unconstrained_optimum
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2, 0.07])
+def test_cold_loss_and_gradient_equal_autograd_of_cross_entropy(temperature: float):
+    points = random_codes(14, 4, starts=2, seed=0).requires_grad_()
+    weights, features = points.chunk(2, dim=1)
+    logits = features @ weights.mT / temperature
+    losses = torch.stack([torch.nn.functional.cross_entropy(z, torch.arange(7)) for z in logits])
+    expected = temperature * losses.log()
+    (gradient,) = torch.autograd.grad(expected.sum(), points)
+    value, got = cold_loss(temperature)(points.detach())
+    assert torch.allclose(value, expected.detach(), atol=1e-12)
+    assert torch.allclose(got, gradient, atol=1e-12)
+
+
+def test_log_softplus_survives_where_the_loss_underflows():
+    odds = torch.tensor([-800.0, -31.0, -29.0, 0.0, 50.0], dtype=torch.float64)
+    expected = [-800.0, -31.0, math.log(math.log1p(math.exp(-29))), math.log(math.log(2)), math.log(50.0)]
+    assert torch.allclose(log_softplus(odds), torch.tensor(expected, dtype=torch.float64), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "feature_dim", "temperature"),
+    [(8, 2, 0.1), (12, 3, 0.1), (24, 3, 0.3), (24, 3, 0.1), (24, 3, 0.05)],
+)
+def test_stored_optima_are_found_again(num_classes: int, feature_dim: int, temperature: float):
+    stored = unconstrained_optimum(num_classes, feature_dim, temperature)
+    found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=6, seed=5)
+    assert found.loss == pytest.approx(stored.loss, rel=1e-6)
+    assert found.margin == pytest.approx(stored.margin, abs=1e-5)
+    assert found.margin_low <= found.margin <= found.margin_high
+
+
+def test_features_line_up_with_rows_at_the_optimum():
+    # self-duality: 1 - cos at most 1e-7
+    found = optimise_unconstrained(12, 3, 0.1, starts=2, seed=0)
+    assert (1 - (found.weights * found.features).sum(1)).max() < 1e-7
+
+
+def test_very_low_temperature_tends_to_the_best_code():
+    found = optimise_unconstrained(12, 3, 0.01, starts=4, seed=0)
+    assert found.loss < 1e-20
+    assert found.margin == pytest.approx(reference_margin(12, 3).lower, abs=1e-4)
+
+
+def test_warm_optimum_of_a_simplex_is_the_closed_form():
+    for temperature in (1.0, 0.1):
+        found = optimise_unconstrained(5, 4, temperature, starts=2, seed=0)
+        closed = unconstrained_optimum(5, 4, temperature)
+        assert found.loss == pytest.approx(closed.loss, rel=1e-9)
+        assert found.margin == pytest.approx(closed.margin, abs=1e-5)
+
+
+def test_values_out_of_range_are_refused():
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="temperature must be positive and finite"):
+            optimise_unconstrained(5, 3, temperature)
+    with pytest.raises(ValueError, match="num_classes must be at least 2"):
+        optimise_unconstrained(1, 3, 0.1)
+
+
+def test_an_optimum_turned_into_a_code_is_as_good_as_its_margin_and_polishing_loses_nothing():
+    optimum = optimise_unconstrained(12, 4, 0.1, starts=4, seed=0)
+    code = code_from_optimum(12, 4, 0.1, starts=4, seed=0)
+    assert code.margin_lower >= optimum.margin - 1e-9
+    assert code.margin_lower == pytest.approx(0.75, abs=1e-6)

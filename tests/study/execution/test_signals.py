@@ -1,0 +1,73 @@
+"""SIGTERM to a process that runs a trial: the trial leaves off with a checkpoint; without a trial it acts as ever."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from study.design.study_file import read_study
+from study.store.store import open_store
+from tests.conftest import comparable, run_gnc, start_gnc
+
+WAITING = """
+import os, signal, sys, time
+from study.execution.signals import Requests
+requests = Requests()
+requests.listen(signal.SIGTERM)
+requests.listen(signal.SIGTERM)
+{body}
+"""
+
+
+def run_python(body: str) -> subprocess.CompletedProcess[str]:
+    code = WAITING.format(body=body)
+    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_without_a_trial_the_signal_acts_as_before():
+    assert run_python("os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)").returncode == -signal.SIGTERM
+
+
+def test_with_a_trial_the_first_request_waits_and_the_second_acts():
+    done = run_python(
+        "with requests.deferred():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print(requests.reason, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    assert done.stdout == "the process received SIGTERM\n"
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_a_request_that_was_deferred_ends_the_process_in_the_end():
+    done = run_python(
+        "with requests.deferred():\n    os.kill(os.getpid(), signal.SIGTERM)\nrequests.end_soon()\ntime.sleep(60)\n"
+    )
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_a_terminated_trial_process_keeps_a_checkpoint_and_the_next_one_continues(study_file, tmp_path):
+    study = study_file(num_classes="[6]", steps=4000)
+    key = read_study(study).configs[0].key
+    whole, store = open_store(tmp_path / "whole"), open_store(tmp_path / "results")
+    process = start_gnc("trial", study, key, "--results", store.uri)
+    deadline = time.monotonic() + 120
+    while not any("epoch 4 " in line for line in store.last_log_lines(key, 1)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "interrupted: the process received SIGTERM; checkpoint of epoch" in errors
+    assert store.last_log_lines(key, 1)[-1].endswith("kept")
+    assert store.has_checkpoint(key)
+    assert store.failures() == {}
+    assert "interrupted" in run_gnc("status", store.uri).stdout
+
+    run_gnc("trial", study, key, "--results", store.uri)
+    assert any("continues from epoch" in line for line in store.last_log_lines(key, 2))
+    run_gnc("trial", study, key, "--results", whole.uri)
+    assert comparable(store.read()) == comparable(whole.read())

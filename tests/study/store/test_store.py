@@ -1,0 +1,409 @@
+"""The results folder: what counts as done, what is skipped and named, what sealing reads again."""
+
+import json
+
+import pytest
+
+from study.execution.attempt import await_run
+from study.store import sealed_tables as sealing
+from study.store.schemas import MARGINS_SCHEMA, UnknownSchema, fragment_table, identity_and_settings, to_parquet
+from study.store.storage import FolderError
+from study.store.store import Store, open_store
+from tests.conftest import comparable
+from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
+
+
+def corrupt(store: Store, name: str) -> None:
+    content = store.storage.read(name)
+    store.storage.write(name, content[: len(content) // 2])
+
+
+def fail(store: Store, config, attempt: int = 1, reason: str = "ValueError: no") -> None:
+    failure = {"attempt": attempt, "state": "failed", "reason": reason, "settings": identity_and_settings(config)}
+    store.write_failure(config.key, attempt, failure)
+
+
+def test_a_trial_stored_before_a_setting_was_added_has_its_old_value_in_every_table(store, monkeypatch):
+    config = made_up_config()
+    with monkeypatch.context() as before:
+        before.setattr("study.store.store.identity_and_settings", lambda c: without_workers(identity_and_settings(c)))
+        before.setattr("study.store.store.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"]))
+        finish(store, config)
+    assert set(store.read().column("workers").to_pylist()) == {1}
+    assert store.read_trials().column("workers").to_pylist() == [1]
+
+
+def without_workers(settings: dict) -> dict:
+    return {name: value for name, value in settings.items() if name != "workers"}
+
+
+def test_an_empty_folder_has_no_rows_and_no_states(store):
+    assert store.read().num_rows == 0
+    assert store.read_trials().num_rows == 0
+    assert store.states() == {}
+    assert store.latest_study() is None
+
+
+def test_reading_is_the_same_before_and_after_sealing(store):
+    for seed in (2, 0, 1):
+        finish(store, made_up_config(seed=seed))
+    before = store.read(), store.read_trials()
+    store.seal()
+    assert (store.read(), store.read_trials()) == before
+    keys = before[0].column("trial").to_pylist()
+    assert keys == sorted(keys)
+    assert len(keys) == 9
+
+
+def test_sealing_again_reads_only_what_is_new(store, monkeypatch):
+    for seed in range(4):
+        finish(store, made_up_config(seed=seed))
+    assert store.seal().fresh == 4
+    read = []
+    plain = Store.read_fragment
+    monkeypatch.setattr(Store, "read_fragment", lambda self, key: read.append(key) or plain(self, key))
+    new = made_up_config(seed=9)
+    finish(store, new)
+    assert store.seal().fresh == 1
+    assert read == [new.key]
+    assert store.read().num_rows == 15
+
+
+def test_a_rewritten_fragment_replaces_its_sealed_rows(store):
+    config = made_up_config()
+    finish(store, config, epochs=2, state="stopped")
+    store.seal()
+    finish(store, config, epochs=5)
+    store.seal()
+    assert store.read().num_rows == 5
+    assert store.states() == {config.key: "complete"}
+
+
+def test_a_kill_between_the_two_sealed_files_loses_and_repeats_nothing(store):
+    finish(store, made_up_config(seed=0))
+    store.seal()
+    old_trials = store.storage.read("trials.parquet")
+    finish(store, made_up_config(seed=1))
+    store.seal()
+    whole = comparable(store.read())
+    store.storage.write("trials.parquet", old_trials)  # rows were written, trials not
+    assert comparable(store.read()) == whole
+    store.seal()
+    assert comparable(store.read()) == whole
+
+
+def test_a_torn_sealed_table_is_named_and_made_again(store):
+    finish(store, made_up_config())
+    store.seal()
+    for name in ("results.parquet", "trials.parquet"):
+        corrupt(store, name)
+        assert store.read().num_rows == 3
+        assert store.unreadable == [name]
+        store.seal()
+        assert store.read().num_rows == 3
+        assert store.unreadable == []
+
+
+def test_a_torn_fragment_is_named_skipped_and_not_done(store):
+    whole, torn = made_up_config(seed=0), made_up_config(seed=1)
+    finish(store, whole)
+    finish(store, torn)
+    corrupt(store, f"rows/{torn.key}.parquet")
+    assert store.states() == {whole.key: "complete"}
+    assert store.unreadable == [f"rows/{torn.key}.parquet"]
+    assert store.read().num_rows == 3
+    store.seal()
+    corrupt(store, f"rows/{whole.key}.parquet")  # after sealing too: the file is no longer the one that was sealed
+    assert store.states() == {}
+
+
+def test_a_fragment_of_an_unknown_major_version_stops_everything(store):
+    config = made_up_config()
+    table = fragment_table(config, [made_up_measurement(0)]).replace_schema_metadata({"schema_version": "7.0"})
+    store.storage.write(f"rows/{config.key}.parquet", to_parquet(table))
+    for read in (store.states, store.read, store.seal):
+        with pytest.raises(UnknownSchema, match=r"got '7.0'"):
+            read()
+
+
+def test_compacting_keeps_every_row_and_state_and_removes_the_fragments(store):
+    for seed in range(3):
+        finish(store, made_up_config(seed=seed))
+    before = comparable(store.read())
+    store.seal(compact=True)
+    assert store.fragments() == {}
+    assert comparable(store.read()) == before
+    assert set(store.states().values()) == {"complete"}
+    finish(store, made_up_config(seed=7))
+    store.seal()
+    assert store.read().num_rows == 12
+
+
+def test_deleting_a_fragment_makes_its_trial_missing_again(store):
+    config = made_up_config()
+    finish(store, config)
+    store.seal()
+    store.remove_fragment(config.key)
+    assert store.states() == {}
+    assert store.read().num_rows == 0
+
+
+def test_a_trial_that_diverged_before_its_first_row_is_a_trial_with_its_settings(store):
+    config = made_up_config()
+    store.write_fragment(config, [], made_up_record(state="diverged", reason="loss was nan"))
+    for _ in range(2):
+        trial = store.read_trials().to_pylist()[0]
+        assert (trial["state"], trial["reason"], trial["num_classes"]) == ("diverged", "loss was nan", 24)
+        assert store.read().num_rows == 0
+        store.seal()
+
+
+def test_a_failed_trial_is_a_row_with_its_reason_until_it_succeeds(store):
+    config = made_up_config()
+    fail(store, config, 1)
+    fail(store, config, 2, "ValueError: again")
+    store.seal()
+    trial = store.read_trials().to_pylist()[0]
+    assert (trial["state"], trial["reason"], trial["attempts"]) == ("failed", "ValueError: again", 2)
+    assert store.states() == {config.key: "failed"}
+    assert store.failed_starts() == {config.key: 2}
+    finish(store, config)
+    assert store.states() == {config.key: "complete"}
+    assert [t["state"] for t in store.read_trials().to_pylist()] == ["complete"]
+
+
+def test_attempts_are_counted_over_live_files_and_failures(store):
+    config = made_up_config()
+    assert store.next_attempt(config.key) == 1
+    store.write_live(config.key, 1, fragment_table(config, []))
+    assert store.next_attempt(config.key) == 2
+    fail(store, config, 2)
+    assert store.next_attempt(config.key) == 3
+
+
+def test_live_rows_are_told_with_their_heartbeat_and_never_count(store):
+    config = made_up_config()
+    store.write_live(config.key, 1, fragment_table(config, [made_up_measurement(0)]))
+    store.write_live(config.key, 2, fragment_table(config, [made_up_measurement(0), made_up_measurement(1)]))
+    (live,) = store.read_live()
+    assert (live.key, live.attempt, live.rows.num_rows, live.interrupted) == (config.key, 2, 2, False)
+    assert 0 <= live.seconds_ago < 60
+    corrupt(store, f"live/{config.key}.2.parquet")
+    assert store.read_live()[0].attempt == 1
+    assert store.states() == {}
+    assert store.read().num_rows == 0
+    store.clear_progress(config.key)
+    assert store.read_live() == []
+
+
+def test_a_heartbeat_that_says_no_json_is_skipped(store):
+    config = made_up_config()
+    table = fragment_table(config, []).replace_schema_metadata({b"schema_version": b"1.2", b"beat": b"{torn"})
+    store.storage.write(f"live/{config.key}.1.parquet", to_parquet(table))
+    assert store.read_live() == []
+
+
+def test_a_torn_checkpoint_falls_back_to_the_generation_before(store):
+    for epoch, content in ((1, b"one"), (2, b"two"), (10, b"ten")):
+        store.write_checkpoint("k", epoch, content)
+    assert len(store.storage.entries("checkpoints/k")) == 2
+    assert list(store.read_checkpoints("k")) == [b"ten", b"two"]
+    corrupt(store, "checkpoints/k/00000010.checkpoint")
+    assert list(store.read_checkpoints("k")) == [b"two"]
+    assert store.unreadable == ["checkpoints/k/00000010.checkpoint"]
+    store.storage.write("checkpoints/k/00000002.checkpoint", b"")
+    assert list(store.read_checkpoints("k")) == []
+    assert store.has_checkpoint("k")
+    store.clear_progress("k")
+    assert not store.has_checkpoint("k")
+
+
+def test_margins_and_heads_that_are_torn_are_absent_and_named(store):
+    store.write_margins("k", MARGINS_SCHEMA.empty_table())
+    assert store.read_margins("k").schema == MARGINS_SCHEMA
+    store.storage.write("margins/k.parquet", b"torn")
+    store.storage.write("heads/k.safetensors", b"torn")
+    assert store.read_margins("k") is None
+    assert store.read_head("k") is None
+    assert store.unreadable == ["margins/k.parquet", "heads/k.safetensors"]
+    assert store.read_head("other") is None
+
+
+def test_the_study_run_last_is_the_latest(store):
+    store.write_study("name = 'a'")
+    store.write_study("name = 'b'")
+    store.write_study("name = 'a'")
+    assert store.latest_study() == "name = 'a'"
+    assert len(store.storage.entries("studies")) == 2
+
+
+def test_stop_requests_are_seen_and_withdrawn(store):
+    assert not store.is_stop_requested("run-1")
+    open_store(store.uri).request_stop("run-1")
+    assert store.is_stop_requested("run-1")
+    assert store.read_live() == []
+    store.withdraw_stop("run-1")
+    assert not store.is_stop_requested("run-1")
+
+
+def test_a_run_is_seen_by_who_shares_the_folder_until_it_ends(store, tmp_path):
+    store.begin_run("run-1")
+    await_run(open_store(store.uri), "run-1", seconds=0)
+    assert store.read_live() == []
+    assert store.attempts() == {}
+    with pytest.raises(FolderError, match=r"must be shared by all machines, got .*elsewhere.* does not see the run"):
+        await_run(open_store(tmp_path / "elsewhere"), "run-1", seconds=0.1)
+    store.end_run("run-1")
+    assert not store.sees_run("run-1")
+
+
+def test_reference_columns_are_added_on_reading_and_follow_their_definitions(store):
+    store.write_fragment(
+        made_up_config(num_classes=12, feature_dim=3),
+        [made_up_measurement(0, margin_min_lower=0.5, margin_min_upper=0.51, train_loss=1.0)],
+        made_up_record(),
+    )
+    row = store.read().to_pylist()[0]
+    assert row["reference_margin_lower"] == pytest.approx(1 - 5**-0.5)  # the icosahedron
+    assert row["margin_ratio_lower"] == pytest.approx(0.5 / row["reference_margin_upper"])
+    assert row["margin_ratio_upper"] == pytest.approx(0.51 / row["reference_margin_lower"])
+    span = row["reference_margin_lower"] - row["random_margin"]
+    assert row["margin_score"] == pytest.approx((0.5 - row["random_margin"]) / span)
+    assert row["loss_excess"] == pytest.approx(1.0 - row["ufm_loss"])
+
+
+def test_rows_sealed_with_other_reference_tables_are_compared_again(store, monkeypatch):
+    finish(store, made_up_config())
+    store.seal()
+    monkeypatch.setattr("gnc_models.references.margin.REFERENCE_VERSION", "next")
+    assert store.read().column("reference_version").unique().to_pylist() == ["next"]
+
+
+def test_failures_that_cannot_be_read_are_named(store):
+    config = made_up_config()
+    fail(store, config)
+    store.storage.write(f"failures/{config.key}.2.json", b"{")
+    assert json.dumps(store.failures()[config.key][0]["attempt"]) == "1"
+    assert store.unreadable == [f"failures/{config.key}.2.json"]
+
+
+def test_a_compacted_folder_with_a_torn_table_is_not_sealed_over(store):
+    finish(store, made_up_config())
+    store.seal(compact=True)
+    for name in ("results.parquet", "trials.parquet"):
+        whole = store.storage.read(name)
+        corrupt(store, name)
+        with pytest.raises(FolderError, match="must be readable in a compacted folder"):
+            store.seal()
+        store.storage.write(name, whole)
+    assert store.seal().rows == 3
+
+
+def test_a_compacted_trial_without_rows_stays(store):
+    config = made_up_config()
+    store.write_fragment(config, [], made_up_record(state="diverged", reason="loss was nan"))
+    store.seal(compact=True)
+    for _ in range(2):
+        assert store.read_trials().column("state").to_pylist() == ["diverged"]
+        assert store.states() == {config.key: "diverged"}
+        store.seal()
+
+
+def test_a_seal_that_another_compaction_overtook_starts_again(store, monkeypatch):
+    for seed in range(3):
+        finish(store, made_up_config(seed=seed))
+    store.seal()
+    plain, calls = Store.fragments, []
+
+    def overtaken(self):
+        calls.append(1)
+        if len(calls) == 1:  # between reading the tables and listing the fragments
+            open_store(store.uri).seal(compact=True)
+        return plain(self)
+
+    monkeypatch.setattr(Store, "fragments", overtaken)
+    store.seal()
+    monkeypatch.undo()
+    assert store.read().num_rows == 9
+    assert len(store.states()) == 3
+
+
+def test_a_trial_that_finished_after_the_tables_were_read_is_not_compacted_away(store, monkeypatch):
+    finish(store, made_up_config(seed=0))
+    late = made_up_config(seed=1)
+    fail(store, late)
+    plain = sealing.read_tables
+
+    def then_finish(folder):
+        tables = plain(folder)
+        finish(store, late)
+        return tables
+
+    monkeypatch.setattr(sealing, "read_tables", then_finish)
+    store.seal(compact=True)
+    monkeypatch.undo()
+    assert store.states()[late.key] == "complete"
+    assert store.read().num_rows == 6
+
+
+def test_files_that_are_no_trials_are_named_and_count_for_nothing(store):
+    config = made_up_config()
+    finish(store, config)
+    content = store.storage.read(f"rows/{config.key}.parquet")
+    for name in (f"{config.key}.bak", "0123456789abcdef"):
+        store.storage.write(f"rows/{name}.parquet", content)
+    store.storage.write("live/notes.parquet", content)
+    assert store.read().num_rows == 3
+    assert store.unreadable == [f"rows/{config.key}.bak.parquet", "rows/0123456789abcdef.parquet"]
+    assert store.read_live() == []
+
+
+def test_a_failure_that_makes_no_row_poisons_nothing(store):
+    finish(store, made_up_config(seed=0))
+    config = made_up_config(seed=1)
+    failure = {"attempt": 1, "state": "failed", "reason": "no", "settings": {"trial": config.key, "seed": 2**70}}
+    store.write_failure(config.key, 1, failure)
+    assert store.seal().trials == 1
+    assert store.unreadable == [f"failures/{config.key}.1.json"]
+
+
+def test_sealing_clears_what_a_kill_left_of_a_finished_trial(store):
+    config = made_up_config()
+    finish(store, config)
+    store.write_live(config.key, 1, fragment_table(config, []))
+    store.write_checkpoint(config.key, 3, b"left")
+    fail(store, config)
+    store.seal()
+    assert store.read_live() == []
+    assert not store.has_checkpoint(config.key)
+    assert store.failures() == {}
+
+
+def test_a_trial_is_failed_only_while_its_last_attempt_failed_by_its_own_doing(store):
+    config = made_up_config()
+    circumstances = {"state": "failed", "reason": "no", "settings": identity_and_settings(config)}
+    store.write_live(config.key, 1, fragment_table(config, []))
+    store.write_failure(config.key, 1, {**circumstances, "attempt": 1, "charged": False})
+    assert (store.states(), store.failed_starts()) == ({}, {})  # it was cut off
+
+    store.write_live(config.key, 2, fragment_table(config, []))
+    store.write_failure(config.key, 2, {**circumstances, "attempt": 2, "charged": True})
+    assert (store.states(), store.failed_starts()) == ({config.key: "failed"}, {config.key: 1})
+    assert store.read_trials().column("attempts").to_pylist() == [2]
+
+    store.write_live(config.key, 3, fragment_table(config, []))
+    assert (store.states(), store.failed_starts()) == ({}, {config.key: 1})  # it runs again
+    store.write_failure(config.key, 3, {**circumstances, "attempt": 3})  # of before there were charges
+    assert (store.states(), store.failed_starts()) == ({config.key: "failed"}, {config.key: 2})
+
+
+def test_logs_are_kept_when_a_trial_is_done(store):
+    config = made_up_config()
+    store.append_log(config.key, 1, b"one\n")
+    store.append_log(config.key, 1, b"two\n")
+    finish(store, config)
+    store.clear_progress(config.key)
+    store.seal()
+    assert store.last_log_lines(config.key, 1) == ["one", "two"]
+    assert store.last_log_lines(config.key, 1, count=1) == ["two"]
+    assert store.last_log_lines(config.key, 2) == []

@@ -1,0 +1,191 @@
+"""`gnc best`: means over seeds, what does not take part, and a study file that names the same trials."""
+
+import json
+import math
+import statistics
+
+import pytest
+
+from gnc.cli.main import main
+from study.design.study_file import parse_study
+from study.store.store import Store
+from study.upkeep.best import _toml, default_by, find_best, next_study
+from tests.study.conftest import made_up_config, made_up_measurement, made_up_record
+
+STUDY = """
+name = "rates"
+keep = "nothing"
+[fixed]
+temperature = 0.1
+augmentation = "shift"
+[grid]
+num_classes = [12, 24]
+learning_rate = [0.05, 0.1, 0.2]
+seed = [0, 1, 2]
+[grid.zip]
+feature_dim = [3, 4]
+samples_per_class = [16, 24]
+[resources]
+cpus = 2.0
+"""
+
+
+def finish(store: Store, config, value: float | None, **record) -> None:
+    rows = [made_up_measurement(e, test_accuracy=v) for e, v in enumerate((9.0, value))]  # only the last row counts
+    store.write_fragment(config, rows, made_up_record(**record))
+
+
+def accuracy(config) -> float:
+    """Best at 0.1 for 12 classes and at 0.2 for 24, with noise that the mean over seeds averages."""
+    best = 0.1 if config.num_classes == 12 else 0.2
+    return 1 - abs(config.learning_rate - best) + 0.01 * (config.seed - 1) * config.feature_dim
+
+
+@pytest.fixture
+def filled(store) -> Store:
+    store.write_study(STUDY)
+    for config in parse_study(STUDY).configs:
+        finish(store, config, accuracy(config))
+    return store
+
+
+def test_the_best_of_each_cell_is_found_with_its_error(filled, capsys):
+    by = "num_classes,feature_dim"
+    assert main(["best", filled.uri, "--metric", "test_accuracy", "--by", by, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(w["by"]["num_classes"], w["by"]["feature_dim"]) for w in found["winners"]] == [
+        (12, 3),
+        (12, 4),
+        (24, 3),
+        (24, 4),
+    ]
+    assert [w["chosen"]["learning_rate"] for w in found["winners"]] == [0.1, 0.1, 0.2, 0.2]
+    first = found["winners"][0]
+    values = [1 + 0.03 * s for s in (-1, 0, 1)]
+    assert first["mean"] == pytest.approx(1)
+    assert first["standard_error"] == pytest.approx(statistics.stdev(values) / math.sqrt(3))
+    assert (first["seeds"], first["candidates"]) == ([0, 1, 2], 3)
+    assert (
+        main(
+            [
+                "best",
+                filled.uri,
+                "--metric",
+                "test_accuracy",
+                "--mode",
+                "min",
+                "--by",
+                by,
+                "--where",
+                "num_classes == 12",
+            ]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "K=12 d=3:  0.9 +- 0.017  3 seeds, best of 3:  n=16 learning_rate=0.2" in out
+    assert "K=24" not in out
+
+
+def test_by_default_a_cell_is_a_point_of_the_grid(filled, capsys):
+    study = parse_study(STUDY)
+    assert default_by(study) == ("num_classes", "learning_rate", "feature_dim", "samples_per_class")
+    over = STUDY + '[tune]\nscheduler = "asha"\nstop_metric = "test_accuracy"\nover = ["learning_rate"]\n'
+    assert default_by(parse_study(over)) == ("num_classes", "feature_dim", "samples_per_class")
+    assert main(["best", filled.uri, "--metric", "test_accuracy"]) == 0
+    assert capsys.readouterr().out.count("best of 1") == 12
+
+
+@pytest.mark.parametrize("state", ["diverged", "stopped"])
+def test_candidates_with_an_unfinished_trial_do_not_take_part(filled, state, capsys):
+    config = next(
+        c for c in parse_study(STUDY).configs if (c.num_classes, c.feature_dim, c.learning_rate) == (12, 3, 0.1)
+    )
+    finish(filled, config, 1.0, state=state)
+    best = find_best(filled, metric="test_accuracy", mode="max", by=["num_classes", "feature_dim"])
+    assert best.winners[0].chosen["learning_rate"] == 0.05
+    assert best.unfinished == 1
+    assert main(["best", filled.uri, "--metric", "test_accuracy"]) == 0
+    assert "1 candidates left out: some of their trials diverged" in capsys.readouterr().out
+
+
+def test_trials_without_the_metric_are_counted_not_averaged(filled):
+    config = parse_study(STUDY).configs[0]
+    finish(filled, config, None)
+    best = find_best(filled, metric="test_accuracy", mode="max", by=["num_classes"])
+    assert best.unmeasured == 1
+    nothing = find_best(filled, metric="unseen_accuracy", mode="max", by=["num_classes"])
+    assert sum(len(w.seeds) for w in nothing.winners) + nothing.unmeasured > 0
+
+
+@pytest.mark.parametrize("by", ["num_classes,feature_dim", "num_classes", "feature_dim,num_classes,learning_rate"])
+def test_the_next_study_names_the_same_trials_and_adds_seeds(filled, tmp_path, capsys, by):
+    path = tmp_path / "next.toml"
+    command = ["best", filled.uri, "--metric", "test_accuracy", "--by", by, "--write", str(path)]
+    assert main([*command, "--seeds", "2,3,4", "--json"]) == 0
+    winners = json.loads(capsys.readouterr().out)["winners"]
+    study = parse_study(path.read_text())
+    keys = {config.key for config in study.configs}
+    assert {key for winner in winners for key in winner["keys"]} <= keys
+    assert len(keys) == 5 * len(winners)
+    assert {config.seed for config in study.configs} == {0, 1, 2, 3, 4}
+    assert (study.name, study.keep, study.resources.cpus) == ("rates-best", "nothing", 2.0)
+    assert "momentum" not in path.read_text()  # what every winner has by default is left unsaid
+    assert main(["check", str(path), filled.uri, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["missing"]) == 2 * len(winners)
+    assert main(command) == 2
+    assert "--write must name a new file" in capsys.readouterr().err
+
+
+def test_winners_with_other_settings_or_seeds_become_blocks_of_their_own(store):
+    """temperature has no effect with normalization none, so that lists cannot move together."""
+    for config in (
+        made_up_config(normalization="none", seed=0),
+        made_up_config(normalization="both", temperature=0.3, seed=0),
+        made_up_config(normalization="both", temperature=0.3, seed=1),
+    ):
+        finish(store, config, 0.5)
+    best = find_best(store, metric="test_accuracy", mode="max", by=["normalization"])
+    text = next_study(best, study=None, seeds=[7])
+    assert text.count("[[grid]]") == 2
+    assert len(parse_study(text).configs) == 5
+
+
+def test_a_winner_of_one_trial_is_a_study_of_one(store):
+    config = made_up_config()
+    finish(store, config, 0.5)
+    text = next_study(find_best(store, metric="test_accuracy", mode="max", by=["num_classes"]), study=None)
+    assert [c.key for c in parse_study(text).configs] == [config.key]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--metric", "tset_accuracy"],
+            "--metric must hold known keys only, got 'tset_accuracy'. Did you mean 'test_accuracy'?",
+        ),
+        (["--metric", "test_accuracy", "--by", "num_clases"], "Did you mean 'num_classes'?"),
+        (["--metric", "test_accuracy", "--by", "seed"], "--by must hold known keys only, got 'seed'"),
+        (["--metric", "test_accuracy", "--all"], "--by must be given"),
+        (["--metric", "test_accuracy", "--seeds", "a", "--write", "x.toml"], "--seeds must be whole numbers"),
+    ],
+)
+def test_wrong_input_is_refused(filled, capsys, arguments, words):
+    assert main(["best", filled.uri, *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_nothing_to_write_is_refused(store, tmp_path, capsys):
+    store.write_study(STUDY)
+    assert main(["best", store.uri, "--metric", "test_accuracy", "--write", str(tmp_path / "n.toml")]) == 2
+    assert "--write must have a best trial to write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1, -1e-05, 1e16, 0.1, 'a "quoted" \\ word', "line\nbreak \x7f é", ["a", 1], {"b": [2.5]}]
+)
+def test_values_survive_toml(value):
+    import tomllib
+
+    assert tomllib.loads(f"x = {_toml(value)}")["x"] == value

@@ -1,0 +1,262 @@
+"""`gnc status` and its watch: what a folder alone tells, until the study's end; --where on check, status and run."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gnc.cli.main import main
+from study.design.study_file import read_study
+from study.store.disk_use import in_words, kind_of, measure_disk_use
+from study.store.schemas import fragment_table, identity_and_settings
+from study.store.store import Store, open_store
+from study.upkeep.status import read_status
+from study.upkeep.watch import watch
+from tests.study.conftest import finish, made_up_measurement
+from tests.study.design.test_search import OPTUNA, RATE, STUDY
+
+
+def test_every_file_of_a_folder_is_of_a_kind(store):
+    names = {
+        "rows/0123456789abcdef.parquet": "rows",
+        "rows/.0123456789abcdef.parquet.12.00ff00ff.tmp": "temporary",
+        "checkpoints/0123456789abcdef/00000003.checkpoint": "checkpoints",
+        "results.parquet": "sealed",
+        "compacted": "sealed",
+        "probe-0123456789abcdef": "temporary",
+        "callbacks/tensorboard/0123456789abcdef/events": "callbacks",
+        "notes.txt": "other",
+        "rows": "other",
+    }
+    assert {name: kind_of(name) for name in names} == names
+    for name in names:
+        if name != "rows":
+            store.storage.write(name, bytes(100))
+    use = measure_disk_use(store.storage.tree())
+    assert use["temporary"].files == 2
+    assert sum(kind.bytes for kind in use.values()) == 800
+    assert [in_words(n) for n in (999, 1024, 5 << 20, 1 << 60)] == ["999 bytes", "1 KiB", "5 MiB", "1.02e+03 PiB"]
+
+
+def test_status_tells_disk_use_by_kind(study_file, tmp_path, capsys):
+    study, store = study_file(), open_store(tmp_path / "r")
+    store.write_study(study.read_text())
+    finish(store, read_study(study).configs[0])
+    assert main(["status", store.uri]) == 0
+    assert "KiB on disk: rows " in capsys.readouterr().out
+    assert main(["status", store.uri, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (fragment,) = store.fragments().values()
+    assert facts["disk"]["rows"] == {"files": 1, "bytes": fragment.size}
+    assert facts["over"] is False
+
+
+def test_where_selects_what_is_checked_and_counted(study_file, tmp_path, capsys):
+    study, store = study_file(), open_store(tmp_path / "r")
+    store.write_study(study.read_text())
+    configs = read_study(study).configs
+    for config in configs:
+        if config.num_classes == 6:
+            finish(store, config)
+    where = ["--where", "num_classes <= 6"]
+    assert main(["check", str(study), store.uri, *where]) == 0
+    out = capsys.readouterr().out
+    assert "small: 2 trials, 2 stored" in out
+    assert "--where leaves out 2 more trials of the study" in out
+    assert main(["check", str(study), store.uri, *where, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["trials"], facts["left_out"], facts["missing"]) == (2, 2, [])
+    assert main(["status", store.uri, *where]) == 0
+    assert "2 complete\n" in capsys.readouterr().out
+    assert main(["status", store.uri, "--where", "num_classes > 6"]) == 0
+    assert "2 missing\n" in capsys.readouterr().out
+    assert main(["status", store.uri, "--all", "--where", "seed == 0", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["complete"], facts["left_out"]) == (1, 1)
+
+
+def test_a_run_of_selected_trials_ends_well_and_names_the_rest(study_file, tmp_path, capsys):
+    study, store = study_file(), open_store(tmp_path / "r")
+    for config in read_study(study).configs:
+        if config.seed == 0:
+            finish(store, config)
+    assert main(["run", str(study), store.uri, "--where", "seed == 0"]) == 0
+    err = capsys.readouterr().err
+    assert "0 trials to run: 2 of 2" in err
+    assert "2 complete; --where left out 2 more trials of the study" in err
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("num_clases < 3", "Did you mean 'num_classes'?"),
+        ("num_classes > 900", "must select at least one of the 4 trials"),
+    ],
+)
+def test_a_selection_of_nothing_or_of_what_is_not_known_exits_2(study_file, tmp_path, capsys, where, words):
+    for command in ("check", "run"):
+        assert main([command, str(study_file()), str(tmp_path / "r"), "--where", where]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_adaptive_search_is_selected_by_whole_cells(tmp_path, capsys):
+    study = tmp_path / "search.toml"
+    study.write_text(STUDY.format(search=RATE, tune=OPTUNA))
+    assert main(["check", str(study), str(tmp_path / "r"), "--where", "num_classes == 6", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["trials"] == facts["left_out"] == 10
+    for where in ("seed == 0", "learning_rate > 0.1 and num_classes == 6"):
+        assert main(["check", str(study), str(tmp_path / "r"), "--where", where]) == 2
+        assert "--where must select whole cells of an adaptive search" in capsys.readouterr().err
+
+
+def beat(store: Store, config) -> None:
+    store.write_live(config.key, 1, fragment_table(config, [made_up_measurement(3)]))
+
+
+def test_a_study_is_over_when_nothing_runs_and_nothing_more_will(study_file, store):
+    path = study_file()
+    study = read_study(path)
+    first, *rest, last = study.configs
+    assert not read_status(store, study).is_over
+    store.write_study(path.read_text())
+    for config in (first, *rest):
+        finish(store, config)
+    assert not read_status(store, study).is_over
+    store.write_failure(last.key, 1, {"attempt": 1, "reason": "no", "settings": identity_and_settings(last)})
+    assert not read_status(store, study).is_over  # it has attempts left, and the run may be about to use them
+    store.seal()
+    assert read_status(store, study).is_over  # the run has ended without
+    beat(store, last)
+    assert not read_status(store, study).is_over
+    finish(store, last)
+    assert read_status(store, study).is_over
+
+
+def test_a_watch_reads_each_finished_trial_once(study_file, store, monkeypatch):
+    study = read_study(study_file())
+    for config in study.configs[:3]:
+        finish(store, config)
+    read, plain = [], Store.read_ending
+    monkeypatch.setattr(Store, "read_ending", lambda self, key: read.append(key) or plain(self, key))
+    known: dict = {}
+    for _ in range(3):
+        assert read_status(store, study, known=known).counts["complete"] == 3
+    assert len(read) == 3
+    finish(store, study.configs[0], epochs=5)  # another file under the same name is read again
+    read_status(store, study, known=known)
+    assert len(read) == 4
+
+
+def test_a_watch_prints_a_line_a_change_and_ends_with_the_study(study_file, tmp_path, capsys):
+    path, store = study_file(), open_store(tmp_path / "r")
+    configs = read_study(path).configs
+    store.write_study(path.read_text())
+    finish(store, configs[0])
+    beat(store, configs[1])
+    stages = iter([lambda: None, lambda: [finish(store, c) for c in configs[1:3]], lambda: finish(store, configs[3])])
+
+    def read():
+        next(stages)()
+        return read_status(store, read_study(path))
+
+    assert watch(read, seconds=0.01).is_over
+    lines = capsys.readouterr().out.splitlines()
+    said = [line.split(" ", 1)[1].split("; ")[:2] for line in lines]
+    assert said[0] == ["small: 1 complete, 3 missing", "1 running"]
+    assert said[1][0] == "small: 3 complete, 1 missing"
+    assert said[2][0] == "small: 4 complete"
+    assert len(lines) == 3
+    assert main(["status", store.uri, "--watch", "0.01"]) == 0
+    assert main(["status", store.uri, "--watch", "0"]) == 2
+
+
+def test_a_folder_that_is_away_for_a_moment_is_looked_at_again(study_file, store, capsys):
+    study = read_study(study_file())
+    for config in study.configs:
+        finish(store, config)
+    failures = iter([OSError("stale handle")] * 2)
+
+    def read():
+        error = next(failures, None)
+        if error:
+            raise error
+        return read_status(store, study)
+
+    assert watch(read, seconds=0.01, as_json=True).is_over
+    captured = capsys.readouterr()
+    assert captured.err.count("stale handle") == 2
+    assert json.loads(captured.out)["complete"] == 4
+
+    def lost():
+        raise OSError("gone for good")
+
+    with pytest.raises(OSError, match="gone for good"):
+        watch(lost, seconds=0.01)
+
+
+def read_terminal(leader: int, until: bytes = b"\0\0", seconds: float = 60) -> bytes:
+    shown, deadline = b"", time.monotonic() + seconds
+    while until not in shown and time.monotonic() < deadline and select.select([leader], [], [], 1 + seconds / 2)[0]:
+        try:
+            shown += os.read(leader, 1 << 16)
+        except OSError:  # the other end is closed: the process has ended
+            break
+    return shown
+
+
+def start_watch(results: Path) -> tuple[subprocess.Popen, int]:
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "40"}
+    command = [sys.executable, "-m", "gnc.cli.main", "status", str(results), "--watch", "0.2"]
+    process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    return process, leader
+
+
+def test_the_watch_on_a_terminal_lives_until_the_study_ends(study_file, tmp_path):
+    path, store = study_file(), open_store(tmp_path / "r")
+    configs = read_study(path).configs
+    store.write_study(path.read_text())
+    finish(store, configs[0])
+    beat(store, configs[1])
+    process, leader = start_watch(tmp_path / "r")
+    try:
+        shown = read_terminal(leader, until=b"1 complete, 3 missing")
+        late = threading.Thread(target=lambda: [finish(store, config) for config in configs[1:]])
+        late.start()
+        shown += read_terminal(leader)
+        late.join()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = shown.decode(errors="replace")
+    for words in ("1 complete, 3 missing", "1 running", "epoch 3", "4 complete", "on disk"):
+        assert words in text
+    assert "Traceback" not in text
+
+
+def test_interrupting_a_watch_is_quiet(study_file, tmp_path):
+    path, store = study_file(), open_store(tmp_path / "r")
+    store.write_study(path.read_text())
+    process, leader = start_watch(tmp_path / "r")
+    try:
+        shown = read_terminal(leader, until=b"4 missing")
+        process.send_signal(signal.SIGINT)
+        shown += read_terminal(leader)
+        assert process.wait(timeout=60) == 1
+    finally:
+        process.kill()
+        process.wait()
+    assert b"interrupted" in shown
+    assert b"Traceback" not in shown
