@@ -21,7 +21,7 @@ from gnc_models.catalog.pairings import check_classifier
 from gnc_models.catalog.settings import check_choice, read_settings
 from gnc_models.classifiers.assignment import assign_classes
 from gnc_models.codes.best_code import best_code
-from gnc_models.codes.constructions.explicit import simplex
+from gnc_models.constructions.explicit import simplex
 
 # name: (features are normalised, weights are normalised)
 NORMALIZATIONS = {

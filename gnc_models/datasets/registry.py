@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnc_models.datasets.augmentation import AUGMENTATIONS, augment
-from gnc_models.datasets.characters.glyphs import make_glyphs
-from gnc_models.datasets.class_counts import REFUSED_BY, class_counts
-from gnc_models.datasets.dataset import Dataset
-from gnc_models.datasets.indices import make_indices, number_samples
-from gnc_models.datasets.shaping import add_label_noise, keep_counts, keep_out_classes
+from gnc_models.datasets.made.glyphs import make_glyphs
+from gnc_models.datasets.made.indices import make_indices, number_samples
+from gnc_models.datasets.made.synthetic import make_synthetic
+from gnc_models.datasets.made.text import make_text
+from gnc_models.datasets.samples.augmentation import AUGMENTATIONS, augment
+from gnc_models.datasets.samples.class_counts import REFUSED_BY, class_counts
+from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
 from gnc_models.datasets.stored.image_folder import make_image_folder
 from gnc_models.datasets.stored.images import make_stored
 from gnc_models.datasets.stored.layouts import STORED_SETS, MissingData, missing_data
-from gnc_models.datasets.synthetic import make_synthetic
-from gnc_models.datasets.text import make_text
 
 __all__ = [
     "AUGMENTATIONS",

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.datasets import text
-from gnc_models.datasets.contexts import mark_contexts
+from gnc_models.datasets.made import text
 from gnc_models.datasets.registry import make_dataset
+from gnc_models.datasets.samples.contexts import mark_contexts
 
 TELL = """
 from gnc_models.datasets import make_dataset

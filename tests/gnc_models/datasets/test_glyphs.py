@@ -11,8 +11,8 @@ import torch
 
 from gnc_models import user_cache as cache
 from gnc_models.catalog import members as catalog
-from gnc_models.datasets.characters import glyphs
-from gnc_models.datasets.characters.fonts import (
+from gnc_models.datasets.made import glyphs
+from gnc_models.datasets.made.fonts import (
     FACES,
     FAMILIES,
     RASTER_SIDE,
@@ -20,7 +20,7 @@ from gnc_models.datasets.characters.fonts import (
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.characters.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_characters
+from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_characters
 from gnc_models.datasets.registry import make_dataset
 
 RACER = """

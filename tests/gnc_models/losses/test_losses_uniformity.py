@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gnc_models.classifiers.classifiers import make_classifier
-from gnc_models.codes.constructions.explicit import icosahedron, orthoplex, simplex
+from gnc_models.constructions.explicit import icosahedron, orthoplex, simplex
 from gnc_models.losses.registry import make_loss
 
 HUG = ("hug_mhe", "hug_mhs", "hug_mgd")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from gnc_models.codes.constructions.words import signed_words
+from gnc_models.constructions.words import signed_words
 
 Rows = Float[np.ndarray, "_ _"]
 LARGEST_CHOICE = 6_000  # supports of signed words that are enumerated
