@@ -11,7 +11,7 @@ import os
 import zlib
 from pathlib import Path
 
-from gnc_models.cache_folder import cache_folder
+from gnc_models.user_cache import cache_folder
 
 COLUMNS = ("num_classes", "feature_dim", "temperature", "loss", "margin", "margin_low", "margin_high", "starts", "seed")
 
