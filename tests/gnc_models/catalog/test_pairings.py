@@ -7,7 +7,8 @@ import pytest
 
 from gnc_models.catalog import pairings
 from gnc_models.catalog.pairings import check_pairing
-from gnc_models.classifiers.classifiers import CLASSIFIERS, NORMALIZATIONS
+from gnc_models.classifiers.classifier import NORMALIZATIONS
+from gnc_models.classifiers.registry import CLASSIFIERS
 from gnc_models.losses.registry import LOSSES
 
 SOUND = {

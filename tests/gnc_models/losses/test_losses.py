@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from gnc_models.catalog import pairings
-from gnc_models.classifiers.classifiers import NORMALIZATIONS, make_classifier
+from gnc_models.classifiers.classifier import NORMALIZATIONS
+from gnc_models.classifiers.registry import make_classifier
 from gnc_models.losses.registry import LOSSES, make_loss
 from tests.gnc_models.ref_losses import REFERENCES, Batch
 
