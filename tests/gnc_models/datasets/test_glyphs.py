@@ -27,7 +27,7 @@ RACER = """
 import sys
 import torch
 torch.set_num_threads(1)
-from gnc_models.datasets import make_dataset
+from gnc_models.datasets.registry import make_dataset
 input()
 data = make_dataset("glyphs", num_classes=30, samples_per_class=16, test_samples_per_class=8, data_seed=0,
                     resolution=16, unseen_family="serif")
