@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gnc_models.geometry.pairwise
-import gnc_models.metrics
+import gnc_models.metrics.collapse
 from gnc_models.metrics.alignment import input_correlation
 from gnc_models.metrics.norms import effective_rank
 from gnc_models.metrics.samples import active_classes
@@ -181,7 +181,7 @@ def test_fewer_classes_compete_at_a_lower_temperature_where_the_head_has_one(mod
         assert cold < measure(features, labels, weights, "none").values["active_classes"]
         return
     found = [
-        gnc_models.metrics.measure_collapse(features, labels, weights, temperature=t, **options).values[
+        gnc_models.metrics.collapse.measure_collapse(features, labels, weights, temperature=t, **options).values[
             "active_classes"
         ]
         for t in (1e-4, 0.1, 1e4)
