@@ -31,7 +31,7 @@ class FixedClassifier(Classifier):
         assignment: str = "random",
         similarity: Float[Tensor, "classes classes"] | None = None,
     ) -> None:
-        """Points of the code, one a class, of unit length where the head normalises rows, else of norm `init_norm`.
+        """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
 
         Args:
             num_classes: rows.

@@ -1,6 +1,6 @@
 """Optima of the unconstrained-feature model that this user computed: kept in the cache folder, read at the next start.
 
-Knows the cache folder; does not know torch, the optimiser or the shipped tables. One line an optimum, appended whole,
+Knows the cache folder; does not know torch, the optimiser or the shipped tables. One line per optimum, appended whole,
 so that processes may write at once; a line that is torn or foreign counts for nothing. The file is read once a
 process: what is looked up and the digest that names it always belong together.
 """

@@ -317,7 +317,7 @@ def test_without_a_test_set_its_accuracy_is_null_and_nothing_else():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"counted": torch.zeros(54, dtype=torch.bool)}, "counted must be 54 booleans, one a sample and some true"),
+        ({"counted": torch.zeros(54, dtype=torch.bool)}, "counted must be 54 booleans, one per sample and some true"),
         ({"test_labels": None}, "test_features and test_labels must be given together or not at all"),
         ({"ood_features": torch.full((2, 4), math.inf)}, "ood_features must be finite"),
         ({"counted": torch.arange(54) < 6, "absent_classes": True}, "at least 2 classes, got 1"),
