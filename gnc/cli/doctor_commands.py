@@ -5,9 +5,10 @@ Knows the rooms that look; does not look itself. A check that fails does not end
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 
+from gnc.cli.output import say
+from gnc.cli.parser import Commands, add_command, add_json
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
 from study.doctor import aws, own_machines, this_machine
@@ -17,6 +18,16 @@ from study.store.store import open_store
 from study.training.data import missing_for
 
 EXIT_WELL, EXIT_FAILED = 0, 1
+
+
+def add_doctor_parser(commands: Commands) -> None:
+    purpose = "check that this machine or a cluster has all that a study needs, and say what to do where it has not"
+    parser = add_command(commands, "doctor", purpose, "gnc doctor cluster.yaml --study studies/dimension.toml")
+    parser.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; default: this machine")
+    parser.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
+    parser.add_argument("--results", help="the results folder or its URI; default: results/, or the cluster file's")
+    parser.add_argument("--address", help="a running Ray cluster, such as auto, whose machines are compared")
+    add_json(parser)
 
 
 def command_doctor(options: argparse.Namespace) -> int:
@@ -30,7 +41,7 @@ def command_doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"checks": [check.facts() for check in checks], "failed": wrong}))
     elif wrong:
-        print(f"{wrong} of {len(checks)} checks failed", file=sys.stderr)
+        say(f"{wrong} of {len(checks)} checks failed")
     return EXIT_FAILED if wrong else EXIT_WELL
 
 
@@ -95,6 +106,12 @@ def _check_results_kind(config: Config, results: str | None) -> Check:
     if "://" not in results and not is_own(config):
         return failed("results", f"{results} is a folder on a machine that ends with the cluster", cure)
     return ok("results", f"go to {results}")
+
+
+def add_prepare_parser(commands: Commands) -> None:
+    purpose = "make on AWS what a cluster file names: the security group and the roles"
+    parser = add_command(commands, "prepare", purpose, "gnc prepare cluster.yaml")
+    parser.add_argument("cluster", metavar="CLUSTER.yaml", help="the cluster file; the group's id is written into it")
 
 
 def command_prepare(options: argparse.Namespace) -> int:

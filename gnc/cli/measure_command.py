@@ -1,28 +1,45 @@
 """`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
 
-Knows gnc_models and the store; does not know trials or Ray.
+Knows gnc_models and the store; does not know trials or Ray. PyTorch takes seconds to load, so that what needs it is
+imported inside the functions that compute: the other commands start without it.
 """
 
 import argparse
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from gnc.cli.opening import existing_store
 from gnc.cli.output import print_facts, print_json
-from gnc.cli.tensor_files import array_names, check_finite, read_tensors
-from gnc_models.geometry.margins import margins_of_directions
-from gnc_models.geometry.pairwise import max_cosine, unit
-from gnc_models.metrics import measure_collapse
+from gnc.cli.parser import Commands, add_command, add_json
 from study.design.errors import StudyError
 from study.store.store import open_store
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
-INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-            torch.uint16, torch.uint32, torch.uint64)  # fmt: skip
 LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
+
+
+# What cannot be told of features alone: all that speaks of classifier rows.
+NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
+                 "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
+
+
+def add_measure_parser(commands: Commands) -> None:
+    purpose = "measure the collapse of features in a file, or the classifiers kept in a results folder"
+    parser = add_command(commands, "measure", purpose, "gnc measure features.npz --temperature 0.05")
+    parser.add_argument(
+        "source", metavar="FEATURES.npz|RESULTS",
+        help="a file with the arrays features and labels, and weights where there are any; or a results folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--normalization", choices=("both", "features", "weights", "none"), default="both",
+        help="what the classifier scales to unit length before the logits; default: both",
+    )  # fmt: skip
+    parser.add_argument("--temperature", type=float, default=1.0, help="what the logits are divided by; default: 1")
+    add_json(parser)
 
 
 def command_measure(options: argparse.Namespace) -> int:
@@ -38,14 +55,14 @@ def command_measure(options: argparse.Namespace) -> int:
     return 0
 
 
-# What cannot be told of features alone: all that speaks of classifier rows.
-NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
-                 "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
-
-
 def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
     if not (options.temperature > 0 and math.isfinite(options.temperature)):
         raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
+    import torch
+
+    from gnc.cli.tensor_files import array_names, read_tensors
+    from gnc_models.metrics import measure_collapse
+
     arrays = read_tensors(options.source)
     for name in sorted(KNOWN & (array_names(options.source) - set(arrays))):
         raise StudyError(f"{name} must hold numbers of at most 8 bytes, got an array of another kind.")
@@ -74,13 +91,13 @@ def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
     return {"num_classes": num_classes, "feature_dim": features.shape[1], **values}
 
 
-def _check_arrays(arrays: dict[str, Tensor]) -> None:
+def _check_arrays(arrays: dict[str, "Tensor"]) -> None:
     """Names, kinds, shapes and sizes of what the file holds."""
     for name in ("features", "labels"):
         if name not in arrays:
             raise StudyError(f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
     for name in ("labels", "test_labels"):
-        if name in arrays and (arrays[name].dtype not in INTEGERS or not len(arrays[name])):
+        if name in arrays and (_is_inexact(arrays[name]) or not len(arrays[name])):
             raise StudyError(f"{name} must be integers of at least one sample, got {arrays[name].dtype} of "
                              f"{len(arrays[name])}.")  # fmt: skip
     if ("test_features" in arrays) != ("test_labels" in arrays):
@@ -103,9 +120,15 @@ def _check_arrays(arrays: dict[str, Tensor]) -> None:
         _check_size(name, arrays[name])
 
 
-def _check_size(name: str, values: Tensor) -> None:
+def _is_inexact(values: "Tensor") -> bool:
+    return values.is_floating_point() or values.is_complex()
+
+
+def _check_size(name: str, values: "Tensor") -> None:
     if values.is_complex():
         raise StudyError(f"{name} must be real, got {values.dtype}.")
+    from gnc.cli.tensor_files import check_finite
+
     check_finite(values, name)
     largest = float(values.double().abs().max())
     if largest and not 1 / LARGEST_FEATURE <= largest <= LARGEST_FEATURE:
@@ -115,23 +138,28 @@ def _check_size(name: str, values: Tensor) -> None:
         )
 
 
-def _check_labels(labels: Tensor, num_classes: int) -> None:
+def _check_labels(labels: "Tensor", num_classes: int) -> None:
     if bool((labels < 0).any()) or bool((labels >= num_classes).any()):
         raise StudyError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
     if num_classes > len(labels):
         raise StudyError(
             f"every class must have samples, got {num_classes:,} classes and {len(labels):,} samples. Renumber the labels."
         )
-    empty = (torch.bincount(labels, minlength=num_classes) == 0).nonzero()
+    empty = (labels.bincount(minlength=num_classes) == 0).nonzero()
     if len(empty):
         raise StudyError(f"every class must have samples, got none for class {int(empty[0])}. Renumber the labels.")
 
 
 def _measure_heads(results: str) -> list[dict[str, Any]]:
-    store = open_store(results)
-    if not store.storage.exists():
+    import torch
+
+    from gnc_models.geometry.margins import margins_of_directions
+    from gnc_models.geometry.pairwise import max_cosine, unit
+    from gnc_models.metrics.alignment import misalignment
+
+    if Path(results).is_file() or not open_store(results).storage.exists():
         raise StudyError(f"SOURCE must be a .npz file or a results folder, got {results!r}.")
-    facts = []
+    store, facts = existing_store(results), []
     for key in store.head_keys():
         head = store.read_head(key)
         if head is None:
@@ -140,7 +168,6 @@ def _measure_heads(results: str) -> list[dict[str, Any]]:
         present = means.isfinite().all(1)  # a rare token may have had no context that counted
         lower, upper = margins_of_directions(rows).minimum
         mean_lower, mean_upper = margins_of_directions(means[present]).minimum
-        unit_rows = unit(rows)
         facts.append(
             {
                 "trial": key,
@@ -150,8 +177,8 @@ def _measure_heads(results: str) -> list[dict[str, Any]]:
                 "margin_min_upper": upper,
                 "mean_margin_min_lower": mean_lower,
                 "mean_margin_min_upper": mean_upper,
-                "max_cosine": max_cosine(unit_rows),
-                "gnc3_uncentred": float((1 - (unit_rows[present] * unit(means[present])).sum(1)).mean()),
+                "max_cosine": max_cosine(unit(rows)),
+                "gnc3_uncentred": misalignment(means[present], rows[present]),
             }
         )
     if not facts:

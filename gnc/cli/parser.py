@@ -1,0 +1,46 @@
+"""How every gnc command is parsed and explained: refusals in one line, an example in each help page.
+
+Knows argparse; does not know any command.
+"""
+
+import argparse
+import difflib
+import re
+from typing import Any, NoReturn
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that refuses in one line and names the nearest option for a misspelt one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; StudyError-like exit 2 for what this command does not know."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = re.findall(r"--[a-z-]+", self.format_usage())
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            self.error(f"{unknown[0]!r} is not expected{f', did you mean {near[0]}?' if near else ''}")
+        return options, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2 with one line."""
+        self.exit(2, f"{self.prog}: {message}. {self.prog} --help explains the command.\n")
+
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
+
+
+def add_command(commands: Commands, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
+    """Add a command with its purpose in one sentence, which begins small, and an example that can be pasted."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that also print for programs."""
+    parser.add_argument("--json", action="store_true", help="print JSON on one line instead of text")
