@@ -21,17 +21,15 @@ EXIT_WELL, EXIT_FAILED = 0, 1
 
 
 def add_doctor_parser(commands: Commands) -> None:
-    purpose = "check that this machine or a cluster has all that a study needs, and say what to do where it has not"
-    parser = add_command(commands, "doctor", purpose, "gnc doctor cluster.yaml --study studies/dimension.toml")
+    parser = add_command(commands, command_doctor, "gnc doctor cluster.yaml --study studies/dimension.toml", add_json)
     parser.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; default: this machine")
     parser.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
     parser.add_argument("--results", help="the results folder or its URI; default: results/, or the cluster file's")
     parser.add_argument("--address", help="a running Ray cluster, such as auto, whose machines are compared")
-    add_json(parser)
 
 
 def command_doctor(options: argparse.Namespace) -> int:
-    """A line for each check, ok, FAIL or skipped, with its cure; 1 where one fails."""
+    """Check that this machine or a cluster has all that a study needs, and say what to do where it has not."""
     checks = []
     for check in _checks(options):
         checks.append(check)
@@ -109,13 +107,12 @@ def _check_results_kind(config: Config, results: str | None) -> Check:
 
 
 def add_prepare_parser(commands: Commands) -> None:
-    purpose = "make on AWS what a cluster file names: the security group and the roles"
-    parser = add_command(commands, "prepare", purpose, "gnc prepare cluster.yaml")
+    parser = add_command(commands, command_prepare, "gnc prepare cluster.yaml")
     parser.add_argument("cluster", metavar="CLUSTER.yaml", help="the cluster file; the group's id is written into it")
 
 
 def command_prepare(options: argparse.Namespace) -> int:
-    """Make what the cluster file names on AWS, and write the group's id into the file where it is still open."""
+    """Make on AWS what a cluster file names: the security group and the roles."""
     config, text = read_cluster_file(options.cluster)
     group, done = aws.prepare(config)
     for sentence in done or ["everything is there already"]:

@@ -26,20 +26,14 @@ from study.upkeep.status import Status, read_status, status_facts, status_lines
 
 
 def add_status_parser(commands: Commands) -> None:
-    purpose = "say how far the study is that was run last, from any machine that sees the results folder"
-    parser = add_command(commands, "status", purpose, "gnc status results/quickstart --watch")
-    add_results(parser)
-    add_all(parser)
-    parser.add_argument(
-        "--watch", nargs="?", type=float, const=5.0, metavar="SECONDS",
-        help="look again every SECONDS until the study ends; default: every 5",
-    )  # fmt: skip
-    add_where(parser)
-    add_json(parser)
+    example = "gnc status results/quickstart --watch"
+    parser = add_command(commands, command_status, example, add_results, add_all, add_where, add_json)
+    watch = "look again every SECONDS, else every 5, until the study ends"
+    parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help=watch)
 
 
 def command_status(options: argparse.Namespace) -> int:
-    """Counts, failures with reasons, trials in progress and disk use, from the folder alone; once or until the end."""
+    """Say how far the study is that was run last, from any machine that sees the results folder."""
     store, selection = existing_store(options.results), selection_of(options)
     if options.watch is not None:
         return _watch(options, store)
@@ -73,18 +67,13 @@ def _watch(options: argparse.Namespace, store: Store) -> int:
 
 
 def add_report_parser(commands: Commands) -> None:
-    purpose = "fit trends, draw figures and write report/report.html into the results folder"
-    parser = add_command(commands, "report", purpose, "gnc report results/quickstart")
-    add_results(parser)
-    add_all(parser)
-    parser.add_argument(
-        "--format", choices=("html", "md"), default="html", help="the format of the page; default: html"
-    )
+    parser = add_command(commands, command_report, "gnc report results/quickstart", add_results, add_all)
+    parser.add_argument("--format", choices=("html", "md"), default="html", help="format of the page; default: html")
     parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by newer trials")
 
 
 def command_report(options: argparse.Namespace) -> int:
-    """Write the report, its figures, fits and predictions; or score the predictions of an earlier one."""
+    """Fit trends, draw figures and write report/report.html into the results folder."""
     # matplotlib takes a second to load: only here, where figures are drawn
     from analysis.report.report import check_report, write_report
     from analysis.scaling.predictions import markdown_scores
@@ -111,30 +100,21 @@ def command_report(options: argparse.Namespace) -> int:
 
 
 def add_best_parser(commands: Commands) -> None:
-    purpose = "find the best settings of each cell of the grid, and write a study file that runs them again"
     example = "gnc best results/quickstart --metric test_accuracy --by num_classes,feature_dim"
-    parser = add_command(commands, "best", purpose, example)
-    add_results(parser)
+    parser = add_command(commands, command_best, example, add_results, add_all, add_where, add_json)
     parser.add_argument("--metric", required=True, help="the measured column to compare, at each trial's last epoch")
     parser.add_argument("--mode", choices=("min", "max"), default="max", help="which is best; default: max")
-    parser.add_argument(
-        "--by", metavar="NAMES", help="settings that make a cell, separated by commas; default: the grid's"
-    )
+    parser.add_argument("--by", metavar="NAMES", help="settings that make a cell, with commas; default: the grid's")
     parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings as a new study file")
     parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
-    add_all(parser)
-    add_where(parser)
-    add_json(parser)
 
 
 def command_best(options: argparse.Namespace) -> int:
-    """The best settings of each cell, and on request a study file that runs them again."""
+    """Find the best settings of each cell of the grid, and write a study file that runs them again."""
     store = existing_store(options.results)
     study = None if options.all else latest_study(store)
     if options.by is None and study is None:
-        raise StudyError(
-            "--by must name the settings of a cell where no study file does, got none. Write --by num_classes."
-        )
+        raise StudyError("--by must be given where no study file names the cells. Write --by num_classes,feature_dim.")
     by = default_by(study) if options.by is None and study else _words(options.by)
     keys = {config.key for config in study.configs} if study else None
     best = find_best(store, metric=options.metric, mode=options.mode, by=by, keys=keys, selection=selection_of(options))
@@ -165,16 +145,13 @@ def _seeds(text: str) -> list[int]:
 
 
 def add_compare_parser(commands: Commands) -> None:
-    purpose = "say whether two results folders hold the same numbers for the same trials; exit 1 where they do not"
-    parser = add_command(commands, "compare", purpose, "gnc compare results/before results/after")
+    parser = add_command(commands, command_compare, "gnc compare results/before results/after", add_where, add_json)
     parser.add_argument("first", metavar="A", help="a results folder or its URI")
     parser.add_argument("second", metavar="B", help="the other one")
-    add_where(parser)
-    add_json(parser)
 
 
 def command_compare(options: argparse.Namespace) -> int:
-    """Numbers of two folders under the same keys; 1 where they differ."""
+    """Say whether two results folders hold the same numbers for the same trials; exit 1 where they do not."""
     first, second = existing_store(options.first), existing_store(options.second)
     comparison = compare_stores(first, second, selection_of(options))
     show(options, comparison_facts(comparison), comparison_lines(comparison))
@@ -182,24 +159,20 @@ def command_compare(options: argparse.Namespace) -> int:
 
 
 def add_merge_parser(commands: Commands) -> None:
-    purpose = "copy the finished trials of several results folders into one, which is named last"
-    parser = add_command(commands, "merge", purpose, "gnc merge results/here results/there results/all")
+    parser = add_command(commands, command_merge, "gnc merge results/here results/there results/all", add_json)
     parser.add_argument("sources", metavar="A", nargs="+", help="a folder to copy from; it is not changed")
-    parser.add_argument(
-        "into", metavar="INTO", help="the folder to copy into; it may hold trials already, or not exist"
-    )
-    add_json(parser)
+    parser.add_argument("into", metavar="INTO", help="the folder to copy into; it may hold trials, or not exist")
 
 
 def command_merge(options: argparse.Namespace) -> int:
-    """The union of folders; 1 where trials have other numbers under the same key."""
+    """Copy the finished trials of several results folders into one, which is named last."""
     into = open_store(options.into)
     merges = merge_stores([existing_store(source) for source in options.sources], into)
     facts = {"into": into.uri, "merges": [dataclasses.asdict(merge) for merge in merges]}
     show(options, facts, _merge_lines(merges, into))
     for merge in merges:
         for name in merge.unreadable:
-            say(f"warning: {name} of {merge.source} could not be read and was left out")
+            say(f"warning: {name} of {merge.source} cannot be read and was left out")
     return 1 if any(merge.differing for merge in merges) else 0
 
 
@@ -214,14 +187,12 @@ def _merge_lines(merges: list[Merge], into: Store) -> Iterator[str]:
 
 
 def add_seal_parser(commands: Commands) -> None:
-    purpose = "bring results.parquet and trials.parquet up to date"
-    parser = add_command(commands, "seal", purpose, "gnc seal results/quickstart --compact")
-    add_results(parser)
+    parser = add_command(commands, command_seal, "gnc seal results/quickstart --compact", add_results)
     parser.add_argument("--compact", action="store_true", help="replace one file per trial by the two tables")
 
 
 def command_seal(options: argparse.Namespace) -> int:
-    """Bring the sealed tables up to date."""
+    """Bring results.parquet and trials.parquet up to date."""
     store = existing_store(options.results)
     started = time.monotonic()
     sealed = store.seal(compact=options.compact)
@@ -231,19 +202,14 @@ def command_seal(options: argparse.Namespace) -> int:
 
 
 def add_prune_parser(commands: Commands) -> None:
-    purpose = "list the files of a results folder that nothing will read again"
-    parser = add_command(commands, "prune", purpose, "gnc prune results/quickstart")
-    add_results(parser)
+    parser = add_command(commands, command_prune, "gnc prune results/quickstart", add_results, add_json)
     parser.add_argument("--yes", action="store_true", help="delete them; otherwise nothing is changed")
-    parser.add_argument(
-        "--silent", type=float, default=24.0, metavar="HOURS",
-        help="take a trial for dead that wrote nothing for HOURS, unless its process runs on this machine; default: 24",
-    )  # fmt: skip
-    add_json(parser)
+    silent = "take a trial for dead that wrote nothing for HOURS, unless its process runs on this machine; default: 24"
+    parser.add_argument("--silent", type=float, default=24.0, metavar="HOURS", help=silent)
 
 
 def command_prune(options: argparse.Namespace) -> int:
-    """What may be deleted and why; deleted with --yes only."""
+    """List the files of a results folder that nothing will read again."""
     store = existing_store(options.results)
     if not options.silent >= 0:
         raise StudyError(f"--silent must be a number of hours, at least 0, got {options.silent:g}.")

@@ -28,23 +28,19 @@ LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be wr
 
 
 def add_margins_parser(commands: Commands) -> None:
-    purpose = "measure the certified one-vs-rest margins of anyone's classifier"
     example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
-    parser = add_command(commands, "margins", purpose, example)
+    parser = add_command(commands, command_margins, example, add_json)
     parser.add_argument("file", help="the weights: .npy, .npz, .pt or .safetensors; no pickled code is ever run")
     parser.add_argument("--tensor", metavar="NAME", help="the matrix to take, where the file holds several")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
-    parser.add_argument(
-        "--mode", choices=("all", "min"), default="all", help="all classes, or the smallest margin only"
-    )
+    parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
     parser.add_argument("--raw", action="store_true", help="take the rows as they are, not scaled to unit length")
     parser.add_argument("--per-class", action="store_true", help="print a line for every class")
     parser.add_argument("--top", type=int, metavar="N", help="print a line for the N classes of smallest margin")
-    add_json(parser)
 
 
 def command_margins(options: argparse.Namespace) -> int:
-    """Certified one-vs-rest margins of a classifier in a file, between random and best known."""
+    """Measure the certified one-vs-rest margins of anyone's classifier."""
     if not 0 < options.tolerance < 1:
         raise StudyError(f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
     if options.top is not None and options.top < 1:
@@ -90,17 +86,21 @@ def _margin_facts(margins: "Margins", rows: "Tensor", options: argparse.Namespac
         "rounds": margins.rounds,
         "seconds": round(seconds, 3),
     }
-    return facts if options.raw else facts | _place(lower, num_classes, feature_dim)
+    if not options.raw:
+        facts |= _references(num_classes, feature_dim)
+        null, best = facts["random_margin"], facts["reference_margin_lower"]
+        facts["margin_score"] = (lower - null) / (best - null) if null is not None and best > null else None
+    return facts
 
 
 def _class_facts(margins: "Margins", norms: "Tensor", top: int) -> list[dict[str, Any]]:
     """The classes of smallest margin first; those never certified in mode min have the wide interval they had."""
-    columns = zip(margins.lower.tolist(), margins.upper.tolist(), norms.tolist(), margins.support, strict=True)
-    classes = [
-        {"class": k, "lower": lower, "upper": upper, "norm": norm, "support": support}
-        for k, (lower, upper, norm, support) in enumerate(columns)
+    order = margins.upper.argsort(stable=True).tolist()[:top]
+    values = (margins.lower.tolist(), margins.upper.tolist(), norms.tolist(), margins.support)
+    return [
+        dict(zip(("class", "lower", "upper", "norm", "support"), (k, *(v[k] for v in values)), strict=True))
+        for k in order
     ]
-    return sorted(classes, key=lambda one: one["upper"])[:top]
 
 
 def _print_classes(classes: list[dict[str, Any]]) -> None:
@@ -110,40 +110,33 @@ def _print_classes(classes: list[dict[str, Any]]) -> None:
         print(f"{one['class']:>8}  {bounds}  {one['norm']:>10.4g}  {' '.join(map(str, one['support']))}")
 
 
-def _place(margin: float, num_classes: int, feature_dim: int) -> dict[str, Any]:
-    """Where a margin of unit rows lies between random rows and the best known code."""
-    best, null = reference_margin(num_classes, feature_dim), random_margin(num_classes, feature_dim)
-    score = (margin - null) / (best.lower - null) if null is not None and best.lower > null else None
+def _references(num_classes: int, feature_dim: int) -> dict[str, Any]:
+    """What a margin of unit rows is compared with."""
+    best = reference_margin(num_classes, feature_dim)
     return {
         "reference_margin_lower": best.lower,
         "reference_margin_upper": best.upper,
         "reference_source": best.source,
-        "random_margin": null,
-        "margin_score": score,
+        "random_margin": random_margin(num_classes, feature_dim),
     }
 
 
 def add_code_parser(commands: Commands) -> None:
-    purpose = "say what margin the best code known for K classes in D dimensions has, or search for one"
-    parser = add_command(commands, "code", purpose, "gnc code --classes 24 --dim 3 --temperature 0.1")
+    parser = add_command(commands, command_code, "gnc code --classes 24 --dim 3 --temperature 0.1", add_json)
     parser.add_argument("--classes", type=int, required=True, metavar="K", help="number of classes")
     parser.add_argument("--dim", type=int, required=True, metavar="D", help="number of feature dimensions")
-    parser.add_argument(
-        "--temperature", type=float, metavar="T", help="the unconstrained features' optimum at T instead"
-    )
+    parser.add_argument("--temperature", type=float, metavar="T", help="optimum of unconstrained features at T instead")
     parser.add_argument("--optimise", action="store_true", help="search now, even where a code is known already")
     parser.add_argument("--starts", type=int, default=16, metavar="N", help="random starts of a search; default: 16")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random starts; default: 0")
     parser.add_argument("--output", metavar="FILE.npy", help="write the rows of the code into this file")
-    add_json(parser)
 
 
 def command_code(options: argparse.Namespace) -> int:
-    """The best reference known for (K, d), a code to go with it, and the optimum at a temperature."""
+    """Say what margin the best code known for K classes in D dimensions has, or search for one."""
     _check_code_options(options)
-    num_classes, feature_dim = options.classes, options.dim
-    facts: dict[str, Any] = {"num_classes": num_classes, "feature_dim": feature_dim}
-    facts |= {k: v for k, v in _place(0.0, num_classes, feature_dim).items() if k != "margin_score"}
+    size = {"num_classes": options.classes, "feature_dim": options.dim}
+    facts: dict[str, Any] = size | _references(**size)
     points = None
     if options.temperature is not None:
         points = _add_optimum(facts, options)
@@ -185,11 +178,15 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
     explicit = None if options.optimise else explicit_code(options.classes, options.dim)
     code = explicit or optimise_code(options.classes, options.dim, starts=options.starts, seed=options.seed)
     facts |= {
-        "code": "explicit" if explicit else f"optimised from {options.starts} starts, seed {options.seed}",
+        "code": "explicit" if explicit else _search_words(options),
         "code_margin_lower": code.margin_lower,
         "code_max_cosine": max_cosine(code.points),
     }
     return code.points
+
+
+def _search_words(options: argparse.Namespace) -> str:
+    return f"optimised from {options.starts} starts, seed {options.seed}"
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor | None":
@@ -210,14 +207,7 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
         points = optimum.weights
         margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
         facts["ufm_kept"] = keep_optimum(*map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
-    facts |= {
-        "temperature": options.temperature,
-        "ufm_loss": optimum.loss,
-        "ufm_margin": optimum.margin,
-        "ufm_margin_low": optimum.margin_low,
-        "ufm_margin_high": optimum.margin_high,
-        "ufm_source": optimum.source
-        if points is None
-        else f"optimised from {options.starts} starts, seed {options.seed}",
-    }
+    facts |= {"temperature": options.temperature}
+    facts |= {f"ufm_{name}": getattr(optimum, name) for name in ("loss", "margin", "margin_low", "margin_high")}
+    facts["ufm_source"] = optimum.source if points is None else _search_words(options)
     return points

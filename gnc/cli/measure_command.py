@@ -28,22 +28,17 @@ NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine"
 
 
 def add_measure_parser(commands: Commands) -> None:
-    purpose = "measure the collapse of features in a file, or the classifiers kept in a results folder"
-    parser = add_command(commands, "measure", purpose, "gnc measure features.npz --temperature 0.05")
-    parser.add_argument(
-        "source", metavar="FEATURES.npz|RESULTS",
-        help="a file with the arrays features and labels, and weights where there are any; or a results folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--normalization", choices=("both", "features", "weights", "none"), default="both",
-        help="what the classifier scales to unit length before the logits; default: both",
-    )  # fmt: skip
+    parser = add_command(commands, command_measure, "gnc measure features.npz --temperature 0.05", add_json)
+    source = "a file with the arrays features, labels and perhaps weights; or a results folder"
+    parser.add_argument("source", metavar="FEATURES.npz|RESULTS", help=source)
+    scaled = "what the classifier scales to unit length; default: both"
+    choices = ("both", "features", "weights", "none")
+    parser.add_argument("--normalization", choices=choices, default="both", help=scaled)
     parser.add_argument("--temperature", type=float, default=1.0, help="what the logits are divided by; default: 1")
-    add_json(parser)
 
 
 def command_measure(options: argparse.Namespace) -> int:
-    """Every collapse metric of features in a file, or the geometry of the heads kept in a results folder."""
+    """Measure the collapse of features in a file, or the classifiers kept in a results folder."""
     is_file = Path(options.source).suffix == ".npz"
     facts = [_measure_file(options)] if is_file else _measure_heads(options.source)
     if options.json:
@@ -115,7 +110,7 @@ def _check_arrays(arrays: dict[str, "Tensor"]) -> None:
             )
     if "test_labels" in arrays and arrays["test_labels"].shape != arrays["test_features"].shape[:1]:
         shapes = f"{tuple(arrays['test_labels'].shape)} and {tuple(arrays['test_features'].shape)}"
-        raise StudyError(f"test_labels must be one a row of test_features, got {shapes}.")
+        raise StudyError(f"test_labels must be one per row of test_features, got {shapes}.")
     for name in sorted({"features", "weights", "test_features"} & set(arrays)):
         _check_size(name, arrays[name])
 

@@ -35,18 +35,13 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """The option of `selection_of`."""
-    parser.add_argument(
-        "--where", metavar="EXPRESSION", help="take only the trials for which this holds, such as 'num_classes <= 100'"
-    )
+    meaning = "take only the trials for which this holds, such as 'num_classes <= 100'"
+    parser.add_argument("--where", metavar="EXPRESSION", help=meaning)
 
 
 def add_all(parser: argparse.ArgumentParser) -> None:
     """The option of commands that otherwise mean the latest study alone."""
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="take every trial in the folder, not only those of the study that was run last",
-    )
+    parser.add_argument("--all", action="store_true", help="take every trial in the folder, not only the last study's")
 
 
 def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
@@ -98,4 +93,4 @@ def warn_unreadable(store: Store) -> None:
     """Name the files that the last reading skipped, and what follows from it."""
     for name in dict.fromkeys(store.unreadable):
         follows = "its trial will be run again" if name.startswith("rows/") else "the other files are used"
-        say(f"warning: {name} could not be read and was skipped; {follows}")
+        say(f"warning: {name} cannot be read and was skipped; {follows}")

@@ -6,6 +6,7 @@ Knows argparse; does not know any command.
 import argparse
 import difflib
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -13,12 +14,12 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that refuses in one line and names the nearest option for a misspelt one."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse; StudyError-like exit 2 for what this command does not know."""
+        """As argparse, but what this command does not know is refused at once."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = re.findall(r"--[a-z-]+", self.format_usage())
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-            self.error(f"{unknown[0]!r} is not expected{f', did you mean {near[0]}?' if near else ''}")
+            self.error(f"{unknown[0]!r} is not expected{f'; the nearest option is {near[0]}' if near else ''}")
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -29,15 +30,24 @@ class CommandParser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 
 
-def add_command(commands: Commands, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
-    """Add a command with its purpose in one sentence, which begins small, and an example that can be pasted."""
+def add_command(
+    commands: Commands,
+    command: Callable[[argparse.Namespace], int],
+    example: str,
+    *shared: Callable[[argparse.ArgumentParser], None],
+) -> argparse.ArgumentParser:
+    """Add `command_NAME` as NAME, its docstring as help, an example to paste, and options that other commands have too."""
+    purpose = (command.__doc__ or "").split("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=purpose,
-        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        command.__name__.removeprefix("command_"),
+        help=purpose[0].lower() + purpose[1:].rstrip("."),
+        description=purpose,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(command=command)
+    for add_options in shared:
+        add_options(parser)
     return parser
 
 

@@ -34,16 +34,14 @@ if TYPE_CHECKING:
 
 
 def add_check_parser(commands: Commands) -> None:
-    purpose = "say what a study would run, what is stored and what the rest costs, and run nothing"
-    parser = add_command(commands, "check", purpose, "gnc check studies/quickstart.toml --trials")
-    add_study_and_results(parser)
+    example = "gnc check studies/quickstart.toml --trials"
+    parser = add_command(commands, command_check, example, add_study_and_results, add_json)
     parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
     parser.add_argument("--probe", action="store_true", help="measure the cost by a few steps of each kind of trial")
-    add_json(parser)
 
 
 def command_check(options: argparse.Namespace) -> int:
-    """Validate, say what is stored and what is missing, and price the rest."""
+    """Say what a study would run, what is stored and what the rest costs, and run nothing."""
     study, store = open_study(options)
     check_callbacks(study.callbacks, store)
     states = store.states()
@@ -95,18 +93,15 @@ def _cost_sentence(cost: Price) -> str:
 
 
 def add_run_parser(commands: Commands) -> None:
-    purpose = "run the trials of a study that the results folder lacks"
-    parser = add_command(commands, "run", purpose, "gnc run studies/quickstart.toml --where 'num_classes <= 50'")
-    add_study_and_results(parser)
+    example = "gnc run studies/quickstart.toml --where 'num_classes <= 50'"
+    parser = add_command(commands, command_run, example, add_study_and_results)
     parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="start trials again that have used up their attempts"
-    )
+    parser.add_argument("--retry-failed", action="store_true", help="also start trials whose attempts are used up")
 
 
 def command_run(options: argparse.Namespace) -> int:
-    """Run what is missing, seal, and say how it ended and what a rerun would do."""
+    """Run the trials of a study that the results folder lacks."""
     study, store = open_study(options)
     if options.max_concurrent is not None and options.max_concurrent < 1:
         raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
@@ -209,15 +204,14 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
 
 
 def add_trial_parser(commands: Commands) -> None:
-    purpose = "run one trial in this process, without Ray"
-    parser = add_command(commands, "trial", purpose, "gnc trial studies/quickstart.toml 093991")
+    parser = add_command(commands, command_trial, "gnc trial studies/quickstart.toml 093991")
     parser.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder where one was run")
     parser.add_argument("key", help="the key of the trial, or its first digits")
     parser.add_argument("--results", help="the results folder or its URI; default: results/NAME, or the folder given")
 
 
 def command_trial(options: argparse.Namespace) -> int:
-    """Run one trial without Ray, in this process or one for each of its workers; its rows are those Ray would give."""
+    """Run one trial in this process, without Ray."""
     study, store = _study_of(options.source, options.results)
     config = _find(study, options.key)
     if store.states().get(config.key) == "complete":

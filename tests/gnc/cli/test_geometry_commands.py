@@ -184,7 +184,7 @@ def test_an_optimum_computed_once_is_found_by_later_processes_and_named_in_their
     with (tmp_path / "cache" / "unconstrained_optima.csv").open("a") as file:
         file.write("torn,line\n5,2,0.1")
     script = f"from gnc.cli.main import main; main({[*map(str, cell), '--json']}); " + (
-        "from gnc_models import bounds; print(bounds.REFERENCE_VERSION)"
+        "from gnc_models.references.margin import REFERENCE_VERSION; print(REFERENCE_VERSION)"
     )
     lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(
         "\n"
@@ -314,7 +314,7 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         ({"weights": np.ones((2, 2), dtype=np.longdouble)}, "weights must hold numbers of at most 8 bytes"),
         ({"weights": np.array(["a", "b"])}, "weights must hold numbers"),
         ({"test_features": np.ones((0, 2)), "test_labels": np.array([0])}, r"test_features must be .samples, 2."),
-        ({"test_features": np.ones((3, 2)), "test_labels": np.array([0])}, "test_labels must be one a row"),
+        ({"test_features": np.ones((3, 2)), "test_labels": np.array([0])}, "test_labels must be one per row"),
         (
             {"test_features": np.ones((4, 2)), "test_labels": np.array([0.2, 1.7, 0.0, 1.0])},
             "test_labels must be integers",
