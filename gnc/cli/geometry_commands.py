@@ -163,6 +163,8 @@ def _check_code_options(options: argparse.Namespace) -> None:
         raise StudyError(f"--seed must be at least 0 and below 2^63, got {options.seed}.")
     if options.output and not Path(options.output).parent.is_dir():  # a search may take minutes
         raise StudyError(f"--output must lie in a folder that exists, got {options.output!r}.")
+    if options.output and Path(options.output).is_dir():
+        raise StudyError(f"--output must name a file, got the folder {options.output!r}.")
 
 
 def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
