@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 10_000_000  # there the bounds take more than a minute, far above it they do not end
 LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
+MOST_STARTED = 1_000_000_000  # coordinates of all starts of a search, which are held at once: 8 GB
 
 
 def add_margins_parser(commands: Commands) -> None:
@@ -178,9 +179,10 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
             f"got {options.classes * options.dim:,}. Without --output and --optimise the reference alone is printed."
         )
     explicit = None if options.optimise else explicit_code(options.classes, options.dim)
+    source = "explicit" if explicit else _search_words(options)
     code = explicit or optimise_code(options.classes, options.dim, starts=options.starts, seed=options.seed)
     facts |= {
-        "code": "explicit" if explicit else _search_words(options),
+        "code": source,
         "code_margin_lower": code.margin_lower,
         "code_max_cosine": max_cosine(code.points),
     }
@@ -188,6 +190,9 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
 
 
 def _search_words(options: argparse.Namespace) -> str:
+    """What a search will do; StudyError where its starts would not fit into memory."""
+    if options.starts * options.classes * options.dim > MOST_STARTED:
+        raise StudyError(f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search.")
     return f"optimised from {options.starts} starts, seed {options.seed}"
 
 
@@ -202,6 +207,7 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
     optimum: Any = tabulated
     points = None
     if tabulated is None or options.optimise or options.output:
+        source = _search_words(options)
         from gnc_models.codes.unconstrained_features import optimise_unconstrained
 
         size = (options.classes, options.dim, options.temperature)
@@ -211,5 +217,5 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
         facts["ufm_kept"] = keep_optimum(*map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
     facts |= {"temperature": options.temperature}
     facts |= {f"ufm_{name}": getattr(optimum, name) for name in ("loss", "margin", "margin_low", "margin_high")}
-    facts["ufm_source"] = optimum.source if points is None else _search_words(options)
+    facts["ufm_source"] = optimum.source if points is None else source
     return points

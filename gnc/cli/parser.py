@@ -6,6 +6,7 @@ Knows argparse; does not know any command.
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -15,6 +16,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, but what this command does not know is refused at once."""
+        for argument in sys.argv[1:] if args is None else args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):  # bytes that are no text
+                self.error(f"arguments must be UTF-8, got {argument!r}")
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = re.findall(r"--[a-z-]+", self.format_usage())

@@ -71,6 +71,8 @@ def files(tmp_path):
         ("margins {0}/absent.npy", "FILE must be a file"),
         ("margins {0}/w.npy --tolerance nan", "--tolerance must be between 0 and 1"),
         ("code --classes many --dim 3", "invalid int value: 'many'"),
+        ("code --classes 4 --dim 3 --optimise --starts 999999999999", "--starts times --classes times --dim must be"),
+        ("status {0}/\udcff", r"arguments must be UTF-8, got"),
         ("code --classes 4 --dim 3 --output {0}/absent/code.npy", "--output must lie in a folder that exists"),
         ("code --classes 4 --dim 3 --output {0}/notes", "--output must name a file"),
         ("doctor {0}/absent.yaml", "cluster file"),
