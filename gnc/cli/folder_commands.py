@@ -42,8 +42,7 @@ def command_status(options: argparse.Namespace) -> int:
     show(options, status_facts(status), status_lines(status))
     for sentence in mixed_machines(store.read_trials().to_pylist()):
         say(f"warning: {sentence}")
-    store.unreadable[:] = status.unreadable
-    warn_unreadable(store)
+    warn_unreadable(status.unreadable)
     return 0
 
 
@@ -79,10 +78,6 @@ def command_report(options: argparse.Namespace) -> int:
     from analysis.scaling.predictions import markdown_scores
 
     store = existing_store(options.results)
-    if not store.states():
-        warn_unreadable(store)
-        say(f"No trial in {store.uri} has ended yet, so there is nothing to report.")
-        return 1
     study = latest_study(store)
     keys = None if options.all or study is None else {c.key for c in study.configs}
     if options.check:
@@ -95,7 +90,7 @@ def command_report(options: argparse.Namespace) -> int:
     else:
         predict = study.report.predict if study else ()
         print(write_report(store, keys=keys, predict=predict, page_format=options.format))
-    warn_unreadable(store)
+    warn_unreadable(store.unreadable)
     return 0
 
 
@@ -197,7 +192,7 @@ def command_seal(options: argparse.Namespace) -> int:
     started = time.monotonic()
     sealed = store.seal(compact=options.compact)
     print(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
-    warn_unreadable(store)
+    warn_unreadable(store.unreadable)
     return 0
 
 

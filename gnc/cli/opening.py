@@ -6,6 +6,7 @@ Knows study files and the store; does not know what the commands do with them.
 import argparse
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from gnc.cli.output import say
@@ -89,8 +90,8 @@ def _parse_stored(text: str) -> Study | None:
         return None
 
 
-def warn_unreadable(store: Store) -> None:
-    """Name the files that the last reading skipped, and what follows from it."""
-    for name in dict.fromkeys(store.unreadable):
+def warn_unreadable(names: Iterable[str]) -> None:
+    """Name the files that a reading skipped, and what follows from it."""
+    for name in dict.fromkeys(names):
         follows = "its trial will be run again" if name.startswith("rows/") else "the other files are used"
         say(f"warning: {name} cannot be read and was skipped; {follows}")

@@ -51,7 +51,7 @@ def command_check(options: argparse.Namespace) -> int:
         for config in study.configs:
             print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
     show(options, _check_facts(study, store, missing, cost), _check_lines(study, store, missing, cost))
-    warn_unreadable(store)
+    warn_unreadable(store.unreadable)
     return 0
 
 
@@ -107,7 +107,7 @@ def command_run(options: argparse.Namespace) -> int:
         raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
     check_callbacks(study.callbacks, store)
     done = done_keys(study, store, store.states())
-    warn_unreadable(store)
+    warn_unreadable(store.unreadable)
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from gnc.cli.main import main, make_parser
-from study.store.store import open_store
-from tests.study.conftest import finish, made_up_config
 
 GNC = [sys.executable, "-m", "gnc.cli.main"]
 
@@ -96,21 +94,6 @@ def test_files_that_may_not_be_read_are_refused(tmp_path, capsys):
 def test_a_report_is_not_written_into_a_folder_without_results(files, capsys):
     refusal(capsys, "report", files / "notes")
     assert [path.name for path in (files / "notes").iterdir()] == ["todo.txt"]
-
-
-@pytest.mark.parametrize("torn", [False, True])
-def test_a_report_of_nothing_is_one_sentence_and_exit_1(tmp_path, capsys, torn):
-    store = open_store(tmp_path / "r")
-    store.write_study('name = "s"')
-    if torn:
-        config = made_up_config()
-        finish(store, config)
-        store.storage.write(f"rows/{config.key}.parquet", b"PAR1 torn")
-    assert outcome("report", store.uri) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == f"No trial in {store.uri} has ended yet, so there is nothing to report."
-    assert len(lines) == 1 + torn
-    assert not (tmp_path / "r" / "report").exists()
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
