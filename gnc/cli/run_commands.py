@@ -186,7 +186,7 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     say(f"{counts_line(counts)}{others}")
     again = _again(options)
     if not finished or counts["missing"]:
-        say(f"The run stopped before its end. To continue it: {again}")
+        say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
         say(f"The search found no untried settings for {unsuggested} more trials.")
     if counts["failed"]:
