@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gnc.cli.opening import add_all, add_results, add_where, existing_store, latest_study, selection_of, warn_unreadable
 from gnc.cli.output import say, show
-from gnc.cli.parser import Commands, add_command, add_json
+from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.errors import StudyError
 from study.execution.same_data import mixed_machines
 from study.store.disk_use import in_words
@@ -50,8 +50,7 @@ def _watch(options: argparse.Namespace, store: Store) -> int:
     """Until the study's end; 1 if trials failed, as gnc run."""
     from study.upkeep.watch import watch  # loads rich, which only a live view needs
 
-    if not (options.watch > 0 and math.isfinite(options.watch)):
-        raise StudyError(f"--watch must be a number of seconds above 0, got {options.watch:g}.")
+    require(0 < options.watch < math.inf, f"--watch must be a number of seconds above 0, got {options.watch:g}.")
     selection = selection_of(options)
     known: dict[Entry, str] = {}
 
@@ -134,8 +133,8 @@ def _words(text: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
-    if not all(word.isdecimal() for word in _words(text)):
-        raise StudyError(f"--seeds must be whole numbers separated by commas, got {text!r}. Write --seeds 0,1,2.")
+    are_numbers = all(word.isdecimal() for word in _words(text))
+    require(are_numbers, f"--seeds must be whole numbers separated by commas, got {text!r}. Write --seeds 0,1,2.")
     return [int(word) for word in _words(text)]
 
 
@@ -206,8 +205,7 @@ def add_prune_parser(commands: Commands) -> None:
 def command_prune(options: argparse.Namespace) -> int:
     """List the files of a results folder that nothing will read again."""
     store = existing_store(options.results)
-    if not options.silent >= 0:
-        raise StudyError(f"--silent must be a number of hours, at least 0, got {options.silent:g}.")
+    require(options.silent >= 0, f"--silent must be a number of hours, at least 0, got {options.silent:g}.")
     found = find_prunable(store, silent_seconds=3600 * options.silent)
     gone = list(prune(store, found)) if options.yes else found
     files = [{"file": p.entry.name, "bytes": p.entry.size, "kind": p.kind, "reason": p.reason} for p in gone]

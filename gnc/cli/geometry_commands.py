@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnc.cli.output import print_facts, print_json, shown
-from gnc.cli.parser import Commands, add_command, add_json
+from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.references.margin import random_margin, reference_margin, unconstrained_optimum
 from gnc_models.references.user_optima import keep_optimum
 from study.design.errors import StudyError
@@ -42,10 +42,8 @@ def add_margins_parser(commands: Commands) -> None:
 
 def command_margins(options: argparse.Namespace) -> int:
     """Measure the certified one-vs-rest margins of anyone's classifier."""
-    if not 0 < options.tolerance < 1:
-        raise StudyError(f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
-    if options.top is not None and options.top < 1:
-        raise StudyError(f"--top must be at least 1, got {options.top}.")
+    require(0 < options.tolerance < 1, f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
+    require(options.top is None or options.top >= 1, f"--top must be at least 1, got {options.top}.")
     import torch
 
     from gnc.cli.tensor_files import check_finite, read_matrix
@@ -154,14 +152,14 @@ def command_code(options: argparse.Namespace) -> int:
 
 def _check_code_options(options: argparse.Namespace) -> None:
     for name, least in (("classes", 2), ("dim", 1), ("starts", 1)):
-        if getattr(options, name) < least:
-            raise StudyError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
-    if options.dim < 2 and (options.optimise or options.output or options.temperature is not None):
-        raise StudyError(f"--dim must be at least 2 for a code or an optimum, got {options.dim}.")
-    if options.classes > MOST_CLASSES:
-        raise StudyError(f"--classes must be at most {MOST_CLASSES:,}, got {options.classes}.")
-    if not 0 <= options.seed < 1 << 63:
-        raise StudyError(f"--seed must be at least 0 and below 2^63, got {options.seed}.")
+        value = getattr(options, name)
+        require(value >= least, f"--{name} must be at least {least}, got {value}.")
+    is_code = options.optimise or options.output or options.temperature is not None
+    require(options.dim >= 2 or not is_code, f"--dim must be at least 2 for a code or an optimum, got {options.dim}.")
+    require(options.classes <= MOST_CLASSES, f"--classes must be at most {MOST_CLASSES:,}, got {options.classes}.")
+    require(0 <= options.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, got {options.seed}.")
+    is_possible = options.temperature is None or 0 < options.temperature < math.inf
+    require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
     if options.output and not Path(options.output).parent.is_dir():  # a search may take minutes
         raise StudyError(f"--output must lie in a folder that exists, got {options.output!r}.")
     if options.output and Path(options.output).is_dir():
@@ -191,8 +189,10 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
 
 def _search_words(options: argparse.Namespace) -> str:
     """What a search will do; StudyError where its starts would not fit into memory."""
-    if options.starts * options.classes * options.dim > MOST_STARTED:
-        raise StudyError(f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search.")
+    size = options.starts * options.classes * options.dim
+    require(
+        size <= MOST_STARTED, f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search."
+    )
     return f"optimised from {options.starts} starts, seed {options.seed}"
 
 
@@ -201,8 +201,6 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
 
     What is optimised is kept in the user's cache, so that later seals of results compare with it.
     """
-    if not (options.temperature > 0 and math.isfinite(options.temperature)):
-        raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
     tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature)
     optimum: Any = tabulated
     points = None

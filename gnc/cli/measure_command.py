@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnc.cli.opening import existing_store
 from gnc.cli.output import print_facts, print_json
-from gnc.cli.parser import Commands, add_command, add_json
+from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.errors import StudyError
 from study.store.store import open_store
 
@@ -51,8 +51,8 @@ def command_measure(options: argparse.Namespace) -> int:
 
 
 def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
-    if not (options.temperature > 0 and math.isfinite(options.temperature)):
-        raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
+    is_possible = 0 < options.temperature < math.inf
+    require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
     import torch
 
     from gnc.cli.tensor_files import array_names, read_tensors
@@ -89,60 +89,47 @@ def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
 def _check_arrays(arrays: dict[str, "Tensor"]) -> None:
     """Names, kinds, shapes and sizes of what the file holds."""
     for name in ("features", "labels"):
-        if name not in arrays:
-            raise StudyError(f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
-    for name in ("labels", "test_labels"):
-        if name in arrays and (_is_inexact(arrays[name]) or not len(arrays[name])):
-            raise StudyError(f"{name} must be integers of at least one sample, got {arrays[name].dtype} of "
-                             f"{len(arrays[name])}.")  # fmt: skip
-    if ("test_features" in arrays) != ("test_labels" in arrays):
-        raise StudyError("test_features and test_labels must be in the file together or not at all, got one of them.")
+        require(name in arrays, f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
+    for name in sorted({"labels", "test_labels"} & set(arrays)):
+        values = arrays[name]
+        is_exact = not (values.is_floating_point() or values.is_complex())
+        rule = f"{name} must be integers of at least one sample, got {values.dtype} of {values.numel()}."
+        require(is_exact and values.numel() > 0, rule)
+    together = ("test_features" in arrays) == ("test_labels" in arrays)
+    require(together, "test_features and test_labels must be in the file together or not at all, got one of them.")
     features, labels = arrays["features"], arrays["labels"]
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise StudyError(
-            f"features must be [samples, dim] and labels [samples], got {tuple(features.shape)} and {tuple(labels.shape)}."
-        )
+    shapes = f"{tuple(features.shape)} and {tuple(labels.shape)}"
+    is_matched = features.ndim == 2 and labels.shape == features.shape[:1]
+    require(is_matched, f"features must be [samples, dim] and labels [samples], got {shapes}.")
     for name, rows in (("weights", "classes"), ("test_features", "samples")):
-        given = arrays.get(name, features)
-        if given.ndim != 2 or given.shape[1] != features.shape[1] or len(given) < 1:
-            raise StudyError(
-                f"{name} must be [{rows}, {features.shape[1]}] as the features are, got {tuple(given.shape)}."
-            )
-    if "test_labels" in arrays and arrays["test_labels"].shape != arrays["test_features"].shape[:1]:
-        shapes = f"{tuple(arrays['test_labels'].shape)} and {tuple(arrays['test_features'].shape)}"
-        raise StudyError(f"test_labels must be one per row of test_features, got {shapes}.")
+        given, dim = arrays.get(name, features), features.shape[1]
+        rule = f"{name} must be [{rows}, {dim}] as the features are, got {tuple(given.shape)}."
+        require(given.ndim == 2 and given.shape[1] == dim and len(given) > 0, rule)
+    if "test_labels" in arrays:
+        shape, tested = arrays["test_labels"].shape, arrays["test_features"].shape
+        rule = f"test_labels must be one per row of test_features, got {tuple(shape)} and {tuple(tested)}."
+        require(shape == tested[:1], rule)
     for name in sorted({"features", "weights", "test_features"} & set(arrays)):
         _check_size(name, arrays[name])
 
 
-def _is_inexact(values: "Tensor") -> bool:
-    return values.is_floating_point() or values.is_complex()
-
-
 def _check_size(name: str, values: "Tensor") -> None:
-    if values.is_complex():
-        raise StudyError(f"{name} must be real, got {values.dtype}.")
     from gnc.cli.tensor_files import check_finite
 
+    require(not values.is_complex(), f"{name} must be real, got {values.dtype}.")
     check_finite(values, name)
-    largest = float(values.double().abs().max())
-    if largest and not 1 / LARGEST_FEATURE <= largest <= LARGEST_FEATURE:
-        raise StudyError(
-            f"the largest of {name} must be between {1 / LARGEST_FEATURE:g} and {LARGEST_FEATURE:g} in size, got "
-            f"{largest:g}. Multiply all by one number."
-        )
+    largest, least = float(values.double().abs().max()), 1 / LARGEST_FEATURE
+    rule = f"the largest of {name} must be between {least:g} and {LARGEST_FEATURE:g} in size, got {largest:g}."
+    require(not largest or least <= largest <= LARGEST_FEATURE, f"{rule} Multiply all by one number.")
 
 
 def _check_labels(labels: "Tensor", num_classes: int) -> None:
-    if bool((labels < 0).any()) or bool((labels >= num_classes).any()):
-        raise StudyError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
-    if num_classes > len(labels):
-        raise StudyError(
-            f"every class must have samples, got {num_classes:,} classes and {len(labels):,} samples. Renumber the labels."
-        )
-    empty = (labels.bincount(minlength=num_classes) == 0).nonzero()
-    if len(empty):
-        raise StudyError(f"every class must have samples, got none for class {int(empty[0])}. Renumber the labels.")
+    least, most, cure = int(labels.min()), int(labels.max()), "Renumber the labels."
+    require(least >= 0 and most < num_classes, f"labels must lie in 0..{num_classes - 1}, got {least}..{most}.")
+    got = f"{num_classes:,} classes and {len(labels):,} samples"
+    require(num_classes <= len(labels), f"every class must have samples, got {got}. {cure}")
+    empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
+    require(not empty, f"every class must have samples, got none for class {(*empty, None)[0]}. {cure}")
 
 
 def _measure_heads(results: str) -> list[dict[str, Any]]:

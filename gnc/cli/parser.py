@@ -1,6 +1,6 @@
 """How every gnc command is parsed and explained: refusals in one line, an example in each help page.
 
-Knows argparse; does not know any command.
+Knows argparse and how a refusal is raised; does not know any command.
 """
 
 import argparse
@@ -9,6 +9,14 @@ import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
+
+from study.design.errors import StudyError
+
+
+def require(holds: bool, rule: str) -> None:
+    """StudyError with the rule, what was got and the cure, unless it holds."""
+    if not holds:
+        raise StudyError(rule)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, warn_unreadable
 from gnc.cli.output import say, show
-from gnc.cli.parser import Commands, add_command, add_json
+from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.config import TrialConfig
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
@@ -103,8 +103,8 @@ def add_run_parser(commands: Commands) -> None:
 def command_run(options: argparse.Namespace) -> int:
     """Run the trials of a study that the results folder lacks."""
     study, store = open_study(options)
-    if options.max_concurrent is not None and options.max_concurrent < 1:
-        raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
+    most = options.max_concurrent
+    require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
     check_callbacks(study.callbacks, store)
     done = done_keys(study, store, store.states())
     warn_unreadable(store.unreadable)
@@ -150,8 +150,9 @@ def _run_missing(
         store.write_study(study.text)  # from here on it is a study that was run
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
-            most, forgive = options.max_concurrent, options.retry_failed
-            return run_trials(study, sources, store, allotments, view, concurrent=most, forgive=forgive)
+            return run_trials(
+                study, sources, store, allotments, view, concurrent=options.max_concurrent, forgive=options.retry_failed
+            )
     finally:
         leave_cluster()
 
