@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gnc.cli.main import make_parser
+from gnc_models.catalog.members import CLASSIFIERS, LOSSES
 from study.store.schemas import RESULTS_SCHEMA
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,12 @@ def test_columns_shown_in_the_readme_are_columns():
     columns = {name for row in table.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+)`", row)}
     assert columns
     assert columns <= set(RESULTS_SCHEMA.names)
+
+
+def test_columns_and_settings_that_the_glossary_names_exist():
+    named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", (ROOT / "docs" / "glossary.md").read_text()))
+    assert len(named) > 10
+    assert named <= {*RESULTS_SCHEMA.names, *LOSSES, *CLASSIFIERS}
 
 
 def test_no_document_names_an_absolute_path():

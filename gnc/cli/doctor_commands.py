@@ -5,9 +5,10 @@ Knows the rooms that look; does not look itself. A check that fails does not end
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 
+from gnc.cli.output import say
+from gnc.cli.parser import Commands, add_command, add_json
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
 from study.doctor import aws, own_machines, this_machine
@@ -19,8 +20,16 @@ from study.training.data import missing_for
 EXIT_WELL, EXIT_FAILED = 0, 1
 
 
+def add_doctor_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_doctor, "gnc doctor cluster.yaml --study studies/dimension.toml", add_json)
+    parser.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; default: this machine")
+    parser.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
+    parser.add_argument("--results", help="the results folder or its URI; default: results/, or the cluster file's")
+    parser.add_argument("--address", help="a running Ray cluster, such as auto, whose machines are compared")
+
+
 def command_doctor(options: argparse.Namespace) -> int:
-    """A line for each check, ok, FAIL or skipped, with its cure; 1 where one fails."""
+    """Check that this machine or a cluster has all that a study needs, and say what to do where it has not."""
     checks = []
     for check in _checks(options):
         checks.append(check)
@@ -30,7 +39,7 @@ def command_doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"checks": [check.facts() for check in checks], "failed": wrong}))
     elif wrong:
-        print(f"{wrong} of {len(checks)} checks failed", file=sys.stderr)
+        say(f"{wrong} of {len(checks)} checks failed")
     return EXIT_FAILED if wrong else EXIT_WELL
 
 
@@ -97,8 +106,13 @@ def _check_results_kind(config: Config, results: str | None) -> Check:
     return ok("results", f"go to {results}")
 
 
+def add_prepare_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_prepare, "gnc prepare cluster.yaml")
+    parser.add_argument("cluster", metavar="CLUSTER.yaml", help="the cluster file; the group's id is written into it")
+
+
 def command_prepare(options: argparse.Namespace) -> int:
-    """Make what the cluster file names on AWS, and write the group's id into the file where it is still open."""
+    """Make on AWS what a cluster file names: the security group and the roles."""
     config, text = read_cluster_file(options.cluster)
     group, done = aws.prepare(config)
     for sentence in done or ["everything is there already"]:

@@ -1,79 +1,56 @@
-"""The gnc commands that run no trial: check, status, seal, report.
+"""The gnc commands that need the results folder alone: status, report, best, compare, merge, seal, prune.
 
-Knows the other rooms and imports the heavy ones only where a command needs them; does not parse arguments.
+Knows what does the work and how its outcome is said; runs no trial.
 """
 
 import argparse
-import functools
-import json
-import sys
+import dataclasses
+import math
 import time
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
-from study.design.config import TrialConfig
+from gnc.cli.opening import add_all, add_results, add_where, existing_store, latest_study, selection_of, warn_unreadable
+from gnc.cli.output import say, show
+from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.errors import StudyError
-from study.design.study_file import Study, parse_study, read_study
-from study.design.where import Selection, parse_selection
-from study.execution.cost import Price, price
 from study.execution.same_data import mixed_machines
-from study.scheduling.remaining import done_keys, select, trials_left
-from study.scheduling.suggestions import complete_study
+from study.store.disk_use import in_words
 from study.store.storage import Entry
 from study.store.store import Store, open_store
-from study.training.data import missing_for
-from study.tuning.loggers import check_callbacks
+from study.upkeep.best import best_lines, default_by, find_best, next_study
+from study.upkeep.compare import compare_stores, comparison_facts, comparison_lines, difference_line, machine_lines
+from study.upkeep.merge import Merge, merge_lines, merge_stores
+from study.upkeep.prune import Prunable, find_prunable, prune
 from study.upkeep.status import Status, read_status, status_facts, status_lines
 
 
-def command_check(options: argparse.Namespace) -> int:
-    """Validate, say what is stored and what is missing, and price the rest."""
-    study, store = open_study(options)
-    check_callbacks(study.callbacks, store)
-    states = store.states()
-    missing = trials_left(study, done_keys(study, store, states))
-    cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
-    if options.json:
-        print(json.dumps(_check_facts(study, store, missing, cost)))
-        return 0
-    if options.trials:
-        for config in study.configs:
-            print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
-    print(f"{study.name}: {study.num_planned} trials, {study.num_planned - len(missing)} stored in {store.uri}")
-    if study.left_out:
-        print(f"--where leaves out {study.left_out} more trials of the study")
-    print(f"varies {', '.join(study.varied)}")
-    print(_price_sentence(cost))
-    for sentence in missing_for(missing):
-        print(f"missing: {sentence}")
-    warn_unreadable(store)
-    return 0
+def add_status_parser(commands: Commands) -> None:
+    example = "gnc status results/quickstart --watch"
+    parser = add_command(commands, command_status, example, add_results, add_all, add_where, add_json)
+    watch = "look again every SECONDS, else every 5, until the study ends"
+    parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help=watch)
 
 
 def command_status(options: argparse.Namespace) -> int:
-    """Counts, failures with reasons, trials in progress and disk use, from the folder alone; once or until the end."""
+    """Say how far the study is that was run last, from any machine that sees the results folder."""
     store, selection = existing_store(options.results), selection_of(options)
     if options.watch is not None:
         return _watch(options, store)
     study = None if options.all else latest_study(store, selection)
     status = read_status(store, study, selection=selection)
-    if options.json:
-        print(json.dumps(status_facts(status)))
-        return 0
-    for line in status_lines(status):
-        print(line)
+    show(options, status_facts(status), status_lines(status))
     for sentence in mixed_machines(store.read_trials().to_pylist()):
-        print(f"warning: {sentence}", file=sys.stderr)
-    store.unreadable[:] = status.unreadable
-    warn_unreadable(store)
+        say(f"warning: {sentence}")
+    warn_unreadable(status.unreadable)
     return 0
 
 
 def _watch(options: argparse.Namespace, store: Store) -> int:
     """Until the study's end; 1 if trials failed, as gnc run."""
-    from study.upkeep.watch import watch
+    from study.upkeep.watch import watch  # loads rich, which only a live view needs
 
-    if not options.watch > 0:
-        raise StudyError(f"--watch must be a number of seconds above 0, got {options.watch:g}.")
+    require(0 < options.watch < math.inf, f"--watch must be a number of seconds above 0, got {options.watch:g}.")
     selection = selection_of(options)
     known: dict[Entry, str] = {}
 
@@ -87,18 +64,15 @@ def _watch(options: argparse.Namespace, store: Store) -> int:
     return 1 if any(status.counts[state] for state in bad) else 0
 
 
-def command_seal(options: argparse.Namespace) -> int:
-    """Bring the sealed tables up to date."""
-    store = existing_store(options.results)
-    started = time.monotonic()
-    sealed = store.seal(compact=options.compact)
-    print(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
-    warn_unreadable(store)
-    return 0
+def add_report_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_report, "gnc report results/quickstart", add_results, add_all)
+    parser.add_argument("--format", choices=("html", "md"), default="html", help="format of the page; default: html")
+    parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by newer trials")
 
 
 def command_report(options: argparse.Namespace) -> int:
-    """Write the report, its figures, fits and predictions; or score the predictions of an earlier one."""
+    """Fit trends, draw figures and write report/report.html into the results folder."""
+    # matplotlib takes a second to load: only here, where figures are drawn
     from analysis.report.report import check_report, write_report
     from analysis.scaling.predictions import markdown_scores
 
@@ -109,86 +83,142 @@ def command_report(options: argparse.Namespace) -> int:
         scores = check_report(store)
         if scores is None:
             raise StudyError(
-                f"predictions.json must be predictions of gnc report, got another file in {store.uri}/report. Remove it."
+                f"predictions.json must be written by gnc report, got another file in {store.uri}/report. Remove it."
             )
         print(markdown_scores(scores))
     else:
         predict = study.report.predict if study else ()
         print(write_report(store, keys=keys, predict=predict, page_format=options.format))
-    warn_unreadable(store)
+    warn_unreadable(store.unreadable)
     return 0
 
 
-def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
-    """The study file and the results folder that a command names, with the trials suggested there so far."""
-    study = select(read_study(options.study), selection_of(options))
-    store = open_store(options.results or f"results/{study.name}")
-    return complete_study(study, store), store
+def add_best_parser(commands: Commands) -> None:
+    example = "gnc best results/quickstart --metric test_accuracy --by num_classes,feature_dim"
+    parser = add_command(commands, command_best, example, add_results, add_all, add_where, add_json)
+    parser.add_argument("--metric", required=True, help="the measured column to compare, at each trial's last epoch")
+    parser.add_argument("--mode", choices=("min", "max"), default="max", help="which is best; default: max")
+    parser.add_argument("--by", metavar="NAMES", help="settings that make a cell, with commas; default: the grid's")
+    parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings as a new study file")
+    parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
 
 
-def selection_of(options: argparse.Namespace) -> Selection | None:
-    """The trials that --where means; None for all."""
-    return None if options.where is None else parse_selection(options.where)
+def command_best(options: argparse.Namespace) -> int:
+    """Find the best settings of each cell of the grid, and write a study file that runs them again."""
+    store = existing_store(options.results)
+    study = None if options.all else latest_study(store)
+    if options.by is None and study is None:
+        raise StudyError("--by must be given where no study file names the cells. Write --by num_classes,feature_dim.")
+    by = default_by(study) if options.by is None and study else _words(options.by)
+    keys = {config.key for config in study.configs} if study else None
+    best = find_best(store, metric=options.metric, mode=options.mode, by=by, keys=keys, selection=selection_of(options))
+    if options.write is not None:
+        text = next_study(best, study=study or latest_study(store), seeds=_seeds(options.seeds))
+        _write_next(Path(options.write), text)
+    show(options, dataclasses.asdict(best), best_lines(best))
+    return 0
 
 
-def existing_store(results: str) -> Store:
-    """The store at an existing folder; StudyError where there is none."""
-    store = open_store(results)
-    if not store.storage.exists():
-        raise StudyError(f"RESULTS must be a results folder, got {results!r}, which does not exist.")
-    return store
-
-
-def latest_study(store: Store, selection: Selection | None = None) -> Study | None:
-    """The study run last, its selected trials; None, with a warning, where its file is no longer a valid study."""
-    text = store.latest_study()
-    study = None if text is None else _parse_kept(text)
-    return None if study is None else complete_study(select(study, selection), store)
-
-
-@functools.lru_cache(maxsize=1)
-def _parse_kept(text: str) -> Study | None:
+def _write_next(path: Path, text: str) -> None:
     try:
-        return parse_study(text)
-    except StudyError as error:
-        print(
-            f"warning: the study file run last is no longer valid, so the whole folder is covered: {error}",
-            file=sys.stderr,
-        )
-        return None
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise StudyError(f"--write must name a new file, got {str(path)!r}, which exists. Name another.") from None
+    say(f"Wrote {path}. What it would run: gnc check {path}")
 
 
-def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
-    known = {c.key for c in study.configs}  # what a search is still to suggest has no key yet
-    return {
-        "name": study.name,
-        "results": store.uri,
-        "trials": study.num_planned,
-        "left_out": study.left_out,
-        "missing": [c.key for c in missing if c.key in known],
-        "missing_data": missing_for(missing),
-        "seconds": cost.seconds,
-        "wall_seconds": cost.wall_seconds,
-        "unpriced": cost.unpriced,
-        "price_source": cost.source,
-    }
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _price_sentence(cost: Price) -> str:
-    if not cost.trials:
-        return "nothing to run"
-    if cost.wall_seconds is None:
-        return (
-            f"{cost.unpriced} of {cost.trials} trials to run have no price yet: --probe times a few steps of each kind"
-        )
-    return (
-        f"{cost.trials} trials to run, about {cost.wall_seconds:.0f} s with {cost.at_once} at once on this machine "
-        f"({cost.seconds:.0f} s of trial time, from {cost.source}), Ray's start aside"
-    )
+def _seeds(text: str) -> list[int]:
+    are_numbers = all(word.isdecimal() for word in _words(text))
+    require(are_numbers, f"--seeds must be whole numbers separated by commas, got {text!r}. Write --seeds 0,1,2.")
+    return [int(word) for word in _words(text)]
 
 
-def warn_unreadable(store: Store) -> None:
-    """Name what the last reading skipped, and what follows from it."""
-    for name in dict.fromkeys(store.unreadable):
-        follows = "its trial will be run again" if name.startswith("rows/") else "what else is there is used"
-        print(f"warning: {name} cannot be read as what it should be and was skipped; {follows}", file=sys.stderr)
+def add_compare_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_compare, "gnc compare results/before results/after", add_where, add_json)
+    parser.add_argument("first", metavar="A", help="a results folder or its URI")
+    parser.add_argument("second", metavar="B", help="the other one")
+
+
+def command_compare(options: argparse.Namespace) -> int:
+    """Say whether two results folders hold the same numbers for the same trials; exit 1 where they do not."""
+    first, second = existing_store(options.first), existing_store(options.second)
+    comparison = compare_stores(first, second, selection_of(options))
+    show(options, comparison_facts(comparison), comparison_lines(comparison))
+    return 0 if comparison.is_same else 1
+
+
+def add_merge_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_merge, "gnc merge results/here results/there results/all", add_json)
+    parser.add_argument("sources", metavar="A", nargs="+", help="a folder to copy from; it is not changed")
+    parser.add_argument("into", metavar="INTO", help="the folder to copy into; it may hold trials, or not exist")
+
+
+def command_merge(options: argparse.Namespace) -> int:
+    """Copy the finished trials of several results folders into one, which is named last."""
+    into = open_store(options.into)
+    merges = merge_stores([existing_store(source) for source in options.sources], into)
+    facts = {"into": into.uri, "merges": [dataclasses.asdict(merge) for merge in merges]}
+    show(options, facts, _merge_lines(merges, into))
+    for merge in merges:
+        for name in merge.unreadable:
+            say(f"warning: {name} of {merge.source} cannot be read and was left out")
+    return 1 if any(merge.differing for merge in merges) else 0
+
+
+def _merge_lines(merges: list[Merge], into: Store) -> Iterator[str]:
+    for merge in merges:
+        yield from merge_lines(merge)
+        for comparison in merge.differences:
+            yield "  kept | not taken:"
+            yield from (difference_line(name, found) for name, found in comparison.columns.items())
+            yield from machine_lines(comparison.machines)
+    yield f"{len(into.states())} trials in {into.uri}"
+
+
+def add_seal_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_seal, "gnc seal results/quickstart --compact", add_results)
+    parser.add_argument("--compact", action="store_true", help="replace one file per trial by the two tables")
+
+
+def command_seal(options: argparse.Namespace) -> int:
+    """Bring results.parquet and trials.parquet up to date."""
+    store = existing_store(options.results)
+    started = time.monotonic()
+    sealed = store.seal(compact=options.compact)
+    print(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
+    warn_unreadable(store.unreadable)
+    return 0
+
+
+def add_prune_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_prune, "gnc prune results/quickstart", add_results, add_json)
+    parser.add_argument("--yes", action="store_true", help="delete them; otherwise nothing is changed")
+    silent = "take a trial for dead that wrote nothing for HOURS, unless its process runs on this machine; default: 24"
+    parser.add_argument("--silent", type=float, default=24.0, metavar="HOURS", help=silent)
+
+
+def command_prune(options: argparse.Namespace) -> int:
+    """List the files of a results folder that nothing will read again."""
+    store = existing_store(options.results)
+    require(options.silent >= 0, f"--silent must be a number of hours, at least 0, got {options.silent:g}.")
+    found = find_prunable(store, silent_seconds=3600 * options.silent)
+    gone = list(prune(store, found)) if options.yes else found
+    files = [{"file": p.entry.name, "bytes": p.entry.size, "kind": p.kind, "reason": p.reason} for p in gone]
+    facts = {"deleted": options.yes, "bytes": sum(p.entry.size for p in gone), "files": files}
+    show(options, facts, _prune_lines(gone, deleted=options.yes))
+    return 0
+
+
+def _prune_lines(found: list[Prunable], *, deleted: bool) -> Iterator[str]:
+    for one in found:
+        yield f"{one.entry.name}  {in_words(one.entry.size)}  {one.reason}"
+    total = f"{len(found)} files, {in_words(sum(one.entry.size for one in found))}"
+    if not found:
+        yield "nothing to delete"
+    else:
+        yield f"{total} deleted" if deleted else f"{total} could be deleted; --yes deletes them"

@@ -1,37 +1,55 @@
 """`gnc margins` and `gnc code`: the margins of anyone's classifier, and the best that is known.
 
-Knows gnc_models; does not know studies, trials or Ray.
+Knows gnc_models; does not know studies, trials or Ray. PyTorch takes seconds to load, so that what needs it is imported
+inside the functions that compute: the other commands start without it.
 """
 
 import argparse
 import math
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gnc.cli.output import print_facts, print_json, shown
-from gnc.cli.tensor_files import check_finite, read_matrix
-from gnc_models.codes.best_code import explicit_code, optimise_code
-from gnc_models.codes.unconstrained_features import optimise_unconstrained
-from gnc_models.geometry.margins import Margins, margins_of_directions, one_vs_rest_margins
-from gnc_models.geometry.pairwise import max_cosine, row_norms
+from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.references.margin import random_margin, reference_margin, unconstrained_optimum
 from gnc_models.references.user_optima import keep_optimum
 from study.design.errors import StudyError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gnc_models.geometry.margins import Margins
+
 MOST_CLASSES = 10_000_000  # there the bounds take more than a minute, far above it they do not end
 LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
+MOST_STARTED = 1_000_000_000  # coordinates of all starts of a search, which are held at once: 8 GB
+
+
+def add_margins_parser(commands: Commands) -> None:
+    example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
+    parser = add_command(commands, command_margins, example, add_json)
+    parser.add_argument("file", help="the weights: .npy, .npz, .pt or .safetensors; no pickled code is ever run")
+    parser.add_argument("--tensor", metavar="NAME", help="the matrix to take, where the file holds several")
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
+    parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
+    parser.add_argument("--raw", action="store_true", help="take the rows as they are, not scaled to unit length")
+    parser.add_argument("--per-class", action="store_true", help="print a line for every class")
+    parser.add_argument("--top", type=int, metavar="N", help="print a line for the N classes of smallest margin")
 
 
 def command_margins(options: argparse.Namespace) -> int:
-    """Certified one-vs-rest margins of a classifier in a file, between random and best known."""
-    if not 0 < options.tolerance < 1:
-        raise StudyError(f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
-    if options.top is not None and options.top < 1:
-        raise StudyError(f"--top must be at least 1, got {options.top}.")
+    """Measure the certified one-vs-rest margins of anyone's classifier."""
+    require(0 < options.tolerance < 1, f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
+    require(options.top is None or options.top >= 1, f"--top must be at least 1, got {options.top}.")
+    import torch
+
+    from gnc.cli.tensor_files import check_finite, read_matrix
+    from gnc_models.geometry.margins import margins_of_directions, one_vs_rest_margins
+    from gnc_models.geometry.pairwise import row_norms
+
     rows = read_matrix(options.file, options.tensor).double()
     check_finite(rows, "classifier rows")
     zero = (~rows.any(1)).nonzero()
@@ -44,8 +62,7 @@ def command_margins(options: argparse.Namespace) -> int:
     of_rows = one_vs_rest_margins if options.raw else margins_of_directions
     margins = of_rows(rows.to(device), tolerance=options.tolerance, mode=options.mode)
     facts = _margin_facts(margins, rows, options, time.monotonic() - started)
-    shown_classes = len(rows) if options.per_class else options.top or 0
-    classes = _class_facts(margins, rows, shown_classes)
+    classes = _class_facts(margins, row_norms(rows), len(rows) if options.per_class else options.top or 0)
     if options.json:
         print_json(facts | ({"classes": classes} if classes else {}))
         return 0
@@ -55,7 +72,7 @@ def command_margins(options: argparse.Namespace) -> int:
     return 0
 
 
-def _margin_facts(margins: Margins, rows: Tensor, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+def _margin_facts(margins: "Margins", rows: "Tensor", options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     num_classes, feature_dim = rows.shape
     lower, upper = margins.minimum
     facts: dict[str, Any] = {
@@ -68,16 +85,19 @@ def _margin_facts(margins: Margins, rows: Tensor, options: argparse.Namespace, s
         "rounds": margins.rounds,
         "seconds": round(seconds, 3),
     }
-    return facts if options.raw else facts | _place(lower, num_classes, feature_dim)
+    if not options.raw:
+        facts |= _references(num_classes, feature_dim)
+        null, best = facts["random_margin"], facts["reference_margin_lower"]
+        facts["margin_score"] = (lower - null) / (best - null) if null is not None and best > null else None
+    return facts
 
 
-def _class_facts(margins: Margins, rows: Tensor, top: int) -> list[dict[str, Any]]:
+def _class_facts(margins: "Margins", norms: "Tensor", top: int) -> list[dict[str, Any]]:
     """The classes of smallest margin first; those never certified in mode min have the wide interval they had."""
-    norms = row_norms(rows).tolist()
-    lower, upper = margins.lower.tolist(), margins.upper.tolist()
-    order = torch.argsort(margins.upper, stable=True).tolist()[:top]
+    order = margins.upper.argsort(stable=True).tolist()[:top]
+    values = (margins.lower.tolist(), margins.upper.tolist(), norms.tolist(), margins.support)
     return [
-        {"class": k, "lower": lower[k], "upper": upper[k], "norm": norms[k], "support": margins.support[k]}
+        dict(zip(("class", "lower", "upper", "norm", "support"), (k, *(v[k] for v in values)), strict=True))
         for k in order
     ]
 
@@ -89,37 +109,33 @@ def _print_classes(classes: list[dict[str, Any]]) -> None:
         print(f"{one['class']:>8}  {bounds}  {one['norm']:>10.4g}  {' '.join(map(str, one['support']))}")
 
 
-def _place(margin: float, num_classes: int, feature_dim: int) -> dict[str, Any]:
-    """Where a margin of unit rows lies between random rows and the best known code."""
-    best, null = reference_margin(num_classes, feature_dim), random_margin(num_classes, feature_dim)
-    score = (margin - null) / (best.lower - null) if null is not None and best.lower > null else None
+def _references(num_classes: int, feature_dim: int) -> dict[str, Any]:
+    """What a margin of unit rows is compared with."""
+    best = reference_margin(num_classes, feature_dim)
     return {
         "reference_margin_lower": best.lower,
         "reference_margin_upper": best.upper,
         "reference_source": best.source,
-        "random_margin": null,
-        "margin_score": score,
+        "random_margin": random_margin(num_classes, feature_dim),
     }
 
 
+def add_code_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_code, "gnc code --classes 24 --dim 3 --temperature 0.1", add_json)
+    parser.add_argument("--classes", type=int, required=True, metavar="K", help="number of classes")
+    parser.add_argument("--dim", type=int, required=True, metavar="D", help="number of feature dimensions")
+    parser.add_argument("--temperature", type=float, metavar="T", help="optimum of unconstrained features at T instead")
+    parser.add_argument("--optimise", action="store_true", help="search now, even where a code is known already")
+    parser.add_argument("--starts", type=int, default=16, metavar="N", help="random starts of a search; default: 16")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random starts; default: 0")
+    parser.add_argument("--output", metavar="FILE.npy", help="write the rows of the code into this file")
+
+
 def command_code(options: argparse.Namespace) -> int:
-    """The best reference known for (K, d), a code to go with it, and the optimum at a temperature."""
-    num_classes, feature_dim = options.classes, options.dim
-    for name, value, least in (
-        ("--classes", num_classes, 2),
-        ("--dim", feature_dim, 1),
-        ("--starts", options.starts, 1),
-    ):
-        if value < least:
-            raise StudyError(f"{name} must be at least {least}, got {value}.")
-    if feature_dim < 2 and (options.optimise or options.output or options.temperature is not None):
-        raise StudyError(f"--dim must be at least 2 for a code or an optimum, got {feature_dim}.")
-    if num_classes > MOST_CLASSES:
-        raise StudyError(f"--classes must be at most {MOST_CLASSES:,}, got {num_classes}.")
-    if not 0 <= options.seed < 1 << 63:
-        raise StudyError(f"--seed must be at least 0 and below 2^63, got {options.seed}.")
-    facts: dict[str, Any] = {"num_classes": num_classes, "feature_dim": feature_dim}
-    facts |= {k: v for k, v in _place(0.0, num_classes, feature_dim).items() if k != "margin_score"}
+    """Say what margin the best code known for K classes in D dimensions has, or search for one."""
+    _check_code_options(options)
+    size = {"num_classes": options.classes, "feature_dim": options.dim}
+    facts: dict[str, Any] = size | _references(**size)
     points = None
     if options.temperature is not None:
         points = _add_optimum(facts, options)
@@ -134,49 +150,70 @@ def command_code(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> Tensor:
+def _check_code_options(options: argparse.Namespace) -> None:
+    for name, least in (("classes", 2), ("dim", 1), ("starts", 1)):
+        value = getattr(options, name)
+        require(value >= least, f"--{name} must be at least {least}, got {value}.")
+    is_code = options.optimise or options.output or options.temperature is not None
+    require(options.dim >= 2 or not is_code, f"--dim must be at least 2 for a code or an optimum, got {options.dim}.")
+    require(options.classes <= MOST_CLASSES, f"--classes must be at most {MOST_CLASSES:,}, got {options.classes}.")
+    require(0 <= options.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, got {options.seed}.")
+    is_possible = options.temperature is None or 0 < options.temperature < math.inf
+    require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
+    if options.output and not Path(options.output).parent.is_dir():  # a search may take minutes
+        raise StudyError(f"--output must lie in a folder that exists, got {options.output!r}.")
+    if options.output and Path(options.output).is_dir():
+        raise StudyError(f"--output must name a file, got the folder {options.output!r}.")
+
+
+def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
     """Coordinates of an explicit code where one is known, else of the best found by optimising now."""
+    from gnc_models.codes.best_code import explicit_code, optimise_code
+    from gnc_models.geometry.pairwise import max_cosine
+
     if options.classes * options.dim > LARGEST_CODE:
         raise StudyError(
             f"--classes times --dim must be at most {LARGEST_CODE:,} to build a code, "
             f"got {options.classes * options.dim:,}. Without --output and --optimise the reference alone is printed."
         )
     explicit = None if options.optimise else explicit_code(options.classes, options.dim)
+    source = "explicit" if explicit else _search_words(options)
     code = explicit or optimise_code(options.classes, options.dim, starts=options.starts, seed=options.seed)
     facts |= {
-        "code": "explicit" if explicit else f"optimised from {options.starts} starts, seed {options.seed}",
+        "code": source,
         "code_margin_lower": code.margin_lower,
         "code_max_cosine": max_cosine(code.points),
     }
     return code.points
 
 
-def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> Tensor | None:
+def _search_words(options: argparse.Namespace) -> str:
+    """What a search will do; StudyError where its starts would not fit into memory."""
+    size = options.starts * options.classes * options.dim
+    require(
+        size <= MOST_STARTED, f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search."
+    )
+    return f"optimised from {options.starts} starts, seed {options.seed}"
+
+
+def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor | None":
     """The unconstrained-feature model's optimum: from table or cache, else (or for its coordinates) optimised now.
 
     What is optimised is kept in the user's cache, so that later seals of results compare with it.
     """
-    if not (options.temperature > 0 and math.isfinite(options.temperature)):
-        raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
     tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature)
     optimum: Any = tabulated
     points = None
     if tabulated is None or options.optimise or options.output:
-        optimum = optimise_unconstrained(
-            options.classes, options.dim, options.temperature, starts=options.starts, seed=options.seed
-        )
-        points = optimum.weights
+        source = _search_words(options)
+        from gnc_models.codes.unconstrained_features import optimise_unconstrained
+
         size = (options.classes, options.dim, options.temperature)
+        optimum = optimise_unconstrained(*size, starts=options.starts, seed=options.seed)
+        points = optimum.weights
         margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
         facts["ufm_kept"] = keep_optimum(*map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
-    facts |= {
-        "temperature": options.temperature,
-        "ufm_loss": optimum.loss,
-        "ufm_margin": optimum.margin,
-        "ufm_margin_low": optimum.margin_low,
-        "ufm_margin_high": optimum.margin_high,
-        "ufm_source": optimum.source
-        if points is None
-        else f"optimised from {options.starts} starts, seed {options.seed}",
-    }
+    facts |= {"temperature": options.temperature}
+    facts |= {f"ufm_{name}": getattr(optimum, name) for name in ("loss", "margin", "margin_low", "margin_high")}
+    facts["ufm_source"] = optimum.source if points is None else source
     return points

@@ -1,32 +1,44 @@
 """`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
 
-Knows gnc_models and the store; does not know trials or Ray.
+Knows gnc_models and the store; does not know trials or Ray. PyTorch takes seconds to load, so that what needs it is
+imported inside the functions that compute: the other commands start without it.
 """
 
 import argparse
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from gnc.cli.opening import existing_store
 from gnc.cli.output import print_facts, print_json
-from gnc.cli.tensor_files import array_names, check_finite, read_tensors
-from gnc_models.geometry.margins import margins_of_directions
-from gnc_models.geometry.pairwise import max_cosine, unit
-from gnc_models.metrics.collapse import measure_collapse
+from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.errors import StudyError
 from study.store.store import open_store
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
-INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-            torch.uint16, torch.uint32, torch.uint64)  # fmt: skip
 LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
 
 
+# What cannot be told of features alone: all that speaks of classifier rows.
+NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
+                 "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
+
+
+def add_measure_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_measure, "gnc measure features.npz --temperature 0.05", add_json)
+    source = "a file with the arrays features, labels and perhaps weights; or a results folder"
+    parser.add_argument("source", metavar="FEATURES.npz|RESULTS", help=source)
+    scaled = "what the classifier scales to unit length; default: both"
+    choices = ("both", "features", "weights", "none")
+    parser.add_argument("--normalization", choices=choices, default="both", help=scaled)
+    parser.add_argument("--temperature", type=float, default=1.0, help="what the logits are divided by; default: 1")
+
+
 def command_measure(options: argparse.Namespace) -> int:
-    """Every collapse metric of features in a file, or the geometry of the heads kept in a results folder."""
+    """Measure the collapse of features in a file, or the classifiers kept in a results folder."""
     is_file = Path(options.source).suffix == ".npz"
     facts = [_measure_file(options)] if is_file else _measure_heads(options.source)
     if options.json:
@@ -38,14 +50,14 @@ def command_measure(options: argparse.Namespace) -> int:
     return 0
 
 
-# What cannot be told of features alone: all that speaks of classifier rows.
-NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
-                 "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
-
-
 def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
-    if not (options.temperature > 0 and math.isfinite(options.temperature)):
-        raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
+    is_possible = 0 < options.temperature < math.inf
+    require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
+    import torch
+
+    from gnc.cli.tensor_files import array_names, read_tensors
+    from gnc_models.metrics.collapse import measure_collapse
+
     arrays = read_tensors(options.source)
     for name in sorted(KNOWN & (array_names(options.source) - set(arrays))):
         raise StudyError(f"{name} must hold numbers of at most 8 bytes, got an array of another kind.")
@@ -74,64 +86,62 @@ def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
     return {"num_classes": num_classes, "feature_dim": features.shape[1], **values}
 
 
-def _check_arrays(arrays: dict[str, Tensor]) -> None:
+def _check_arrays(arrays: dict[str, "Tensor"]) -> None:
     """Names, kinds, shapes and sizes of what the file holds."""
     for name in ("features", "labels"):
-        if name not in arrays:
-            raise StudyError(f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
-    for name in ("labels", "test_labels"):
-        if name in arrays and (arrays[name].dtype not in INTEGERS or not len(arrays[name])):
-            raise StudyError(f"{name} must be integers of at least one sample, got {arrays[name].dtype} of "
-                             f"{len(arrays[name])}.")  # fmt: skip
-    if ("test_features" in arrays) != ("test_labels" in arrays):
-        raise StudyError("test_features and test_labels must be in the file together or not at all, got one of them.")
+        require(name in arrays, f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
+    for name in sorted({"labels", "test_labels"} & set(arrays)):
+        values = arrays[name]
+        is_exact = not (values.is_floating_point() or values.is_complex())
+        rule = f"{name} must be integers of at least one sample, got {values.dtype} of {values.numel()}."
+        require(is_exact and values.numel() > 0, rule)
+    together = ("test_features" in arrays) == ("test_labels" in arrays)
+    require(together, "test_features and test_labels must be in the file together or not at all, got one of them.")
     features, labels = arrays["features"], arrays["labels"]
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise StudyError(
-            f"features must be [samples, dim] and labels [samples], got {tuple(features.shape)} and {tuple(labels.shape)}."
-        )
+    shapes = f"{tuple(features.shape)} and {tuple(labels.shape)}"
+    is_matched = features.ndim == 2 and labels.shape == features.shape[:1]
+    require(is_matched, f"features must be [samples, dim] and labels [samples], got {shapes}.")
     for name, rows in (("weights", "classes"), ("test_features", "samples")):
-        given = arrays.get(name, features)
-        if given.ndim != 2 or given.shape[1] != features.shape[1] or len(given) < 1:
-            raise StudyError(
-                f"{name} must be [{rows}, {features.shape[1]}] as the features are, got {tuple(given.shape)}."
-            )
-    if "test_labels" in arrays and arrays["test_labels"].shape != arrays["test_features"].shape[:1]:
-        shapes = f"{tuple(arrays['test_labels'].shape)} and {tuple(arrays['test_features'].shape)}"
-        raise StudyError(f"test_labels must be one a row of test_features, got {shapes}.")
+        given, dim = arrays.get(name, features), features.shape[1]
+        rule = f"{name} must be [{rows}, {dim}] as the features are, got {tuple(given.shape)}."
+        require(given.ndim == 2 and given.shape[1] == dim and len(given) > 0, rule)
+    if "test_labels" in arrays:
+        shape, tested = arrays["test_labels"].shape, arrays["test_features"].shape
+        rule = f"test_labels must be one per row of test_features, got {tuple(shape)} and {tuple(tested)}."
+        require(shape == tested[:1], rule)
     for name in sorted({"features", "weights", "test_features"} & set(arrays)):
         _check_size(name, arrays[name])
 
 
-def _check_size(name: str, values: Tensor) -> None:
-    if values.is_complex():
-        raise StudyError(f"{name} must be real, got {values.dtype}.")
+def _check_size(name: str, values: "Tensor") -> None:
+    from gnc.cli.tensor_files import check_finite
+
+    require(not values.is_complex(), f"{name} must be real, got {values.dtype}.")
     check_finite(values, name)
-    largest = float(values.double().abs().max())
-    if largest and not 1 / LARGEST_FEATURE <= largest <= LARGEST_FEATURE:
-        raise StudyError(
-            f"the largest of {name} must be between {1 / LARGEST_FEATURE:g} and {LARGEST_FEATURE:g} in size, got "
-            f"{largest:g}. Multiply all by one number."
-        )
+    largest, least = float(values.double().abs().max()), 1 / LARGEST_FEATURE
+    rule = f"the largest of {name} must be between {least:g} and {LARGEST_FEATURE:g} in size, got {largest:g}."
+    require(not largest or least <= largest <= LARGEST_FEATURE, f"{rule} Multiply all by one number.")
 
 
-def _check_labels(labels: Tensor, num_classes: int) -> None:
-    if bool((labels < 0).any()) or bool((labels >= num_classes).any()):
-        raise StudyError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
-    if num_classes > len(labels):
-        raise StudyError(
-            f"every class must have samples, got {num_classes:,} classes and {len(labels):,} samples. Renumber the labels."
-        )
-    empty = (torch.bincount(labels, minlength=num_classes) == 0).nonzero()
-    if len(empty):
-        raise StudyError(f"every class must have samples, got none for class {int(empty[0])}. Renumber the labels.")
+def _check_labels(labels: "Tensor", num_classes: int) -> None:
+    least, most, cure = int(labels.min()), int(labels.max()), "Renumber the labels."
+    require(least >= 0 and most < num_classes, f"labels must lie in 0..{num_classes - 1}, got {least}..{most}.")
+    got = f"{num_classes:,} classes and {len(labels):,} samples"
+    require(num_classes <= len(labels), f"every class must have samples, got {got}. {cure}")
+    empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
+    require(not empty, f"every class must have samples, got none for class {(*empty, None)[0]}. {cure}")
 
 
 def _measure_heads(results: str) -> list[dict[str, Any]]:
-    store = open_store(results)
-    if not store.storage.exists():
+    import torch
+
+    from gnc_models.geometry.margins import margins_of_directions
+    from gnc_models.geometry.pairwise import max_cosine, unit
+    from gnc_models.metrics.alignment import misalignment
+
+    if Path(results).is_file() or not open_store(results).storage.exists():
         raise StudyError(f"SOURCE must be a .npz file or a results folder, got {results!r}.")
-    facts = []
+    store, facts = existing_store(results), []
     for key in store.head_keys():
         head = store.read_head(key)
         if head is None:
@@ -140,7 +150,6 @@ def _measure_heads(results: str) -> list[dict[str, Any]]:
         present = means.isfinite().all(1)  # a rare token may have had no context that counted
         lower, upper = margins_of_directions(rows).minimum
         mean_lower, mean_upper = margins_of_directions(means[present]).minimum
-        unit_rows = unit(rows)
         facts.append(
             {
                 "trial": key,
@@ -150,8 +159,8 @@ def _measure_heads(results: str) -> list[dict[str, Any]]:
                 "margin_min_upper": upper,
                 "mean_margin_min_lower": mean_lower,
                 "mean_margin_min_upper": mean_upper,
-                "max_cosine": max_cosine(unit_rows),
-                "gnc3_uncentred": float((1 - (unit_rows[present] * unit(means[present])).sum(1)).mean()),
+                "max_cosine": max_cosine(unit(rows)),
+                "gnc3_uncentred": misalignment(means[present], rows[present]),
             }
         )
     if not facts:

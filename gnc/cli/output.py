@@ -1,16 +1,32 @@
-"""What a command found, for people and as JSON: names and values, interval ends rounded outward.
+"""What a command found, for people or as JSON: sentences, names and values; interval ends rounded outward.
 
 Knows nothing of what the names mean, but that `_lower` and `_upper` end an interval.
 """
 
+import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from typing import Any
 
 DIGITS = 10
 ROUNDINGS = {"lower": ROUND_FLOOR, "upper": ROUND_CEILING}
+
+
+def say(sentence: object) -> None:
+    """A sentence on stderr, beside the data."""
+    print(sentence, file=sys.stderr)
+
+
+def show(options: argparse.Namespace, facts: Any, lines: Iterable[str]) -> None:
+    """The facts as one line of JSON where --json asks for it, else the lines."""
+    if options.json:
+        print(json.dumps(facts))
+        return
+    for line in lines:
+        print(line)
 
 
 def shown(name: str, value: object) -> str:

@@ -1,4 +1,4 @@
-"""The gnc commands that run trials: run (many, on Ray) and trial (one, in this process).
+"""The gnc commands of trials: check (what would run), run (many, on Ray) and trial (one, in this process).
 
 Knows how a run goes from what is missing to how it ended; imports Ray and torch only once there is something to run.
 """
@@ -9,19 +9,23 @@ import shlex
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnc.cli.folder_commands import existing_store, latest_study, open_study, warn_unreadable
+from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, warn_unreadable
+from gnc.cli.output import say, show
+from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.config import TrialConfig
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
+from study.execution.cost import Price, price
 from study.execution.same_data import check_datasets, warn_mixed_machines
 from study.execution.signals import REQUESTS
 from study.scheduling.remaining import done_keys, spent_keys, trials_left
 from study.scheduling.suggestions import Suggestions, complete_study
 from study.store.store import Store, open_store
-from study.training.data import check_data
+from study.training.data import check_data, missing_for
 from study.tuning.loggers import check_callbacks
 from study.upkeep.status import counts_line
 
@@ -29,14 +33,81 @@ if TYPE_CHECKING:
     from study.scheduling.retries import Trials
 
 
-def command_run(options: argparse.Namespace) -> int:
-    """Run what is missing, seal, and say how it ended and what a rerun would do."""
+def add_check_parser(commands: Commands) -> None:
+    example = "gnc check studies/quickstart.toml --trials"
+    parser = add_command(commands, command_check, example, add_study_and_results, add_json)
+    parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
+    parser.add_argument("--probe", action="store_true", help="measure the cost by a few steps of each kind of trial")
+
+
+def command_check(options: argparse.Namespace) -> int:
+    """Say what a study would run, what is stored and what the rest costs, and run nothing."""
     study, store = open_study(options)
-    if options.max_concurrent is not None and options.max_concurrent < 1:
-        raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
+    check_callbacks(study.callbacks, store)
+    states = store.states()
+    missing = trials_left(study, done_keys(study, store, states))
+    cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
+    if options.trials and not options.json:
+        for config in study.configs:
+            print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
+    show(options, _check_facts(study, store, missing, cost), _check_lines(study, store, missing, cost))
+    warn_unreadable(store.unreadable)
+    return 0
+
+
+def _check_lines(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> Iterator[str]:
+    yield f"{study.name}: {study.num_planned} trials, {study.num_planned - len(missing)} stored in {store.uri}"
+    if study.left_out:
+        yield f"--where leaves out {study.left_out} more trials of the study"
+    if study.varied:
+        yield f"The trials differ in {', '.join(study.varied)}."
+    yield _cost_sentence(cost)
+    yield from (f"missing: {sentence}" for sentence in missing_for(missing))
+
+
+def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
+    known = {c.key for c in study.configs}  # what a search is still to suggest has no key yet
+    return {
+        "name": study.name,
+        "results": store.uri,
+        "trials": study.num_planned,
+        "left_out": study.left_out,
+        "missing": [c.key for c in missing if c.key in known],
+        "missing_data": missing_for(missing),
+        "seconds": cost.seconds,
+        "wall_seconds": cost.wall_seconds,
+        "unpriced": cost.unpriced,
+        "price_source": cost.source,
+    }
+
+
+def _cost_sentence(cost: Price) -> str:
+    if not cost.trials:
+        return "Nothing is left to run."
+    if cost.wall_seconds is None:
+        return f"The cost of {cost.unpriced} of the {cost.trials} trials to run is unknown; --probe measures it."
+    return (
+        f"{cost.trials} trials to run: about {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time, after "
+        f"Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
+    )
+
+
+def add_run_parser(commands: Commands) -> None:
+    example = "gnc run studies/quickstart.toml --where 'num_classes <= 50'"
+    parser = add_command(commands, command_run, example, add_study_and_results)
+    parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
+    parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
+    parser.add_argument("--retry-failed", action="store_true", help="also start trials whose attempts are used up")
+
+
+def command_run(options: argparse.Namespace) -> int:
+    """Run the trials of a study that the results folder lacks."""
+    study, store = open_study(options)
+    most = options.max_concurrent
+    require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
     check_callbacks(study.callbacks, store)
     done = done_keys(study, store, store.states())
-    warn_unreadable(store)
+    warn_unreadable(store.unreadable)
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()
@@ -49,28 +120,28 @@ def command_run(options: argparse.Namespace) -> int:
             finished = False
     else:
         store.write_study(study.text)
-        print(f"0 trials to run: {len(done)} of {study.num_planned} are in {store.uri}", file=sys.stderr)
+        say(f"0 trials to run: {len(done)} of {study.num_planned} are in {store.uri}")
     try:
         sealed = store.seal()
     except OSError as error:
-        print(f"{error}\nwhat was finished is kept; once that is mended: {_again(options)}", file=sys.stderr)
+        say(f"{error}\nFinished trials are kept. When this is mended, continue with: {_again(options)}")
         return 1
-    print(f"{sealed.rows} rows of {sealed.trials} trials sealed in {store.uri}/results.parquet", file=sys.stderr)
+    say(f"{sealed.rows} rows of {sealed.trials} trials sealed in {store.uri}/results.parquet")
     return _say_outcome(complete_study(study, store), store, options, finished)
 
 
 def _run_missing(
     options: argparse.Namespace, study: Study, store: Store, missing: list[TrialConfig], spent: set[str]
 ) -> bool:
-    from study.tuning.run_view import View
-
     check_datasets(store, missing)
     warn_mixed_machines(store)
     stored = study.num_planned - len(missing)
-    others = f", {study.left_out} left out" if study.left_out else ""
-    print(f"{study.name}: {len(missing)} trials to run, {stored} stored{others}; starting Ray", file=sys.stderr)
+    others = f", {study.left_out} left out by --where" if study.left_out else ""
+    say(f"{study.name}: {len(missing)} trials to run, {stored} stored{others}; starting Ray")
+    # Ray takes seconds to load: only here, after the user was told
     from study.tuning.experiment import leave_cluster, run_trials
     from study.tuning.resources import allot, check_shared_folder, join_cluster
+    from study.tuning.run_view import View
 
     try:
         join_cluster(options.address)
@@ -78,14 +149,9 @@ def _run_missing(
         check_shared_folder(store)
         store.write_study(study.text)  # from here on it is a study that was run
         with View(len(missing), already_done=stored) as view:
+            sources = _sources(study, store, missing, spent)
             return run_trials(
-                study,
-                _sources(study, store, missing, spent),
-                store,
-                allotments,
-                view,
-                concurrent=options.max_concurrent,
-                forgive=options.retry_failed,
+                study, sources, store, allotments, view, concurrent=options.max_concurrent, forgive=options.retry_failed
             )
     finally:
         leave_cluster()
@@ -93,7 +159,7 @@ def _run_missing(
 
 def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[str]) -> "dict[int, Trials]":
     """Where the trials come from, by their number of workers."""
-    from study.tuning.experiment import ListedTrials
+    from study.tuning.experiment import ListedTrials  # loads Ray
 
     numbers = sorted({config.workers for config in missing})
     if not study.is_adaptive:
@@ -118,33 +184,41 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     counts = Counter(states.get(c.key, "missing") for c in study.configs)
     unsuggested = study.num_planned - len(study.configs)
     others = f"; --where left out {study.left_out} more trials of the study" if study.left_out else ""
-    print(f"{counts_line(counts)}{others}", file=sys.stderr)
+    say(f"{counts_line(counts)}{others}")
     again = _again(options)
     if not finished or counts["missing"]:
-        print(f"stopped before the end; this continues it: {again}", file=sys.stderr)
+        say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
-        print(f"{unsuggested} trials of the search were not found: its space is used up", file=sys.stderr)
+        say(f"The search found no untried settings for {unsuggested} more trials.")
     if counts["failed"]:
         left = {c.key for c in study.configs} - done - spent
         if left:
-            print(f"{again} would start {len(left)} trials again", file=sys.stderr)
+            say(f"{len(left)} trials have attempts left. To start them again: {again}")
         else:
-            print(f"their attempts are used up; {again} --retry-failed would start them again", file=sys.stderr)
+            say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
     if counts["diverged"]:
-        print("diverged trials are results: a rerun keeps them, other settings are other trials", file=sys.stderr)
+        say("Diverged trials are results too: running again does not repeat them.")
     satisfied = counts["complete"] + sum(states.get(key) == "stopped" for key in done)
     if study.search.method != "grid":  # a search tries what may diverge, and learns from it
         satisfied += counts["diverged"]
     return 0 if finished and satisfied == len(study.configs) else 1
 
 
+def add_trial_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_trial, "gnc trial studies/quickstart.toml 093991")
+    parser.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder where one was run")
+    parser.add_argument("key", help="the key of the trial, or its first digits")
+    parser.add_argument("--results", help="the results folder or its URI; default: results/NAME, or the folder given")
+
+
 def command_trial(options: argparse.Namespace) -> int:
-    """Run one trial without Ray, in this process or one for each of its workers; its rows are those Ray would give."""
+    """Run one trial in this process, without Ray."""
     study, store = _study_of(options.source, options.results)
     config = _find(study, options.key)
     if store.states().get(config.key) == "complete":
-        print(f"{config.key} is complete in {store.uri}; nothing to run", file=sys.stderr)
+        say(f"{config.key} is complete in {store.uri}; nothing to run")
         return 0
+    # PyTorch takes seconds to load: only here, where a trial will run
     from study.execution.attempt import measurement_line
     from study.execution.local_workers import run_here
 
@@ -154,11 +228,11 @@ def command_trial(options: argparse.Namespace) -> int:
     REQUESTS.listen(signal.SIGINT, signal.SIGTERM)
     terminal = sys.stderr  # while the trial runs, what goes to sys.stderr is put into its log as well
 
-    def show(progress: Any) -> None:
+    def follow(progress: Any) -> None:
         if progress.measurement is not None:
             print(measurement_line(progress.measurement), file=terminal)
 
-    print(f"{config.key}  {study.name_of(config)}", file=sys.stderr)
+    say(f"{config.key}  {study.name_of(config)}")
     with REQUESTS.deferred():
         state, reason = run_here(
             config,
@@ -167,9 +241,9 @@ def command_trial(options: argparse.Namespace) -> int:
             checkpoint_seconds=study.resources.checkpoint_seconds,
             device="cpu" if study.resources.gpus == 0 else None,
             should_stop=lambda: REQUESTS.reason,
-            on_progress=show,
+            on_progress=follow,
         )
-    print(f"{state}{f': {reason}' if reason else ''}", file=sys.stderr)
+    say(f"{state}{f': {reason}' if reason else ''}")
     return 0 if state == "complete" else 1
 
 

@@ -25,7 +25,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     if suffix not in SUFFIXES:
         raise StudyError(f"FILE must end in one of {', '.join(SUFFIXES)}, got {path!r}.")
     if not Path(path).is_file():
-        raise StudyError(f"FILE must exist, got {path!r}.")
+        raise StudyError(f"FILE must be a file that exists, got {path!r}.")
     try:
         with warnings.catch_warnings(action="ignore"):  # a refusal below says all that is to be said
             if suffix == ".safetensors":

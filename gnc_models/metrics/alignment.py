@@ -22,15 +22,16 @@ def alignment_columns(statistics: ClassStatistics, rows: Float[Tensor, "classes 
     centred = statistics.centred_means
     exists = bool((centred.square().sum(1) > 0).all())
     return {
-        "gnc3": _misalignment(centred, rows) if exists else None,
-        "gnc3_uncentred": _misalignment(statistics.means, rows),
+        "gnc3": misalignment(centred, rows) if exists else None,
+        "gnc3_uncentred": misalignment(statistics.means, rows),
         "gnc3_uniform": _duality_variance(centred, rows) if exists else None,
         "gnc3_uniform_uncentred": _duality_variance(statistics.means, rows),
         "gnc3_cross": _cross_variance(centred, rows) if exists else None,
     }
 
 
-def _misalignment(means: Tensor, rows: Tensor) -> float:
+def misalignment(means: Float[Tensor, "classes dim"], rows: Float[Tensor, "classes dim"]) -> float:
+    """Mean over classes of 1 - cos of mean and row, with all its digits where they nearly agree."""
     # |u - v|^2 / 2 = 1 - cos keeps its digits where the cosine is nearly 1
     return float((unit(means) - unit(rows)).square().sum(1).mean() / 2)
 

@@ -1,6 +1,6 @@
 """Reference tables shipped with the package: read once, looked up by (K, d), by temperature, or interpolated.
 
-Knows numpy, its own data files and the optima this user kept; does not know torch or how the tables are made (`python -m gnc_models.codes.best_code`).
+Knows numpy, its own data files and the optima this user kept; does not know torch or how the tables are made.
 """
 
 import csv

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from study.design.columns import Measurement, Reference, SealedFrom, TrialRecord
 from study.design.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
+from study.design.errors import StudyError
 from study.store.fragment_bytes import to_checked_parquet
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
@@ -29,7 +30,7 @@ if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
     pa.set_memory_pool(pa.system_memory_pool())
 
 
-class UnknownSchema(ValueError):
+class UnknownSchema(StudyError):
     """The folder was written by a version whose major schema number this one does not know."""
 
 

@@ -21,7 +21,7 @@ from tests.study.conftest import finish, made_up_config, made_up_record
 def test_check_says_what_is_stored_missing_and_what_it_costs(study_file, tmp_path, capsys):
     study = study_file()
     assert main(["check", str(study), str(tmp_path / "r")]) == 0
-    assert "no price yet: --probe" in capsys.readouterr().out
+    assert "The cost of 4 of the 4 trials to run is unknown; --probe measures it." in capsys.readouterr().out
     store = open_store(tmp_path / "r")
     for config in read_study(study).configs[:3]:
         store.write_fragment(config, [], made_up_record(seconds=10.0))

@@ -14,8 +14,10 @@ from safetensors.numpy import save
 from safetensors.torch import save_file
 
 from gnc.cli.main import main
+from gnc_models.codes.search import optimise_code
 from study.design.errors import make_config
 from study.execution.attempt import Execution
+from study.store.store import open_store
 
 
 def answer(capsys, *arguments: object) -> dict:
@@ -184,7 +186,7 @@ def test_an_optimum_computed_once_is_found_by_later_processes_and_named_in_their
     with (tmp_path / "cache" / "unconstrained_optima.csv").open("a") as file:
         file.write("torn,line\n5,2,0.1")
     script = f"from gnc.cli.main import main; main({[*map(str, cell), '--json']}); " + (
-        "from gnc_models.references import margin; print(margin.REFERENCE_VERSION)"
+        "from gnc_models.references.margin import REFERENCE_VERSION; print(REFERENCE_VERSION)"
     )
     lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(
         "\n"
@@ -298,6 +300,7 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
             {"labels": np.array([], dtype=np.int64), "features": np.ones((0, 2))},
             "labels must be integers of at least one",
         ),
+        ({"labels": np.array(1)}, "features must be .samples, dim. and labels .samples."),
         ({"labels": np.array([0, 1])}, "features must be .samples, dim. and labels .samples."),
         ({"features": np.full((4, 2), np.nan)}, "features must be finite"),
         ({"weights": np.ones((2, 3))}, "weights must be .classes, 2."),
@@ -314,7 +317,7 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         ({"weights": np.ones((2, 2), dtype=np.longdouble)}, "weights must hold numbers of at most 8 bytes"),
         ({"weights": np.array(["a", "b"])}, "weights must hold numbers"),
         ({"test_features": np.ones((0, 2)), "test_labels": np.array([0])}, r"test_features must be .samples, 2."),
-        ({"test_features": np.ones((3, 2)), "test_labels": np.array([0])}, "test_labels must be one a row"),
+        ({"test_features": np.ones((3, 2)), "test_labels": np.array([0])}, "test_labels must be one per row"),
         (
             {"test_features": np.ones((4, 2)), "test_labels": np.array([0.2, 1.7, 0.0, 1.0])},
             "test_labels must be integers",
@@ -327,7 +330,8 @@ def test_wrong_features_get_one_clear_line(tmp_path, capsys, change, words):
     assert re.search(words, one_line(capsys, "measure", tmp_path / "f.npz"))
 
 
-def test_measure_of_a_results_folder_agrees_with_its_rows(store, capsys):
+def test_measure_of_a_results_folder_agrees_with_its_rows(tmp_path, capsys):
+    store = open_store(tmp_path / "results")
     settings = {"dataset": "synthetic", "encoder": "mlp", "width": 8, "num_classes": 6, "feature_dim": 3, "steps": 5}
     config = make_config({**settings, "batch_size": 20})
     Execution(config, store, attempt=1).run()
@@ -343,3 +347,24 @@ def test_measure_of_a_results_folder_agrees_with_its_rows(store, capsys):
     assert present["mean_margin_min_upper"] >= facts["mean_margin_min_upper"]
     assert 0 <= present["gnc3_uncentred"] < 2
     assert main(["measure", str(store.uri) + "-absent"]) == 2
+
+
+def test_measure_keeps_the_digits_of_class_means_that_nearly_agree_with_their_rows(tmp_path, capsys):
+    rows = polygon(5)
+    angle = 1e-6  # 1 - cos is 5e-13: as a difference from 1 it would have three digits
+    means = rows * np.cos(angle) + torch.stack([-rows[:, 1], rows[:, 0]], dim=1) * np.sin(angle)
+    expected = 2 * np.sin(angle / 2) ** 2
+    store = open_store(tmp_path / "results")
+    store.write_head("0" * 16, save({"weights": rows.numpy(), "class_means": means.numpy()}))
+    (kept,) = answer(capsys, "measure", store.uri)
+    labels = np.arange(5)
+    np.savez(tmp_path / "f.npz", features=means, labels=labels, weights=rows)
+    assert kept["gnc3_uncentred"] == pytest.approx(expected, rel=1e-8, abs=0)
+    assert answer(capsys, "measure", tmp_path / "f.npz")["gnc3_uncentred"] == pytest.approx(expected, rel=1e-8, abs=0)
+
+
+def test_the_search_of_the_command_is_that_of_the_library(tmp_path, capsys):
+    facts = answer(capsys, "code", "--classes", 7, "--dim", 3, "--optimise", "--starts", 2, "--seed", 5)
+    found = optimise_code(7, 3, starts=2, seed=5)
+    assert facts["code_margin_lower"] == found.margin_lower
+    assert facts["code"] == "optimised from 2 starts, seed 5"

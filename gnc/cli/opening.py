@@ -1,0 +1,97 @@
+"""The study, the results folder and the trials that a command is asked for, and the options that name them.
+
+Knows study files and the store; does not know what the commands do with them.
+"""
+
+import argparse
+import functools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gnc.cli.output import say
+from study.design.errors import StudyError
+from study.design.study_file import Study, parse_study, read_study
+from study.design.where import Selection, parse_selection
+from study.scheduling.remaining import select
+from study.scheduling.suggestions import complete_study
+from study.store.store import Store, open_store
+
+# A folder that holds other files and none of these is no results folder, but one named by mistake.
+PARTS = {"rows", "live", "failures", "suggestions", "heads", "results.parquet", "trials.parquet"}
+STUDY_NAME = re.compile(r"[0-9a-f]{8}\.toml")  # of a study file that was run, below studies/
+
+
+def add_study_and_results(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `open_study`."""
+    parser.add_argument("study", help="the study file, in TOML")
+    parser.add_argument("results", nargs="?", help="the results folder or its URI; default: results/NAME of the study")
+    add_where(parser)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """The argument of commands that need the results folder alone."""
+    parser.add_argument("results", help="the results folder or its URI")
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The option of `selection_of`."""
+    meaning = "take only the trials for which this holds, such as 'num_classes <= 100'"
+    parser.add_argument("--where", metavar="EXPRESSION", help=meaning)
+
+
+def add_all(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that otherwise mean the latest study alone."""
+    parser.add_argument("--all", action="store_true", help="take every trial in the folder, not only the last study's")
+
+
+def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
+    """The study file and the results folder that a command names, with the trials suggested there so far."""
+    study = select(read_study(options.study), selection_of(options))
+    store = open_store(options.results or f"results/{study.name}")
+    return complete_study(study, store), store
+
+
+def selection_of(options: argparse.Namespace) -> Selection | None:
+    """The trials that --where means; None for all."""
+    return None if options.where is None else parse_selection(options.where)
+
+
+def existing_store(results: str) -> Store:
+    """The store at an existing folder; StudyError where there is none, or another kind of folder."""
+    store = open_store(results)
+    if not store.storage.exists():
+        raise StudyError(f"RESULTS must be a results folder, got {results!r}, which does not exist.")
+    folder = store.storage.local_path("")
+    if folder is not None and _is_foreign(folder):
+        raise StudyError(f"RESULTS must be a results folder, got {results!r}, which holds other files.")
+    return store
+
+
+def _is_foreign(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir() if path.name[0] != "."}
+    studies = folder.glob("studies/*.toml") if "studies" in names else ()
+    return bool(names) and not names & PARTS and not any(STUDY_NAME.fullmatch(path.name) for path in studies)
+
+
+def latest_study(store: Store, selection: Selection | None = None) -> Study | None:
+    """The study run last, its selected trials; None, with a warning, where its file is no longer a valid study."""
+    text = store.latest_study()
+    study = None if text is None else _parse_stored(text)
+    return None if study is None else complete_study(select(study, selection), store)
+
+
+@functools.lru_cache(maxsize=1)  # gnc status --watch asks again and again, and warns once
+def _parse_stored(text: str) -> Study | None:
+    try:
+        return parse_study(text)
+    except StudyError as error:
+        say(f"warning: the study file run last is no longer valid, so every trial in the folder is taken: {error}")
+        return None
+
+
+def warn_unreadable(names: Iterable[str]) -> None:
+    """Name the files that a reading skipped, and what follows from it."""
+    for name in dict.fromkeys(names):
+        follows = "its trial will be run again" if name.startswith("rows/") else "the other files are used"
+        say(f"warning: {name} cannot be read and was skipped; {follows}")

@@ -1,0 +1,68 @@
+"""How every gnc command is parsed and explained: refusals in one line, an example in each help page.
+
+Knows argparse and how a refusal is raised; does not know any command.
+"""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from study.design.errors import StudyError
+
+
+def require(holds: bool, rule: str) -> None:
+    """StudyError with the rule, what was got and the cure, unless it holds."""
+    if not holds:
+        raise StudyError(rule)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that refuses in one line and names the nearest option for a misspelt one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what this command does not know is refused at once."""
+        for argument in sys.argv[1:] if args is None else args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):  # bytes that are no text
+                self.error(f"arguments must be UTF-8, got {argument!r}")
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = re.findall(r"--[a-z-]+", self.format_usage())
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            self.error(f"{unknown[0]!r} is not expected{f'; the nearest option is {near[0]}' if near else ''}")
+        return options, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2 with one line."""
+        self.exit(2, f"{self.prog}: {message}. {self.prog} --help explains the command.\n")
+
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
+
+
+def add_command(
+    commands: Commands,
+    command: Callable[[argparse.Namespace], int],
+    example: str,
+    *shared: Callable[[argparse.ArgumentParser], None],
+) -> argparse.ArgumentParser:
+    """Add `command_NAME` as NAME, its docstring as help, an example to paste, and options that other commands have too."""
+    purpose = (command.__doc__ or "").split("\n")[0]
+    parser: argparse.ArgumentParser = commands.add_parser(
+        command.__name__.removeprefix("command_"),
+        help=purpose[0].lower() + purpose[1:].rstrip("."),
+        description=purpose,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    for add_options in shared:
+        add_options(parser)
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that also print for programs."""
+    parser.add_argument("--json", action="store_true", help="print JSON on one line instead of text")
