@@ -133,7 +133,6 @@ class Execution:
             should_end: asked of worker 0 after each measurement: whether a scheduler wants the trial to end here.
             on_progress: told of every epoch, on every worker.
         """
-        self._log_start()
         try:
             with self.log.capture():
                 state = self._run(should_stop, should_end, on_progress)
@@ -156,6 +155,7 @@ class Execution:
 
         trial = None
         try:
+            self._log_start()
             self._beat([])
             trial = self._open_trial()
             self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")

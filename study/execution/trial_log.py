@@ -30,7 +30,7 @@ class TrialLog:
         """is_kept: not of the workers of a trial that follow worker 0, which keeps the log."""
         self._is_kept = is_kept
         self._store, self._key, self._attempt = store, key, attempt
-        self._lock = threading.Lock()  # a library's thread may warn while the trial writes
+        self._lock = threading.RLock()  # a library's thread may warn while the trial writes, and a signal's handler too
         self._bytes, self._unsent = 0, b""
 
     def write(self, text: str, *, always: bool = False) -> None:
@@ -114,20 +114,23 @@ class _Tee(io.TextIOBase):
 
     def __init__(self, log: TrialLog, onward: TextIO | None = None) -> None:
         self._log, self._onward, self._line = log, onward, ""
+        self._lock = threading.RLock()  # of the line so far, to which several threads may add
 
     def write(self, text: str) -> int:
         if self._onward is not None:
             self._onward.write(text)
-        *whole, self._line = (self._line + text).split("\n")
-        for line in whole:
-            self._log.write(f"| {line}")
+        with self._lock:
+            *whole, self._line = (self._line + text).split("\n")
+            for line in whole:
+                self._log.write(f"| {line}")
         return len(text)
 
     def end_line(self) -> None:
-        """Hand over what no line end followed."""
-        if self._line:
-            self._log.write(f"| {self._line}")
-            self._line = ""
+        """Hand over a last line that has no line end."""
+        with self._lock:
+            if self._line:
+                self._log.write(f"| {self._line}")
+                self._line = ""
 
     def flush(self) -> None:
         if self._onward is not None:
