@@ -9,24 +9,28 @@ import io
 import platform
 
 import ray
-from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.design.errors import StudyError
 from study.design.study_file import Study
-from study.doctor.check import Check, failed, ok, verdict
+from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.doctor.cluster_file import Config, head_type, is_own, node_types
 from study.store.storage import FolderError
 from study.store.store import Store
-from study.tuning.resources import allot, check_shared_folder, fits, gpu_share, join_cluster
+from study.tuning.resources import allot, check_shared_folder, fits, gpu_share, join_cluster, ray_problem
 
 COMPARED = ("gnc-study", "ray", "torch", "pyarrow")
 ANSWER_SECONDS = 120
+INSTALL_RAY = "pip install -c constraints.txt gnc-study."
 
 
 def check_schema(config: Config) -> Check:
     """The file as `ray up` would read it, against the schema that Ray ships."""
     cure = f"Compare it with {'cluster-own.yaml' if is_own(config) else 'cluster.yaml'} of this version."
+    try:
+        from ray.autoscaler._private.util import prepare_config, validate_config  # Ray has no public name for these
+    except ImportError as error:
+        return skipped("schema", f"Ray {ray.__version__} does not offer its check of cluster files: {error}")
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # Ray's remarks
             validate_config(prepare_config(config))
@@ -62,7 +66,8 @@ def check_ray_starts() -> Check:
         ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=ANSWER_SECONDS)
     finally:
         ray.shutdown()
-    return ok("ray", f"{ray.__version__} starts here and runs a task")
+    problem = ray_problem()
+    return verdict("ray", [problem] if problem else [], f"{ray.__version__} starts here and runs a task", INSTALL_RAY)
 
 
 def check_cluster(address: str, store: Store | None, study: Study | None) -> list[Check]:

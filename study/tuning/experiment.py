@@ -35,9 +35,11 @@ from study.design.study_file import Study
 from study.scheduling.retries import Retries, Trials
 from study.store.store import Store
 from study.tuning.logging_callback import make_callbacks
-from study.tuning.resources import Allotment, absolute
+from study.tuning.resources import Allotment, absolute, ray_problem
 from study.tuning.run_view import View
 from study.tuning.tune_adapters import Follower, Queue, StopWhenAsked, WaitForOwnProcess
+
+HEAD = "node:__internal_head__"  # Ray gives the head 1 of these
 
 logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
 
@@ -81,6 +83,8 @@ def run_trials(
         forgive: failures before this run do not count against a trial.
         kept_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
     """
+    if problem := ray_problem():
+        print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
     run = f"run-{secrets.token_hex(4)}"
     stopping = threading.Event()
     competition = None
@@ -122,9 +126,11 @@ def _trainable(
 
         trainable = tune.with_parameters(train_on_ray, **common, kept_bytes=kept_bytes)
         return tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus})
-    from study.tuning.several_workers import DRIVER, drive_on_ray  # Ray Train takes seconds to import
+    from study.tuning.several_workers import drive_on_ray  # Ray Train takes seconds to import
 
-    return tune.with_resources(tune.with_parameters(drive_on_ray, **common, allotment=allotment), DRIVER)
+    trainable = tune.with_parameters(drive_on_ray, **common, allotment=allotment)
+    # The driver needs no CPU. It stays on the head, which is not preempted, where this Ray has a name for the head.
+    return tune.with_resources(trainable, {"cpu": 0} | dict.fromkeys({HEAD} & set(ray.cluster_resources()), 0.001))
 
 
 def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, follower: Follower) -> None:

@@ -22,6 +22,7 @@ from study.store.store import Store, open_store
 
 ANSWER_SECONDS = 120.0  # a machine just cut off is known to be dead by then
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster file on the head, for the autoscaler
+TESTED_RAY = ("2.50", "2.60")  # oldest and newest release that the tests were run with
 GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
 
 
@@ -32,6 +33,15 @@ class Allotment:
     cpus: float
     gpus: float
     concurrent: int
+
+
+def ray_problem(version: str = ray.__version__) -> str | None:
+    """A sentence where this release of Ray is not among the tested ones, else None."""
+    release = [int(part) for part in version.split(".")[:2]]
+    oldest, newest = ([int(part) for part in tested.split(".")] for tested in TESTED_RAY)
+    if oldest <= release <= newest:
+        return None
+    return f"Ray {version} is not among the tested versions, {TESTED_RAY[0]} to {TESTED_RAY[1]}"
 
 
 def join_cluster(address: str | None) -> None:

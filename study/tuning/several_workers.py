@@ -36,7 +36,6 @@ from study.tuning.resources import Allotment
 
 # How often Ray Train looks for reports and for the end; a report waits until the one before it was taken.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-DRIVER = {"cpu": 0, "node:__internal_head__": 0.001}  # on the head, which is not preempted; Ray gives it 1 of these
 REPORT_SECONDS = 2.0  # between live figures; every row is sent
 
 

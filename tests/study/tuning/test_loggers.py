@@ -1,6 +1,7 @@
 """TensorBoard, MLflow and Weights & Biases: logs written by the real tools and read back; a broken one ends nothing."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from gnc.cli.main import main
 from study.design.errors import StudyError
 from study.design.study_file import CALLBACKS, parse_study
-from study.store.store import Store
+from study.store.store import Store, open_store
 from study.tuning import loggers
-from study.tuning.loggers import TOOLS, check_callbacks, numbers_of
+from study.tuning.loggers import TOOLS, check_callbacks, folder_id, numbers_of
 from study.tuning.logging_callback import NAMES, LoggingCallback, make_callbacks
 from tests.study.conftest import made_up_measurement, made_up_record
 
@@ -109,6 +110,46 @@ def test_mlflow_holds_a_run_a_trial_with_settings_as_parameters(store):
     history = client.get_metric_history(runs[first.key].info.run_id, "train_loss")
     assert sorted((m.step, m.value) for m in history) == [(10 * e, 12 / (1 + e)) for e in range(4)]
     assert "test_accuracy" not in runs[first.key].data.metrics
+
+
+def test_two_results_folders_on_one_mlflow_server_leave_each_other_their_runs(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed: pip install 'gnc-study[mlflow]'")
+    from mlflow import MlflowClient
+
+    server = f"sqlite:///{tmp_path}/server.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    config, mine, theirs = configs()[0], open_store(tmp_path / "mine"), open_store(tmp_path / "theirs")
+    client = MlflowClient(server)
+    old = client.create_run(client.create_experiment("logged"), run_name=config.key, tags={"trial": config.key})
+    run_all(theirs, "mlflow", config)
+    run_all(mine, "mlflow", config, state="interrupted")
+    run_all(open_store(mine.uri), "mlflow", config)  # the same folder again: this run takes the place of its own alone
+    runs = client.search_runs([old.info.experiment_id])
+    assert {run.info.run_name for run in runs} == {config.key}
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED", "RUNNING"]
+    assert old.info.run_id in {run.info.run_id for run in runs}
+
+
+def test_a_results_folder_has_one_id_that_neither_its_copy_nor_another_with_its_path_has(tmp_path):
+    store = open_store(tmp_path / "one")
+    known = folder_id(store)
+    assert folder_id(open_store(store.uri)) == known
+    shutil.copytree(store.uri, tmp_path / "copy")
+    assert folder_id(open_store(tmp_path / "copy")) != known
+    shutil.rmtree(store.uri)  # as on another machine
+    assert folder_id(open_store(store.uri)) != known
+
+
+def test_two_results_folders_give_one_trial_two_wandb_runs_and_one_folder_the_same_again(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gnc-study[wandb]'")
+    config = configs()[0]
+    ids = []
+    for folder in ("mine", "mine", "theirs"):
+        run_all(open_store(tmp_path / folder), "wandb", config)
+        (file,) = (tmp_path / folder / "callbacks" / "wandb" / config.key).rglob("*.wandb")
+        ids.append(file.stem.removeprefix("run-"))
+    assert ids[0] == ids[1] != ids[2]
+    assert all(name.startswith(config.key) for name in ids)
 
 
 def test_wandb_writes_offline_runs_where_it_knows_no_key(store, monkeypatch, tmp_path):
