@@ -21,6 +21,7 @@ from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.execution.artifacts import head_file, margins_table
 from study.execution.machine import circumstances, cpu_model, versions
+from study.execution.progress_view import FIGURES
 from study.execution.trial_log import TrialLog
 from study.store.attempts import log_name
 from study.store.schemas import fragment_table, identity_and_settings
@@ -34,7 +35,6 @@ from study.training.worker_group import ALONE, Group, is_peer_lost
 HEARTBEAT_SECONDS = 5.0  # or as often as a checkpoint is kept, where that is more often
 STOP_POLL_SECONDS = 1.0
 UNSEEN_SECONDS = 60.0  # so long network folders may serve an old listing
-LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
@@ -80,7 +80,7 @@ def live_figures(progress: Progress) -> dict[str, Any]:
     """What a live view shows of a trial after an epoch; measured figures only where it was measured."""
     figures: dict[str, Any] = {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
     if progress.measurement is not None:
-        figures |= {name: getattr(progress.measurement, name) for name in LIVE_FIGURES}
+        figures |= {name: getattr(progress.measurement, name) for _, name, _ in FIGURES}
     return figures
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from study.design.study_file import Study
 from study.design.where import Selection
+from study.execution.progress_view import figures_line
 from study.scheduling.remaining import done_keys, spent_keys
 from study.store.attempts import Live
 from study.store.disk_use import DiskUse, disk_sentence, measure_disk_use
@@ -143,13 +144,23 @@ def counts_line(counts: Counter[str]) -> str:
 
 def live_line(trial: Live) -> str:
     """A trial in progress in words."""
-    last = trial.rows.to_pylist()[-1] if trial.rows.num_rows else None
-    figures = f"  epoch {last['epoch']}  accuracy {last['train_accuracy']:.3f}" if last else ""
+    row = last_row(trial)
+    figures = f"  epoch {row['epoch']}  {figures_line(row)}" if row else ""
+    return f"  {'interrupted' if trial.interrupted else 'running'}  {trial.key}{figures}  {live_note(trial)}"
+
+
+def live_note(trial: Live) -> str:
+    """Where a trial in progress runs and when it was last heard of, or that it waits to be continued."""
     if trial.interrupted:
-        return f"  interrupted  {trial.key}{figures}, continues when run again"
+        return "continues when run again"
     silent = ", silent: it may have died" if trial.seconds_ago > SILENT_SECONDS else ""
-    beat = f"heartbeat {trial.seconds_ago:.0f} s ago{silent}"
-    return f"  running  {trial.key}{figures}  attempt {trial.attempt} on {trial.host}, {beat}"
+    return f"attempt {trial.attempt} on {trial.host}, heartbeat {trial.seconds_ago:.0f} s ago{silent}"
+
+
+def last_row(trial: Live) -> dict[str, Any]:
+    """The last measurement of a trial in progress; empty before the first."""
+    rows: list[dict[str, Any]] = trial.rows.slice(max(0, trial.rows.num_rows - 1)).to_pylist()
+    return rows[0] if rows else {}
 
 
 def failure_lines(status: Status) -> Iterator[str]:
