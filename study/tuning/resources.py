@@ -3,6 +3,7 @@
 Knows Ray; of the study only its resources and whether all machines see its results folder. No torch.
 """
 
+import contextlib
 import logging
 import os
 import secrets
@@ -15,10 +16,12 @@ import ray
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import study
 from study.design.errors import StudyError
 from study.design.study_file import Resources
 from study.store.storage import FolderError
 from study.store.store import Store, open_store
+from study.training.data import VARIABLE, data_folder
 
 ANSWER_SECONDS = 120.0  # a machine just cut off is known to be dead by then
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster file on the head, for the autoscaler
@@ -47,15 +50,19 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one on this machine; Ray's own output is silenced."""
     address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
+    if address is None:  # its workers look for data where this process does, wherever Ray starts them
+        os.environ[VARIABLE] = str(data_folder().resolve())
     try:
-        ray.init(
-            # "local", not None: Ray would first look for a cluster that this machine once started, and wait for a dead one
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-        )
+        # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
+        with contextlib.chdir(Path(study.__file__).parents[1]):
+            ray.init(
+                # "local", not None: Ray would first look for a cluster that this machine started, and wait for a dead one
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if address is None:
             raise
