@@ -62,8 +62,8 @@ def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> Non
     while not store.sees_run(run):
         if time.monotonic() >= deadline:
             raise FolderError(
-                f"results folder must be shared by all machines, got {store.uri!r}, in which {socket.gethostname()} does "
-                "not see the run. Mount the network folder there, or take the machine out of the cluster."
+                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it. "
+                "Mount the network folder there, or take the machine out of the cluster."
             )
         time.sleep(min(STOP_POLL_SECONDS, seconds))
 

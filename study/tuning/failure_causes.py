@@ -3,6 +3,7 @@
 Knows Ray; does not know the store or what a trial is.
 """
 
+import re
 import signal
 import sys
 import time
@@ -92,6 +93,6 @@ def _is_node_lost(error: RayActorError) -> bool:
 
 
 def _own_words(error: Exception) -> str:
-    """The last line: before it Ray puts the traceback of the worker."""
+    """The last line without the error's name; before it Ray puts the traceback of the worker."""
     lines = str(error).strip().splitlines()
-    return lines[-1].split(": ", 1)[-1] if lines else ""
+    return re.sub(r"^[\w.]+: ", "", lines[-1]) if lines else ""

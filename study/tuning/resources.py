@@ -169,7 +169,7 @@ def _refuse_apart(store: Store, apart: list[str]) -> None:
         )
     if apart:
         raise FolderError(
-            f"results folder must be shared by all machines, got {store.uri!r}, which is not for {', '.join(apart[:5])}. "
+            f"results folder must be shared by all machines, got {store.uri!r}, which is another on {', '.join(apart[:5])}. "
             "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
         )
 
