@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.execution.artifacts import head_file, margins_table
-from study.execution.machine import circumstances, cpu_model, versions
+from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
 from study.execution.trial_log import TrialLog
 from study.store.attempts import log_name
@@ -171,7 +171,7 @@ class Execution:
                     if asked:
                         return self._leave_off(trial, asked)
                     self._keep_alive(trial)
-            self._write_kept(trial)
+            self._write_artifacts(trial)
             return self._finish(trial, "complete", None)
         except Diverged as error:
             assert trial is not None  # only a running trial diverges
@@ -195,7 +195,7 @@ class Execution:
     def _stop_early(self, trial: Trial) -> str:
         """End with what was measured; the checkpoint stays for a study that does not stop the trial here."""
         self._checkpoint(trial)
-        self._write_kept(trial)
+        self._write_artifacts(trial)
         return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
 
     def _leave_off(self, trial: Trial, asked: str | bool) -> str:
@@ -253,7 +253,7 @@ class Execution:
             reached_terminal=trial.terminal_epoch is not None,
             seconds=trial.seconds,
             dataset_digest=trial.dataset.digest,
-            **circumstances(trial.device),
+            **describe_machine(trial.device),
         )
         if state != "complete":
             done = self.store.read_fragment(self.config.key)
@@ -263,7 +263,7 @@ class Execution:
         self.store.clear_progress(self.config.key, keep_checkpoint=state == "stopped")
         return state
 
-    def _write_kept(self, trial: Trial) -> None:
+    def _write_artifacts(self, trial: Trial) -> None:
         if not self.group.leads:
             return
         self.store.write_margins(self.config.key, margins_table(trial))
@@ -289,7 +289,7 @@ class Execution:
             "reached_terminal": None,
             "dataset_digest": trial.dataset.digest if trial else None,
             "settings": identity_and_settings(self.config),
-            **circumstances(trial.device if trial else torch.device("cpu")),
+            **describe_machine(trial.device if trial else torch.device("cpu")),
         }
         try:
             self.store.write_failure(self.config.key, self.attempt, failure)

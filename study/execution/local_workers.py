@@ -23,7 +23,7 @@ from torch import distributed
 
 from study.design.config import TrialConfig
 from study.execution.attempt import Execution
-from study.execution.machine import circumstances
+from study.execution.machine import describe_machine
 from study.store.attempts import log_name
 from study.store.schemas import identity_and_settings
 from study.store.store import Store, open_store
@@ -84,7 +84,7 @@ def run_here(
             config.settings(), store.uri, attempt, keep, checkpoint_seconds, device, str(Path(folder, "rendezvous"))
         )
         with _started(order, config.workers) as (workers, reports, stopping):
-            end = _follow(workers, reports, stopping, should_stop, on_progress)
+            end = _watch(workers, reports, stopping, should_stop, on_progress)
             for worker in workers if end else ():
                 worker.join(GRACE_SECONDS)
             exits = [worker.exitcode for worker in workers]
@@ -125,7 +125,7 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow(
+def _watch(
     workers: list[BaseProcess],
     reports: Connection,
     stopping: Event,
@@ -164,7 +164,7 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
             "traceback": reason,
             "log": log_name(config.key, attempt),
             "settings": identity_and_settings(config),
-            **circumstances(torch.device("cpu")),
+            **describe_machine(torch.device("cpu")),
         }
         store.write_failure(config.key, attempt, failure)
     store.remove_live(config.key)

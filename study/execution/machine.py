@@ -26,7 +26,7 @@ PACKAGES = (
 )  # decide numbers
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """When, where and with what a trial ended."""
     return {
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -6,7 +6,8 @@ Knows the store; does not know Ray. A trial that failed waits its delay without 
 import hashlib
 import heapq
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Protocol
 
 from study.design.config import TrialConfig
@@ -24,6 +25,19 @@ class Trials(Protocol):
 
     def ended(self, key: str, state: str) -> None:
         """Told of each trial's end once its rows are in the store."""
+
+
+class ListedTrials:
+    """Trials that are all known before the run."""
+
+    def __init__(self, configs: Iterable[TrialConfig]) -> None:
+        self._waiting = deque(configs)
+
+    def next(self) -> TrialConfig | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def ended(self, key: str, state: str) -> None:
+        pass
 
 
 def delay_before(key: str, failures: int, backoff_seconds: float) -> float:

@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,31 +29,18 @@ os.environ.update(
 import ray
 from ray import tune
 
-from study.design.config import TrialConfig
 from study.design.study_file import Study
 from study.scheduling.retries import Retries, Trials
 from study.store.store import Store
+from study.tuning.early_stopping import CompetingTrials
 from study.tuning.logging_callback import make_callbacks
 from study.tuning.resources import Allotment, absolute, ray_problem
 from study.tuning.run_view import View
-from study.tuning.tune_adapters import Follower, Queue, StopWhenAsked, WaitForOwnProcess
+from study.tuning.tune_adapters import Queue, RunCallback, StopWhenAsked, WaitForOwnProcess
 
 HEAD = "node:__internal_head__"  # Ray gives the head 1 of these
 
 logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
-
-
-class ListedTrials:
-    """Trials that are all known beforehand."""
-
-    def __init__(self, configs: list[TrialConfig]) -> None:
-        self._waiting = deque(configs)
-
-    def next(self) -> TrialConfig | None:
-        return self._waiting.popleft() if self._waiting else None
-
-    def ended(self, key: str, state: str) -> None:
-        pass
 
 
 def run_trials(
@@ -66,7 +52,7 @@ def run_trials(
     *,
     concurrent: int | None,
     forgive: bool = False,
-    kept_bytes: Callable[[], int] | None = None,
+    held_bytes: Callable[[], int] | None = None,
 ) -> bool:
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
 
@@ -81,17 +67,14 @@ def run_trials(
         view: told of every trial.
         concurrent: at most so many at once.
         forgive: failures before this run do not count against a trial.
-        kept_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
+        held_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
     """
     if problem := ray_problem():
         print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
     run = f"run-{secrets.token_hex(4)}"
     stopping = threading.Event()
-    competition = None
-    if study.search.scheduler.name != "none":
-        from study.tuning.early_stopping import CompetingTrials
-
-        competition = CompetingTrials(study.search, store)
+    competition = CompetingTrials(study.search, store) if study.search.scheduler.name != "none" else None
+    if competition is not None:
         competition.replay(study.configs)
     with _under_way(store, run), _stop_on_signal(store, run, stopping):
         for workers, source in sorted(trials.items()):
@@ -100,15 +83,15 @@ def run_trials(
             allotment = allotments[workers]
             retries = Retries(source, store, study.resources, forgive=forgive)
             queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
-            follower = Follower(view, store, run, retries, competition, study)
+            callback = RunCallback(view, store, run, retries, competition, study)
             _run_experiment(
-                study, store, run, _trainable(study, store, run, workers, allotment, kept_bytes), queue, follower
+                study, store, run, _trainable(study, store, run, workers, allotment, held_bytes), queue, callback
             )
     return not stopping.is_set()
 
 
 def _trainable(
-    study: Study, store: Store, run: str, workers: int, allotment: Allotment, kept_bytes: Callable[[], int] | None
+    study: Study, store: Store, run: str, workers: int, allotment: Allotment, held_bytes: Callable[[], int] | None
 ) -> Any:
     """What Tune calls for each trial, with what it reserves for that call."""
     rule = study.search.scheduler
@@ -124,7 +107,7 @@ def _trainable(
     if workers == 1:
         from study.tuning.one_worker import train_on_ray
 
-        trainable = tune.with_parameters(train_on_ray, **common, kept_bytes=kept_bytes)
+        trainable = tune.with_parameters(train_on_ray, **common, held_bytes=held_bytes)
         return tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus})
     from study.tuning.several_workers import drive_on_ray  # Ray Train takes seconds to import
 
@@ -133,7 +116,7 @@ def _trainable(
     return tune.with_resources(trainable, {"cpu": 0} | dict.fromkeys({HEAD} & set(ray.cluster_resources()), 0.001))
 
 
-def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, follower: Follower) -> None:
+def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, callback: RunCallback) -> None:
     """One experiment of Tune, to its end or until it was stopped."""
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
         tune.Tuner(
@@ -149,8 +132,8 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
                 name=run,
                 storage_path=scratch,
                 verbose=0,
-                stop=StopWhenAsked(queue.stopping, follower),
-                callbacks=[follower, *make_callbacks(study.callbacks, study, store)],
+                stop=StopWhenAsked(queue.stopping, callback),
+                callbacks=[callback, *make_callbacks(study.callbacks, study, store)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.scheduling.retries starts trials again
             ),
         ).fit()

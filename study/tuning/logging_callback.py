@@ -18,6 +18,7 @@ from study.design.study_file import Study
 from study.store.schemas import MEASUREMENTS
 from study.store.store import Store, open_store
 from study.tuning.loggers import TOOLS, Logger, numbers_of
+from study.tuning.tune_adapters import DriverOnly
 
 NAMES = tuple(column.name for column in MEASUREMENTS)
 CLOSE_SECONDS = 60.0  # that a run waits at its end for a logger to finish writing
@@ -28,16 +29,12 @@ def make_callbacks(names: Sequence[str], study: Study, store: Store) -> list[tun
     return [LoggingCallback(name, study, store) for name in names]
 
 
-class LoggingCallback(tune.Callback):
+class LoggingCallback(DriverOnly, tune.Callback):
     """Passes trials on to one tool's logger."""
 
     def __init__(self, name: str, study: Study, store: Store) -> None:
         # Its own store: readings note what they could not read, and this one is in another thread.
         self._worker = _Worker(name, study.name, open_store(store.uri))
-        self._states: dict[str, str] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray pickles its experiment for a restore that this project never does
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._worker.put("start", trial.config["key"], json.loads(trial.config["settings"]))

@@ -39,7 +39,7 @@ def train_on_ray(
     checkpoint_seconds: float,
     device: str | None,
     stopped_by: str | None,
-    kept_bytes: Callable[[], int] | None,
+    held_bytes: Callable[[], int] | None,
 ) -> None:
     """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference.
 
@@ -77,7 +77,7 @@ def train_on_ray(
         REQUESTS.end_soon()
     if state == INTERRUPTED and (REQUESTS.reason or draining()):
         raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
-    if state != INTERRUPTED and not memory.is_free_again((kept_bytes or memory.kept_bytes)()):
+    if state != INTERRUPTED and not memory.is_free_again((held_bytes or memory.held_bytes)()):
         os._exit(0)  # Tune cannot be told to replace a process; one that is gone it replaces
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
@@ -21,11 +21,9 @@ from study.store.schemas import identity_and_settings
 from study.store.sealed_tables import FINAL
 from study.store.storage import FolderError
 from study.store.store import Store
+from study.tuning.early_stopping import CompetingTrials
 from study.tuning.failure_causes import error_of, how_it_ended
 from study.tuning.run_view import View
-
-if TYPE_CHECKING:
-    from study.tuning.early_stopping import CompetingTrials
 
 
 class DriverOnly:
@@ -64,7 +62,7 @@ class Queue(DriverOnly, Searcher):
         return {"key": config.key, "settings": json.dumps(config.settings())}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Nothing: the follower hears of every end and knows how it came about."""
+        """Nothing: RunCallback hears of every end and knows how it came about."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what was tried is in the store."""
@@ -73,7 +71,7 @@ class Queue(DriverOnly, Searcher):
         """Nothing: what was tried is in the store."""
 
 
-class Follower(DriverOnly, tune.Callback):
+class RunCallback(DriverOnly, tune.Callback):
     """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
 
     def __init__(
@@ -82,7 +80,7 @@ class Follower(DriverOnly, tune.Callback):
         store: Store,
         run: str,
         retries: Retries,
-        competition: "CompetingTrials | None",
+        competition: CompetingTrials | None,
         study: Study,
     ) -> None:
         self._view, self._store, self._run, self._retries = view, store, run, retries
@@ -115,7 +113,7 @@ class Follower(DriverOnly, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         key, error = trial.config["key"], error_of(trial)
         attempt, began = self._attempt_of(key)
-        if self._told_before_it_went(key, attempt):
+        if self._had_ended(key, attempt):
             return
         if isinstance(error, FolderError):  # its machine shares no folder, or the sign of this run was cleared away
             with contextlib.suppress(OSError):
@@ -128,7 +126,7 @@ class Follower(DriverOnly, tune.Callback):
             reason = self._record(key, attempt, reason, error, epoch=epoch, is_charged=is_charged)
         self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
 
-    def _told_before_it_went(self, key: str, attempt: int) -> bool:
+    def _had_ended(self, key: str, attempt: int) -> bool:
         """Whether the trial had come to its end, and its process went afterwards, because it kept memory of a GPU."""
         stored = self._store.read_fragment(key)
         if stored is not None and (stored.record.state in FINAL or stored.record.stopped_by == self._rule):
@@ -184,11 +182,11 @@ class Follower(DriverOnly, tune.Callback):
 class StopWhenAsked(DriverOnly, tune.Stopper):
     """Ends the experiment once the user asked and every running trial has kept its checkpoint."""
 
-    def __init__(self, stopping: threading.Event, follower: Follower) -> None:
-        self._stopping, self._follower = stopping, follower
+    def __init__(self, stopping: threading.Event, callback: RunCallback) -> None:
+        self._stopping, self._callback = stopping, callback
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set() and not self._follower.running
+        return self._stopping.is_set() and not self._callback.running

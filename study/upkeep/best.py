@@ -149,7 +149,7 @@ def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) ->
         {n: v for n, v in w.settings.items() if n not in _shared(best.winners) and v is not None} for w in best.winners
     ]
     text = "\n".join([*_head(best, study), "", "[fixed]", *_assignments(fixed), "", *_grid(blocks, best.winners, seeds),
-                      *_kept_tables(study)]) + "\n"  # fmt: skip
+                      *_copied_tables(study)]) + "\n"  # fmt: skip
     missing = {config.key for configs in wanted for config in configs} ^ {c.key for c in parse_study(text).configs}
     assert not missing, missing  # what is written is what was found
     return text
@@ -221,7 +221,7 @@ def _head(best: Best, study: Study | None) -> list[str]:
     return [f"# gnc run {name}.toml", f"name = {_toml(name)}", f"description = {_toml(description)}", *keep]
 
 
-def _kept_tables(study: Study | None) -> list[str]:
+def _copied_tables(study: Study | None) -> list[str]:
     document = tomllib.loads(study.text) if study else {}
     tables = ((name, document[name]) for name in ("resources", "log") if document.get(name))
     return [line for name, table in tables for line in ("", f"[{name}]", *_assignments(table))]
