@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import io
 import platform
+from collections.abc import Callable
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -76,9 +77,9 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
         join_cluster(address)
         checks = [check_versions()]
         if store is not None:
-            checks.append(_check_folder(store))
+            checks.append(_unless_refused("results seen", lambda: _check_folder(store)))
         if study is not None:
-            checks.append(_check_room(study))
+            checks.append(_unless_refused("room", lambda: _check_room(study)))
         return checks
     except StudyError as error:
         return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
@@ -119,19 +120,19 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def _check_folder(store: Store) -> Check:
-    try:
-        check_shared_folder(store)
-    except FolderError as error:
-        told, _, cure = str(error).partition(". ")
-        return failed("results seen", told, cure)
-    return ok("results seen", f"every machine writes to {store.uri} and this one reads it")
+def _check_folder(store: Store) -> str:
+    check_shared_folder(store)
+    return f"every machine writes to {store.uri} and this one reads it"
 
 
-def _check_room(study: Study) -> Check:
+def _check_room(study: Study) -> str:
+    return f"{allot(study.resources).concurrent} trials of {study.name} at once"
+
+
+def _unless_refused(name: str, ask: Callable[[], str]) -> Check:
+    """What was found, or the refusal with its cure."""
     try:
-        allotment = allot(study.resources)
-    except StudyError as error:
+        return ok(name, ask())
+    except (FolderError, StudyError) as error:
         told, _, cure = str(error).partition(". ")
-        return failed("room", told, cure)
-    return ok("room", f"{allotment.concurrent} trials of {study.name} at once")
+        return failed(name, told, cure)

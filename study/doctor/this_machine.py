@@ -10,7 +10,6 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -145,12 +144,8 @@ def _answers(address: str) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in _files(folder))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent) / name for name in names if os.path.lexists(Path(parent) / name))
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
 
 def _version(name: str) -> str | None:

@@ -22,6 +22,7 @@ from study.design.config import TrialConfig
 from study.execution.artifacts import head_file, margins_table
 from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
+from study.execution.signals import Polled
 from study.execution.trial_log import TrialLog
 from study.store.attempts import log_name
 from study.store.schemas import fragment_table, identity_and_settings
@@ -38,18 +39,9 @@ UNSEEN_SECONDS = 60.0  # so long network folders may serve an old listing
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
-class StopRequest:
+def stop_request(store: Store, run: str) -> Polled:
     """Whether a run's trials were asked to stop; looks into the store at most once a second."""
-
-    def __init__(self, store: Store, run: str) -> None:
-        self._store, self._run = store, run
-        self._looked, self._answer = -STOP_POLL_SECONDS, False
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
-            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
-        return self._answer
+    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
 
 
 def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> None:

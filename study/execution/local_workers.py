@@ -43,9 +43,7 @@ class Order:
 
     settings: dict[str, Any]
     results: str
-    attempt: int
-    keep: str
-    checkpoint_seconds: float
+    options: dict[str, Any]  # of its Execution
     device: str | None
     rendezvous: str  # a file in which the workers find each other
 
@@ -74,15 +72,12 @@ def run_here(
         State and reason, as Execution gives them. A worker that raised or died has ended the others: state "failed".
     """
     attempt = store.next_attempt(config.key)
+    options: dict[str, Any] = {"attempt": attempt, "keep": keep, "checkpoint_seconds": checkpoint_seconds}
     if config.workers == 1:
-        alone = Execution(
-            config, store, attempt=attempt, keep=keep, checkpoint_seconds=checkpoint_seconds, device=device
-        )
+        alone = Execution(config, store, device=device, **options)
         return alone.run(should_stop=should_stop, on_progress=on_progress), alone.reason
     with tempfile.TemporaryDirectory(prefix="gnc-workers-") as folder:
-        order = Order(
-            config.settings(), store.uri, attempt, keep, checkpoint_seconds, device, str(Path(folder, "rendezvous"))
-        )
+        order = Order(config.settings(), store.uri, options, device, str(Path(folder, "rendezvous")))
         with _started(order, config.workers) as (workers, reports, stopping):
             end = _watch(workers, reports, stopping, should_stop, on_progress)
             for worker in workers if end else ():
@@ -185,11 +180,9 @@ def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connecti
     execution = Execution(
         TrialConfig(**order.settings),
         open_store(order.results),
-        attempt=order.attempt,
-        keep=order.keep,
-        checkpoint_seconds=order.checkpoint_seconds,
         device=str(device),
         group=join(rank, size, device),
+        **order.options,
     )
 
     def tell(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Whether this process was asked to end: by SIGTERM, or by Ctrl-C where it runs one trial by itself.
+"""Whether this process was asked to end: by SIGTERM, by Ctrl-C where it runs one trial by itself, or by what it polls.
 
 A request does not kill the trial that is running: the trial keeps a checkpoint at its next epoch's end and leaves off.
 Knows signals; does not know Ray, the store or what a trial is.
@@ -7,7 +7,8 @@ Knows signals; does not know Ray, the store or what a trial is.
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -61,3 +62,18 @@ class Requests:
 
 
 REQUESTS = Requests()
+
+
+class Polled:
+    """The answer to a question that is asked at most every so many seconds, and no more once it is true."""
+
+    def __init__(self, ask: Callable[[], str | bool], seconds: float) -> None:
+        self._ask, self._seconds = ask, seconds
+        self._asked = -seconds
+        self._answer: str | bool = False
+
+    def __call__(self) -> str | bool:
+        now = time.monotonic()
+        if not self._answer and now - self._asked >= self._seconds:
+            self._asked, self._answer = now, self._ask()
+        return self._answer

@@ -95,15 +95,14 @@ def _trainable(
 ) -> Any:
     """What Tune calls for each trial, with what it reserves for that call."""
     rule = study.search.scheduler
-    common: dict[str, Any] = {
-        "results": absolute(store),
-        "run": run,
+    options: dict[str, Any] = {
         "keep": study.keep,
         "checkpoint_seconds": study.resources.checkpoint_seconds,
         # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
         "device": None if allotment.gpus else "cpu",
         "stopped_by": rule.digest if rule.name != "none" else None,
     }
+    common: dict[str, Any] = {"results": absolute(store), "run": run, "options": options}
     if workers == 1:
         from study.tuning.one_worker import train_on_ray
 

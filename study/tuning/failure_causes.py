@@ -5,8 +5,7 @@ Knows Ray; does not know the store or what a trial is.
 
 import re
 import signal
-import sys
-import time
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
 
-from study.execution.signals import REQUESTS, Preempted
+from study.execution.signals import REQUESTS, Polled, Preempted
 from study.store.storage import FolderError
 
 DRAIN_POLL_SECONDS = 2.0
@@ -30,32 +29,26 @@ class ListensForSignals:
         super().setup(config)  # type: ignore[misc]
 
 
-class Draining:
+def draining() -> Polled:
     """Words that say so once the node of this process is being drained, as before a spot machine is taken away."""
+    node = ray.get_runtime_context().get_node_id()
+    words = "its machine is being taken away (the node is draining)"
+    return Polled(lambda: words if node in _draining_nodes() else "", DRAIN_POLL_SECONDS)
 
-    def __init__(self) -> None:
-        self._node = ray.get_runtime_context().get_node_id()
-        self._looked, self._answer, self._has_failed = -DRAIN_POLL_SECONDS, "", False
 
-    def __call__(self) -> str:
-        now = time.monotonic()
-        if not self._answer and now - self._looked >= DRAIN_POLL_SECONDS:
-            self._looked = now
-            if self._node in self._draining_nodes():
-                self._answer = "its machine is being taken away (the node is draining)"
-        return self._answer
-
-    def _draining_nodes(self) -> Collection[str]:
-        """Ids of the nodes that are drained. Ray has no public name for this, so its errors are no trial's failure."""
-        try:
-            nodes: Collection[str] = ray._private.state.state.get_draining_nodes()  # as Ray Train asks
-            return nodes
-        except Exception as error:  # noqa: BLE001 - whatever another version of Ray makes of it
-            if not self._has_failed:
-                print(f"warning: Ray {ray.__version__} does not say which machines are taken away: {error}. "
-                      "A trial whose machine is lost continues from its last checkpoint.", file=sys.stderr)  # fmt: skip
-            self._has_failed = True
-            return ()
+def _draining_nodes() -> Collection[str]:
+    """Ids of the nodes that are drained. Ray has no public name for this, so its errors are no trial's failure."""
+    try:
+        nodes: Collection[str] = ray._private.state.state.get_draining_nodes()  # as Ray Train asks
+        return nodes
+    except Exception as error:  # noqa: BLE001 - whatever another version of Ray makes of it
+        warnings.warn(
+            f"Ray {ray.__version__} does not say which machines are taken away: {error}. "
+            "A trial whose machine is lost continues from its last checkpoint.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return ()
 
 
 def error_of(trial: Any) -> Exception | None:

@@ -15,17 +15,17 @@ from study.design.config import TrialConfig
 from study.execution.attempt import (
     INTERRUPTED,
     Execution,
-    StopRequest,
     await_run,
     final_figures,
     live_figures,
     row_figures,
+    stop_request,
 )
 from study.execution.signals import REQUESTS, Preempted
 from study.store.store import open_store
 from study.training import memory
 from study.training.trial import Progress
-from study.tuning.failure_causes import Draining, ListensForSignals
+from study.tuning.failure_causes import ListensForSignals, draining
 
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
 
@@ -35,47 +35,36 @@ def train_on_ray(
     *,
     results: str,
     run: str,
-    keep: str,
-    checkpoint_seconds: float,
-    device: str | None,
-    stopped_by: str | None,
+    options: dict[str, Any],
     held_bytes: Callable[[], int] | None,
 ) -> None:
-    """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference.
+    """One trial in a Ray worker; options: of its Execution. Module-level and undecorated: Ray pickles it by reference.
 
     If the trial leaves memory on the GPU behind, the process ends once the trial is in the store, where the driver finds
     how it went; the next trial gets a new process.
     """
     store = open_store(results)
     await_run(store, run)
-    asked = StopRequest(store, run)
+    asked = stop_request(store, run)
     if asked():
         tune.report({"state": INTERRUPTED})
         return
-    trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
+    trial, drained = TrialConfig(**json.loads(config["settings"])), draining()
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)
         return
     reporter = _Reporter()
-    execution = Execution(
-        trial,
-        store,
-        attempt=store.next_attempt(trial.key),
-        keep=keep,
-        checkpoint_seconds=checkpoint_seconds,
-        device=device,
-        stopped_by=stopped_by,
-    )
+    execution = Execution(trial, store, attempt=store.next_attempt(trial.key), **options)
     with REQUESTS.deferred():
         state = execution.run(
-            should_stop=lambda: REQUESTS.reason or draining() or asked(),
+            should_stop=lambda: REQUESTS.reason or drained() or asked(),
             # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
-            should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
+            should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
             on_progress=reporter,
         )
     if REQUESTS.reason:
         REQUESTS.end_soon()
-    if state == INTERRUPTED and (REQUESTS.reason or draining()):
+    if state == INTERRUPTED and (REQUESTS.reason or drained()):
         raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
     if state != INTERRUPTED and not memory.is_free_again((held_bytes or memory.held_bytes)()):
         os._exit(0)  # Tune cannot be told to replace a process; one that is gone it replaces

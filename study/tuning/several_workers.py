@@ -21,17 +21,17 @@ from study.design.config import TrialConfig
 from study.execution.attempt import (
     INTERRUPTED,
     Execution,
-    StopRequest,
     await_run,
     final_figures,
     live_figures,
     row_figures,
+    stop_request,
 )
 from study.execution.signals import Preempted
 from study.store.store import open_store
 from study.training.trial import Progress
 from study.training.worker_group import PATIENCE, Group, join
-from study.tuning.failure_causes import Draining
+from study.tuning.failure_causes import draining
 from study.tuning.resources import Allotment
 
 # How often Ray Train looks for reports and for the end; a report waits until the one before it was taken.
@@ -44,13 +44,12 @@ def drive_on_ray(
     *,
     results: str,
     run: str,
-    keep: str,
-    checkpoint_seconds: float,
-    device: str | None,
-    stopped_by: str | None,
+    options: dict[str, Any],
     allotment: Allotment,
 ) -> None:
-    """One trial of several workers, seen from Tune. Module-level and undecorated: Ray pickles it by reference.
+    """One trial of several workers, seen from Tune; options: of each worker's Execution.
+
+    Module-level and undecorated: Ray pickles it by reference.
 
     Raises:
         train.TrainingFailedError: a worker died before it could write why.
@@ -61,16 +60,7 @@ def drive_on_ray(
         tune.report(end)
         return
     attempt = store.next_attempt(trial.key)
-    order = {
-        "settings": trial.settings(),
-        "results": results,
-        "run": run,
-        "attempt": attempt,
-        "keep": keep,
-        "checkpoint_seconds": checkpoint_seconds,
-        "device": device,
-        "stopped_by": stopped_by,
-    }
+    order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
             _work,
@@ -103,28 +93,20 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     """One worker, in the process group that Ray Train made; the end of the trial, with worker 0's last figures."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it says every report, and the trial's log hears it
     context = train.get_context()
+    options = order["options"]
     # Logical GPUs do not make a machine have one.
-    on_gpu = order["device"] is None and torch.cuda.is_available()
+    on_gpu = options["device"] is None and torch.cuda.is_available()
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
     await_run(store, order["run"])
-    reporter, draining, asked = _Reporter(group), Draining(), StopRequest(store, order["run"])
+    reporter, drained, asked = _Reporter(group), draining(), stop_request(store, order["run"])
     trial = TrialConfig(**order["settings"])
-    execution = Execution(
-        trial,
-        store,
-        attempt=order["attempt"],
-        keep=order["keep"],
-        checkpoint_seconds=order["checkpoint_seconds"],
-        device=str(device),
-        stopped_by=order["stopped_by"],
-        group=group,
-    )
+    execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
     state = execution.run(
-        should_stop=lambda: draining() or (group.leads and asked()),
+        should_stop=lambda: drained() or (group.leads and asked()),
         # A report is on its way to the driver when this is asked: a scheduler's wish is met a measurement later.
-        should_end=lambda _: order["stopped_by"] is not None and store.is_stop_requested(trial.key),
+        should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
         on_progress=reporter,
     )
     is_preempted = state == INTERRUPTED and not store.is_stop_requested(order["run"])

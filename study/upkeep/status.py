@@ -98,15 +98,12 @@ def _is_over(status: Status, study: Study | None, store: Store, states: dict[str
         return False
     left = study.num_planned - len(done_keys(study, store, states) | spent_keys(study, store) & set(states))
     # A run seals as the last thing it does: what it left by then, it leaves to the next.
-    return not left or _sealed_at(entries) > _started_at(entries)
+    return not left or _newest(entries, TRIALS) > _newest(entries, "studies/")
 
 
-def _sealed_at(entries: list[Entry]) -> int:
-    return max((e.modified_ns for e in entries if e.name == TRIALS), default=0)
-
-
-def _started_at(entries: list[Entry]) -> int:
-    return max((e.modified_ns for e in entries if e.name.startswith("studies/")), default=0)
+def _newest(entries: list[Entry], start: str) -> int:
+    """When the newest of the files whose names begin so was written."""
+    return max((entry.modified_ns for entry in entries if entry.name.startswith(start)), default=0)
 
 
 def status_facts(status: Status) -> dict[str, Any]:
