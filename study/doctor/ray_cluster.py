@@ -1,4 +1,4 @@
-"""Ray's own view of a cluster file, and of the machines of a cluster that runs: for `gnc doctor`.
+"""What Ray says of a cluster file and of the machines of a running cluster. For `gnc doctor`.
 
 Knows Ray; starts nothing but small tasks.
 """
@@ -61,7 +61,7 @@ def check_study_fits(config: Config, study: Study) -> Check:
 
 
 def check_ray_starts() -> Check:
-    """A Ray of one's own starts on this machine and runs a task."""
+    """A Ray of this machine alone starts here and runs a task."""
     try:
         join_cluster(None)
         ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=ANSWER_SECONDS)

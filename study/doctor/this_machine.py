@@ -1,4 +1,4 @@
-"""This machine: versions, processors, room on its disks, what earlier Rays left. For `gnc doctor`.
+"""This machine: versions, processors, room on its disks, what earlier sessions of Ray left. For `gnc doctor`.
 
 Imports torch when asked; does not import Ray.
 """
@@ -20,7 +20,7 @@ from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.store.store import Store
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-ROOM_BYTES = 2 << 30  # below this a study of a thousand trials and Ray's logs may not find room
+ROOM_BYTES = 2 << 30  # a study of a thousand trials with Ray's logs may need as much
 RAY_REFUSES = 0.95  # Ray places no task on a machine whose disk is fuller
 CONSTRAINTS = Path(study.__file__).parents[1] / "constraints.txt"
 PINNED = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)")
@@ -102,22 +102,22 @@ def check_disks(store: Store | None) -> Check:
 
 
 def check_old_sessions() -> Check:
-    """Folders of Rays that are gone, and an address of one that Ray would try to join."""
+    """Folders of earlier sessions of Ray, and the address of a dead one that Ray would try to join."""
     folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
     sessions = [path for path in folder.glob("session_*_*") if not path.is_symlink()]
     stale = [path for path in sessions if not _is_alive(path)]
     size = sum(_size(path) for path in stale)
-    wrong = [f"{len(stale)} folders of Rays that ended, {size / 2**30:.1f} GiB"] if size > ROOM_BYTES else []
+    wrong = [f"{len(stale)} folders of Ray sessions that ended, {size / 2**30:.1f} GiB"] if size > ROOM_BYTES else []
     current = folder / "ray_current_cluster"
     if current.exists() and not _answers(current.read_text().strip()):
         wrong.append(f"{current} names a cluster that does not answer: {current.read_text().strip()}")
-    cure = f"Remove them once no Ray of yours runs: rm -r {folder}/session_* {current}."
+    cure = f"Remove them while no Ray of yours runs: rm -r {folder}/session_* {current}."
     told = f"{len(sessions) - len(stale)} running, {len(stale)} ended ({size / 2**20:.0f} MiB)"
     return verdict("old Ray sessions", wrong, told, cure)
 
 
 def _is_alive(session: Path) -> bool:
-    """A session's folder ends in the id of the process that started it; its sockets tell of detached ones."""
+    """Whether the process runs whose id ends the folder's name, or another one answers at a socket in it."""
     number = session.name.rpartition("_")[2]
     if number.isdigit() and Path(f"/proc/{number}").exists():
         return True

@@ -1,7 +1,7 @@
-"""One trial against the store: continue from its checkpoint, keep it alive on disk, write its end.
+"""One attempt at a trial: continue from its checkpoint, write checkpoints and heartbeats, write how it ended.
 
-Knows the store and study.training.trial; does not know Ray. Both `gnc trial` and a Ray worker run a trial through here, which
-is why they give the same rows. Of a trial's several workers each runs one; worker 0 alone writes and reports.
+Knows the store and study.training.trial; does not know Ray. `gnc trial` and Ray workers both run trials through here,
+which is why they give the same rows. Each of a trial's workers has an Execution; only worker 0 writes and reports.
 """
 
 import json
@@ -33,9 +33,9 @@ from study.training.training import Diverged
 from study.training.trial import Progress, Trial
 from study.training.worker_group import ALONE, Group, is_peer_lost
 
-HEARTBEAT_SECONDS = 5.0  # or as often as a checkpoint is kept, where that is more often
+HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
 STOP_POLL_SECONDS = 1.0
-UNSEEN_SECONDS = 60.0  # so long network folders may serve an old listing
+UNSEEN_SECONDS = 60.0  # a network folder may serve an old listing for so long
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
@@ -47,8 +47,8 @@ def stop_request(store: Store, run: str) -> Polled:
 def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> None:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
 
-    A machine that joined after the run began was not asked whether it shares the folder. What it wrote into one of its
-    own would be lost. The wait also keeps it from taking one trial after the other only to fail it.
+    A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
+    its own would be lost. The wait also keeps it from taking one trial after another and failing each.
     """
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
@@ -97,7 +97,7 @@ class Execution:
         stopped_by: str | None = None,
         group: Group = ALONE,
     ) -> None:
-        """stopped_by: digest of the scheduler's rule whose wish `should_end` tells."""
+        """stopped_by: digest of the scheduler's rule behind `should_end`."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
         self.stopped_by, self.group = stopped_by, group
         self.checkpoint_seconds = checkpoint_seconds
@@ -115,14 +115,14 @@ class Execution:
     ) -> str:
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
 
-        Nothing that a trial of one worker does raises: a divergence becomes its rows with a reason, an error a failure
-        with a traceback. A worker among several raises its error, once the failure is written, so that whoever started
-        them ends the others; an error that another worker's end brought about is none of its own.
+        With one worker nothing is raised: a trial that diverges has its rows and a reason, an error is stored as a
+        failure with its traceback. One of several workers stores its failure and then raises, so that whoever started
+        the workers ends the others. An error caused by another worker's end is raised, and not stored as its own.
 
         Args:
-            should_stop: asked after every epoch, of every worker: whether to leave off, to be continued by another
-                attempt, or words that say why.
-            should_end: asked of worker 0 after each measurement: whether a scheduler wants the trial to end here.
+            should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt
+                continues, or words that say why.
+            should_end: asked on worker 0 after each measurement: whether a scheduler wants the trial to end here.
             on_progress: told of every epoch, on every worker.
         """
         try:
@@ -161,7 +161,7 @@ class Execution:
                         return self._stop_early(trial)
                     asked: str | bool = next((words for words in self.group.everyone(should_stop()) if words), False)
                     if asked:
-                        return self._leave_off(trial, asked)
+                        return self._interrupt(trial, asked)
                     self._keep_alive(trial)
             self._write_artifacts(trial)
             return self._finish(trial, "complete", None)
@@ -185,13 +185,13 @@ class Execution:
         )
 
     def _stop_early(self, trial: Trial) -> str:
-        """End with what was measured; the checkpoint stays for a study that does not stop the trial here."""
+        """End with what was measured. The checkpoint stays for a study that lets the trial go on."""
         self._checkpoint(trial)
         self._write_artifacts(trial)
         return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
 
-    def _leave_off(self, trial: Trial, asked: str | bool) -> str:
-        """Keep a checkpoint of this epoch: the next attempt continues from here."""
+    def _interrupt(self, trial: Trial, asked: str | bool) -> str:
+        """Write a checkpoint of this epoch, from which the next attempt continues."""
         self._checkpoint(trial)
         self._beat(trial.measurements, interrupted=True)
         self.reason = f"{asked if isinstance(asked, str) else 'asked to stop'}; checkpoint of epoch {trial.epoch} kept"
@@ -232,7 +232,7 @@ class Execution:
         self.log.flush()
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
-        """The rows file last: from then on the trial counts, and nothing of it may be missing."""
+        """Write the rows file last: once it is there the trial counts as finished, and all else must be there."""
         self.reason = reason
         if not self.group.leads:
             return state
@@ -288,7 +288,7 @@ class Execution:
             if self.is_charged:
                 self.store.remove_live(self.config.key)
         except OSError:
-            return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
+            return  # a full or lost folder cannot hold even this; the caller still gets the state and the reason
 
 
 def measurement_line(measurement: Measurement) -> str:

@@ -1,6 +1,6 @@
 """One trial on this machine without Ray: its workers as processes that are started, watched and ended together.
 
-Knows study.execution.attempt; does not know how a worker trains. What fails is kept by the store, under the trial's attempt.
+Knows study.execution.attempt; does not know how a worker trains. A failure is stored under the trial's attempt.
 """
 
 import multiprocessing
@@ -69,7 +69,7 @@ def run_here(
         should_stop: asked a few times a second; then the trial keeps a checkpoint and ends.
         on_progress: told of every epoch.
     Returns:
-        State and reason, as Execution gives them. A worker that raised or died has ended the others: state "failed".
+        State and reason, as Execution gives them. If a worker raised or died, the others are ended: state "failed".
     """
     attempt = store.next_attempt(config.key)
     options: dict[str, Any] = {"attempt": attempt, "keep": keep, "checkpoint_seconds": checkpoint_seconds}
@@ -88,7 +88,7 @@ def run_here(
 
 @contextmanager
 def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Connection, Event]]:
-    """The running workers; whichever still run at the end are killed."""
+    """The running workers. Those that still run at the end are killed."""
     context = multiprocessing.get_context("spawn")  # a fork would take torch's threads' locks along
     reports, sender = context.Pipe(duplex=False)
     stopping = context.Event()
@@ -112,7 +112,7 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal: processes started here never see it, nor SIGTERM; this one does later."""
+    """Processes started here never see SIGTERM or Ctrl-C, which reaches all of a terminal; this one gets them later."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -127,7 +127,7 @@ def _watch(
     should_stop: Callable[[], str | bool],
     on_progress: Callable[[Progress], None],
 ) -> End | None:
-    """State and reason that worker 0 ends with; None when a worker was lost before."""
+    """State and reason that worker 0 ends with; None if a worker was lost before."""
     while not any(worker.exitcode for worker in workers):
         wait([reports, *(worker.sentinel for worker in workers if worker.is_alive())], timeout=POLL_SECONDS)
         if should_stop():
@@ -135,7 +135,7 @@ def _watch(
         while reports.poll():
             try:
                 told = reports.recv()
-            except EOFError:  # worker 0 went without a word
+            except EOFError:  # worker 0 died
                 workers[0].join()
                 return None
             if not isinstance(told, Progress):
@@ -146,10 +146,10 @@ def _watch(
 
 
 def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | None]) -> str:
-    """Of the failure that a worker wrote; written here where it died before it could."""
+    """The reason of the failure, which is written here where the worker died before it could."""
     failure = store.failure_of(config.key, attempt)
     if failure is None:
-        # A signal's number is negative; those who only noticed end with 1.
+        # A signal's number is negative; workers that only noticed the loss end with 1.
         code, lost = min((code, rank) for rank, code in enumerate(exits) if code)
         reason = f"worker {lost} of {config.workers} died with exit code {code} (killed, or out of memory)."
         failure = {
@@ -167,7 +167,7 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
 
 
 def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connection | None) -> None:
-    """One worker's process. It ends with its parent, and leaves stopping to it."""
+    """One worker's process. It ends with its parent, which decides when to stop."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK

@@ -1,4 +1,4 @@
-"""When, where and with what a trial ended: columns of trials.parquet that decide nothing and explain differences.
+"""When, where and with what a trial ended: columns of trials.parquet that explain differences and decide nothing.
 
 Knows the machine and package versions; does not know the trial.
 """

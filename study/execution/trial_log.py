@@ -2,7 +2,7 @@
 
 Knows the store; does not know how a trial is trained. Where the results lie on a disk every line is there at once; in
 an object store the whole log is put again at heartbeats and at the end. A log that cannot be written stops no trial:
-what decides is written elsewhere and raises there.
+the results are written elsewhere, and an error there is raised.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from typing import Any, TextIO
 from study.store.attempts import log_name
 from study.store.store import Store
 
-MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, but for how it ended
+MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, except how it ended
 
 
 class TrialLog:
     """Lines of one attempt, each with the time in UTC."""
 
     def __init__(self, store: Store, key: str, attempt: int, *, is_kept: bool = True) -> None:
-        """is_kept: not of the workers of a trial that follow worker 0, which keeps the log."""
+        """is_kept: whether lines are written; of a trial's several workers only worker 0 writes."""
         self._is_kept = is_kept
         self._store, self._key, self._attempt = store, key, attempt
         self._lock = threading.RLock()  # a library's thread may warn while the trial writes, and a signal's handler too
@@ -58,7 +58,7 @@ class TrialLog:
             self._unsent += content
 
     def flush(self) -> None:
-        """Put what an object store does not hold yet."""
+        """Write what an object store does not hold yet."""
         with self._lock, contextlib.suppress(OSError):
             if self._unsent:
                 self._store.append_log(self._key, self._attempt, self._unsent)
@@ -66,7 +66,7 @@ class TrialLog:
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[None]:
-        """Inside, what this process prints, logs or warns of comes here as well as where it went before."""
+        """Within this context, what the process prints, logs or warns of is written here too."""
         out, err = _Tee(self, sys.stdout), _Tee(self, sys.stderr)
         with contextlib.ExitStack() as inside:
             inside.enter_context(contextlib.redirect_stdout(out))
@@ -81,13 +81,13 @@ class TrialLog:
 
     @contextlib.contextmanager
     def _crashes(self) -> Iterator[None]:
-        """Inside, a crash of the process itself (a segmentation fault, say) leaves its stack in the log on a disk."""
+        """Within this context, a crash of the process, such as a segmentation fault, leaves its stack in a log on a disk."""
         path = self._store.storage.local_path(log_name(self._key, self._attempt)) if self._is_kept else None
         was_enabled = faulthandler.is_enabled()
         with contextlib.ExitStack() as opened:
             try:
                 file = opened.enter_context(open(path or os.devnull, "ab"))
-            except OSError:  # a folder that cannot be written is told by what must be written
+            except OSError:  # an unwritable folder is reported where results are written
                 file = opened.enter_context(open(os.devnull, "ab"))
             faulthandler.enable(file)
             try:

@@ -1,7 +1,7 @@
 """A trial's data set, where stored ones lie on this machine, and what of them is missing.
 
-The folder is the environment variable GNC_DATA, else data/ in the working directory: a fact of a machine and no setting.
-What is read from it enters a trial's dataset_digest. Imports torch only to load a data set.
+Stored sets lie in the folder of the environment variable GNC_DATA, else in data/ in the working directory: a fact of a
+machine and no setting. What is read enters a trial's dataset_digest. Imports torch only to load a data set.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Many trials on Ray Tune: experiments of Tune, watched and ended cleanly.
+"""Many trials on Ray Tune: experiments that are started, watched and ended cleanly.
 
-Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read
-back: what is done is decided by the store alone.
+Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read:
+the store alone decides what is done.
 """
 
 import logging
@@ -21,7 +21,7 @@ os.environ.update(
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
     TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
-    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view says what a trial died of, its log has the traceback
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view shows the reason, the trial's log has the traceback
     RAY_AIR_NEW_OUTPUT="0",
     RAY_DEDUP_LOGS="0",
 )
@@ -40,7 +40,7 @@ from study.tuning.tune_adapters import Queue, RunCallback, StopWhenAsked, WaitFo
 
 HEAD = "node:__internal_head__"  # Ray gives the head 1 of these
 
-logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
+logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it would list trials as failed that are started again
 
 
 def run_trials(
@@ -56,8 +56,8 @@ def run_trials(
 ) -> bool:
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
 
-    Trials of as many workers are one experiment of Tune, and the experiments run one after the other: on a busy cluster,
-    trials that ask for less would starve the others.
+    Trials with the same number of workers form one experiment of Tune, and the experiments run one after another: on a
+    busy cluster, trials that need less would starve the others.
 
     Args:
         study: whose trials they are.
@@ -140,7 +140,7 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
 
 @contextmanager
 def _under_way(store: Store, run: str) -> Iterator[None]:
-    """Let every machine that shares the results folder see there that the run is under way."""
+    """Mark the run as under way in the results folder, where every machine that shares the folder sees it."""
     store.begin_run(run)
     try:
         yield

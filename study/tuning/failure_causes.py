@@ -17,14 +17,14 @@ from study.execution.signals import REQUESTS, Polled, Preempted
 from study.store.storage import FolderError
 
 DRAIN_POLL_SECONDS = 2.0
-NODE_LOST = ("its node has died", "node was terminated", "node is draining")  # Ray's words
+NODE_LOST = ("its node has died", "node was terminated", "node is draining")  # as Ray words it
 
 
 class ListensForSignals:
-    """Mixed into Tune's actor: its setup runs in the main thread, where alone signals can be taken over."""
+    """Mixed into Tune's actor, whose setup runs in the main thread, the only one in which signals can be handled."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take SIGTERM over from Ray, which would end the process at once, in the middle of a trial."""
+        """Handle SIGTERM in place of Ray, which would end the process at once, in the middle of a trial."""
         REQUESTS.listen(signal.SIGTERM)
         super().setup(config)  # type: ignore[misc]
 
@@ -61,11 +61,11 @@ def error_of(trial: Any) -> Exception | None:
 
 
 def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:
-    """The reason in words, and whether it is the trial's own failure; None where that cannot be told from the error."""
+    """The reason in words, and whether it is the trial's own failure; None where the error does not say."""
     workers = getattr(error, "worker_failures", None)  # of Ray Train's error where workers of a trial failed
     if workers:
         return min(map(how_it_ended, workers.values()), key=lambda end: {False: 0, None: 1, True: 2}[end[1]])
-    if isinstance(error, FolderError):  # that of its machine is another one
+    if isinstance(error, FolderError):  # its machine sees another folder
         return _own_words(error), False
     if isinstance(error, Preempted):
         return f"preempted: {_own_words(error)}", False

@@ -1,6 +1,6 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
 
-A log is a copy of rows for looking at; nothing is ever read back from one. Where the results are a folder it lies in
+A log is a copy of rows to look at; nothing is ever read from one. Where the results are a folder it lies in
 callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
 when a study names it. Does not know Ray.
 """
@@ -26,10 +26,10 @@ Row = Mapping[str, float]  # measured columns with a number, `epoch` and `step` 
 
 
 class Logger(Protocol):
-    """Told of each trial's start, rows and end, in this order, several trials at a time."""
+    """Hears of each trial's start, rows and end, in this order, of several trials at a time."""
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
-        """A trial begins; what an earlier attempt logged of it is put away."""
+        """A trial begins. What an earlier attempt logged of it is removed."""
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
         """Rows of a trial that has begun."""
@@ -42,7 +42,7 @@ class Logger(Protocol):
 
 
 class LogFolder:
-    """Where one tool's files of each trial lie: in the results folder, or beside it until they are sent there."""
+    """Where one tool's files of each trial lie: in the results folder, or in a temporary one until they are sent."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
@@ -57,7 +57,7 @@ class LogFolder:
         return self.path / key
 
     def send(self, key: str) -> None:
-        """Bring the trial's files into an object store; elsewhere they are in place."""
+        """Copy the trial's files into an object store; elsewhere they are in place."""
         if self._temporary is None:
             return
         for file in sorted(path for path in (self.path / key).rglob("*") if path.is_file()):
@@ -65,7 +65,7 @@ class LogFolder:
             self._store.storage.write(name, file.read_bytes())
 
     def close(self) -> None:
-        """Remove what lay beside an object store."""
+        """Remove the temporary folder."""
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -181,8 +181,8 @@ class MLflow:
 class WeightsAndBiases:
     """One run per trial in the project of the study's name; offline where no key for the service is known.
 
-    A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Runs from
-    before that have the key alone; a trial that is logged again gets a new run beside its old one.
+    A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
+    runs have the key alone as their id; a trial that is logged again gets a new run beside such a one.
     `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
     """
 
@@ -202,7 +202,8 @@ class WeightsAndBiases:
         quiet = wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True, save_code=False)
         self._runs[key] = wandb.init(
             project=self._project, id=f"{key}-{self._folder_id}", name=key, config=dict(settings),
-            dir=str(self._folder.fresh(key)), mode=self._mode, reinit="create_new", resume="allow" if self._mode == "online" else None, settings=quiet,
+            dir=str(self._folder.fresh(key)), mode=self._mode, reinit="create_new", settings=quiet,
+            resume="allow" if self._mode == "online" else None,
         )  # fmt: skip
         self._runs[key].define_metric("*", step_metric="step")
 

@@ -1,8 +1,8 @@
-"""What Ray Tune sees of the trials, passed on to the loggers that a study names.
+"""Passes what Ray Tune reports of trials on to the loggers that a study names.
 
-Each logger works in a thread of its own, fed by a queue: a slow or broken one keeps no trial waiting and ends no sweep.
-A trial's rows are passed on as they are measured; at its end those that were missed come from the store, so that a log
-holds every row once. Knows Ray and the loggers.
+Each logger has a thread and a queue of its own, so a slow or broken one neither delays a trial nor ends the run. A
+trial's rows are logged as they are measured, and at its end those that were missed are read from the store, so that a
+log holds every row once. Knows Ray and the loggers.
 """
 
 import json
@@ -33,7 +33,7 @@ class LoggingCallback(DriverOnly, tune.Callback):
     """Passes trials on to one tool's logger."""
 
     def __init__(self, name: str, study: Study, store: Store) -> None:
-        # Its own store: readings note what they could not read, and this one is in another thread.
+        # A store of its own: a store notes what it could not read, and this one is read in another thread.
         self._worker = _Worker(name, study.name, open_store(store.uri))
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -54,7 +54,7 @@ class LoggingCallback(DriverOnly, tune.Callback):
 
 
 class _Worker:
-    """A logger in its thread. What it raises is said once."""
+    """A logger in its thread. If it fails, gnc warns once and the run continues."""
 
     def __init__(self, name: str, study: str, store: Store) -> None:
         self._name, self._study, self._store = name, study, store
@@ -72,7 +72,7 @@ class _Worker:
         self.put("close", "", None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            print(f"{self._name} has not written all of its log in {CLOSE_SECONDS:.0f} s and is left", file=sys.stderr)
+            print(f"{self._name} did not finish in {CLOSE_SECONDS:.0f} s: its log may lack trials", file=sys.stderr)
 
     def _work(self) -> None:
         what = ""
@@ -80,8 +80,8 @@ class _Worker:
             what, key, value = self._queue.get()
             try:
                 self._do(what, key, value)
-            except Exception as error:  # noqa: BLE001 - whatever a tool raises, the sweep goes on
-                self._logged.pop(key, None)  # of this trial nothing more is passed on
+            except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run continues
+                self._logged.pop(key, None)  # nothing more is logged of this trial
                 self._say(error)
 
     def _do(self, what: str, key: str, value: Any) -> None:
@@ -116,4 +116,4 @@ class _Worker:
         if not self._has_failed:
             self._has_failed = True
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            print(f"warning: {self._name} cannot log every trial, the run goes on: {reason}", file=sys.stderr)
+            print(f"warning: {self._name} cannot log every trial; the run continues: {reason}", file=sys.stderr)

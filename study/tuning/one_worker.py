@@ -58,7 +58,7 @@ def train_on_ray(
     with REQUESTS.deferred():
         state = execution.run(
             should_stop=lambda: REQUESTS.reason or drained() or asked(),
-            # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
+            # A report returns once the driver has seen it, so a scheduler's request is in the store by then.
             should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
             on_progress=reporter,
         )

@@ -1,6 +1,6 @@
-"""Do the machines have what the trials ask? Starts or joins a Ray cluster and compares.
+"""The machines and what trials ask of them: start or join a Ray cluster, see what fits and who shares the folder.
 
-Knows Ray; of the study only its resources and whether all machines see its results folder. No torch.
+Knows Ray; of a study only its resources and its results folder. Imports no torch.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from study.store.storage import FolderError
 from study.store.store import Store, open_store
 from study.training.data import VARIABLE, data_folder
 
-ANSWER_SECONDS = 120.0  # a machine just cut off is known to be dead by then
+ANSWER_SECONDS = 120.0  # by then Ray knows that a lost machine is dead
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster file on the head, for the autoscaler
 TESTED_RAY = ("2.50", "2.60")  # oldest and newest release that the tests were run with
 GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
@@ -48,7 +48,7 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 
 
 def join_cluster(address: str | None) -> None:
-    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one on this machine; Ray's own output is silenced."""
+    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced."""
     address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
     if address is None:  # its workers look for data where this process does, wherever Ray starts them
         os.environ[VARIABLE] = str(data_folder().resolve())
@@ -56,7 +56,7 @@ def join_cluster(address: str | None) -> None:
         # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
         with contextlib.chdir(Path(study.__file__).parents[1]):
             ray.init(
-                # "local", not None: Ray would first look for a cluster that this machine started, and wait for a dead one
+                # with None Ray would first look for a cluster that this machine started, and wait for a dead one
                 address=address or "local",
                 include_dashboard=None if address else False,
                 log_to_driver=False,
@@ -74,9 +74,9 @@ def join_cluster(address: str | None) -> None:
 
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
-    """CPUs and GPUs of a trial's workers on the cluster that was joined, spread over its machines as they fit.
+    """CPUs and GPUs of each of a trial's workers, and how many such trials the cluster that was joined holds at once.
 
-    Machines count that the autoscaler of `ray up` may start: where none runs yet, the trials' demand starts them.
+    Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them.
 
     Raises:
         StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
@@ -122,9 +122,9 @@ def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: li
     there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
     asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
     if workers == 1:
-        rule = f"fit on one machine, got {asked} a trial where the machines have"
+        rule = f"fit on one machine, got {asked} per trial where the machines have"
     else:
-        rule = f"fit on the cluster, got {workers} workers a trial with {asked} each, where {fitting} fit: the machines have"
+        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit: the machines have"
     more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
     return (
         f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."

@@ -1,8 +1,8 @@
 """A trial of several workers on Ray: a Tune trial that drives a Ray Train worker group.
 
-Knows Ray and study.execution.attempt; does not know which trials there are. The driver asks for no CPU, so that however many
-drivers run at once, none keeps workers from their machines. Ray Train takes some 15 s a trial to start its workers, and
-so trials of one worker do not come this way.
+Knows Ray and study.execution.attempt; does not know which trials there are. The driver asks for no CPU, so that no
+number of drivers keeps workers from their machines. Ray Train takes some 15 s per trial to start its workers, so trials
+of one worker do not come this way.
 """
 
 import json
@@ -53,7 +53,7 @@ def drive_on_ray(
 
     Raises:
         train.TrainingFailedError: a worker died before it could write why.
-        Preempted: the trial left off with a checkpoint because a machine of its is being taken away.
+        Preempted: the trial left off with a checkpoint because one of its machines is being taken away.
     """
     trial, store = TrialConfig(**json.loads(config["settings"])), open_store(results)
     if (end := final_figures(store, trial.key)) is not None:
@@ -91,10 +91,10 @@ def drive_on_ray(
 
 def _work(order: dict[str, Any]) -> dict[str, Any]:
     """One worker, in the process group that Ray Train made; the end of the trial, with worker 0's last figures."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it says every report, and the trial's log hears it
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it logs every report, and so fills the trial's log
     context = train.get_context()
     options = order["options"]
-    # Logical GPUs do not make a machine have one.
+    # Ray's logical GPUs can be there without a real one.
     on_gpu = options["device"] is None and torch.cuda.is_available()
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
@@ -105,7 +105,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
     state = execution.run(
         should_stop=lambda: drained() or (group.leads and asked()),
-        # A report is on its way to the driver when this is asked: a scheduler's wish is met a measurement later.
+        # A report is on its way to the driver when this is asked: a scheduler's request is met one measurement later.
         should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
         on_progress=reporter,
     )

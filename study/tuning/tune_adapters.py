@@ -1,4 +1,4 @@
-"""What Tune asks of a run and tells it: the next trial, how each goes, how each ended, whether all is over.
+"""What Tune calls during a run: for the next trial, with each trial's progress and end, and to ask whether to stop.
 
 Knows Ray and the store; does not know how trials are placed or trained.
 """
@@ -27,17 +27,17 @@ from study.tuning.run_view import View
 
 
 class DriverOnly:
-    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
+    """Pickled without its contents: Ray saves its experiment for a restore that is never done here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class WaitForOwnProcess(DriverOnly, FIFOScheduler):
-    """Leaves a trial its process that is still starting; a process that is free takes a new trial.
+    """Lets a trial wait for the process that is starting for it; a free process takes a new trial.
 
-    Tune's default gives a free process to the trial that waits longest and takes back the one that was starting for it:
-    a machine that starts slower than trials last then never gets one.
+    By default Tune gives a free process to the trial that has waited longest, and cancels the process that was starting
+    for that trial. A machine on which a process takes longer to start than a trial to run would never get a trial.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
@@ -72,7 +72,7 @@ class Queue(DriverOnly, Searcher):
 
 
 class RunCallback(DriverOnly, tune.Callback):
-    """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
+    """Passes what Tune reports on to the view and the retries, and records attempts whose process died."""
 
     def __init__(
         self,
@@ -115,19 +115,19 @@ class RunCallback(DriverOnly, tune.Callback):
         attempt, began = self._attempt_of(key)
         if self._had_ended(key, attempt):
             return
-        if isinstance(error, FolderError):  # its machine shares no folder, or the sign of this run was cleared away
+        if isinstance(error, FolderError):  # its machine does not share the folder, or the run's mark there was removed
             with contextlib.suppress(OSError):
                 self._store.begin_run(self._run)
         reason, is_charged = how_it_ended(error)
         if is_charged is None:
             is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1), began=began)
-        if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
+        if not isinstance(error, Preempted):  # else its log and its checkpoint suffice
             epoch = trial.last_result.get("epoch")
             reason = self._record(key, attempt, reason, error, epoch=epoch, is_charged=is_charged)
         self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
 
     def _had_ended(self, key: str, attempt: int) -> bool:
-        """Whether the trial had come to its end, and its process went afterwards, because it kept memory of a GPU."""
+        """Whether the trial ended before its process, which is replaced where it still holds memory of a GPU."""
         stored = self._store.read_fragment(key)
         if stored is not None and (stored.record.state in FINAL or stored.record.stopped_by == self._rule):
             self.running.discard(key)
@@ -148,7 +148,7 @@ class RunCallback(DriverOnly, tune.Callback):
     def _record(
         self, key: str, attempt: int, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool
     ) -> str:
-        """The failure of an attempt that could not write its own; the reason with what its log adds."""
+        """Write the failure of an attempt that could not write it itself; its reason, with what its log adds."""
         lines = self._store.last_log_lines(key, attempt)
         reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
         failure = {
@@ -166,7 +166,7 @@ class RunCallback(DriverOnly, tune.Callback):
             self._store.write_failure(key, attempt, failure)
             if is_charged:
                 self._store.remove_live(key)
-        except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
+        except OSError as unwritable:  # a full or lost folder: the run goes on and reports it at its end
             print(unwritable, file=sys.stderr)
         return reason
 
@@ -180,7 +180,7 @@ class RunCallback(DriverOnly, tune.Callback):
 
 
 class StopWhenAsked(DriverOnly, tune.Stopper):
-    """Ends the experiment once the user asked and every running trial has kept its checkpoint."""
+    """Ends the experiment once the user has asked and every running trial has written its checkpoint."""
 
     def __init__(self, stopping: threading.Event, callback: RunCallback) -> None:
         self._stopping, self._callback = stopping, callback

@@ -119,7 +119,7 @@ def _mean(tried: list[dict[str, Any]], metric: str) -> float:
 
 
 def best_lines(best: Best) -> Iterator[str]:
-    """The table in words, a line a cell."""
+    """The table in words, one line per cell."""
     yield f"{best.metric}, {best.mode} of the mean over seeds, plus or minus its standard error"
     for winner in best.winners:
         error = "" if winner.standard_error is None else f" +- {winner.standard_error:.2g}"

@@ -1,6 +1,6 @@
 """How far a study is, from its results folder alone: counts, failures, trials in progress, disk.
 
-Knows the store and the latest study; does not know Ray or how it is shown over time (see watching).
+Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from study.store.sealed_tables import FINAL, TRIALS
 from study.store.storage import Entry
 from study.store.store import Store
 
-SILENT_SECONDS = 60.0  # a heartbeat older than this is remarked on
+SILENT_SECONDS = 60.0  # an older heartbeat is pointed out
 SHOWN_FAILURES = 5
 ORDER = ("complete", "diverged", "stopped", "failed", "missing")
 
@@ -37,7 +37,7 @@ class Status:
     left_out: int  # trials of the study that were not selected
     disk: dict[str, DiskUse]
     unreadable: tuple[str, ...]
-    is_over: bool  # nothing runs, and nothing more will run by itself
+    is_over: bool  # nothing runs, and nothing will start by itself
 
     @property
     def running(self) -> list[Live]:

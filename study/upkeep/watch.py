@@ -39,7 +39,7 @@ def _follow(read: Callable[[], Status], seconds: float, show: Callable[[Status],
             failed_reads += 1
             if failed_reads >= FAILED_READS:
                 raise
-            print(f"the results folder cannot be read now, looking again: {error}", file=sys.stderr)
+            print(f"the results folder cannot be read now; trying again: {error}", file=sys.stderr)
         else:
             failed_reads = 0
             show(status)
@@ -53,7 +53,7 @@ def _print_facts(status: Status) -> None:
 
 
 class _Lines:
-    """A line whenever the counts or what runs has changed."""
+    """Prints a line whenever the counts or the number of running trials has changed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._last = stream, ""

@@ -49,7 +49,7 @@ def test_placement_and_the_shared_folder_are_checked_on_every_node(tmp_path):
     facts = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert facts["left"] == []
     assert facts["concurrent"] == [4, 2, 1]
-    assert "got cpus = 3.5 and gpus = 0 a trial where the machines have" in facts["too_much"]
+    assert "got cpus = 3.5 and gpus = 0 per trial where the machines have" in facts["too_much"]
     assert "results folder must be shared by all machines" in facts["apart"]
     assert "Name a network folder or an object store" in facts["apart"]
 

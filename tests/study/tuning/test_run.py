@@ -162,7 +162,7 @@ def test_a_study_that_fits_no_machine_is_refused_before_anything_runs(study_file
     study = study_file(extra="cpus = 4000\ngpus = 0.5\n")
     done = run_gnc("run", study, tmp_path / "results", check=False)
     assert done.returncode == 2
-    assert "[resources] must fit on one machine, got cpus = 4000 and gpus = 0.5 a trial" in done.stderr
+    assert "[resources] must fit on one machine, got cpus = 4000 and gpus = 0.5 per trial" in done.stderr
     assert "Ask for less" in done.stderr
     assert open_store(tmp_path / "results").states() == {}
 
