@@ -121,25 +121,17 @@ def _is_alive(session: Path) -> bool:
     number = session.name.rpartition("_")[2]
     if number.isdigit() and Path(f"/proc/{number}").exists():
         return True
-    return any(_accepts(path) for path in session.glob("sockets/*"))
+    return any(_answers(str(path), socket.AF_UNIX) for path in session.glob("sockets/*"))
 
 
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(1)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
-def _answers(address: str) -> bool:
+def _answers(address: str, family: int = socket.AF_INET) -> bool:
     host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return False
+    with socket.socket(family) as connection:
+        connection.settimeout(2)
+        try:
+            connection.connect(address if family == socket.AF_UNIX else (host, int(port)))
+        except (OSError, ValueError):
+            return False
     return True
 
 

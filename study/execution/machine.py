@@ -14,16 +14,8 @@ from typing import Any
 
 import torch
 
-PACKAGES = (
-    "gnc-study",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pillow",
-    "matplotlib",
-    "fonttools",
-)  # decide numbers
+# Packages that decide numbers.
+PACKAGES = ("gnc-study", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "fonttools")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

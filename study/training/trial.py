@@ -42,12 +42,7 @@ class Trial:
     """
 
     def __init__(
-        self,
-        config: TrialConfig,
-        *,
-        checkpoint: bytes | None = None,
-        device: str | None = None,
-        group: Group = ALONE,
+        self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None, group: Group = ALONE
     ) -> None:
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")

@@ -25,18 +25,14 @@ from study.execution.signals import REQUESTS, Preempted
 from study.store.store import open_store
 from study.training import memory
 from study.training.trial import Progress
+from study.training.worker_group import ALONE, Group
 from study.tuning.failure_causes import ListensForSignals, draining
 
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
 
 
 def train_on_ray(
-    config: dict[str, Any],
-    *,
-    results: str,
-    run: str,
-    options: dict[str, Any],
-    held_bytes: Callable[[], int] | None,
+    config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], held_bytes: Callable[[], int] | None
 ) -> None:
     """One trial in a Ray worker; options: of its Execution. Module-level and undecorated: Ray pickles it by reference.
 
@@ -53,7 +49,7 @@ def train_on_ray(
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)
         return
-    reporter = _Reporter()
+    reporter = Reporter(tune.report, REPORT_SECONDS)
     execution = Execution(trial, store, attempt=store.next_attempt(trial.key), **options)
     with REQUESTS.deferred():
         state = execution.run(
@@ -74,20 +70,17 @@ def train_on_ray(
 train_on_ray.__mixins__ = (ListensForSignals,)  # type: ignore[attr-defined]  # where Tune looks for them
 
 
-class _Reporter:
-    """Sends each measurement to the driver, and between them live figures at most every half second."""
+class Reporter:
+    """Sends each measurement to the driver, and live figures between them. With several workers, worker 0 decides when."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[dict[str, Any]], None], seconds: float, group: Group = ALONE) -> None:
         self.figures: dict[str, Any] = {}
+        self._report, self._seconds, self._group = report, seconds, group
         self._sent = 0.0
 
     def __call__(self, progress: Progress) -> None:
         self.figures |= live_figures(progress)
-        now = time.monotonic()
-        if progress.measurement is not None:
-            tune.report(row_figures(progress))
-        elif now - self._sent >= REPORT_SECONDS:
-            tune.report({**self.figures, "state": "running"})
-        else:
-            return
-        self._sent = now
+        is_row, now = progress.measurement is not None, time.monotonic()
+        if self._group.agree(is_row or now - self._sent >= self._seconds):
+            self._sent = now
+            self._report(row_figures(progress) if is_row else {**self.figures, "state": "running"})

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import tempfile
-import time
 from typing import Any
 
 import torch
@@ -18,20 +17,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.design.config import TrialConfig
-from study.execution.attempt import (
-    INTERRUPTED,
-    Execution,
-    await_run,
-    final_figures,
-    live_figures,
-    row_figures,
-    stop_request,
-)
+from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures, stop_request
 from study.execution.signals import Preempted
 from study.store.store import open_store
-from study.training.trial import Progress
-from study.training.worker_group import PATIENCE, Group, join
+from study.training.worker_group import PATIENCE, join
 from study.tuning.failure_causes import draining
+from study.tuning.one_worker import Reporter
 from study.tuning.resources import Allotment
 
 # How often Ray Train looks for reports and for the end; a report waits until the one before it was taken.
@@ -40,12 +31,7 @@ REPORT_SECONDS = 2.0  # between live figures; every row is sent
 
 
 def drive_on_ray(
-    config: dict[str, Any],
-    *,
-    results: str,
-    run: str,
-    options: dict[str, Any],
-    allotment: Allotment,
+    config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], allotment: Allotment
 ) -> None:
     """One trial of several workers, seen from Tune; options: of each worker's Execution.
 
@@ -100,7 +86,8 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
     await_run(store, order["run"])
-    reporter, drained, asked = _Reporter(group), draining(), stop_request(store, order["run"])
+    reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
+    drained, asked = draining(), stop_request(store, order["run"])
     trial = TrialConfig(**order["settings"])
     execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
     state = execution.run(
@@ -111,18 +98,3 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     )
     is_preempted = state == INTERRUPTED and not store.is_stop_requested(order["run"])
     return {**reporter.figures, "state": state, "reason": execution.reason, "is_preempted": is_preempted}
-
-
-class _Reporter:
-    """Sends worker 0's rows and live figures to Tune; Ray Train waits until every worker reports, and polls."""
-
-    def __init__(self, group: Group) -> None:
-        self.figures: dict[str, Any] = {}
-        self._group, self._sent = group, 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        self.figures |= live_figures(progress)
-        is_row, now = progress.measurement is not None, time.monotonic()
-        if self._group.agree(is_row or now - self._sent >= REPORT_SECONDS):
-            self._sent = now
-            train.report(row_figures(progress) if is_row else {**self.figures, "state": "running"})

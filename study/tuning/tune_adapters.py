@@ -61,27 +61,17 @@ class Queue(DriverOnly, Searcher):
             return Searcher.FINISHED if self._retries.is_over else None
         return {"key": config.key, "settings": json.dumps(config.settings())}
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Nothing: RunCallback hears of every end and knows how it came about."""
+    def _ignore(self, *_: Any, **__: Any) -> None:
+        """RunCallback hears how each trial ended, and what was tried is in the store."""
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what was tried is in the store."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: what was tried is in the store."""
+    on_trial_complete = save = restore = _ignore
 
 
 class RunCallback(DriverOnly, tune.Callback):
     """Passes what Tune reports on to the view and the retries, and records attempts whose process died."""
 
     def __init__(
-        self,
-        view: View,
-        store: Store,
-        run: str,
-        retries: Retries,
-        competition: CompetingTrials | None,
-        study: Study,
+        self, view: View, store: Store, run: str, retries: Retries, competition: CompetingTrials | None, study: Study
     ) -> None:
         self._view, self._store, self._run, self._retries = view, store, run, retries
         self._competition, self._study = competition, study

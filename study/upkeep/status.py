@@ -46,11 +46,7 @@ class Status:
 
 
 def read_status(
-    store: Store,
-    study: Study | None,
-    *,
-    selection: Selection | None = None,
-    known: dict[Entry, str] | None = None,
+    store: Store, study: Study | None, *, selection: Selection | None = None, known: dict[Entry, str] | None = None
 ) -> Status:
     """The status of the study's trials, or of the folder's where it is None. known: as in `Store.states`."""
     states = store.states(known)
