@@ -4,24 +4,32 @@ Knows Ray; starts nothing but small tasks.
 """
 
 import contextlib
-import importlib.metadata
 import io
 import platform
 from collections.abc import Callable
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.design.errors import StudyError
 from study.design.study_file import Study
 from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.doctor.cluster_file import Config, head_type, is_own, node_types
+from study.doctor.this_machine import installed_version
 from study.store.storage import FolderError
 from study.store.store import Store
-from study.tuning.resources import allot, check_shared_folder, fits, gpu_share, join_cluster, ray_problem
+from study.tuning.resources import (
+    ANSWER_SECONDS,
+    alive_machines,
+    allot,
+    ask_machines,
+    check_shared_folder,
+    fits,
+    gpu_share,
+    join_cluster,
+    ray_problem,
+)
 
 COMPARED = ("gnc-study", "ray", "torch", "pyarrow")
-ANSWER_SECONDS = 120
 INSTALL_RAY = "pip install -c constraints.txt gnc-study."
 
 
@@ -89,35 +97,20 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
 
 def check_versions() -> Check:
     """Python, Ray, torch and this package are the same on every machine of the joined cluster."""
-    here = _versions()
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    program = ray.remote(_versions)
-    tasks = {
-        node: program.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-        for node in nodes
-    }
+    here, machines = _versions(), alive_machines()
     wrong = []
-    for node, task in tasks.items():
-        try:
-            there = ray.get(task, timeout=ANSWER_SECONDS)
-        except ray.exceptions.RayError as error:
-            wrong.append(f"{nodes[node]}: {str(error).strip().splitlines()[-1]}")
-            continue
-        differing = [f"{name} {there[name]}" for name in here if there[name] != here[name]]
-        wrong += [f"{nodes[node]} has {', '.join(differing)}"] if differing else []
+    for node, there in ask_machines(_versions, dict.fromkeys(machines, ())):
+        if isinstance(there, Exception):
+            wrong.append(f"{machines[node]}: {str(there).strip().splitlines()[-1]}")
+        elif differing := [f"{name} {there[name]}" for name in here if there[name] != here[name]]:
+            wrong.append(f"{machines[node]} has {', '.join(differing)}")
     told = ", ".join(f"{name} {version}" for name, version in here.items())
     cure = f"Install the same everywhere ({told} here): ray up again brings the wheel and runs the set-up."
-    return verdict("versions", wrong, f"{len(nodes)} machines have {told}", cure)
+    return verdict("versions", wrong, f"{len(machines)} machines have {told}", cure)
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in COMPARED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: installed_version(name) or "missing" for name in COMPARED}}
 
 
 def _check_folder(store: Store) -> str:

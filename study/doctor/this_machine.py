@@ -40,7 +40,7 @@ def check_packages() -> Check:
     for text in importlib.metadata.requires("gnc-study") or []:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            installed = _version(requirement.name)
+            installed = installed_version(requirement.name)
             if installed is None or not requirement.specifier.contains(installed, prereleases=True):
                 wrong.append(
                     f"{requirement.name} must be {requirement.specifier or 'there'}, got {installed or 'none'}"
@@ -55,7 +55,7 @@ def check_tested_versions() -> Check:
     pins = {name: pin for line in CONSTRAINTS.read_text().splitlines() if (found := PINNED.fullmatch(line.strip()))
             for name, pin in [found.groups()]}  # fmt: skip
     needed = _needed("gnc-study")
-    present = {name: _version(name) for name in pins if canonicalize_name(name) in needed}
+    present = {name: installed_version(name) for name in pins if canonicalize_name(name) in needed}
     wrong = [
         f"{name} is {version}, tested was {pins[name]}"
         for name, version in present.items()
@@ -140,7 +140,8 @@ def _size(folder: Path) -> int:
     return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, None where it is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

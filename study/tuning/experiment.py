@@ -33,7 +33,7 @@ from study.design.study_file import Study
 from study.scheduling.retries import Retries, Trials
 from study.store.store import Store
 from study.tuning.early_stopping import CompetingTrials
-from study.tuning.logging_callback import make_callbacks
+from study.tuning.logging_callback import LoggingCallback
 from study.tuning.resources import Allotment, absolute, ray_problem
 from study.tuning.run_view import View
 from study.tuning.tune_adapters import Queue, RunCallback, StopWhenAsked, WaitForOwnProcess
@@ -132,7 +132,7 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
                 storage_path=scratch,
                 verbose=0,
                 stop=StopWhenAsked(queue.stopping, callback),
-                callbacks=[callback, *make_callbacks(study.callbacks, study, store)],
+                callbacks=[callback, *(LoggingCallback(name, study, store) for name in study.callbacks)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.scheduling.retries starts trials again
             ),
         ).fit()

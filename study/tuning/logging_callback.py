@@ -24,40 +24,12 @@ NAMES = tuple(column.name for column in MEASUREMENTS)
 CLOSE_SECONDS = 60.0  # that a run waits at its end for a logger to finish writing
 
 
-def make_callbacks(names: Sequence[str], study: Study, store: Store) -> list[tune.Callback]:
-    """A callback for each tool, to be given to Tune; their threads end with the experiment."""
-    return [LoggingCallback(name, study, store) for name in names]
-
-
 class LoggingCallback(DriverOnly, tune.Callback):
-    """Passes trials on to one tool's logger."""
+    """Passes trials on to one tool's logger, in a thread. If the logger fails, gnc warns once and the run continues."""
 
     def __init__(self, name: str, study: Study, store: Store) -> None:
         # A store of its own: a store notes what it could not read, and this one is read in another thread.
-        self._worker = _Worker(name, study.name, open_store(store.uri))
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._worker.put("start", trial.config["key"], json.loads(trial.config["settings"]))
-
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        if result.get("measured"):
-            self._worker.put("log", trial.config["key"], dict(result))
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._worker.put("end", trial.config["key"], trial.last_result.get("state", "interrupted"))
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._worker.put("end", trial.config["key"], "failed")
-
-    def on_experiment_end(self, trials: list, **info: Any) -> None:
-        self._worker.close()
-
-
-class _Worker:
-    """A logger in its thread. If it fails, gnc warns once and the run continues."""
-
-    def __init__(self, name: str, study: str, store: Store) -> None:
-        self._name, self._study, self._store = name, study, store
+        self._name, self._study, self._store = name, study.name, open_store(store.uri)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._logger: Logger | None = None
         self._logged: dict[str, set[int]] = {}  # epochs of each trial that is being logged
@@ -65,11 +37,21 @@ class _Worker:
         self._thread = threading.Thread(target=self._work, name=f"log-{name}", daemon=True)
         self._thread.start()
 
-    def put(self, what: str, key: str, value: Any) -> None:
-        self._queue.put((what, key, value))
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._queue.put(("start", trial.config["key"], json.loads(trial.config["settings"])))
 
-    def close(self) -> None:
-        self.put("close", "", None)
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        if result.get("measured"):
+            self._queue.put(("log", trial.config["key"], dict(result)))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._queue.put(("end", trial.config["key"], trial.last_result.get("state", "interrupted")))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._queue.put(("end", trial.config["key"], "failed"))
+
+    def on_experiment_end(self, trials: list, **info: Any) -> None:
+        self._queue.put(("close", "", None))
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
             print(f"{self._name} did not finish in {CLOSE_SECONDS:.0f} s: its log may lack trials", file=sys.stderr)
@@ -82,7 +64,7 @@ class _Worker:
                 self._do(what, key, value)
             except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run continues
                 self._logged.pop(key, None)  # nothing more is logged of this trial
-                self._say(error)
+                self._warn(error)
 
     def _do(self, what: str, key: str, value: Any) -> None:
         if self._logger is None:
@@ -112,7 +94,7 @@ class _Worker:
         fragment = self._store.read_fragment(key)
         return [] if fragment is None else fragment.rows.select(NAMES).to_pylist()
 
-    def _say(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
         if not self._has_failed:
             self._has_failed = True
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,26 +137,18 @@ def check_shared_folder(store: Store) -> None:
     On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently.
     A machine that dies while it is asked is no longer part of the cluster, and no reason to refuse.
     """
-    machines = _alive()
+    machines = alive_machines()
     if len(machines) < 2:
         return
     nonces = {node: f"probe-{secrets.token_hex(8)}" for node in machines}
-    tasks = {
-        node: ray.remote(_write_nonce).options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote(absolute(store), nonce)
-        for node, nonce in nonces.items()
-    }  # fmt: skip
     apart = {}
-    for node, nonce in nonces.items():
-        try:
-            ray.get(tasks[node], timeout=ANSWER_SECONDS)
-            if store.storage.read(nonce) is None:
-                apart[node] = machines[node]
-        except (ray.exceptions.RayError, OSError) as error:
+    for node, error in ask_machines(_write_nonce, {node: (absolute(store), nonce) for node, nonce in nonces.items()}):
+        if error:
             apart[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
-        store.storage.remove(nonce)
-    still = _alive()
+        elif store.storage.read(nonces[node]) is None:
+            apart[node] = machines[node]
+        store.storage.remove(nonces[node])
+    still = alive_machines()
     _refuse_apart(store, [told for node, told in apart.items() if node in still])
 
 
@@ -174,7 +166,24 @@ def _refuse_apart(store: Store, apart: list[str]) -> None:
         )
 
 
-def _alive() -> dict[str, str]:
+def ask_machines(
+    function: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]]
+) -> Iterator[tuple[str, Any | Exception]]:
+    """Run a module's function on machines of the joined cluster at once: what it gives on each, or the error."""
+    tasks = {
+        node: ray.remote(function)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(*own)
+        for node, own in arguments.items()
+    }
+    for node, task in tasks.items():
+        try:
+            yield node, ray.get(task, timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, OSError) as error:
+            yield node, error
+
+
+def alive_machines() -> dict[str, str]:
     """Addresses of the machines of the joined cluster, by Ray's id of each."""
     return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,8 +22,10 @@ FAILED_READS = 5  # in a row before a folder counts as lost: a network folder ma
 def watch(read: Callable[[], Status], *, seconds: float, as_json: bool = False) -> Status:
     """Show the status every so many seconds until nothing more will run; the last one is returned."""
     console = Console()
-    if as_json or not console.is_terminal:
-        return _follow(read, seconds, _print_facts if as_json else _Lines(sys.stdout))
+    if as_json:
+        return _follow(read, seconds, lambda status: print(json.dumps(status_facts(status)), flush=True))
+    if not console.is_terminal:
+        return _follow(read, seconds, _Lines())
     view = _View()
     with Live(console=console, auto_refresh=False) as live:
         return _follow(read, seconds, lambda status: live.update(view(status), refresh=True))
@@ -48,23 +49,17 @@ def _follow(read: Callable[[], Status], seconds: float, show: Callable[[Status],
         time.sleep(seconds)
 
 
-def _print_facts(status: Status) -> None:
-    print(json.dumps(status_facts(status)), flush=True)
-
-
 class _Lines:
     """Prints a line whenever the counts or the number of running trials has changed."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._last = stream, ""
+    _last = ""
 
     def __call__(self, status: Status) -> None:
         running = len(status.running)
         line = f"{status.name}: {counts_line(status.counts)}{f'; {running} running' if running else ''}"
         if line != self._last:
             self._last = line
-            now = time.strftime("%H:%M:%S")
-            print(f"{now} {line}; {disk_sentence(status.disk)}", file=self._stream, flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {line}; {disk_sentence(status.disk)}", flush=True)
 
 
 class _View:

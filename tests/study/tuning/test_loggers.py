@@ -15,7 +15,7 @@ from study.design.study_file import CALLBACKS, parse_study
 from study.store.store import Store, open_store
 from study.tuning import loggers
 from study.tuning.loggers import TOOLS, check_callbacks, folder_id, numbers_of
-from study.tuning.logging_callback import NAMES, LoggingCallback, make_callbacks
+from study.tuning.logging_callback import NAMES, LoggingCallback
 from tests.study.conftest import made_up_measurement, made_up_record
 
 STUDY = 'name = "logged"\n[grid]\nnum_classes = [12, 24]\nfeature_dim = [3]\n[log]\ncallbacks = ["tensorboard"]\n'
@@ -51,7 +51,7 @@ def run(callback: LoggingCallback, store: Store, config, *, seen=(0, 2), state: 
 
 
 def run_all(store: Store, name: str, *configs, **how) -> None:
-    (callback,) = make_callbacks([name], parse_study(STUDY), store)
+    callback = LoggingCallback(name, parse_study(STUDY), store)
     for config in configs:
         run(callback, store, config, **how)
     callback.on_experiment_end([])
