@@ -25,7 +25,7 @@ def _hidden(home: Path) -> str | None:
 
 
 if _problem := _hidden(Path(__file__).parents[1]):
-    if Path(sys.argv[0]).name in ("gnc", "gnc.exe", "-m"):  # a command; "-m" while Python looks for what it is to run
+    if Path(*sys.argv[:1]).name in ("gnc", "gnc.exe", "-m"):  # a command; "-m" while Python looks for what it is to run
         print(_problem, file=sys.stderr)
         raise SystemExit(2)
     raise ImportError(_problem)
