@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from study.store.attempts import log_name
 from study.store.store import Store
@@ -73,7 +73,10 @@ class TrialLog:
             inside.enter_context(contextlib.redirect_stderr(err))
             inside.enter_context(warnings.catch_warnings())  # a reused process shows again what it showed before
             if logging.getLogger().handlers:  # without one, logging prints
-                inside.enter_context(_logged_to(_Tee(self)))
+                handler = logging.StreamHandler(_Tee(self))
+                handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+                logging.getLogger().addHandler(handler)
+                inside.callback(logging.getLogger().removeHandler, handler)
             inside.enter_context(self._crashes())
             inside.callback(out.end_line)
             inside.callback(err.end_line)
@@ -96,17 +99,6 @@ class TrialLog:
                 faulthandler.disable()
                 if was_enabled and sys.__stderr__ is not None:
                     faulthandler.enable(sys.__stderr__)
-
-
-@contextlib.contextmanager
-def _logged_to(stream: Any) -> Iterator[None]:
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
 
 
 class _Tee(io.TextIOBase):
