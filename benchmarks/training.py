@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, RandomCrop, ToTensor
 
 from study.design.config import TrialConfig
-from study.training.training import Pace, Training
-from study.training.trial import load_dataset
+from study.training.data import load_dataset
+from study.training.schedules import Pace
+from study.training.training import Training
 
 NETWORKS = {"mlp": {"width": 128, "depth": 2}, "small_resnet": {"width": 4}, "small_resnet, default": {}}
 CLASSES, SAMPLES, BATCH = 100, 24, 64

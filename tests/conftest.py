@@ -1,17 +1,21 @@
 """What every test may use: a small study file, the real command in a process of its own, tables to compare."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from study.store.attempts import Live
 from study.store.schemas import CIRCUMSTANCES
+from study.store.store import Store
 
 SMALL_STUDY = """
 name = "small"
@@ -80,6 +84,36 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -
             return answer
         time.sleep(0.05)
     pytest.fail(f"{what} did not happen within {seconds} s")
+
+
+def halted(store: Store, *, line: str = "", passed_over: Collection[tuple[str, int]] = ()) -> Live | None:
+    """A trial in progress, its process halted so that it cannot end before the test acts; None where there is none yet.
+
+    Args:
+        store: where it runs.
+        line: words of its log, for which to wait.
+        passed_over: keys and attempts that are not meant.
+    """
+    for trial in store.read_live():
+        is_meant = not trial.interrupted and (trial.key, trial.attempt) not in passed_over
+        if not is_meant or not any(
+            line in told for told in store.last_log_lines(trial.key, trial.attempt, count=10**6)
+        ):
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(trial.process, signal.SIGSTOP)
+            still = {(live.key, live.attempt) for live in store.read_live() if not live.interrupted}
+            if (trial.key, trial.attempt) in still and trial.key not in store.fragments():
+                return trial
+            os.kill(trial.process, signal.SIGCONT)  # it had ended before it was halted
+    return None
+
+
+def let_go(trial: Live, *numbers: int) -> None:
+    """Send signals to a halted trial's process, and let it go on."""
+    with contextlib.suppress(ProcessLookupError):  # it may have died with its driver
+        for number in (*numbers, signal.SIGCONT):
+            os.kill(trial.process, number)
 
 
 def comparable(table: pa.Table) -> list[dict]:

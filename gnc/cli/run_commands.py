@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, warn_unreadable
 from gnc.cli.output import say, show
@@ -23,14 +23,12 @@ from study.execution.cost import Price, price
 from study.execution.same_data import check_datasets, warn_mixed_machines
 from study.execution.signals import REQUESTS
 from study.scheduling.remaining import done_keys, spent_keys, trials_left
+from study.scheduling.retries import ListedTrials, Trials
 from study.scheduling.suggestions import Suggestions, complete_study
 from study.store.store import Store, open_store
 from study.training.data import check_data, missing_for
 from study.tuning.loggers import check_callbacks
 from study.upkeep.status import counts_line
-
-if TYPE_CHECKING:
-    from study.scheduling.retries import Trials
 
 
 def add_check_parser(commands: Commands) -> None:
@@ -157,13 +155,11 @@ def _run_missing(
         leave_cluster()
 
 
-def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[str]) -> "dict[int, Trials]":
+def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[str]) -> dict[int, Trials]:
     """Where the trials come from, by their number of workers."""
-    from study.tuning.experiment import ListedTrials  # loads Ray
-
     numbers = sorted({config.workers for config in missing})
     if not study.is_adaptive:
-        return {n: ListedTrials([config for config in missing if config.workers == n]) for n in numbers}
+        return {n: ListedTrials(config for config in missing if config.workers == n) for n in numbers}
     of_cell = {cell: dict(cell.settings).get("workers", 1) for cell in study.cells}
     parts = {n: tuple(cell for cell in study.cells if of_cell[cell] == n) for n in numbers}
     return {n: Suggestions(dataclasses.replace(study, cells=cells), store, spent=spent) for n, cells in parts.items()}

@@ -1,4 +1,4 @@
-"""What a cluster file on AWS needs before `ray up`: a security group and two roles. Made here, and looked at.
+"""What a cluster file on AWS needs before `ray up`: a security group and two roles. Makes and checks them.
 
 Knows boto3 (imported when used) and the cluster file; does not know Ray. Ray would make these itself, but its group
 lets the whole world in on port 22, and its workers get no role, so they could not write to the bucket.
@@ -51,7 +51,7 @@ def prepare(config: Config) -> tuple[str, list[str]]:
 
 
 def check_account(config: Config) -> list[Check]:
-    """What the account holds against what the file names; skipped without boto3 or credentials."""
+    """Whether the account has what the file names; skipped without boto3 or credentials."""
     try:
         import boto3  # noqa: F401 - only whether it is there
     except ImportError:
@@ -167,7 +167,7 @@ def _prepare_group(config: Config, rules: list[dict[str, Any]], done: list[str])
 def _set_rules(
     ec2: Any, group_id: str, present: list[dict[str, Any]], wanted: list[dict[str, Any]], done: list[str]
 ) -> None:
-    """Exactly the wanted rules: what else is open is closed first."""
+    """Leave exactly the wanted rules: whatever else is open is closed first."""
     if sorted(map(_doors, present)) == sorted(map(_doors, wanted)):
         return
     if present:

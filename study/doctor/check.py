@@ -1,6 +1,6 @@
-"""One line of `gnc doctor`: what was looked at, how it is, and the cure where it is not well.
+"""One check of `gnc doctor`: what was looked at, what was found, and the cure where it fails.
 
-Knows nothing of what is checked.
+Does not know what is checked.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Check:
     name: str
     state: State
     told: str  # what was found
-    cure: str = ""  # what to do; of a failed check always there
+    cure: str = ""  # what to do; a failed check always has one
 
     def line(self) -> str:
         """The check in one line."""
@@ -30,17 +30,17 @@ class Check:
 
 
 def ok(name: str, told: str) -> Check:
-    """All is well."""
+    """The check found nothing wrong."""
     return Check(name, "ok", told)
 
 
 def failed(name: str, told: str, cure: str) -> Check:
-    """It must be mended first."""
+    """The check found what must be mended first."""
     return Check(name, "FAIL", told, cure)
 
 
 def skipped(name: str, why: str) -> Check:
-    """It could not be looked at, or there is nothing to look at."""
+    """There was nothing to check, or no way to."""
     return Check(name, "skipped", why)
 
 
@@ -53,9 +53,9 @@ def verdict(name: str, wrong: list[str], well: str, cure: str) -> Check:
 
 
 def guarded(name: str, check: Callable[[], Check], cure: str) -> Check:
-    """The check, failed with the error's last line where it raised one: a doctor must get to the end of its list."""
+    """The check, or a failed one with the error's last line where it raised: the other checks must still be made."""
     try:
         return check()
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the machine is what we are here to tell
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the machine is to be reported
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return failed(name, lines[-1].rstrip("."), cure)

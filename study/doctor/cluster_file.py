@@ -1,4 +1,4 @@
-"""A cluster file before `ray up`: what is left to fill in, what it opens, where the driver runs, what it gives away.
+"""A cluster file before `ray up`: what is left to fill in, which ports it opens, where the driver runs, any secrets.
 
 Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine.
 """
@@ -95,7 +95,7 @@ def ranges_of(rule: Config) -> list[str]:
 
 
 def check_placeholders(config: Config) -> Check:
-    """Nothing may be left that only the user knows."""
+    """No placeholder is left where the user's own value belongs."""
     left = [f"{where} is {value!r}" for where, value in _strings(config) if PLACEHOLDER in value]
     return verdict("filled in", left, "no placeholder is left", "Write your own value; comments in the file say which.")
 
@@ -177,7 +177,7 @@ def check_dashboard(config: Config) -> Check:
 
 
 def check_head(config: Config) -> Check:
-    """The head holds the driver and the cluster's memory of itself: nobody may take it away."""
+    """The head holds the driver and the cluster's state, so it must not be a spot machine."""
     if is_own(config):
         return ok("head", f"own machine {config['provider'].get('head_ip')}")
     if is_spot(head_type(config)):

@@ -1,4 +1,4 @@
-"""Own machines before `ray up`: does each answer to SSH, has it Python, do all see one results folder?
+"""Own machines before `ray up`: whether each answers to SSH and has Python, and all see one results folder.
 
 Knows ssh and the cluster file; does not know Ray.
 """
@@ -20,7 +20,7 @@ VERSION = "import sys; print(*sys.version_info[:2], sep='.')"
 
 
 def check_machines(config: Config, results: str | None) -> list[Check]:
-    """Reach every machine of the file, and let each see the results folder through the others' eyes."""
+    """Reach every machine of the file, and check that all see one results folder."""
     provider = config["provider"]
     addresses = [str(address) for address in (provider.get("head_ip"), *(provider.get("worker_ips") or []))]
     if any(PLACEHOLDER in address for address in addresses):

@@ -1,32 +1,45 @@
-"""Ray's own view of a cluster file, and of the machines of a cluster that runs: for `gnc doctor`.
+"""What Ray says of a cluster file and of the machines of a running cluster. For `gnc doctor`.
 
 Knows Ray; starts nothing but small tasks.
 """
 
 import contextlib
-import importlib.metadata
 import io
 import platform
+from collections.abc import Callable
 
 import ray
-from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.design.errors import StudyError
 from study.design.study_file import Study
-from study.doctor.check import Check, failed, ok, verdict
+from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.doctor.cluster_file import Config, head_type, is_own, node_types
+from study.doctor.this_machine import installed_version
 from study.store.storage import FolderError
 from study.store.store import Store
-from study.tuning.resources import allot, check_shared_folder, fits, gpu_share, join_cluster
+from study.tuning.resources import (
+    ANSWER_SECONDS,
+    alive_machines,
+    allot,
+    ask_machines,
+    check_shared_folder,
+    fits,
+    gpu_share,
+    join_cluster,
+    ray_problem,
+)
 
 COMPARED = ("gnc-study", "ray", "torch", "pyarrow")
-ANSWER_SECONDS = 120
+INSTALL_RAY = "pip install -c constraints.txt gnc-study."
 
 
 def check_schema(config: Config) -> Check:
     """The file as `ray up` would read it, against the schema that Ray ships."""
     cure = f"Compare it with {'cluster-own.yaml' if is_own(config) else 'cluster.yaml'} of this version."
+    try:
+        from ray.autoscaler._private.util import prepare_config, validate_config  # Ray has no public name for these
+    except ImportError as error:
+        return skipped("schema", f"Ray {ray.__version__} does not offer its check of cluster files: {error}")
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # Ray's remarks
             validate_config(prepare_config(config))
@@ -56,13 +69,14 @@ def check_study_fits(config: Config, study: Study) -> Check:
 
 
 def check_ray_starts() -> Check:
-    """A Ray of one's own starts on this machine and runs a task."""
+    """A Ray of this machine alone starts here and runs a task."""
     try:
         join_cluster(None)
         ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=ANSWER_SECONDS)
     finally:
         ray.shutdown()
-    return ok("ray", f"{ray.__version__} starts here and runs a task")
+    problem = ray_problem()
+    return verdict("ray", [problem] if problem else [], f"{ray.__version__} starts here and runs a task", INSTALL_RAY)
 
 
 def check_cluster(address: str, store: Store | None, study: Study | None) -> list[Check]:
@@ -71,9 +85,9 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
         join_cluster(address)
         checks = [check_versions()]
         if store is not None:
-            checks.append(_check_folder(store))
+            checks.append(_unless_refused("results seen", lambda: _check_folder(store)))
         if study is not None:
-            checks.append(_check_room(study))
+            checks.append(_unless_refused("room", lambda: _check_room(study)))
         return checks
     except StudyError as error:
         return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
@@ -83,50 +97,35 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
 
 def check_versions() -> Check:
     """Python, Ray, torch and this package are the same on every machine of the joined cluster."""
-    here = _versions()
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    program = ray.remote(_versions)
-    tasks = {
-        node: program.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-        for node in nodes
-    }
+    here, machines = _versions(), alive_machines()
     wrong = []
-    for node, task in tasks.items():
-        try:
-            there = ray.get(task, timeout=ANSWER_SECONDS)
-        except ray.exceptions.RayError as error:
-            wrong.append(f"{nodes[node]}: {str(error).strip().splitlines()[-1]}")
-            continue
-        differing = [f"{name} {there[name]}" for name in here if there[name] != here[name]]
-        wrong += [f"{nodes[node]} has {', '.join(differing)}"] if differing else []
+    for node, there in ask_machines(_versions, dict.fromkeys(machines, ())):
+        if isinstance(there, Exception):
+            wrong.append(f"{machines[node]}: {str(there).strip().splitlines()[-1]}")
+        elif differing := [f"{name} {there[name]}" for name in here if there[name] != here[name]]:
+            wrong.append(f"{machines[node]} has {', '.join(differing)}")
     told = ", ".join(f"{name} {version}" for name, version in here.items())
     cure = f"Install the same everywhere ({told} here): ray up again brings the wheel and runs the set-up."
-    return verdict("versions", wrong, f"{len(nodes)} machines have {told}", cure)
+    return verdict("versions", wrong, f"{len(machines)} machines have {told}", cure)
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in COMPARED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: installed_version(name) or "missing" for name in COMPARED}}
 
 
-def _check_folder(store: Store) -> Check:
+def _check_folder(store: Store) -> str:
+    check_shared_folder(store)
+    return f"every machine writes to {store.uri} and this one reads it"
+
+
+def _check_room(study: Study) -> str:
+    return f"{allot(study.resources).concurrent} trials of {study.name} at once"
+
+
+def _unless_refused(name: str, ask: Callable[[], str]) -> Check:
+    """What was found, or the refusal with its cure."""
     try:
-        check_shared_folder(store)
-    except FolderError as error:
+        return ok(name, ask())
+    except (FolderError, StudyError) as error:
         told, _, cure = str(error).partition(". ")
-        return failed("results seen", told, cure)
-    return ok("results seen", f"every machine writes to {store.uri} and this one reads it")
-
-
-def _check_room(study: Study) -> Check:
-    try:
-        allotment = allot(study.resources)
-    except StudyError as error:
-        told, _, cure = str(error).partition(". ")
-        return failed("room", told, cure)
-    return ok("room", f"{allotment.concurrent} trials of {study.name} at once")
+        return failed(name, told, cure)

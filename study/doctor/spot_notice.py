@@ -1,4 +1,4 @@
-"""On a spot machine of AWS: drain its Ray node once the machine is about to be taken away. `python -m study.doctor.spot_notice`.
+"""`python -m study.doctor.spot_notice`: on a spot machine of AWS, drain its Ray node before the machine is taken away.
 
 cluster.yaml starts this beside Ray on every worker. AWS announces the end two minutes ahead, in the instance's metadata
 only; a drained node gets no new trials, and its trials keep a checkpoint of their epoch and continue elsewhere. Knows

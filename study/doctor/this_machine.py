@@ -1,4 +1,4 @@
-"""This machine: versions, processors, room on its disks, what earlier Rays left. For `gnc doctor`.
+"""This machine: versions, processors, room on its disks, what earlier sessions of Ray left. For `gnc doctor`.
 
 Imports torch when asked; does not import Ray.
 """
@@ -10,7 +10,6 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -21,7 +20,7 @@ from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.store.store import Store
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-ROOM_BYTES = 2 << 30  # below this a study of a thousand trials and Ray's logs may not find room
+ROOM_BYTES = 2 << 30  # a study of a thousand trials with Ray's logs may need as much
 RAY_REFUSES = 0.95  # Ray places no task on a machine whose disk is fuller
 CONSTRAINTS = Path(study.__file__).parents[1] / "constraints.txt"
 PINNED = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)")
@@ -41,7 +40,7 @@ def check_packages() -> Check:
     for text in importlib.metadata.requires("gnc-study") or []:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            installed = _version(requirement.name)
+            installed = installed_version(requirement.name)
             if installed is None or not requirement.specifier.contains(installed, prereleases=True):
                 wrong.append(
                     f"{requirement.name} must be {requirement.specifier or 'there'}, got {installed or 'none'}"
@@ -56,7 +55,7 @@ def check_tested_versions() -> Check:
     pins = {name: pin for line in CONSTRAINTS.read_text().splitlines() if (found := PINNED.fullmatch(line.strip()))
             for name, pin in [found.groups()]}  # fmt: skip
     needed = _needed("gnc-study")
-    present = {name: _version(name) for name in pins if canonicalize_name(name) in needed}
+    present = {name: installed_version(name) for name in pins if canonicalize_name(name) in needed}
     wrong = [
         f"{name} is {version}, tested was {pins[name]}"
         for name, version in present.items()
@@ -103,57 +102,46 @@ def check_disks(store: Store | None) -> Check:
 
 
 def check_old_sessions() -> Check:
-    """Folders of Rays that are gone, and an address of one that Ray would try to join."""
+    """Folders of earlier sessions of Ray, and the address of a dead one that Ray would try to join."""
     folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
     sessions = [path for path in folder.glob("session_*_*") if not path.is_symlink()]
     stale = [path for path in sessions if not _is_alive(path)]
     size = sum(_size(path) for path in stale)
-    wrong = [f"{len(stale)} folders of Rays that ended, {size / 2**30:.1f} GiB"] if size > ROOM_BYTES else []
+    wrong = [f"{len(stale)} folders of Ray sessions that ended, {size / 2**30:.1f} GiB"] if size > ROOM_BYTES else []
     current = folder / "ray_current_cluster"
     if current.exists() and not _answers(current.read_text().strip()):
         wrong.append(f"{current} names a cluster that does not answer: {current.read_text().strip()}")
-    cure = f"Remove them once no Ray of yours runs: rm -r {folder}/session_* {current}."
+    cure = f"Remove them while no Ray of yours runs: rm -r {folder}/session_* {current}."
     told = f"{len(sessions) - len(stale)} running, {len(stale)} ended ({size / 2**20:.0f} MiB)"
     return verdict("old Ray sessions", wrong, told, cure)
 
 
 def _is_alive(session: Path) -> bool:
-    """A session's folder ends in the id of the process that started it; its sockets tell of detached ones."""
+    """Whether the process runs whose id ends the folder's name, or another one answers at a socket in it."""
     number = session.name.rpartition("_")[2]
     if number.isdigit() and Path(f"/proc/{number}").exists():
         return True
-    return any(_accepts(path) for path in session.glob("sockets/*"))
+    return any(_answers(str(path), socket.AF_UNIX) for path in session.glob("sockets/*"))
 
 
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(1)
+def _answers(address: str, family: int = socket.AF_INET) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket(family) as connection:
+        connection.settimeout(2)
         try:
-            connection.connect(str(path))
-        except OSError:
+            connection.connect(address if family == socket.AF_UNIX else (host, int(port)))
+        except (OSError, ValueError):
             return False
     return True
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _size(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in _files(folder))
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent) / name for name in names if os.path.lexists(Path(parent) / name))
-
-
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, None where it is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""What is kept of a finished trial beside its rows: per-class margins, and tensors of the head or the whole model.
+"""What a finished trial leaves beside its rows: per-class margins, and tensors of the head or the whole model.
 
-Knows the trial's tensors; does not know where they are kept.
+Knows the trial's tensors; does not know where they are stored.
 """
 
 import json
@@ -13,7 +13,7 @@ from study.store.schemas import MARGINS_SCHEMA
 from study.training.trial import Trial
 
 HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
-ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to so many classes all margins are kept, else the smallest
+ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # with up to so many classes all margins are stored, else the smallest
 
 
 def margins_table(trial: Trial) -> pa.Table:
@@ -53,10 +53,10 @@ def head_file(trial: Trial, keep: str) -> bytes | None:
     if keep == "nothing":
         return None
     assert trial.collapse is not None  # the last epoch is always measured
-    kept = {
+    tensors = {
         "weights": trial.training.classifier.weight.detach().cpu().contiguous(),
         "class_means": trial.collapse.class_means.to(torch.float32).cpu().contiguous(),
     }
     if keep == "model":
-        kept |= {f"model.{name}": value for name, value in trial.training.tensors().items()}
-    return save(kept)
+        tensors |= {f"model.{name}": value for name, value in trial.training.tensors().items()}
+    return save(tensors)

@@ -1,7 +1,7 @@
-"""One trial against the store: continue from its checkpoint, keep it alive on disk, write its end.
+"""One attempt at a trial: continue from its checkpoint, write checkpoints and heartbeats, write how it ended.
 
-Knows the store and study.training.trial; does not know Ray. Both `gnc trial` and a Ray worker run a trial through here, which
-is why they give the same rows. Of a trial's several workers each runs one; worker 0 alone writes and reports.
+Knows the store and study.training.trial; does not know Ray. `gnc trial` and Ray workers both run trials through here,
+which is why they give the same rows. Each of a trial's workers has an Execution; only worker 0 writes and reports.
 """
 
 import json
@@ -20,7 +20,9 @@ from safetensors import SafetensorError
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.execution.artifacts import head_file, margins_table
-from study.execution.machine import circumstances, cpu_model, versions
+from study.execution.machine import cpu_model, describe_machine, versions
+from study.execution.progress_view import FIGURES
+from study.execution.signals import Polled
 from study.execution.trial_log import TrialLog
 from study.store.attempts import log_name
 from study.store.schemas import fragment_table, identity_and_settings
@@ -31,39 +33,29 @@ from study.training.training import Diverged
 from study.training.trial import Progress, Trial
 from study.training.worker_group import ALONE, Group, is_peer_lost
 
-HEARTBEAT_SECONDS = 5.0  # or as often as a checkpoint is kept, where that is more often
+HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
 STOP_POLL_SECONDS = 1.0
-UNSEEN_SECONDS = 60.0  # so long network folders may serve an old listing
-LIVE_FIGURES = ("train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower")
+UNSEEN_SECONDS = 60.0  # a network folder may serve an old listing for so long
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
-class StopRequest:
+def stop_request(store: Store, run: str) -> Polled:
     """Whether a run's trials were asked to stop; looks into the store at most once a second."""
-
-    def __init__(self, store: Store, run: str) -> None:
-        self._store, self._run = store, run
-        self._looked, self._answer = -STOP_POLL_SECONDS, False
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if not self._answer and now - self._looked >= STOP_POLL_SECONDS:
-            self._looked, self._answer = now, self._store.is_stop_requested(self._run)
-        return self._answer
+    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
 
 
 def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> None:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
 
-    A machine that joined after the run began was not asked whether it shares the folder. What it wrote into one of its
-    own would be lost. The wait also keeps it from taking one trial after the other only to fail it.
+    A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
+    its own would be lost. The wait also keeps it from taking one trial after another and failing each.
     """
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
         if time.monotonic() >= deadline:
             raise FolderError(
-                f"results folder must be shared by all machines, got {store.uri!r}, in which {socket.gethostname()} does "
-                "not see the run. Mount the network folder there, or take the machine out of the cluster."
+                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it. "
+                "Mount the network folder there, or take the machine out of the cluster."
             )
         time.sleep(min(STOP_POLL_SECONDS, seconds))
 
@@ -80,7 +72,7 @@ def live_figures(progress: Progress) -> dict[str, Any]:
     """What a live view shows of a trial after an epoch; measured figures only where it was measured."""
     figures: dict[str, Any] = {"epoch": progress.epoch, "share_done": progress.share_done, "measured": False}
     if progress.measurement is not None:
-        figures |= {name: getattr(progress.measurement, name) for name in LIVE_FIGURES}
+        figures |= {name: getattr(progress.measurement, name) for _, name, _ in FIGURES}
     return figures
 
 
@@ -105,7 +97,7 @@ class Execution:
         stopped_by: str | None = None,
         group: Group = ALONE,
     ) -> None:
-        """stopped_by: digest of the scheduler's rule whose wish `should_end` tells."""
+        """stopped_by: digest of the scheduler's rule behind `should_end`."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
         self.stopped_by, self.group = stopped_by, group
         self.checkpoint_seconds = checkpoint_seconds
@@ -123,17 +115,16 @@ class Execution:
     ) -> str:
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
 
-        Nothing that a trial of one worker does raises: a divergence becomes its rows with a reason, an error a failure
-        with a traceback. A worker among several raises its error, once the failure is written, so that whoever started
-        them ends the others; an error that another worker's end brought about is none of its own.
+        With one worker nothing is raised: a trial that diverges has its rows and a reason, an error is stored as a
+        failure with its traceback. One of several workers stores its failure and then raises, so that whoever started
+        the workers ends the others. An error caused by another worker's end is raised, and not stored as its own.
 
         Args:
-            should_stop: asked after every epoch, of every worker: whether to leave off, to be continued by another
-                attempt, or words that say why.
-            should_end: asked of worker 0 after each measurement: whether a scheduler wants the trial to end here.
+            should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt
+                continues, or words that say why.
+            should_end: asked on worker 0 after each measurement: whether a scheduler wants the trial to end here.
             on_progress: told of every epoch, on every worker.
         """
-        self._log_start()
         try:
             with self.log.capture():
                 state = self._run(should_stop, should_end, on_progress)
@@ -156,6 +147,7 @@ class Execution:
 
         trial = None
         try:
+            self._log_start()
             self._beat([])
             trial = self._open_trial()
             self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")
@@ -169,9 +161,9 @@ class Execution:
                         return self._stop_early(trial)
                     asked: str | bool = next((words for words in self.group.everyone(should_stop()) if words), False)
                     if asked:
-                        return self._leave_off(trial, asked)
+                        return self._interrupt(trial, asked)
                     self._keep_alive(trial)
-            self._write_kept(trial)
+            self._write_artifacts(trial)
             return self._finish(trial, "complete", None)
         except Diverged as error:
             assert trial is not None  # only a running trial diverges
@@ -193,13 +185,13 @@ class Execution:
         )
 
     def _stop_early(self, trial: Trial) -> str:
-        """End with what was measured; the checkpoint stays for a study that does not stop the trial here."""
+        """End with what was measured. The checkpoint stays for a study that lets the trial go on."""
         self._checkpoint(trial)
-        self._write_kept(trial)
+        self._write_artifacts(trial)
         return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
 
-    def _leave_off(self, trial: Trial, asked: str | bool) -> str:
-        """Keep a checkpoint of this epoch: the next attempt continues from here."""
+    def _interrupt(self, trial: Trial, asked: str | bool) -> str:
+        """Write a checkpoint of this epoch, from which the next attempt continues."""
         self._checkpoint(trial)
         self._beat(trial.measurements, interrupted=True)
         self.reason = f"{asked if isinstance(asked, str) else 'asked to stop'}; checkpoint of epoch {trial.epoch} kept"
@@ -240,7 +232,7 @@ class Execution:
         self.log.flush()
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
-        """The rows file last: from then on the trial counts, and nothing of it may be missing."""
+        """Write the rows file last: once it is there the trial counts as finished, and all else must be there."""
         self.reason = reason
         if not self.group.leads:
             return state
@@ -253,7 +245,7 @@ class Execution:
             reached_terminal=trial.terminal_epoch is not None,
             seconds=trial.seconds,
             dataset_digest=trial.dataset.digest,
-            **circumstances(trial.device),
+            **describe_machine(trial.device),
         )
         if state != "complete":
             done = self.store.read_fragment(self.config.key)
@@ -263,7 +255,7 @@ class Execution:
         self.store.clear_progress(self.config.key, keep_checkpoint=state == "stopped")
         return state
 
-    def _write_kept(self, trial: Trial) -> None:
+    def _write_artifacts(self, trial: Trial) -> None:
         if not self.group.leads:
             return
         self.store.write_margins(self.config.key, margins_table(trial))
@@ -289,14 +281,14 @@ class Execution:
             "reached_terminal": None,
             "dataset_digest": trial.dataset.digest if trial else None,
             "settings": identity_and_settings(self.config),
-            **circumstances(trial.device if trial else torch.device("cpu")),
+            **describe_machine(trial.device if trial else torch.device("cpu")),
         }
         try:
             self.store.write_failure(self.config.key, self.attempt, failure)
             if self.is_charged:
                 self.store.remove_live(self.config.key)
         except OSError:
-            return  # a full or lost folder cannot keep even this; the state and reason are still told to the caller
+            return  # a full or lost folder cannot hold even this; the caller still gets the state and the reason
 
 
 def measurement_line(measurement: Measurement) -> str:

@@ -86,7 +86,7 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
 
 def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
     """Time a few steps of one trial of each kind in this process, which is one worker: with several it is the most."""
-    from study.training.training import Pace
+    from study.training.schedules import Pace
     from study.training.trial import Trial
 
     per_sample = {}

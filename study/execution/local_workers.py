@@ -1,6 +1,6 @@
 """One trial on this machine without Ray: its workers as processes that are started, watched and ended together.
 
-Knows study.execution.attempt; does not know how a worker trains. What fails is kept by the store, under the trial's attempt.
+Knows study.execution.attempt; does not know how a worker trains. A failure is stored under the trial's attempt.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ from torch import distributed
 
 from study.design.config import TrialConfig
 from study.execution.attempt import Execution
-from study.execution.machine import circumstances
+from study.execution.machine import describe_machine
 from study.store.attempts import log_name
 from study.store.schemas import identity_and_settings
 from study.store.store import Store, open_store
@@ -43,9 +43,7 @@ class Order:
 
     settings: dict[str, Any]
     results: str
-    attempt: int
-    keep: str
-    checkpoint_seconds: float
+    options: dict[str, Any]  # of its Execution
     device: str | None
     rendezvous: str  # a file in which the workers find each other
 
@@ -71,20 +69,17 @@ def run_here(
         should_stop: asked a few times a second; then the trial keeps a checkpoint and ends.
         on_progress: told of every epoch.
     Returns:
-        State and reason, as Execution gives them. A worker that raised or died has ended the others: state "failed".
+        State and reason, as Execution gives them. If a worker raised or died, the others are ended: state "failed".
     """
     attempt = store.next_attempt(config.key)
+    options: dict[str, Any] = {"attempt": attempt, "keep": keep, "checkpoint_seconds": checkpoint_seconds}
     if config.workers == 1:
-        alone = Execution(
-            config, store, attempt=attempt, keep=keep, checkpoint_seconds=checkpoint_seconds, device=device
-        )
+        alone = Execution(config, store, device=device, **options)
         return alone.run(should_stop=should_stop, on_progress=on_progress), alone.reason
     with tempfile.TemporaryDirectory(prefix="gnc-workers-") as folder:
-        order = Order(
-            config.settings(), store.uri, attempt, keep, checkpoint_seconds, device, str(Path(folder, "rendezvous"))
-        )
+        order = Order(config.settings(), store.uri, options, device, str(Path(folder, "rendezvous")))
         with _started(order, config.workers) as (workers, reports, stopping):
-            end = _follow(workers, reports, stopping, should_stop, on_progress)
+            end = _watch(workers, reports, stopping, should_stop, on_progress)
             for worker in workers if end else ():
                 worker.join(GRACE_SECONDS)
             exits = [worker.exitcode for worker in workers]
@@ -93,7 +88,7 @@ def run_here(
 
 @contextmanager
 def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Connection, Event]]:
-    """The running workers; whichever still run at the end are killed."""
+    """The running workers. Those that still run at the end are killed."""
     context = multiprocessing.get_context("spawn")  # a fork would take torch's threads' locks along
     reports, sender = context.Pipe(duplex=False)
     stopping = context.Event()
@@ -117,7 +112,7 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal: processes started here never see it, nor SIGTERM; this one does later."""
+    """Processes started here never see SIGTERM or Ctrl-C, which reaches all of a terminal; this one gets them later."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -125,14 +120,14 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow(
+def _watch(
     workers: list[BaseProcess],
     reports: Connection,
     stopping: Event,
     should_stop: Callable[[], str | bool],
     on_progress: Callable[[Progress], None],
 ) -> End | None:
-    """State and reason that worker 0 ends with; None when a worker was lost before."""
+    """State and reason that worker 0 ends with; None if a worker was lost before."""
     while not any(worker.exitcode for worker in workers):
         wait([reports, *(worker.sentinel for worker in workers if worker.is_alive())], timeout=POLL_SECONDS)
         if should_stop():
@@ -140,7 +135,7 @@ def _follow(
         while reports.poll():
             try:
                 told = reports.recv()
-            except EOFError:  # worker 0 went without a word
+            except EOFError:  # worker 0 died
                 workers[0].join()
                 return None
             if not isinstance(told, Progress):
@@ -151,10 +146,10 @@ def _follow(
 
 
 def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | None]) -> str:
-    """Of the failure that a worker wrote; written here where it died before it could."""
+    """The reason of the failure, which is written here where the worker died before it could."""
     failure = store.failure_of(config.key, attempt)
     if failure is None:
-        # A signal's number is negative; those who only noticed end with 1.
+        # A signal's number is negative; workers that only noticed the loss end with 1.
         code, lost = min((code, rank) for rank, code in enumerate(exits) if code)
         reason = f"worker {lost} of {config.workers} died with exit code {code} (killed, or out of memory)."
         failure = {
@@ -164,7 +159,7 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
             "traceback": reason,
             "log": log_name(config.key, attempt),
             "settings": identity_and_settings(config),
-            **circumstances(torch.device("cpu")),
+            **describe_machine(torch.device("cpu")),
         }
         store.write_failure(config.key, attempt, failure)
     store.remove_live(config.key)
@@ -172,7 +167,7 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
 
 
 def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connection | None) -> None:
-    """One worker's process. It ends with its parent, and leaves stopping to it."""
+    """One worker's process. It ends with its parent, which decides when to stop."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
@@ -185,11 +180,9 @@ def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connecti
     execution = Execution(
         TrialConfig(**order.settings),
         open_store(order.results),
-        attempt=order.attempt,
-        keep=order.keep,
-        checkpoint_seconds=order.checkpoint_seconds,
         device=str(device),
         group=join(rank, size, device),
+        **order.options,
     )
 
     def tell(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""When, where and with what a trial ended: columns of trials.parquet that decide nothing and explain differences.
+"""When, where and with what a trial ended: columns of trials.parquet that explain differences and decide nothing.
 
 Knows the machine and package versions; does not know the trial.
 """
@@ -14,19 +14,11 @@ from typing import Any
 
 import torch
 
-PACKAGES = (
-    "gnc-study",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pillow",
-    "matplotlib",
-    "fonttools",
-)  # decide numbers
+# Packages that decide numbers.
+PACKAGES = ("gnc-study", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "fonttools")
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """When, where and with what a trial ended."""
     return {
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

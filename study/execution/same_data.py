@@ -31,7 +31,7 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
             smallest[pool] = config, row["dataset_digest"]
     if not smallest:
         return
-    from study.training.trial import load_dataset
+    from study.training.data import load_dataset
 
     for config, digest in smallest.values():
         here = load_dataset(config).digest

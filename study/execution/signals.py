@@ -1,25 +1,26 @@
-"""Whether this process was asked to end: by SIGTERM, or by Ctrl-C where it runs one trial by itself.
+"""Whether this process was asked to end: by SIGTERM, by Ctrl-C where it runs one trial by itself, or by what it polls.
 
-A request does not kill the trial that is running: the trial keeps a checkpoint at its next epoch's end and leaves off.
+A request does not end a running trial at once: the trial writes a checkpoint at the end of its epoch and stops there.
 Knows signals; does not know Ray, the store or what a trial is.
 """
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-LINGER_SECONDS = 5.0  # between leaving off and the process's end: whoever waits for the trial's answer gets it
+LINGER_SECONDS = 5.0  # between the trial's stop and the process's end, in which the driver gets the trial's answer
 
 
 class Preempted(RuntimeError):
-    """A trial left off with a checkpoint because its process or machine is being taken away: no failure of its own."""
+    """A trial stopped with a checkpoint because its process or machine is being taken away. It did not fail."""
 
 
 class Requests:
-    """Requests to end that this process was sent. One instance a process, listening from its main thread."""
+    """Requests to end that this process was sent. One instance per process, which listens from its main thread."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}  # handlers that act where no trial is running
@@ -27,7 +28,7 @@ class Requests:
         self.reason = ""  # of the request, empty until there was one
 
     def listen(self, *numbers: int) -> None:
-        """Take these signals over; from the main thread only. They act as before while no trial is running."""
+        """Handle these signals; call it from the main thread. While no trial runs they act as before."""
         for number in numbers:
             if signal.getsignal(number) != self._receive:
                 self._before[number] = signal.signal(number, self._receive)
@@ -45,7 +46,7 @@ class Requests:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """While inside, a request waits for the trial to look at `reason`."""
+        """Within this context a request waits for the trial to look at `reason`."""
         self._is_deferring = True
         try:
             yield
@@ -53,7 +54,7 @@ class Requests:
             self._is_deferring = False
 
     def end_soon(self) -> None:
-        """Let the request that was deferred end the process after all, once others had time to hear of the trial."""
+        """End the process by the deferred request, a little later, so that the driver hears of the trial first."""
         for number in list(self._before)[:1]:
             timer = threading.Timer(LINGER_SECONDS, signal.raise_signal, (number,))
             timer.daemon = True
@@ -61,3 +62,18 @@ class Requests:
 
 
 REQUESTS = Requests()
+
+
+class Polled:
+    """The answer to a question that is asked at most every so many seconds, and no more once it is true."""
+
+    def __init__(self, ask: Callable[[], str | bool], seconds: float) -> None:
+        self._ask, self._seconds = ask, seconds
+        self._asked = -seconds
+        self._answer: str | bool = False
+
+    def __call__(self) -> str | bool:
+        now = time.monotonic()
+        if not self._answer and now - self._asked >= self._seconds:
+            self._asked, self._answer = now, self._ask()
+        return self._answer

@@ -2,7 +2,7 @@
 
 Knows the store; does not know how a trial is trained. Where the results lie on a disk every line is there at once; in
 an object store the whole log is put again at heartbeats and at the end. A log that cannot be written stops no trial:
-what decides is written elsewhere and raises there.
+the results are written elsewhere, and an error there is raised.
 """
 
 import contextlib
@@ -15,22 +15,22 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from study.store.attempts import log_name
 from study.store.store import Store
 
-MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, but for how it ended
+MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, except how it ended
 
 
 class TrialLog:
     """Lines of one attempt, each with the time in UTC."""
 
     def __init__(self, store: Store, key: str, attempt: int, *, is_kept: bool = True) -> None:
-        """is_kept: not of the workers of a trial that follow worker 0, which keeps the log."""
+        """is_kept: whether lines are written; of a trial's several workers only worker 0 writes."""
         self._is_kept = is_kept
         self._store, self._key, self._attempt = store, key, attempt
-        self._lock = threading.Lock()  # a library's thread may warn while the trial writes
+        self._lock = threading.RLock()  # a library's thread may warn while the trial writes, and a signal's handler too
         self._bytes, self._unsent = 0, b""
 
     def write(self, text: str, *, always: bool = False) -> None:
@@ -58,7 +58,7 @@ class TrialLog:
             self._unsent += content
 
     def flush(self) -> None:
-        """Put what an object store does not hold yet."""
+        """Write what an object store does not hold yet."""
         with self._lock, contextlib.suppress(OSError):
             if self._unsent:
                 self._store.append_log(self._key, self._attempt, self._unsent)
@@ -66,14 +66,17 @@ class TrialLog:
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[None]:
-        """Inside, what this process prints, logs or warns of comes here as well as where it went before."""
+        """Within this context, what the process prints, logs or warns of is written here too."""
         out, err = _Tee(self, sys.stdout), _Tee(self, sys.stderr)
         with contextlib.ExitStack() as inside:
             inside.enter_context(contextlib.redirect_stdout(out))
             inside.enter_context(contextlib.redirect_stderr(err))
             inside.enter_context(warnings.catch_warnings())  # a reused process shows again what it showed before
             if logging.getLogger().handlers:  # without one, logging prints
-                inside.enter_context(_logged_to(_Tee(self)))
+                handler = logging.StreamHandler(_Tee(self))
+                handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+                logging.getLogger().addHandler(handler)
+                inside.callback(logging.getLogger().removeHandler, handler)
             inside.enter_context(self._crashes())
             inside.callback(out.end_line)
             inside.callback(err.end_line)
@@ -81,13 +84,13 @@ class TrialLog:
 
     @contextlib.contextmanager
     def _crashes(self) -> Iterator[None]:
-        """Inside, a crash of the process itself (a segmentation fault, say) leaves its stack in the log on a disk."""
+        """Within this context, a crash of the process, such as a segmentation fault, leaves its stack in a log on a disk."""
         path = self._store.storage.local_path(log_name(self._key, self._attempt)) if self._is_kept else None
         was_enabled = faulthandler.is_enabled()
         with contextlib.ExitStack() as opened:
             try:
                 file = opened.enter_context(open(path or os.devnull, "ab"))
-            except OSError:  # a folder that cannot be written is told by what must be written
+            except OSError:  # an unwritable folder is reported where results are written
                 file = opened.enter_context(open(os.devnull, "ab"))
             faulthandler.enable(file)
             try:
@@ -98,36 +101,28 @@ class TrialLog:
                     faulthandler.enable(sys.__stderr__)
 
 
-@contextlib.contextmanager
-def _logged_to(stream: Any) -> Iterator[None]:
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
 class _Tee(io.TextIOBase):
     """Passes text on and hands whole lines to the log."""
 
     def __init__(self, log: TrialLog, onward: TextIO | None = None) -> None:
         self._log, self._onward, self._line = log, onward, ""
+        self._lock = threading.RLock()  # of the line so far, to which several threads may add
 
     def write(self, text: str) -> int:
         if self._onward is not None:
             self._onward.write(text)
-        *whole, self._line = (self._line + text).split("\n")
-        for line in whole:
-            self._log.write(f"| {line}")
+        with self._lock:
+            *whole, self._line = (self._line + text).split("\n")
+            for line in whole:
+                self._log.write(f"| {line}")
         return len(text)
 
     def end_line(self) -> None:
-        """Hand over what no line end followed."""
-        if self._line:
-            self._log.write(f"| {self._line}")
-            self._line = ""
+        """Hand over a last line that has no line end."""
+        with self._lock:
+            if self._line:
+                self._log.write(f"| {self._line}")
+                self._line = ""
 
     def flush(self) -> None:
         if self._onward is not None:

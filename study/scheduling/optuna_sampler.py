@@ -1,6 +1,6 @@
 """The next suggestion of a search, from what is known of those before it. The only module that knows Optuna.
 
-A pure function: no sampler lives on between suggestions, so a search that was stopped and continued loses nothing.
+A pure function: no sampler outlives a suggestion, so a search that was stopped and continued loses nothing.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ def _distribution(given: Distribution) -> BaseDistribution:
 
 
 def _trial(search: Search, known: Known, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-    """A known suggestion as Optuna holds it. A bad one is infeasible and infinitely poor: to be kept away from."""
+    """A known suggestion as Optuna holds it. A bad one is infeasible and has the worst value, so that it is avoided."""
     common: dict[str, Any] = {"params": known.values, "distributions": distributions}
     if known.state == RUNNING:
         return create_trial(state=TrialState.RUNNING, **common)

@@ -1,4 +1,4 @@
-"""Which trials of a study are meant, which are done, and which are still to run.
+"""Which trials of a study are selected, which are done, and which are still to run.
 
 Knows the study and its store; does not know how trials are run.
 """
@@ -43,7 +43,7 @@ def select(study: Study, selection: Selection | None) -> Study:
 
 def done_keys(study: Study, store: Store, states: dict[str, str]) -> set[str]:
     """Trials that are done for this study: complete, diverged, or stopped by the very rule that it would apply."""
-    keys = [config.key for config in study.configs]  # each is a hash: of thousands not made twice
+    keys = [config.key for config in study.configs]  # a key is a hash, computed once for each of thousands of trials
     done = {key for key in keys if states.get(key) in FINAL}
     if any(states.get(key) == "stopped" for key in keys):
         rule, stopped = study.search.scheduler, store.stopped_by()
@@ -57,7 +57,7 @@ def spent_keys(study: Study, store: Store) -> set[str]:
 
 
 def trials_left(study: Study, done: set[str]) -> list[TrialConfig]:
-    """Trials still to run; those that a search will suggest are stood for by the extremes of its space."""
+    """Trials still to run; the extremes of a search's space stand for those that it has yet to suggest."""
     left = [config for config in study.configs if config.key not in done]
     unsuggested = study.num_planned - len(study.configs)
     return left + list(itertools.islice(itertools.cycle(study.extremes), unsuggested))

@@ -1,12 +1,13 @@
-"""Which trial to start next, and which again: attempts that count, growing delays, trials set aside.
+"""Which trial to start next and which to start again: attempts that count, growing delays, trials set aside.
 
-Knows the store; does not know Ray. A trial that failed waits its delay without a machine while others run.
+Knows the store; does not know Ray. A failed trial waits without occupying a machine.
 """
 
 import hashlib
 import heapq
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Protocol
 
 from study.design.config import TrialConfig
@@ -26,8 +27,21 @@ class Trials(Protocol):
         """Told of each trial's end once its rows are in the store."""
 
 
+class ListedTrials:
+    """Trials that are all known before the run."""
+
+    def __init__(self, configs: Iterable[TrialConfig]) -> None:
+        self._waiting = deque(configs)
+
+    def next(self) -> TrialConfig | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def ended(self, key: str, state: str) -> None:
+        pass
+
+
 def delay_before(key: str, failures: int, backoff_seconds: float) -> float:
-    """Seconds to wait after so many failures: doubling from backoff_seconds, at most 60, a quarter more or less by key."""
+    """Seconds to wait after so many failures: doubling from backoff_seconds, at most 60, give or take a quarter."""
     share = int.from_bytes(hashlib.sha256(f"{key}:{failures}".encode()).digest()[:4]) / 2**32
     return min(LONGEST_DELAY, backoff_seconds * 2.0 ** min(failures - 1, 30)) * (0.75 + 0.5 * share)
 
@@ -39,7 +53,7 @@ class Retries:
         """forgive: failures before this run do not count against a trial."""
         self._trials, self._store, self._resources = trials, store, resources
         self._before = store.failed_starts() if forgive else {}
-        self._charged: Counter[str] = Counter()  # in this run: a lost folder may not keep what it is told
+        self._charged: Counter[str] = Counter()  # in this run: a lost folder may not store its failures
         self._cut_off: Counter[str] = Counter()
         self._never_began: Counter[str] = Counter()
         self._furthest: dict[str, int] = {}
@@ -48,7 +62,7 @@ class Retries:
         self._order = 0
 
     def next(self) -> TrialConfig | None:
-        """The trial to start now: one whose delay is over, else a new one; None where there is none, yet or any more."""
+        """The trial to start now: one whose delay is over, else a new one; None where there is none at present."""
         if self._waiting and self._waiting[0][0] <= time.monotonic():
             config = heapq.heappop(self._waiting)[2]
         else:
@@ -93,7 +107,7 @@ class Retries:
             return None
         delay = delay_before(key, failures, self._resources.backoff_seconds)
         if not charged and failures == 1:
-            delay = 0.0  # cut off once: nothing speaks against starting at once
+            delay = 0.0  # cut off for the first time: it can start at once
         self._order += 1
         heapq.heappush(self._waiting, (time.monotonic() + delay, self._order, config))
         return delay

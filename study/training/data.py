@@ -1,16 +1,20 @@
-"""Where stored data sets lie on this machine, and what of them the trials lack.
+"""A trial's data set, where stored ones lie on this machine, and what of them is missing.
 
-The folder is the environment variable GNC_DATA, else data/ below here: a fact of a machine and no setting. What is
-read from it enters a trial's dataset_digest. Knows no torch.
+Stored sets lie in the folder of the environment variable GNC_DATA, else in data/ in the working directory: a fact of a
+machine and no setting. What is read enters a trial's dataset_digest. Imports torch only to load a data set.
 """
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gnc_models.datasets.stored.layouts import missing_data
-from study.design.config import TrialConfig
+from study.design.config import DATASET_SETTINGS, TrialConfig
 from study.design.errors import StudyError, summarize
+
+if TYPE_CHECKING:
+    from gnc_models.datasets.registry import Dataset
 
 VARIABLE = "GNC_DATA"
 
@@ -28,10 +32,22 @@ def missing_for(configs: Iterable[TrialConfig]) -> list[str]:
 
 
 def check_data(configs: Iterable[TrialConfig]) -> None:
-    """StudyError that names what is missing, so that no trial starts to find out.
-
-    From here on workers of this machine look in the same folder, wherever Ray starts them.
-    """
+    """StudyError that names what is missing, so that no trial starts to find out."""
     if missing := missing_for(configs):
         raise StudyError(f"the data of this study are not all here:\n{summarize(missing)}")
-    os.environ[VARIABLE] = str(data_folder().resolve())
+
+
+def load_dataset(config: TrialConfig) -> "Dataset":
+    """The trial's data; the same for every trial with the same data settings."""
+    from gnc_models.datasets.registry import make_dataset  # torch takes seconds, and most commands need no data
+
+    settings = {name: getattr(config, name) for name in DATASET_SETTINGS if getattr(config, name) is not None}
+    return make_dataset(
+        config.dataset,
+        num_classes=config.num_classes,
+        samples_per_class=config.samples_per_class,
+        test_samples_per_class=config.test_samples_per_class,
+        data_seed=config.data_seed,
+        data_root=data_folder(),
+        **settings,
+    )

@@ -10,12 +10,10 @@ from pathlib import Path
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+HELD_LIMIT = 64 << 20  # bytes: workspaces of cuBLAS and cuDNN stay, tensors of a trial do not
 
 
-KEPT_LIMIT = 64 << 20  # bytes: workspaces of cuBLAS and cuDNN stay, tensors of a trial do not
-
-
-def kept_bytes() -> int:
+def held_bytes() -> int:
     """Bytes that this process holds on its GPUs once all that can be freed is; 0 where it never touched one.
 
     Its own alone: what other processes hold of a shared GPU comes and goes.
@@ -27,9 +25,9 @@ def kept_bytes() -> int:
     return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
 
 
-def is_free_again(kept: int) -> bool:
+def is_free_again(held: int) -> bool:
     """Whether a process that holds so many bytes on GPUs after a trial can take another one."""
-    return kept <= KEPT_LIMIT
+    return held <= HELD_LIMIT
 
 
 class PeakMemory:

@@ -8,7 +8,6 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,25 +25,15 @@ from gnc_models.encoders.registry import make_encoder
 from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
 from gnc_models.losses.registry import Loss, make_loss
 from study.design.config import TrialConfig
+from study.training.schedules import Pace
 from study.training.seeds import derive_seed
 from study.training.worker_group import ALONE, Group
 
 EVALUATION_BATCH = 512
-ANNEALED = 0.8  # share of the budget over which an annealed temperature falls; the rest is at its end
-WARM_UP = 0.3  # share of the budget over which one_cycle rises to the peak
-WARM_UP_START = 0.04  # learning rate at its first step, as a share of the peak
 
 
 class Diverged(RuntimeError):
     """The loss or the weights are no longer finite; the message becomes the row's reason."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What one optimiser step is taken with."""
-
-    learning_rate: float
-    temperature: float
 
 
 class Training:
@@ -84,7 +73,7 @@ class Training:
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
 
-    def train_epoch(self, epoch: int, pace: list["Pace"]) -> int:
+    def train_epoch(self, epoch: int, pace: list[Pace]) -> int:
         """Train over the epoch's batches, at most as many as there are paces; the steps taken.
 
         Raises Diverged when the epoch's loss is not finite.
@@ -103,7 +92,7 @@ class Training:
         self.objective = total.item() / taken if taken else None
         return taken
 
-    def step(self, batch: Tensor, pace: "Pace", augmentation: torch.Generator) -> Tensor:
+    def step(self, batch: Tensor, pace: Pace, augmentation: torch.Generator) -> Tensor:
         """One optimiser step on the samples of `batch`, this worker's share of them on this worker.
 
         Returns:
@@ -224,29 +213,6 @@ class _Objective(nn.Module):
             return self.loss(every, labels, self.classifier, temperature) / size, features
         own = labels[self._group.share(len(labels))]
         return self.loss(features, own, self.classifier, temperature) * (len(own) / len(labels)), features
-
-
-def learning_rate_share(schedule: str, progress: float) -> float:
-    """Learning rate over its peak at a share of the budget in [0, 1].
-
-    cosine falls from 1 to 0; one_cycle rises from 0.04 to 1 over the first 30 % and falls to 0 by cosine.
-    """
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if progress < WARM_UP:
-        return WARM_UP_START + (1 - WARM_UP_START) * 0.5 * (1 - math.cos(math.pi * progress / WARM_UP))
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
-
-
-def temperature_at(config: TrialConfig, progress: float) -> float:
-    """Temperature at a share of the budget in [0, 1]: constant, or falling geometrically until 0.8; 1 where none is."""
-    if config.temperature is None:
-        return 1.0
-    if config.temperature_start is None:
-        return config.temperature
-    return float(
-        config.temperature_start * (config.temperature / config.temperature_start) ** min(1.0, progress / ANNEALED)
-    )
 
 
 def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gnc_models.datasets.registry import Dataset, make_dataset
 from gnc_models.metrics.collapse import Collapse
 from study.design.columns import Measurement
-from study.design.config import DATASET_SETTINGS, TrialConfig
-from study.training.data import data_folder
+from study.design.config import TrialConfig
+from study.training.data import load_dataset
 from study.training.measuring import Outputs, compute_outputs, measure
 from study.training.memory import PeakMemory
-from study.training.training import WARM_UP, Diverged, Pace, Training, learning_rate_share, temperature_at
+from study.training.schedules import WARM_UP, Pace, learning_rate_share, temperature_at
+from study.training.training import Diverged, Training
 from study.training.worker_group import ALONE, Group
 
 TERMINAL_ACCURACY = 0.99
@@ -42,12 +42,7 @@ class Trial:
     """
 
     def __init__(
-        self,
-        config: TrialConfig,
-        *,
-        checkpoint: bytes | None = None,
-        device: str | None = None,
-        group: Group = ALONE,
+        self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None, group: Group = ALONE
     ) -> None:
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
@@ -215,20 +210,6 @@ class Trial:
         self._seconds_before = state["seconds"]
         # By today's columns: one added since the checkpoint was written is null in the rows before it.
         self.measurements = [Measurement(**{name: row.get(name) for name in names}) for row in state["measurements"]]
-
-
-def load_dataset(config: TrialConfig) -> Dataset:
-    """The trial's data; the same for every trial with the same data settings."""
-    settings = {name: getattr(config, name) for name in DATASET_SETTINGS if getattr(config, name) is not None}
-    return make_dataset(
-        config.dataset,
-        num_classes=config.num_classes,
-        samples_per_class=config.samples_per_class,
-        test_samples_per_class=config.test_samples_per_class,
-        data_seed=config.data_seed,
-        data_root=data_folder(),
-        **settings,
-    )
 
 
 def is_log_epoch(epoch: int) -> bool:

@@ -1,7 +1,7 @@
 """The workers of one trial: which share of a batch each takes, what they exchange, how they decide as one.
 
-Knows torch.distributed; does not know Ray, training, or how the processes were started. One worker is a group too, which
-exchanges nothing.
+Knows torch.distributed; does not know Ray, training, or how the processes were started. One worker is a group too,
+which exchanges nothing.
 """
 
 import datetime
@@ -21,7 +21,7 @@ LOST = ("onnection closed by peer", "onnection reset", "roken pipe", "onnection 
 
 
 class PeerFailed(RuntimeError):
-    """Raised by the other workers when worker 0 failed; what went wrong is told there."""
+    """Raised by the other workers when worker 0 failed, whose own error says why."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def join(rank: int, size: int, device: torch.device) -> Group:
     """
     if size == 1:
         return ALONE
-    # torch says once a process that a 1x1 convolution's gradient is laid out otherwise; the numbers are the same.
+    # torch says once per process that a 1x1 convolution's gradient is laid out otherwise; the numbers are the same.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     kinds = Group(rank, size).everyone(device.type)
     if len(set(kinds)) > 1:

@@ -1,7 +1,7 @@
 """Stopping poor trials early: Ray Tune's rules, one instance for each group of trials that compete.
 
-Knows Ray and the store. A rule's decision is left in the store, where the trial looks after each measurement and ends
-itself with rows and checkpoint kept; Ray itself never ends a trial, whose last rows would be lost.
+Knows Ray and the store. A rule's decision is written to the store, where the trial looks after each measurement. It then
+ends itself, its rows and checkpoint written. If Ray ended a trial, its last rows would be lost.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ class _Replayed:
 
 
 class CompetingTrials:
-    """Decides after each measurement whether a trial goes on, by its epoch and one measured column."""
+    """Decides after each measurement, by the epoch and one measured column, whether a trial goes on."""
 
     def __init__(self, search: Search, store: Store) -> None:
         self._search, self._store = search, store
@@ -37,7 +37,7 @@ class CompetingTrials:
         self._groups: dict[str, str] = {}
 
     def replay(self, configs: Iterable[TrialConfig]) -> None:
-        """Tell the rules what stored trials measured, in order of epochs, so that a continued study knows its rungs.
+        """Tell the rules what stored trials measured, in order of epochs, so that a continued study decides as before.
 
         A trial that is still to run and was to stop, or was asked to by another rule, is told so anew.
         """
@@ -70,7 +70,9 @@ class CompetingTrials:
         if epoch < self._search.scheduler.grace_epochs:
             return TrialScheduler.CONTINUE
         result = {"epoch": epoch, "metric": value}
-        if past and isinstance(rule, MedianStoppingRule):  # it would take a decision of ours for one it made itself
+        if past and isinstance(
+            rule, MedianStoppingRule
+        ):  # given as a running trial's row, it could stop the trial again
             rule.on_trial_complete(self, trial, result)
             return TrialScheduler.CONTINUE
         return rule.on_trial_result(self, trial, result)

@@ -1,7 +1,7 @@
-"""Many trials on Ray Tune: experiments of Tune, watched and ended cleanly.
+"""Many trials on Ray Tune: experiments that are started, watched and ended cleanly.
 
-Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read
-back: what is done is decided by the store alone.
+Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read:
+the store alone decides what is done.
 """
 
 import logging
@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,7 +21,7 @@ os.environ.update(
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
     TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
-    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view says what a trial died of, its log has the traceback
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view shows the reason, the trial's log has the traceback
     RAY_AIR_NEW_OUTPUT="0",
     RAY_DEDUP_LOGS="0",
 )
@@ -30,29 +29,18 @@ os.environ.update(
 import ray
 from ray import tune
 
-from study.design.config import TrialConfig
 from study.design.study_file import Study
 from study.scheduling.retries import Retries, Trials
 from study.store.store import Store
-from study.tuning.logging_callback import make_callbacks
-from study.tuning.resources import Allotment, absolute
+from study.tuning.early_stopping import CompetingTrials
+from study.tuning.logging_callback import LoggingCallback
+from study.tuning.resources import Allotment, absolute, ray_problem
 from study.tuning.run_view import View
-from study.tuning.tune_adapters import Follower, Queue, StopWhenAsked, WaitForOwnProcess
+from study.tuning.tune_adapters import Queue, RunCallback, StopWhenAsked, WaitForOwnProcess
 
-logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of failed trials, retried or not
+HEAD = "node:__internal_head__"  # Ray gives the head 1 of these
 
-
-class ListedTrials:
-    """Trials that are all known beforehand."""
-
-    def __init__(self, configs: list[TrialConfig]) -> None:
-        self._waiting = deque(configs)
-
-    def next(self) -> TrialConfig | None:
-        return self._waiting.popleft() if self._waiting else None
-
-    def ended(self, key: str, state: str) -> None:
-        pass
+logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it would list trials as failed that are started again
 
 
 def run_trials(
@@ -64,12 +52,12 @@ def run_trials(
     *,
     concurrent: int | None,
     forgive: bool = False,
-    kept_bytes: Callable[[], int] | None = None,
+    held_bytes: Callable[[], int] | None = None,
 ) -> bool:
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
 
-    Trials of as many workers are one experiment of Tune, and the experiments run one after the other: on a busy cluster,
-    trials that ask for less would starve the others.
+    Trials with the same number of workers form one experiment of Tune, and the experiments run one after another: on a
+    busy cluster, trials that need less would starve the others.
 
     Args:
         study: whose trials they are.
@@ -79,15 +67,14 @@ def run_trials(
         view: told of every trial.
         concurrent: at most so many at once.
         forgive: failures before this run do not count against a trial.
-        kept_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
+        held_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
     """
+    if problem := ray_problem():
+        print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
     run = f"run-{secrets.token_hex(4)}"
     stopping = threading.Event()
-    competition = None
-    if study.search.scheduler.name != "none":
-        from study.tuning.early_stopping import CompetingTrials
-
-        competition = CompetingTrials(study.search, store)
+    competition = CompetingTrials(study.search, store) if study.search.scheduler.name != "none" else None
+    if competition is not None:
         competition.replay(study.configs)
     with _under_way(store, run), _stop_on_signal(store, run, stopping):
         for workers, source in sorted(trials.items()):
@@ -96,38 +83,39 @@ def run_trials(
             allotment = allotments[workers]
             retries = Retries(source, store, study.resources, forgive=forgive)
             queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
-            follower = Follower(view, store, run, retries, competition, study)
+            callback = RunCallback(view, store, run, retries, competition, study)
             _run_experiment(
-                study, store, run, _trainable(study, store, run, workers, allotment, kept_bytes), queue, follower
+                study, store, run, _trainable(study, store, run, workers, allotment, held_bytes), queue, callback
             )
     return not stopping.is_set()
 
 
 def _trainable(
-    study: Study, store: Store, run: str, workers: int, allotment: Allotment, kept_bytes: Callable[[], int] | None
+    study: Study, store: Store, run: str, workers: int, allotment: Allotment, held_bytes: Callable[[], int] | None
 ) -> Any:
     """What Tune calls for each trial, with what it reserves for that call."""
     rule = study.search.scheduler
-    common: dict[str, Any] = {
-        "results": absolute(store),
-        "run": run,
+    options: dict[str, Any] = {
         "keep": study.keep,
         "checkpoint_seconds": study.resources.checkpoint_seconds,
         # Without a GPU of its own a trial must not see one: Ray hides none from a trial that asks for none.
         "device": None if allotment.gpus else "cpu",
         "stopped_by": rule.digest if rule.name != "none" else None,
     }
+    common: dict[str, Any] = {"results": absolute(store), "run": run, "options": options}
     if workers == 1:
         from study.tuning.one_worker import train_on_ray
 
-        trainable = tune.with_parameters(train_on_ray, **common, kept_bytes=kept_bytes)
+        trainable = tune.with_parameters(train_on_ray, **common, held_bytes=held_bytes)
         return tune.with_resources(trainable, {"cpu": allotment.cpus, "gpu": allotment.gpus})
-    from study.tuning.several_workers import DRIVER, drive_on_ray  # Ray Train takes seconds to import
+    from study.tuning.several_workers import drive_on_ray  # Ray Train takes seconds to import
 
-    return tune.with_resources(tune.with_parameters(drive_on_ray, **common, allotment=allotment), DRIVER)
+    trainable = tune.with_parameters(drive_on_ray, **common, allotment=allotment)
+    # The driver needs no CPU. It stays on the head, which is not preempted, where this Ray has a name for the head.
+    return tune.with_resources(trainable, {"cpu": 0} | dict.fromkeys({HEAD} & set(ray.cluster_resources()), 0.001))
 
 
-def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, follower: Follower) -> None:
+def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, callback: RunCallback) -> None:
     """One experiment of Tune, to its end or until it was stopped."""
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
         tune.Tuner(
@@ -143,8 +131,8 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
                 name=run,
                 storage_path=scratch,
                 verbose=0,
-                stop=StopWhenAsked(queue.stopping, follower),
-                callbacks=[follower, *make_callbacks(study.callbacks, study, store)],
+                stop=StopWhenAsked(queue.stopping, callback),
+                callbacks=[callback, *(LoggingCallback(name, study, store) for name in study.callbacks)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.scheduling.retries starts trials again
             ),
         ).fit()
@@ -152,7 +140,7 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
 
 @contextmanager
 def _under_way(store: Store, run: str) -> Iterator[None]:
-    """Let every machine that shares the results folder see there that the run is under way."""
+    """Mark the run as under way in the results folder, where every machine that shares the folder sees it."""
     store.begin_run(run)
     try:
         yield

@@ -1,13 +1,15 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
 
-A log is a copy of rows for looking at; nothing is ever read back from one. Where the results are a folder it lies in
+A log is a copy of rows to look at; nothing is ever read from one. Where the results are a folder it lies in
 callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
 when a study names it. Does not know Ray.
 """
 
+import hashlib
 import importlib.util
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -19,14 +21,15 @@ from typing import Any, Protocol
 from study.design.errors import StudyError
 from study.store.store import Store
 
+FOLDER_NUMBER = "callbacks/folder_number"
 Row = Mapping[str, float]  # measured columns with a number, `epoch` and `step` among them
 
 
 class Logger(Protocol):
-    """Told of each trial's start, rows and end, in this order, several trials at a time."""
+    """Hears of each trial's start, rows and end, in this order, of several trials at a time."""
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
-        """A trial begins; what an earlier attempt logged of it is put away."""
+        """A trial begins. What an earlier attempt logged of it is removed."""
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
         """Rows of a trial that has begun."""
@@ -39,7 +42,7 @@ class Logger(Protocol):
 
 
 class LogFolder:
-    """Where one tool's files of each trial lie: in the results folder, or beside it until they are sent there."""
+    """Where one tool's files of each trial lie: in the results folder, or in a temporary one until they are sent."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
@@ -54,7 +57,7 @@ class LogFolder:
         return self.path / key
 
     def send(self, key: str) -> None:
-        """Bring the trial's files into an object store; elsewhere they are in place."""
+        """Copy the trial's files into an object store; elsewhere they are in place."""
         if self._temporary is None:
             return
         for file in sorted(path for path in (self.path / key).rglob("*") if path.is_file()):
@@ -62,13 +65,26 @@ class LogFolder:
             self._store.storage.write(name, file.read_bytes())
 
     def close(self) -> None:
-        """Remove what lay beside an object store."""
+        """Remove the temporary folder."""
         if self._temporary is not None:
             self._temporary.cleanup()
 
 
+def folder_id(store: Store) -> str:
+    """Tells this results folder from every other one that logs to the same server; it is the same in every run.
+
+    A random number kept in the folder, since folders on two machines can have one path, hashed with the path or URI,
+    since a copy of the folder has the same number.
+    """
+    if (number := store.storage.read(FOLDER_NUMBER)) is None:
+        store.storage.write(FOLDER_NUMBER, secrets.token_hex(16).encode())
+        number = store.storage.read(FOLDER_NUMBER) or b""
+    local = store.storage.local_path("")
+    return hashlib.sha256(number + str(local.resolve() if local else store.uri).encode()).hexdigest()[:16]
+
+
 class TensorBoard:
-    """An event file a trial; `tensorboard --logdir RESULTS/callbacks/tensorboard`."""
+    """One event file per trial; `tensorboard --logdir RESULTS/callbacks/tensorboard`."""
 
     def __init__(self, study: str, store: Store) -> None:
         self._folder = LogFolder(store, "tensorboard")
@@ -106,7 +122,11 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run a trial, named by its key, in the experiment of the study's name; MLFLOW_TRACKING_URI says where else."""
+    """One run per trial, named by its key, in the experiment of the study's name; MLFLOW_TRACKING_URI says where else.
+
+    A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
+    those from before runs had the tag `results_folder`.
+    """
 
     def __init__(self, study: str, store: Store) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -119,19 +139,23 @@ class MLflow:
         local = store.storage.local_path("callbacks/mlflow")
         if local is not None:
             local.mkdir(parents=True, exist_ok=True)
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local}/mlflow.db")
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        self._client = MlflowClient(server or f"sqlite:///{local}/mlflow.db")
+        self._folder = folder_id(store)
+        self._made_here = f" and tags.results_folder = '{self._folder}'" if server else ""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or study
         found = self._client.get_experiment_by_name(name)
-        artifacts = None if "MLFLOW_TRACKING_URI" in os.environ or local is None else (local / "artifacts").as_uri()
+        artifacts = None if server or local is None else (local / "artifacts").as_uri()
         self._experiment = found.experiment_id if found else self._client.create_experiment(name, artifacts)
         self._runs: dict[str, str] = {}
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        for earlier in self._client.search_runs([self._experiment], f"tags.trial = '{key}'"):
+        for earlier in self._client.search_runs([self._experiment], f"tags.trial = '{key}'{self._made_here}"):
             self._client.delete_run(earlier.info.run_id)
-        run = self._client.create_run(self._experiment, run_name=key, tags={"trial": key})
+        tags = {"trial": key, "results_folder": self._folder}
+        run = self._client.create_run(self._experiment, run_name=key, tags=tags)
         self._runs[key] = run.info.run_id
         self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
 
@@ -155,8 +179,10 @@ class MLflow:
 
 
 class WeightsAndBiases:
-    """A run a trial, its id the key, in the project of the study's name; offline where no key for the service is known.
+    """One run per trial in the project of the study's name; offline where no key for the service is known.
 
+    A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
+    runs have the key alone as their id; a trial that is logged again gets a new run beside such a one.
     `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
     """
 
@@ -164,6 +190,7 @@ class WeightsAndBiases:
         import wandb
 
         self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
+        self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
         self._mode: Any = os.environ.get("WANDB_MODE")
         self._mode = self._mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
@@ -174,8 +201,9 @@ class WeightsAndBiases:
 
         quiet = wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True, save_code=False)
         self._runs[key] = wandb.init(
-            project=self._project, id=key, name=key, config=dict(settings), dir=str(self._folder.fresh(key)),
-            mode=self._mode, reinit="create_new", resume="allow" if self._mode == "online" else None, settings=quiet,
+            project=self._project, id=f"{key}-{self._folder_id}", name=key, config=dict(settings),
+            dir=str(self._folder.fresh(key)), mode=self._mode, reinit="create_new", settings=quiet,
+            resume="allow" if self._mode == "online" else None,
         )  # fmt: skip
         self._runs[key].define_metric("*", step_metric="step")
 

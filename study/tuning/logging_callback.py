@@ -1,8 +1,8 @@
-"""What Ray Tune sees of the trials, passed on to the loggers that a study names.
+"""Passes what Ray Tune reports of trials on to the loggers that a study names.
 
-Each logger works in a thread of its own, fed by a queue: a slow or broken one keeps no trial waiting and ends no sweep.
-A trial's rows are passed on as they are measured; at its end those that were missed come from the store, so that a log
-holds every row once. Knows Ray and the loggers.
+Each logger has a thread and a queue of its own, so a slow or broken one neither delays a trial nor ends the run. A
+trial's rows are logged as they are measured, and at its end those that were missed are read from the store, so that a
+log holds every row once. Knows Ray and the loggers.
 """
 
 import json
@@ -18,49 +18,18 @@ from study.design.study_file import Study
 from study.store.schemas import MEASUREMENTS
 from study.store.store import Store, open_store
 from study.tuning.loggers import TOOLS, Logger, numbers_of
+from study.tuning.tune_adapters import DriverOnly
 
 NAMES = tuple(column.name for column in MEASUREMENTS)
 CLOSE_SECONDS = 60.0  # that a run waits at its end for a logger to finish writing
 
 
-def make_callbacks(names: Sequence[str], study: Study, store: Store) -> list[tune.Callback]:
-    """A callback for each tool, to be given to Tune; their threads end with the experiment."""
-    return [LoggingCallback(name, study, store) for name in names]
-
-
-class LoggingCallback(tune.Callback):
-    """Passes trials on to one tool's logger."""
+class LoggingCallback(DriverOnly, tune.Callback):
+    """Passes trials on to one tool's logger, in a thread. If the logger fails, gnc warns once and the run continues."""
 
     def __init__(self, name: str, study: Study, store: Store) -> None:
-        # Its own store: readings note what they could not read, and this one is in another thread.
-        self._worker = _Worker(name, study.name, open_store(store.uri))
-        self._states: dict[str, str] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray pickles its experiment for a restore that this project never does
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._worker.put("start", trial.config["key"], json.loads(trial.config["settings"]))
-
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        if result.get("measured"):
-            self._worker.put("log", trial.config["key"], dict(result))
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._worker.put("end", trial.config["key"], trial.last_result.get("state", "interrupted"))
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._worker.put("end", trial.config["key"], "failed")
-
-    def on_experiment_end(self, trials: list, **info: Any) -> None:
-        self._worker.close()
-
-
-class _Worker:
-    """A logger in its thread. What it raises is said once."""
-
-    def __init__(self, name: str, study: str, store: Store) -> None:
-        self._name, self._study, self._store = name, study, store
+        # A store of its own: a store notes what it could not read, and this one is read in another thread.
+        self._name, self._study, self._store = name, study.name, open_store(store.uri)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._logger: Logger | None = None
         self._logged: dict[str, set[int]] = {}  # epochs of each trial that is being logged
@@ -68,14 +37,24 @@ class _Worker:
         self._thread = threading.Thread(target=self._work, name=f"log-{name}", daemon=True)
         self._thread.start()
 
-    def put(self, what: str, key: str, value: Any) -> None:
-        self._queue.put((what, key, value))
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._queue.put(("start", trial.config["key"], json.loads(trial.config["settings"])))
 
-    def close(self) -> None:
-        self.put("close", "", None)
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        if result.get("measured"):
+            self._queue.put(("log", trial.config["key"], dict(result)))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._queue.put(("end", trial.config["key"], trial.last_result.get("state", "interrupted")))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._queue.put(("end", trial.config["key"], "failed"))
+
+    def on_experiment_end(self, trials: list, **info: Any) -> None:
+        self._queue.put(("close", "", None))
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            print(f"{self._name} has not written all of its log in {CLOSE_SECONDS:.0f} s and is left", file=sys.stderr)
+            print(f"{self._name} did not finish in {CLOSE_SECONDS:.0f} s: its log may lack trials", file=sys.stderr)
 
     def _work(self) -> None:
         what = ""
@@ -83,9 +62,9 @@ class _Worker:
             what, key, value = self._queue.get()
             try:
                 self._do(what, key, value)
-            except Exception as error:  # noqa: BLE001 - whatever a tool raises, the sweep goes on
-                self._logged.pop(key, None)  # of this trial nothing more is passed on
-                self._say(error)
+            except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run continues
+                self._logged.pop(key, None)  # nothing more is logged of this trial
+                self._warn(error)
 
     def _do(self, what: str, key: str, value: Any) -> None:
         if self._logger is None:
@@ -115,8 +94,8 @@ class _Worker:
         fragment = self._store.read_fragment(key)
         return [] if fragment is None else fragment.rows.select(NAMES).to_pylist()
 
-    def _say(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
         if not self._has_failed:
             self._has_failed = True
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            print(f"warning: {self._name} cannot log every trial, the run goes on: {reason}", file=sys.stderr)
+            print(f"warning: {self._name} cannot log every trial; the run continues: {reason}", file=sys.stderr)

@@ -15,69 +15,54 @@ from study.design.config import TrialConfig
 from study.execution.attempt import (
     INTERRUPTED,
     Execution,
-    StopRequest,
     await_run,
     final_figures,
     live_figures,
     row_figures,
+    stop_request,
 )
 from study.execution.signals import REQUESTS, Preempted
 from study.store.store import open_store
 from study.training import memory
 from study.training.trial import Progress
-from study.tuning.failure_causes import Draining, ListensForSignals
+from study.training.worker_group import ALONE, Group
+from study.tuning.failure_causes import ListensForSignals, draining
 
 REPORT_SECONDS = 0.5  # between the live figures of a trial; the rows do not depend on them
 
 
 def train_on_ray(
-    config: dict[str, Any],
-    *,
-    results: str,
-    run: str,
-    keep: str,
-    checkpoint_seconds: float,
-    device: str | None,
-    stopped_by: str | None,
-    kept_bytes: Callable[[], int] | None,
+    config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], held_bytes: Callable[[], int] | None
 ) -> None:
-    """One trial in a Ray worker. Module-level and undecorated: Ray pickles it by reference.
+    """One trial in a Ray worker; options: of its Execution. Module-level and undecorated: Ray pickles it by reference.
 
     If the trial leaves memory on the GPU behind, the process ends once the trial is in the store, where the driver finds
     how it went; the next trial gets a new process.
     """
     store = open_store(results)
     await_run(store, run)
-    asked = StopRequest(store, run)
+    asked = stop_request(store, run)
     if asked():
         tune.report({"state": INTERRUPTED})
         return
-    trial, draining = TrialConfig(**json.loads(config["settings"])), Draining()
+    trial, drained = TrialConfig(**json.loads(config["settings"])), draining()
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)
         return
-    reporter = _Reporter()
-    execution = Execution(
-        trial,
-        store,
-        attempt=store.next_attempt(trial.key),
-        keep=keep,
-        checkpoint_seconds=checkpoint_seconds,
-        device=device,
-        stopped_by=stopped_by,
-    )
+    reporter = Reporter(tune.report, REPORT_SECONDS)
+    execution = Execution(trial, store, attempt=store.next_attempt(trial.key), **options)
     with REQUESTS.deferred():
         state = execution.run(
-            should_stop=lambda: REQUESTS.reason or draining() or asked(),
-            # A report returns once the driver has seen it, so a scheduler's wish is in the store by then.
-            should_end=lambda _: stopped_by is not None and store.is_stop_requested(trial.key),
+            should_stop=lambda: REQUESTS.reason or drained() or asked(),
+            # A report returns once the driver has seen it, so a scheduler's request is in the store by then.
+            should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
             on_progress=reporter,
         )
     if REQUESTS.reason:
         REQUESTS.end_soon()
-    if state == INTERRUPTED and (REQUESTS.reason or draining()):
+    if state == INTERRUPTED and (REQUESTS.reason or drained()):
         raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
-    if state != INTERRUPTED and not memory.is_free_again((kept_bytes or memory.kept_bytes)()):
+    if state != INTERRUPTED and not memory.is_free_again((held_bytes or memory.held_bytes)()):
         os._exit(0)  # Tune cannot be told to replace a process; one that is gone it replaces
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
 
@@ -85,20 +70,17 @@ def train_on_ray(
 train_on_ray.__mixins__ = (ListensForSignals,)  # type: ignore[attr-defined]  # where Tune looks for them
 
 
-class _Reporter:
-    """Sends each measurement to the driver, and between them live figures at most every half second."""
+class Reporter:
+    """Sends each measurement to the driver, and live figures between them. With several workers, worker 0 decides when."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[dict[str, Any]], None], seconds: float, group: Group = ALONE) -> None:
         self.figures: dict[str, Any] = {}
+        self._report, self._seconds, self._group = report, seconds, group
         self._sent = 0.0
 
     def __call__(self, progress: Progress) -> None:
         self.figures |= live_figures(progress)
-        now = time.monotonic()
-        if progress.measurement is not None:
-            tune.report(row_figures(progress))
-        elif now - self._sent >= REPORT_SECONDS:
-            tune.report({**self.figures, "state": "running"})
-        else:
-            return
-        self._sent = now
+        is_row, now = progress.measurement is not None, time.monotonic()
+        if self._group.agree(is_row or now - self._sent >= self._seconds):
+            self._sent = now
+            self._report(row_figures(progress) if is_row else {**self.figures, "state": "running"})

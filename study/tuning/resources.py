@@ -1,12 +1,13 @@
-"""Do the machines have what the trials ask? Starts or joins a Ray cluster and compares.
+"""The machines and what trials ask of them: start or join a Ray cluster, see what fits and who shares the folder.
 
-Knows Ray; of the study only its resources and whether all machines see its results folder. No torch.
+Knows Ray; of a study only its resources and its results folder. Imports no torch.
 """
 
+import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import ray
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import study
 from study.design.errors import StudyError
 from study.design.study_file import Resources
 from study.store.storage import FolderError
 from study.store.store import Store, open_store
+from study.training.data import VARIABLE, data_folder
 
-ANSWER_SECONDS = 120.0  # a machine just cut off is known to be dead by then
+ANSWER_SECONDS = 120.0  # by then Ray knows that a lost machine is dead
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster file on the head, for the autoscaler
+TESTED_RAY = ("2.50", "2.60")  # oldest and newest release that the tests were run with
 GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
 
 
@@ -34,18 +38,31 @@ class Allotment:
     concurrent: int
 
 
+def ray_problem(version: str = ray.__version__) -> str | None:
+    """A sentence where this release of Ray is not among the tested ones, else None."""
+    release = [int(part) for part in version.split(".")[:2]]
+    oldest, newest = ([int(part) for part in tested.split(".")] for tested in TESTED_RAY)
+    if oldest <= release <= newest:
+        return None
+    return f"Ray {version} is not among the tested versions, {TESTED_RAY[0]} to {TESTED_RAY[1]}"
+
+
 def join_cluster(address: str | None) -> None:
-    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one on this machine; Ray's own output is silenced."""
+    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced."""
     address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
+    if address is None:  # its workers look for data where this process does, wherever Ray starts them
+        os.environ[VARIABLE] = str(data_folder().resolve())
     try:
-        ray.init(
-            # "local", not None: Ray would first look for a cluster that this machine once started, and wait for a dead one
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-        )
+        # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
+        with contextlib.chdir(Path(study.__file__).parents[1]):
+            ray.init(
+                # with None Ray would first look for a cluster that this machine started, and wait for a dead one
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if address is None:
             raise
@@ -57,9 +74,9 @@ def join_cluster(address: str | None) -> None:
 
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
-    """CPUs and GPUs of a trial's workers on the cluster that was joined, spread over its machines as they fit.
+    """CPUs and GPUs of each of a trial's workers, and how many such trials the cluster that was joined holds at once.
 
-    Machines count that the autoscaler of `ray up` may start: where none runs yet, the trials' demand starts them.
+    Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them.
 
     Raises:
         StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
@@ -105,9 +122,9 @@ def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: li
     there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
     asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
     if workers == 1:
-        rule = f"fit on one machine, got {asked} a trial where the machines have"
+        rule = f"fit on one machine, got {asked} per trial where the machines have"
     else:
-        rule = f"fit on the cluster, got {workers} workers a trial with {asked} each, where {fitting} fit: the machines have"
+        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit: the machines have"
     more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
     return (
         f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."
@@ -120,26 +137,18 @@ def check_shared_folder(store: Store) -> None:
     On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently.
     A machine that dies while it is asked is no longer part of the cluster, and no reason to refuse.
     """
-    machines = _alive()
+    machines = alive_machines()
     if len(machines) < 2:
         return
     nonces = {node: f"probe-{secrets.token_hex(8)}" for node in machines}
-    tasks = {
-        node: ray.remote(_write_nonce).options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote(absolute(store), nonce)
-        for node, nonce in nonces.items()
-    }  # fmt: skip
     apart = {}
-    for node, nonce in nonces.items():
-        try:
-            ray.get(tasks[node], timeout=ANSWER_SECONDS)
-            if store.storage.read(nonce) is None:
-                apart[node] = machines[node]
-        except (ray.exceptions.RayError, OSError) as error:
+    for node, error in ask_machines(_write_nonce, {node: (absolute(store), nonce) for node, nonce in nonces.items()}):
+        if error:
             apart[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
-        store.storage.remove(nonce)
-    still = _alive()
+        elif store.storage.read(nonces[node]) is None:
+            apart[node] = machines[node]
+        store.storage.remove(nonces[node])
+    still = alive_machines()
     _refuse_apart(store, [told for node, told in apart.items() if node in still])
 
 
@@ -152,12 +161,29 @@ def _refuse_apart(store: Store, apart: list[str]) -> None:
         )
     if apart:
         raise FolderError(
-            f"results folder must be shared by all machines, got {store.uri!r}, which is not for {', '.join(apart[:5])}. "
+            f"results folder must be shared by all machines, got {store.uri!r}, which is another on {', '.join(apart[:5])}. "
             "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
         )
 
 
-def _alive() -> dict[str, str]:
+def ask_machines(
+    function: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]]
+) -> Iterator[tuple[str, Any | Exception]]:
+    """Run a module's function on machines of the joined cluster at once: what it gives on each, or the error."""
+    tasks = {
+        node: ray.remote(function)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(*own)
+        for node, own in arguments.items()
+    }
+    for node, task in tasks.items():
+        try:
+            yield node, ray.get(task, timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, OSError) as error:
+            yield node, error
+
+
+def alive_machines() -> dict[str, str]:
     """Addresses of the machines of the joined cluster, by Ray's id of each."""
     return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 

@@ -1,15 +1,14 @@
 """A trial of several workers on Ray: a Tune trial that drives a Ray Train worker group.
 
-Knows Ray and study.execution.attempt; does not know which trials there are. The driver asks for no CPU, so that however many
-drivers run at once, none keeps workers from their machines. Ray Train takes some 15 s a trial to start its workers, and
-so trials of one worker do not come this way.
+Knows Ray and study.execution.attempt; does not know which trials there are. The driver asks for no CPU, so that no
+number of drivers keeps workers from their machines. Ray Train takes some 15 s per trial to start its workers, so trials
+of one worker do not come this way.
 """
 
 import json
 import logging
 import os
 import tempfile
-import time
 from typing import Any
 
 import torch
@@ -18,60 +17,36 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.design.config import TrialConfig
-from study.execution.attempt import (
-    INTERRUPTED,
-    Execution,
-    StopRequest,
-    await_run,
-    final_figures,
-    live_figures,
-    row_figures,
-)
+from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures, stop_request
 from study.execution.signals import Preempted
 from study.store.store import open_store
-from study.training.trial import Progress
-from study.training.worker_group import PATIENCE, Group, join
-from study.tuning.failure_causes import Draining
+from study.training.worker_group import PATIENCE, join
+from study.tuning.failure_causes import draining
+from study.tuning.one_worker import Reporter
 from study.tuning.resources import Allotment
 
 # How often Ray Train looks for reports and for the end; a report waits until the one before it was taken.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-DRIVER = {"cpu": 0, "node:__internal_head__": 0.001}  # on the head, which is not preempted; Ray gives it 1 of these
 REPORT_SECONDS = 2.0  # between live figures; every row is sent
 
 
 def drive_on_ray(
-    config: dict[str, Any],
-    *,
-    results: str,
-    run: str,
-    keep: str,
-    checkpoint_seconds: float,
-    device: str | None,
-    stopped_by: str | None,
-    allotment: Allotment,
+    config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], allotment: Allotment
 ) -> None:
-    """One trial of several workers, seen from Tune. Module-level and undecorated: Ray pickles it by reference.
+    """One trial of several workers, seen from Tune; options: of each worker's Execution.
+
+    Module-level and undecorated: Ray pickles it by reference.
 
     Raises:
         train.TrainingFailedError: a worker died before it could write why.
-        Preempted: the trial left off with a checkpoint because a machine of its is being taken away.
+        Preempted: the trial left off with a checkpoint because one of its machines is being taken away.
     """
     trial, store = TrialConfig(**json.loads(config["settings"])), open_store(results)
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)
         return
     attempt = store.next_attempt(trial.key)
-    order = {
-        "settings": trial.settings(),
-        "results": results,
-        "run": run,
-        "attempt": attempt,
-        "keep": keep,
-        "checkpoint_seconds": checkpoint_seconds,
-        "device": device,
-        "stopped_by": stopped_by,
-    }
+    order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
             _work,
@@ -102,46 +77,24 @@ def drive_on_ray(
 
 def _work(order: dict[str, Any]) -> dict[str, Any]:
     """One worker, in the process group that Ray Train made; the end of the trial, with worker 0's last figures."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it says every report, and the trial's log hears it
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it logs every report, and so fills the trial's log
     context = train.get_context()
-    # Logical GPUs do not make a machine have one.
-    on_gpu = order["device"] is None and torch.cuda.is_available()
+    options = order["options"]
+    # Ray's logical GPUs can be there without a real one.
+    on_gpu = options["device"] is None and torch.cuda.is_available()
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
     await_run(store, order["run"])
-    reporter, draining, asked = _Reporter(group), Draining(), StopRequest(store, order["run"])
+    reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
+    drained, asked = draining(), stop_request(store, order["run"])
     trial = TrialConfig(**order["settings"])
-    execution = Execution(
-        trial,
-        store,
-        attempt=order["attempt"],
-        keep=order["keep"],
-        checkpoint_seconds=order["checkpoint_seconds"],
-        device=str(device),
-        stopped_by=order["stopped_by"],
-        group=group,
-    )
+    execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
     state = execution.run(
-        should_stop=lambda: draining() or (group.leads and asked()),
-        # A report is on its way to the driver when this is asked: a scheduler's wish is met a measurement later.
-        should_end=lambda _: order["stopped_by"] is not None and store.is_stop_requested(trial.key),
+        should_stop=lambda: drained() or (group.leads and asked()),
+        # A report is on its way to the driver when this is asked: a scheduler's request is met one measurement later.
+        should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
         on_progress=reporter,
     )
     is_preempted = state == INTERRUPTED and not store.is_stop_requested(order["run"])
     return {**reporter.figures, "state": state, "reason": execution.reason, "is_preempted": is_preempted}
-
-
-class _Reporter:
-    """Sends worker 0's rows and live figures to Tune; Ray Train waits until every worker reports, and polls."""
-
-    def __init__(self, group: Group) -> None:
-        self.figures: dict[str, Any] = {}
-        self._group, self._sent = group, 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        self.figures |= live_figures(progress)
-        is_row, now = progress.measurement is not None, time.monotonic()
-        if self._group.agree(is_row or now - self._sent >= REPORT_SECONDS):
-            self._sent = now
-            train.report(row_figures(progress) if is_row else {**self.figures, "state": "running"})

@@ -1,4 +1,4 @@
-"""What Tune asks of a run and tells it: the next trial, how each goes, how each ended, whether all is over.
+"""What Tune calls during a run: for the next trial, with each trial's progress and end, and to ask whether to stop.
 
 Knows Ray and the store; does not know how trials are placed or trained.
 """
@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
@@ -21,25 +21,23 @@ from study.store.schemas import identity_and_settings
 from study.store.sealed_tables import FINAL
 from study.store.storage import FolderError
 from study.store.store import Store
+from study.tuning.early_stopping import CompetingTrials
 from study.tuning.failure_causes import error_of, how_it_ended
 from study.tuning.run_view import View
 
-if TYPE_CHECKING:
-    from study.tuning.early_stopping import CompetingTrials
-
 
 class DriverOnly:
-    """Ray pickles its experiment for a restore that this project never does: nothing of the driver goes in."""
+    """Pickled without its contents: Ray saves its experiment for a restore that is never done here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class WaitForOwnProcess(DriverOnly, FIFOScheduler):
-    """Leaves a trial its process that is still starting; a process that is free takes a new trial.
+    """Lets a trial wait for the process that is starting for it; a free process takes a new trial.
 
-    Tune's default gives a free process to the trial that waits longest and takes back the one that was starting for it:
-    a machine that starts slower than trials last then never gets one.
+    By default Tune gives a free process to the trial that has waited longest, and cancels the process that was starting
+    for that trial. A machine on which a process takes longer to start than a trial to run would never get a trial.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
@@ -63,27 +61,17 @@ class Queue(DriverOnly, Searcher):
             return Searcher.FINISHED if self._retries.is_over else None
         return {"key": config.key, "settings": json.dumps(config.settings())}
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Nothing: the follower hears of every end and knows how it came about."""
+    def _ignore(self, *_: Any, **__: Any) -> None:
+        """RunCallback hears how each trial ended, and what was tried is in the store."""
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what was tried is in the store."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: what was tried is in the store."""
+    on_trial_complete = save = restore = _ignore
 
 
-class Follower(DriverOnly, tune.Callback):
-    """Carries what Tune sees to the view and to the retries, and records attempts whose process died."""
+class RunCallback(DriverOnly, tune.Callback):
+    """Passes what Tune reports on to the view and the retries, and records attempts whose process died."""
 
     def __init__(
-        self,
-        view: View,
-        store: Store,
-        run: str,
-        retries: Retries,
-        competition: "CompetingTrials | None",
-        study: Study,
+        self, view: View, store: Store, run: str, retries: Retries, competition: CompetingTrials | None, study: Study
     ) -> None:
         self._view, self._store, self._run, self._retries = view, store, run, retries
         self._competition, self._study = competition, study
@@ -115,21 +103,21 @@ class Follower(DriverOnly, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         key, error = trial.config["key"], error_of(trial)
         attempt, began = self._attempt_of(key)
-        if self._told_before_it_went(key, attempt):
+        if self._had_ended(key, attempt):
             return
-        if isinstance(error, FolderError):  # its machine shares no folder, or the sign of this run was cleared away
+        if isinstance(error, FolderError):  # its machine does not share the folder, or the run's mark there was removed
             with contextlib.suppress(OSError):
                 self._store.begin_run(self._run)
         reason, is_charged = how_it_ended(error)
         if is_charged is None:
             is_charged = self._retries.is_charged(key, trial.last_result.get("epoch", -1), began=began)
-        if not isinstance(error, Preempted):  # else its own log and checkpoint say it all
+        if not isinstance(error, Preempted):  # else its log and its checkpoint suffice
             epoch = trial.last_result.get("epoch")
             reason = self._record(key, attempt, reason, error, epoch=epoch, is_charged=is_charged)
         self._failed(key, {**trial.last_result, "reason": reason}, is_charged=is_charged)
 
-    def _told_before_it_went(self, key: str, attempt: int) -> bool:
-        """Whether the trial had come to its end, and its process went afterwards, because it kept memory of a GPU."""
+    def _had_ended(self, key: str, attempt: int) -> bool:
+        """Whether the trial ended before its process, which is replaced where it still holds memory of a GPU."""
         stored = self._store.read_fragment(key)
         if stored is not None and (stored.record.state in FINAL or stored.record.stopped_by == self._rule):
             self.running.discard(key)
@@ -150,7 +138,7 @@ class Follower(DriverOnly, tune.Callback):
     def _record(
         self, key: str, attempt: int, reason: str, error: Exception | None, *, epoch: int | None, is_charged: bool
     ) -> str:
-        """The failure of an attempt that could not write its own; the reason with what its log adds."""
+        """Write the failure of an attempt that could not write it itself; its reason, with what its log adds."""
         lines = self._store.last_log_lines(key, attempt)
         reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
         failure = {
@@ -168,7 +156,7 @@ class Follower(DriverOnly, tune.Callback):
             self._store.write_failure(key, attempt, failure)
             if is_charged:
                 self._store.remove_live(key)
-        except OSError as unwritable:  # a full or lost folder: the run goes on to its end and says so there
+        except OSError as unwritable:  # a full or lost folder: the run goes on and reports it at its end
             print(unwritable, file=sys.stderr)
         return reason
 
@@ -182,13 +170,13 @@ class Follower(DriverOnly, tune.Callback):
 
 
 class StopWhenAsked(DriverOnly, tune.Stopper):
-    """Ends the experiment once the user asked and every running trial has kept its checkpoint."""
+    """Ends the experiment once the user has asked and every running trial has written its checkpoint."""
 
-    def __init__(self, stopping: threading.Event, follower: Follower) -> None:
-        self._stopping, self._follower = stopping, follower
+    def __init__(self, stopping: threading.Event, callback: RunCallback) -> None:
+        self._stopping, self._callback = stopping, callback
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stopping.is_set() and not self._follower.running
+        return self._stopping.is_set() and not self._callback.running

@@ -119,7 +119,7 @@ def _mean(tried: list[dict[str, Any]], metric: str) -> float:
 
 
 def best_lines(best: Best) -> Iterator[str]:
-    """The table in words, a line a cell."""
+    """The table in words, one line per cell."""
     yield f"{best.metric}, {best.mode} of the mean over seeds, plus or minus its standard error"
     for winner in best.winners:
         error = "" if winner.standard_error is None else f" +- {winner.standard_error:.2g}"
@@ -149,7 +149,7 @@ def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) ->
         {n: v for n, v in w.settings.items() if n not in _shared(best.winners) and v is not None} for w in best.winners
     ]
     text = "\n".join([*_head(best, study), "", "[fixed]", *_assignments(fixed), "", *_grid(blocks, best.winners, seeds),
-                      *_kept_tables(study)]) + "\n"  # fmt: skip
+                      *_copied_tables(study)]) + "\n"  # fmt: skip
     missing = {config.key for configs in wanted for config in configs} ^ {c.key for c in parse_study(text).configs}
     assert not missing, missing  # what is written is what was found
     return text
@@ -221,7 +221,7 @@ def _head(best: Best, study: Study | None) -> list[str]:
     return [f"# gnc run {name}.toml", f"name = {_toml(name)}", f"description = {_toml(description)}", *keep]
 
 
-def _kept_tables(study: Study | None) -> list[str]:
+def _copied_tables(study: Study | None) -> list[str]:
     document = tomllib.loads(study.text) if study else {}
     tables = ((name, document[name]) for name in ("resources", "log") if document.get(name))
     return [line for name, table in tables for line in ("", f"[{name}]", *_assignments(table))]

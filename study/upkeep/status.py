@@ -1,6 +1,6 @@
 """How far a study is, from its results folder alone: counts, failures, trials in progress, disk.
 
-Knows the store and the latest study; does not know Ray or how it is shown over time (see watching).
+Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch).
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from typing import Any
 
 from study.design.study_file import Study
 from study.design.where import Selection
+from study.execution.progress_view import figures_line
 from study.scheduling.remaining import done_keys, spent_keys
 from study.store.attempts import Live
 from study.store.disk_use import DiskUse, disk_sentence, measure_disk_use
@@ -18,7 +19,7 @@ from study.store.sealed_tables import FINAL, TRIALS
 from study.store.storage import Entry
 from study.store.store import Store
 
-SILENT_SECONDS = 60.0  # a heartbeat older than this is remarked on
+SILENT_SECONDS = 60.0  # an older heartbeat is pointed out
 SHOWN_FAILURES = 5
 ORDER = ("complete", "diverged", "stopped", "failed", "missing")
 
@@ -36,7 +37,7 @@ class Status:
     left_out: int  # trials of the study that were not selected
     disk: dict[str, DiskUse]
     unreadable: tuple[str, ...]
-    is_over: bool  # nothing runs, and nothing more will run by itself
+    is_over: bool  # nothing runs, and nothing will start by itself
 
     @property
     def running(self) -> list[Live]:
@@ -45,11 +46,7 @@ class Status:
 
 
 def read_status(
-    store: Store,
-    study: Study | None,
-    *,
-    selection: Selection | None = None,
-    known: dict[Entry, str] | None = None,
+    store: Store, study: Study | None, *, selection: Selection | None = None, known: dict[Entry, str] | None = None
 ) -> Status:
     """The status of the study's trials, or of the folder's where it is None. known: as in `Store.states`."""
     states = store.states(known)
@@ -97,15 +94,12 @@ def _is_over(status: Status, study: Study | None, store: Store, states: dict[str
         return False
     left = study.num_planned - len(done_keys(study, store, states) | spent_keys(study, store) & set(states))
     # A run seals as the last thing it does: what it left by then, it leaves to the next.
-    return not left or _sealed_at(entries) > _started_at(entries)
+    return not left or _newest(entries, TRIALS) > _newest(entries, "studies/")
 
 
-def _sealed_at(entries: list[Entry]) -> int:
-    return max((e.modified_ns for e in entries if e.name == TRIALS), default=0)
-
-
-def _started_at(entries: list[Entry]) -> int:
-    return max((e.modified_ns for e in entries if e.name.startswith("studies/")), default=0)
+def _newest(entries: list[Entry], start: str) -> int:
+    """When the newest of the files whose names begin so was written."""
+    return max((entry.modified_ns for entry in entries if entry.name.startswith(start)), default=0)
 
 
 def status_facts(status: Status) -> dict[str, Any]:
@@ -143,13 +137,23 @@ def counts_line(counts: Counter[str]) -> str:
 
 def live_line(trial: Live) -> str:
     """A trial in progress in words."""
-    last = trial.rows.to_pylist()[-1] if trial.rows.num_rows else None
-    figures = f"  epoch {last['epoch']}  accuracy {last['train_accuracy']:.3f}" if last else ""
+    row = last_row(trial)
+    figures = f"  epoch {row['epoch']}  {figures_line(row)}" if row else ""
+    return f"  {'interrupted' if trial.interrupted else 'running'}  {trial.key}{figures}  {live_note(trial)}"
+
+
+def live_note(trial: Live) -> str:
+    """Where a trial in progress runs and when it was last heard of, or that it waits to be continued."""
     if trial.interrupted:
-        return f"  interrupted  {trial.key}{figures}, continues when run again"
+        return "continues when run again"
     silent = ", silent: it may have died" if trial.seconds_ago > SILENT_SECONDS else ""
-    beat = f"heartbeat {trial.seconds_ago:.0f} s ago{silent}"
-    return f"  running  {trial.key}{figures}  attempt {trial.attempt} on {trial.host}, {beat}"
+    return f"attempt {trial.attempt} on {trial.host}, heartbeat {trial.seconds_ago:.0f} s ago{silent}"
+
+
+def last_row(trial: Live) -> dict[str, Any]:
+    """The last measurement of a trial in progress; empty before the first."""
+    rows: list[dict[str, Any]] = trial.rows.slice(max(0, trial.rows.num_rows - 1)).to_pylist()
+    return rows[0] if rows else {}
 
 
 def failure_lines(status: Status) -> Iterator[str]:

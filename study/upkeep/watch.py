@@ -1,4 +1,4 @@
-"""`gnc status --watch`: the status again and again until the study's end; a live view on a terminal, else a line a change.
+"""`gnc status --watch`: the status until the study's end, as a live view on a terminal, else one line per change.
 
 Knows rich and the status; looks at the results folder alone, so that any machine that sees it can watch.
 """
@@ -7,29 +7,28 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from study.execution.progress_view import duration, progress_view, time_left
 from study.store.disk_use import disk_sentence
-from study.upkeep.status import Status, counts_line, failure_lines, live_line, status_facts
+from study.upkeep.status import Status, counts_line, failure_lines, last_row, live_note, status_facts
 
-SHOWN_TRIALS = 12  # trials in progress listed at most
 FAILED_READS = 5  # in a row before a folder counts as lost: a network folder may be away for a moment
 
 
 def watch(read: Callable[[], Status], *, seconds: float, as_json: bool = False) -> Status:
     """Show the status every so many seconds until nothing more will run; the last one is returned."""
     console = Console()
-    if as_json or not console.is_terminal:
-        return _follow(read, seconds, _print_facts if as_json else _Lines(sys.stdout))
-    pace = _Pace(time.monotonic())
+    if as_json:
+        return _follow(read, seconds, lambda status: print(json.dumps(status_facts(status)), flush=True))
+    if not console.is_terminal:
+        return _follow(read, seconds, _Lines())
+    view = _View()
     with Live(console=console, auto_refresh=False) as live:
-        return _follow(read, seconds, lambda status: live.update(_view(status, pace), refresh=True))
+        return _follow(read, seconds, lambda status: live.update(view(status), refresh=True))
 
 
 def _follow(read: Callable[[], Status], seconds: float, show: Callable[[Status], None]) -> Status:
@@ -41,7 +40,7 @@ def _follow(read: Callable[[], Status], seconds: float, show: Callable[[Status],
             failed_reads += 1
             if failed_reads >= FAILED_READS:
                 raise
-            print(f"the results folder cannot be read now, looking again: {error}", file=sys.stderr)
+            print(f"the results folder cannot be read now; trying again: {error}", file=sys.stderr)
         else:
             failed_reads = 0
             show(status)
@@ -50,54 +49,34 @@ def _follow(read: Callable[[], Status], seconds: float, show: Callable[[Status],
         time.sleep(seconds)
 
 
-def _print_facts(status: Status) -> None:
-    print(json.dumps(status_facts(status)), flush=True)
-
-
 class _Lines:
-    """A line whenever the counts or what runs has changed."""
+    """Prints a line whenever the counts or the number of running trials has changed."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._last = stream, ""
+    _last = ""
 
     def __call__(self, status: Status) -> None:
         running = len(status.running)
         line = f"{status.name}: {counts_line(status.counts)}{f'; {running} running' if running else ''}"
         if line != self._last:
             self._last = line
-            now = time.strftime("%H:%M:%S")
-            print(f"{now} {line}; {disk_sentence(status.disk)}", file=self._stream, flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {line}; {disk_sentence(status.disk)}", flush=True)
 
 
-@dataclass
-class _Pace:
-    """How fast trials end while one looks on."""
+class _View:
+    """The status for a terminal, with how fast trials end while one looks on."""
 
-    started: float
-    first_ended: int | None = None
+    def __init__(self) -> None:
+        self._started, self._first_ended = time.monotonic(), -1
 
-    def sentence(self, status: Status) -> str:
-        ended = status.counts.total() - status.counts["missing"]
-        self.first_ended = ended if self.first_ended is None else self.first_ended
-        seconds, seen = time.monotonic() - self.started, ended - self.first_ended
-        if not seen:
-            return f"watched for {seconds:.0f} s"
-        left = status.counts["missing"] * seconds / seen
-        return f"{60 * seen / seconds:.3g} trials a minute, about {left / 60:.0f} min left"
-
-
-def _view(status: Status, pace: _Pace) -> Group:
-    ended = status.counts.total() - status.counts["missing"]
-    lines = [
-        Text(line.strip(), overflow="ellipsis", no_wrap=True) for line in map(live_line, status.live[:SHOWN_TRIALS])
-    ]
-    if len(status.live) > SHOWN_TRIALS:
-        lines.append(Text(f"and {len(status.live) - SHOWN_TRIALS} more"))
-    return Group(
-        Text.assemble((status.name, "bold"), f" in {status.uri}: {counts_line(status.counts)}"),
-        ProgressBar(total=max(1, status.counts.total()), completed=ended, width=60),
-        Text(f"{len(status.running)} running; {pace.sentence(status)}"),
-        *lines,
-        *(Text(line.strip(), style="red") for line in failure_lines(status)),
-        Text(disk_sentence(status.disk), style="dim"),
-    )
+    def __call__(self, status: Status) -> Group:
+        seconds, missing, total = time.monotonic() - self._started, status.counts["missing"], status.counts.total()
+        ended = total - missing
+        self._first_ended = ended if self._first_ended < 0 else self._first_ended
+        head = Text.assemble(
+            (status.name, "bold"),
+            f" in {status.uri}: {counts_line(status.counts)}\n{len(status.running)} running, ",
+            f"watched for {duration(seconds)}, {time_left(seconds, ended - self._first_ended, missing)}",
+        )
+        failures = (Text(line.strip(), style="red") for line in failure_lines(status))
+        trials = [(trial.key, last_row(trial), live_note(trial)) for trial in status.live]
+        return progress_view(head, ended / max(1, total), trials, [*failures, Text(disk_sentence(status.disk), "dim")])

@@ -141,14 +141,12 @@ def test_a_folder_of_an_unknown_major_version_is_refused(tmp_path):
 
 
 LIVE_VIEW = """
-import time
 from study.tuning.run_view import View
 with View(3, already_done=5) as view:
     view.started("a", "K=6 d=3")
     view.started("b", "K=12 d=3")
     view.progressed("a", {"epoch": 4, "share_done": 0.5, "train_accuracy": 0.75, "gnc1_rank": 1e-3})
     view.ended("b", "diverged", {"reason": "loss was nan"})
-    time.sleep(1.2)
 """
 
 

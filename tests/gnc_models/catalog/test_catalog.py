@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from gnc_models.catalog import members as catalog
 from gnc_models.classifiers.classifier import NORMALIZATIONS
@@ -21,6 +22,8 @@ def test_names_equal_those_of_the_constructors():
     assert set(catalog.DATASETS) == set(DATASETS)
     assert set(catalog.ENCODERS) == set(ENCODERS)
     assert set(catalog.NORMALIZATIONS) == set(NORMALIZATIONS)
+    assert set(catalog.LOSSES) == set(LOSSES)
+    assert set(catalog.CLASSIFIERS) == set(CLASSIFIERS)
 
 
 def test_settings_of_a_data_set_are_what_its_constructor_reads():
@@ -28,7 +31,7 @@ def test_settings_of_a_data_set_are_what_its_constructor_reads():
     applied_to_any = {"augmentation", "test_samples_per_class", "ood_classes"}
     for name, member in catalog.DATASETS.items():
         read = set(inspect.signature(DATASETS[name]).parameters) - common
-        assert set(member.settings) - applied_to_any == read
+        assert set(member.settings) - applied_to_any == read, name
 
 
 def test_default_settings_of_glyphs_are_among_those_on_offer():
@@ -44,10 +47,24 @@ BESIDE = {"transformer": {"vocabulary": 11}, "unconstrained": {"num_samples": 6}
 
 
 @pytest.mark.parametrize("name", catalog.ENCODERS)
-def test_encoder_is_built_from_its_default_settings(name):
+def test_encoder_gives_features_of_every_kind_of_input_from_its_default_settings(name):
     member = catalog.ENCODERS[name]
+    assert member.takes
     for kind in member.takes:
-        make_encoder(name, input_shape=SHAPES[kind], feature_dim=3, **member.settings, **BESIDE.get(name, {}))
+        inputs = torch.zeros(2, *SHAPES[kind], dtype=torch.long if kind in ("tokens", "index") else torch.float32)
+        encoder = make_encoder(name, input_shape=SHAPES[kind], feature_dim=3, **member.settings, **BESIDE.get(name, {}))
+        assert encoder.eval()(inputs).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.ENCODERS if catalog.ENCODERS[n].settings])
+def test_no_setting_of_an_encoder_goes_unread(name):
+    """Each setting in the catalog, were it another, makes another network or is refused."""
+    member, kind = catalog.ENCODERS[name], min(catalog.ENCODERS[name].takes)
+    given = {"input_shape": SHAPES[kind], "feature_dim": 3, **BESIDE.get(name, {})}
+    plain = str(make_encoder(name, **given, **member.settings))
+    for setting, value in member.settings.items():
+        other = next(n for n in NORM_LAYERS[name] if n != value) if setting == "norm_layer" else 2 * value
+        assert str(make_encoder(name, **given, **{**member.settings, setting: other})) != plain, setting
 
 
 @pytest.mark.parametrize("name", [n for n, member in catalog.ENCODERS.items() if member.takes == {"image"}])

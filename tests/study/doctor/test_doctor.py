@@ -161,6 +161,15 @@ def test_ray_names_the_key_that_it_does_not_know(tmp_path, capsys):
     assert "wokers" in checks["schema"]["told"]
 
 
+def test_a_ray_without_its_private_check_of_cluster_files_fails_nothing(monkeypatch):
+    """As after an upgrade of Ray: the name is gone from the real module."""
+    from study.doctor.ray_cluster import check_schema
+
+    monkeypatch.delattr("ray.autoscaler._private.util.validate_config")
+    check = check_schema(filled())
+    assert (check.state, "does not offer its check of cluster files" in check.told) == ("skipped", True)
+
+
 def test_a_study_that_no_machine_of_the_file_holds_is_told(tmp_path, capsys):
     study = tmp_path / "s.toml"
     study.write_text((ROOT / "studies/smoke.toml").read_text() + "\n[resources]\ncpus = 1\ngpus = 2\n")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +15,9 @@ from ray.cluster_utils import Cluster
 
 from study.design.study_file import read_study
 from study.doctor.spot_notice import seconds_left
-from study.store.attempts import Live
 from study.store.store import open_store
-from tests.conftest import comparable, run_gnc, start_gnc, wait_for
+from study.tuning.failure_causes import DRAIN_POLL_SECONDS
+from tests.conftest import comparable, halted, let_go, run_gnc, start_gnc, wait_for
 
 TOKEN = "a-token"
 
@@ -85,8 +86,8 @@ def test_what_is_no_notice_is_none(metadata):
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_notice_drains_the_node_and_its_trial_continues_on_another(metadata, study_file, tmp_path):
-    study = study_file(num_classes="[6]", steps=30_000, checkpoint_seconds=600, extra="attempts = 1\n")
-    study.write_text(study.read_text().replace("seed = [0, 1]", "seed = [0]"))  # half a minute of training and more
+    study = study_file(num_classes="[6]", steps=4000, checkpoint_seconds=600, extra="attempts = 1\n")
+    study.write_text(study.read_text().replace("seed = [0, 1]", "seed = [0]"))
     store, whole = open_store(tmp_path / "results"), open_store(tmp_path / "whole")
     (config,) = read_study(study).configs
     # One node, so that the watcher's own is the one that runs the trial.
@@ -97,25 +98,22 @@ def test_a_notice_drains_the_node_and_its_trial_continues_on_another(metadata, s
     )
     try:
         run = start_gnc("run", study, store.uri, "--address", cluster.address)
-
-        def running() -> list[Live]:
-            assert run.poll() is None, run.communicate()
-            return [trial for trial in store.read_live() if trial.rows.num_rows > 3]
-
-        wait_for(running, "some epochs of the trial", seconds=150)
+        trial = wait_for(lambda: halted(store, line=" epoch 4 "), "a trial to halt", seconds=150)
         assert watcher.poll() is None
         metadata.announce(120)
         told, _ = watcher.communicate(timeout=90)
         assert watcher.returncode == 0, told
         assert "this machine is taken away in 1" in told
         cluster.add_node(num_cpus=1)
+        time.sleep(DRAIN_POLL_SECONDS)
+        let_go(trial)
         errors = run.communicate(timeout=240)[1]
     finally:
         watcher.kill()
         cluster.shutdown()
     assert run.returncode == 0, errors
     assert "preempted: its machine is being taken away (the node is draining); checkpoint of epoch" in errors
-    (trial,) = store.read_trials().to_pylist()
-    assert (trial["attempts"], trial["resumed"]) == (2, True)
+    (ended,) = store.read_trials().to_pylist()
+    assert (ended["attempts"], ended["resumed"]) == (2, True)
     run_gnc("trial", study, config.key, "--results", whole.uri)
     assert comparable(store.read()) == comparable(whole.read())

@@ -1,14 +1,12 @@
 """SIGTERM to a process that runs a trial: the trial leaves off with a checkpoint; without a trial it acts as ever."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 from study.design.study_file import read_study
 from study.store.store import open_store
-from tests.conftest import comparable, run_gnc, start_gnc
+from tests.conftest import comparable, halted, let_go, run_gnc, start_gnc, wait_for
 
 WAITING = """
 import os, signal, sys, time
@@ -53,12 +51,7 @@ def test_a_terminated_trial_process_keeps_a_checkpoint_and_the_next_one_continue
     key = read_study(study).configs[0].key
     whole, store = open_store(tmp_path / "whole"), open_store(tmp_path / "results")
     process = start_gnc("trial", study, key, "--results", store.uri)
-    deadline = time.monotonic() + 120
-    while not any("epoch 4 " in line for line in store.last_log_lines(key, 1)):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGTERM)
+    let_go(wait_for(lambda: halted(store, line=" epoch 4 "), "a trial to halt"), signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert "interrupted: the process received SIGTERM; checkpoint of epoch" in errors

@@ -4,12 +4,16 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
+from typing import Self
 
 import pytest
 from pyarrow import fs
 
+from study.execution.attempt import Execution
 from study.execution.trial_log import MOST_BYTES, TrialLog
 from study.store.store import Store, open_store
+from tests.study.conftest import made_up_config
 
 KEY = "0123456789abcdef"
 
@@ -19,19 +23,45 @@ def lines(store: Store, attempt: int = 1) -> list[str]:
     return [line.partition(" ")[2] for line in store.last_log_lines(KEY, attempt, count=10**6)]
 
 
-def test_what_is_printed_or_logged_comes_into_the_log_and_where_it_went_before(store, capsys):
+def test_what_is_printed_or_logged_comes_into_the_log_and_where_it_went_before(store, capsys, caplog):
     log = TrialLog(store, KEY, 1)
     with log.capture():
         print("printed")
+        assert lines(store) == ["| printed"]  # at once, not at the end
+        print("complained", file=sys.stderr)
         print("half a ", end="")
-        print("line, and no end", end="", file=sys.stdout)
         logging.getLogger("library").warning("logged")
+        print("line, and no end", end="")
     print("outside")
-    assert "| printed" in lines(store)
-    assert "| half a line, and no end" in lines(store)
-    assert any("logged" in line for line in lines(store))
-    assert not any("outside" in line for line in lines(store))
-    assert capsys.readouterr().out == "printed\nhalf a line, and no endoutside\n"
+    said = ["| printed", "| complained", "| WARNING library: logged", "| half a line, and no end"]
+    assert lines(store) == said
+    shown = capsys.readouterr()
+    assert shown.out == "printed\nhalf a line, and no endoutside\n"
+    assert shown.err == "complained\n"
+    assert [record.getMessage() for record in caplog.records] == ["logged"]
+
+
+class SlowText(str):
+    """Text that is being joined to the line so far while another thread prints, or tries to."""
+
+    def __new__(cls, text: str, meanwhile: threading.Thread) -> Self:
+        slow = super().__new__(cls, text)
+        slow.meanwhile = meanwhile
+        return slow
+
+    def __radd__(self, line: str) -> str:
+        self.meanwhile.start()
+        self.meanwhile.join(0.5)  # where the line is not locked, the other thread is done by then
+        return line + str(self)
+
+
+def test_what_two_threads_print_at_once_is_all_in_the_log(store):
+    log = TrialLog(store, KEY, 1)
+    with log.capture():
+        other = threading.Thread(target=lambda: print("half a line", end=""))
+        sys.stdout.write(SlowText("of this thread\n", other))
+        other.join()
+    assert lines(store) == ["| of this thread", "| half a line"]
 
 
 def run_python(store: Store, body: str) -> subprocess.CompletedProcess[str]:
@@ -61,13 +91,26 @@ def test_a_full_log_keeps_only_the_end(store):
     assert lines(store)[-1] == "end: complete"
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(store):
+def test_a_log_that_cannot_be_written_stops_nothing(store, capsys):
     store.storage.write("logs", b"a file where the folder should be")
-    log = TrialLog(store, KEY, 1)
-    with log.capture():
-        print("said")
-    log.write("end: complete", always=True)
-    log.flush()
+    config = made_up_config(dataset="synthetic", encoder="mlp", width=4, depth=1, steps=1, num_classes=4)
+    assert Execution(config, store, attempt=1).run(on_progress=lambda _: print("said")) == "complete"
+    assert store.states() == {config.key: "complete"}
+    assert capsys.readouterr().out == "said\n" * 2  # the untrained network, and an epoch
+    assert store.storage.read("logs") == b"a file where the folder should be"
+
+
+def test_an_attempt_whose_log_cannot_begin_is_a_failure_with_a_traceback(store, monkeypatch):
+    def unknown() -> str:
+        raise RuntimeError("no such processor")
+
+    monkeypatch.setattr("study.execution.attempt.cpu_model", unknown)
+    execution = Execution(made_up_config(), store, attempt=1)
+    assert execution.run() == "failed"
+    (failure,) = store.failures()[execution.config.key]
+    assert failure["reason"] == execution.reason == "RuntimeError: no such processor"
+    assert "in _log_start" in failure["traceback"]
+    assert store.last_log_lines(execution.config.key, 1)[-1].endswith("end: failed: RuntimeError: no such processor")
 
 
 def test_in_an_object_store_the_log_is_put_whole_at_each_flush(tmp_path):

@@ -251,7 +251,7 @@ def test_a_run_is_seen_by_who_shares_the_folder_until_it_ends(store, tmp_path):
     await_run(open_store(store.uri), "run-1", seconds=0)
     assert store.read_live() == []
     assert store.attempts() == {}
-    with pytest.raises(FolderError, match=r"must be shared by all machines, got .*elsewhere.* does not see the run"):
+    with pytest.raises(FolderError, match=r"cannot see this run in .*elsewhere.*: the folder is not shared"):
         await_run(open_store(tmp_path / "elsewhere"), "run-1", seconds=0.1)
     store.end_run("run-1")
     assert not store.sees_run("run-1")

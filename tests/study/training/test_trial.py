@@ -17,7 +17,8 @@ from study.design.study_file import read_study
 from study.execution.attempt import INTERRUPTED, Execution
 from study.store.schemas import CIRCUMSTANCES
 from study.store.store import Store
-from study.training.training import Diverged, learning_rate_share, temperature_at
+from study.training.schedules import learning_rate_share, temperature_at
+from study.training.training import Diverged
 from study.training.trial import Trial, is_log_epoch
 from tests.conftest import comparable
 

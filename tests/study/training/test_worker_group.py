@@ -10,9 +10,10 @@ import torch
 from gnc_models.catalog.members import LOSSES
 from study.design.config import TrialConfig
 from study.store.schemas import CIRCUMSTANCES
+from study.training.data import load_dataset
 from study.training.measuring import compute_outputs, measure
-from study.training.training import Pace, Training
-from study.training.trial import load_dataset
+from study.training.schedules import Pace
+from study.training.training import Training
 from study.training.worker_group import ALONE, Group, PeerFailed
 from tests.study.groups import run_group
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from study.store.store import open_store
-from study.training.memory import KEPT_LIMIT, is_free_again, kept_bytes
+from study.training.memory import HELD_LIMIT, held_bytes, is_free_again
 
 STUDY = """
 name = "logical"
@@ -37,6 +37,7 @@ nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus":
 from study.tuning import experiment as tuning
 from study.tuning import resources as cluster
 from study.design.study_file import read_study
+from study.scheduling.retries import ListedTrials
 from study.store.store import open_store
 from study.tuning.run_view import View
 
@@ -65,7 +66,7 @@ for name, measured, concurrent in (
     allotment = cluster.allot(study.resources)
     configs = list(study.configs)
     view = Watching(len(configs))
-    finished = tuning.run_trials(study, {1: tuning.ListedTrials(configs)}, store, {1: allotment}, view, concurrent=concurrent, kept_bytes=measured)
+    finished = tuning.run_trials(study, {1: ListedTrials(configs)}, store, {1: allotment}, view, concurrent=concurrent, held_bytes=measured)
     facts[name] = {"fit": allotment.concurrent, "most": view.most, "finished": finished, "states": view.ended_states}
 print(json.dumps(facts))
 tuning.leave_cluster()
@@ -102,9 +103,9 @@ def test_logical_gpus_are_never_oversubscribed_and_a_process_that_keeps_memory_i
 
 def test_a_process_is_free_again_up_to_the_workspaces_of_libraries():
     assert is_free_again(0)
-    assert is_free_again(KEPT_LIMIT)
-    assert not is_free_again(KEPT_LIMIT + 1)
+    assert is_free_again(HELD_LIMIT)
+    assert not is_free_again(HELD_LIMIT + 1)
 
 
 def test_a_process_that_never_touched_a_gpu_keeps_nothing_on_it():
-    assert kept_bytes() == 0
+    assert held_bytes() == 0

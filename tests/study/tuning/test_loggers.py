@@ -1,6 +1,7 @@
 """TensorBoard, MLflow and Weights & Biases: logs written by the real tools and read back; a broken one ends nothing."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 from gnc.cli.main import main
 from study.design.errors import StudyError
 from study.design.study_file import CALLBACKS, parse_study
-from study.store.store import Store
+from study.store.store import Store, open_store
 from study.tuning import loggers
-from study.tuning.loggers import TOOLS, check_callbacks, numbers_of
-from study.tuning.logging_callback import NAMES, LoggingCallback, make_callbacks
+from study.tuning.loggers import TOOLS, check_callbacks, folder_id, numbers_of
+from study.tuning.logging_callback import NAMES, LoggingCallback
 from tests.study.conftest import made_up_measurement, made_up_record
 
 STUDY = 'name = "logged"\n[grid]\nnum_classes = [12, 24]\nfeature_dim = [3]\n[log]\ncallbacks = ["tensorboard"]\n'
@@ -50,7 +51,7 @@ def run(callback: LoggingCallback, store: Store, config, *, seen=(0, 2), state: 
 
 
 def run_all(store: Store, name: str, *configs, **how) -> None:
-    (callback,) = make_callbacks([name], parse_study(STUDY), store)
+    callback = LoggingCallback(name, parse_study(STUDY), store)
     for config in configs:
         run(callback, store, config, **how)
     callback.on_experiment_end([])
@@ -111,6 +112,46 @@ def test_mlflow_holds_a_run_a_trial_with_settings_as_parameters(store):
     assert "test_accuracy" not in runs[first.key].data.metrics
 
 
+def test_two_results_folders_on_one_mlflow_server_leave_each_other_their_runs(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed: pip install 'gnc-study[mlflow]'")
+    from mlflow import MlflowClient
+
+    server = f"sqlite:///{tmp_path}/server.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    config, mine, theirs = configs()[0], open_store(tmp_path / "mine"), open_store(tmp_path / "theirs")
+    client = MlflowClient(server)
+    old = client.create_run(client.create_experiment("logged"), run_name=config.key, tags={"trial": config.key})
+    run_all(theirs, "mlflow", config)
+    run_all(mine, "mlflow", config, state="interrupted")
+    run_all(open_store(mine.uri), "mlflow", config)  # the same folder again: this run takes the place of its own alone
+    runs = client.search_runs([old.info.experiment_id])
+    assert {run.info.run_name for run in runs} == {config.key}
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED", "RUNNING"]
+    assert old.info.run_id in {run.info.run_id for run in runs}
+
+
+def test_a_results_folder_has_one_id_that_neither_its_copy_nor_another_with_its_path_has(tmp_path):
+    store = open_store(tmp_path / "one")
+    known = folder_id(store)
+    assert folder_id(open_store(store.uri)) == known
+    shutil.copytree(store.uri, tmp_path / "copy")
+    assert folder_id(open_store(tmp_path / "copy")) != known
+    shutil.rmtree(store.uri)  # as on another machine
+    assert folder_id(open_store(store.uri)) != known
+
+
+def test_two_results_folders_give_one_trial_two_wandb_runs_and_one_folder_the_same_again(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gnc-study[wandb]'")
+    config = configs()[0]
+    ids = []
+    for folder in ("mine", "mine", "theirs"):
+        run_all(open_store(tmp_path / folder), "wandb", config)
+        (file,) = (tmp_path / folder / "callbacks" / "wandb" / config.key).rglob("*.wandb")
+        ids.append(file.stem.removeprefix("run-"))
+    assert ids[0] == ids[1] != ids[2]
+    assert all(name.startswith(config.key) for name in ids)
+
+
 def test_wandb_writes_offline_runs_where_it_knows_no_key(store, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("HOME", str(tmp_path))  # where a key would lie
@@ -169,7 +210,7 @@ class Slow(Broken):
 def test_a_tool_that_raises_ends_nothing_and_is_said_once(store, monkeypatch, capsys):
     monkeypatch.setitem(TOOLS, "wandb", loggers.Tool("json", "", Broken))
     run_all(store, "wandb", *configs())
-    assert capsys.readouterr().err.count("wandb cannot log every trial, the run goes on: the server is gone\n") == 1
+    assert capsys.readouterr().err.count("wandb cannot log every trial; the run continues: the server is gone\n") == 1
 
 
 def test_a_tool_that_cannot_be_made_is_tried_again_and_ends_nothing(store, monkeypatch, capsys):
@@ -185,7 +226,7 @@ def test_a_slow_tool_keeps_no_trial_waiting(store, monkeypatch, capsys):
     monkeypatch.setitem(TOOLS, "wandb", loggers.Tool("json", "", Slow))
     monkeypatch.setattr("study.tuning.logging_callback.CLOSE_SECONDS", 0.1)
     run_all(store, "wandb", *configs())  # returns although the tool has answered nothing
-    assert "wandb has not written all of its log in 0 s and is left" in capsys.readouterr().err
+    assert "wandb did not finish in 0 s: its log may lack trials" in capsys.readouterr().err
     Slow.let_go.set()
     deadline = time.monotonic() + 60
     while any(thread.name == "log-wandb" for thread in threading.enumerate()) and time.monotonic() < deadline:

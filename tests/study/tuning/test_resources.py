@@ -1,10 +1,14 @@
 """A Ray cluster of two nodes on this machine: what fits, and whether both see the results folder."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -45,6 +49,33 @@ def test_placement_and_the_shared_folder_are_checked_on_every_node(tmp_path):
     facts = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert facts["left"] == []
     assert facts["concurrent"] == [4, 2, 1]
-    assert "got cpus = 3.5 and gpus = 0 a trial where the machines have" in facts["too_much"]
+    assert "got cpus = 3.5 and gpus = 0 per trial where the machines have" in facts["too_much"]
     assert "results folder must be shared by all machines" in facts["apart"]
     assert "Name a network folder or an object store" in facts["apart"]
+
+
+AWAY_FROM_HOME = """
+import os, ray
+from pathlib import Path
+from study.training.data import data_folder
+from study.tuning.resources import join_cluster
+join_cluster(None)
+def found():
+    import study
+    os.chdir("/")
+    return study.__file__, str(data_folder())
+print(*ray.get(ray.remote(found).remote()), sep="\\n")
+ray.shutdown()
+"""
+
+
+def test_workers_find_our_packages_and_the_data_where_this_process_does(tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/__init__.py").touch()
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/run.py").write_text(AWAY_FROM_HOME)
+    environment = {name: value for name, value in os.environ.items() if name != "GNC_DATA"}
+    command = [sys.executable, "scripts/run.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(ROOT / "study/__init__.py"), str(tmp_path / "data")]

@@ -1,7 +1,6 @@
 """`gnc run` on real Ray, with real processes killed: the sealed table is that of an undisturbed run."""
 
 import dataclasses
-import os
 import random
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from study.design.study_file import parse_study, read_study
 from study.execution.attempt import STOP_POLL_SECONDS
 from study.store.store import Store, open_store
-from tests.conftest import IMAGES, SMALL_STUDY, comparable, run_gnc, start_gnc, wait_for
+from tests.conftest import IMAGES, SMALL_STUDY, comparable, halted, let_go, run_gnc, start_gnc, wait_for
 
 pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time: two clusters on two cores starve each other
 
@@ -33,20 +32,6 @@ def undisturbed(tmp_path_factory) -> Store:
     code = f"from gnc.cli.main import main\nfor call in {calls!r}:\n    assert main(call) == 0"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     return open_store(folder / "results")
-
-
-def trials_in_flight(store: Store) -> list:
-    return [trial for trial in store.read_live() if trial.rows.num_rows > 2 and not trial.interrupted]
-
-
-def halted_in_flight(store: Store) -> int | None:
-    """A process halted in the middle of a trial; None if there is no trial, or it had ended before it was halted."""
-    for victim in trials_in_flight(store)[:1]:
-        os.kill(victim.process, signal.SIGSTOP)
-        if victim.key in {trial.key for trial in trials_in_flight(store)} - set(store.fragments()):
-            return victim.process
-        os.kill(victim.process, signal.SIGCONT)
-    return None
 
 
 def end(process: subprocess.Popen) -> str:
@@ -89,9 +74,7 @@ def test_a_run_equals_trials_in_process_and_a_second_run_starts_nothing(study_fi
 def test_a_killed_trial_process_is_started_again_and_repeats_no_row(study_file, tmp_path, undisturbed):
     store = open_store(tmp_path / "results")
     run = start_gnc("run", study_file(**LONG), store.uri)
-    wait_for(lambda: trials_in_flight(store), "a trial in flight")
-    time.sleep(random.uniform(0, 1))
-    os.kill(wait_for(lambda: halted_in_flight(store), "a trial to halt"), signal.SIGKILL)
+    let_go(wait_for(lambda: halted(store, line=" epoch 3 "), "a trial to halt"), signal.SIGKILL)
     errors = end(run)
     assert run.returncode == 0, errors
     assert "restarting" in errors
@@ -106,10 +89,11 @@ def test_a_killed_sweep_continues_while_its_orphans_still_write(study_file, tmp_
     random_moment = random.Random(chance)
     store, study = open_store(tmp_path / "results"), study_file(**LONG)
     run = start_gnc("run", study, store.uri)
-    wait_for(lambda: trials_in_flight(store), "a trial in flight")
+    trial = wait_for(lambda: halted(store, line=" epoch 3 "), "a trial to halt")  # others go on, and the run cannot end
     time.sleep(random_moment.uniform(0, 1.5))
     run.kill()
     run.wait()
+    let_go(trial)
     assert not store.storage.read("results.parquet")
     again = start_gnc("run", study, store.uri)  # at once: orphaned workers go on writing for a while
     errors = end(again)
@@ -121,11 +105,11 @@ def test_interrupting_keeps_checkpoints_seals_and_says_how_to_continue(study_fil
     store, study = open_store(tmp_path / "results"), study_file(**LONG)
     run = start_gnc("run", study, store.uri)
     # a trial of a fast machine would end before it looks for the request
-    halted = wait_for(lambda: halted_in_flight(store), "a trial to halt")
+    trial = wait_for(lambda: halted(store, line=" epoch 3 "), "a trial to halt")
     run.send_signal(signal.SIGINT)
     wait_for(store.stop_requests, "the request to stop")
     time.sleep(STOP_POLL_SECONDS)
-    os.kill(halted, signal.SIGCONT)
+    let_go(trial)
     errors = end(run)
     assert run.returncode == 1
     assert f"this continues it: gnc run {study} {store.uri}" in errors
@@ -140,7 +124,7 @@ def test_interrupting_keeps_checkpoints_seals_and_says_how_to_continue(study_fil
 
 
 def test_interrupting_before_the_first_trial_still_seals_and_says_how_to_continue(study_file, tmp_path):
-    study, results = study_file(), tmp_path / "results"
+    study, results = study_file(steps=10**7), tmp_path / "results"  # should one begin, it would not end
     run = start_gnc("run", study, results, "--max-concurrent", "1")
     for line in run.stderr:
         if "starting Ray" in line:
@@ -178,7 +162,7 @@ def test_a_study_that_fits_no_machine_is_refused_before_anything_runs(study_file
     study = study_file(extra="cpus = 4000\ngpus = 0.5\n")
     done = run_gnc("run", study, tmp_path / "results", check=False)
     assert done.returncode == 2
-    assert "[resources] must fit on one machine, got cpus = 4000 and gpus = 0.5 a trial" in done.stderr
+    assert "[resources] must fit on one machine, got cpus = 4000 and gpus = 0.5 per trial" in done.stderr
     assert "Ask for less" in done.stderr
     assert open_store(tmp_path / "results").states() == {}
 

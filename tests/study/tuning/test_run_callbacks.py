@@ -28,7 +28,7 @@ def test_a_logged_run_gives_the_table_of_one_without(study_file, tmp_path, monke
     subprocess.run([sys.executable, "-c", f"import json\n{code}"], check=True, capture_output=True)
 
     done = run_gnc("run", study_file(extra=LOG), logged.uri)
-    assert done.stderr.count("warning: mlflow cannot log every trial, the run goes on") == 1
+    assert done.stderr.count("warning: mlflow cannot log every trial; the run continues") == 1
     assert comparable(logged.read()) == comparable(plain.read())
     rows = logged.read().to_pylist()
     for key in logged.states():

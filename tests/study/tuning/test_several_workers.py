@@ -105,7 +105,9 @@ def test_workers_spread_over_machines_and_all_is_given_back(tmp_path):
     facts = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert facts["concurrent"] == [3, 1, 1]
     assert facts["gpus"] == [0.25, 1.0]
-    assert "[resources] must fit on the cluster, got 4 workers a trial with cpus = 1 and gpus = 0 each" in facts["many"]
+    assert (
+        "[resources] must fit on the cluster, got 4 workers per trial with cpus = 1 and gpus = 0 each" in facts["many"]
+    )
     assert "where 3 fit: the machines have" in facts["many"]
     assert "gpus must be a whole number for trials of several workers, got 0.5" in facts["shared"]
     code, errors = facts["run"]

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,34 +13,19 @@ from ray.cluster_utils import Cluster
 
 from study.design.study_file import read_study
 from study.store.attempts import Live
-from study.store.store import Store, open_store
-from tests.conftest import comparable, run_gnc, start_gnc
+from study.store.store import open_store
+from study.tuning.failure_causes import DRAIN_POLL_SECONDS
+from tests.conftest import comparable, halted, let_go, run_gnc, start_gnc, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
-
-
-def wait_for_attempt(run, store: Store, seen: set[tuple[str, int]]) -> Live | None:
-    """An attempt not seen before; None once the run has ended."""
-    deadline = time.monotonic() + 150
-    while run.poll() is None:
-        assert time.monotonic() < deadline, "no attempt began"
-        for trial in store.read_live():
-            if (trial.key, trial.attempt) not in seen and not trial.interrupted:
-                seen.add((trial.key, trial.attempt))
-                return trial
-        time.sleep(0.02)
-    return None
 
 
 def test_a_terminated_worker_leaves_off_and_its_trial_continues_in_the_same_run_uncharged(study_file, tmp_path):
     study = study_file(num_classes="[6]", steps=2500, extra="attempts = 1\n")  # a charged failure would end it
     store, whole = open_store(tmp_path / "results"), open_store(tmp_path / "whole")
     run = start_gnc("run", study, store.uri, "--max-concurrent", "1")
-    process = wait_for_attempt(run, store, set()).process
-    while not any(" epoch 8 " in line for config in read_study(study).configs for line in log_of(store, config.key)):
-        assert run.poll() is None
-        time.sleep(0.02)
-    os.kill(process, signal.SIGTERM)
+    trial = wait_for(lambda: halted(store, line=" epoch 8 "), "a trial to halt", seconds=150)
+    let_go(trial, signal.SIGTERM)
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
     assert errors.count("restarting") == 1
@@ -48,14 +34,10 @@ def test_a_terminated_worker_leaves_off_and_its_trial_continues_in_the_same_run_
     assert sorted(trial["attempts"] for trial in trials) == [1, 2]
     assert [trial["resumed"] for trial in trials if trial["attempts"] == 2] == [True]
     with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)  # it was asked to end, and did
+        os.kill(trial.process, 0)  # it was asked to end, and did
     for config in read_study(study).configs:
         run_gnc("trial", study, config.key, "--results", whole.uri)
     assert comparable(store.read()) == comparable(whole.read())
-
-
-def log_of(store: Store, key: str, attempt: int = 1) -> list[str]:
-    return store.last_log_lines(key, attempt, count=10**6)
 
 
 def test_a_trial_that_kills_its_process_is_set_aside_with_its_last_lines_and_the_others_run(study_file, tmp_path):
@@ -63,10 +45,12 @@ def test_a_trial_that_kills_its_process_is_set_aside_with_its_last_lines_and_the
     store = open_store(tmp_path / "results")
     poisoned, other = (config.key for config in read_study(study).configs)
     run = start_gnc("run", study, store.uri, "--max-concurrent", "1")
-    seen: set[tuple[str, int]] = set()
-    while (attempt := wait_for_attempt(run, store, seen)) is not None:
-        if attempt.key == poisoned:
-            os.kill(attempt.process, signal.SIGSEGV)
+    seen = {(other, 1)}
+    while attempt := wait_for(lambda: run.poll() is not None or halted(store, passed_over=seen), "an attempt", 150):
+        if attempt is True:
+            break
+        seen.add((attempt.key, attempt.attempt))
+        let_go(attempt, signal.SIGSEGV)
     errors = run.communicate(timeout=60)[1]
     assert run.returncode == 1, errors
     assert "1 complete, 1 failed" in errors
@@ -113,13 +97,14 @@ def test_a_process_that_sees_another_folder_is_told_and_its_trial_runs_elsewhere
     study = study_file(num_classes="[6]", steps=1500, extra="attempts = 1\n")
     store = open_store(tmp_path / "results")
     run = start_gnc("run", study, store.uri, "--max-concurrent", "1")
-    wait_for_attempt(run, store, set())
+    trial = wait_for(lambda: halted(store), "a trial to halt", seconds=150)
     (sign,) = (entry.name for entry in store.storage.entries("live", ".run"))
     store.storage.remove(f"live/{sign}")
+    let_go(trial)
     errors = run.communicate(timeout=240)[1]
     assert run.returncode == 0, errors
     assert errors.count("restarting") == 1
-    assert f"results folder must be shared by all machines, got '{store.uri}', in which" in errors
+    assert f"cannot see this run in '{store.uri}': the folder is not shared with it." in errors
     assert set(store.states().values()) == {"complete"}
     assert store.storage.entries("live") == []
 
@@ -141,17 +126,20 @@ def test_a_draining_node_and_a_lost_one_cost_no_attempt(study_file, tmp_path, cl
     store, whole = open_store(tmp_path / "results"), open_store(tmp_path / "whole")
     keys = [config.key for config in read_study(study).configs]
     run = start_gnc("run", study, store.uri, "--address", cluster.address)
-    deadline = time.monotonic() + 150
-    while not all(any(" epoch 32 " in line for line in log_of(store, key)) for key in keys):
-        assert run.poll() is None, run.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    trials: list[Live] = []
+    for _ in keys:
+        seen = {(trial.key, trial.attempt) for trial in trials}
+        waits = partial(halted, store, line=" epoch 32 ", passed_over=seen)
+        trials.append(wait_for(waits, "a trial to halt", seconds=150))
     draining, lost = list(cluster.worker_nodes)
     cluster.remove_node(lost, allow_graceful=False)
     cluster.add_node(num_cpus=1)
     in_two_minutes = int(1000 * (time.time() + 120))
     asked = ray._raylet.GcsClient(address=cluster.address).drain_node(draining.node_id, 2, "spot", in_two_minutes)
     assert asked == (True, "")
+    time.sleep(DRAIN_POLL_SECONDS)
+    for trial in trials:
+        let_go(trial)
     errors = run.communicate(timeout=240)[1]
     assert run.returncode == 0, errors
     assert "preempted: its machine is being taken away (the node is draining); checkpoint of epoch" in errors
