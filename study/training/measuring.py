@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnc_models.catalog.members import ENCODERS
 from gnc_models.datasets.registry import Dataset
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics import Collapse, layer_columns, measure_collapse, measure_layer
@@ -104,9 +105,9 @@ def _stages(training: Training) -> list[Tensor]:
     """Outputs at every stage, images pooled over space, sequences at the position that is read out."""
     if training.config.layers == "none":
         return []
-    stages = [stage for _, stage in feature_stages(training.encoder)]
+    stages = [stage for _, stage in feature_stages(training.config.encoder, training.encoder)]
     outputs: list[list[Tensor]] = [[] for _ in stages]
-    read_out = -1 if training.config.encoder == "transformer" else 0
+    read_out = ENCODERS[training.config.encoder].read_out
 
     def keep(place: int) -> Any:
         return lambda module, inputs, output: outputs[place].append(_pooled(output, read_out))
@@ -124,7 +125,7 @@ def _layers(training: Training, stages: list[Tensor]) -> dict[str, Any]:
     """Collapse at every stage of the network."""
     if not stages:
         return {"layer_names": None, **dict.fromkeys(layer_columns([]))}
-    names = [name for name, _ in feature_stages(training.encoder)]
+    names = [name for name, _ in feature_stages(training.config.encoder, training.encoder)]
     found = [measure_layer(stage, training.train_labels, training.config.num_classes) for stage in stages]
     return {"layer_names": names, **layer_columns(found)}
 
