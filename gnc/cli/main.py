@@ -184,7 +184,12 @@ def _study_and_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--where", metavar="EXPRESSION", help="only these trials, e.g. 'num_classes <= 100'")
+    parser.add_argument(
+        "--where",
+        metavar="EXPRESSION",
+        help="take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a setting "
+        "that has no effect is false, and 'temperature is None' asks for that",
+    )
 
 
 def _version() -> str:

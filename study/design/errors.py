@@ -1,17 +1,21 @@
 """Why a study or a setting is refused, in words: the rule, the value, the cure.
 
-Knows pydantic's errors and TrialConfig's fields; does not read files.
+Knows pydantic's errors and the fields of the model that refused; does not read files.
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from study.design.config import TrialConfig
 
 SHOWN = 5  # a list of refusals is cut here, with the total
+Model = TypeVar("Model", bound=BaseModel)
+
+
+TABLE = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)  # of every table of a study file
 
 
 class StudyError(ValueError):
@@ -35,28 +39,37 @@ def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
 
 def make_config(settings: dict[str, Any]) -> TrialConfig:
     """The TrialConfig of the settings; StudyError with every refusal in words."""
+    return make_model(TrialConfig, settings)
+
+
+def make_model(model: type[Model], given: dict[str, Any]) -> Model:
+    """The model made of what is given; StudyError with every refusal in words."""
     try:
-        return TrialConfig(**settings)
+        return model(**given)
     except ValidationError as error:
-        raise StudyError(" ".join(_sentence(item) for item in error.errors())) from None
+        raise StudyError(" ".join(_sentence(model, item) for item in error.errors())) from None
 
 
-def _sentence(item: dict[str, Any] | Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
+def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
+    """Of one refusal; a field of a model inside the model is named as a study file does, `[tune] metric`."""
+    *tables, name = (str(part) for part in item["loc"] if isinstance(part, str)) if item["loc"] else ("",)
+    for table in tables:
+        annotation: Any = model.model_fields[table].annotation if table in model.model_fields else None
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    shown = f"[{tables[0]}] {name}" if tables else name
     if kind == "extra_forbidden":
-        return f"{name!r} is no setting. {nearest(name, TrialConfig.model_fields)}"
+        where = f"[{tables[0]}]" if tables else "study file"
+        if model is TrialConfig:
+            return f"{name!r} is no setting. {nearest(name, model.model_fields)}"
+        return f"{where} must hold known keys only, got {name!r}. {nearest(name, model.model_fields)}"
+    meaning = model.model_fields[name].description if name in model.model_fields else None
     if kind == "missing":
-        return f"{name} must be given: {TrialConfig.model_fields[name].description}"
+        return f"{shown} must be given: {meaning}"
     if kind == "value_error":
         return str(context["error"])
     rule = _RULES.get(kind, item["msg"][0].lower() + item["msg"][1:]).format(**context)
-    return f"{name} must {rule}, got {value!r}. {_meaning(name)}"
-
-
-def _meaning(name: str) -> str:
-    field = TrialConfig.model_fields.get(name)
-    return f"It is: {field.description}" if field else ""
+    return f"{shown} must {rule}, got {value!r}.{f' It is: {meaning}' if meaning else ''}"
 
 
 _RULES = {
@@ -69,9 +82,19 @@ _RULES = {
     "float_type": "be a number",
     "bool_type": "be true or false",
     "string_type": "be a string",
+    "list_type": "be a list",
+    "tuple_type": "be a list",
+    "dict_type": "be a table",
+    "model_type": "be a table",
     "literal_error": "be {expected}",
-    "string_pattern_mismatch": "be numbers parted by commas",
 }
+
+
+def check_distinct(what: str, values: Sequence[Any]) -> None:
+    """StudyError for the first value that stands there twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise StudyError(f"{what} must be distinct, got {value!r} twice. Remove one.")
 
 
 def summarize(messages: list[str]) -> str:

@@ -9,15 +9,11 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from study.design.config import TrialConfig
+from gnc_models.catalog.members import settings_of
+from study.design.config import TrialConfig, settings_with
 from study.execution.same_data import stored_config
 from study.store.store import Store
 
-# What a trial's seconds depend on beside how many samples it trains on and measures.
-KIND = (
-    *("dataset", "resolution", "input_dim", "context_length", "encoder", "width", "depth", "norm_layer"),
-    *("classifier", "loss", "cross_entropy", "precision", "num_threads", "workers", "batch_size"),
-)
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward
 PROBE_STEPS = 4
 
@@ -58,7 +54,8 @@ def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool 
 
 
 def _kind(config: TrialConfig) -> tuple[object, ...]:
-    return tuple(getattr(config, name) for name in KIND)
+    """What a trial's seconds depend on beside how many samples it trains on and measures."""
+    return tuple(getattr(config, name) for name in settings_with("speed"))
 
 
 def _samples(config: TrialConfig) -> float:
@@ -91,8 +88,8 @@ def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
 
     per_sample = {}
     for kind, config in {_kind(c): c for c in reversed(configs)}.items():
-        short = config.model_dump() | {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
-        short |= dict.fromkeys(("epochs", "max_epochs", "terminal_epochs", "attack_radii"))
+        short = config.model_dump() | dict.fromkeys((*settings_of("budget"), "attack_radii"))
+        short |= {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
         trial = Trial(TrialConfig(**short))
         pace = Pace(1e-6, config.temperature or 1.0)  # a step costs the same at any rate, and a wild one would diverge
         trial.training.train_epoch(1, [pace])  # the first step pays for allocation and kernel choice

@@ -7,12 +7,11 @@ import json
 import sys
 from typing import Any
 
-from study.design.config import DATASET_SETTINGS, TrialConfig
+from study.design.config import TrialConfig, settings_with
 from study.design.errors import StudyError
+from study.design.setting import SPELLINGS, canonical
+from study.store.sealed_tables import FINAL
 from study.store.store import Store
-
-# Two trials that agree here draw from the same pool, whatever their numbers of classes and samples.
-POOL = ("dataset", "data_seed", *DATASET_SETTINGS)
 
 
 def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
@@ -54,6 +53,24 @@ def stored_config(row: dict[str, Any]) -> TrialConfig:
     return TrialConfig.model_construct(**{name: row[name] for name in TrialConfig.model_fields})
 
 
+def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
+    """The configs, but a finished trial that was stored under another spelling of the same settings as it was stored.
+
+    Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
+    its rows, and counts as the trial that a study asks for, however that study writes it.
+    """
+    names = [name for name in SPELLINGS if any(getattr(config, name) is not None for config in configs)]
+    if not names:
+        return configs
+    former = {}
+    for row in store.read_trials().to_pylist():
+        respelled = {name: canonical(name, row[name]) for name in names}
+        if row["state"] in FINAL and any(row[name] != value for name, value in respelled.items()):
+            former[stored_config(row | respelled).key] = stored_config(row)
+    states = store.states() if former else {}
+    return tuple(config if config.key in states else former.get(config.key, config) for config in configs)
+
+
 def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
     """A sentence for each of cpu_model, gpu_model and versions that differs between trials, and for data that do."""
     sentences = []
@@ -81,8 +98,9 @@ def _differences(versions: str, others: list[str]) -> str:
 
 
 def _pool(config: TrialConfig) -> tuple[object, ...]:
-    return tuple(getattr(config, name) for name in POOL)
+    """Two trials that agree here draw from the same pool, whatever their numbers of classes and samples."""
+    return tuple(getattr(config, name) for name in settings_with("data"))
 
 
-def _sizes(config: TrialConfig) -> tuple[int, int, int]:
-    return config.num_classes, config.samples_per_class, config.test_samples_per_class or 0
+def _sizes(config: TrialConfig) -> tuple[int, ...]:
+    return tuple(getattr(config, name) or 0 for name in settings_with("size"))

@@ -4,7 +4,7 @@ Knows Training, the data and the measures of gnc_models; does not know when a tr
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from gnc_models.datasets.registry import Dataset
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics import Collapse, layer_columns, measure_collapse, measure_layer
 from gnc_models.metrics.adversarial import attack_accuracy
+from gnc_models.metrics.collapse import Normalization
 from study.training.seeds import derive_seed
 from study.training.training import Training
 
@@ -73,7 +74,7 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
         train,
         training.train_labels,
         training.classifier.weight.detach(),
-        normalization=config.normalization,
+        normalization=cast(Normalization, config.normalization),
         temperature=config.temperature,
         test_features=test,
         test_labels=None if data.test_labels is None else data.test_labels.to(training.device),

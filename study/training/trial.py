@@ -16,7 +16,7 @@ from torch import Tensor
 from gnc_models.datasets.registry import Dataset, make_dataset
 from gnc_models.metrics import Collapse
 from study.design.columns import Measurement
-from study.design.config import DATASET_SETTINGS, TrialConfig
+from study.design.config import TrialConfig, settings_with
 from study.training.data import data_folder
 from study.training.measuring import Outputs, compute_outputs, measure
 from study.training.memory import PeakMemory
@@ -219,16 +219,8 @@ class Trial:
 
 def load_dataset(config: TrialConfig) -> Dataset:
     """The trial's data; the same for every trial with the same data settings."""
-    settings = {name: getattr(config, name) for name in DATASET_SETTINGS if getattr(config, name) is not None}
-    return make_dataset(
-        config.dataset,
-        num_classes=config.num_classes,
-        samples_per_class=config.samples_per_class,
-        test_samples_per_class=config.test_samples_per_class,
-        data_seed=config.data_seed,
-        data_root=data_folder(),
-        **settings,
-    )
+    settings = {name: getattr(config, name) for name in settings_with("data", "size")}
+    return make_dataset(settings.pop("dataset"), data_root=data_folder(), **settings)
 
 
 def is_log_epoch(epoch: int) -> bool:
