@@ -32,8 +32,8 @@ from torch import Tensor
 
 from benchmarks.trained_head import trained_rows
 from gnc_models.codes.code import make_code
-from gnc_models.codes.constructions.explicit import orthoplex
 from gnc_models.codes.neighbour_repulsion import relax_rows
+from gnc_models.constructions.explicit import orthoplex
 from gnc_models.geometry.margins import Margins, one_vs_rest_margins
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from gnc_models.classifiers.classifiers import LinearClassifier
+from gnc_models.classifiers.classifier import LinearClassifier
 from gnc_models.user_cache import read_or_make
 
 INPUT_DIM, HIDDEN, GROUP = 128, 256, 20

@@ -1,1 +1,4 @@
-"""The mathematics of generalized neural collapse: tensors in, tensors or numbers out. No Ray, no results folder."""
+"""The mathematics: tensors in, tensors or numbers out. Knows torch, torchvision, numpy, scipy and Pillow.
+
+Does not know the study, results folders, Ray, Optuna, Parquet or figures.
+"""

@@ -1,4 +1,4 @@
-"""Arrays that are slow to make, kept in the user's cache folder. Nothing depends on them: any fault means making anew.
+"""The user's cache folder and slow-to-make arrays in it. Nothing depends on it: after any fault they are made anew.
 
 A file is a compressed .npz without pickle, read member by member, each with its CRC; it is written under a temporary
 name in the same folder and renamed, so that readers see all of it or none of it, however many processes write.
@@ -16,13 +16,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from gnc_models.cache_folder import cache_folder
-
 _log = logging.getLogger(__name__)
 _Picked = TypeVar("_Picked")
 
 # what a torn, truncated or foreign file can raise while it is opened or read
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+def cache_folder() -> Path:
+    """`$GNC_CACHE`, else `gnc-study` in `$XDG_CACHE_HOME`, else in `~/.cache`; it need not exist."""
+    if given := os.environ.get("GNC_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "gnc-study"
 
 
 def read_or_make(

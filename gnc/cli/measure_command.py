@@ -15,7 +15,7 @@ from gnc.cli.output import print_facts, print_json
 from gnc.cli.tensor_files import array_names, check_finite, read_tensors
 from gnc_models.geometry.margins import margins_of_directions
 from gnc_models.geometry.pairwise import max_cosine, unit
-from gnc_models.metrics import measure_collapse
+from gnc_models.metrics.collapse import measure_collapse
 from study.design.errors import StudyError
 from study.store.store import open_store
 

@@ -96,12 +96,12 @@ _INDICES_REFUSE = frozenset({"label_noise", "ood_classes"})
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "glyphs": DataSet(
-            "characters.glyphs:make_glyphs",
+            "made.glyphs:make_glyphs",
             {**_PICTURES, "resolution": 16, "unseen_family": "serif"},
             max_classes=MappingProxyType({16: 1397, 32: 1611}),
         ),
         "synthetic": DataSet(
-            "synthetic:make_synthetic",
+            "made.synthetic:make_synthetic",
             {**_TESTED, "input_dim": 32, "noise": 0.1, "ood_classes": 0},
             gives="vector",
             max_classes=1_000_000,
@@ -115,13 +115,13 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             "stored.image_folder:make_image_folder", {**_PICTURES, "folder": REQUIRED, "resolution": 32}
         ),
         "text": DataSet(
-            "text:make_text",
+            "made.text:make_text",
             {**_TESTED, "context_length": 8},
             gives="tokens",
             max_classes=20_000,
             refuses=_TEXT_REFUSES,
         ),
-        "indices": DataSet("indices:make_indices", gives="index", max_classes=1_000_000, refuses=_INDICES_REFUSE),
+        "indices": DataSet("made.indices:make_indices", gives="index", max_classes=1_000_000, refuses=_INDICES_REFUSE),
     }
 )
 

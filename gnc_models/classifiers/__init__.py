@@ -1,0 +1,1 @@
+"""Where classifier rows come from: learned, class means or a fixed code. Does not know losses or networks."""

@@ -33,7 +33,7 @@ def assign_classes(
     """
     wanted, offered = _checked("similarity", similarity), _checked("gram", gram)
     if wanted.shape != offered.shape:
-        raise ValueError(f"gram must have one row a class, got {offered.shape} for similarity of {wanted.shape}.")
+        raise ValueError(f"gram must have one row per class, got {offered.shape} for similarity of {wanted.shape}.")
     generator = np.random.default_rng(0)
     starts: list[str | np.ndarray] = ["barycenter"]
     count = min(MOST_STARTS, max(LEAST_STARTS, STARTING_COST // len(wanted) ** 3))

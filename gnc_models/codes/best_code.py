@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from gnc_models.codes.code import Code, explicit_code, make_code, spherical_code_of
-from gnc_models.codes.constructions.words import signed_words
 from gnc_models.codes.neighbour_repulsion import relax_rows
 from gnc_models.codes.search import optimise_code, random_codes
 from gnc_models.codes.unconstrained_features import code_from_optimum
+from gnc_models.constructions.words import signed_words
 from gnc_models.references.closed_forms import check_sizes
 from gnc_models.references.layered_codes import layered_points
 from gnc_models.references.margin import reference_margin

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnc_models.codes.constructions.explicit import FAMILIES, make_points, orthoplex, polygon, simplex
+from gnc_models.constructions.explicit import FAMILIES, make_points, orthoplex, polygon, simplex
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.geometry.pairwise import max_cosine, unit
 from gnc_models.references.closed_forms import check_sizes

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gnc_models.codes.code import Code
-from gnc_models.codes.constructions.explicit import FAMILIES
-from gnc_models.codes.constructions.mixed_words import mixed_codes
 from gnc_models.codes.linear_program_polish import polish_code
 from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
+from gnc_models.constructions.explicit import FAMILIES
+from gnc_models.constructions.words import mixed_codes
 
 # Sharpness of the soft maximum, in units of 1 / (margin expected): coarse enough to move points past each other at
 # first, sharp enough at the end that its value is the maximum to about log(pairs) / sharpness.

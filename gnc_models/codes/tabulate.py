@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 
 from gnc_models.codes.code import Code
-from gnc_models.codes.constructions.words import signed_words
 from gnc_models.codes.search import optimise_code, random_codes
 from gnc_models.codes.unconstrained_features import optimise_unconstrained
+from gnc_models.constructions.words import signed_words
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.references.margin import reference_margin
 

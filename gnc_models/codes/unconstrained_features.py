@@ -16,6 +16,7 @@ from gnc_models.codes.linear_program_polish import polish_code
 from gnc_models.codes.search import random_codes
 from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
 from gnc_models.geometry.margins import one_vs_rest_margins
+from gnc_models.log_space import log_softplus
 
 # Starts whose temperature * log(loss) is within this of the best count as near it; a distance, as the margin is.
 NEAR = 1e-3
@@ -133,8 +134,3 @@ def cold_loss(temperature: float) -> Objective:
         return temperature * (total - math.log(weights.shape[1])), gradient
 
     return objective
-
-
-def log_softplus(odds: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """log(log(1 + exp(odds))) without underflow: below -30 it equals odds to rounding."""
-    return torch.where(odds < -30, odds, torch.nn.functional.softplus(odds.clamp_min(-30)).log())

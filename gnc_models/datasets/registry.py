@@ -11,11 +11,11 @@ from typing import Any
 
 from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import load
-from gnc_models.datasets.augmentation import AUGMENTATIONS, augment
-from gnc_models.datasets.class_counts import class_counts
-from gnc_models.datasets.dataset import Dataset
-from gnc_models.datasets.indices import number_samples
-from gnc_models.datasets.shaping import add_label_noise, keep_counts, keep_out_classes
+from gnc_models.datasets.made.indices import number_samples
+from gnc_models.datasets.samples.augmentation import AUGMENTATIONS, augment
+from gnc_models.datasets.samples.class_counts import class_counts
+from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
 from gnc_models.datasets.stored.layouts import MissingData, missing_data
 
 __all__ = [

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gnc_models.geometry.hull import HullPoints, nearest_hull_points
+from gnc_models.geometry.pairwise import EPS
 
-EPS = torch.finfo(torch.float64).eps
 # Entries of one tile of scores, and of one batch of gathered candidates: 32 MiB and 16 MiB in float64.
 TILE_ENTRIES = 1 << 22
 BATCH_ENTRIES = 1 << 21

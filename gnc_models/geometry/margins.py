@@ -57,7 +57,7 @@ def one_vs_rest_margins(
     """Distance from each class weight to the convex hull of all the others, as a certified interval.
 
     Args:
-        weights: one row a class, taken as given (not normalised); any scale, distances are in the same unit.
+        weights: one row per class, taken as given (not normalised); any scale, distances are in the same unit.
             float32 is converted to float64 first.
         tolerance: stop when (upper - lower) / upper is below it; relative, no unit.
         mode: "all" certifies every class; "min" only the smallest margin: classes whose lower bound exceeds the best
@@ -96,7 +96,7 @@ def margins_of_directions(
     """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
 
     Args:
-        weights: one row a class, none of zeros; any scale.
+        weights: one row per class, none of zeros; any scale.
         tolerance: as in `one_vs_rest_margins`, before the intervals are widened by the rounding of the division.
         mode: as in `one_vs_rest_margins`.
     Raises:
@@ -141,7 +141,7 @@ def _scaled_outward(bounds: Tensor, scale: Tensor, *, down: bool) -> Float[Tenso
 def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_start: Margins | None) -> None:
     if weights.ndim != 2 or weights.shape[1] < 1 or not weights.is_floating_point():
         raise ValueError(
-            f"weights must be a matrix of floating-point rows, one a class, got shape {tuple(weights.shape)} "
+            f"weights must be a matrix of floating-point rows, one per class, got shape {tuple(weights.shape)} "
             f"of {weights.dtype}."
         )
     if len(weights) < 2:
@@ -158,5 +158,5 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
         raise ValueError(f"max_rounds must be at least 1, got {max_rounds!r}.")
     if warm_start is not None and len(warm_start.lower) != len(weights):
         raise ValueError(
-            f"warm_start must have one margin a class ({len(weights)}), got {len(warm_start.lower)}. Leave it out."
+            f"warm_start must have one margin per class ({len(weights)}), got {len(warm_start.lower)}. Leave it out."
         )

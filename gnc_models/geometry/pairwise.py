@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+EPS = torch.finfo(torch.float64).eps
 TILE_ENTRIES = 1 << 18  # of one tile of scores or distances: 2 MiB in float64, which caches hold
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifiers import Classifier
+from gnc_models.classifiers.classifier import Classifier
 from gnc_models.losses.cross_entropy import score_gaps
 from gnc_models.losses.loss import Loss
 

@@ -3,7 +3,7 @@
 Samples pass in chunks small enough that chunk x classes stays bounded; the gradient is taken in the same pass, so that
 no logit is computed twice. Rows are scaled to unit length by scaling logits: not even normalised rows are held. That is
 what torch.nn.functional.linear_cross_entropy cannot do: at 100,000 classes, 512 dimensions and a batch of 8,192 it took
-735 MiB and 41 CPU seconds a step, this 344 MiB and 36 (torch 2.15, one thread; `python -m benchmarks.chunked`).
+735 MiB and 41 CPU seconds per step, this 344 MiB and 36 (torch 2.15, one thread; `python -m benchmarks.chunked`).
 """
 
 from typing import Any

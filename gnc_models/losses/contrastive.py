@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnc_models.classifiers.classifiers import Classifier
+from gnc_models.classifiers.classifier import Classifier
 from gnc_models.losses.loss import Loss
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_choice
-from gnc_models.classifiers.classifiers import Classifier
-from gnc_models.codes.unconstrained_features import log_softplus
+from gnc_models.classifiers.classifier import Classifier
+from gnc_models.log_space import log_softplus
 from gnc_models.losses.chunked import chunked_cross_entropy
 from gnc_models.losses.loss import Loss
 

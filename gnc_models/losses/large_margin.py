@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifiers import Classifier
+from gnc_models.classifiers.classifier import Classifier
 from gnc_models.losses.loss import Loss
 
 # ArcFace's angle has infinite slope at cosine 1, where collapse leads: nearer than this the slope counts as 0.

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gnc_models.classifiers.classifiers import Classifier
+from gnc_models.classifiers.classifier import Classifier
 
 
 class Loss(nn.Module):

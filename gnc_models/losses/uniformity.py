@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifiers import Classifier
+from gnc_models.classifiers.classifier import Classifier
 from gnc_models.losses.loss import Loss
 
 LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no positive determinant

@@ -100,7 +100,7 @@ def _check(
             "Indices and tokens have no neighbours to move to."
         )
     if labels.shape != (len(inputs),):
-        raise ValueError(f"labels must be {len(inputs)} integers, one a sample, got shape {tuple(labels.shape)}.")
+        raise ValueError(f"labels must be {len(inputs)} integers, one per sample, got shape {tuple(labels.shape)}.")
     if not radius >= 0:
         raise ValueError(f"radius must be at least 0, got {radius!r}.")
     if steps < 1 or batch_size < 1:

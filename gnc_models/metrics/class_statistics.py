@@ -175,7 +175,7 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
     """ValueError unless there is one integer label in 0..num_classes-1 for each sample."""
     if labels.shape != (num_samples,) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
-            f"labels must be {num_samples} integers, one a sample, got shape {tuple(labels.shape)} of {labels.dtype}."
+            f"labels must be {num_samples} integers, one per sample, got shape {tuple(labels.shape)} of {labels.dtype}."
         )
     if num_samples and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         outside = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())

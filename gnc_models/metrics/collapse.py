@@ -65,7 +65,7 @@ def measure_collapse(
             what is measured at class means leaves them out.
         tolerance: relative gap of the certified margins.
     Returns:
-        The values by column name; None where a quantity does not exist (variability from one sample a class, energies
+        The values by column name; None where a quantity does not exist (variability from one sample per class, energies
         of coinciding means, ...), never zero for it.
     Raises:
         ValueError: wrong shapes, labels out of range, a class without samples, a value that is not finite, a
@@ -130,7 +130,7 @@ def _check_samples(
     ood_features: Tensor | None,
 ) -> None:
     if weights.ndim != 2:
-        raise ValueError(f"weights must be a matrix, one row a class, got shape {tuple(weights.shape)}.")
+        raise ValueError(f"weights must be a matrix, one row per class, got shape {tuple(weights.shape)}.")
     sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood_features}
     for name, values in sets.items():
         if values is not None:
@@ -165,14 +165,14 @@ def _check_settings(
         raise ValueError(f"weights must have no row of zeros, got {len(dead)}, the first is {dead[0]}.")
     if counted is not None and (counted.shape != (len(features),) or counted.dtype != torch.bool or not counted.any()):
         raise ValueError(
-            f"counted must be {len(features)} booleans, one a sample and some true, got shape {tuple(counted.shape)} "
+            f"counted must be {len(features)} booleans, one per sample and some true, got shape {tuple(counted.shape)} "
             f"of {counted.dtype}."
         )
     if not bool((features if counted is None else features[counted]).any()):
         raise ValueError("features must not all be zero, got nothing else. The encoder is dead.")
     if class_inputs is not None and (class_inputs.ndim != 2 or len(class_inputs) != len(weights)):
         raise ValueError(
-            f"class_inputs must have one row a class ({len(weights)}), got shape {tuple(class_inputs.shape)}."
+            f"class_inputs must have one row per class ({len(weights)}), got shape {tuple(class_inputs.shape)}."
         )
     if normalization not in ("both", "features", "weights", "none"):
         raise ValueError(f"normalization must be both, features, weights or none, got {normalization!r}.")

@@ -17,7 +17,7 @@ from gnc_models.metrics.feature_views import finite
 
 @dataclass(frozen=True)
 class LayerCollapse:
-    """What was found at one layer; None where it does not exist (one sample a class, coinciding means)."""
+    """What was found at one layer; None where it does not exist (one sample per class, coinciding means)."""
 
     quotient: float | None  # tr Sigma_W / tr Sigma_B
     cdnv: float | None

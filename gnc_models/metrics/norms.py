@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnc_models.geometry.margin_search import EPS
+from gnc_models.geometry.pairwise import EPS
 from gnc_models.metrics.class_statistics import ClassStatistics
 from gnc_models.metrics.feature_views import Values
 

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gnc_models.geometry.margin_search import EPS
 from gnc_models.geometry.margins import Margins, one_vs_rest_margins
-from gnc_models.geometry.pairwise import unit
+from gnc_models.geometry.pairwise import EPS, unit
 from gnc_models.metrics.feature_views import Values
 
 SHARES = {"margin_share_1": 0.01, "margin_share_5": 0.05, "margin_share_20": 0.20}

@@ -7,8 +7,7 @@ import math
 
 import torch
 
-from gnc_models.geometry.margin_search import EPS
-from gnc_models.geometry.pairwise import squared_distances
+from gnc_models.geometry.pairwise import EPS, squared_distances
 from gnc_models.metrics.class_statistics import ClassStatistics
 from gnc_models.metrics.feature_views import Values, View, finite
 

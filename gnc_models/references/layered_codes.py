@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from gnc_models.codes.constructions.explicit import polygon
+from gnc_models.constructions.explicit import polygon
 from gnc_models.references.closed_forms import levenshtein_margin_bound
 
 MOST_DIMS = 12  # beyond, codes of words are better at nearly every size that fits in memory

@@ -143,7 +143,7 @@ SHARP_CODES = (
 )
 
 
-# Built and checked row against row in gnc_models.codes.constructions.explicit; good, not proven optimal: (d, K, margin, name).
+# Built and checked row against row in gnc_models.constructions.explicit; good, not proven optimal: (d, K, margin, name).
 BUILT_CODES = (
     *(
         (dim, size, 0.5, "Leech lattice section")

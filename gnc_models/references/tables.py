@@ -134,7 +134,7 @@ def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "c
     """Coordinates of the best known code for drawing: d = 2 exact, d = 3 where stored; None elsewhere.
 
     Returns:
-        Unit rows, one a class; a fresh array.
+        Unit rows, one per class; a fresh array.
     """
     if feature_dim == 2 and num_classes >= 2:
         angles = 2 * math.pi * np.arange(num_classes) / num_classes

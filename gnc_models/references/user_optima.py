@@ -1,6 +1,6 @@
 """Optima of the unconstrained-feature model that this user computed: kept in the cache folder, read at the next start.
 
-Knows the cache folder; does not know torch, the optimiser or the shipped tables. One line an optimum, appended whole,
+Knows the cache folder; does not know torch, the optimiser or the shipped tables. One line per optimum, appended whole,
 so that processes may write at once; a line that is torn or foreign counts for nothing. The file is read once a
 process: what is looked up and the digest that names it always belong together.
 """
@@ -11,7 +11,7 @@ import os
 import zlib
 from pathlib import Path
 
-from gnc_models.cache_folder import cache_folder
+from gnc_models.user_cache import cache_folder
 
 COLUMNS = ("num_classes", "feature_dim", "temperature", "loss", "margin", "margin_low", "margin_high", "starts", "seed")
 

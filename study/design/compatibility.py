@@ -8,7 +8,7 @@ from typing import Any
 
 from gnc_models.catalog.members import DATASETS, ENCODERS, max_classes
 from gnc_models.catalog.pairings import check_pairing
-from gnc_models.datasets.class_counts import class_counts
+from gnc_models.datasets.samples.class_counts import class_counts
 
 
 def check_together(settings: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from gnc_models.catalog.members import ENCODERS
 from gnc_models.datasets.registry import Dataset
 from gnc_models.encoders.registry import feature_stages
-from gnc_models.metrics import Collapse, layer_columns, measure_collapse, measure_layer
 from gnc_models.metrics.adversarial import attack_accuracy
-from gnc_models.metrics.collapse import Normalization
+from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
+from gnc_models.metrics.layers import layer_columns, measure_layer
 from study.training.seeds import derive_seed
 from study.training.training import Training
 

@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gnc_models.catalog.members import CLASSIFIERS, ENCODERS, LOSSES
 from gnc_models.classifiers.class_similarity import class_mean_inputs, input_similarity
-from gnc_models.classifiers.classifiers import Classifier, make_classifier
+from gnc_models.classifiers.classifier import Classifier
+from gnc_models.classifiers.registry import make_classifier
 from gnc_models.datasets.registry import Dataset, augment
 from gnc_models.encoders.registry import make_encoder
 from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
@@ -124,7 +125,7 @@ class Training:
             part * self.group.size if self.group.size > 1 else part
         ).backward()  # workers' gradients are averaged, not added
         self.optimizer.step()
-        self.classifier.observe(features.detach().to(self.dtype), labels[share])
+        self.classifier.observe(features.detach().to(self.dtype), labels[share], sum_over_workers=self.group.sum)
         return part.detach()
 
     @functools.cached_property

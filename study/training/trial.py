@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from gnc_models.datasets.registry import Dataset, make_dataset
-from gnc_models.metrics import Collapse
+from gnc_models.metrics.collapse import Collapse
 from study.design.columns import Measurement
 from study.design.config import TrialConfig, settings_with
 from study.training.data import data_folder

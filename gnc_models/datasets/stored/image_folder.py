@@ -10,8 +10,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from gnc_models.datasets.dataset import Dataset, label_samples
-from gnc_models.datasets.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.draws import draw_classes, draw_samples
 from gnc_models.datasets.stored.images import normalise
 from gnc_models.datasets.stored.layouts import IMAGE_SUFFIXES, MissingData, list_classes, missing_data
 

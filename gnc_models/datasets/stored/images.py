@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.datasets.dataset import Dataset, label_samples
-from gnc_models.datasets.draws import draw_classes, draw_labelled
+from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.draws import draw_classes, draw_labelled
 from gnc_models.datasets.stored.formats import read_batches, read_idx_images, read_names
 from gnc_models.datasets.stored.layouts import STORED_SETS, find_files
 

@@ -184,7 +184,7 @@ def test_an_optimum_computed_once_is_found_by_later_processes_and_named_in_their
     with (tmp_path / "cache" / "unconstrained_optima.csv").open("a") as file:
         file.write("torn,line\n5,2,0.1")
     script = f"from gnc.cli.main import main; main({[*map(str, cell), '--json']}); " + (
-        "from gnc_models import bounds; print(bounds.REFERENCE_VERSION)"
+        "from gnc_models.references import margin; print(margin.REFERENCE_VERSION)"
     )
     lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(
         "\n"

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from gnc_models.catalog import members as catalog
-from gnc_models.classifiers.classifiers import CLASSIFIERS, NORMALIZATIONS
-from gnc_models.datasets.characters.fonts import FAMILIES
-from gnc_models.datasets.characters.glyphs import RESOLUTIONS
+from gnc_models.classifiers.classifier import NORMALIZATIONS
+from gnc_models.classifiers.registry import CLASSIFIERS
+from gnc_models.datasets.made.fonts import FAMILIES
+from gnc_models.datasets.made.glyphs import RESOLUTIONS
 from gnc_models.datasets.registry import AUGMENTATIONS, DATASETS
 from gnc_models.datasets.stored.layouts import STORED_SETS, missing_data
 from gnc_models.encoders.registry import ENCODERS, make_encoder

@@ -7,7 +7,8 @@ import pytest
 
 from gnc_models.catalog.members import LOSSES
 from gnc_models.catalog.pairings import check_pairing
-from gnc_models.classifiers.classifiers import CLASSIFIERS, NORMALIZATIONS
+from gnc_models.classifiers.classifier import NORMALIZATIONS
+from gnc_models.classifiers.registry import CLASSIFIERS
 
 SOUND = {
     "loss": "cross_entropy",

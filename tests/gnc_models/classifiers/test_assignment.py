@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gnc_models.classifiers.assignment import assign_classes
-from gnc_models.classifiers.classifiers import code_rows
+from gnc_models.classifiers.fixed import code_rows
 
 
 def draw_similarity(classes, seed=0, dim=4):

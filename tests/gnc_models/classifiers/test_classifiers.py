@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.classifiers.classifiers import (
-    CLASS_MEAN_FORMS,
-    CLASSIFIERS,
-    NORMALIZATIONS,
-    LinearClassifier,
-    make_classifier,
-)
+from gnc_models.classifiers.class_mean import CLASS_MEAN_FORMS
+from gnc_models.classifiers.classifier import NORMALIZATIONS, LinearClassifier
+from gnc_models.classifiers.registry import CLASSIFIERS, make_classifier
 
 TEMPERATURES = {"both": 0.1, "features": 0.3, "weights": 2.0, "none": None}
 MEMBERS = [(name, form) for name in CLASSIFIERS for form in NORMALIZATIONS if (name, form) != ("class_mean", "none")]
@@ -227,8 +223,13 @@ def _observe_part(rank, folder):
     for form in CLASS_MEAN_FORMS:
         head = make("class_mean", class_mean_form=form).double()
         features, labels = observed()
-        head.observe(features[rank::2], labels[rank::2])
+        head.observe(features[rank::2], labels[rank::2], sum_over_workers=torch.distributed.all_reduce)
         torch.save(head.weight, f"{folder}/{form}-{rank}.pt")
+        # a trial alone in a process that belongs to somebody else's group
+        other = make("class_mean", class_mean_form=form).double()
+        if rank == 0:
+            other.observe(features, labels)
+            torch.save(other.weight, f"{folder}/{form}-alone.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -247,6 +248,7 @@ def test_class_means_of_two_processes_are_those_of_one(tmp_path):
         first, second = (torch.load(tmp_path / f"{form}-{rank}.pt") for rank in (0, 1))
         assert torch.equal(first, second)
         assert first.numpy() == pytest.approx(alone.weight.numpy(), rel=1e-14, abs=1e-15)
+        assert torch.equal(torch.load(tmp_path / f"{form}-alone.pt"), alone.weight)
 
 
 @pytest.mark.parametrize(

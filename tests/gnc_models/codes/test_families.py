@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gnc_models.codes.constructions.explicit import FAMILIES, golay_words, make_points, orthoplex, polygon, simplex
+from gnc_models.constructions.explicit import FAMILIES, golay_words, make_points, orthoplex, polygon, simplex
 from gnc_models.references.margin import reference_margin
 
 AFFORDABLE = [name for name, (dim, size, _) in FAMILIES.items() if size * dim <= 300_000]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gnc_models.codes.constructions.words import signed_words
+from gnc_models.constructions.words import signed_words
 from gnc_models.references.margin import levenshtein_margin_bound
 from gnc_models.references.tables import read_table
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.datasets.dataset import Dataset, digest_tensors
 from gnc_models.datasets.registry import augment, class_counts, make_dataset
-from gnc_models.datasets.shaping import noisy_labels
+from gnc_models.datasets.samples.dataset import Dataset, digest_tensors
+from gnc_models.datasets.samples.shaping import noisy_labels
 
 
 def make(name="synthetic", **changed):

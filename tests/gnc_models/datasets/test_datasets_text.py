@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.datasets import text
-from gnc_models.datasets.contexts import mark_contexts
+from gnc_models.datasets.made import text
 from gnc_models.datasets.registry import make_dataset
+from gnc_models.datasets.samples.contexts import mark_contexts
 
 TELL = """
-from gnc_models.datasets import make_dataset
+from gnc_models.datasets.registry import make_dataset
 data = make_dataset("text", num_classes=300, samples_per_class=5, test_samples_per_class=2, data_seed=1,
                     context_length=6)
 print(data.digest, data.source, sep="|")

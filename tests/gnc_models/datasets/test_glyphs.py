@@ -11,8 +11,8 @@ import torch
 
 from gnc_models import user_cache as cache
 from gnc_models.catalog import members as catalog
-from gnc_models.datasets.characters import glyphs
-from gnc_models.datasets.characters.fonts import (
+from gnc_models.datasets.made import glyphs
+from gnc_models.datasets.made.fonts import (
     FACES,
     FAMILIES,
     RASTER_SIDE,
@@ -20,14 +20,14 @@ from gnc_models.datasets.characters.fonts import (
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.characters.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_characters
+from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_characters
 from gnc_models.datasets.registry import make_dataset
 
 RACER = """
 import sys
 import torch
 torch.set_num_threads(1)
-from gnc_models.datasets import make_dataset
+from gnc_models.datasets.registry import make_dataset
 input()
 data = make_dataset("glyphs", num_classes=30, samples_per_class=16, test_samples_per_class=8, data_seed=0,
                     resolution=16, unseen_family="serif")

@@ -273,7 +273,7 @@ def test_cuda_agrees_with_cpu():
         ({"tolerance": 0.0}, "tolerance must be above 0"),
         ({"tolerance": math.nan}, "tolerance must be above 0"),
         ({"max_rounds": 0}, "max_rounds must be at least 1, got 0"),
-        ({"warm_start": one_vs_rest_margins(torch.eye(3))}, r"warm_start must have one margin a class \(4\), got 3"),
+        ({"warm_start": one_vs_rest_margins(torch.eye(3))}, r"warm_start must have one margin per class \(4\), got 3"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, text):

@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import resource, torch
-from gnc_models import pairs
+from gnc_models.geometry import pairwise as pairs
 torch.set_num_threads(1)
 points, labels = pairs.unit(torch.randn(8_000, 8)), torch.arange(8_000)
 pairs.max_cosine(points[:500])

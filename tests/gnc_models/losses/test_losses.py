@@ -9,7 +9,8 @@ from torch import nn
 
 from gnc_models.catalog.members import LOSSES as MEMBERS
 from gnc_models.catalog.members import SCALES_ITSELF
-from gnc_models.classifiers.classifiers import NORMALIZATIONS, make_classifier
+from gnc_models.classifiers.classifier import NORMALIZATIONS
+from gnc_models.classifiers.registry import make_classifier
 from gnc_models.losses.registry import LOSSES, make_loss
 from tests.gnc_models.ref_losses import REFERENCES, Batch
 

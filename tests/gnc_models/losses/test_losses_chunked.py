@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gnc_models.classifiers.classifiers import NORMALIZATIONS, make_classifier
+from gnc_models.classifiers.classifier import NORMALIZATIONS
+from gnc_models.classifiers.registry import make_classifier
 from gnc_models.losses.registry import chunked_cross_entropy, make_loss
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gnc_models.classifiers.classifiers import make_classifier
+from gnc_models.classifiers.registry import make_classifier
 from gnc_models.losses.registry import make_loss
 
 

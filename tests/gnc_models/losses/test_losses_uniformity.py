@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from gnc_models.classifiers.classifiers import make_classifier
-from gnc_models.codes.constructions.explicit import icosahedron, orthoplex, simplex
+from gnc_models.classifiers.registry import make_classifier
+from gnc_models.constructions.explicit import icosahedron, orthoplex, simplex
 from gnc_models.losses.registry import make_loss
 
 HUG = ("hug_mhe", "hug_mhs", "hug_mgd")

@@ -143,7 +143,7 @@ def test_bad_batches_are_refused(features, labels, text):
     "labels", [torch.zeros(2, dtype=torch.int64), torch.zeros(3), torch.zeros(3, dtype=torch.bool)]
 )
 def test_labels_are_one_integer_a_sample(labels):
-    with pytest.raises(ValueError, match="labels must be 3 integers, one a sample, got shape"):
+    with pytest.raises(ValueError, match="labels must be 3 integers, one per sample, got shape"):
         check_labels(labels, 3, 5)
 
 

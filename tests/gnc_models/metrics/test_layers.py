@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gnc_models.geometry.pairwise
-from gnc_models.metrics import LayerCollapse, layer_columns, measure_layer
+from gnc_models.metrics.layers import LayerCollapse, layer_columns, measure_layer
 from tests.gnc_models.known_codes import random_rows, simplex
 from tests.gnc_models.metrics.test_metrics import measure, trained_like
 

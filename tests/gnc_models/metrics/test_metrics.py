@@ -11,8 +11,9 @@ from scipy.stats import spearmanr
 
 import gnc_models.geometry.pairwise
 from gnc_models.geometry.pairwise import measure_energy, nearest_rows, squared_distances
-from gnc_models.metrics import measure_collapse, measure_variability
 from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.collapse import measure_collapse
+from gnc_models.metrics.variability import measure_variability
 from study.design.columns import Measurement
 from tests.gnc_models.geometry.test_margins import ref_margin_bounds
 from tests.gnc_models.known_codes import orthoplex, polygon, random_rows, rotated, simplex

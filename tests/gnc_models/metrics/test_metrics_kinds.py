@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gnc_models.geometry.pairwise
-import gnc_models.metrics
+import gnc_models.metrics.collapse
 from gnc_models.metrics.alignment import input_correlation
 from gnc_models.metrics.norms import effective_rank
 from gnc_models.metrics.samples import active_classes
@@ -181,7 +181,7 @@ def test_fewer_classes_compete_at_a_lower_temperature_where_the_head_has_one(mod
         assert cold < measure(features, labels, weights, "none").values["active_classes"]
         return
     found = [
-        gnc_models.metrics.measure_collapse(features, labels, weights, temperature=t, **options).values[
+        gnc_models.metrics.collapse.measure_collapse(features, labels, weights, temperature=t, **options).values[
             "active_classes"
         ]
         for t in (1e-4, 0.1, 1e4)
@@ -317,7 +317,7 @@ def test_without_a_test_set_its_accuracy_is_null_and_nothing_else():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"counted": torch.zeros(54, dtype=torch.bool)}, "counted must be 54 booleans, one a sample and some true"),
+        ({"counted": torch.zeros(54, dtype=torch.bool)}, "counted must be 54 booleans, one per sample and some true"),
         ({"test_labels": None}, "test_features and test_labels must be given together or not at all"),
         ({"ood_features": torch.full((2, 4), math.inf)}, "ood_features must be finite"),
         ({"counted": torch.arange(54) < 6, "absent_classes": True}, "at least 2 classes, got 1"),

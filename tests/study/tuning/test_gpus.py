@@ -34,7 +34,8 @@ import json, os, sys
 import ray
 from ray.cluster_utils import Cluster
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
-from study import cluster, tuning
+from study.tuning import experiment as tuning
+from study.tuning import resources as cluster
 from study.design.study_file import read_study
 from study.store.store import open_store
 from study.tuning.run_view import View

@@ -13,7 +13,7 @@ import json, sys
 from ray.cluster_utils import Cluster
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 nodes.add_node(num_cpus=3)
-from study import cluster
+from study.tuning import resources as cluster
 from study.design.study_file import Resources
 from study.store.store import open_store
 cluster.join_cluster(nodes.address)

@@ -67,7 +67,7 @@ import ray
 from ray.cluster_utils import Cluster
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2})
 nodes.add_node(num_cpus=1)
-from study import cluster
+from study.tuning import resources as cluster
 from study.design.study_file import Resources
 cluster.join_cluster(nodes.address)
 facts = {"whole": ray.cluster_resources()}

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.datasets.contexts import mark_contexts
-from gnc_models.datasets.dataset import Dataset, with_digest
+from gnc_models.datasets.samples.contexts import mark_contexts
+from gnc_models.datasets.samples.dataset import Dataset, with_digest
 from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.datasets.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.dataset import Dataset, label_samples
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _CENTRES, _TRAIN, _TEST = 0, 1, 2

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from gnc_models.codes.constructions.binary import extended_gold, gold, kerdock, quadratic_64
+from gnc_models.constructions.binary import extended_gold, gold, kerdock, quadratic_64
 
-Points = Float[np.ndarray, "_ _"]  # one code a row; sizes differ between argument and result
+Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 

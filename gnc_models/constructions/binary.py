@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-Points = Float[np.ndarray, "_ _"]  # one code a row; sizes differ between argument and result
+Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
 
 # Primitive polynomials over GF(2) by degree, as bits.
 PRIMITIVE = {3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101, 9: 0b1000010001}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from gnc_models.datasets.dataset import Dataset, with_digest
+from gnc_models.datasets.samples.dataset import Dataset, with_digest
 
 
 def make_indices(

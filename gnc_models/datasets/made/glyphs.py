@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.datasets.characters.fonts import (
+from gnc_models.datasets.made.fonts import (
     FACES,
     FAMILIES,
     RASTER_SIDE,
@@ -21,8 +21,8 @@ from gnc_models.datasets.characters.fonts import (
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.characters.lookalikes import LEAST_DIFFERENCE, distinct_characters
-from gnc_models.datasets.dataset import Dataset, label_samples
+from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters
+from gnc_models.datasets.samples.dataset import Dataset, label_samples
 from gnc_models.user_cache import read_or_make
 
 # Points along a pixel's side at which a picture is read, by resolution: their mean is the pixel.

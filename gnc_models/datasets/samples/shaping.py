@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from gnc_models.datasets.contexts import mark_contexts
-from gnc_models.datasets.dataset import Dataset, with_digest
+from gnc_models.datasets.samples.contexts import mark_contexts
+from gnc_models.datasets.samples.dataset import Dataset, with_digest
 
 # Streams of random numbers, far from those of the sets themselves; a stream's number never changes.
 _KEYS, _OFFSETS = 1000, 1001

@@ -40,7 +40,7 @@ def label_samples(
     unseen: Float[Tensor, "classes unseen_samples *input"] | None,
     class_names: tuple[str, ...],
 ) -> Dataset:
-    """A data set from the samples of each class in turn; `class_names` has one name a class."""
+    """A data set from the samples of each class in turn; `class_names` has one name per class."""
     train_inputs, train_labels = _flatten_classes(train)
     test_inputs, test_labels = _flatten_classes(test)
     unseen_inputs, unseen_labels = (None, None) if unseen is None else _flatten_classes(unseen)

@@ -1,0 +1,80 @@
+"""Rows that are the points of a code and never move. Knows torch and codes; does not know losses or networks."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from gnc_models.catalog.pairings import check_classifier
+from gnc_models.catalog.settings import check_choice
+from gnc_models.classifiers.assignment import assign_classes
+from gnc_models.classifiers.classifier import Classifier, check_norm, random_directions
+from gnc_models.codes.best_code import best_code
+from gnc_models.constructions.explicit import simplex
+
+CODES = ("simplex", "best", "random")
+ASSIGNMENTS = ("random", "similarity")
+
+
+class FixedClassifier(Classifier):
+    """Rows that are the points of a code from the start and never move."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        normalization: str,
+        temperature: float | None,
+        init_norm: float,
+        code: str = "best",
+        assignment: str = "random",
+        similarity: Float[Tensor, "classes classes"] | None = None,
+    ) -> None:
+        """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
+
+        Args:
+            num_classes: rows.
+            feature_dim: columns.
+            normalization: a name in `NORMALIZATIONS`.
+            temperature: the logits are divided by it; None with normalization "none", and only there.
+            init_norm: in the unit of the rows; without effect where the head normalises them.
+            code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
+            assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
+                similar classes near points.
+            similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
+        Raises:
+            ValueError: a setting out of range, a simplex of more than feature_dim + 1 classes, a similarity missing
+                or unwanted.
+        """
+        super().__init__(normalization=normalization, temperature=temperature)
+        check_choice("code", code, CODES)
+        check_choice("assignment", assignment, ASSIGNMENTS)
+        check_classifier("fixed", normalization, num_classes, feature_dim, code)
+        check_norm(init_norm)
+        if (similarity is None) == (assignment == "similarity"):
+            found = "none" if similarity is None else "one"
+            raise ValueError(
+                f"similarity must be given with assignment 'similarity' and only there, got {found} with {assignment!r}."
+            )
+        points = code_rows(code, num_classes, feature_dim)
+        order = torch.randperm(num_classes) if similarity is None else assign_classes(similarity, points @ points.T)
+        norm = 1.0 if self.normalises_weights else init_norm
+        self.register_buffer("weight", (norm * points[order]).to(torch.get_default_dtype()))
+
+
+def code_rows(code: str, num_classes: int, feature_dim: int) -> Float[Tensor, "classes dim"]:
+    """Unit rows of a code in float64, in the code's own order.
+
+    Args:
+        code: "simplex"; "best", of `codes.best_code`, which says what that costs (seconds up to about 200 classes in 64
+            dimensions, minutes at 10,000); or "random" directions from torch's default generator.
+        num_classes: K.
+        feature_dim: d; a simplex is padded with zeros.
+    """
+    if code == "random":
+        return random_directions(num_classes, feature_dim).to(torch.float64)
+    if code == "best":
+        return best_code(num_classes, feature_dim).points
+    points = torch.from_numpy(simplex(num_classes))
+    return functional.normalize(functional.pad(points, (0, feature_dim - points.shape[1])), dim=1)

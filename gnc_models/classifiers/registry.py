@@ -1,0 +1,53 @@
+"""Classifiers by name. Knows the members of the family; does not know losses, nor how the features come about."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gnc_models.catalog.settings import check_choice, read_settings
+from gnc_models.classifiers.class_mean import ClassMeanClassifier
+from gnc_models.classifiers.classifier import Classifier, LinearClassifier
+from gnc_models.classifiers.fixed import FixedClassifier
+
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+    "linear": LinearClassifier,
+    "class_mean": ClassMeanClassifier,
+    "fixed": FixedClassifier,
+}
+
+
+def make_classifier(
+    name: str,
+    num_classes: int,
+    feature_dim: int,
+    *,
+    normalization: str,
+    temperature: float | None,
+    init_norm: float,
+    **settings: Any,
+) -> Classifier:
+    """The classifier of that name.
+
+    Args:
+        name: a name in `CLASSIFIERS`.
+        num_classes: rows, at least 2.
+        feature_dim: columns.
+        normalization: a name in `NORMALIZATIONS`.
+        temperature: the logits are divided by it; None with normalization "none", and only there.
+        init_norm: norm of the rows at the start, where that has an effect.
+        settings: `class_mean_form` and `class_mean_momentum` for class_mean; `code`, `assignment` and `similarity` for
+            fixed; None counts as not given.
+    Returns:
+        The classifier, initialised from torch's default generator.
+    Raises:
+        ValueError: an unknown name, a setting out of range or without effect, a pair that cannot be.
+    """
+    check_choice("classifier", name, CLASSIFIERS)
+    constructor = CLASSIFIERS[name]
+    return constructor(
+        num_classes,
+        feature_dim,
+        normalization=normalization,
+        temperature=temperature,
+        init_norm=init_norm,
+        **read_settings("classifier", name, constructor, settings),
+    )

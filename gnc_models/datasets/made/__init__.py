@@ -1,0 +1,1 @@
+"""Data sets that need no download: drawn characters, Gaussian classes, indices, text of the standard library."""
