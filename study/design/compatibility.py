@@ -1,4 +1,4 @@
-"""Which settings can go together: every rule that needs two of them, in one place.
+"""Which settings go together: every rule that concerns two or more of them.
 
 Knows the catalog; does not know torch, TrialConfig or the disk. Rules about a single setting are in study.design.config.
 """
@@ -12,7 +12,7 @@ from gnc_models.datasets.samples.class_counts import class_counts
 
 
 def check_together(settings: Mapping[str, Any]) -> None:
-    """ValueError, with the rule, the value and the cure, for settings that are each right but not together."""
+    """ValueError, with the rule, the value and what to do, for settings that are valid alone but not together."""
     for name, value in settings.items():
         if isinstance(value, int) and value >= 1 << 63:  # no column of a table could hold it
             raise ValueError(f"{name} must be below 2^63, got {value!r}.")
@@ -45,12 +45,12 @@ def _check_pairing(settings: Mapping[str, Any]) -> None:
         if settings[name] not in (None, 0, "none"):
             raise ValueError(
                 f"{name} must be left out for dataset {settings['dataset']!r}, got {settings[name]!r}. "
-                "It cannot be reshaped so."
+                "This data set cannot be changed in that way."
             )
     if settings["temperature_schedule"] == "annealed" and settings["budget"] == "terminal":
         raise ValueError(
             "temperature_schedule must be 'constant' with budget 'terminal', got 'annealed'. "
-            "The end, which annealing is timed by, is not known there."
+            "Annealing is timed by the end of training, which is not known there."
         )
 
 
@@ -66,12 +66,12 @@ def _check_inputs(settings: Mapping[str, Any]) -> None:
     if settings["attack_radii"] and not pictured:
         raise ValueError(
             f"attack_radii must be left out for dataset {settings['dataset']!r}, got {settings['attack_radii']!r}. "
-            f"Attacks change inputs a little, and {gives} inputs are whole numbers."
+            f"Attacks change inputs a little, which cannot be done to whole numbers such as {gives} inputs."
         )
     if settings["assignment"] == "similarity" and not pictured:
         raise ValueError(
             f"assignment must be 'random' for dataset {settings['dataset']!r}, got 'similarity'. "
-            f"There is no similarity of {gives} inputs to go by."
+            f"The similarity of {gives} inputs is not defined."
         )
     if settings["layers"] == "all" and not encoder.stages:
         raise ValueError(f"layers must be 'none' with encoder {settings['encoder']!r}, got 'all'. It has no layers.")

@@ -21,7 +21,7 @@ NUMBERS_VERSION = 1
 
 
 class TrialConfig(BaseModel):
-    """All that decides a trial's numbers. A setting without effect is None, and refused if given.
+    """Every setting that decides the numbers of a trial. A setting without effect is None, and is refused if given.
 
     Settings that belong to one member of a family (`resolution` to glyphs, `temperature` to heads that use it) take
     the catalog's default when their member is chosen and are None otherwise.
@@ -82,7 +82,7 @@ class TrialConfig(BaseModel):
         None,
     )
     folder: Annotated[str, AfterValidator(canonical_folder)] | None = setting(
-        "", "Folder of images below the data folder, one folder a class.", None, role="data"
+        "", "Folder of images below the data folder, one folder per class.", None, role="data"
     )
     context_length: Count | None = setting(
         "tokens", "Tokens that the next one is predicted from.", None, role="data speed"
@@ -101,7 +101,7 @@ class TrialConfig(BaseModel):
         "channels", "Channels of the first stage, or units of a hidden layer.", None, role="speed"
     )
     depth: Count | None = setting(
-        "layers", "Residual blocks a stage, hidden layers, or transformer blocks.", None, role="speed"
+        "layers", "Residual blocks per stage, hidden layers, or transformer blocks.", None, role="speed"
     )
     norm_layer: Literal["batch", "group", "layer", "none"] | None = setting(
         "", "Normalization layers inside the network.", None, role="speed", since="batch"
@@ -214,7 +214,7 @@ class TrialConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _settle_family_settings(cls, given: Any) -> Any:
-        """Fill defaults of the chosen members; refuse settings that the chosen members do not read."""
+        """Fill in the defaults of the chosen members, and refuse settings that these do not read."""
         if not isinstance(given, dict):
             return given
         settled = cls.settle(given)
@@ -232,7 +232,7 @@ class TrialConfig(BaseModel):
 
     @classmethod
     def settle(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """The settings given, with the defaults of those that the chosen members read and None for those they do not."""
+        """The given settings, with defaults for those that the chosen members read and None for those that none reads."""
         settled = {name: value for name, value in given.items() if value is not None}
         read = cls._read_settings(settled)
         return settled | {n: settled.get(n, read[n]) if n in read else None for n in FAMILY_SETTINGS}
@@ -256,12 +256,12 @@ class TrialConfig(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """First 16 hex digits of SHA-256 over the settings and NUMBERS_VERSION: the trial's name for good."""
+        """The name of the trial, which never changes: 16 hex digits of SHA-256 over the settings and NUMBERS_VERSION."""
         return self._digest()
 
     @cached_property
     def cell(self) -> str:
-        """The key without the seed: trials that differ in nothing else share it; statistics cluster on it."""
+        """As the key, without the seed: trials that differ in the seed alone share it, and statistics cluster on it."""
         return self._digest(without="seed")
 
     def settings(self) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class TrialConfig(BaseModel):
             for name, value in self.settings().items()
             if value is not None and name != without and not (name in LATER_SETTINGS and value == LATER_SETTINGS[name])
         }
-        if self.code == "best":  # other rows are other numbers, so that a better table gives new trials
+        if self.code == "best":  # a better table of codes gives other rows, and so other trials
             hashed["best_code_version"] = best_code_version()
         payload = canonical_json({**hashed, "numbers_version": NUMBERS_VERSION})
         return hashlib.sha256(payload.encode()).hexdigest()[:16]

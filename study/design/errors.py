@@ -1,20 +1,18 @@
-"""Why a study or a setting is refused, in words: the rule, the value, the cure.
+"""Why a study or a setting is refused, in words: the rule, the value and what to do.
 
 Knows pydantic's errors and the fields of the model that refused; does not read files.
 """
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from study.design.config import TrialConfig
 
-SHOWN = 5  # a list of refusals is cut here, with the total
+SHOWN = 5  # refusals that are shown; of more only the number is said
 Model = TypeVar("Model", bound=BaseModel)
-
-
 TABLE = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)  # of every table of a study file
 
 
@@ -34,7 +32,7 @@ def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
     known = list(known)
     for name in names:
         if name not in known:
-            raise StudyError(f"{where} must hold known keys only, got {name!r}. {nearest(name, known)}")
+            raise StudyError(f"{where} {_KNOWN}, got {name!r}. {nearest(name, known)}")
 
 
 def make_config(settings: dict[str, Any]) -> TrialConfig:
@@ -51,19 +49,18 @@ def make_model(model: type[Model], given: dict[str, Any]) -> Model:
 
 
 def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
-    """Of one refusal; a field of a model inside the model is named as a study file does, `[tune] metric`."""
-    *tables, name = (str(part) for part in item["loc"] if isinstance(part, str)) if item["loc"] else ("",)
+    """One refusal in words; a key of a table is named as in a study file, `[tune] metric`."""
+    *tables, name = [part for part in item["loc"] if isinstance(part, str)] or [""]
     for table in tables:
-        annotation: Any = model.model_fields[table].annotation if table in model.model_fields else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+        model = cast(type[BaseModel], model.model_fields[table].annotation)
+    field, table = model.model_fields.get(name), f"[{tables[0]}]" if tables else ""
+    shown, meaning = f"{table} {name}".lstrip(), field.description if field else None
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
-    shown = f"[{tables[0]}] {name}" if tables else name
     if kind == "extra_forbidden":
-        where = f"[{tables[0]}]" if tables else "study file"
-        if model is TrialConfig:
-            return f"{name!r} is no setting. {nearest(name, model.model_fields)}"
-        return f"{where} must hold known keys only, got {name!r}. {nearest(name, model.model_fields)}"
-    meaning = model.model_fields[name].description if name in model.model_fields else None
+        rule = (
+            f"{name!r} is no setting." if model is TrialConfig else f"{table or 'study file'} {_KNOWN}, got {name!r}."
+        )
+        return f"{rule} {nearest(name, model.model_fields)}"
     if kind == "missing":
         return f"{shown} must be given: {meaning}"
     if kind == "value_error":
@@ -72,6 +69,7 @@ def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
     return f"{shown} must {rule}, got {value!r}.{f' It is: {meaning}' if meaning else ''}"
 
 
+_KNOWN = "must hold known keys only"
 _RULES = {
     "greater_than": "be greater than {gt:g}",
     "greater_than_equal": "be at least {ge:g}",
@@ -91,14 +89,14 @@ _RULES = {
 
 
 def check_distinct(what: str, values: Sequence[Any]) -> None:
-    """StudyError for the first value that stands there twice."""
+    """StudyError for the first value that is given twice."""
     for index, value in enumerate(values):
         if value in values[:index]:
             raise StudyError(f"{what} must be distinct, got {value!r} twice. Remove one.")
 
 
 def summarize(messages: list[str]) -> str:
-    """The first few of the distinct messages, and how many there are in all."""
+    """The first five different messages, and how many there are in all."""
     distinct = list(dict.fromkeys(messages))
     shown = "\n".join(f"  {message}" for message in distinct[:SHOWN])
     more = f"\n  ... {len(distinct)} in all." if len(distinct) > SHOWN else ""

@@ -26,7 +26,7 @@ METRICS = tuple(
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Which trials are stopped early. Trials compete that differ in what is searched, in `over`, or in the seed alone."""
+    """Which trials are stopped early. Trials compete if they differ only in searched settings, in `over`, or in the seed."""
 
     name: Literal["none", "asha", "median"] = "none"
     metric: str = ""
@@ -38,11 +38,11 @@ class Scheduler:
 
     @property
     def digest(self) -> str:
-        """Names this rule: a trial that it stopped is done for every study with the same one."""
+        """The name of this rule. A trial that it stopped is done for every study with the same rule."""
         return self._digest(sorted(self.over))
 
     def stopped(self, digest: str | None) -> bool:
-        """Whether a trial that bears this digest was stopped by this rule; `over` once counted in the order written."""
+        """Whether this digest names this rule. The order of `over` once counted, so the order as written is tried too."""
         return self.name != "none" and digest in (self.digest, self._digest(list(self.over)))
 
     def _digest(self, over: list[str]) -> str:
@@ -52,7 +52,7 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Search:
-    """How a study's trials are chosen. With method grid all else is empty."""
+    """How a study's trials are chosen. With method "grid" the file lists them, and the other fields are empty."""
 
     method: Literal["grid", "random", "optuna"] = "grid"
     space: tuple[tuple[str, Distribution], ...] = ()
@@ -69,7 +69,7 @@ class Search:
         return tuple(name for name, _ in self.space)
 
     def draw(self, index: int) -> dict[str, Any]:
-        """Random draw i: each setting's depends on the search's seed, its name and i alone."""
+        """Random draw number `index`. The value of a setting depends on search_seed, its name and the index alone."""
         return {name: d.at(random_share(self.seed, name, index)) for name, d in self.space}
 
     def holds(self, values: dict[str, Any]) -> bool:
@@ -77,7 +77,7 @@ class Search:
         return all(d.holds(values.get(name)) for name, d in self.space)
 
     def corners(self) -> Iterator[dict[str, Any]]:
-        """Every choice and bound of each setting, the others at their first: what must go with every cell."""
+        """Each choice and bound of every setting, with the others at their first: all of them must suit every cell."""
         first = {name: d.ends()[0] for name, d in self.space}
         yield first
         for name, d in self.space:
@@ -89,7 +89,7 @@ GRID = Search()  # no search: the file lists the trials
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid, within which a search suggests: settings without those searched and the seed."""
+    """One point of the grid: the settings that a search leaves as they are, and the seeds that each suggestion runs with."""
 
     settings: tuple[tuple[str, Any], ...]
     seeds: tuple[int, ...]
@@ -101,7 +101,7 @@ class Cell:
 
 
 def make_cells(points: Iterator[dict[str, Any]]) -> tuple[Cell, ...]:
-    """Cells of the grid's points: those that differ in the seed alone are one."""
+    """The cells of a grid. Points that differ in the seed alone are one cell."""
     seeds: dict[str, dict[int, None]] = {}
     settings: dict[str, tuple[tuple[str, Any], ...]] = {}
     for point in points:
@@ -113,7 +113,7 @@ def make_cells(points: Iterator[dict[str, Any]]) -> tuple[Cell, ...]:
 
 
 def _alike(value: Any) -> Any:
-    """1 for 1 and for 1.0, 0 for -0.0: what makes one cell however it is written."""
+    """The same for 1 and 1.0, and for 0 and -0.0: both are one cell."""
     return float(value) + 0.0 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -241,7 +241,7 @@ def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
 
 
 def random_points(search: Search, points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Every grid point with every draw; the same draws at each point, so that points are compared like with like."""
+    """Every grid point with every draw. All points get the same draws, so that they can be compared."""
     draws = [search.draw(index) for index in range(search.num_samples)]
     for point, draw in itertools.product(points, draws):
         yield {**point, **draw}

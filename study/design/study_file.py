@@ -1,4 +1,4 @@
-"""Study files: a TOML recipe in, every trial's TrialConfig out, all checked together before anything starts.
+"""Study files: TOML in, the TrialConfig of every trial out. All trials are checked before the first one starts.
 
 Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run.
 """
@@ -58,7 +58,7 @@ class Log(BaseModel):
 
 
 def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A cell names its size, other settings only where they matter, and never a seed."""
+    """A cell must name its size, may name other settings, and must not name a seed."""
     for cell in cells:
         check_known(cell, TrialConfig.model_fields, "[report] predict")
         for name in ("num_classes", "feature_dim"):
@@ -68,7 +68,7 @@ def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 )
         if "seed" in cell:
             raise StudyError(
-                f"[report] predict must leave seed out, got {cell!r}. A prediction is of a cell, its mean."
+                f"[report] predict must leave seed out, got {cell!r}. A prediction is the mean over the seeds of a cell."
             )
     check_distinct("cells of [report] predict", cells)
     return cells
@@ -91,7 +91,7 @@ def _check_name(name: str) -> str:
 
 
 class Document(BaseModel):
-    """A study file as written, table by table; what its grid comes to is not checked here."""
+    """The tables of a study file as written. Whether the settings go together is checked later, trial by trial."""
 
     model_config = TABLE
 
@@ -115,9 +115,7 @@ class Study:
 
     name: str
     description: str
-    configs: tuple[
-        TrialConfig, ...
-    ]  # distinct keys, in the order the file gives them; of optuna those suggested so far
+    configs: tuple[TrialConfig, ...]  # of different keys, in the file's order; with optuna those suggested so far
     varied: tuple[str, ...]  # settings that differ between trials
     resources: Resources
     keep: Keep
@@ -131,18 +129,18 @@ class Study:
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether the next trial depends on those before it, so that the file alone does not say which there are."""
+        """Whether the next trial depends on earlier ones, so that the file alone does not name all trials."""
         return self.search.method == "optuna"
 
     @property
     def num_planned(self) -> int:
-        """Trials that the study comes to once all is suggested."""
+        """The number of trials once everything has been suggested."""
         if not self.is_adaptive:
             return len(self.configs)
         return max(len(self.configs), self.search.num_samples * sum(len(cell.seeds) for cell in self.cells))
 
     def name_of(self, config: TrialConfig) -> str:
-        """The settings that the study varies, in short: what tells this trial from the others."""
+        """The settings that tell this trial from the others of the study, in one line."""
         values = ((SHORT[name], getattr(config, name)) for name in self.varied)
         return " ".join(f"{name}={value}" for name, value in values if value is not None)
 
@@ -161,7 +159,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def parse_study(text: str) -> Study:
-    """The study in a TOML text; StudyError says what is wrong, all trials' refusals together."""
+    """The study in a TOML text; StudyError says what is wrong, for all trials together."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -190,7 +188,7 @@ def parse_study(text: str) -> Study:
 
 
 def _points(search: Search, cells: tuple[Cell, ...], points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Settings of every trial; of an adaptive search the extremes that its suggestions lie between."""
+    """Settings of every trial; with an adaptive search, the extremes between which its suggestions lie."""
     if search.method == "optuna":
         return (trial for cell in cells for corner in search.corners() for trial in cell.trials(corner))
     return random_points(search, points) if search.method == "random" else points
@@ -223,7 +221,7 @@ def _make_configs(points: Iterator[dict[str, Any]]) -> tuple[TrialConfig, ...]:
 
 
 def _cells(fixed: dict[str, Any], block: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the block's lists, those under zip moving together, over the fixed settings."""
+    """Every combination of the block's lists together with the fixed settings; lists under zip move together."""
     axes = {name: _axis(name, values, fixed) for name, values in block.items() if name != "zip"}
     zipped = {name: _axis(name, values, fixed) for name, values in block.get("zip", {}).items()}
     for name, values in axes.items():

@@ -1,4 +1,4 @@
-"""What a study will cost: seconds per trial from stored trials of the same kind, or from a short probe.
+"""What a study will cost: the seconds per trial, from stored trials of the same kind or from a short probe.
 
 Knows the store's trials and, for a probe, study.training.trial; does not know Ray.
 """
@@ -23,21 +23,21 @@ class Price:
     """Cost of trials not yet run."""
 
     trials: int
-    seconds: float | None  # of trial time in all; None if a kind of trial has no price
-    unpriced: int  # trials of kinds that were never timed
-    at_once: int  # trials side by side on this machine
+    seconds: float | None  # of trial time in all; None if the cost of a trial is unknown
+    unpriced: int  # trials whose cost is unknown, because none of their kind was timed
+    at_once: int  # trials that this machine runs at the same time
     source: str  # "stored trials" or "probe"
 
     @property
     def wall_seconds(self) -> float | None:
-        """Expected wall time on this machine, start-up aside."""
+        """Expected wall time on this machine, without the start of Ray."""
         return None if self.seconds is None else self.seconds / max(1, min(self.at_once, self.trials or 1))
 
 
 def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool = False) -> Price:
-    """The price of the trials, from the store's own timings, or measured now by a probe of each kind.
+    """The cost of the trials, from the times of stored trials, or measured now by a probe of each kind.
 
-    cpus: of each worker.
+    cpus: those that each worker occupies.
     """
     per_sample = _probe(configs) if probe else _stored(store)
     priced = [per_sample[_kind(c)] * _samples(c) for c in configs if _kind(c) in per_sample]
@@ -59,7 +59,7 @@ def _kind(config: TrialConfig) -> tuple[object, ...]:
 
 
 def _samples(config: TrialConfig) -> float:
-    """Training samples, and measured ones at a third of their cost; the most it can take, with budget terminal."""
+    """Training samples, with measured samples at a third of the cost; with budget terminal the most that it can take."""
     per_epoch = config.num_classes * config.samples_per_class
     if config.budget == "steps":
         epochs = (config.steps or 0) / math.ceil(per_epoch / config.batch_size)
@@ -82,7 +82,7 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
 
 
 def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
-    """Time a few steps of one trial of each kind in this process, which is one worker: with several it is the most."""
+    """Time a few steps of one trial of each kind in this process. Several workers would take at most as long as this one."""
     from study.training.training import Pace
     from study.training.trial import Trial
 
