@@ -21,7 +21,7 @@ import pyarrow as pa
 from analysis.rows.frames import COLUMNS, SETTING_NAMES, distinct, final_rows, values
 from analysis.statistics.inference import LEVEL, MIN_SEEDS, mean_interval, paired_p
 from analysis.statistics.multiplicity import holm
-from study.design.conditions import ConditionRefused, check_column, rows_where
+from study.design.where import ConditionRefused, check_column, rows_where
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
 # Minimum margins on the scale of unit rows: what random rows, optima and best codes are lines for.
@@ -398,7 +398,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("results", help="results folder or URI")
     parser.add_argument("--setting", required=True, help="the setting whose values are compared")
     parser.add_argument("--measure", action="append", metavar="COLUMN", help="repeatable; COLUMN[INDEX] of a list")
-    parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help='"num_classes == 100"')
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="take only the rows for which this holds, such as '10 < num_classes <= 100'; a comparison with a column that "
+        "has no value is false, and 'temperature is None' asks for that",
+    )
     parser.add_argument("--by", metavar="COLUMN", help="a table and panel for each value of this column")
     parser.add_argument("--against", metavar="VALUE", help="the value to compare with; null for no effect")
     parser.add_argument("--figure", metavar="FILE", help="draw into this .svg, .pdf or .png")

@@ -11,12 +11,8 @@ import pyarrow.compute as pc
 from analysis.rows.frames import SETTING_NAMES, distinct, groups, values
 from analysis.scaling.power_law import MIN_CELLS
 from analysis.statistics.inference import mean_interval, paired_p
+from gnc_models.catalog.members import settings_of
 
-# Settings that change with another one by rule, not by choice: comparing two normalizations cannot hold them fixed.
-DEPENDENT = {
-    "temperature": ("seed",),
-    "normalization": ("seed", "temperature", "temperature_schedule", "temperature_start", "decay_normalised"),
-}
 LOG_MEASURES = frozenset({"gnc1_rank", "trace_within", "cdnv_nearest", "gnc3_uncentred"})
 
 
@@ -53,7 +49,9 @@ def shared_cells(final: pa.Table, setting: str, measure: str) -> list[SharedCell
     """Groups of cells that differ in the setting alone and have at least two of its values with a finite measure."""
     if setting == "normalization":
         final = _at_shared_temperature(final)
-    held_names = [n for n in SETTING_NAMES if n != setting and n not in DEPENDENT.get(setting, ("seed",))]
+    # what a normalization decides cannot be held while it changes
+    follows = settings_of(setting) if setting == "normalization" else frozenset()
+    held_names = [n for n in SETTING_NAMES if n not in {setting, "seed"} | follows]
     measured = values(final, measure)
     kept = np.flatnonzero(np.isfinite(measured) & np.array(final[setting].is_valid().to_pylist(), dtype=bool))
     final, measured = final.take(kept), measured[kept]

@@ -14,7 +14,7 @@ from analysis.figures.codes import evenly
 from analysis.figures.panels import FigureBlock, Panel
 from analysis.figures.style import CATEGORIES, MUTED, column_label, number, soft_grid
 from analysis.rows.frames import groups
-from study.design.conditions import ConditionRefused
+from study.design.where import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
 SIZES = ("feature_dim", "num_classes")

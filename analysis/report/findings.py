@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
-from analysis.rows.frames import SETTING_NAMES, StudyFrame
+from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, StudyFrame
 from analysis.rows.labels import independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all
@@ -15,7 +15,7 @@ from analysis.scaling.predictions import Prediction, Scores, predict_cells, scor
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
 
 # Settings with figures of their own; the other settings that vary are contrasted over seeds.
-OWN_FIGURES = frozenset({"num_classes", "feature_dim", "temperature", "normalization", "seed"})
+OWN_FIGURES = frozenset({*SHOWN_SETTINGS, "seed"})
 MOST_CONTRASTS = 6
 MOST_LEVELS = 12  # of a contrasted setting: a searched value has as many levels as trials
 

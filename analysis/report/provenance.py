@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-DATA_SETTINGS = (
-    "dataset", "num_classes", "samples_per_class", "test_samples_per_class", "resolution", "unseen_family", "input_dim",
-    "noise", "data_seed",
-)  # fmt: skip
+from study.design.config import settings_with
+
 MACHINE = ("cpu_model", "gpu_model", "host")
 
 
@@ -58,7 +56,7 @@ def parse_versions(text: str | None) -> dict[str, str]:
 
 def data_origins(trials: pa.Table) -> list[DataOrigin]:
     """The data sets behind the trials, one entry for each digest and its settings."""
-    names = [name for name in DATA_SETTINGS if name in trials.column_names]
+    names = [name for name in settings_with("data", "size") if name in trials.column_names]
     counted: Counter[tuple[str, str]] = Counter()
     for row in trials.select([*names, "dataset_digest"]).to_pylist():
         if digest := row.pop("dataset_digest"):

@@ -32,8 +32,6 @@ MEASURED = (
     "margin_ratio_upper",
     "gnc3_uncentred",
 )
-# Settings that another shown setting decides, or that name nothing a reader compares.
-QUIET = frozenset({"decay_normalised", "seed"})
 
 
 def trials_table(frame: StudyFrame) -> tuple[str, frozenset[str]]:
@@ -41,7 +39,9 @@ def trials_table(frame: StudyFrame) -> tuple[str, frozenset[str]]:
     final = frame.final.sort_by([(name, "ascending") for name in ("feature_dim", "num_classes", "temperature", "seed")])
     if final.num_rows == 0:
         return page.note("No trial is complete, so there are no final rows to show."), frozenset()
-    varied = [n for n in varied_settings(final) if n not in SHOWN_SETTINGS and n not in QUIET]
+    # a setting that takes one value and null follows from another one
+    apart = [n for n in varied_settings(final) if len(final[n].drop_null().unique()) > 1]
+    varied = [n for n in apart if n not in {*SHOWN_SETTINGS, "seed"}]
     settings = ["feature_dim", "num_classes", "temperature", "normalization", *varied, "seed"]
     rows = final.slice(0, MOST_TRIALS).to_pylist()
     headers = ["trial", *settings, *MEASURED, "terminal"]

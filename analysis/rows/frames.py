@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from study.design.config import settings_with
 from study.store.schemas import SETTINGS, TRIAL_COLUMNS, Column
 from study.store.store import open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
 # What a figure of margin or variability shows on an axis or as a line; every other setting that varies is pooled.
-SHOWN_SETTINGS = ("num_classes", "feature_dim", "temperature", "normalization")
+SHOWN_SETTINGS = settings_with("axis")
 
 
 ALWAYS = ("trial", "cell", "epoch")

@@ -36,7 +36,10 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """The option of `selection_of`."""
-    meaning = "take only the trials for which this holds, such as 'num_classes <= 100'"
+    meaning = (
+        "take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a setting "
+    )
+    meaning += "that has no effect is false, and 'temperature is None' asks for that"
     parser.add_argument("--where", metavar="EXPRESSION", help=meaning)
 
 

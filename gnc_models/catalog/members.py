@@ -1,10 +1,12 @@
-"""Names of every data set, encoder, classifier and loss, with the settings each one reads and the classes it can give.
+"""Every data set, encoder, classifier and loss by name, with all that is known of it before it is built.
 
-Knows no torch, numpy or disk, so that a study can be checked in an instant. A contract test equates these names with
-the dicts of constructors in `datasets`, `encoders`, `classifiers` and `losses`.
+A member says here where its constructor is, which settings it reads and what holds of it. Nothing else repeats this: the
+registries build their dicts from it, `TrialConfig` takes the names, and the rules ask the members.
+Knows no torch, numpy or disk, so that a study can be checked in an instant.
 """
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -22,106 +24,214 @@ REQUIRED = _Required()
 
 @dataclass(frozen=True)
 class Member:
-    """One member of a family: the settings that only some members read, each with its default."""
+    """One member of a family.
 
+    made_by: module and name of its constructor, below the family's package. settings: those that only some members of
+    the family read, with this member's defaults. idle: settings of other members that have no effect beside this one.
+    """
+
+    made_by: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    max_classes: Mapping[int, int] | int | None = None  # by resolution where there is one; None: only the disk knows
-    takes: frozenset[str] = frozenset({"image", "vector"})  # what an encoder accepts, or what a data set gives
-    idle: frozenset[str] = frozenset()  # settings of other members that have no effect beside this one
+    idle: frozenset[str] = frozenset()
 
 
-def _family(**members: Member) -> Mapping[str, Member]:
-    return MappingProxyType(members)
+@dataclass(frozen=True)
+class DataSet(Member):
+    """gives: the kind of its inputs. max_classes: by resolution where there is one; None where only the disk knows.
+
+    refuses: settings that would reshape the set in a way that it cannot take.
+    """
+
+    gives: str = "image"
+    max_classes: Mapping[int, int] | int | None = None
+    refuses: frozenset[str] = frozenset()
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every class has as many samples unless an imbalance is asked for."""
+        return "imbalance" not in self.refuses
 
 
-IMAGE, INDEX, TOKENS, VECTOR = (frozenset({kind}) for kind in ("image", "index", "tokens", "vector"))
+ANY_NORM = ("batch", "group", "layer", "none")
+
+
+@dataclass(frozen=True)
+class Encoder(Member):
+    """takes: the kinds of inputs it accepts. norm_layers: those it can have, its own first; a setting where it has several.
+
+    stages: module and name of the function that lists its layers, "" where it has none. read_out: the position of a
+    sequence that the features are read from.
+    """
+
+    takes: frozenset[str] = frozenset({"image"})
+    norm_layers: tuple[str, ...] = ANY_NORM
+    stages: str = ""
+    read_out: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.norm_layers) > 1:
+            object.__setattr__(self, "settings", {**self.settings, "norm_layer": self.norm_layers[0]})
+
+
+@dataclass(frozen=True)
+class Loss(Member):
+    """across_samples: it is no mean over single samples, so workers must bring the features of a batch together.
+
+    only_both: why normalization must be "both"; "" where any will do. moves_rows: whether classifier rows get a gradient.
+    has_temperature: whether its value depends on the temperature; accuracy and the measured cross-entropy always do.
+    """
+
+    across_samples: bool = False
+    only_both: str = ""
+    moves_rows: bool = True
+    has_temperature: bool = True
+
 
 _TESTED = {"test_samples_per_class": 8}
 _PICTURES = {**_TESTED, "augmentation": "none", "ood_classes": 0}
-DATASETS = _family(
-    glyphs=Member(
-        settings={**_PICTURES, "resolution": 16, "unseen_family": "serif"},
-        max_classes=MappingProxyType({16: 1397, 32: 1611}),
-        takes=IMAGE,
-    ),
-    synthetic=Member(
-        settings={**_TESTED, "input_dim": 32, "noise": 0.1, "ood_classes": 0}, max_classes=1_000_000, takes=VECTOR
-    ),
-    cifar10=Member(settings=_PICTURES, max_classes=10, takes=IMAGE),
-    cifar100=Member(settings=_PICTURES, max_classes=100, takes=IMAGE),
-    mnist=Member(settings=_PICTURES, max_classes=10, takes=IMAGE),
-    fashion_mnist=Member(settings=_PICTURES, max_classes=10, takes=IMAGE),
-    emnist=Member(settings=_PICTURES, max_classes=47, takes=IMAGE),
-    image_folder=Member(settings={**_PICTURES, "folder": REQUIRED, "resolution": 32}, takes=IMAGE),
-    text=Member(settings={**_TESTED, "context_length": 8}, max_classes=20_000, takes=TOKENS),
-    indices=Member(max_classes=1_000_000, takes=INDEX),
+# Text has a long tail of its own, and the tokens left out of a vocabulary are no second set.
+_TEXT_REFUSES = frozenset({"imbalance", "imbalance_ratio", "ood_classes"})
+# An index says nothing that its label could contradict.
+_INDICES_REFUSE = frozenset({"label_noise", "ood_classes"})
+DATASETS: Mapping[str, DataSet] = MappingProxyType(
+    {
+        "glyphs": DataSet(
+            "made.glyphs:make_glyphs",
+            {**_PICTURES, "resolution": 16, "unseen_family": "serif"},
+            max_classes=MappingProxyType({16: 1397, 32: 1611}),
+        ),
+        "synthetic": DataSet(
+            "made.synthetic:make_synthetic",
+            {**_TESTED, "input_dim": 32, "noise": 0.1, "ood_classes": 0},
+            gives="vector",
+            max_classes=1_000_000,
+        ),
+        "cifar10": DataSet("stored.images:make_cifar10", _PICTURES, max_classes=10),
+        "cifar100": DataSet("stored.images:make_cifar100", _PICTURES, max_classes=100),
+        "mnist": DataSet("stored.images:make_mnist", _PICTURES, max_classes=10),
+        "fashion_mnist": DataSet("stored.images:make_fashion_mnist", _PICTURES, max_classes=10),
+        "emnist": DataSet("stored.images:make_emnist", _PICTURES, max_classes=47),
+        "image_folder": DataSet(
+            "stored.image_folder:make_image_folder", {**_PICTURES, "folder": REQUIRED, "resolution": 32}
+        ),
+        "text": DataSet(
+            "made.text:make_text",
+            {**_TESTED, "context_length": 8},
+            gives="tokens",
+            max_classes=20_000,
+            refuses=_TEXT_REFUSES,
+        ),
+        "indices": DataSet("made.indices:make_indices", gives="index", max_classes=1_000_000, refuses=_INDICES_REFUSE),
+    }
 )
 
-_NORM = {"norm_layer": "batch"}
-ENCODERS = _family(
-    small_resnet=Member(settings={"width": 16, "depth": 1, **_NORM}, takes=IMAGE),
-    mlp=Member(settings={"width": 128, "depth": 2, **_NORM}),
-    resnet18=Member(settings=_NORM, takes=IMAGE),
-    resnet34=Member(settings=_NORM, takes=IMAGE),
-    resnet50=Member(settings=_NORM, takes=IMAGE),
-    resnext50=Member(settings=_NORM, takes=IMAGE),
-    densenet121=Member(settings=_NORM, takes=IMAGE),
-    mobilenet_v2=Member(settings=_NORM, takes=IMAGE),
-    vit=Member(settings={"width": 64, "depth": 4}, takes=IMAGE),
-    transformer=Member(settings={"width": 64, "depth": 2}, takes=TOKENS),
-    unconstrained=Member(takes=INDEX),
+_LAYER_NORM = ("layer",)  # what defines a transformer
+_RESNET_STAGES = "stages:resnet"
+ENCODERS: Mapping[str, Encoder] = MappingProxyType(
+    {
+        "small_resnet": Encoder("small:make_small_resnet", {"width": 16, "depth": 1}, stages="stages:small_resnet"),
+        "mlp": Encoder(
+            "small:make_mlp",
+            {"width": 128, "depth": 2},
+            takes=frozenset({"image", "vector"}),
+            stages="stages:mlp",
+        ),
+        "resnet18": Encoder("torchvision_networks:make_resnet18", stages=_RESNET_STAGES),
+        "resnet34": Encoder("torchvision_networks:make_resnet34", stages=_RESNET_STAGES),
+        "resnet50": Encoder("torchvision_networks:make_resnet50", stages=_RESNET_STAGES),
+        "resnext50": Encoder("torchvision_networks:make_resnext50", stages=_RESNET_STAGES),
+        "densenet121": Encoder("torchvision_networks:make_densenet121", stages="stages:densenet"),
+        "mobilenet_v2": Encoder("torchvision_networks:make_mobilenet_v2", stages="stages:mobilenet"),
+        "vit": Encoder(
+            "transformers:make_vit", {"width": 64, "depth": 4}, norm_layers=_LAYER_NORM, stages="stages:vit"
+        ),
+        "transformer": Encoder(
+            "transformers:make_transformer",
+            {"width": 64, "depth": 2},
+            takes=frozenset({"tokens"}),
+            norm_layers=_LAYER_NORM,
+            stages="stages:transformer",
+            read_out=-1,
+        ),
+        "unconstrained": Encoder("free_features:make_unconstrained", takes=frozenset({"index"}), norm_layers=()),
+    }
 )
 
 _SCALED = {"temperature": 0.1, "temperature_schedule": "constant"}
-NORMALIZATIONS = _family(
-    both=Member(settings={**_SCALED, "decay_normalised": False}),
-    features=Member(settings=_SCALED),
-    weights=Member(settings={**_SCALED, "decay_normalised": False}),
-    none=Member(),
+NORMALIZATIONS: Mapping[str, Member] = MappingProxyType(
+    {
+        "both": Member(settings={**_SCALED, "decay_normalised": False}),
+        "features": Member(settings=_SCALED),
+        "weights": Member(settings={**_SCALED, "decay_normalised": False}),
+        "none": Member(),
+    }
 )
 
-TEMPERATURE_SCHEDULES = _family(constant=Member(), annealed=Member(settings={"temperature_start": 1.0}))
+TEMPERATURE_SCHEDULES: Mapping[str, Member] = MappingProxyType(
+    {"constant": Member(), "annealed": Member(settings={"temperature_start": 1.0})}
+)
 
 # Rows that no gradient reaches are not decayed either.
 _FROZEN = frozenset({"decay_normalised"})
-CLASSIFIERS = _family(
-    linear=Member(),
-    class_mean=Member(settings={"class_mean_form": "sum", "class_mean_momentum": 0.9}, idle=_FROZEN),
-    fixed=Member(settings={"code": "best", "assignment": "random"}, idle=_FROZEN),
+CLASSIFIERS: Mapping[str, Member] = MappingProxyType(
+    {
+        "linear": Member(),
+        "class_mean": Member(settings={"class_mean_form": "sum", "class_mean_momentum": 0.9}, idle=_FROZEN),
+        "fixed": Member(settings={"code": "best", "assignment": "random"}, idle=_FROZEN),
+    }
 )
 
-_HUG = {"inter_weight": 0.15, "intra_weight": 0.015}
-LOSSES = _family(
-    cross_entropy=Member(settings={"cross_entropy": "dense"}),
-    log_cross_entropy=Member(),
-    hardmax=Member(),
-    label_smoothing=Member(settings={"label_smoothing": 0.1}),
-    focal=Member(settings={"focal_gamma": 2.0}),
-    mse=Member(),
-    hug_mhe=Member(settings=_HUG),
-    hug_mhs=Member(settings=_HUG),
-    hug_mgd=Member(settings={"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED}),
-    cosface=Member(settings={"margin_penalty": 0.35}),
-    arcface=Member(settings={"margin_penalty": 0.5}),
-    supervised_contrastive=Member(),
+SCALES_ITSELF = "The loss scales features and rows to unit length itself."  # another normalization would have no effect
+_HUG: dict[str, Any] = {"across_samples": True, "only_both": SCALES_ITSELF, "has_temperature": False}
+_HUG_WEIGHTS = {"inter_weight": 0.15, "intra_weight": 0.015}
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {
+        "cross_entropy": Loss("cross_entropy:CrossEntropy", {"cross_entropy": "dense"}),
+        "log_cross_entropy": Loss("cross_entropy:LogCrossEntropy", across_samples=True),
+        "hardmax": Loss(
+            "cross_entropy:HardMax",
+            across_samples=True,
+            only_both="It would fall without bound as norms grow.",
+            has_temperature=False,
+        ),
+        "label_smoothing": Loss("baselines:LabelSmoothing", {"label_smoothing": 0.1}),
+        "focal": Loss("baselines:Focal", {"focal_gamma": 2.0}),
+        "mse": Loss("baselines:SquaredError"),
+        "hug_mhe": Loss("uniformity:HypersphereEnergy", _HUG_WEIGHTS, **_HUG),
+        "hug_mhs": Loss("uniformity:HypersphereSeparation", _HUG_WEIGHTS, **_HUG),
+        "hug_mgd": Loss(
+            "uniformity:GramDeterminant",
+            {"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED},
+            **_HUG,
+        ),
+        "cosface": Loss("large_margin:CosFace", {"margin_penalty": 0.35}, only_both=SCALES_ITSELF),
+        "arcface": Loss("large_margin:ArcFace", {"margin_penalty": 0.5}, only_both=SCALES_ITSELF),
+        "supervised_contrastive": Loss(
+            "contrastive:SupervisedContrastive", across_samples=True, only_both=SCALES_ITSELF, moves_rows=False
+        ),
+    }
 )
 
-IMBALANCES = _family(
-    none=Member(),
-    exponential=Member(settings={"imbalance_ratio": 100.0}),
-    step=Member(settings={"imbalance_ratio": 10.0}),
+IMBALANCES: Mapping[str, Member] = MappingProxyType(
+    {
+        "none": Member(),
+        "exponential": Member(settings={"imbalance_ratio": 100.0}),
+        "step": Member(settings={"imbalance_ratio": 10.0}),
+    }
 )
 
-OPTIMIZERS = _family(sgd=Member(settings={"momentum": 0.9}), adamw=Member())
+OPTIMIZERS: Mapping[str, Member] = MappingProxyType({"sgd": Member(settings={"momentum": 0.9}), "adamw": Member()})
 
-BUDGETS = _family(
-    steps=Member(settings={"steps": 1500}),
-    epochs=Member(settings={"epochs": 20}),
-    terminal=Member(settings={"terminal_epochs": 20, "max_epochs": 200}),
+BUDGETS: Mapping[str, Member] = MappingProxyType(
+    {
+        "steps": Member(settings={"steps": 1500}),
+        "epochs": Member(settings={"epochs": 20}),
+        "terminal": Member(settings={"terminal_epochs": 20, "max_epochs": 200}),
+    }
 )
 
-# The families a setting may choose from: its own name is the family's selector in TrialConfig. A selector that other
-# members read (temperature_schedule) comes after them.
+# The families by the setting that chooses a member. A setting that other members read (temperature_schedule) comes
+# after them.
 FAMILIES: Mapping[str, Mapping[str, Member]] = MappingProxyType(
     {
         "dataset": DATASETS,
@@ -137,6 +247,12 @@ FAMILIES: Mapping[str, Mapping[str, Member]] = MappingProxyType(
 )
 
 
+def settings_of(family: str) -> frozenset[str]:
+    """The settings that only some members of a family read, and those read by what these choose in turn."""
+    own = {name for member in FAMILIES[family].values() for name in member.settings}
+    return frozenset(own).union(*(settings_of(name) for name in own & FAMILIES.keys() - {family}))
+
+
 def max_classes(dataset: str, resolution: int | None) -> int | None:
     """The most classes a data set can give, None where only its folder knows; ValueError for an unknown resolution."""
     known = DATASETS[dataset].max_classes
@@ -145,3 +261,10 @@ def max_classes(dataset: str, resolution: int | None) -> int | None:
     if resolution is None or resolution not in known:
         raise ValueError(f"resolution must be one of {sorted(known)} for {dataset}, got {resolution!r}.")
     return known[resolution]
+
+
+def load(package: str, place: str) -> Callable[..., Any]:
+    """What a member's `module:name` stands for, below the package of its family."""
+    module, _, name = place.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), name)
+    return loaded

@@ -1,17 +1,6 @@
-"""Which loss, classifier, normalization and sizes go together. Knows no torch, so that a study is refused at once.
+"""Which loss, classifier, normalization and sizes go together. Knows no torch, so that a study is refused at once."""
 
-`check_pairing` raises on the first rule that is broken; the sets are the rules' subjects by name.
-"""
-
-# They scale features and rows to unit length themselves: another normalization would be a name without effect.
-ON_THE_SPHERE = frozenset({"hug_mhe", "hug_mhs", "hug_mgd", "cosface", "arcface", "supervised_contrastive"})
-# Their value does not depend on the temperature; accuracy and the measured cross-entropy still do.
-WITHOUT_TEMPERATURE = frozenset({"hardmax", "hug_mhe", "hug_mhs", "hug_mgd"})
-# Classifier rows get no gradient from them, so rows that only a gradient moves would stay where they start.
-WITHOUT_ROW_GRADIENT = frozenset({"supervised_contrastive"})
-
-# Their value is no mean over samples, one by one: workers that share a batch must bring all its features together.
-ACROSS_SAMPLES = frozenset({"log_cross_entropy", "hardmax", "hug_mhe", "hug_mhs", "hug_mgd", "supervised_contrastive"})
+from gnc_models.catalog.members import LOSSES
 
 
 def check_pairing(
@@ -22,41 +11,27 @@ def check_pairing(
     num_classes: int,
     feature_dim: int,
     code: str | None = None,
-    logdet_eps: float | None = None,
 ) -> None:
     """Raise unless these settings can be trained together.
 
     Args:
-        loss: a name in `losses.LOSSES`.
-        classifier: a name in `classifiers.CLASSIFIERS`.
-        normalization: a name in `classifiers.NORMALIZATIONS`.
+        loss: a name in `LOSSES`.
+        classifier: a name in `CLASSIFIERS`.
+        normalization: a name in `NORMALIZATIONS`.
         num_classes: K.
         feature_dim: d.
         code: of the classifier "fixed", None for the others.
-        logdet_eps: of the loss "hug_mgd", None for the others.
     Raises:
         ValueError: one sentence on the pair that is impossible, and its cure.
     """
     check_classifier(classifier, normalization, num_classes, feature_dim, code)
-    if loss in ON_THE_SPHERE and normalization != "both":
-        raise ValueError(
-            f"normalization must be 'both' for loss {loss!r}, got {normalization!r}. "
-            f"The loss scales features and rows to unit length itself."
-        )
-    if loss == "hardmax" and normalization != "both":
-        raise ValueError(
-            f"normalization must be 'both' for loss 'hardmax', got {normalization!r}. "
-            "It would fall without bound as norms grow."
-        )
-    if loss in WITHOUT_ROW_GRADIENT and classifier == "linear":
+    member = LOSSES[loss]
+    if member.only_both and normalization != "both":
+        raise ValueError(f"normalization must be 'both' for loss {loss!r}, got {normalization!r}. {member.only_both}")
+    if not member.moves_rows and classifier == "linear":
         raise ValueError(
             f"classifier must be 'class_mean' or 'fixed' for loss {loss!r}, got 'linear'. "
             f"Its rows would get no gradient and never move."
-        )
-    if loss == "hug_mgd" and logdet_eps is None:
-        raise ValueError(
-            "logdet_eps must be given for loss 'hug_mgd', got None. "
-            "Without it the loss falls without bound as a class collapses."
         )
 
 
@@ -65,7 +40,7 @@ def check_classifier(classifier: str, normalization: str, num_classes: int, feat
     if classifier == "class_mean" and normalization == "none":
         raise ValueError(
             "normalization must not be 'none' for classifier 'class_mean', got 'none'. "
-            "Its rows have unit length and features of any length would be averaged by their length."
+            "Its rows have unit length, and long features would weigh more in the means than short ones."
         )
     if classifier == "fixed" and code == "simplex" and num_classes > feature_dim + 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Settings of one member of a family, held against what its constructor reads. Knows no torch."""
+"""Checks that the settings given to a member of a family are those that its constructor reads. Knows no torch."""
 
 import inspect
 import math

@@ -4,22 +4,19 @@
 number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gnc_models.datasets.made.glyphs import make_glyphs
-from gnc_models.datasets.made.indices import make_indices, number_samples
-from gnc_models.datasets.made.synthetic import make_synthetic
-from gnc_models.datasets.made.text import make_text
+from gnc_models.catalog.members import DATASETS as MEMBERS
+from gnc_models.catalog.members import load
+from gnc_models.datasets.made.indices import number_samples
 from gnc_models.datasets.samples.augmentation import AUGMENTATIONS, augment
-from gnc_models.datasets.samples.class_counts import REFUSED_BY, class_counts
+from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
-from gnc_models.datasets.stored.image_folder import make_image_folder
-from gnc_models.datasets.stored.images import make_stored
-from gnc_models.datasets.stored.layouts import STORED_SETS, MissingData, missing_data
+from gnc_models.datasets.stored.layouts import MissingData, missing_data
 
 __all__ = [
     "AUGMENTATIONS",
@@ -33,14 +30,8 @@ __all__ = [
 ]
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
-    "glyphs": make_glyphs,
-    "synthetic": make_synthetic,
-    "image_folder": make_image_folder,
-    "text": make_text,
-    "indices": make_indices,
-    **{name: partial(make_stored, name) for name in STORED_SETS},
+    name: load("gnc_models.datasets", member.made_by) for name, member in MEMBERS.items()
 }
-_READ_FROM_ROOT = frozenset({*STORED_SETS, "image_folder"})
 
 
 def make_dataset(
@@ -84,14 +75,11 @@ def make_dataset(
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {name!r}.")
+    is_untested = "test_samples_per_class" not in MEMBERS[name].settings
     for count, least, value in (
         ("num_classes", 2, num_classes),
         ("samples_per_class", 1, samples_per_class),
-        (
-            "test_samples_per_class",
-            1,
-            1 if test_samples_per_class is None and name == "indices" else test_samples_per_class,
-        ),
+        ("test_samples_per_class", 1, 1 if test_samples_per_class is None and is_untested else test_samples_per_class),
         ("data_seed", 0, data_seed),
         ("ood_classes", 0, ood_classes or 0),
     ):
@@ -103,7 +91,7 @@ def make_dataset(
     counts = class_counts(
         num_classes, samples_per_class, imbalance=imbalance or "none", imbalance_ratio=imbalance_ratio
     )
-    if name in _READ_FROM_ROOT:
+    if "data_root" in inspect.signature(DATASETS[name]).parameters:
         settings["data_root"] = data_root
     given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
     try:
@@ -124,11 +112,11 @@ def make_dataset(
         data = keep_counts(data, counts)
     if label_noise:
         data = add_label_noise(data, label_noise, data_seed)
-    return number_samples(data) if name == "indices" else data
+    return number_samples(data) if MEMBERS[name].gives == "index" else data
 
 
 def _check_shape(name: str, shape: dict[str, Any]) -> None:
     """Refuse what this set cannot take, unless it is None or its value without effect."""
     for setting, value in shape.items():
-        if value not in (None, "none", 0) and name in REFUSED_BY[setting]:
+        if value not in (None, "none", 0) and setting in MEMBERS[name].refuses:
             raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")

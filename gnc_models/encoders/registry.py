@@ -1,7 +1,7 @@
 """Encoders by name: networks from inputs to features, each ending in a linear map. Knows torch and torchvision.
 
 `make_encoder` builds one from the settings a study names; the parameters of a constructor are the settings it reads.
-`NORM_LAYERS` says which normalization layers an encoder can have, its own first.
+`feature_stages` gives the layers of one at which collapse can be measured.
 """
 
 import inspect
@@ -9,38 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torchvision import models
 
-from gnc_models.encoders.free_features import make_unconstrained
-from gnc_models.encoders.small import make_mlp, make_small_resnet
-from gnc_models.encoders.stages import feature_stages
-from gnc_models.encoders.torchvision_networks import make_densenet121, make_mobilenet_v2, make_resnet
-from gnc_models.encoders.transformers import make_transformer, make_vit
+from gnc_models.catalog.members import ENCODERS as MEMBERS
+from gnc_models.catalog.members import load
 
-__all__ = ["ENCODERS", "NORM_LAYERS", "feature_stages", "make_encoder"]
-
-ENCODERS: dict[str, Callable[..., nn.Module]] = {
-    "small_resnet": make_small_resnet,
-    "mlp": make_mlp,
-    "resnet18": make_resnet("resnet18", models.resnet18),
-    "resnet34": make_resnet("resnet34", models.resnet34),
-    "resnet50": make_resnet("resnet50", models.resnet50),
-    "resnext50": make_resnet("resnext50", models.resnext50_32x4d),
-    "densenet121": make_densenet121,
-    "mobilenet_v2": make_mobilenet_v2,
-    "vit": make_vit,
-    "transformer": make_transformer,
-    "unconstrained": make_unconstrained,
-}
-
-_ANY = ("batch", "group", "layer", "none")
-
-# Transformers are defined by their layer norms, free features have nothing to normalise.
-NORM_LAYERS: dict[str, tuple[str, ...]] = dict.fromkeys(ENCODERS, _ANY) | {
-    "vit": ("layer",),
-    "transformer": ("layer",),
-    "unconstrained": (),
-}
+PACKAGE = "gnc_models.encoders"
+ENCODERS: dict[str, Callable[..., nn.Module]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_encoder(
@@ -65,7 +39,7 @@ def make_encoder(
             the others.
         depth: blocks in each stage of small_resnet, hidden layers of mlp, blocks of vit and transformer; None for
             the others.
-        norm_layer: a name in `NORM_LAYERS[name]`; None for the first one there.
+        norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
         num_samples: training samples, for unconstrained and only there.
         vocabulary: number of tokens, for transformer and only there.
     Returns:
@@ -93,7 +67,7 @@ def _check_count(name: str, setting: str, value: int | None, *, is_read: bool) -
 
 
 def _norm_layer(name: str, norm_layer: str | None) -> str | None:
-    allowed = NORM_LAYERS[name]
+    allowed = MEMBERS[name].norm_layers
     if norm_layer is None:
         return allowed[0] if allowed else None
     if not allowed:
@@ -101,3 +75,24 @@ def _norm_layer(name: str, norm_layer: str | None) -> str | None:
     if norm_layer not in allowed:
         raise ValueError(f"norm_layer must be one of {list(allowed)} for {name}, got {norm_layer!r}.")
     return norm_layer
+
+
+def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Named modules of an encoder, from input to output, whose outputs are its successive representations.
+
+    An output is `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers
+    (the class token is the first one in vit, which has it from its blocks on; the last position is what the causal
+    transformer reads out) and `[batch, units]` in mlp. The last stage, named "features", is the encoder's own output.
+
+    Args:
+        name: a name in `ENCODERS`.
+        encoder: what `make_encoder` returned for it.
+    Returns:
+        (name, module) in the order in which a forward pass calls them, each once.
+    Raises:
+        ValueError: an encoder without layers.
+    """
+    if not MEMBERS[name].stages:
+        raise ValueError(f"encoder must have layers, got {name!r}, which has none.")
+    stages: list[tuple[str, nn.Module]] = load(PACKAGE, MEMBERS[name].stages)(encoder)
+    return stages

@@ -42,6 +42,12 @@ def make_resnet(name: str, build: Callable[..., ResNet]) -> Callable[..., ResNet
     return make
 
 
+make_resnet18 = make_resnet("resnet18", torchvision.models.resnet18)
+make_resnet34 = make_resnet("resnet34", torchvision.models.resnet34)
+make_resnet50 = make_resnet("resnet50", torchvision.models.resnet50)
+make_resnext50 = make_resnet("resnext50", torchvision.models.resnext50_32x4d)
+
+
 def make_densenet121(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> DenseNet:
     """DenseNet121. torchvision gives it no choice of normalization, so its layers are exchanged."""
     channels, _, _ = image_shape("densenet121", input_shape)

@@ -41,8 +41,8 @@ class Loss(nn.Module):
             features: as the encoder gives them, before any scaling.
             labels: their classes.
             classifier: has the rows and says what is scaled to unit length.
-            temperature: the one in force at this step; 1.0 with normalization "none". Losses in
-                `pairings.WITHOUT_TEMPERATURE` do not depend on it.
+            temperature: the one in force at this step; 1.0 with normalization "none". Some losses do not depend on it
+                (the catalog's `has_temperature`).
         Returns:
             A scalar with a gradient to the features and, where they are trained and the loss moves them, to the rows.
         """

@@ -7,30 +7,16 @@ classifier is learned, its rows.
 from collections.abc import Callable
 from typing import Any
 
+from gnc_models.catalog.members import LOSSES as MEMBERS
+from gnc_models.catalog.members import load
 from gnc_models.catalog.settings import check_choice, read_settings
-from gnc_models.losses.baselines import Focal, LabelSmoothing, SquaredError
 from gnc_models.losses.chunked import chunked_cross_entropy
-from gnc_models.losses.contrastive import SupervisedContrastive
-from gnc_models.losses.cross_entropy import CROSS_ENTROPIES, CrossEntropy, HardMax, LogCrossEntropy
-from gnc_models.losses.large_margin import ArcFace, CosFace
 from gnc_models.losses.loss import Loss
-from gnc_models.losses.uniformity import GramDeterminant, HypersphereEnergy, HypersphereSeparation
 
-__all__ = ["CROSS_ENTROPIES", "LOSSES", "Loss", "chunked_cross_entropy", "make_loss"]
+__all__ = ["LOSSES", "Loss", "chunked_cross_entropy", "make_loss"]
 
 LOSSES: dict[str, Callable[..., Loss]] = {
-    "cross_entropy": CrossEntropy,
-    "log_cross_entropy": LogCrossEntropy,
-    "hardmax": HardMax,
-    "label_smoothing": LabelSmoothing,
-    "focal": Focal,
-    "mse": SquaredError,
-    "hug_mhe": HypersphereEnergy,
-    "hug_mhs": HypersphereSeparation,
-    "hug_mgd": GramDeterminant,
-    "cosface": CosFace,
-    "arcface": ArcFace,
-    "supervised_contrastive": SupervisedContrastive,
+    name: load("gnc_models.losses", member.made_by) for name, member in MEMBERS.items()
 }
 
 

@@ -1,4 +1,4 @@
-"""Which settings can go together: every rule that needs two of them, in one place.
+"""Which settings go together: every rule that concerns two or more of them.
 
 Knows the catalog; does not know torch, TrialConfig or the disk. Rules about a single setting are in study.design.config.
 """
@@ -6,13 +6,13 @@ Knows the catalog; does not know torch, TrialConfig or the disk. Rules about a s
 from collections.abc import Mapping
 from typing import Any
 
-from gnc_models.catalog.members import FAMILIES, max_classes
+from gnc_models.catalog.members import DATASETS, ENCODERS, max_classes
 from gnc_models.catalog.pairings import check_pairing
-from gnc_models.datasets.samples.class_counts import REFUSED_BY, class_counts
+from gnc_models.datasets.samples.class_counts import class_counts
 
 
 def check_together(settings: Mapping[str, Any]) -> None:
-    """ValueError, with the rule, the value and the cure, for settings that are each right but not together."""
+    """ValueError, with the rule, the value and what to do, for settings that are valid alone but not together."""
     for name, value in settings.items():
         if isinstance(value, int) and value >= 1 << 63:  # no column of a table could hold it
             raise ValueError(f"{name} must be below 2^63, got {value!r}.")
@@ -39,42 +39,42 @@ def _check_classes(settings: Mapping[str, Any]) -> None:
 
 
 def _check_pairing(settings: Mapping[str, Any]) -> None:
-    names = ("loss", "classifier", "normalization", "num_classes", "feature_dim", "code", "logdet_eps")
+    names = ("loss", "classifier", "normalization", "num_classes", "feature_dim", "code")
     check_pairing(**{name: settings[name] for name in names})
-    for name, refusing in REFUSED_BY.items():
-        if settings["dataset"] in refusing and settings[name] not in (None, 0, "none"):
+    for name in sorted(DATASETS[settings["dataset"]].refuses):
+        if settings[name] not in (None, 0, "none"):
             raise ValueError(
                 f"{name} must be left out for dataset {settings['dataset']!r}, got {settings[name]!r}. "
-                "It cannot be reshaped so."
+                "This data set cannot be changed in that way."
             )
     if settings["temperature_schedule"] == "annealed" and settings["budget"] == "terminal":
         raise ValueError(
             "temperature_schedule must be 'constant' with budget 'terminal', got 'annealed'. "
-            "The end, which annealing is timed by, is not known there."
+            "Annealing is timed by the end of training, which is not known there."
         )
 
 
 def _check_inputs(settings: Mapping[str, Any]) -> None:
-    gives = FAMILIES["dataset"][settings["dataset"]].takes
-    if not gives & FAMILIES["encoder"][settings["encoder"]].takes:
-        accepting = [name for name, member in FAMILIES["encoder"].items() if member.takes & gives]
+    gives, encoder = DATASETS[settings["dataset"]].gives, ENCODERS[settings["encoder"]]
+    if gives not in encoder.takes:
+        accepting = [name for name, member in ENCODERS.items() if gives in member.takes]
         raise ValueError(
-            f"encoder must accept {min(gives)} inputs for dataset {settings['dataset']!r}, "
+            f"encoder must accept {gives} inputs for dataset {settings['dataset']!r}, "
             f"got {settings['encoder']!r}. Use one of {accepting}."
         )
-    pictured = gives <= {"image", "vector"}
+    pictured = gives in ("image", "vector")
     if settings["attack_radii"] and not pictured:
         raise ValueError(
             f"attack_radii must be left out for dataset {settings['dataset']!r}, got {settings['attack_radii']!r}. "
-            f"Attacks change inputs a little, and {min(gives)} inputs are whole numbers."
+            f"Attacks change inputs a little, which cannot be done to whole numbers such as {gives} inputs."
         )
     if settings["assignment"] == "similarity" and not pictured:
         raise ValueError(
             f"assignment must be 'random' for dataset {settings['dataset']!r}, got 'similarity'. "
-            f"There is no similarity of {min(gives)} inputs to go by."
+            f"The similarity of {gives} inputs is not defined."
         )
-    if settings["layers"] == "all" and settings["encoder"] == "unconstrained":
-        raise ValueError("layers must be 'none' with encoder 'unconstrained', got 'all'. It has no layers.")
+    if settings["layers"] == "all" and not encoder.stages:
+        raise ValueError(f"layers must be 'none' with encoder {settings['encoder']!r}, got 'all'. It has no layers.")
 
 
 def _check_batches(settings: Mapping[str, Any]) -> None:

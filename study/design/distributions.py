@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.design.errors import StudyError, check_known
+from study.design.setting import canonical
 
-DIGITS = 6  # significant digits of a drawn number: what is written of it names it exactly
+DIGITS = 6  # significant digits of a drawn number, so that what is printed is the number itself
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Distribution:
         return rounded(low + share * (high - low))
 
     def ends(self) -> tuple[Any, ...]:
-        """All choices, or both bounds: what every draw lies between."""
+        """All choices, or both bounds."""
         return self.values
 
     def holds(self, value: Any) -> bool:
@@ -62,6 +63,7 @@ def make_distribution(name: str, given: Any) -> Distribution:
         raise StudyError(f"{name} in [search] must be a table with one distribution, got {given!r}. {cure}")
     check_known(given, KINDS, f"{name} in [search]")
     [(kind, values)] = given.items()
+    values = [canonical(name, value) for value in values] if isinstance(values, list) else values
     if not isinstance(values, list) or not _is_right(kind, values):
         raise StudyError(f"{kind} of {name} in [search] must be {KINDS[kind]}, got {values!r}.")
     if kind in ("uniform", "log_uniform"):
@@ -86,6 +88,6 @@ def rounded(value: float) -> float:
 
 
 def random_share(search_seed: int, name: str, index: int) -> float:
-    """A number in [0, 1) that depends on these three alone, so that more draws or more settings change no earlier one."""
+    """A number in [0, 1) that depends on these three alone: more draws or more settings change no earlier one."""
     digest = hashlib.sha256(f"{search_seed}/{name}/{index}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / (1 << 56)

@@ -1,17 +1,19 @@
-"""Why a study or a setting is refused, in words: the rule, the value, the cure.
+"""Why a study or a setting is refused, in words: the rule, the value and what to do.
 
-Knows pydantic's errors and TrialConfig's fields; does not read files.
+Knows pydantic's errors and the fields of the model that refused; does not read files.
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from study.design.config import TrialConfig
 
-SHOWN = 5  # a list of refusals is cut here, with the total
+SHOWN = 5  # refusals that are shown; of more only the number is said
+Model = TypeVar("Model", bound=BaseModel)
+TABLE = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)  # of every table of a study file
 
 
 class StudyError(ValueError):
@@ -30,35 +32,44 @@ def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
     known = list(known)
     for name in names:
         if name not in known:
-            raise StudyError(f"{where} must hold known keys only, got {name!r}. {nearest(name, known)}")
+            raise StudyError(f"{where} {_KNOWN}, got {name!r}. {nearest(name, known)}")
 
 
 def make_config(settings: dict[str, Any]) -> TrialConfig:
     """The TrialConfig of the settings; StudyError with every refusal in words."""
+    return make_model(TrialConfig, settings)
+
+
+def make_model(model: type[Model], given: dict[str, Any]) -> Model:
+    """The model made of what is given; StudyError with every refusal in words."""
     try:
-        return TrialConfig(**settings)
+        return model(**given)
     except ValidationError as error:
-        raise StudyError(" ".join(_sentence(item) for item in error.errors())) from None
+        raise StudyError(" ".join(_sentence(model, item) for item in error.errors())) from None
 
 
-def _sentence(item: dict[str, Any] | Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
+def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
+    """One refusal in words; a key of a table is named as in a study file, `[tune] metric`."""
+    *tables, name = [part for part in item["loc"] if isinstance(part, str)] or [""]
+    for table in tables:
+        model = cast(type[BaseModel], model.model_fields[table].annotation)
+    field, table = model.model_fields.get(name), f"[{tables[0]}]" if tables else ""
+    shown, meaning = f"{table} {name}".lstrip(), field.description if field else None
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{name!r} is no setting. {nearest(name, TrialConfig.model_fields)}"
+        rule = (
+            f"{name!r} is no setting." if model is TrialConfig else f"{table or 'study file'} {_KNOWN}, got {name!r}."
+        )
+        return f"{rule} {nearest(name, model.model_fields)}"
     if kind == "missing":
-        return f"{name} must be given: {TrialConfig.model_fields[name].description}"
+        return f"{shown} must be given: {meaning}"
     if kind == "value_error":
         return str(context["error"])
     rule = _RULES.get(kind, item["msg"][0].lower() + item["msg"][1:]).format(**context)
-    return f"{name} must {rule}, got {value!r}. {_meaning(name)}"
+    return f"{shown} must {rule}, got {value!r}.{f' It is: {meaning}' if meaning else ''}"
 
 
-def _meaning(name: str) -> str:
-    field = TrialConfig.model_fields.get(name)
-    return f"It is: {field.description}" if field else ""
-
-
+_KNOWN = "must hold known keys only"
 _RULES = {
     "greater_than": "be greater than {gt:g}",
     "greater_than_equal": "be at least {ge:g}",
@@ -69,13 +80,23 @@ _RULES = {
     "float_type": "be a number",
     "bool_type": "be true or false",
     "string_type": "be a string",
+    "list_type": "be a list",
+    "tuple_type": "be a list",
+    "dict_type": "be a table",
+    "model_type": "be a table",
     "literal_error": "be {expected}",
-    "string_pattern_mismatch": "be numbers parted by commas",
 }
 
 
+def check_distinct(what: str, values: Sequence[Any]) -> None:
+    """StudyError for the first value that is given twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise StudyError(f"{what} must be distinct, got {value!r} twice. Remove one.")
+
+
 def summarize(messages: list[str]) -> str:
-    """The first few of the distinct messages, and how many there are in all."""
+    """The first five different messages, and how many there are in all."""
     distinct = list(dict.fromkeys(messages))
     shown = "\n".join(f"  {message}" for message in distinct[:SHOWN])
     more = f"\n  ... {len(distinct)} in all." if len(distinct) > SHOWN else ""

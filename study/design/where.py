@@ -1,8 +1,12 @@
-"""Which trials are meant: an expression over settings, such as `num_classes <= 100 and normalization in ('both', 'none')`.
+"""Which rows are meant: an expression such as `10 < num_classes <= 100 and normalization in ('both', 'none')`.
 
-Comparisons, and, or, not, in, literals and names of settings; nothing is called, and nothing is evaluated as Python. A
-comparison with a setting that has no effect in a trial is false there, whatever it says; `temperature is None` asks for
-that. Knows TrialConfig's fields; does not know study files or the store.
+The one language of --where, over the settings of trials (`gnc run`, `status`, `compare`, ...) and over the columns of
+tables (`rows_where`). It has comparisons, also chained ones, `in`, `not in`, `and`, `or`, `not`, literals and names.
+
+A comparison is false wherever a name in it has no value, because the setting has no effect or nothing was measured: there
+both `x > 0.5` and `x <= 0.5` are false, and `not x > 0.5` is true. `x is None` and `x is not None` ask for that itself.
+
+Nothing is called, and nothing is evaluated as Python. Knows the settings and Arrow's types; does not know the store.
 """
 
 import ast
@@ -10,12 +14,16 @@ import operator
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import pyarrow as pa
+
+from gnc_models.catalog.members import FAMILIES
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, nearest
 
-Settings = Mapping[str, Any]
+Row = Mapping[str, Any]
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -30,88 +38,151 @@ MOST_CHARACTERS = 10_000  # far beyond any use, far below what Python's parser c
 CURE = "Write e.g. \"num_classes <= 100 and dataset == 'glyphs'\"."
 
 
+class ConditionRefused(StudyError):
+    """An expression, or the name of a column, that cannot be understood."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a name stands for: a number, a string, a bool, or something that is only None or not; its named values."""
+
+    kind: str
+    choices: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Selection:
-    """The trials that an expression is true for."""
+    """The rows that an expression is true for."""
 
     text: str
-    names: frozenset[str]  # settings that it looks at
-    _is_true: Callable[[Settings], bool]
+    names: frozenset[str]  # that it looks at
+    _is_true: Callable[[Row], bool]
 
-    def __call__(self, settings: Settings) -> bool:
-        """Whether the trial of these settings is meant."""
-        return self._is_true(settings)
+    def __call__(self, row: Row) -> bool:
+        """Whether this row, or the trial of these settings, is meant."""
+        return self._is_true(row)
 
 
-def parse_selection(text: str) -> Selection:
-    """The selection that an expression states; StudyError says what in it cannot be understood."""
+@cache
+def setting_kinds() -> Mapping[str, Kind]:
+    """What each setting stands for."""
+    return {name: _setting_kind(name) for name in TrialConfig.model_fields}
+
+
+def parse_selection(text: str, known: Mapping[str, Kind] | None = None) -> Selection:
+    """The selection that an expression states; ConditionRefused says what in it cannot be understood.
+
+    known: the names that it may use; settings if not given.
+    """
+    reader = _Reader(setting_kinds() if known is None else known)
     try:
         if len(text) > MOST_CHARACTERS:
             raise SyntaxError(f"more than {MOST_CHARACTERS} characters")
         body = ast.parse(text.strip(), mode="eval").body
         names = frozenset(node.id for node in ast.walk(body) if isinstance(node, ast.Name))
-        return Selection(text, names, _condition(body))
+        return Selection(text, names, reader.condition(body))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, StudyError):
             raise
-        raise StudyError(f"--where must be an expression over settings, got {text!r}: {error}. {CURE}") from None
+        raise ConditionRefused(f"--where must be an expression over names, got {text!r}: {error}. {CURE}") from None
 
 
-def _condition(node: ast.expr) -> Callable[[Settings], bool]:
-    """What is true or false of a trial."""
-    if isinstance(node, ast.BoolOp):
-        parts, together = [_condition(value) for value in node.values], all if isinstance(node.op, ast.And) else any
-        return lambda settings: together(part(settings) for part in parts)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inner = _condition(node.operand)
-        return lambda settings: not inner(settings)
-    if isinstance(node, ast.Compare):
-        return _comparison(node)
-    if isinstance(node, ast.Name) and bool in _types(_known(node.id)):
-        return lambda settings, name=node.id: settings[name] is True  # type: ignore[misc]
-    raise _refused(node, "be built of comparisons, and, or, not")
+def rows_where(table: pa.Table, text: str) -> pa.Table:
+    """The rows of a table that an expression over its columns is true for; ConditionRefused as in parse_selection."""
+    settings = setting_kinds()
+    selection = parse_selection(text, {f.name: settings.get(f.name) or _column_kind(f.type) for f in table.schema})
+    rows = table.select(sorted(selection.names)).to_pylist()
+    return table.filter(pa.array([selection(row) for row in rows], pa.bool_()))
 
 
-def _comparison(node: ast.Compare) -> Callable[[Settings], bool]:
-    sides = [node.left, *node.comparators]
-    steps = [_step(*step) for step in zip(sides, node.ops, sides[1:], strict=False)]
-    return lambda settings: all(step(settings) for step in steps)
+def check_column(table: pa.Table, name: str) -> str:
+    """The name, if the table has the column; else ConditionRefused with the nearest one."""
+    if name not in table.column_names:
+        raise ConditionRefused(f"column must be one of the table's, got {name!r}. {nearest(name, table.column_names)}")
+    return name
 
 
-def _step(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Settings], bool]:
-    """One comparison; false where a side is a setting without effect, unless None itself is asked for."""
-    if _is_none(left) or _is_none(right):
-        name, wanted = (right if _is_none(left) else left), isinstance(op, (ast.Is, ast.Eq))
-        if not isinstance(name, ast.Name) or not isinstance(op, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
-            raise _refused(left, "compare None with a setting by is or is not")
-        known = _known(name.id)
-        return lambda settings: (settings[known] is None) == wanted
-    if type(op) not in COMPARISONS:
-        raise _refused(left, "use is for None only")
-    members = isinstance(op, (ast.In, ast.NotIn))
-    _check_alike(left, right, ordered=not members and not isinstance(op, (ast.Eq, ast.NotEq)))
-    first, second, holds = _value(left), _members(right) if members else _value(right), COMPARISONS[type(op)]
+class _Reader:
+    """Turns the tree of an expression into a function of a row; refuses what it does not know."""
 
-    def step(settings: Settings) -> bool:
-        one, other = first(settings), second(settings)
-        return one is not None and other is not None and holds(one, other)
+    def __init__(self, known: Mapping[str, Kind]) -> None:
+        self._names = known
 
-    return step
+    def condition(self, node: ast.expr) -> Callable[[Row], bool]:
+        """What is true or false of a row."""
+        if isinstance(node, ast.BoolOp):
+            parts, together = [self.condition(v) for v in node.values], all if isinstance(node.op, ast.And) else any
+            return lambda row: together(part(row) for part in parts)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            inner = self.condition(node.operand)
+            return lambda row: not inner(row)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            steps = [self._step(*step) for step in zip(sides, node.ops, sides[1:], strict=False)]
+            return lambda row: all(step(row) for step in steps)
+        if isinstance(node, ast.Name) and self._kind(node) == "bool":
+            return lambda row, name=node.id: row[name] is True  # type: ignore[misc]
+        raise _refused(node, "be built of comparisons, and, or, not")
 
+    def _step(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Row], bool]:
+        """One comparison; false where a side has no value, unless None itself is asked for."""
+        if _is_none(left) or _is_none(right):
+            name, wanted = (right if _is_none(left) else left), isinstance(op, (ast.Is, ast.Eq))
+            if not isinstance(name, ast.Name) or not isinstance(op, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
+                raise _refused(left, "compare None with a name by is or is not")
+            known = self._known(name.id)
+            return lambda row: (row[known] is None) == wanted
+        if type(op) not in COMPARISONS:
+            raise _refused(left, "use is for None only")
+        members = isinstance(op, (ast.In, ast.NotIn))
+        self._check_alike(left, right, ordered=not members and not isinstance(op, (ast.Eq, ast.NotEq)))
+        first, holds = self._value(left), COMPARISONS[type(op)]
+        second = self._members(right) if members else self._value(right)
 
-def _value(node: ast.expr) -> Callable[[Settings], Any]:
-    if isinstance(node, ast.Name):
-        name = _known(node.id)
-        return lambda settings: settings[name]
-    value = _literal(node)
-    return lambda settings: value
+        def step(row: Row) -> bool:
+            one, other = first(row), second(row)
+            return one is not None and other is not None and holds(one, other)
 
+        return step
 
-def _members(node: ast.expr) -> Callable[[Settings], Any]:
-    if not isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        raise _refused(node, "have a list of values after in")
-    values = [_literal(member) for member in node.elts]
-    return lambda settings: values
+    def _value(self, node: ast.expr) -> Callable[[Row], Any]:
+        if isinstance(node, ast.Name):
+            name = self._known(node.id)
+            return lambda row: row[name]
+        value = _literal(node)
+        return lambda row: value
+
+    def _members(self, node: ast.expr) -> Callable[[Row], Any]:
+        if not isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            raise _refused(node, "have a list of values after in")
+        values = [_literal(member) for member in node.elts]
+        return lambda row: values
+
+    def _check_alike(self, left: ast.expr, right: ast.expr, *, ordered: bool) -> None:
+        """A number is no string: such a comparison would be false for every row and select nothing."""
+        sides = [left, *(right.elts if isinstance(right, (ast.List, ast.Tuple, ast.Set)) else [right])]
+        kinds = {self._kind(side) for side in sides}
+        if len(kinds) > 1 or (ordered and kinds != {"number"}):
+            raise _refused(left, "compare like with like" if len(kinds) > 1 else "compare only numbers by size", right)
+        named = [side.id for side in sides if isinstance(side, ast.Name)]
+        if not named:
+            raise _refused(left, "name a setting or column in every comparison", right)
+        choices = self._names[named[0]].choices
+        for side in sides:
+            if choices and isinstance(side, ast.Constant) and side.value not in choices:
+                raise ConditionRefused(f"{named[0]} in --where must be one it has, got {side.value!r}. "
+                                       f"{nearest(str(side.value), choices)}")  # fmt: skip
+
+    def _kind(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Name):
+            return self._names[self._known(node.id)].kind
+        value = _literal(node)
+        return "string" if isinstance(value, str) else "bool" if isinstance(value, bool) else "number"
+
+    def _known(self, name: str) -> str:
+        if name not in self._names:
+            raise ConditionRefused(f"--where must use known names only, got {name!r}. {nearest(name, self._names)}")
+        return name
 
 
 def _literal(node: ast.expr) -> bool | int | float | str:
@@ -119,47 +190,17 @@ def _literal(node: ast.expr) -> bool | int | float | str:
     inner = node.operand if isinstance(node, ast.UnaryOp) and negative else node
     value = inner.value if isinstance(inner, ast.Constant) else None
     if not isinstance(value, (bool, int, float, str)) or (negative and isinstance(value, (bool, str))):
-        raise _refused(node, "compare settings with numbers, strings, True or False")
+        raise _refused(node, "compare names with numbers, strings, True or False")
     return -value if negative and not isinstance(value, str) else value
 
 
-def _check_alike(left: ast.expr, right: ast.expr, *, ordered: bool) -> None:
-    """A number is no string: such a comparison would be false for every trial and select nothing."""
-    sides = [left, *(right.elts if isinstance(right, (ast.List, ast.Tuple, ast.Set)) else [right])]
-    kinds = {_kind(side) for side in sides}
-    if len(kinds) > 1 or (ordered and kinds != {"number"}):
-        raise _refused(left, "compare like with like" if len(kinds) > 1 else "compare only numbers by size", right)
-    named = [side.id for side in sides if isinstance(side, ast.Name)]
-    if not named:
-        raise _refused(left, "name a setting in every comparison", right)
-    members = _choices(named[0])
-    for side in sides:
-        if members and isinstance(side, ast.Constant) and side.value not in members:
-            raise StudyError(f"{named[0]} in --where must be one it has, got {side.value!r}. "
-                             f"{nearest(str(side.value), members)}")  # fmt: skip
-
-
-def _kind(node: ast.expr) -> str:
-    types = _types(_known(node.id)) if isinstance(node, ast.Name) else {type(_literal(node))}
-    return "string" if str in types else "bool" if bool in types else "number"
-
-
-def _known(name: str) -> str:
-    if name not in TrialConfig.model_fields:
-        raise StudyError(f"--where must name settings only, got {name!r}. {nearest(name, TrialConfig.model_fields)}")
-    return name
-
-
-def _types(name: str) -> set[type]:
-    """Plain types of a setting's values: int, float, bool, str."""
-    return {
-        part if isinstance(part, type) else type(part) for part in _parts(TrialConfig.model_fields[name].annotation)
-    }
-
-
-def _choices(name: str) -> list[str]:
-    """The values of a setting that has a few named ones."""
-    return [part for part in _parts(TrialConfig.model_fields[name].annotation) if isinstance(part, str)]
+def _setting_kind(name: str) -> Kind:
+    if name in FAMILIES:
+        return Kind("string", tuple(FAMILIES[name]))
+    parts = _parts(TrialConfig.model_fields[name].annotation)
+    types = {part if isinstance(part, type) else type(part) for part in parts}
+    kind = "string" if str in types else "bool" if bool in types else "number"
+    return Kind(kind, tuple(part for part in parts if isinstance(part, str)))
 
 
 def _parts(annotation: Any) -> list[Any]:
@@ -174,10 +215,18 @@ def _parts(annotation: Any) -> list[Any]:
     return [annotation]
 
 
+def _column_kind(column: pa.DataType) -> Kind:
+    if pa.types.is_boolean(column):
+        return Kind("bool")
+    if pa.types.is_integer(column) or pa.types.is_floating(column):
+        return Kind("number")
+    return Kind("string" if pa.types.is_string(column) or pa.types.is_large_string(column) else "list")
+
+
 def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _refused(node: ast.expr, rule: str, other: ast.expr | None = None) -> StudyError:
+def _refused(node: ast.expr, rule: str, other: ast.expr | None = None) -> ConditionRefused:
     got = ast.unparse(node) + (f" beside {ast.unparse(other)}" if other is not None else "")
-    return StudyError(f"--where must {rule}, got {got!r}. {CURE}")
+    return ConditionRefused(f"--where must {rule}, got {got!r}. {CURE}")

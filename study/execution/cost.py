@@ -1,4 +1,4 @@
-"""What a study will cost: seconds per trial from stored trials of the same kind, or from a short probe.
+"""What a study will cost: the seconds per trial, from stored trials of the same kind or from a short probe.
 
 Knows the store's trials and, for a probe, study.training.trial; does not know Ray.
 """
@@ -9,15 +9,11 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from study.design.config import TrialConfig
+from gnc_models.catalog.members import settings_of
+from study.design.config import TrialConfig, settings_with
 from study.execution.same_data import stored_config
 from study.store.store import Store
 
-# What a trial's seconds depend on beside how many samples it trains on and measures.
-KIND = (
-    *("dataset", "resolution", "input_dim", "context_length", "encoder", "width", "depth", "norm_layer"),
-    *("classifier", "loss", "cross_entropy", "precision", "num_threads", "workers", "batch_size"),
-)
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward
 PROBE_STEPS = 4
 
@@ -27,21 +23,21 @@ class Price:
     """Cost of trials not yet run."""
 
     trials: int
-    seconds: float | None  # of trial time in all; None if a kind of trial has no price
-    unpriced: int  # trials of kinds that were never timed
-    at_once: int  # trials side by side on this machine
+    seconds: float | None  # of trial time in all; None if the cost of a trial is unknown
+    unpriced: int  # trials whose cost is unknown, because none of their kind was timed
+    at_once: int  # trials that this machine runs at the same time
     source: str  # "stored trials" or "probe"
 
     @property
     def wall_seconds(self) -> float | None:
-        """Expected wall time on this machine, start-up aside."""
+        """Expected wall time on this machine, without the start of Ray."""
         return None if self.seconds is None else self.seconds / max(1, min(self.at_once, self.trials or 1))
 
 
 def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool = False) -> Price:
-    """The price of the trials, from the store's own timings, or measured now by a probe of each kind.
+    """The cost of the trials, from the times of stored trials, or measured now by a probe of each kind.
 
-    cpus: of each worker.
+    cpus: those that each worker occupies.
     """
     per_sample = _probe(configs) if probe else _stored(store)
     priced = [per_sample[_kind(c)] * _samples(c) for c in configs if _kind(c) in per_sample]
@@ -58,11 +54,12 @@ def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool 
 
 
 def _kind(config: TrialConfig) -> tuple[object, ...]:
-    return tuple(getattr(config, name) for name in KIND)
+    """What a trial's seconds depend on beside how many samples it trains on and measures."""
+    return tuple(getattr(config, name) for name in settings_with("speed"))
 
 
 def _samples(config: TrialConfig) -> float:
-    """Training samples, and measured ones at a third of their cost; the most it can take, with budget terminal."""
+    """Training samples, with measured samples at a third of the cost; with budget terminal the most that it can take."""
     per_epoch = config.num_classes * config.samples_per_class
     if config.budget == "steps":
         epochs = (config.steps or 0) / math.ceil(per_epoch / config.batch_size)
@@ -85,14 +82,14 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
 
 
 def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
-    """Time a few steps of one trial of each kind in this process, which is one worker: with several it is the most."""
+    """Time a few steps of one trial of each kind in this process. Several workers would take at most as long as this one."""
     from study.training.schedules import Pace
     from study.training.trial import Trial
 
     per_sample = {}
     for kind, config in {_kind(c): c for c in reversed(configs)}.items():
-        short = config.model_dump() | {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
-        short |= dict.fromkeys(("epochs", "max_epochs", "terminal_epochs", "attack_radii"))
+        short = config.model_dump() | dict.fromkeys((*settings_of("budget"), "attack_radii"))
+        short |= {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
         trial = Trial(TrialConfig(**short))
         pace = Pace(1e-6, config.temperature or 1.0)  # a step costs the same at any rate, and a wild one would diverge
         trial.training.train_epoch(1, [pace])  # the first step pays for allocation and kernel choice

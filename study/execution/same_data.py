@@ -1,4 +1,4 @@
-"""Do new trials belong beside the stored ones? Same data, same versions, same machine.
+"""Whether new trials can be compared with the stored ones: same data, same versions, same machine.
 
 Knows the store and, to compare data, study.training.trial; does not know Ray.
 """
@@ -7,18 +7,17 @@ import json
 import sys
 from typing import Any
 
-from study.design.config import DATASET_SETTINGS, TrialConfig
+from study.design.config import TrialConfig, settings_with
 from study.design.errors import StudyError
+from study.design.setting import SPELLINGS, canonical
+from study.store.sealed_tables import FINAL
 from study.store.store import Store
-
-# Two trials that agree here draw from the same pool, whatever their numbers of classes and samples.
-POOL = ("dataset", "data_seed", *DATASET_SETTINGS)
 
 
 def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
-    """StudyError if a stored trial's data, made anew here, has another digest: its rows could not be compared.
+    """StudyError if the data of a stored trial, made again here, has another digest: its rows could not be compared.
 
-    One trial of each pool is enough, since classes and samples are nested: the smallest is the cheapest.
+    Data sets of the same settings are nested in their sizes, so the smallest stored one of each is enough.
     """
     wanted = {_pool(config) for config in configs}
     smallest: dict[tuple[object, ...], tuple[TrialConfig, str]] = {}
@@ -38,24 +37,42 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
         if here != digest:
             raise StudyError(
                 f"dataset_digest must be that of the stored trials, got {here[:12]} where {config.key} has {digest[:12]}. "
-                "The data would not be the same (other fonts, Pillow or FreeType versions?). "
+                "The data would not be the same; fonts, Pillow or FreeType may have other versions here. "
                 "Use the versions in trials.parquet, or another results folder."
             )
 
 
 def warn_mixed_machines(store: Store) -> None:
-    """Say on stderr if the folder's trials come from several CPU models, GPU models or package versions."""
+    """Warn on stderr if the trials of the folder come from several CPU models, GPU models or package versions."""
     for sentence in mixed_machines(store.read_trials().to_pylist()):
         print(f"warning: {sentence}", file=sys.stderr)
 
 
 def stored_config(row: dict[str, Any]) -> TrialConfig:
-    """The settings of a stored row as they are: a rule that came later must not make a stored trial unreadable."""
+    """The settings of a stored row, not checked: a rule that came later must not make a stored trial unreadable."""
     return TrialConfig.model_construct(**{name: row[name] for name in TrialConfig.model_fields})
 
 
+def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
+    """The configs, but a finished trial that was stored under another spelling of the same settings as it was stored.
+
+    Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
+    its rows, and counts as the trial that a study asks for, however that study writes it.
+    """
+    names = [name for name in SPELLINGS if any(getattr(config, name) is not None for config in configs)]
+    if not names:
+        return configs
+    former = {}
+    for row in store.read_trials().to_pylist():
+        respelled = {name: canonical(name, row[name]) for name in names}
+        if row["state"] in FINAL and any(row[name] != value for name, value in respelled.items()):
+            former[stored_config(row | respelled).key] = stored_config(row)
+    states = store.states() if former else {}
+    return tuple(config if config.key in states else former.get(config.key, config) for config in configs)
+
+
 def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each of cpu_model, gpu_model and versions that differs between trials, and for data that do."""
+    """One sentence for each of cpu_model, gpu_model, versions and data that differs between trials."""
     sentences = []
     digests: dict[tuple[object, ...], set[str]] = {}
     for trial in trials:
@@ -69,7 +86,7 @@ def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
         if len(values) > 1:
             shown = [_differences(value, values) if name == "versions" else value for value in values[:5]]
             sentences.append(
-                f"trials have {len(values)} values of {name} ({'; '.join(shown)}); bit-identity holds within one only"
+                f"trials have {len(values)} values of {name} ({'; '.join(shown)}); numbers are the same to the last bit only within one of them"
             )
     return sentences
 
@@ -81,8 +98,9 @@ def _differences(versions: str, others: list[str]) -> str:
 
 
 def _pool(config: TrialConfig) -> tuple[object, ...]:
-    return tuple(getattr(config, name) for name in POOL)
+    """Two trials that agree here draw from the same pool, whatever their numbers of classes and samples."""
+    return tuple(getattr(config, name) for name in settings_with("data"))
 
 
-def _sizes(config: TrialConfig) -> tuple[int, int, int]:
-    return config.num_classes, config.samples_per_class, config.test_samples_per_class or 0
+def _sizes(config: TrialConfig) -> tuple[int, ...]:
+    return tuple(getattr(config, name) or 0 for name in settings_with("size"))

@@ -47,7 +47,7 @@ def done_keys(study: Study, store: Store, states: dict[str, str]) -> set[str]:
     done = {key for key in keys if states.get(key) in FINAL}
     if any(states.get(key) == "stopped" for key in keys):
         rule, stopped = study.search.scheduler, store.stopped_by()
-        done |= {key for key in keys if rule.name != "none" and stopped.get(key) == rule.digest}
+        done |= {key for key in keys if rule.stopped(stopped.get(key))}
     return done
 
 

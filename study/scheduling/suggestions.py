@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
 from study.design.search import Cell, Search
+from study.design.setting import canonical
 from study.design.study_file import Study
-from study.execution.same_data import stored_config
+from study.execution.same_data import stored_config, with_stored_spellings
 from study.scheduling.remaining import done_keys
 from study.store.store import Store
 
@@ -51,12 +52,12 @@ def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
 
 
 def complete_study(study: Study, store: Store) -> Study:
-    """The study with the trials that its search suggested so far; any other study as it is."""
+    """The study with the trials that its search suggested so far, and finished ones under the keys that they are stored by."""
     if not study.is_adaptive:
-        return study
+        return dataclasses.replace(study, configs=with_stored_spellings(study.configs, store))
     found = stored_suggestions(study, store)
     configs = [c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values()]
-    return dataclasses.replace(study, configs=tuple(configs))
+    return dataclasses.replace(study, configs=with_stored_spellings(tuple(configs), store))
 
 
 def stored_suggestions(study: Study, store: Store) -> dict[Cell, dict[str, Suggestion]]:
@@ -66,7 +67,8 @@ def stored_suggestions(study: Study, store: Store) -> dict[Cell, dict[str, Sugge
     """
     candidates = list(store.suggestions().values())
     rows = store.read_trials().select(["trial", *TrialConfig.model_fields]).to_pylist()
-    candidates += [stored_config(row).settings() for row in sorted(rows, key=lambda row: str(row["trial"]))]
+    stored = [stored_config(row).settings() for row in sorted(rows, key=lambda row: str(row["trial"]))]
+    candidates += [{name: canonical(name, value) for name, value in settings.items()} for settings in stored]
     return {cell: dict(_matching(study.search, cell, candidates)) for cell in study.cells}
 
 
@@ -159,7 +161,7 @@ class Suggestions:
                 return
         self._used_up.add(cell)
         where = ", ".join(f"{name}={value}" for name, value in cell.settings[-4:])
-        print(f"the search has tried all it can find at {where}: {len(known)} suggestions", file=sys.stderr)
+        print(f"No untried values left for {where} after {len(known)} suggestions", file=sys.stderr)
 
     def _past(self, suggestion: Suggestion) -> "Known":
         from study.scheduling.optuna_sampler import BAD, COMPLETE, RUNNING, STOPPED, Known

@@ -4,16 +4,16 @@ Knows the tables of gnc_models.references.margin; does not know where rows come 
 trial, so that a better table changes no fragment.
 """
 
+import inspect
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gnc_models.catalog.members import DATASETS
 from gnc_models.references import energy as energies
 from gnc_models.references import margin as bounds
 from study.store.schemas import RESULTS_SCHEMA, conform
-
-DECISIVE = ("num_classes", "feature_dim", "temperature", "normalization", "dataset", "imbalance", "label_noise")
 
 
 def add_references(rows: pa.Table) -> pa.Table:
@@ -65,12 +65,15 @@ def _optimum(
     label_noise: float,
 ) -> dict[str, Any]:
     # as many training samples in each class, each with its true label: what the model's optimum is for
-    balanced = dataset != "text" and imbalance == "none" and label_noise == 0
+    balanced = DATASETS[dataset].is_balanced and imbalance == "none" and label_noise == 0
     optimum = None
     # the model's theory is for unit rows and unit features
     if normalization == "both" and temperature is not None and balanced:
         optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature)
     return {"ufm_margin": optimum.margin if optimum else None, "ufm_loss": optimum.loss if optimum else None}
+
+
+DECISIVE = tuple(inspect.signature(_optimum).parameters)  # settings that a row's references depend on
 
 
 def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.Array]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnc_models.datasets.stored.layouts import missing_data
-from study.design.config import DATASET_SETTINGS, TrialConfig
+from study.design.config import TrialConfig, settings_with
 from study.design.errors import StudyError, summarize
 
 if TYPE_CHECKING:
@@ -41,13 +41,5 @@ def load_dataset(config: TrialConfig) -> "Dataset":
     """The trial's data; the same for every trial with the same data settings."""
     from gnc_models.datasets.registry import make_dataset  # torch takes seconds, and most commands need no data
 
-    settings = {name: getattr(config, name) for name in DATASET_SETTINGS if getattr(config, name) is not None}
-    return make_dataset(
-        config.dataset,
-        num_classes=config.num_classes,
-        samples_per_class=config.samples_per_class,
-        test_samples_per_class=config.test_samples_per_class,
-        data_seed=config.data_seed,
-        data_root=data_folder(),
-        **settings,
-    )
+    settings = {name: getattr(config, name) for name in settings_with("data", "size")}
+    return make_dataset(settings.pop("dataset"), data_root=data_folder(), **settings)

@@ -4,15 +4,16 @@ Knows Training, the data and the measures of gnc_models; does not know when a tr
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from gnc_models.catalog.members import ENCODERS
 from gnc_models.datasets.registry import Dataset
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics.adversarial import attack_accuracy
-from gnc_models.metrics.collapse import Collapse, measure_collapse
+from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
 from gnc_models.metrics.layers import layer_columns, measure_layer
 from study.training.seeds import derive_seed
 from study.training.training import Training
@@ -73,7 +74,7 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
         train,
         training.train_labels,
         training.classifier.weight.detach(),
-        normalization=config.normalization,
+        normalization=cast(Normalization, config.normalization),
         temperature=config.temperature,
         test_features=test,
         test_labels=None if data.test_labels is None else data.test_labels.to(training.device),
@@ -105,9 +106,9 @@ def _stages(training: Training) -> list[Tensor]:
     """Outputs at every stage, images pooled over space, sequences at the position that is read out."""
     if training.config.layers == "none":
         return []
-    stages = [stage for _, stage in feature_stages(training.encoder)]
+    stages = [stage for _, stage in feature_stages(training.config.encoder, training.encoder)]
     outputs: list[list[Tensor]] = [[] for _ in stages]
-    read_out = -1 if training.config.encoder == "transformer" else 0
+    read_out = ENCODERS[training.config.encoder].read_out
 
     def keep(place: int) -> Any:
         return lambda module, inputs, output: outputs[place].append(_pooled(output, read_out))
@@ -125,7 +126,7 @@ def _layers(training: Training, stages: list[Tensor]) -> dict[str, Any]:
     """Collapse at every stage of the network."""
     if not stages:
         return {"layer_names": None, **dict.fromkeys(layer_columns([]))}
-    names = [name for name, _ in feature_stages(training.encoder)]
+    names = [name for name, _ in feature_stages(training.config.encoder, training.encoder)]
     found = [measure_layer(stage, training.train_labels, training.config.num_classes) for stage in stages]
     return {"layer_names": names, **layer_columns(found)}
 

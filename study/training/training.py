@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from gnc_models.catalog.members import CLASSIFIERS, LOSSES
-from gnc_models.catalog.pairings import ACROSS_SAMPLES
+from gnc_models.catalog.members import CLASSIFIERS, ENCODERS, LOSSES
 from gnc_models.classifiers.class_similarity import class_mean_inputs, input_similarity
 from gnc_models.classifiers.classifier import Classifier
 from gnc_models.classifiers.registry import make_classifier
@@ -56,7 +55,7 @@ class Training:
             width=config.width,
             depth=config.depth,
             norm_layer=config.norm_layer,
-            num_samples=len(dataset.train_labels) if config.encoder == "unconstrained" else None,
+            num_samples=len(dataset.train_labels) if "index" in ENCODERS[config.encoder].takes else None,
             vocabulary=dataset.vocabulary,
         )
         self.classifier = _make_classifier(config, dataset).to(device, self.dtype)
@@ -235,7 +234,7 @@ def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:
 def _make_objective(
     encoder: nn.Module, classifier: Classifier, loss: Loss, config: TrialConfig, group: Group
 ) -> nn.Module:
-    objective = _Objective(encoder, classifier, loss, group, across=config.loss in ACROSS_SAMPLES)
+    objective = _Objective(encoder, classifier, loss, group, across=LOSSES[config.loss].across_samples)
     if group.size == 1:
         return objective
     # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from study.design.config import TrialConfig
+from study.design.config import SHORT, TrialConfig
 from study.design.errors import StudyError, check_known, make_config
-from study.design.study_file import SHORT, Study, parse_study
+from study.design.study_file import Study, parse_study
 from study.design.where import Selection
 from study.store.schemas import MEASUREMENTS, REFERENCES
 from study.store.store import Store
@@ -136,7 +136,7 @@ def best_lines(best: Best) -> Iterator[str]:
 
 def in_short(settings: dict[str, Any]) -> str:
     """Settings with the short names of a study's trials."""
-    return " ".join(f"{SHORT.get(name, name)}={value}" for name, value in settings.items() if value is not None)
+    return " ".join(f"{SHORT[name]}={value}" for name, value in settings.items() if value is not None)
 
 
 def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) -> str:

@@ -1,20 +1,11 @@
-"""How many training samples each class has under an imbalance, and which data sets can take what reshapes a set.
+"""How many training samples each class has under an imbalance.
 
 Knows no torch and no disk, so that a study can be checked in an instant.
 """
 
 import math
 
-IMBALANCES = ("none", "exponential", "step")
-
-# What reshapes a labelled set after it is made, and the sets that refuse it. Text has a long tail of its own; the
-# classes left out of a vocabulary are not a second set; an index says nothing that its label could contradict.
-REFUSED_BY = {
-    "imbalance": frozenset({"text"}),
-    "imbalance_ratio": frozenset({"text"}),
-    "label_noise": frozenset({"indices"}),
-    "ood_classes": frozenset({"text", "indices"}),
-}
+from gnc_models.catalog.members import IMBALANCES
 
 
 def class_counts(
@@ -29,7 +20,7 @@ def class_counts(
     Args:
         num_classes: classes, at least 2.
         samples_per_class: samples of the largest class, at least 1.
-        imbalance: a name in `IMBALANCES`.
+        imbalance: a name in the catalog's `IMBALANCES`.
         imbalance_ratio: largest over smallest count before rounding, at least 1; None with "none" alone.
     Raises:
         ValueError: an unknown imbalance, a ratio missing, below 1, not finite, or given with "none".

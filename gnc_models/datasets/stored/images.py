@@ -2,7 +2,7 @@
 
 import string
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,11 @@ def make_stored(
         None,
         tuple(names[label] for label in classes),
     )
+
+
+make_cifar10, make_cifar100, make_mnist, make_fashion_mnist, make_emnist = (
+    partial(make_stored, name) for name in ("cifar10", "cifar100", "mnist", "fashion_mnist", "emnist")
+)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Tensor:

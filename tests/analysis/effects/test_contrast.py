@@ -17,7 +17,7 @@ from analysis.figures.contrast import contrast_file, is_numeric, places
 from analysis.rows.frames import final_rows, values
 from analysis.statistics.inference import paired_p
 from analysis.statistics.multiplicity import holm
-from study.design.conditions import ConditionRefused, rows_where
+from study.design.where import ConditionRefused, rows_where
 
 
 def planted(make_store, seeds: int, effect: float) -> pa.Table:
@@ -115,26 +115,11 @@ def test_an_entry_of_a_list_column_is_a_measure():
         measure_values(table, "layers")
     with pytest.raises(ConditionRefused, match="holds string"):
         measure_values(table, "name")
-    with pytest.raises(ConditionRefused, match="Did you mean layers"):
+    with pytest.raises(ConditionRefused, match="Did you mean 'layers'"):
         measure_values(table, "layer")
 
 
-@pytest.mark.parametrize(
-    ("condition", "kept"),
-    [
-        ("k == 2", [1]),
-        ("k >= 2 and not (name == 'c')", [1]),
-        ("name in ['a', 'c'] or k == 2", [0, 1, 2]),
-        ("k is None", [3]),
-        ("k != 2", [0, 2]),  # null is not "different from 2"
-    ],
-)
-def test_conditions_select_rows(condition, kept):
-    table = pa.table({"k": [1, 2, 3, None], "name": ["a", "b", "c", "d"], "row": range(4)})
-    assert rows_where(table, condition)["row"].to_pylist() == kept
-
-
-@pytest.mark.parametrize("condition", ["k = 2", "k == name", "__import__('os')", "k == 'a'", "wat == 1", "1 < k < 3"])
+@pytest.mark.parametrize("condition", ["k = 2", "k == name", "__import__('os')", "k == 'a'", "wat == 1"])
 def test_other_conditions_are_refused(condition):
     with pytest.raises(ConditionRefused, match="must"):
         rows_where(pa.table({"k": [1], "name": ["a"]}), condition)

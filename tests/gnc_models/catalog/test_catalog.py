@@ -14,7 +14,7 @@ from gnc_models.datasets.made.fonts import FAMILIES
 from gnc_models.datasets.made.glyphs import RESOLUTIONS
 from gnc_models.datasets.registry import AUGMENTATIONS, DATASETS
 from gnc_models.datasets.stored.layouts import STORED_SETS, missing_data
-from gnc_models.encoders.registry import ENCODERS, NORM_LAYERS, make_encoder
+from gnc_models.encoders.registry import ENCODERS, make_encoder
 from gnc_models.losses.registry import LOSSES
 
 
@@ -63,7 +63,7 @@ def test_no_setting_of_an_encoder_goes_unread(name):
     given = {"input_shape": SHAPES[kind], "feature_dim": 3, **BESIDE.get(name, {})}
     plain = str(make_encoder(name, **given, **member.settings))
     for setting, value in member.settings.items():
-        other = next(n for n in NORM_LAYERS[name] if n != value) if setting == "norm_layer" else 2 * value
+        other = next(n for n in member.norm_layers if n != value) if setting == "norm_layer" else 2 * value
         assert str(make_encoder(name, **given, **{**member.settings, setting: other})) != plain, setting
 
 
@@ -81,9 +81,22 @@ def test_settings_of_a_loss_and_a_classifier_are_what_their_constructors_read():
             assert set(member.settings) == set(inspect.signature(constructors[name]).parameters) - given
 
 
-def test_only_the_norm_layers_on_offer_are_settings():
-    for name, member in catalog.ENCODERS.items():
-        assert ("norm_layer" in member.settings) == (len(NORM_LAYERS[name]) > 1)
+@pytest.mark.parametrize("name", catalog.ENCODERS)
+def test_an_encoder_can_have_the_norm_layers_that_the_catalog_says_and_no_others(name):
+    member = catalog.ENCODERS[name]
+    shape, settings = SHAPES[min(member.takes)], {**member.settings, **BESIDE.get(name, {})}
+    for norm_layer in ("batch", "group", "layer", "none"):
+        given = {**settings, "norm_layer": norm_layer}
+        if norm_layer in member.norm_layers:
+            make_encoder(name, input_shape=shape, feature_dim=3, **given)
+        else:
+            with pytest.raises(ValueError, match="norm_layer must be"):
+                make_encoder(name, input_shape=shape, feature_dim=3, **given)
+
+
+def test_what_a_normalization_decides_are_its_settings_and_theirs():
+    expected = {"temperature", "temperature_schedule", "temperature_start", "decay_normalised"}
+    assert catalog.settings_of("normalization") == expected
 
 
 def test_every_data_set_that_reads_files_says_what_is_missing(tmp_path):

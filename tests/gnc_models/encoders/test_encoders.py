@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torchvision import models
 
+from gnc_models.catalog.members import ENCODERS as MEMBERS
 from gnc_models.encoders.input_shapes import even_parts
 from gnc_models.encoders.norm_layers import MAP_NORMS, VECTOR_NORMS, ChannelOffset
-from gnc_models.encoders.registry import ENCODERS, NORM_LAYERS, feature_stages, make_encoder
+from gnc_models.encoders.registry import ENCODERS, feature_stages, make_encoder
 from gnc_models.encoders.small import BasicBlock, ChannelsLast
 
 NORMS = {"batch", "group", "layer", "none"}
@@ -24,7 +25,7 @@ SMALL = [
 ]
 FREE = ("unconstrained", (1,), {"num_samples": 20})
 LARGE = [(name, (1, 16, 16), {}) for name in ENCODERS if name not in {case[0] for case in [*SMALL, FREE]}]
-LAYERED = [(*case, norm) for case in SMALL + LARGE for norm in NORM_LAYERS[case[0]]]
+LAYERED = [(*case, norm) for case in SMALL + LARGE for norm in MEMBERS[case[0]].norm_layers]
 FAMILY = [*LAYERED, (*FREE, None)]
 QUICK = [case for case in FAMILY if case[:3] not in LARGE]
 # Group and layer norm start as batch norm does, so what is drawn is tested without them where building is slow.
@@ -81,7 +82,7 @@ every_layered_member = pytest.mark.parametrize("member", LAYERED, ids=named, ind
 
 
 def test_every_encoder_is_tested_here():
-    assert {case[0] for case in FAMILY} == set(ENCODERS) == set(NORM_LAYERS)
+    assert {case[0] for case in FAMILY} == set(ENCODERS)
 
 
 def test_features_have_the_dimension_asked_for_and_differ_between_samples(member):
@@ -129,7 +130,7 @@ def test_parameters_are_contiguous_as_checkpoints_hold_them(member):
 @torch.no_grad()
 def test_stages_are_passed_in_their_order_and_end_in_the_features(member):
     encoder, passed = copy.deepcopy(member.encoder).eval(), []
-    stages = feature_stages(encoder)
+    stages = feature_stages(member.case[0], encoder)
     assert len(stages) >= 2
     for name, module in stages:
         module.register_forward_hook(lambda _module, _inputs, output, name=name: passed.append((name, output.clone())))
@@ -194,7 +195,7 @@ def norms_of(encoder):
 def test_every_normalization_layer_is_of_the_kind_asked_for(member):
     name, shape, settings, norm = member.case
     with torch.device("meta"):
-        own = norms_of(build((name, shape, settings, NORM_LAYERS[name][0])))
+        own = norms_of(build((name, shape, settings, MEMBERS[name].norm_layers[0])))
     layers = norms_of(member.encoder)
     assert list(layers) == list(own)
     offered = VECTOR_NORMS if name in {"mlp", "vit", "transformer"} else MAP_NORMS
@@ -221,9 +222,9 @@ def test_layer_over_maps_and_vectors_agrees(norm):
 
 
 @torch.no_grad()
-def stage_scales(encoder, inputs):
+def stage_scales(name, encoder, inputs):
     scales = []
-    for _, module in feature_stages(encoder)[:-1]:
+    for _, module in feature_stages(name, encoder)[:-1]:
         module.register_forward_hook(lambda _module, _inputs, output: scales.append(output.square().mean().sqrt()))
     encoder(inputs)
     return scales
@@ -231,7 +232,7 @@ def stage_scales(encoder, inputs):
 
 @pytest.mark.parametrize("case", [case for case in LAYERED if case[3] == "none"], ids=named)
 def test_without_normalization_the_scale_is_kept_from_stage_to_stage(case):
-    scales = stage_scales(build(case), batch(case))
+    scales = stage_scales(case[0], build(case), batch(case))
     assert all(0.3 < scale < 4 for scale in scales), scales
 
 
@@ -242,7 +243,7 @@ def test_residual_branches_at_full_scale_would_grow_instead():
     for block in encoder.modules():
         if hasattr(block, "conv2"):
             block.conv2.weight *= 16**0.5
-    assert stage_scales(encoder, batch(case))[-1] > 10
+    assert stage_scales(case[0], encoder, batch(case))[-1] > 10
 
 
 # torchvision's networks
@@ -253,7 +254,7 @@ def test_residual_branches_at_full_scale_would_grow_instead():
 def test_large_networks_keep_small_images_large(name):
     encoder = build((name, (3, 32, 32), {}, "batch")).eval()
     sides = []
-    for _, module in feature_stages(encoder)[:-1]:
+    for _, module in feature_stages(name, encoder)[:-1]:
         module.register_forward_hook(lambda _module, _inputs, output: sides.append(output.shape[-1]))
     for side in (16, 28, 32):
         sides.clear()
@@ -409,5 +410,5 @@ def test_feature_dim_of_zero_is_refused():
 
 
 def test_stages_of_free_features_are_refused():
-    with pytest.raises(ValueError, match="encoder must be a network that make_encoder built, got FreeFeatures"):
-        feature_stages(build(("unconstrained", (1,), {"num_samples": 3}, None)))
+    with pytest.raises(ValueError, match="encoder must have layers, got 'unconstrained'"):
+        feature_stages("unconstrained", build(("unconstrained", (1,), {"num_samples": 3}, None)))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from gnc_models.catalog import pairings
+from gnc_models.catalog.members import LOSSES as MEMBERS
+from gnc_models.catalog.members import SCALES_ITSELF
 from gnc_models.classifiers.classifier import NORMALIZATIONS
 from gnc_models.classifiers.registry import make_classifier
 from gnc_models.losses.registry import LOSSES, make_loss
@@ -28,7 +29,7 @@ CLASSES, DIM = 5, 3
 every_loss = pytest.mark.parametrize("name", LOSSES)
 every_pair = pytest.mark.parametrize(
     ("name", "normalization"),
-    [(n, z) for n in LOSSES for z in NORMALIZATIONS if z == "both" or n not in pairings.ON_THE_SPHERE],
+    [(n, z) for n in LOSSES for z in NORMALIZATIONS if z == "both" or MEMBERS[n].only_both != SCALES_ITSELF],
 )
 
 
@@ -88,27 +89,27 @@ def test_gradient_of_the_features_is_that_of_finite_differences(name, normalizat
 
 
 @every_loss
-def test_rows_get_a_gradient_unless_the_loss_is_listed(name):
+def test_rows_get_a_gradient_unless_the_catalog_says_otherwise(name):
     head, (features, labels) = make_rows(), make_batch()
     build(name)(features, labels, head, 0.3).backward()
     moved = head.weight.grad is not None and bool(head.weight.grad.abs().max() > 1e-4)
-    assert moved == (name not in pairings.WITHOUT_ROW_GRADIENT)
+    assert moved == MEMBERS[name].moves_rows
 
 
 @every_loss
-def test_temperature_matters_unless_the_loss_is_listed(name):
+def test_temperature_matters_unless_the_catalog_says_otherwise(name):
     head, (features, labels) = make_rows(), make_batch()
     warm, cold = (build(name)(features, labels, head, temperature).item() for temperature in (0.5, 0.1))
-    assert (warm == cold) == (name in pairings.WITHOUT_TEMPERATURE)
+    assert (warm == cold) == (not MEMBERS[name].has_temperature)
 
 
 @every_loss
-def test_a_loss_is_the_mean_over_its_samples_unless_the_loss_is_listed(name):
+def test_a_loss_is_the_mean_over_its_samples_unless_the_catalog_says_otherwise(name):
     head, (features, labels) = make_rows(), make_batch()
     loss = build(name)
     parts = [loss(features[at], labels[at], head, 0.3).item() * len(labels[at]) for at in (slice(4), slice(4, None))]
     is_mean = sum(parts) == pytest.approx(loss(features, labels, head, 0.3).item() * len(labels), rel=1e-12)
-    assert is_mean == (name not in pairings.ACROSS_SAMPLES)
+    assert is_mean == (not MEMBERS[name].across_samples)
 
 
 @every_pair
