@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows.frames import COLUMNS, SETTING_NAMES, distinct, final_rows, values
-from analysis.statistics.inference import LEVEL, MIN_SEEDS, mean_interval, paired_p
-from analysis.statistics.multiplicity import holm
+from analysis.rows.wording import number
+from analysis.statistics.inference import LEVEL, MIN_SEEDS, holm, mean_interval, paired_p
 from study.design.conditions import ConditionRefused, check_column, rows_where
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
@@ -297,8 +297,6 @@ def verdict(difference: Difference) -> str:
 
 def contrast_interval(contrast: Contrast, ends: tuple[float, float | None, float | None]) -> str:
     """`mean [low, high]` of a level or difference; out of logarithms where the contrast is_log."""
-    from analysis.figures.style import number
-
     texts = [number(float(np.exp(x)) if contrast.is_log else x) for x in ends if x is not None]
     return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 

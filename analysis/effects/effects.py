@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.rows.frames import SETTING_NAMES, distinct, groups, values
-from analysis.scaling.power_law import MIN_CELLS
-from analysis.statistics.inference import mean_interval, paired_p
+from analysis.statistics.inference import MIN_CELLS, mean_interval, paired_p
 
 # Settings that change with another one by rule, not by choice: comparing two normalizations cannot hold them fixed.
 DEPENDENT = {

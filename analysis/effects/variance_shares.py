@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import values
-from analysis.rows.labels import independent_settings
+from analysis.rows.frames import independent_settings, values
 
 MIN_TRIALS = 8
 

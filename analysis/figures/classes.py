@@ -1,7 +1,7 @@
 """Margins class by class, sorted; and the ladder from the best code down to the worst training sample."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import best_trial, evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, axis_label, label_ends, number, ramp, soft_grid
-from analysis.rows.frames import Readable, groups, is_usual
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
+from analysis.rows.frames import Readable, best_trial, groups, is_usual
+from analysis.rows.wording import axis_label, number
 
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
@@ -87,7 +87,10 @@ def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
         "left end is a network whose minimum is set by a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
-        panels=tuple(Panel(f"per-class margins, d = {n.feature_dim}", alt_classes(n), _class_drawer(n)) for n in found),
+        panels=tuple(
+            Panel(f"per-class margins, d = {n.feature_dim}", alt_classes(n), partial(draw_classes, numbers=n))
+            for n in found
+        ),
         missing=None if found else "No complete trial kept per-class margins.",
     )
 
@@ -110,10 +113,6 @@ def alt_classes(numbers: ClassNumbers) -> str:
         f"K = {c.num_classes}: {number(float(c.margin[0]))} to {number(float(c.margin[-1]))}" for c in numbers.curves
     ]
     return f"Sorted margins of the classes, d = {numbers.feature_dim}; smallest to largest, {'; '.join(parts)}."
-
-
-def _class_drawer(numbers: ClassNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_classes(ax, numbers)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.statistics.procrustes`.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS, number
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
 from analysis.rows import theory
-from analysis.rows.frames import Readable, groups, usual_normalization, values, with_normalization
+from analysis.rows.frames import Readable, groups, usual_normalization, with_normalization
+from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
 
 MOST_SIZES = 4
@@ -73,19 +74,6 @@ def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
             chosen.setdefault(row["trial"], row)
     # warm to cold within a size, so that a row of panels is the code emerging
     return sorted(chosen.values(), key=lambda r: (r["feature_dim"], r["num_classes"], -(r["temperature"] or 0.0)))
-
-
-def best_trial(rows: pa.Table) -> dict[str, Any]:
-    """The row with the largest certified margin."""
-    found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
-    return found
-
-
-def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, first and last included."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
@@ -212,7 +200,10 @@ def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
-        panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES, SQUARE_MARGINS) for p in pictures),
+        panels=tuple(
+            Panel(title_of(p), alt_of(p), partial(draw_code, picture=p), SQUARE_INCHES, SQUARE_MARGINS)
+            for p in pictures
+        ),
         missing=missing,
     )
 
@@ -221,7 +212,3 @@ def alt_of(picture: CodePicture) -> str:
     """The picture in a sentence."""
     near = "" if picture.angle is None else f"; {number(np.degrees(picture.angle))} degrees from the best code (RMS)"
     return f"Learned code, {title_of(picture).replace(chr(10), ', ')}{near}."
-
-
-def _drawer(picture: CodePicture) -> Callable[[Axes], None]:
-    return lambda ax: draw_code(ax, picture)

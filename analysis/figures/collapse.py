@@ -1,17 +1,17 @@
 """Collapse over steps: variability, margin and duality of every trial as training goes on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import MUTED, axis_label, label_ends, log_axis, number, ramp, soft_grid
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import MUTED, label_ends, log_axis, ramp, soft_grid
 from analysis.rows.frames import groups, is_usual, usual_normalization, values
+from analysis.rows.wording import axis_label, number
 
 MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
 ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})
@@ -105,7 +105,9 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
         "a rise of the minimum margin (GNC2)." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
-        panels=tuple(Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
+        panels=tuple(
+            Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), partial(draw_collapse, numbers=n)) for n in found
+        ),
         missing=None if found else "No complete trial was measured at two epochs after its first step.",
     )
 
@@ -118,7 +120,3 @@ def alt_of(numbers: CollapseNumbers) -> str:
         f"{numbers.measure} over step for {len(numbers.courses)} trials with d = {numbers.feature_dim}: "
         f"median {number(float(first))} at the first measured epoch shown, {number(float(last))} at the last."
     )
-
-
-def _drawer(numbers: CollapseNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_collapse(ax, numbers)

@@ -1,15 +1,16 @@
 """The values of a setting beside each other: seeds as dots, mean and interval, and what a margin is compared with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.effects.contrast import REFERENCE_LINES, Contrast, numbers_contrast, sentences, shown_value
-from analysis.figures.files import figure_file
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, MUTED, column_label, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.figures.panels import FigureBlock, Panel, figure_file
+from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.rows.wording import column_label
 
 __all__ = ["contrast_file", "draw_contrast", "numbers_contrast", "panels_of"]
 LINE_LOOKS = {
@@ -118,7 +119,10 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
 
 def panels_of(contrasts: Sequence[Contrast]) -> list[Panel]:
     """One panel a contrast."""
-    return [Panel(f"{c.measure} by {c.setting}", alt_contrast(c), _drawer(c), (4.6, 3.3), MARGINS) for c in contrasts]
+    return [
+        Panel(f"{c.measure} by {c.setting}", alt_contrast(c), partial(draw_contrast, contrast=c), (4.6, 3.3), MARGINS)
+        for c in contrasts
+    ]
 
 
 def block_contrast(contrasts: Sequence[Contrast], setting: str) -> FigureBlock:
@@ -150,7 +154,3 @@ def alt_contrast(contrast: Contrast) -> str:
 def contrast_file(contrasts: Sequence[Contrast], suffix: str) -> bytes:
     """All panels in one file: `.svg`, `.pdf` or `.png`."""
     return figure_file("contrast", panels_of(contrasts), COLUMNS, suffix)
-
-
-def _drawer(contrast: Contrast) -> Callable[[Axes], None]:
-    return lambda ax: draw_contrast(ax, contrast)

@@ -1,7 +1,7 @@
 """The effect of temperature and of normalization: lines join cells that differ in nothing else."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,9 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from analysis.effects.effects import LOG_MEASURES, SharedCell, shared_cells
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, axis_label, label_ends, log_axis, number, soft_grid, spread_ticks
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import CATEGORIES, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.rows.wording import axis_label, number
 
 MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
 NORMALIZATIONS = ("both", "features", "weights", "none")
@@ -92,7 +92,9 @@ def block_effect(final: pa.Table, setting: str) -> FigureBlock:
         "K, colour is d." + more,
         rows=f"final rows of the complete trials in cells shared by at least two values of {setting}",
         trials=tuple(sorted({t for n in found for cell in n.cells for t in cell.trials})),
-        panels=tuple(Panel(f"{n.measure} against {setting}", alt_of(n), _drawer(n)) for n in found),
+        panels=tuple(
+            Panel(f"{n.measure} against {setting}", alt_of(n), partial(draw_effect, numbers=n)) for n in found
+        ),
         missing=None if found else f"No two complete cells differ in {setting} alone, so its effect cannot be told.",
         columns=2,
     )
@@ -106,7 +108,3 @@ def alt_of(numbers: EffectNumbers) -> str:
         for c in numbers.cells[:8]
     ]
     return f"{numbers.measure} by {numbers.setting}; {'; '.join(parts)}."
-
-
-def _drawer(numbers: EffectNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_effect(ax, numbers)

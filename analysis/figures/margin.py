@@ -1,7 +1,8 @@
 """Margin against the number of classes, per dimension, between its null and its ceilings, with the bands of the fits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,26 +10,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.panels import FigureBlock, Panel, evenly
 from analysis.figures.style import (
     INK,
     MUTED,
     PANEL_INCHES,
     RULE,
     WIDE_MARGINS,
-    axis_label,
     label_ends,
     log_axis,
-    number,
     ramp,
     soft_grid,
     spread_ticks,
 )
-from analysis.rows.frames import groups, temperature_follows_size, usual_normalization, values, with_normalization
-from analysis.rows.labels import independent_settings
+from analysis.rows.frames import (
+    groups,
+    independent_settings,
+    temperature_follows_size,
+    usual_normalization,
+    values,
+    with_normalization,
+)
 from analysis.rows.measures import MARGIN
 from analysis.rows.theory import MarginCurves, margin_curves, sizes_between
+from analysis.rows.wording import axis_label, number
 from analysis.scaling.form_choice import FormComparison
 
 MOST_DIMS = 9
@@ -208,7 +213,14 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),
         panels=tuple(
-            Panel(f"margin, d = {n.feature_dim}", alt_margin(n), _drawer(n), PANEL_INCHES, WIDE_MARGINS) for n in found
+            Panel(
+                f"margin, d = {n.feature_dim}",
+                alt_margin(n),
+                partial(draw_margin, numbers=n),
+                PANEL_INCHES,
+                WIDE_MARGINS,
+            )
+            for n in found
         ),
         missing=None if found else "No complete trial has a measured margin.",
     )
@@ -224,7 +236,3 @@ def alt_margin(numbers: MarginNumbers) -> str:
     return (
         f"Minimum margin against number of classes, d = {numbers.feature_dim}; median over trials: {', '.join(parts)}."
     )
-
-
-def _drawer(numbers: MarginNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_margin(ax, numbers)

@@ -9,13 +9,18 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.figures.style import CATEGORIES, INK, MUTED, PANEL_INCHES, PANEL_MARGINS, POINTS, RAMP, RULE, use_style
 
+SUFFIXES = (".svg", ".pdf", ".png")
+DPI = 150  # of a PNG
 # Hex colours of a figure and the CSS variable each becomes on the page.
 VARIABLES = {
     INK: "--ink",
@@ -65,6 +70,13 @@ class Drawn:
     width: float
     height: float
     alt: str
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, first and last included."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def render(block: FigureBlock) -> list[Drawn]:
@@ -120,3 +132,46 @@ def _with_prefixed_ids(markup: str, prefix: str) -> str:
     markup = re.sub(r'\bid="', f'id="{prefix}-', markup)
     markup = re.sub(r"url\(#", f"url(#{prefix}-", markup)
     return re.sub(r'href="#', f'href="#{prefix}-', markup)
+
+
+def figure_file(name: str, panels: Sequence[Panel], columns: int, suffix: str) -> bytes:
+    """Panels of one size in rows of `columns`, as the bytes of one file.
+
+    Args:
+        name: prefix of ids inside an SVG. suffix: one of SUFFIXES.
+    Raises:
+        ValueError: another suffix, or no panels.
+    """
+    if suffix not in SUFFIXES:
+        raise ValueError(f"suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}.")
+    if not panels:
+        raise ValueError("panels must not be empty, got none. There is nothing to draw.")
+    if suffix == ".svg":
+        return svg_file([render_panel(panel, f"{name}-{i}") for i, panel in enumerate(panels)], columns)
+    # Type 42 keeps text as text, and journals refuse the default Type 3
+    with use_style(**{"pdf.fonttype": 42, "figure.facecolor": "white"}):
+        figure = side_by_side(panels, columns)
+        buffer = io.BytesIO()
+        if suffix == ".pdf":
+            FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
+        else:
+            figure.set_dpi(DPI)
+            FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def side_by_side(panels: Sequence[Panel], columns: int) -> Figure:
+    """One matplotlib figure with every panel in its place; to be called inside `use_style`."""
+    columns = min(columns, len(panels))
+    width, height = panels[0].inches
+    total_width, total_height = columns * width, math.ceil(len(panels) / columns) * height
+    figure = Figure(figsize=(total_width, total_height))
+    for index, panel in enumerate(panels):
+        left, right, below, above = panel.margins
+        x, y = index % columns * width, total_height - (index // columns + 1) * height
+        ax = figure.add_axes(
+            ((x + left) / total_width, (y + below) / total_height, (width - left - right) / total_width,
+             (height - below - above) / total_height)
+        )  # fmt: skip
+        panel.draw(ax)
+    return figure

@@ -1,8 +1,8 @@
 """The Pareto front: trials that no other trial beats in every objective of a search."""
 
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from analysis.effects.contrast import measure_values
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, MUTED, column_label, number, soft_grid
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import CATEGORIES, MUTED, soft_grid
 from analysis.rows.frames import groups
+from analysis.rows.wording import column_label, number
 from study.design.conditions import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
@@ -131,7 +131,7 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
             Panel(
                 f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}",
                 alt_pareto(n),
-                _drawer(n),
+                partial(draw_pareto, numbers=n),
                 (4.6, 3.4),
                 MARGINS,
             )
@@ -140,10 +140,6 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
         missing=None if found else problem,
         columns=2,
     )
-
-
-def _drawer(numbers: ParetoNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_pareto(ax, numbers)
 
 
 def alt_pareto(numbers: ParetoNumbers) -> str:

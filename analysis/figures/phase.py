@@ -1,18 +1,18 @@
 """The phase map: where in (classes per dimension, coldness) networks come near the best code, and where they collapse."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import MUTED, RAMP, log_axis, number, soft_grid
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import MUTED, RAMP, log_axis, soft_grid
 from analysis.rows import theory
 from analysis.rows.frames import cell_rows
+from analysis.rows.wording import number
 
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
@@ -96,7 +96,13 @@ def block_phase(final: pa.Table) -> FigureBlock:
         f" {found[0].left_out} cells have no temperature and no place here." if found and found[0].left_out else ""
     )
     panels = tuple(
-        Panel(f"phase map of {n.measure}", alt_phase(n), _drawer(n), (5.2, 3.4), (0.75, 1.65, 0.52, 0.36))
+        Panel(
+            f"phase map of {n.measure}",
+            alt_phase(n),
+            partial(draw_phase, numbers=n),
+            (5.2, 3.4),
+            (0.75, 1.65, 0.52, 0.36),
+        )
         for n in found
     )
     return FigureBlock(
@@ -124,7 +130,3 @@ def alt_phase(numbers: PhaseNumbers) -> str:
     return (
         f"{numbers.measure} of {len(numbers.x)} cells over K / d and coldness: largest {parts[0]}, smallest {parts[1]}."
     )
-
-
-def _drawer(numbers: PhaseNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_phase(ax, numbers)

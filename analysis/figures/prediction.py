@@ -1,13 +1,15 @@
 """Trends carried beyond their data: the form that predicted best, its band, and the sizes it was tested on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, axis_label, log_axis, number, soft_grid, spread_ticks
+from analysis.figures.style import CATEGORIES, INK, log_axis, soft_grid, spread_ticks
+from analysis.rows.wording import axis_label, number
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.forms import FORMS
 
@@ -86,7 +88,10 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
         "predicted those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
         f"the largest number of classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
-        panels=tuple(Panel(f"{n.measure} predicted, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
+        panels=tuple(
+            Panel(f"{n.measure} predicted, d = {n.feature_dim}", alt_of(n), partial(draw_prediction, numbers=n))
+            for n in found
+        ),
         missing=None
         if found
         else "No form predicted its largest class counts, so no trend is carried beyond its data.",
@@ -100,7 +105,3 @@ def alt_of(numbers: PredictionNumbers) -> str:
         f"at K = {numbers.curve_sizes[-1]:.0f} it predicts {number(float(numbers.curve[-1]))}, 90 % between "
         f"{number(float(numbers.low[-1]))} and {number(float(numbers.high[-1]))}."
     )
-
-
-def _drawer(numbers: PredictionNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_prediction(ax, numbers)

@@ -1,17 +1,17 @@
 """GNC1, GNC2 and GNC3 against each other and against the loss left over its optimum."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, column_label, log_axis, number, soft_grid
+from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.style import CATEGORIES, log_axis, soft_grid
 from analysis.rows.frames import cell_rows
+from analysis.rows.wording import column_label, number
 
 MOST_DOTS = 400
 SHORT = "shortfall"
@@ -90,7 +90,13 @@ def block_relations(final: pa.Table) -> FigureBlock:
         "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
         panels=tuple(
-            Panel(f"{n.up} against {n.across}", alt_relation(n), _drawer(n), (4.2, 3.1), (0.62, 0.85, 0.52, 0.36))
+            Panel(
+                f"{n.up} against {n.across}",
+                alt_relation(n),
+                partial(draw_relation, numbers=n),
+                (4.2, 3.1),
+                (0.62, 0.85, 0.52, 0.36),
+            )
             for n in found
         ),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",
@@ -102,7 +108,3 @@ def alt_relation(numbers: RelationNumbers) -> str:
     """The panel in a sentence."""
     told = "" if numbers.correlation is None else f", rank correlation within d {number(numbers.correlation)}"
     return f"{numbers.up} against {numbers.across} of {len(numbers.x)} cells{told}."
-
-
-def _drawer(numbers: RelationNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_relation(ax, numbers)

@@ -14,14 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from analysis.rows.frames import column_named
+from analysis.rows.wording import number, power_of_ten
 
 INK, MUTED, RULE = "#1b1e24", "#6b7280", "#d9dce1"
 # Viridis in six steps: ordered for every kind of colour vision, its light end cut so that it stands on white.
 RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
 # Okabe and Ito (2008), without yellow and black.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
 POINTS = 72  # of an inch
 PANEL_INCHES = (3.95, 3.1)
 PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
@@ -69,44 +68,6 @@ def ramp(count: int) -> list[str]:
     if count == 1:
         return [RAMP[2]]
     return [RAMP[round(i * (len(RAMP) - 1) / (count - 1))] for i in range(count)]
-
-
-def axis_label(name: str) -> str:
-    """The column's own name, its letter and unit: the word is the same in the study file and in the table."""
-    unit = column_named(name).unit
-    letter = LETTERS.get(name)
-    return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
-
-
-def column_label(name: str) -> str:
-    """`axis_label`, for any name: a column without a schema entry, or an entry of a list column, is its own label."""
-    try:
-        return axis_label(name)
-    except KeyError:
-        return name
-
-
-def number(value: float) -> str:
-    """A number for people: three significant digits, powers of ten beyond four places."""
-    if not math.isfinite(value):
-        return "\N{EN DASH}"
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(abs(value)))
-    if -4 <= exponent < 5:
-        digits = max(2 - exponent, 0)
-        return _trimmed(f"{value:.{digits}f}").replace("-", "\N{MINUS SIGN}")
-    mantissa = _trimmed(f"{value / 10**exponent:.2f}")
-    return (mantissa + "\N{MULTIPLICATION SIGN}" + power_of_ten(exponent)).replace("-", "\N{MINUS SIGN}")
-
-
-def power_of_ten(exponent: int) -> str:
-    """10 with a raised exponent in plain characters, which need no mathematics font."""
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _trimmed(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Sequence[float] | None = None) -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
-from analysis.rows.frames import SETTING_NAMES, StudyFrame
-from analysis.rows.labels import independent_settings
+from analysis.rows.frames import SETTING_NAMES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all
 from analysis.scaling.held_out_largest import Blind, blind_predictions

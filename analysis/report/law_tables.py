@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from analysis.figures.style import number
 from analysis.report import html as page
 from analysis.report.html import ABSENT, Cell, Long, Number
 from analysis.report.power_law_tables import bracketed
+from analysis.rows.wording import number
 from analysis.scaling.collapse_rates import LAWS, TimeLaw
 from analysis.scaling.held_out_largest import Blind, summarise_blind
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from analysis.figures.style import number
 from analysis.report import html as page
 from analysis.report.html import ABSENT, Cell, Long, Number
 from analysis.report.sentences import sentence_asymptote
 from analysis.rows import theory
 from analysis.rows.measures import MARGIN
+from analysis.rows.wording import number
 from analysis.scaling.form_choice import WORST_ERROR, FormComparison, FormVerdict
 from analysis.scaling.forms import FORMS
 from analysis.scaling.power_law import Exponent

@@ -14,9 +14,8 @@ from analysis.figures.codes import block_codes
 from analysis.figures.collapse import block_collapse
 from analysis.figures.contrast import block_contrast
 from analysis.figures.effects import block_effect
-from analysis.figures.files import figure_file
 from analysis.figures.margin import block_margin
-from analysis.figures.panels import Drawn, FigureBlock, render, svg_file
+from analysis.figures.panels import Drawn, FigureBlock, figure_file, render, svg_file
 from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
 from analysis.figures.prediction import block_prediction

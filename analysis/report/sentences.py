@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.figures.style import number
 from analysis.rows import theory
 from analysis.rows.frames import StudyFrame, distinct, values
 from analysis.rows.measures import MARGIN
+from analysis.rows.wording import number
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.power_law import Exponent
 from analysis.scaling.trends import Trend, own_prefactors

@@ -12,12 +12,11 @@ from analysis.effects.effects import PairedDifference, paired_differences, share
 from analysis.effects.margin_ladder import GAPS, ladder_gaps
 from analysis.effects.variance_shares import explain
 from analysis.figures.effects import MEASURES as EFFECT_MEASURES
-from analysis.figures.style import number
 from analysis.report import html as page
 from analysis.report.html import ABSENT, Cell, Long, Number
-from analysis.rows.frames import SHOWN_SETTINGS, StudyFrame, column_named, varied_settings
-from analysis.rows.labels import independent_settings
-from analysis.statistics.multiplicity import holm
+from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, independent_settings, varied_settings
+from analysis.rows.wording import number
+from analysis.statistics.inference import holm
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MOST_TRIALS = 200
@@ -235,7 +234,7 @@ def _key(trial: str) -> Cell:
 
 
 def _value(name: str, value: Any) -> Cell:
-    kind = column_named(name).type
+    kind = COLUMNS[name].type
     return Number(_text(value)) if pa.types.is_integer(kind) or pa.types.is_floating(kind) else _text(value)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from study.store.schemas import SETTINGS, TRIAL_COLUMNS, Column
+from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TRIAL_COLUMNS
 from study.store.store import open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
@@ -21,6 +21,7 @@ SHOWN_SETTINGS = ("num_classes", "feature_dim", "temperature", "normalization")
 
 
 ALWAYS = ("trial", "cell", "epoch")
+COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
 
 
 class Readable(Protocol):
@@ -152,6 +153,30 @@ def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, 
         yield dict(zip(names, key, strict=True)), table.take(members[key])
 
 
+def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
+    columns = [table[name].to_pylist() for name in names]
+    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
+    return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
+
+
+def independent_settings(final: pa.Table) -> list[str]:
+    """Settings that vary by themselves: not with the size (samples chosen by feature_dim) or with another of these."""
+    varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]
+    kept: list[str] = []
+    for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
+        rows = groups(final, ["num_classes", "feature_dim", *kept])
+        if any(len(members[name].unique()) > 1 for _, members in rows):
+            kept.append(name)
+    return kept
+
+
+def best_trial(rows: pa.Table) -> dict[str, Any]:
+    """The row with the largest certified margin."""
+    found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
+    return found
+
+
 def usual_normalization(table: pa.Table) -> str:
     """The normalization that figures of one normalization show: `both` where present, else the most frequent."""
     present = table["normalization"].to_pylist()
@@ -225,17 +250,3 @@ def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]
 def _median(numbers: np.ndarray) -> float:
     finite = numbers[np.isfinite(numbers)]
     return float(np.median(finite)) if len(finite) else float("nan")
-
-
-def column_named(name: str) -> Column:
-    """The schema's entry of a setting or measurement: unit and meaning, for labels."""
-    return COLUMNS[name]
-
-
-def _all_columns() -> dict[str, Column]:
-    from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES
-
-    return {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
-
-
-COLUMNS = _all_columns()

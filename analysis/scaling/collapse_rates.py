@@ -13,9 +13,9 @@ import pyarrow as pa
 from analysis.rows.frames import groups
 from analysis.rows.matched_time import VARIABILITY, terminal_courses
 from analysis.rows.measures import FLOAT_FLOOR
-from analysis.scaling.power_law import MIN_CELLS, Exponent
+from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
-from analysis.statistics.inference import mean_interval
+from analysis.statistics.inference import MIN_CELLS, mean_interval
 from analysis.statistics.interval_censored import complete
 
 LAWS: Mapping[str, str] = {

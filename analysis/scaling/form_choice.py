@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import groups, values
-from analysis.rows.labels import group_labels, independent_settings
+from analysis.rows.frames import group_labels, groups, independent_settings, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.forms import FORMS, MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
 from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.scaling.power_law import MIN_CELLS, Cells, Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import Cells, Exponent, FitRefused, interval_halves
 from analysis.statistics.huber import LinearFit, fit_linear, huber_losses
+from analysis.statistics.inference import MIN_CELLS
 
 Columns = Callable[[np.ndarray, int], np.ndarray]
 Fixed = Callable[[np.ndarray, int, np.ndarray], np.ndarray]

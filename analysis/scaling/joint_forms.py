@@ -12,12 +12,12 @@ import pyarrow as pa
 from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.rows.frames import values
-from analysis.rows.labels import group_labels
+from analysis.rows.frames import group_labels, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.forms import aicc
-from analysis.scaling.power_law import MIN_CELLS, MIN_SIZES, Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import Exponent, FitRefused, interval_halves
 from analysis.statistics.huber import LinearFit, fit_linear
+from analysis.statistics.inference import MIN_CELLS, MIN_SIZES
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 AXES = ("num_classes", "feature_dim", "temperature")

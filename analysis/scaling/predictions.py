@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from analysis.rows.frames import values
 from analysis.rows.measures import MARGIN
+from analysis.rows.wording import number
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import AXES, JOINT_FORMS, JointComparison
@@ -154,10 +155,7 @@ def _of_all_dims(cell: dict[str, Any], comparison: JointComparison, final: pa.Ta
 
 
 def _group(
-    cell: Mapping[str, Any],
-    settings: Mapping[str, Mapping[str, Any]],
-    members: list[str],
-    levels: Mapping[str, float],
+    cell: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], members: list[str], levels: Mapping[str, float]
 ) -> str | None:
     """The group of cells that agrees with all that is asked; of several the one with most cells."""
     fitting = [
@@ -265,8 +263,6 @@ def predictions_from_json(content: bytes | None) -> list[Prediction] | None:
 
 def markdown_scores(scores: Scores) -> str:
     """The scores as sentences and a markdown table."""
-    from analysis.figures.style import number
-
     waiting = f"{scores.waiting} predictions wait for trials of their cells." if scores.waiting else ""
     if not scores.scores:
         return f"No prediction can be scored. {waiting}".strip()

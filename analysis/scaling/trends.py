@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import groups, values
-from analysis.rows.labels import group_labels, independent_settings
+from analysis.rows.frames import group_labels, groups, independent_settings, values
 from analysis.rows.matched_time import VARIABILITY, at_equal_loss_excess, at_equal_steps
 from analysis.rows.measures import MARGIN, SHORTFALL, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law

@@ -15,8 +15,7 @@ from analysis.effects.contrast import (
 )
 from analysis.figures.contrast import contrast_file, is_numeric, places
 from analysis.rows.frames import final_rows, values
-from analysis.statistics.inference import paired_p
-from analysis.statistics.multiplicity import holm
+from analysis.statistics.inference import holm, paired_p
 from study.design.conditions import ConditionRefused, rows_where
 
 

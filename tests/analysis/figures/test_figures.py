@@ -14,10 +14,11 @@ from analysis.figures.effects import block_effect, numbers_effect
 from analysis.figures.margin import block_margin, numbers_margin
 from analysis.figures.panels import Panel, inline_svg, render, render_panel, svg_file
 from analysis.figures.prediction import block_prediction, numbers_prediction
-from analysis.figures.style import RAMP, label_positions, number, power_of_ten, ramp, spread_ticks
+from analysis.figures.style import RAMP, label_positions, ramp, spread_ticks
 from analysis.figures.variability import block_variability, numbers_variability
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, is_usual, load_study
+from analysis.rows.wording import number, power_of_ten
 from analysis.scaling.form_choice import compare_all
 from gnc_models.references import margin as bounds
 

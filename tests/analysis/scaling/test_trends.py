@@ -4,8 +4,7 @@ import json
 
 import pyarrow as pa
 
-from analysis.rows.frames import final_rows, values
-from analysis.rows.labels import independent_settings
+from analysis.rows.frames import final_rows, independent_settings, values
 from analysis.scaling.trends import fit_trend, fit_trends, trend_to_json
 
 

@@ -1,0 +1,45 @@
+"""Numbers, columns and settings in words, as pages, figures and commands show them. Knows the schema's columns."""
+
+import math
+
+from analysis.rows.frames import COLUMNS
+
+LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
+
+
+def axis_label(name: str) -> str:
+    """The column's own name, its letter and unit: the word is the same in the study file and in the table."""
+    unit = COLUMNS[name].unit
+    letter = LETTERS.get(name)
+    return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
+
+
+def column_label(name: str) -> str:
+    """`axis_label`, for any name: a column without a schema entry, or an entry of a list column, is its own label."""
+    try:
+        return axis_label(name)
+    except KeyError:
+        return name
+
+
+def number(value: float) -> str:
+    """A number for people: three significant digits, powers of ten beyond four places."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 5:
+        digits = max(2 - exponent, 0)
+        return _trimmed(f"{value:.{digits}f}").replace("-", "\N{MINUS SIGN}")
+    mantissa = _trimmed(f"{value / 10**exponent:.2f}")
+    return (mantissa + "\N{MULTIPLICATION SIGN}" + power_of_ten(exponent)).replace("-", "\N{MINUS SIGN}")
+
+
+def power_of_ten(exponent: int) -> str:
+    """10 with a raised exponent in plain characters, which need no mathematics font."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
