@@ -214,8 +214,8 @@ def _is_log(measure: str, measured: np.ndarray) -> bool:
 def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tuple, dict[Any, float]]:
     """Held settings and seed to value of the setting to the mean number of the trials there."""
     members: dict[tuple, dict[Any, list[float]]] = {}
-    for key, value, number in zip(keys, taken, numbers, strict=True):
-        members.setdefault(key, {}).setdefault(value, []).append(float(number))
+    for key, value, measured in zip(keys, taken, numbers, strict=True):
+        members.setdefault(key, {}).setdefault(value, []).append(float(measured))
     return {key: {v: float(np.mean(found)) for v, found in unit.items()} for key, unit in members.items()}
 
 

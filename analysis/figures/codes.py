@@ -17,7 +17,7 @@ from scipy.spatial import ConvexHull, QhullError
 from analysis.figures.panels import FigureBlock, Panel, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
 from analysis.rows import theory
-from analysis.rows.frames import Readable, groups, usual_normalization, with_normalization
+from analysis.rows.frames import Readable, best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
 
