@@ -11,12 +11,11 @@ import pyarrow as pa
 
 from analysis.effects.contrast import held_settings
 from analysis.rows.frames import distinct, values
-from analysis.statistics.inference import mean_interval
+from analysis.statistics.inference import MIN_CELLS, mean_interval
 
 # Each gap is the step from one rung to the next, over the first.
 RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
 GAPS = ("geometry", "duality", "variability")
-MIN_CELLS = 5
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Explained:
     """
 
     measure: str
+    relative_to: str | None
     shares: tuple[Share, ...]
     together: float
     spread: Spread | None
@@ -80,7 +81,8 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
         assert without is not None  # fewer columns than the full model had
         shares.append(Share(name, max(without - full, 0.0) / total, int(own.max()) + 1))
     ordered = tuple(sorted(shares, key=lambda s: -s.share))
-    return Explained(measure, ordered, 1 - full / total, spread_of(logs, rows["cell"].to_pylist()), rows.num_rows)
+    spread = spread_of(logs, rows["cell"].to_pylist())
+    return Explained(measure, relative_to, ordered, 1 - full / total, spread, rows.num_rows)
 
 
 def _codes(rows: pa.Table, name: str) -> np.ndarray:

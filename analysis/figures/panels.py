@@ -3,7 +3,6 @@
 Knows matplotlib; text stays text, so that it can be searched, selected and set in the page's font.
 """
 
-import html
 import io
 import math
 import re
@@ -17,18 +16,10 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.figures.style import CATEGORIES, INK, MUTED, PANEL_INCHES, PANEL_MARGINS, POINTS, RAMP, RULE, use_style
+from analysis.figures.style import PANEL_INCHES, PANEL_MARGINS, POINTS, use_style
 
 SUFFIXES = (".svg", ".pdf", ".png")
 DPI = 150  # of a PNG
-# Hex colours of a figure and the CSS variable each becomes on the page.
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    RULE: "--rule",
-    **{colour: f"--ramp-{i}" for i, colour in enumerate(RAMP)},
-    **{colour: f"--category-{i}" for i, colour in enumerate(CATEGORIES)},
-}
 
 
 @dataclass(frozen=True)
@@ -100,16 +91,6 @@ def render_panel(panel: Panel, prefix: str) -> Drawn:
     inside = re.sub(r"<style[^>]*>.*?</style>", "", inside, flags=re.DOTALL)  # its `*` rule would reach the whole page
     inside = re.sub(r"\n\s*", "\n", inside).strip()
     return Drawn(_with_prefixed_ids(inside, prefix), POINTS * width, POINTS * height, panel.alt)
-
-
-def inline_svg(drawn: Drawn) -> str:
-    """A drawn panel as an element of the page: no fixed size, no outside reference, colours and font from its CSS."""
-    body = drawn.body.replace("xlink:href", "href")
-    for colour, variable in VARIABLES.items():
-        body = body.replace(f": {colour}", f": var({variable})")
-    body = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", body)
-    label = html.escape(drawn.alt, quote=True)
-    return f'<svg viewBox="0 0 {drawn.width:g} {drawn.height:g}" role="img" aria-label="{label}">{body}</svg>'
 
 
 def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:

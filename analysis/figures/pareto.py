@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.effects.contrast import measure_values
 from analysis.figures.panels import FigureBlock, Panel, evenly
 from analysis.figures.style import CATEGORIES, MUTED, soft_grid
 from analysis.rows.frames import groups
+from analysis.rows.measures import measure_values
 from analysis.rows.wording import column_label, number
 from study.design.conditions import ConditionRefused
 

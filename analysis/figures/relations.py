@@ -12,6 +12,7 @@ from analysis.figures.panels import FigureBlock, Panel, evenly
 from analysis.figures.style import CATEGORIES, log_axis, soft_grid
 from analysis.rows.frames import cell_rows
 from analysis.rows.wording import column_label, number
+from analysis.statistics.inference import MIN_CELLS
 
 MOST_DOTS = 400
 SHORT = "shortfall"
@@ -20,7 +21,6 @@ PAIRS = (
     ("gnc1_rank", "gnc3_uncentred"), ("gnc1_rank", SHORT), ("gnc3_uncentred", SHORT),
     ("loss_excess", "gnc1_rank"), ("loss_excess", "gnc3_uncentred"), ("loss_excess", SHORT),
 )  # fmt: skip
-MIN_CELLS = 5
 
 
 @dataclass(frozen=True)

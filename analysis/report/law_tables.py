@@ -2,22 +2,21 @@
 
 from collections.abc import Sequence
 
-from analysis.report import html as page
-from analysis.report.html import ABSENT, Cell, Long, Number
+from analysis.report.page import ABSENT, Cell, Heading, Long, Number, Paragraph, Part, Table, note
 from analysis.report.power_law_tables import bracketed
-from analysis.rows.wording import number
+from analysis.rows.wording import number, percent
 from analysis.scaling.collapse_rates import LAWS, TimeLaw
 from analysis.scaling.held_out_largest import Blind, summarise_blind
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
 from analysis.scaling.predictions import LEVEL, Prediction, Scores
 
 
-def time_sections(laws: Sequence[TimeLaw]) -> list[str]:
+def time_sections(laws: Sequence[TimeLaw]) -> list[Part]:
     """Rates of collapse after 99 % training accuracy, by feature_dim, or why there are none."""
     told = [law for law in laws if law.trials]
     if not told:
-        return [page.note("No trial has enough measured epochs after 99 % training accuracy for a law over time.")]
-    headers = (
+        return [note("No trial has enough measured epochs after 99 % training accuracy for a law over time.")]
+    headers = [
         "measure",
         "d",
         "law",
@@ -27,7 +26,7 @@ def time_sections(laws: Sequence[TimeLaw]) -> list[str]:
         "trials",
         "cells",
         "left out",
-    )
+    ]
     rows: list[list[Cell]] = []
     for law in told:
         left = [f"{law.short} with too few epochs"] * bool(law.short) + [
@@ -39,14 +38,14 @@ def time_sections(laws: Sequence[TimeLaw]) -> list[str]:
                 Number(str(law.feature_dim)),
                 f"{law.law}: {LAWS[law.law]}",
                 bracketed(law.rate) + (f" ({law.refused})" if law.refused else ""),
-                Number(_percent(law.best_in)),
-                Number(_percent(law.error)),
+                Number(percent(law.best_in)),
+                Number(percent(law.error)),
                 Number(str(law.trials)),
                 Number(str(law.cells)),
                 Long("; ".join(left) or "none"),
             ]
         )
-    return [page.paragraph(TIME_TEXT), page.table("Time laws", headers, rows)]
+    return [Paragraph(TIME_TEXT), Table("Time laws", headers, rows)]
 
 
 TIME_TEXT = (
@@ -58,11 +57,11 @@ TIME_TEXT = (
 )
 
 
-def joint_sections(comparisons: Sequence[JointComparison]) -> list[str]:
+def joint_sections(comparisons: Sequence[JointComparison]) -> list[Part]:
     """Forms over all dimensions with their tests, or why there are none."""
     rows = [_joint_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
     if not rows:
-        return [page.note("No form over several dimensions can be fitted: that needs two dimensions and five cells.")]
+        return [note("No form over several dimensions can be fitted: that needs two dimensions and five cells.")]
     headers = (
         "measure",
         "form",
@@ -77,12 +76,12 @@ def joint_sections(comparisons: Sequence[JointComparison]) -> list[str]:
         "One law over every K and d, tested by keeping out the largest K, the largest d and, where the form reads the "
         "temperature, the lowest one: median relative error and share of the cells kept out inside the 90 % interval."
     )
-    return [page.paragraph(text), page.table("Joint forms", headers, rows)]
+    return [Paragraph(text), Table("Joint forms", headers, rows)]
 
 
 def _joint_row(comparison: JointComparison, verdict: JointVerdict) -> list[Cell]:
     assert verdict.fit is not None
-    tests = {k.axis: f"{_percent(k.median_error)}, {_percent(k.covered)} of {k.cells} inside" for k in verdict.kept_out}
+    tests = {k.axis: f"{percent(k.median_error)}, {percent(k.covered)} of {k.cells} inside" for k in verdict.kept_out}
     return [
         comparison.measure,
         f"{verdict.form}: {JOINT_FORMS[verdict.form].formula}",
@@ -95,12 +94,12 @@ def _joint_row(comparison: JointComparison, verdict: JointVerdict) -> list[Cell]
     ]
 
 
-def blind_section(found: Sequence[Blind]) -> list[str]:
+def blind_section(found: Sequence[Blind]) -> list[Part]:
     """How well the largest class count was predicted when even the form was chosen without it."""
     if not found:
-        return [page.note("The largest class count cannot be predicted blind: the smaller ones carry no form.")]
+        return [note("The largest class count cannot be predicted blind: the smaller ones carry no form.")]
     told = "; ".join(
-        f"{s.measure}: median relative error {_percent(s.median_error)}, {_percent(s.covered)} of {s.cells} cells inside "
+        f"{s.measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
         f"the {LEVEL:.0%} interval" for s in summarise_blind(found)
     )  # fmt: skip
     headers = ("measure", "d", "K", "form", "form chosen by", "median error", "inside 90 %", "cells")
@@ -111,19 +110,19 @@ def blind_section(found: Sequence[Blind]) -> list[str]:
             Number(", ".join(map(str, b.held.sizes))),
             b.form,
             b.chosen_by,
-            Number(_percent(b.held.median_error)),
-            Number(_percent(b.held.covered)),
+            Number(percent(b.held.median_error)),
+            Number(percent(b.held.covered)),
             Number(str(b.held.cells)),
         ]
         for b in found
     ]
     text = f"The largest K predicted blind, form and fit from the smaller ones alone. {told}."
-    return ["<h3>Predicted blind</h3>", page.paragraph(text), page.table("Blind predictions", headers, rows)]
+    return [Heading("Predicted blind"), Paragraph(text), Table("Blind predictions", headers, rows)]
 
 
-def predictions_sections(predictions: Sequence[Prediction], scores: Scores | None) -> list[str]:
+def predictions_sections(predictions: Sequence[Prediction], scores: Scores | None) -> list[Part]:
     """The cells the study file names, and how earlier predictions did."""
-    parts = []
+    parts: list[Part] = []
     if predictions:
         headers = ("cell", "measure", "predicted", "90 % interval", "form", "cells fitted", "trials seen")
         rows = [_prediction_row(p) for p in predictions]
@@ -131,15 +130,15 @@ def predictions_sections(predictions: Sequence[Prediction], scores: Scores | Non
             "Cells named in the study file under [report] predict: the geometric mean over seeds that a trial there is "
             "expected to show. They are kept in report/predictions.json; gnc report --check scores them when trials arrive."
         )
-        parts += [page.paragraph(text), page.table("Predictions", headers, rows)]
+        parts += [Paragraph(text), Table("Predictions", headers, rows)]
     else:
         parts.append(
-            page.note(
+            note(
                 "The study file names no cells to predict. Add [report] predict = [{num_classes = 400, feature_dim = 10}]."
             )
         )
     if scores is not None:
-        parts += ["<h3>Earlier predictions</h3>", *_scored(scores)]
+        parts += [Heading("Earlier predictions"), *_scored(scores)]
     return parts
 
 
@@ -158,13 +157,13 @@ def _prediction_row(p: Prediction) -> list[Cell]:
     ]
 
 
-def _scored(scores: Scores) -> list[str]:
+def _scored(scores: Scores) -> list[Part]:
     waiting = f" {scores.waiting} predictions wait for trials of their cells." if scores.waiting else ""
     if not scores.scores:
-        return [page.note(f"No earlier prediction can be scored yet.{waiting}")]
+        return [note(f"No earlier prediction can be scored yet.{waiting}")]
     text = (
         f"{len(scores.scores)} predictions have trials that arrived later: median relative error "
-        f"{_percent(scores.median_error)}, {_percent(scores.covered)} inside the 90 % interval.{waiting}"
+        f"{percent(scores.median_error)}, {percent(scores.covered)} inside the 90 % interval.{waiting}"
     )
     headers = ("cell", "measure", "predicted", "90 % interval", "observed", "error", "inside", "trials")
     rows: list[list[Cell]] = []
@@ -173,13 +172,9 @@ def _scored(scores: Scores) -> list[str]:
         expected = _prediction_row(s.prediction)[2:4]
         outcome = [
             Number(number(s.observed)),
-            Number(_percent(s.error)),
+            Number(percent(s.error)),
             "yes" if s.inside else "no",
             Number(str(s.trials)),
         ]
         rows.append([Long(cell), s.prediction.measure, *expected, *outcome])
-    return [page.paragraph(text), page.table("Scores of earlier predictions", headers, rows)]
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * share)} %"
+    return [Paragraph(text), Table("Scores of earlier predictions", headers, rows)]

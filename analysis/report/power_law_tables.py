@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from analysis.report import html as page
-from analysis.report.html import ABSENT, Cell, Long, Number
+from analysis.report.page import ABSENT, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, note
 from analysis.report.sentences import sentence_asymptote
 from analysis.rows import theory
 from analysis.rows.measures import MARGIN
@@ -16,12 +15,12 @@ from analysis.scaling.trends import Trend, own_prefactors
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def fits_sections(trends: Sequence[Trend]) -> list[str]:
+def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     """The fits that may be believed, then those refused with their bare estimates."""
-    parts = [page.paragraph(METHOD)]
+    parts: list[Part] = [Paragraph(METHOD)]
     believed = [t for t in trends if t.believed]
     refused = [t for t in trends if t.refused]
-    headers = (
+    headers = [
         "measure",
         "read at",
         "where",
@@ -34,17 +33,15 @@ def fits_sections(trends: Sequence[Trend]) -> list[str]:
         "cells",
         "trials",
         "left out",
-    )
+    ]
     if believed:
-        parts.append(page.table("Power laws with intervals", headers, [[*_fit_row(t)] for t in believed]))
+        parts.append(Table("Power laws with intervals", headers, [[*_fit_row(t)] for t in believed]))
     else:
-        parts.append(
-            page.note("No power law can be claimed from these trials: the table of refusals says why for each.")
-        )
+        parts.append(note("No power law can be claimed from these trials: the table of refusals says why for each."))
     if refused:
         rows = [[*_fit_row(t), Long(t.refused or "")] for t in refused]
-        body = page.table("Refused power laws", (*headers, "why refused"), rows)
-        parts.append(page.details(f"Refused, with the bare estimate ({len(refused)})", body, wide=True))
+        body = Table("Refused power laws", (*headers, "why refused"), rows)
+        parts.append(Details(f"Refused, with the bare estimate ({len(refused)})", (body,), wide=True))
     return parts
 
 
@@ -109,21 +106,21 @@ def _shown(value: object) -> str:
     return ABSENT if value is None else number(value) if isinstance(value, float) else str(value)
 
 
-def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
+def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
     """Every form that could be fitted, with its error on the largest sizes when only the smaller ones were used."""
-    parts = ["<h3>Which form</h3>"]
+    parts: list[Part] = [Heading("Which form")]
     rows = [_form_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
     if not rows:
         parts.append(
-            page.note("No form with a curve or an offset can be told from a power law: that needs more class counts.")
+            note("No form with a curve or an offset can be told from a power law: that needs more class counts.")
         )
         return parts
-    parts.append(page.paragraph(FORMS_METHOD))
+    parts.append(Paragraph(FORMS_METHOD))
     if told := sentence_asymptote(comparisons):
-        parts.append(page.paragraph(told))
+        parts.append(Paragraph(told))
     if warned := misspecified_sentence(comparisons):
-        parts.append(page.note(warned))
-    headers = (
+        parts.append(note(warned))
+    headers = [
         "measure",
         "d",
         "form",
@@ -134,8 +131,8 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
         "held-out K",
         "left out",
         "verdict",
-    )
-    return [*parts, page.table("Forms of the trend", headers, rows)]
+    ]
+    return [*parts, Table("Forms of the trend", headers, rows)]
 
 
 FORMS_METHOD = (

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from analysis.rows import theory
 from analysis.rows.frames import StudyFrame, distinct, values
 from analysis.rows.measures import MARGIN
-from analysis.rows.wording import number
+from analysis.rows.wording import number, percent
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.power_law import Exponent
 from analysis.scaling.trends import Trend, own_prefactors
@@ -42,8 +42,6 @@ def listed(items: Sequence[Any], *, most: int = 6) -> str:
 def sentence_studied(frame: StudyFrame) -> str:
     """What was studied: data, networks, the grid, and how the trials ended."""
     trials = frame.trials
-    if trials.num_rows == 0:
-        return "There are no trials here yet: nothing has been run into this folder, or nothing has finished."
     networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
     sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
     parts = [f"{_count(trials.num_rows, 'trial')} of {networks} on {data}"]
@@ -87,8 +85,8 @@ def clause_ratio(final: pa.Table) -> str:
     low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
     beaten = ": a better code than the tables know" if ratio[high] > 1 + BEATEN else ""
     return (
-        f"the minimum margin reaches {_percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
-        f"from {_percent(ratio[low])} at {_where(final, low)} to {_percent(ratio[high])} at {_where(final, high)}{beaten}"
+        f"the minimum margin reaches {percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
+        f"from {percent(ratio[low])} at {_where(final, low)} to {percent(ratio[high])} at {_where(final, high)}{beaten}"
     )
 
 
@@ -165,10 +163,6 @@ def _where(final: pa.Table, index: int) -> str:
     row = {name: final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature")}
     cold = "" if row["temperature"] is None else f", temperature {number(row['temperature'])}"
     return f"d = {row['feature_dim']}, K = {row['num_classes']}{cold}"
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * float(share))} %"
 
 
 def _count(count: int, noun: str) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from study.design.conditions import check_column
+from study.design.errors import StudyError
 from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TRIAL_COLUMNS
 from study.store.store import open_store
 
@@ -28,6 +30,11 @@ class Readable(Protocol):
     """The reading half of `study.store.store.Store`, all that analysis needs of it."""
 
     unreadable: list[str]
+
+    @property
+    def uri(self) -> str: ...
+
+    def is_results_folder(self) -> bool: ...
 
     def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table: ...
 
@@ -56,6 +63,12 @@ class StudyFrame:
     missing: int
     unreadable: tuple[str, ...]
     study: str | None
+
+
+def check_results_folder(store: Readable) -> None:
+    """StudyError where the folder holds nothing that a study leaves."""
+    if not store.is_results_folder():
+        raise StudyError(f"RESULTS must be a results folder, got {store.uri!r}. Name a folder that gnc run wrote.")
 
 
 def load_study(
@@ -175,6 +188,17 @@ def best_trial(rows: pa.Table) -> dict[str, Any]:
     """The row with the largest certified margin."""
     found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
     return found
+
+
+def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list[tuple[pa.Table, str]]:
+    """The rows for each value of a column, each with the conditions that select them; all rows where by is None."""
+    if by is None:
+        return [(table, " and ".join(where))]
+    taken = table[check_column(table, by)].to_pylist()
+    return [
+        (table.take(np.flatnonzero([v == value for v in taken])), " and ".join([*where, f"{by} = {value}"]))
+        for value in distinct(table, by)
+    ]
 
 
 def usual_normalization(table: pa.Table) -> str:

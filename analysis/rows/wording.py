@@ -1,6 +1,8 @@
 """Numbers, columns and settings in words, as pages, figures and commands show them. Knows the schema's columns."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from analysis.rows.frames import COLUMNS
 
@@ -43,3 +45,18 @@ def power_of_ten(exponent: int) -> str:
 
 def _trimmed(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def percent(share: float) -> str:
+    """A share in percent."""
+    return f"{number(100 * float(share))} %"
+
+
+def bracketed(estimate: float, low: float | None, high: float | None, show: Callable[[float], str] = number) -> str:
+    """`estimate [low, high]`; without the ends where they were refused."""
+    return show(estimate) if low is None or high is None else f"{show(estimate)} [{show(low)}, {show(high)}]"
+
+
+def shown_value(value: Any) -> str:
+    """A setting's value; null, the setting without effect, is named."""
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

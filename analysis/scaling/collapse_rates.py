@@ -161,15 +161,3 @@ def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> Tim
         at_floor=sum(law.at_floor for law in known),
         refused=refused,
     )
-
-
-def time_law_to_json(law: TimeLaw) -> dict[str, object]:
-    """A time law as fits.json holds it; null where a number does not exist."""
-    plain = vars(law) | {"rate": vars(law.rate), "formula": LAWS[law.law]}
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else _plain_rate(v) for k, v in plain.items()}
-
-
-def _plain_rate(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in value.items()}
-    return value

@@ -3,7 +3,6 @@
 Knows frames and fits; does not know figures or HTML.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,8 +131,3 @@ def _fit(
         return fit_power_law(low, numbers, cell=cell, group=group, upper=high), None
     except FitRefused as refusal:
         return refusal.estimate, str(refusal)
-
-
-def trend_to_json(trend: Trend) -> dict[str, Any]:
-    """A trend as fits.json holds it: plain numbers, null where there is nothing."""
-    return dataclasses.asdict(trend)

@@ -99,7 +99,7 @@ def command_seal(options: argparse.Namespace) -> int:
 
 def command_report(options: argparse.Namespace) -> int:
     """Write the report, its figures, fits and predictions; or score the predictions of an earlier one."""
-    from analysis.report.report import check_report, write_report
+    from analysis.report.report import NothingToReport, check_report, write_report
     from analysis.scaling.predictions import markdown_scores
 
     store = existing_store(options.results)
@@ -114,7 +114,11 @@ def command_report(options: argparse.Namespace) -> int:
         print(markdown_scores(scores))
     else:
         predict = study.report.predict if study else ()
-        print(write_report(store, keys=keys, predict=predict, page_format=options.format))
+        try:
+            print(write_report(store, keys=keys, predict=predict, page_format=options.format))
+        except NothingToReport as reason:
+            print(reason, file=sys.stderr)
+            return 1
     warn_unreadable(store)
     return 0
 

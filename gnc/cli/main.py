@@ -7,10 +7,13 @@ import argparse
 import importlib
 import sys
 
+from gnc.cli.contrast_command import add_contrast_parser
+
 ROOMS = {
     **dict.fromkeys(("run", "trial"), "run_commands"),
     **dict.fromkeys(("margins", "code"), "geometry_commands"),
     "measure": "measure_command",
+    "contrast": "contrast_command",
     **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
     **dict.fromkeys(("compare", "merge", "prune", "best"), "store_commands"),
 }
@@ -86,11 +89,12 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("--all", action="store_true", help="every trial of the folder, not the latest study's")
     report.add_argument(
         "--format",
-        choices=("html", "md", "pdf"),
+        choices=("html", "md"),
         default="html",
-        help="of the page; with pdf the figures are PDF files too",
+        help="of the page; a browser prints the HTML page to PDF",
     )
     report.add_argument("--check", action="store_true", help="score earlier predictions by trials that arrived since")
+    add_contrast_parser(commands)
     _add_store(commands)
     _add_best(commands)
     _add_geometry(commands)
