@@ -76,7 +76,7 @@ def _level(level: Level) -> dict[str, Any]:
 
 def _scores(scores: Scores | None) -> dict[str, Any] | None:
     """Scores of earlier predictions; null where none were kept."""
-    return scores and vars(scores) | {"scores": [_score(score) for score in scores.scores]}
+    return None if scores is None else vars(scores) | {"scores": [_score(score) for score in scores.scores]}
 
 
 def _score(score: Score) -> dict[str, Any]:
