@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from analysis.effects.contrast import REFERENCE_LINES, Contrast
 from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
 from analysis.rows.wording import LETTERS, column_label, shown_value
 
 LINE_LOOKS = {
@@ -54,7 +54,7 @@ def _draw_cells(
         x = [place[level.value] for level in mine]
         y = np.array([level.by_cell[cell] for level in mine])
         y = np.exp(y) if contrast.is_log else y
-        ax.plot(x, y, "-", color=RULE, linewidth=1.1, zorder=0)
+        ax.plot(x, y, "-", color=MUTED, alpha=0.45, linewidth=0.9, zorder=0)
         heights += list(y)
         sizes = [f"{LETTERS[name]} = {v}" for name, v in zip(contrast.held, cell, strict=True) if name in SIZES]
         if sizes and len(cells) <= MOST_LABELS:
