@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import COLUMNS, SETTING_NAMES, distinct, values
+from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, values
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
 from analysis.statistics.inference import LEVEL, MIN_SEEDS, holm, mean_interval, paired_p
@@ -26,7 +26,6 @@ MINIMUM_MARGINS = frozenset(
      "mean_direction_margin_min", "sample_margin_min"}
 )  # fmt: skip
 REFERENCE_LINES = ("random_margin", "ufm_margin", "reference_margin_lower")
-SIZES = ("num_classes", "feature_dim")
 LINEAR_UNITS = frozenset({"distance", "share", "cosine"})  # never compared as ratios
 WIDE = 10.0  # times the smallest: positive values that spread further are compared as ratios
 

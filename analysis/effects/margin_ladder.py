@@ -13,7 +13,7 @@ from analysis.effects.contrast import held_settings
 from analysis.rows.frames import distinct, values
 from analysis.statistics.inference import MIN_CELLS, mean_interval
 
-# Each gap is the step from one rung to the next, over the first.
+# Best first: each is at least the next (the last where the third is not negative). A gap is a step, over the first.
 RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
 GAPS = ("geometry", "duality", "variability")
 

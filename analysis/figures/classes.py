@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
+from analysis.effects.margin_ladder import RUNGS
 from analysis.figures.panels import FigureBlock, Panel, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
 from analysis.rows.frames import Readable, best_trial, groups, is_usual
@@ -16,8 +17,6 @@ from analysis.rows.wording import axis_label, number
 
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
-# The ladder of margins, best first: each is at least the next (the last where the third is not negative).
-RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
 RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
 
 

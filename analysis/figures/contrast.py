@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from analysis.effects.contrast import REFERENCE_LINES, Contrast
 from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file
 from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.rows.frames import SIZES
 from analysis.rows.wording import LETTERS, column_label, shown_value
 
 LINE_LOOKS = {
@@ -19,7 +20,6 @@ LINE_LOOKS = {
 }
 WIDE = 8.0  # a numeric setting that spans more than this factor is drawn on a logarithmic axis
 MOST_CELLS, MOST_LABELS = 24, 8
-SIZES = ("feature_dim", "num_classes")
 COLUMNS, MARGINS = 2, (0.72, 1.3, 0.52, 0.5)
 
 

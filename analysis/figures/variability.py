@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from analysis.figures.panels import FigureBlock, Panel, evenly
 from analysis.figures.style import label_ends, log_axis, ramp, soft_grid, spread_ticks
 from analysis.rows.frames import groups, is_usual, values
-from analysis.rows.wording import axis_label, number
+from analysis.rows.matched_time import VARIABILITY
+from analysis.rows.wording import LETTERS, axis_label, number
 
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
-VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
-LETTERS = {"feature_dim": "d", "num_classes": "K"}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.effects.margin_ladder import GAPS, LadderGaps
 from analysis.effects.variance_shares import Explained
-from analysis.report.page import ABSENT, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, note
-from analysis.rows.wording import bracketed, number, percent, shown_value
+from analysis.report.page import Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
 from analysis.statistics.inference import MIN_SEEDS
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -40,7 +40,7 @@ CONTRAST_TEXT = (
 
 def contrast_table(found: Sequence[Contrast]) -> Table:
     """The values of a setting beside each other, a row for each value and measure."""
-    headers = ["seeds", "cells", "reached 99 %", "mean [95 %]", "difference or ratio [95 %]", "Holm p", "verdict"]
+    headers = columns("seeds | cells | reached 99 % | mean [95 %] | difference or ratio [95 %] | Holm p | verdict")
     rows = [_contrast_row(contrast, level) for contrast in found for level in contrast.levels]
     setting = found[0].setting
     return Table(f"Values of {setting}", ("measure", setting, *headers), rows)
@@ -55,7 +55,7 @@ def _contrast_row(contrast: Contrast, level: Level) -> list[Cell]:
     if gap is not None:
         p = ABSENT if math.isnan(gap.adjusted) else number(gap.adjusted)
         told = [f"{TIMES} " * contrast.is_log + bracketed(gap.mean, gap.low, gap.high, show), p, verdict(gap)]
-    counts = [Number(str(len(level.by_seed))), Number(str(len(level.by_cell)))]
+    counts = [Number(len(level.by_seed)), Number(len(level.by_cell))]
     mean = bracketed(level.mean, level.low, level.high, show)
     reached = f"{level.terminal} of {level.trials}"
     return [contrast.measure, shown_value(level.value), *counts, reached, mean, *told]
@@ -86,7 +86,7 @@ def ladder_table(ladder: Sequence[LadderGaps]) -> list[Part]:
     rows: list[list[Cell]] = []
     for found in ladder:
         shown = [Number(bracketed(*found.gaps[gap], percent)) for gap in GAPS]
-        counts = [Number(percent(found.kept)), Number(str(found.cells))]
+        counts = [Number(percent(found.kept)), Number(found.cells)]
         rows.append([found.setting, shown_value(found.value), *shown, *counts])
     headers = ("setting", "value", *(f"lost to {gap}" for gap in GAPS), "kept by the worst sample", "cells")
     parts = (Paragraph(LADDER_TEXT), Table("Gaps of the margin ladder", headers, rows))
@@ -105,15 +105,9 @@ def explained_table(explained: Sequence[Explained]) -> list[Part]:
     if not explained:
         told = "Too few trials to say what explains the margin: the settings vary as much as the trials."
         return [note(told)]
-    headers = [
-        "measure",
-        "lost when the setting is left out",
-        "all settings",
-        "s.d. of settings",
-        "s.d. of seeds",
-        "seeds",
-        "trials",
-    ]
+    headers = columns(
+        "measure | lost when the setting is left out | all settings | s.d. of settings | s.d. of seeds | seeds | trials"
+    )
     return [
         Paragraph(EXPLAINED),
         Table("What explains the measures", headers, [_explained_row(found) for found in explained]),

@@ -12,7 +12,7 @@ from analysis.effects.variance_shares import Explained, explain
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all
-from analysis.scaling.held_out_largest import Blind, blind_predictions
+from analysis.scaling.held_out_largest import LargestHeldOut, hold_out_largest
 from analysis.scaling.joint_forms import JointComparison, compare_joint
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
@@ -37,7 +37,7 @@ class Findings:
     comparisons: tuple[FormComparison, ...]
     joint: tuple[JointComparison, ...] = ()
     time_laws: tuple[TimeLaw, ...] = ()
-    held_out_largest: tuple[Blind, ...] = ()
+    held_out_largest: tuple[LargestHeldOut, ...] = ()
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
     explained: tuple[Explained, ...] = ()
     ladder: tuple[LadderGaps, ...] = ()
@@ -62,7 +62,7 @@ def find(
         comparisons=comparisons,
         joint=joint,
         time_laws=tuple(fit_time_laws(frame.rows, final)),
-        held_out_largest=tuple(blind_predictions(comparisons)),
+        held_out_largest=tuple(hold_out_largest(comparisons)),
         contrasts=contrasted(final),
         explained=tuple(e for m, r in EXPLAINED if final.num_rows and (e := explain(final, m, relative_to=r))),
         ladder=tuple(ladder(final, within)),

@@ -12,9 +12,10 @@ from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
 from analysis.scaling.collapse_rates import LAWS
-from analysis.scaling.form_choice import comparison_to_json
-from analysis.scaling.held_out_largest import Blind
-from analysis.scaling.joint_forms import joint_to_json
+from analysis.scaling.form_choice import FormComparison, FormVerdict
+from analysis.scaling.forms import FORMS
+from analysis.scaling.held_out_largest import LargestHeldOut
+from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
 from analysis.scaling.predictions import Score, Scores
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
@@ -31,8 +32,8 @@ def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
         "study": sentences.study_name(frame),
         "complete_trials": frame.final.num_rows,
         "trends": findings.trends,
-        "comparisons": [comparison_to_json(comparison) for comparison in findings.comparisons],
-        "joint": [joint_to_json(comparison) for comparison in findings.joint],
+        "comparisons": [_comparison(comparison) for comparison in findings.comparisons],
+        "joint": [_joint(comparison) for comparison in findings.joint],
         "time_laws": [vars(law) | {"formula": LAWS[law.law]} for law in findings.time_laws],
         "blind": [_largest(found) for found in findings.held_out_largest],
         "contrasts": [_contrast(contrast) for found in findings.contrasts.values() for contrast in found],
@@ -55,20 +56,49 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _largest(found: Blind) -> dict[str, Any]:
-    held = {name: getattr(found.held, name) for name in ("median_error", "covered", "cells", "sizes")}
+def _some(found: object, *names: str) -> dict[str, Any]:
+    """These fields of a result, null where there is none."""
+    return {name: getattr(found, name, None) for name in names}
+
+
+def _comparison(comparison: FormComparison) -> dict[str, Any]:
+    names = ("measure", "feature_dim", "within", "chosen", "left_out", "with_all", "power_law_is_misspecified")
+    forms = [_form(verdict) for verdict in comparison.verdicts]
+    return _some(comparison, *names) | {"cells": len(comparison.cells.group), "forms": forms}
+
+
+def _form(verdict: FormVerdict) -> dict[str, Any]:
+    held = verdict.held_out and _some(verdict.held_out, "median_error", "covered", "cells", "sizes")
+    fitted = _some(verdict.fit, "centre") | {"held_out": held, "formula": FORMS[verdict.form].formula}
+    return _fitted(verdict) | fitted
+
+
+def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
+    fit = verdict.fit
+    found = {"parameters": fit.parameters if fit else [], "levels": fit.levels if fit else {}}
+    return _some(verdict, "form", "refused") | _some(fit, "aicc") | found | {"residual_scale": fit and fit.scale}
+
+
+def _joint(comparison: JointComparison) -> dict[str, Any]:
+    forms = [
+        _fitted(verdict) | {"kept_out": verdict.kept_out, "formula": JOINT_FORMS[verdict.form].formula}
+        for verdict in comparison.verdicts
+    ]
+    return _some(comparison, "measure", "within", "chosen") | {"forms": forms}
+
+
+def _largest(found: LargestHeldOut) -> dict[str, Any]:
+    held = _some(found.held, "median_error", "covered", "cells", "sizes")
     return {name: entry for name, entry in vars(found).items() if name != "held"} | held
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
-    told = {
-        name: getattr(contrast, name) for name in ("setting", "measure", "base", "is_log", "pooled", "moving", "apart")
-    }
+    told = _some(contrast, "setting", "measure", "base", "is_log", "pooled", "moving", "apart")
     return told | {"levels": [_level(level) for level in contrast.levels]}
 
 
 def _level(level: Level) -> dict[str, Any]:
-    told = {name: getattr(level, name) for name in ("value", "mean", "low", "high", "trials", "terminal")}
+    told = _some(level, "value", "mean", "low", "high", "trials", "terminal")
     gap = level.difference
     difference = None if gap is None else vars(gap) | {"verdict": verdict(gap)}
     return told | {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
@@ -80,7 +110,7 @@ def _scores(scores: Scores | None) -> dict[str, Any] | None:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    told = {name: getattr(score.prediction, name) for name in ("cell", "measure", "form", "predicted", "low", "high")}
+    told = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
     return told | {name: entry for name, entry in vars(score).items() if name != "prediction"}
 
 

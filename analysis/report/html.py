@@ -137,6 +137,6 @@ def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
 
 
-def _escape(text: str) -> str:
+def _escape(text: object) -> str:
     """Text as HTML, safe in attributes too."""
-    return html.escape(text, quote=True)
+    return html.escape(str(text), quote=True)

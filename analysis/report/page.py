@@ -9,7 +9,6 @@ from typing import Literal
 
 from analysis.figures.panels import Drawn, FigureBlock
 
-ABSENT = "\N{EN DASH}"
 Kind = Literal["", "over", "studied", "answer", "keys", "note", "warning"]
 
 
@@ -32,7 +31,7 @@ class Long:
 class Number:
     """A table cell aligned to the right."""
 
-    text: str
+    text: object
 
 
 Cell = str | Link | Long | Number
@@ -119,3 +118,8 @@ class Page:
 def note(text: str) -> Paragraph:
     """A sentence set apart, such as the reason why something is missing."""
     return Paragraph(text, "note")
+
+
+def columns(text: str) -> list[str]:
+    """Headers of a table from one line, written `first | second`."""
+    return text.split(" | ")

@@ -24,7 +24,8 @@ from analysis.report import provenance, sentences
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
 from analysis.report.html import to_html
-from analysis.report.markdown import to_markdown
+from analysis.report.law_tables import score_parts
+from analysis.report.markdown import parts_to_markdown, to_markdown
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
 from analysis.rows.frames import Readable, StudyFrame, check_results_folder, load_study
@@ -147,6 +148,11 @@ def check_report(store: Writable, *, keys: Collection[str] | None = None) -> Sco
     check_results_folder(store)
     earlier = predictions_from_json(store.read_report(PREDICTIONS))
     return None if earlier is None else score(earlier, load_study(store, keys=keys, courses=()).final)
+
+
+def scores_text(scores: Scores) -> str:
+    """The scores as Markdown, for the command line."""
+    return parts_to_markdown(score_parts(scores))
 
 
 def _why_nothing(frame: StudyFrame, uri: str) -> str:

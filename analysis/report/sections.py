@@ -8,7 +8,7 @@ from analysis.figures.panels import Drawn, FigureBlock
 from analysis.report import provenance, sentences
 from analysis.report.effect_tables import contrast_sections, explained_table, ladder_table
 from analysis.report.findings import Findings
-from analysis.report.law_tables import blind_section, joint_sections, predictions_sections, time_sections
+from analysis.report.law_tables import joint_sections, largest_section, predictions_sections, time_sections
 from analysis.report.page import (
     Details,
     Figure,
@@ -79,7 +79,7 @@ def make_page(
             figured("pareto"),
             Section("fits", "Power laws", [*fits_sections(findings.trends), *forms_sections(findings.comparisons)]),
             Section("joint", "All dimensions at once", joint_sections(findings.joint)),
-            figured("prediction", *blind_section(findings.held_out_largest)),
+            figured("prediction", *largest_section(findings.held_out_largest)),
             Section(
                 "predictions", "Predictions asked for", predictions_sections(findings.predictions, findings.scores)
             ),
@@ -137,12 +137,12 @@ def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """Versions, machines, data, the study file, and how to get the rows."""
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
     origins = provenance.origins(frame.trials)
-    rows = [(o.name, o.value if len(o.value) < 40 else Long(o.value), Number(str(o.trials))) for o in origins]
+    rows = [(o.name, o.value if len(o.value) < 40 else Long(o.value), Number(o.trials)) for o in origins]
     versions = Table("Versions and machines", ("what", "value", "trials"), rows)
     parts.append(versions if rows else note("No trial recorded its versions or machine."))
     parts.append(Paragraph(versions_text(frame.final)))
     if data := provenance.data_origins(frame.trials):
-        seen = [(Long(d.settings), d.digest, Number(str(d.trials))) for d in data]
+        seen = [(Long(d.settings), d.digest, Number(d.trials)) for d in data]
         table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
         parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))
     if frame.study:

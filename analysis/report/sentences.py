@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.rows import theory
-from analysis.rows.frames import StudyFrame, distinct, values
+from analysis.rows.frames import StudyFrame, distinct, median, values
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent
 from analysis.scaling.form_choice import FormComparison
@@ -151,12 +151,7 @@ def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     changes = np.flatnonzero(trial[1:] != trial[:-1]) + 1 if len(trial) else np.zeros(0, dtype=int)
     starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(trial)]]) - 1
     several = ends > starts
-    return _median(measured[starts[several]]), _median(measured[ends[several]])
-
-
-def _median(numbers: np.ndarray) -> float:
-    finite = numbers[np.isfinite(numbers)]
-    return float(np.median(finite)) if len(finite) else float("nan")
+    return median(measured[starts[several]]), median(measured[ends[several]])
 
 
 def _where(final: pa.Table, index: int) -> str:

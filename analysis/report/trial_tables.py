@@ -5,9 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.report.page import ABSENT, Cell, Link, Long, Number, Paragraph, Part, Table, note
+from analysis.report.page import Cell, Link, Long, Number, Paragraph, Part, Table, note
 from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, varied_settings
-from analysis.rows.wording import number
+from analysis.rows.wording import shown
 
 MOST_TRIALS = 200
 MOST_FAILED = 500
@@ -70,13 +70,7 @@ def _key(trial: str) -> Cell:
 
 def _value(name: str, value: Any) -> Cell:
     kind = COLUMNS[name].type
-    return Number(_text(value)) if pa.types.is_integer(kind) or pa.types.is_floating(kind) else _text(value)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ABSENT
-    return number(value) if isinstance(value, float) else str(value)
+    return Number(shown(value)) if pa.types.is_integer(kind) or pa.types.is_floating(kind) else shown(value)
 
 
 def _reason(reason: str | None) -> str:

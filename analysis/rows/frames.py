@@ -19,7 +19,8 @@ from study.store.store import open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
 # What a figure of margin or variability shows on an axis or as a line; every other setting that varies is pooled.
-SHOWN_SETTINGS = ("num_classes", "feature_dim", "temperature", "normalization")
+SIZES = ("num_classes", "feature_dim")
+SHOWN_SETTINGS = (*SIZES, "temperature", "normalization")
 
 
 ALWAYS = ("trial", "cell", "epoch")
@@ -244,12 +245,6 @@ def is_usual(table: pa.Table) -> np.ndarray:
     return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)
 
 
-def cell_medians(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Medians over the seeds of each cell, in the order of cell keys, and the number of trials behind each."""
-    pairs = [(np.nanmedian(v), len(v)) for _, rows in groups(table, ["cell"]) for v in [values(rows, name)]]
-    return np.array([m for m, _ in pairs]), np.array([n for _, n in pairs], dtype=int)
-
-
 def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
     """One entry a cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
 
@@ -266,11 +261,12 @@ def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]
     order = np.argsort(index, kind="stable")
     edges = np.searchsorted(index[order], np.arange(1, len(first)))
     found = {name: frame[name][first] for name in shared}
-    found |= {name: np.array([_median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
+    found |= {name: np.array([median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
     found["terminal"] = np.minimum.reduceat(values(table, "terminal")[order].astype(float), [0, *edges])
     return found
 
 
-def _median(numbers: np.ndarray) -> float:
+def median(numbers: np.ndarray) -> float:
+    """Median of the finite numbers; NaN without any."""
     finite = numbers[np.isfinite(numbers)]
     return float(np.median(finite)) if len(finite) else float("nan")

@@ -6,6 +6,7 @@ from typing import Any
 
 from analysis.rows.frames import COLUMNS
 
+ABSENT = "\N{EN DASH}"
 LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
 
 
@@ -27,7 +28,7 @@ def column_label(name: str) -> str:
 def number(value: float) -> str:
     """A number for people: three significant digits, powers of ten beyond four places."""
     if not math.isfinite(value):
-        return "\N{EN DASH}"
+        return ABSENT
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
@@ -60,3 +61,8 @@ def bracketed(estimate: float, low: float | None, high: float | None, show: Call
 def shown_value(value: Any) -> str:
     """A setting's value; null, the setting without effect, is named."""
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shown(value: Any) -> str:
+    """An entry of a table; a dash for null."""
+    return ABSENT if value is None else number(value) if isinstance(value, float) else str(value)

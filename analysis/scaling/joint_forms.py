@@ -285,25 +285,3 @@ def _keep_out(name: str, cells: JointCells, axis: str) -> KeptOut | None:
     if not errors:
         return None
     return KeptOut(axis, end, float(np.median(errors)), float(np.mean(inside)), len(errors))
-
-
-def joint_to_json(comparison: JointComparison) -> dict[str, object]:
-    """A joint comparison as fits.json holds it: plain numbers."""
-    return {
-        "measure": comparison.measure,
-        "within": list(comparison.within),
-        "chosen": comparison.chosen,
-        "forms": [
-            {
-                "form": v.form,
-                "formula": JOINT_FORMS[v.form].formula,
-                "parameters": [] if v.fit is None else [vars(p) for p in v.fit.parameters],
-                "levels": dict(v.fit.levels) if v.fit else {},
-                "residual_scale": v.fit.scale if v.fit else None,
-                "aicc": v.fit.aicc if v.fit else None,
-                "kept_out": [vars(k) for k in v.kept_out],
-                "refused": v.refused,
-            }
-            for v in comparison.verdicts
-        ],
-    }

@@ -99,8 +99,7 @@ def command_seal(options: argparse.Namespace) -> int:
 
 def command_report(options: argparse.Namespace) -> int:
     """Write the report, its figures, fits and predictions; or score the predictions of an earlier one."""
-    from analysis.report.report import NothingToReport, check_report, write_report
-    from analysis.scaling.predictions import markdown_scores
+    from analysis.report.report import NothingToReport, check_report, scores_text, write_report
 
     store = existing_store(options.results)
     study = latest_study(store)
@@ -111,7 +110,7 @@ def command_report(options: argparse.Namespace) -> int:
             raise StudyError(
                 f"predictions.json must be predictions of gnc report, got another file in {store.uri}/report. Remove it."
             )
-        print(markdown_scores(scores))
+        print(scores_text(scores), end="")
     else:
         predict = study.report.predict if study else ()
         try:
