@@ -1,7 +1,6 @@
 """Margins class by class, sorted; and the ladder from the best code down to the worst training sample."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,11 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from analysis.effects.margin_ladder import RUNGS
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, Panel, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
-from analysis.rows.frames import Readable, best_trial, groups, is_usual
+from analysis.rows.frames import best_trial, groups, is_usual
 from analysis.rows.wording import axis_label, number
+from study.store.store import Store
 
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
@@ -39,7 +39,7 @@ class ClassNumbers:
     curves: tuple[MarginCurve, ...]
 
 
-def numbers_classes(final: pa.Table, store: Readable, feature_dim: int) -> ClassNumbers:
+def numbers_classes(final: pa.Table, store: Store, feature_dim: int) -> ClassNumbers:
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = final.take(np.flatnonzero(is_usual(final)))
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
@@ -74,7 +74,7 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     label_ends(ax, labels)
 
 
-def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
+def block_classes(final: pa.Table, store: Store) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
     found = [n for n in (numbers_classes(final, store, dim) for dim in dims) if n.curves]
@@ -86,10 +86,7 @@ def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
         "left end is a network whose minimum is set by a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
-        panels=tuple(
-            Panel(f"per-class margins, d = {n.feature_dim}", alt_classes(n), partial(draw_classes, numbers=n))
-            for n in found
-        ),
+        panels=panels_of(found, lambda n: f"per-class margins, d = {n.feature_dim}", alt_classes, draw_classes),
         missing=None if found else "No complete trial kept per-class margins.",
     )
 

@@ -4,7 +4,6 @@ Rows come from kept heads: classifier rows and class means, laid over the optimu
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
 from analysis.rows import theory
-from analysis.rows.frames import Readable, best_trial, groups, usual_normalization, with_normalization
+from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
+from study.store.store import Store
 
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
@@ -47,7 +47,7 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, store: Readable) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, store: Store) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
     pictures = []
     for row in choose_trials(final):
@@ -178,7 +178,7 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
+def block_codes(final: pa.Table, store: Store) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
     pictures = numbers_codes(final, store)
     missing = None
@@ -200,10 +200,7 @@ def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
-        panels=tuple(
-            Panel(title_of(p), alt_of(p), partial(draw_code, picture=p), SQUARE_INCHES, SQUARE_MARGINS)
-            for p in pictures
-        ),
+        panels=panels_of(pictures, title_of, alt_of, draw_code, inches=SQUARE_INCHES, margins=SQUARE_MARGINS),
         missing=missing,
     )
 

@@ -1,14 +1,13 @@
 """Collapse over steps: variability, margin and duality of every trial as training goes on."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import MUTED, label_ends, log_axis, ramp, soft_grid
 from analysis.rows.frames import groups, is_usual, usual_normalization, values
 from analysis.rows.wording import axis_label, number
@@ -105,9 +104,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
         "a rise of the minimum margin (GNC2)." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
-        panels=tuple(
-            Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), partial(draw_collapse, numbers=n)) for n in found
-        ),
+        panels=panels_of(found, lambda n: f"{n.measure}, d = {n.feature_dim}", alt_of, draw_collapse),
         missing=None if found else "No complete trial was measured at two epochs after its first step.",
     )
 

@@ -1,14 +1,13 @@
 """The values of a setting beside each other: seeds, their mean and interval, cells, and what a margin is compared with."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.effects.contrast import REFERENCE_LINES, Contrast
-from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file
+from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
 from analysis.rows.frames import SIZES
 from analysis.rows.wording import LETTERS, column_label, shown_value
@@ -138,12 +137,10 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
     soft_grid(ax)
 
 
-def panels_of(contrasts: Sequence[Contrast]) -> list[Panel]:
-    """One panel a contrast."""
-    return [
-        Panel(f"{c.measure} by {c.setting}", alt_contrast(c), partial(draw_contrast, contrast=c), (4.6, 3.3), MARGINS)
-        for c in contrasts
-    ]
+def contrast_panels(contrasts: Sequence[Contrast]) -> tuple[Panel, ...]:
+    """One panel for each contrast."""
+    title = "{0.measure} by {0.setting}".format
+    return panels_of(contrasts, title, alt_contrast, draw_contrast, inches=(4.6, 3.3), margins=MARGINS)
 
 
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
@@ -157,7 +154,7 @@ def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
         "the same temperature, and the best code known.",
         rows=f"final rows of the complete trials in cells shared by two values of {setting}",
         trials=tuple(sorted({key for contrast in contrasts for key in contrast.keys})),
-        panels=tuple(panels_of(contrasts)),
+        panels=contrast_panels(contrasts),
         columns=COLUMNS,
     )
 
@@ -171,4 +168,4 @@ def alt_contrast(contrast: Contrast) -> str:
 
 def contrast_file(contrasts: Sequence[Contrast], suffix: str) -> bytes:
     """All panels in one file: `.svg`, `.pdf` or `.png`."""
-    return figure_file("contrast", panels_of(contrasts), COLUMNS, suffix)
+    return figure_file("contrast", contrast_panels(contrasts), COLUMNS, suffix)

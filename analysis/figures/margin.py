@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import (
     INK,
     MUTED,
@@ -212,15 +211,13 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
         "dotted: random rows." + mixed + one,
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),
-        panels=tuple(
-            Panel(
-                f"margin, d = {n.feature_dim}",
-                alt_margin(n),
-                partial(draw_margin, numbers=n),
-                PANEL_INCHES,
-                WIDE_MARGINS,
-            )
-            for n in found
+        panels=panels_of(
+            found,
+            lambda n: f"margin, d = {n.feature_dim}",
+            alt_margin,
+            draw_margin,
+            inches=PANEL_INCHES,
+            margins=WIDE_MARGINS,
         ),
         missing=None if found else "No complete trial has a measured margin.",
     )

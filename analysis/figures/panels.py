@@ -36,6 +36,23 @@ class Panel:
     margins: tuple[float, float, float, float] = PANEL_MARGINS
 
 
+def panels_of(
+    found: Sequence[Any],
+    title: Callable[[Any], str],
+    alt: Callable[[Any], str],
+    draw: Callable[[Axes, Any], None],
+    *,
+    inches: tuple[float, float] = PANEL_INCHES,
+    margins: tuple[float, float, float, float] = PANEL_MARGINS,
+) -> tuple[Panel, ...]:
+    """One panel for each entry of numbers that a figure has found."""
+
+    def drawer(numbers: Any) -> Callable[[Axes], None]:
+        return lambda ax: draw(ax, numbers)
+
+    return tuple(Panel(title(n), alt(n), drawer(n), inches, margins) for n in found)
+
+
 @dataclass(frozen=True)
 class FigureBlock:
     """A figure of the report: panels with a heading and caption, or the sentence that stands in for it.

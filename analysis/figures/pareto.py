@@ -2,14 +2,13 @@
 
 import tomllib
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, MUTED, soft_grid
 from analysis.rows.frames import groups
 from analysis.rows.measures import measure_values
@@ -127,15 +126,13 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
         "names fewer than two. Single seeds: a front of noisy values flatters its members.",
         rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are of the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
-        panels=tuple(
-            Panel(
-                f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}",
-                alt_pareto(n),
-                partial(draw_pareto, numbers=n),
-                (4.6, 3.4),
-                MARGINS,
-            )
-            for n in found
+        panels=panels_of(
+            found,
+            lambda n: f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}",
+            alt_pareto,
+            draw_pareto,
+            inches=(4.6, 3.4),
+            margins=MARGINS,
         ),
         missing=None if found else problem,
         columns=2,

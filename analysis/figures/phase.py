@@ -1,14 +1,13 @@
 """The phase map: where in (classes per dimension, coldness) networks come near the best code, and where they collapse."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import MUTED, RAMP, log_axis, soft_grid
 from analysis.rows import theory
 from analysis.rows.frames import cell_rows
@@ -95,15 +94,13 @@ def block_phase(final: pa.Table) -> FigureBlock:
     left_out = (
         f" {found[0].left_out} cells have no temperature and no place here." if found and found[0].left_out else ""
     )
-    panels = tuple(
-        Panel(
-            f"phase map of {n.measure}",
-            alt_phase(n),
-            partial(draw_phase, numbers=n),
-            (5.2, 3.4),
-            (0.75, 1.65, 0.52, 0.36),
-        )
-        for n in found
+    panels = panels_of(
+        found,
+        lambda n: f"phase map of {n.measure}",
+        alt_phase,
+        draw_phase,
+        inches=(5.2, 3.4),
+        margins=(0.75, 1.65, 0.52, 0.36),
     )
     return FigureBlock(
         name="phase",

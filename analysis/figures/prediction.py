@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.panels import FigureBlock, panels_of
 from analysis.figures.style import CATEGORIES, INK, log_axis, soft_grid, spread_ticks
 from analysis.rows.wording import axis_label, number
 from analysis.scaling.form_choice import FormComparison
@@ -88,10 +87,7 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
         "predicted those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
         f"the largest number of classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
-        panels=tuple(
-            Panel(f"{n.measure} predicted, d = {n.feature_dim}", alt_of(n), partial(draw_prediction, numbers=n))
-            for n in found
-        ),
+        panels=panels_of(found, lambda n: f"{n.measure} predicted, d = {n.feature_dim}", alt_of, draw_prediction),
         missing=None
         if found
         else "No form predicted its largest class counts, so no trend is carried beyond its data.",

@@ -1,14 +1,13 @@
 """GNC1, GNC2 and GNC3 against each other and against the loss left over its optimum."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, log_axis, soft_grid
 from analysis.rows.frames import cell_rows
 from analysis.rows.wording import column_label, number
@@ -89,15 +88,13 @@ def block_relations(final: pa.Table) -> FigureBlock:
         "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
         "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
-        panels=tuple(
-            Panel(
-                f"{n.up} against {n.across}",
-                alt_relation(n),
-                partial(draw_relation, numbers=n),
-                (4.2, 3.1),
-                (0.62, 0.85, 0.52, 0.36),
-            )
-            for n in found
+        panels=panels_of(
+            found,
+            lambda n: f"{n.up} against {n.across}",
+            alt_relation,
+            draw_relation,
+            inches=(4.2, 3.1),
+            margins=(0.62, 0.85, 0.52, 0.36),
         ),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",
         columns=3,

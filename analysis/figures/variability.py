@@ -1,13 +1,12 @@
 """Within-class variability against the number of classes and the dimension."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel, evenly
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import label_ends, log_axis, ramp, soft_grid, spread_ticks
 from analysis.rows.frames import groups, is_usual, values
 from analysis.rows.matched_time import VARIABILITY
@@ -99,10 +98,7 @@ def block_variability(final: pa.Table) -> FigureBlock:
         rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
         "most class counts share",
         trials=tuple(usual["trial"].to_pylist()),
-        panels=tuple(
-            Panel(f"{n.measure} against {n.against}", alt_variability(n), partial(draw_variability, numbers=n))
-            for n in found
-        ),
+        panels=panels_of(found, lambda n: f"{n.measure} against {n.against}", alt_variability, draw_variability),
         missing=None if found else "No complete trial has a within-class variability above zero.",
         columns=2,
     )

@@ -10,21 +10,7 @@ from importlib.resources import files
 
 from analysis.figures.panels import Drawn
 from analysis.figures.style import CATEGORIES, INK, MUTED, RAMP, RULE
-from analysis.report.page import (
-    Cell,
-    Details,
-    Figure,
-    Heading,
-    Link,
-    Long,
-    Number,
-    Page,
-    Paragraph,
-    Part,
-    Preformatted,
-    Section,
-    Table,
-)
+from analysis.report import page
 
 # Hex colours of a figure and the CSS variable each becomes on the page.
 VARIABLES = {
@@ -36,18 +22,18 @@ VARIABLES = {
 }
 
 
-def to_html(page: Page) -> str:
+def to_html(whole: page.Page) -> str:
     """The whole page."""
     css = (files("analysis.report") / "report.css").read_text(encoding="utf-8")
-    links = "".join(f'<li><a href="#{_escape(s.name)}">{_escape(s.heading)}</a></li>' for s in page.sections)
+    links = "".join(f'<li><a href="#{_escape(s.name)}">{_escape(s.heading)}</a></li>' for s in whole.sections)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{_escape(page.title)}</title>\n'
-        f"<style>\n{css}</style>\n</head>\n<body>\n<header>\n{_parts(page.header)}\n</header>\n"
+        f'<meta name="color-scheme" content="light dark">\n<title>{_escape(whole.title)}</title>\n'
+        f"<style>\n{css}</style>\n</head>\n<body>\n<header>\n{_parts(whole.header)}\n</header>\n"
         f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n'
-        + "\n".join(map(_section, page.sections))
-        + f"\n</main>\n<footer>{_part(page.footer)}</footer>\n</body>\n</html>\n"
+        + "\n".join(map(_section, whole.sections))
+        + f"\n</main>\n<footer>{_part(whole.footer)}</footer>\n</body>\n</html>\n"
     )
 
 
@@ -61,35 +47,35 @@ def inline_svg(drawn: Drawn) -> str:
     return f'<svg viewBox="0 0 {size}" role="img" aria-label="{_escape(drawn.alt)}">{body}</svg>'
 
 
-def _section(section: Section) -> str:
+def _section(section: page.Section) -> str:
     heading = f"<h2>{_escape(section.heading)}</h2>"
     return f'<section id="{_escape(section.name)}">\n{heading}\n{_parts(section.parts)}\n</section>'
 
 
-def _parts(parts: Sequence[Part]) -> str:
+def _parts(parts: Sequence[page.Part]) -> str:
     return "\n".join(map(_part, parts))
 
 
-def _part(part: Part) -> str:
+def _part(part: page.Part) -> str:
     match part:
-        case Paragraph(text, kind):
+        case page.Paragraph(text, kind):
             return f"<p{_class('note warn' if kind == 'warning' else kind)}>{_inline(text)}</p>"
-        case Heading(text, level):
+        case page.Heading(text, level):
             return f"<h{level}>{_escape(text)}</h{level}>"
-        case Preformatted(text):
+        case page.Preformatted(text):
             return f'<pre tabindex="0"><code>{_escape(text)}</code></pre>'
-        case Table():
+        case page.Table():
             return _table(part)
-        case Figure():
+        case page.Figure():
             return _figure(part)
-        case Details(summary, parts, wide):
+        case page.Details(summary, parts, wide):
             opened = f"<details{_class('wide' if wide else '')}><summary>{_escape(summary)}</summary>"
             return f"{opened}\n{_parts(parts)}\n</details>"
 
 
-def _table(table: Table) -> str:
+def _table(table: page.Table) -> str:
     columns = range(len(table.headers))
-    numeric = [bool(table.rows) and all(isinstance(row[i], Number) for row in table.rows) for i in columns]
+    numeric = [bool(table.rows) and all(isinstance(row[i], page.Number) for row in table.rows) for i in columns]
     kinds = [_class("number" if n else "") for n in numeric]
     head = "".join(f'<th scope="col"{k}>{_escape(text)}</th>' for text, k in zip(table.headers, kinds, strict=True))
     ids = [f' id="{_escape(anchor)}"' for anchor in table.anchors] or [""] * len(table.rows)
@@ -99,7 +85,7 @@ def _table(table: Table) -> str:
     return f"{box}<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: page.Figure) -> str:
     block = figure.block
     panels = "\n".join(f'<div class="panel">{inline_svg(panel)}</div>' for panel in figure.drawn)
     few = " few" if len(block.panels) < block.columns else ""
@@ -110,21 +96,21 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: page.Cell) -> str:
     match cell:
-        case Long(text):
+        case page.Long(text):
             return f'<td class="long">{_escape(text)}</td>'
-        case Number(text):
+        case page.Number(text):
             return f'<td class="number">{_escape(text)}</td>'
         case _:
             return f"<td>{_inline((cell,))}</td>"
 
 
-def _inline(text: str | Sequence[str | Link]) -> str:
+def _inline(text: str | Sequence[str | page.Link]) -> str:
     return _escape(text) if isinstance(text, str) else "".join(map(_piece, text))
 
 
-def _piece(piece: str | Link) -> str:
+def _piece(piece: str | page.Link) -> str:
     if isinstance(piece, str):
         return _escape(piece)
     text, target = _escape(piece.text), _escape(piece.target)

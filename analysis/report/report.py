@@ -7,7 +7,7 @@ Knows every other module of analysis and the writing of reports by the store; do
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from analysis.figures.classes import block_classes, block_ladder
 from analysis.figures.codes import block_codes
@@ -28,7 +28,7 @@ from analysis.report.law_tables import score_parts
 from analysis.report.markdown import parts_to_markdown, to_markdown
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
-from analysis.rows.frames import Readable, StudyFrame, check_results_folder, load_study
+from analysis.rows.frames import StudyFrame, check_results_folder, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling.predictions import (
     Prediction,
@@ -38,6 +38,7 @@ from analysis.scaling.predictions import (
     predictions_to_json,
     score,
 )
+from study.store.store import Store
 
 PREDICTIONS = "predictions.json"
 # Columns read of every epoch, and of final rows; a study of a hundred thousand trials holds many more.
@@ -53,14 +54,6 @@ WRITERS: dict[Format, Callable[[Page], str]] = {"html": to_html, "md": to_markdo
 
 class NothingToReport(ValueError):
     """The folder holds no trial that can be read; nothing was written."""
-
-
-class Writable(Readable, Protocol):
-    """A store that also keeps a report."""
-
-    def write_report(self, files: dict[str, bytes]) -> None: ...
-
-    def read_report(self, name: str) -> bytes | None: ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class ReportSummary:
 
 
 def write_report(
-    store: Writable,
+    store: Store,
     *,
     keys: Collection[str] | None = None,
     predict: Iterable[Mapping[str, Any]] = (),
@@ -143,7 +136,7 @@ def write_report(
     )
 
 
-def check_report(store: Writable, *, keys: Collection[str] | None = None) -> Scores | None:
+def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
     check_results_folder(store)
     earlier = predictions_from_json(store.read_report(PREDICTIONS))
@@ -177,7 +170,7 @@ def measures_needed(study: str | None) -> set[str]:
     return {*MEASURES, *(name.partition("[")[0] for name, _ in objectives_of(study))}
 
 
-def figure_blocks(frame: StudyFrame, store: Readable, findings: Findings) -> list[FigureBlock]:
+def figure_blocks(frame: StudyFrame, store: Store, findings: Findings) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [

@@ -6,7 +6,7 @@ Knows the columns of `study.store.schemas` and the reading half of the store; do
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from study.design.conditions import check_column
 from study.design.errors import StudyError
 from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TRIAL_COLUMNS
-from study.store.store import open_store
+from study.store.store import Store, open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
 # What a figure of margin or variability shows on an axis or as a line; every other setting that varies is pooled.
@@ -25,27 +25,6 @@ SHOWN_SETTINGS = (*SIZES, "temperature", "normalization")
 
 ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
-
-
-class Readable(Protocol):
-    """The reading half of `study.store.store.Store`, all that analysis needs of it."""
-
-    unreadable: list[str]
-
-    @property
-    def uri(self) -> str: ...
-
-    def is_results_folder(self) -> bool: ...
-
-    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table: ...
-
-    def read_trials(self) -> pa.Table: ...
-
-    def read_margins(self, key: str) -> pa.Table | None: ...
-
-    def read_head(self, key: str) -> dict[str, np.ndarray] | None: ...
-
-    def latest_study(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -66,14 +45,14 @@ class StudyFrame:
     study: str | None
 
 
-def check_results_folder(store: Readable) -> None:
+def check_results_folder(store: Store) -> None:
     """StudyError where the folder holds nothing that a study leaves."""
     if not store.is_results_folder():
         raise StudyError(f"RESULTS must be a results folder, got {store.uri!r}. Name a folder that gnc run wrote.")
 
 
 def load_study(
-    store: Readable,
+    store: Store,
     *,
     keys: Collection[str] | None = None,
     courses: Collection[str] | None = None,
@@ -109,7 +88,7 @@ def load_study(
     )
 
 
-def final_rows(results: "str | Path | Readable", *, keys: Collection[str] | None = None) -> pa.Table:
+def final_rows(results: str | Path | Store, *, keys: Collection[str] | None = None) -> pa.Table:
     """One row a complete trial: its last measurement, every setting, and how the trial went.
 
     Args:
