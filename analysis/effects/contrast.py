@@ -98,7 +98,7 @@ def numbers_contrast(
     """Contrast the values of a setting; None where no two of them share a seed and everything else.
 
     Args:
-        final: one row a complete trial. setting: a settings column; null, the setting without effect, is a value.
+        final: one row per complete trial. setting: a settings column; null, the setting without effect, is a value.
         measure: see `measure_values`. against: the value compared with; None: the first that shares the most units.
         where: of the rows in words, carried along for captions.
     Raises:
@@ -166,7 +166,7 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
 def contrasts(
     final: pa.Table, setting: str, measures: Sequence[str], *, against: Any = None, where: str = ""
 ) -> list[Contrast]:
-    """One contrast a measure, p values adjusted over all of them together; measures without shared units are left out.
+    """One contrast per measure, p values adjusted over all of them together; measures without shared units are left out.
 
     Args and raises: as `numbers_contrast`.
     """

@@ -1,4 +1,7 @@
-"""The margin ladder's gaps as a decomposition: how much of the best margin is lost to geometry, duality, variability.
+"""The margin ladder: how much of the best known margin is lost to geometry, to duality and to variability.
+
+The rungs are four margins in one unit: of the best code known, of the classifier rows, of the class means, and of the
+worst training sample.
 
 Knows frames and contrasts; draws nothing. Gaps are shares of the best known margin, so that sizes can be averaged.
 """

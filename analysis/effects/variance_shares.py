@@ -1,7 +1,7 @@
-"""What explains a measure: how much of its spread each setting accounts for alone, and how much is the seed's.
+"""How much of the spread of a measure each setting explains, and how much is the chance of the seeds.
 
-Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. What seeds differ by
-inside a cell is taken out of what cells differ by: averages over few seeds carry chance of their own.
+Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. An average
+over few seeds carries chance of its own, so the spread inside cells is taken out of the spread between them.
 """
 
 import math
@@ -59,7 +59,7 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
     """Decompose the variance of the log of a measure, or of its ratio to another column.
 
     Args:
-        final: one row a complete trial. measure: a positive column; trials where it is not are left out.
+        final: one row per complete trial. measure: a positive column; trials where it is not are left out.
         relative_to: a positive column to divide by, as the best known margin.
     Returns:
         None under MIN_TRIALS trials, without spread, or where there are as many settings as trials.

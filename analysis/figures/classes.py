@@ -113,7 +113,7 @@ def alt_classes(numbers: ClassNumbers) -> str:
 
 @dataclass(frozen=True)
 class LadderNumbers:
-    """One row a setting: label and the four rungs, NaN where not known."""
+    """One row per setting: label and the four rungs, NaN where not known."""
 
     labels: tuple[str, ...]
     rungs: np.ndarray
@@ -137,7 +137,7 @@ def numbers_ladder(final: pa.Table) -> LadderNumbers:
 
 
 def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
-    """One line of dots a setting, from the best code on the right to the worst sample on the left."""
+    """One line of dots per setting, from the best code on the right to the worst sample on the left."""
     places = np.arange(len(numbers.labels))[::-1]
     finite = np.where(np.isfinite(numbers.rungs), numbers.rungs, numbers.rungs[:, 1:2])
     ax.hlines(places, finite.min(axis=1), finite.max(axis=1), color=RULE, linewidth=3, zorder=1)

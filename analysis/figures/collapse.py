@@ -57,7 +57,7 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
 
 
 def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
-    """A line a trial over steps; colour is the number of classes at the usual temperature, grey the other trials."""
+    """A line per trial over steps; colour is the number of classes at the usual temperature, grey the other trials."""
     sizes = sorted({c.num_classes for c in numbers.courses if c.usual})
     colours = dict(zip(sizes, ramp(len(sizes)), strict=True))
     for course in sorted(numbers.courses, key=lambda c: c.usual):
@@ -98,9 +98,9 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="collapse",
         heading="Collapse over training steps",
-        caption="One line a trial from its first measured epoch after the start. Colour is the number of classes, for "
+        caption="Each line is one trial from its first measured epoch after the start. Colour is the number of classes, for "
         f"the temperature most class counts share and normalization = {usual}; grey lines are the other trials. "
-        "Collapse is a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
+        "Collapse shows as a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
         "a rise of the minimum margin (GNC2)." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),

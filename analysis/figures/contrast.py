@@ -45,7 +45,7 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
 def _draw_cells(
     ax: Axes, contrast: Contrast, place: dict[object, float], heights: list[float]
 ) -> list[tuple[float, float, str, str]]:
-    """A thin line a cell where there are several, labelled with its sizes where they are few."""
+    """A thin line per cell where there are several, labelled with its sizes where they are few."""
     cells = list(dict.fromkeys(cell for level in contrast.levels for cell in level.by_cell))
     labels = []
     for cell in evenly(cells, MOST_CELLS) if len(cells) > 1 else []:

@@ -1,4 +1,4 @@
-"""Margin against the number of classes, per dimension, between its null and its ceilings, with the bands of the fits."""
+"""Margin against the number of classes for each dimension, between random rows and the best code known, with the fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -207,7 +207,7 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
         heading="Margin against the number of classes",
         caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold "
         "dark. Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid "
-        "line: the best code known; dashed: the proven upper bound; the band between them is what nobody knows; "
+        "line: the best code known; dashed: the proven upper bound; the largest possible margin lies in the band between them; "
         "dotted: random rows." + mixed + one,
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),

@@ -1,6 +1,7 @@
-"""Panels to SVG: for the page (inline, restyled by CSS, ids that never collide) and as files of their own.
+"""Panels drawn as SVG for the page, and as SVG, PDF or PNG files for papers and slides.
 
-Knows matplotlib; text stays text, so that it can be searched, selected and set in the page's font.
+Knows matplotlib. Ids carry a prefix, so that panels of one page never share one, and text stays text, so that it can be
+searched, selected and set in the page's font.
 """
 
 import io
@@ -81,7 +82,7 @@ class Drawn:
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, first and last included."""
+    """At most so many of the items, evenly spread, the first and the last among them."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

@@ -123,8 +123,8 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
         heading="Pareto front",
         caption="Blue: trials that no other trial of the same K and d beats in both objectives; grey: the others. The "
         "objectives are those of the study's search, or the margin over the best known and test accuracy where it "
-        "names fewer than two. Single seeds: a front of noisy values flatters its members.",
-        rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are of the fronts",
+        "names fewer than two. Each dot is a single seed, and the front of noisy values flatters the trials on it.",
+        rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are those of trials on the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
         panels=panels_of(
             found,

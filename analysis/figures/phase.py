@@ -1,4 +1,4 @@
-"""The phase map: where in (classes per dimension, coldness) networks come near the best code, and where they collapse."""
+"""The phase map: at how many classes per dimension and how cold a loss networks collapse and come near the best code."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +92,7 @@ def block_phase(final: pa.Table) -> FigureBlock:
     found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
     found = [n for n in found if len(n.x)]
     left_out = (
-        f" {found[0].left_out} cells have no temperature and no place here." if found and found[0].left_out else ""
+        f" {found[0].left_out} cells have no temperature and so no place here." if found and found[0].left_out else ""
     )
     panels = panels_of(
         found,
@@ -105,9 +105,9 @@ def block_phase(final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="phase",
         heading="Phase map",
-        caption="One dot a cell, medians over seeds. Across: how crowded the space is; up: coldness, how sharply "
+        caption="Each dot is a cell, the median over its seeds. Across: how crowded the space is; up: coldness, how sharply "
         "cross-entropy sees the smallest margin. Colour: the margin over the best known, and within-class variability; "
-        "open dots hold seeds short of 99 % training accuracy." + left_out,
+        "open dots are cells in which a seed stayed short of 99 % training accuracy." + left_out,
         rows="final rows of the complete trials with a temperature, medians of cells",
         panels=panels,
         missing=None

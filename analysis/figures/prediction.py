@@ -83,8 +83,8 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
     return FigureBlock(
         name="prediction",
         heading="Trends beyond their data",
-        caption="Dots are cells, open where they were kept out of the test of the forms; the line is the form that "
-        "predicted those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
+        caption="Dots are cells, open where they were held out to test the forms; the line is the form that "
+        "predicted the held-out cells best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
         f"the largest number of classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
         panels=panels_of(found, lambda n: f"{n.measure} predicted, d = {n.feature_dim}", alt_of, draw_prediction),

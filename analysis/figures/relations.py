@@ -61,7 +61,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> float |
 
 
 def draw_relation(ax: Axes, numbers: RelationNumbers) -> None:
-    """A dot a cell on logarithmic axes; colour is feature_dim."""
+    """A dot per cell on logarithmic axes; colour is feature_dim."""
     for index, dim in enumerate(np.unique(numbers.feature_dim)):
         here = numbers.feature_dim == dim
         colour = CATEGORIES[index % len(CATEGORIES)]
@@ -83,7 +83,7 @@ def block_relations(final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="relations",
         heading="GNC1, GNC2, GNC3 and the loss",
-        caption="One dot a cell, medians over seeds: variability (GNC1), how far the minimum margin stays below the "
+        caption="Each dot is a cell, the median over its seeds: variability (GNC1), how far the minimum margin stays below the "
         "best known (GNC2), the angle between means and rows (GNC3), and the loss left over the optimum of "
         "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
         "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",

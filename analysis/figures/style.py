@@ -1,4 +1,4 @@
-"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib only.
+"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib and how numbers are written.
 
 Colours are written as the hex values below and nowhere else: the page replaces them by CSS variables of the same order,
 so that dark mode and print restyle a figure without drawing it again.

@@ -94,9 +94,10 @@ def ladder_table(ladder: Sequence[LadderGaps]) -> list[Part]:
 
 
 LADDER_TEXT = (
-    "Shares of the best known margin: lost from the best code to the classifier rows (geometry), from there to the "
-    "class means (duality), from there to the worst training sample (variability). Means with 95 % intervals over cells "
-    "that have every value of the setting (over all its cells where none has); intervals need five cells."
+    "Shares of the best known margin. Geometry is what is lost from the best code known to the classifier rows, duality "
+    "from there to the class means, and variability from there to the worst training sample. Means and 95 % intervals "
+    "are over the cells that have every value of the setting, or over all its cells where no cell has them all. An "
+    "interval needs five cells."
 )
 
 
@@ -124,10 +125,11 @@ def _explained_row(found: Explained) -> list[Cell]:
 
 
 EXPLAINED = (
-    "Shares of the variance over all complete trials, in an additive model with every setting as a category: what is "
-    "lost when one setting is left out, and what all of them explain. Settings overlap and interact, so the shares need "
-    "not add up. Beside them the standard deviations (of logarithms, so nearly relative) between cells and between the "
-    "seeds of one cell, the seeds' chance taken out of the cells', and the seeds' share of both variances."
+    "Shares of the variance over all complete trials, in an additive model with every setting as a category: the share "
+    "that is lost when one setting is left out, and the share that all settings explain. Settings overlap and interact, "
+    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, after "
+    "the chance of their seeds is taken out, and between the seeds of one cell. The column seeds is their share of both "
+    "variances."
 )
 
 

@@ -37,7 +37,7 @@ def fits_sections(trends: Sequence[Trend]) -> list[Part]:
 METHOD = (
     f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the "
     "logarithms of cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over "
-    "cells and Student's t, and are refused under five cells or three sizes. Only trials that reached 99 % training "
+    "cells and Student's t; under five cells or three sizes none is given. Only trials that reached 99 % training "
     "accuracy enter; variability is read where trials are alike (equal steps after that, or equal excess loss over "
     "the tabulated optimum) and, beside it, at the end. A pure power law is a first form: the best margins themselves "
     "follow one only for large K."
@@ -95,7 +95,7 @@ def parameters_text(parameters: Sequence[Exponent]) -> str:
 
 
 def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
-    """Every form that could be fitted, with its error on the largest sizes when only the smaller ones were used."""
+    """Every form that could be fitted, with its error on the largest sizes when it was fitted to the smaller ones alone."""
     parts: list[Part] = [Heading("Which form")]
     rows = [_form_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
     if not rows:

@@ -1,4 +1,4 @@
-"""The report: a page that opens with the answer, its figures as files, the fits and the predictions as JSON.
+"""`gnc report`: writes a page that opens with the answer, its figures as files, and fits and predictions as JSON.
 
     report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json
 

@@ -115,14 +115,29 @@ def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Seque
         Paragraph(sentences.sentence_studied(frame), "studied"),
         Paragraph(sentences.sentences_answer(frame, trends), "answer"),
     ]
+    parts.append(Details("Words used on this page", (Paragraph(WORDS),)))
     if frame.missing:
         parts.append(
-            note(f"{frame.missing} trials of the study have not been run or have not finished; gnc run continues.")
+            note(
+                f"{frame.missing} trials of the study have not been run or have not finished; gnc run continues the study."
+            )
         )
     if frame.outside:
         parts.append(note(f"{frame.outside} trials in this folder belong to other studies and are not in this report."))
     unreadable = [unreadable_text(frame.unreadable)] if frame.unreadable else []
     return [*parts, *(Paragraph(text, "warning") for text in [*unreadable, *warned])]
+
+
+WORDS = (
+    "K is the number of classes, d the feature dimension. A cell is a group of trials that differ in the seed alone. A "
+    "code is a set of unit vectors, one for each class. The margin of a class is the distance from its vector to the "
+    "convex hull of all the others, and the minimum margin is the smallest of them; it is certified, that is, computed "
+    "as an interval that holds the true value. The best code known is the one with the largest minimum margin that the "
+    "tables hold. Unconstrained features (UFM) is the model in which every feature vector may be chosen freely. A trial "
+    "is terminal from the epoch on at which it has reached 99 % training accuracy. GNC1, GNC2 and GNC3 are the three "
+    "parts of generalized neural collapse: features of a class shrink to their mean, the minimum margin grows to its "
+    "largest value, and class means align with classifier rows."
+)
 
 
 def unreadable_text(names: Sequence[str]) -> str:

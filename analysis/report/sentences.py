@@ -1,6 +1,6 @@
-"""What was studied and the answer, in sentences whose every number comes from a fit or a row.
+"""The sentences that open the report: what was studied, and the answer. Every number in them comes from a fit or a row.
 
-Knows frames and trends; does not know HTML.
+Knows rows and fits; does not know pages.
 """
 
 import tomllib
@@ -70,7 +70,7 @@ def sentence_collapse(frame: StudyFrame) -> str:
         if np.isfinite([first, last]).all():
             verb = "fell" if last < first else "rose"
             parts.append(f"the median {label} {verb} from {number(first)} to {number(last)}")
-    start = "Over training " + " and ".join(parts) if parts else "The trials were measured at their end alone"
+    start = "Over training " + " and ".join(parts) if parts else "The trials were measured only at their end"
     return f"{start}; {clause_ratio(frame.final)}."
 
 
@@ -81,9 +81,9 @@ def clause_ratio(final: pa.Table) -> str:
         ratio = np.where(best > 0, margins / best, np.nan)
     if not np.isfinite(ratio).any():
         median = number(float(np.nanmedian(margins)))
-        return f"the minimum margin is {median} in the median, with no reference to compare it with"
+        return f"the minimum margin is {median} in the median, and no best known code is tabulated to compare it with"
     low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
-    beaten = ": a better code than the tables know" if ratio[high] > 1 + BEATEN else ""
+    beaten = ", which is a better code than the tables hold" if ratio[high] > 1 + BEATEN else ""
     return (
         f"the minimum margin reaches {percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
         f"from {percent(ratio[low])} at {_where(final, low)} to {percent(ratio[high])} at {_where(final, high)}{beaten}"
@@ -104,11 +104,15 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
             f"No exponent of the margin is claimed: at d = {dim} the bare estimate is K to the power "
             f"{number(exponent.estimate)}, without an interval ({best.refused})."
         )
-    limit = f"; that of the best codes tends to {number(theory.asymptotic_exponent(dim))}" if dim >= 2 else ""
+    limit = (
+        f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
+        if dim >= 2
+        else ""
+    )
     names = own_prefactors(best)
-    own = f", one prefactor for each {' and '.join(names)}" if names else ""
+    own = f", with one prefactor for each {' and '.join(names)}" if names else ""
     over = f"over {best.fit.cells} cells{own}{limit}"
-    return f"At d = {dim} the margin goes as K to the power {interval_text(exponent)} {over}."
+    return f"At d = {dim} the margin scales as K to the power {interval_text(exponent)} {over}."
 
 
 def _cells(trend: Trend) -> int:

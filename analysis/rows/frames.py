@@ -31,7 +31,7 @@ COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENT
 class StudyFrame:
     """What the store holds of one study.
 
-    rows: one row per measured epoch, by trial and epoch. trials: one row a trial. final: the last row of every
+    rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
     complete trial with the trial's state and circumstances joined. outside: trials in the folder that are not of this
     study. missing: trials of the study that have no row in the trials table yet.
     """
@@ -89,7 +89,7 @@ def load_study(
 
 
 def final_rows(results: str | Path | Store, *, keys: Collection[str] | None = None) -> pa.Table:
-    """One row a complete trial: its last measurement, every setting, and how the trial went.
+    """One row per complete trial: its last measurement, every setting, and how the trial went.
 
     Args:
         results: a results folder, its URI, or an open store.
@@ -225,10 +225,10 @@ def is_usual(table: pa.Table) -> np.ndarray:
 
 
 def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
-    """One entry a cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
+    """One entry per cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
 
     Args:
-        table: one row a complete trial. measures: columns of numbers; NaN where no seed has one.
+        table: one row per complete trial. measures: columns of numbers; NaN where no seed has one.
     Returns:
         Arrays [cells] by name, `terminal` (1 where every seed reached it) among them.
     """

@@ -1,7 +1,7 @@
-"""The largest number of classes predicted blind: the form too is chosen without it.
+"""The largest number of classes held out: fit and choice of the form both do without it.
 
 A form chosen by its error on the largest sizes has seen them; its error there is no prediction error. Here the largest
-size is taken away first, the form is chosen among the rest, fitted to the rest, and only then compared. Knows comparison.
+size is taken away first, the form is chosen among the rest, fitted to the rest, and only then compared. Knows form_choice.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class LargestHeldOut:
 
 @dataclass(frozen=True)
 class LargestSummary:
-    """All blind predictions of one measure: median relative error and share inside 90 % over the held-out cells."""
+    """All such predictions of one measure: median relative error and share inside 90 % over the held-out cells."""
 
     measure: str
     median_error: float
@@ -34,7 +34,7 @@ class LargestSummary:
 
 
 def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldOut]:
-    """One outcome a comparison; those whose smaller sizes carry no form are left out."""
+    """One outcome per comparison; those whose smaller sizes carry no form are left out."""
     return [found for found in map(_held_out, comparisons) if found is not None]
 
 

@@ -66,7 +66,7 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     exponent common to its series; one over all with exponents of num_classes and feature_dim.
 
     Args:
-        final: one row a complete trial. rows: their measured epochs, from which variability is read at shared moments;
+        final: one row per complete trial. rows: their measured epochs, from which variability is read at shared moments;
             without them, and beside them, it is read at the end.
     """
     others = independent_settings(final)

@@ -1,4 +1,4 @@
-"""Means with Student intervals and paired tests: the small statistics that effects, contrasts and laws share."""
+"""Means with Student intervals, paired tests and Holm's correction, with the least data that each needs."""
 
 from collections.abc import Sequence
 

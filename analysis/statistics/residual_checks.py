@@ -43,7 +43,7 @@ class Diagnostics:
 
 
 def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:
-    """Diagnostics of a fit with one row a cell.
+    """Diagnostics of a fit with one row per cell.
 
     Args:
         fit: from `fit_linear`. log_size: [n], logarithm of the predictor that trends are read over.
