@@ -234,7 +234,7 @@ def test_one_sample_a_class_has_no_variability_and_its_margins_are_reported(tmp_
     assert {run(store, config) for config in study.configs} == {"complete"}
     text = report(tmp_path / "free", capsys, page_format)
     assert "4 complete" in text
-    assert "The trials were measured at their end alone" in text
+    assert "The trials were measured only at their end" in text
 
 
 def test_a_folder_that_is_not_there_and_one_of_another_kind_are_refused_in_words(tmp_path, capsys):

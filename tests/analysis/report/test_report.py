@@ -278,7 +278,7 @@ def test_null_measurements_are_dashes_and_missing_figures_sentences(make_store):
     summary = write_report(store)
     check_page(store)
     assert {"codes", "variability", "classes"} <= set(summary.missing)
-    assert "with no reference to compare it with" in summary.answer
+    assert "no best known code is tabulated to compare it with" in summary.answer
 
 
 @pytest.mark.chromium
