@@ -19,7 +19,7 @@ LINE_LOOKS = {
 }
 WIDE = 8.0  # a numeric setting that spans more than this factor is drawn on a logarithmic axis
 MOST_CELLS, MOST_LABELS = 24, 8
-COLUMNS, MARGINS = 2, (0.72, 1.3, 0.52, 0.5)
+COLUMNS, ROOM = 2, ((4.6, 3.3), (0.72, 1.3, 0.52, 0.5))  # inches of a panel, and of its margins
 
 
 def draw_contrast(ax: Axes, contrast: Contrast) -> None:
@@ -140,7 +140,7 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
 def contrast_panels(contrasts: Sequence[Contrast]) -> tuple[Panel, ...]:
     """One panel for each contrast."""
     title = "{0.measure} by {0.setting}".format
-    return panels_of(contrasts, title, alt_contrast, draw_contrast, inches=(4.6, 3.3), margins=MARGINS)
+    return panels_of(contrasts, title, alt_contrast, draw_contrast, *ROOM)
 
 
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:

@@ -42,7 +42,6 @@ def panels_of(
     title: Callable[[Any], str],
     alt: Callable[[Any], str],
     draw: Callable[[Axes, Any], None],
-    *,
     inches: tuple[float, float] = PANEL_INCHES,
     margins: tuple[float, float, float, float] = PANEL_MARGINS,
 ) -> tuple[Panel, ...]:

@@ -17,7 +17,7 @@ from study.design.conditions import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
 SIZES = ("feature_dim", "num_classes")
-MARGINS = (0.75, 0.3, 0.52, 0.4)
+ROOM = ((4.6, 3.4), (0.75, 0.3, 0.52, 0.4))  # inches of a panel, and of its margins
 DEFAULT = (("margin_ratio_upper", "max"), ("test_accuracy", "max"))
 
 
@@ -127,12 +127,7 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
         rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are those of trials on the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
         panels=panels_of(
-            found,
-            lambda n: f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}",
-            alt_pareto,
-            draw_pareto,
-            inches=(4.6, 3.4),
-            margins=MARGINS,
+            found, lambda n: f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}", alt_pareto, draw_pareto, *ROOM
         ),
         missing=None if found else problem,
         columns=2,

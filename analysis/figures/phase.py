@@ -1,7 +1,6 @@
 """The phase map: at how many classes per dimension and how cold a loss networks collapse and come near the best code."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from analysis.rows.wording import number
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
 RATIO_EDGES = (0.2, 0.4, 0.6, 0.8, 0.95)
+ROOM = ((5.2, 3.4), (0.75, 1.65, 0.52, 0.36))  # inches of a panel, and of its margins
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,10 @@ def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:
         low, high = bounds[step], bounds[step + 1]
         text = f"{low} to {high}" if low and high else f"below {high}" if high else f"{low} and more" if low else "all"
         here, colour = numbers.step == step, RAMP[min(step, len(RAMP) - 1)]
-        shown: dict[str, Any] = {"color": colour, "markersize": 7}
-        ax.plot(numbers.x[here & numbers.terminal], numbers.y[here & numbers.terminal], "o", **shown)
-        ax.plot(
-            numbers.x[here & ~numbers.terminal],
-            numbers.y[here & ~numbers.terminal],
-            "o",
-            markerfacecolor="none",
-            **shown,
-        )
-        ax.plot([], [], "o", label=text, **shown)
+        for chosen, face in ((numbers.terminal, colour), (~numbers.terminal, "none")):
+            x, y = numbers.x[here & chosen], numbers.y[here & chosen]
+            ax.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=7)
+        ax.plot([], [], "o", label=text, color=colour, markersize=7)
     ax.axvline(1.0, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.15, numbers.x.max() * 1.15]))
     log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.15, numbers.y.max() * 1.15]))
@@ -94,14 +88,7 @@ def block_phase(final: pa.Table) -> FigureBlock:
     left_out = (
         f" {found[0].left_out} cells have no temperature and so no place here." if found and found[0].left_out else ""
     )
-    panels = panels_of(
-        found,
-        lambda n: f"phase map of {n.measure}",
-        alt_phase,
-        draw_phase,
-        inches=(5.2, 3.4),
-        margins=(0.75, 1.65, 0.52, 0.36),
-    )
+    panels = panels_of(found, lambda n: f"phase map of {n.measure}", alt_phase, draw_phase, *ROOM)
     return FigureBlock(
         name="phase",
         heading="Phase map",

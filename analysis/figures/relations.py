@@ -20,6 +20,7 @@ PAIRS = (
     ("gnc1_rank", "gnc3_uncentred"), ("gnc1_rank", SHORT), ("gnc3_uncentred", SHORT),
     ("loss_excess", "gnc1_rank"), ("loss_excess", "gnc3_uncentred"), ("loss_excess", SHORT),
 )  # fmt: skip
+ROOM = ((4.2, 3.1), (0.62, 0.85, 0.52, 0.36))  # inches of a panel, and of its margins
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,7 @@ def block_relations(final: pa.Table) -> FigureBlock:
         "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
         "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
-        panels=panels_of(
-            found,
-            lambda n: f"{n.up} against {n.across}",
-            alt_relation,
-            draw_relation,
-            inches=(4.2, 3.1),
-            margins=(0.62, 0.85, 0.52, 0.36),
-        ),
+        panels=panels_of(found, lambda n: f"{n.up} against {n.across}", alt_relation, draw_relation, *ROOM),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",
         columns=3,
     )

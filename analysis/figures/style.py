@@ -27,6 +27,9 @@ PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
 WIDE_MARGINS = (0.58, 1.0, 0.52, 0.36)  # room for longer labels at the ends of lines
 SQUARE_INCHES = (3.95, 4.3)
 SQUARE_MARGINS = (0.05, 0.05, 0.02, 0.43)
+DIVISIONS = (
+    (1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
+)  # fmt: skip
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -101,13 +104,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Ticks at the coarsest of a few divisions of the decade that gives three; at most six."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
-    for steps in (
-        (1,),
-        (1, 3),
-        (1, 2, 5),
-        (1, 1.5, 2, 3, 5, 7),
-        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
-    ):
+    for steps in DIVISIONS:
         ticks = [m * 10.0**e for e in decades for m in steps if low <= m * 10.0**e <= high]
         if len(ticks) >= 3:
             break

@@ -18,11 +18,8 @@ from analysis.statistics.inference import MIN_CELLS
 Columns = Callable[[np.ndarray, int], np.ndarray]
 Fixed = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
 GRID = 33  # points of a shape parameter's range
-FINE, NEAR, ZOOMS = (
-    13,
-    2,
-    10,
-)  # of the grids that zoom in, how many steps of the last one they reach, how many there are
+# Points of the grids that zoom in, how many steps of the last one they reach, and how many grids there are.
+FINE, NEAR, ZOOMS = 13, 2, 10
 
 
 @dataclass(frozen=True)
