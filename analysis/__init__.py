@@ -1,1 +1,4 @@
-"""From rows to claims: tables, theory curves, fits, figures, report. Never imports torch or ray."""
+"""From rows to claims: tables in, a report out. Never imports torch or Ray.
+
+Data run one way: rows -> statistics -> scaling | effects -> figures -> report.
+"""

@@ -18,7 +18,7 @@ PACKAGES = ("gnc_models", "study", "analysis")
 def commands_in(text: str) -> list[str]:
     """Lines of fenced blocks that begin with gnc, a prompt in front or not; comments cut."""
     blocks = re.findall(r"```(?:sh|console|)\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line.split(" #")[0].strip() for line in lines if line.startswith("gnc ")]
 
 

@@ -1,4 +1,7 @@
-"""The margin ladder's gaps as a decomposition: how much of the best margin is lost to geometry, duality, variability.
+"""The margin ladder: how much of the best known margin is lost to geometry, to duality and to variability.
+
+The rungs are four margins in one unit: of the best code known, of the classifier rows, of the class means, and of the
+worst training sample.
 
 Knows frames and contrasts; draws nothing. Gaps are shares of the best known margin, so that sizes can be averaged.
 """
@@ -11,12 +14,11 @@ import pyarrow as pa
 
 from analysis.effects.contrast import held_settings
 from analysis.rows.frames import distinct, values
-from analysis.statistics.inference import mean_interval
+from analysis.statistics.inference import MIN_CELLS, mean_interval
 
-# Each gap is the step from one rung to the next, over the first.
+# Best first: each is at least the next (the last where the third is not negative). A gap is a step, over the first.
 RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
 GAPS = ("geometry", "duality", "variability")
-MIN_CELLS = 5
 
 
 @dataclass(frozen=True)

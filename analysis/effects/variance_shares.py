@@ -1,7 +1,7 @@
-"""What explains a measure: how much of its spread each setting accounts for alone, and how much is the seed's.
+"""How much of the spread of a measure each setting explains, and how much is the chance of the seeds.
 
-Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. What seeds differ by
-inside a cell is taken out of what cells differ by: averages over few seeds carry chance of their own.
+Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. An average
+over few seeds carries chance of its own, so the spread inside cells is taken out of the spread between them.
 """
 
 import math
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import values
-from analysis.rows.labels import independent_settings
+from analysis.rows.frames import independent_settings, values
 
 MIN_TRIALS = 8
 
@@ -49,6 +48,7 @@ class Explained:
     """
 
     measure: str
+    relative_to: str | None
     shares: tuple[Share, ...]
     together: float
     spread: Spread | None
@@ -59,7 +59,7 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
     """Decompose the variance of the log of a measure, or of its ratio to another column.
 
     Args:
-        final: one row a complete trial. measure: a positive column; trials where it is not are left out.
+        final: one row per complete trial. measure: a positive column; trials where it is not are left out.
         relative_to: a positive column to divide by, as the best known margin.
     Returns:
         None under MIN_TRIALS trials, without spread, or where there are as many settings as trials.
@@ -81,7 +81,8 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
         assert without is not None  # fewer columns than the full model had
         shares.append(Share(name, max(without - full, 0.0) / total, int(own.max()) + 1))
     ordered = tuple(sorted(shares, key=lambda s: -s.share))
-    return Explained(measure, ordered, 1 - full / total, spread_of(logs, rows["cell"].to_pylist()), rows.num_rows)
+    spread = spread_of(logs, rows["cell"].to_pylist())
+    return Explained(measure, relative_to, ordered, 1 - full / total, spread, rows.num_rows)
 
 
 def _codes(rows: pa.Table, name: str) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Margins class by class, sorted; and the ladder from the best code down to the worst training sample."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import best_trial, evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, axis_label, label_ends, number, ramp, soft_grid
-from analysis.rows.frames import Readable, groups, is_usual
+from analysis.effects.margin_ladder import RUNGS
+from analysis.figures.panels import FigureBlock, Panel, evenly, panels_of
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
+from analysis.rows.frames import best_trial, groups, is_usual
+from analysis.rows.wording import axis_label, number
+from study.store.store import Store
 
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
-# The ladder of margins, best first: each is at least the next (the last where the third is not negative).
-RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
 RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
 
 
@@ -40,7 +39,7 @@ class ClassNumbers:
     curves: tuple[MarginCurve, ...]
 
 
-def numbers_classes(final: pa.Table, store: Readable, feature_dim: int) -> ClassNumbers:
+def numbers_classes(final: pa.Table, store: Store, feature_dim: int) -> ClassNumbers:
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = final.take(np.flatnonzero(is_usual(final)))
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
@@ -75,7 +74,7 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     label_ends(ax, labels)
 
 
-def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
+def block_classes(final: pa.Table, store: Store) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
     found = [n for n in (numbers_classes(final, store, dim) for dim in dims) if n.curves]
@@ -87,7 +86,7 @@ def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
         "left end is a network whose minimum is set by a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
-        panels=tuple(Panel(f"per-class margins, d = {n.feature_dim}", alt_classes(n), _class_drawer(n)) for n in found),
+        panels=panels_of(found, lambda n: f"per-class margins, d = {n.feature_dim}", alt_classes, draw_classes),
         missing=None if found else "No complete trial kept per-class margins.",
     )
 
@@ -112,13 +111,9 @@ def alt_classes(numbers: ClassNumbers) -> str:
     return f"Sorted margins of the classes, d = {numbers.feature_dim}; smallest to largest, {'; '.join(parts)}."
 
 
-def _class_drawer(numbers: ClassNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_classes(ax, numbers)
-
-
 @dataclass(frozen=True)
 class LadderNumbers:
-    """One row a setting: label and the four rungs, NaN where not known."""
+    """One row per setting: label and the four rungs, NaN where not known."""
 
     labels: tuple[str, ...]
     rungs: np.ndarray
@@ -142,7 +137,7 @@ def numbers_ladder(final: pa.Table) -> LadderNumbers:
 
 
 def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
-    """One line of dots a setting, from the best code on the right to the worst sample on the left."""
+    """One line of dots per setting, from the best code on the right to the worst sample on the left."""
     places = np.arange(len(numbers.labels))[::-1]
     finite = np.where(np.isfinite(numbers.rungs), numbers.rungs, numbers.rungs[:, 1:2])
     ax.hlines(places, finite.min(axis=1), finite.max(axis=1), color=RULE, linewidth=3, zorder=1)

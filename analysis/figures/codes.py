@@ -3,7 +3,6 @@
 Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.statistics.procrustes`.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS, number
+from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
 from analysis.rows import theory
-from analysis.rows.frames import Readable, groups, usual_normalization, values, with_normalization
+from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
+from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
+from study.store.store import Store
 
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
@@ -46,7 +47,7 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, store: Readable) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, store: Store) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
     pictures = []
     for row in choose_trials(final):
@@ -73,19 +74,6 @@ def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
             chosen.setdefault(row["trial"], row)
     # warm to cold within a size, so that a row of panels is the code emerging
     return sorted(chosen.values(), key=lambda r: (r["feature_dim"], r["num_classes"], -(r["temperature"] or 0.0)))
-
-
-def best_trial(rows: pa.Table) -> dict[str, Any]:
-    """The row with the largest certified margin."""
-    found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
-    return found
-
-
-def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, first and last included."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
@@ -190,7 +178,7 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
+def block_codes(final: pa.Table, store: Store) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
     pictures = numbers_codes(final, store)
     missing = None
@@ -212,7 +200,7 @@ def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
-        panels=tuple(Panel(title_of(p), alt_of(p), _drawer(p), SQUARE_INCHES, SQUARE_MARGINS) for p in pictures),
+        panels=panels_of(pictures, title_of, alt_of, draw_code, SQUARE_INCHES, SQUARE_MARGINS),
         missing=missing,
     )
 
@@ -221,7 +209,3 @@ def alt_of(picture: CodePicture) -> str:
     """The picture in a sentence."""
     near = "" if picture.angle is None else f"; {number(np.degrees(picture.angle))} degrees from the best code (RMS)"
     return f"Learned code, {title_of(picture).replace(chr(10), ', ')}{near}."
-
-
-def _drawer(picture: CodePicture) -> Callable[[Axes], None]:
-    return lambda ax: draw_code(ax, picture)

@@ -1,6 +1,5 @@
 """Collapse over steps: variability, margin and duality of every trial as training goes on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import MUTED, axis_label, label_ends, log_axis, number, ramp, soft_grid
+from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.style import MUTED, label_ends, log_axis, ramp, soft_grid
 from analysis.rows.frames import groups, is_usual, usual_normalization, values
+from analysis.rows.wording import axis_label, number
 
 MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
 ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})
@@ -58,7 +57,7 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
 
 
 def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
-    """A line a trial over steps; colour is the number of classes at the usual temperature, grey the other trials."""
+    """A line per trial over steps; colour is the number of classes at the usual temperature, grey the other trials."""
     sizes = sorted({c.num_classes for c in numbers.courses if c.usual})
     colours = dict(zip(sizes, ramp(len(sizes)), strict=True))
     for course in sorted(numbers.courses, key=lambda c: c.usual):
@@ -99,13 +98,13 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="collapse",
         heading="Collapse over training steps",
-        caption="One line a trial from its first measured epoch after the start. Colour is the number of classes, for "
+        caption="Each line is one trial from its first measured epoch after the start. Colour is the number of classes, for "
         f"the temperature most class counts share and normalization = {usual}; grey lines are the other trials. "
-        "Collapse is a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
+        "Collapse shows as a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
         "a rise of the minimum margin (GNC2)." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
-        panels=tuple(Panel(f"{n.measure}, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
+        panels=panels_of(found, lambda n: f"{n.measure}, d = {n.feature_dim}", alt_of, draw_collapse),
         missing=None if found else "No complete trial was measured at two epochs after its first step.",
     )
 
@@ -118,7 +117,3 @@ def alt_of(numbers: CollapseNumbers) -> str:
         f"{numbers.measure} over step for {len(numbers.courses)} trials with d = {numbers.feature_dim}: "
         f"median {number(float(first))} at the first measured epoch shown, {number(float(last))} at the last."
     )
-
-
-def _drawer(numbers: CollapseNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_collapse(ax, numbers)

@@ -1,24 +1,25 @@
-"""The values of a setting beside each other: seeds as dots, mean and interval, and what a margin is compared with."""
+"""The values of a setting beside each other: seeds, their mean and interval, cells, and what a margin is compared with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.effects.contrast import REFERENCE_LINES, Contrast, numbers_contrast, sentences, shown_value
-from analysis.figures.files import figure_file
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, MUTED, column_label, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.effects.contrast import REFERENCE_LINES, Contrast
+from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file, panels_of
+from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
+from analysis.rows.frames import SIZES
+from analysis.rows.wording import LETTERS, column_label, shown_value
 
-__all__ = ["contrast_file", "draw_contrast", "numbers_contrast", "panels_of"]
 LINE_LOOKS = {
     "random_margin": ("random rows", MUTED, (0, (1, 2))),
     "ufm_margin": ("optimum at this τ", CATEGORIES[1], (0, (4, 3))),
     "reference_margin_lower": ("best code known", INK, "solid"),
 }
 WIDE = 8.0  # a numeric setting that spans more than this factor is drawn on a logarithmic axis
-COLUMNS, MARGINS = 2, (0.72, 1.3, 0.52, 0.5)
+MOST_CELLS, MOST_LABELS = 24, 8
+COLUMNS, ROOM = 2, ((4.6, 3.3), (0.72, 1.3, 0.52, 0.5))  # inches of a panel, and of its margins
 
 
 def draw_contrast(ax: Axes, contrast: Contrast) -> None:
@@ -27,7 +28,8 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     at = [place[level.value] for level in contrast.levels]
     back = np.exp if contrast.is_log else np.asarray
     heights: list[float] = []
-    width = _spread(ax, contrast, at)
+    labels = _draw_cells(ax, contrast, place, heights)
+    width = _spread(contrast, at)
     for x, level in zip(at, contrast.levels, strict=True):
         dots = back(np.array(list(level.by_seed.values())))
         ax.plot(_beside(x, len(dots), contrast, width), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
@@ -35,9 +37,28 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
         low, high = (mean if end is None else float(back(end)) for end in (level.low, level.high))
         ax.errorbar([x], [mean], yerr=[[mean - low], [high - mean]], fmt="D", color=INK, markersize=5, capsize=4)
         heights += [*dots, low, high]
-    labels = _draw_lines(ax, contrast, at, heights)
+    labels += _draw_lines(ax, contrast, at, heights)
     _frame(ax, contrast, place, np.array(heights))
     label_ends(ax, labels)
+
+
+def _draw_cells(
+    ax: Axes, contrast: Contrast, place: dict[object, float], heights: list[float]
+) -> list[tuple[float, float, str, str]]:
+    """A thin line per cell where there are several, labelled with its sizes where they are few."""
+    cells = list(dict.fromkeys(cell for level in contrast.levels for cell in level.by_cell))
+    labels = []
+    for cell in evenly(cells, MOST_CELLS) if len(cells) > 1 else []:
+        mine = [level for level in contrast.levels if cell in level.by_cell]
+        x = [place[level.value] for level in mine]
+        y = np.array([level.by_cell[cell] for level in mine])
+        y = np.exp(y) if contrast.is_log else y
+        ax.plot(x, y, "-", color=MUTED, alpha=0.45, linewidth=0.9, zorder=0)
+        heights += list(y)
+        sizes = [f"{LETTERS[name]} = {v}" for name, v in zip(contrast.held, cell, strict=True) if name in SIZES]
+        if sizes and len(cells) <= MOST_LABELS:
+            labels.append((x[-1], float(y[-1]), ", ".join(sizes), MUTED))
+    return labels
 
 
 def places(contrast: Contrast) -> dict[object, float]:
@@ -59,7 +80,7 @@ def _is_wide(contrast: Contrast) -> bool:
     return is_numeric(contrast) and min(numbers) > 0 and max(numbers) > WIDE * min(numbers)
 
 
-def _spread(ax: Axes, contrast: Contrast, at: Sequence[float]) -> float:
+def _spread(contrast: Contrast, at: Sequence[float]) -> float:
     """Half the room for the dots of one value: of the axis, or of its logarithm."""
     if _is_wide(contrast):
         return 0.012 * float(np.log(max(at) / min(at)))
@@ -116,26 +137,24 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
     soft_grid(ax)
 
 
-def panels_of(contrasts: Sequence[Contrast]) -> list[Panel]:
-    """One panel a contrast."""
-    return [Panel(f"{c.measure} by {c.setting}", alt_contrast(c), _drawer(c), (4.6, 3.3), MARGINS) for c in contrasts]
+def contrast_panels(contrasts: Sequence[Contrast]) -> tuple[Panel, ...]:
+    """One panel for each contrast."""
+    title = "{0.measure} by {0.setting}".format
+    return panels_of(contrasts, title, alt_contrast, draw_contrast, *ROOM)
 
 
-def block_contrast(contrasts: Sequence[Contrast], setting: str) -> FigureBlock:
-    """The values of one setting beside each other, or why they cannot be."""
-    first = contrasts[0] if contrasts else None
-    weak = f" {' '.join(sentences(first)[1:])}" if first else ""
+def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
+    """The values of one setting beside each other."""
+    setting = contrasts[0].setting
     return FigureBlock(
-        name=f"contrast-{setting}",
-        heading=f"The values of {setting}",
+        name=f"effect-{setting}",
+        heading=f"The effect of {setting}",
         caption=f"Dots are seeds, each the mean over the cells that two values of {setting} share; diamonds are means "
-        "with 95 % intervals over seeds. Lines: random rows, the optimum at the same temperature, the best code known."
-        + weak,
+        "with 95 % intervals over seeds; thin lines are single cells. The other lines show random rows, the optimum at "
+        "the same temperature, and the best code known.",
         rows=f"final rows of the complete trials in cells shared by two values of {setting}",
-        panels=tuple(panels_of(contrasts)),
-        missing=None
-        if contrasts
-        else f"No two complete trials differ in {setting} alone, so its values cannot be compared.",
+        trials=tuple(sorted({key for contrast in contrasts for key in contrast.keys})),
+        panels=contrast_panels(contrasts),
         columns=COLUMNS,
     )
 
@@ -149,8 +168,4 @@ def alt_contrast(contrast: Contrast) -> str:
 
 def contrast_file(contrasts: Sequence[Contrast], suffix: str) -> bytes:
     """All panels in one file: `.svg`, `.pdf` or `.png`."""
-    return figure_file("contrast", panels_of(contrasts), COLUMNS, suffix)
-
-
-def _drawer(contrast: Contrast) -> Callable[[Axes], None]:
-    return lambda ax: draw_contrast(ax, contrast)
+    return figure_file("contrast", contrast_panels(contrasts), COLUMNS, suffix)

@@ -1,6 +1,6 @@
-"""Margin against the number of classes, per dimension, between its null and its ceilings, with the bands of the fits."""
+"""Margin against the number of classes for each dimension, between random rows and the best code known, with the fits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,26 +9,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
+from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import (
     INK,
     MUTED,
     PANEL_INCHES,
     RULE,
     WIDE_MARGINS,
-    axis_label,
     label_ends,
     log_axis,
-    number,
     ramp,
     soft_grid,
     spread_ticks,
 )
-from analysis.rows.frames import groups, temperature_follows_size, usual_normalization, values, with_normalization
-from analysis.rows.labels import independent_settings
+from analysis.rows.frames import (
+    groups,
+    independent_settings,
+    temperature_follows_size,
+    usual_normalization,
+    values,
+    with_normalization,
+)
 from analysis.rows.measures import MARGIN
 from analysis.rows.theory import MarginCurves, margin_curves, sizes_between
+from analysis.rows.wording import axis_label, number
 from analysis.scaling.form_choice import FormComparison
 
 MOST_DIMS = 9
@@ -203,12 +207,12 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
         heading="Margin against the number of classes",
         caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold "
         "dark. Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid "
-        "line: the best code known; dashed: the proven upper bound; the band between them is what nobody knows; "
+        "line: the best code known; dashed: the proven upper bound; the largest possible margin lies in the band between them; "
         "dotted: random rows." + mixed + one,
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),
-        panels=tuple(
-            Panel(f"margin, d = {n.feature_dim}", alt_margin(n), _drawer(n), PANEL_INCHES, WIDE_MARGINS) for n in found
+        panels=panels_of(
+            found, lambda n: f"margin, d = {n.feature_dim}", alt_margin, draw_margin, PANEL_INCHES, WIDE_MARGINS
         ),
         missing=None if found else "No complete trial has a measured margin.",
     )
@@ -224,7 +228,3 @@ def alt_margin(numbers: MarginNumbers) -> str:
     return (
         f"Minimum margin against number of classes, d = {numbers.feature_dim}; median over trials: {', '.join(parts)}."
     )
-
-
-def _drawer(numbers: MarginNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_margin(ax, numbers)

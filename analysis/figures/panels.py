@@ -1,29 +1,26 @@
-"""Panels to SVG: for the page (inline, restyled by CSS, ids that never collide) and as files of their own.
+"""Panels drawn as SVG for the page, and as SVG, PDF or PNG files for papers and slides.
 
-Knows matplotlib; text stays text, so that it can be searched, selected and set in the page's font.
+Knows matplotlib. Ids carry a prefix, so that panels of one page never share one, and text stays text, so that it can be
+searched, selected and set in the page's font.
 """
 
-import html
 import io
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.figures.style import CATEGORIES, INK, MUTED, PANEL_INCHES, PANEL_MARGINS, POINTS, RAMP, RULE, use_style
+from analysis.figures.style import PANEL_INCHES, PANEL_MARGINS, POINTS, use_style
 
-# Hex colours of a figure and the CSS variable each becomes on the page.
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    RULE: "--rule",
-    **{colour: f"--ramp-{i}" for i, colour in enumerate(RAMP)},
-    **{colour: f"--category-{i}" for i, colour in enumerate(CATEGORIES)},
-}
+SUFFIXES = (".svg", ".pdf", ".png")
+DPI = 150  # of a PNG
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,22 @@ class Panel:
     draw: Callable[[Axes], None]
     inches: tuple[float, float] = PANEL_INCHES
     margins: tuple[float, float, float, float] = PANEL_MARGINS
+
+
+def panels_of(
+    found: Sequence[Any],
+    title: Callable[[Any], str],
+    alt: Callable[[Any], str],
+    draw: Callable[[Axes, Any], None],
+    inches: tuple[float, float] = PANEL_INCHES,
+    margins: tuple[float, float, float, float] = PANEL_MARGINS,
+) -> tuple[Panel, ...]:
+    """One panel for each entry of numbers that a figure has found."""
+
+    def drawer(numbers: Any) -> Callable[[Axes], None]:
+        return lambda ax: draw(ax, numbers)
+
+    return tuple(Panel(title(n), alt(n), drawer(n), inches, margins) for n in found)
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,13 @@ class Drawn:
     alt: str
 
 
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
 def render(block: FigureBlock) -> list[Drawn]:
     """Draw every panel of a figure once, for the page and the file alike."""
     return [render_panel(panel, f"{block.name}-{index}") for index, panel in enumerate(block.panels)]
@@ -90,16 +110,6 @@ def render_panel(panel: Panel, prefix: str) -> Drawn:
     return Drawn(_with_prefixed_ids(inside, prefix), POINTS * width, POINTS * height, panel.alt)
 
 
-def inline_svg(drawn: Drawn) -> str:
-    """A drawn panel as an element of the page: no fixed size, no outside reference, colours and font from its CSS."""
-    body = drawn.body.replace("xlink:href", "href")
-    for colour, variable in VARIABLES.items():
-        body = body.replace(f": {colour}", f": var({variable})")
-    body = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", body)
-    label = html.escape(drawn.alt, quote=True)
-    return f'<svg viewBox="0 0 {drawn.width:g} {drawn.height:g}" role="img" aria-label="{label}">{body}</svg>'
-
-
 def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
     """All panels of a figure in one SVG file with plain colours on white, for papers and slides."""
     columns = min(columns, len(drawn))
@@ -120,3 +130,46 @@ def _with_prefixed_ids(markup: str, prefix: str) -> str:
     markup = re.sub(r'\bid="', f'id="{prefix}-', markup)
     markup = re.sub(r"url\(#", f"url(#{prefix}-", markup)
     return re.sub(r'href="#', f'href="#{prefix}-', markup)
+
+
+def figure_file(name: str, panels: Sequence[Panel], columns: int, suffix: str) -> bytes:
+    """Panels of one size in rows of `columns`, as the bytes of one file.
+
+    Args:
+        name: prefix of ids inside an SVG. suffix: one of SUFFIXES.
+    Raises:
+        ValueError: another suffix, or no panels.
+    """
+    if suffix not in SUFFIXES:
+        raise ValueError(f"suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}.")
+    if not panels:
+        raise ValueError("panels must not be empty, got none. There is nothing to draw.")
+    if suffix == ".svg":
+        return svg_file([render_panel(panel, f"{name}-{i}") for i, panel in enumerate(panels)], columns)
+    # Type 42 keeps text as text, and journals refuse the default Type 3
+    with use_style(**{"pdf.fonttype": 42, "figure.facecolor": "white"}):
+        figure = side_by_side(panels, columns)
+        buffer = io.BytesIO()
+        if suffix == ".pdf":
+            FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
+        else:
+            figure.set_dpi(DPI)
+            FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def side_by_side(panels: Sequence[Panel], columns: int) -> Figure:
+    """One matplotlib figure with every panel in its place; to be called inside `use_style`."""
+    columns = min(columns, len(panels))
+    width, height = panels[0].inches
+    total_width, total_height = columns * width, math.ceil(len(panels) / columns) * height
+    figure = Figure(figsize=(total_width, total_height))
+    for index, panel in enumerate(panels):
+        left, right, below, above = panel.margins
+        x, y = index % columns * width, total_height - (index // columns + 1) * height
+        ax = figure.add_axes(
+            ((x + left) / total_width, (y + below) / total_height, (width - left - right) / total_width,
+             (height - below - above) / total_height)
+        )  # fmt: skip
+        panel.draw(ax)
+    return figure

@@ -1,7 +1,6 @@
 """The Pareto front: trials that no other trial beats in every objective of a search."""
 
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.effects.contrast import measure_values
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, MUTED, column_label, number, soft_grid
+from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.style import CATEGORIES, MUTED, soft_grid
 from analysis.rows.frames import groups
+from analysis.rows.measures import measure_values
+from analysis.rows.wording import column_label, number
 from study.design.where import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
 SIZES = ("feature_dim", "num_classes")
-MARGINS = (0.75, 0.3, 0.52, 0.4)
+ROOM = ((4.6, 3.4), (0.75, 0.3, 0.52, 0.4))  # inches of a panel, and of its margins
 DEFAULT = (("margin_ratio_upper", "max"), ("test_accuracy", "max"))
 
 
@@ -124,26 +123,15 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
         heading="Pareto front",
         caption="Blue: trials that no other trial of the same K and d beats in both objectives; grey: the others. The "
         "objectives are those of the study's search, or the margin over the best known and test accuracy where it "
-        "names fewer than two. Single seeds: a front of noisy values flatters its members.",
-        rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are of the fronts",
+        "names fewer than two. Each dot is a single seed, and the front of noisy values flatters the trials on it.",
+        rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are those of trials on the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
-        panels=tuple(
-            Panel(
-                f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}",
-                alt_pareto(n),
-                _drawer(n),
-                (4.6, 3.4),
-                MARGINS,
-            )
-            for n in found
+        panels=panels_of(
+            found, lambda n: f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}", alt_pareto, draw_pareto, *ROOM
         ),
         missing=None if found else problem,
         columns=2,
     )
-
-
-def _drawer(numbers: ParetoNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_pareto(ax, numbers)
 
 
 def alt_pareto(numbers: ParetoNumbers) -> str:

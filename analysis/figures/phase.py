@@ -1,22 +1,21 @@
-"""The phase map: where in (classes per dimension, coldness) networks come near the best code, and where they collapse."""
+"""The phase map: at how many classes per dimension and how cold a loss networks collapse and come near the best code."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import MUTED, RAMP, log_axis, number, soft_grid
+from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.style import MUTED, RAMP, log_axis, soft_grid
 from analysis.rows import theory
 from analysis.rows.frames import cell_rows
+from analysis.rows.wording import number
 
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
 RATIO_EDGES = (0.2, 0.4, 0.6, 0.8, 0.95)
+ROOM = ((5.2, 3.4), (0.75, 1.65, 0.52, 0.36))  # inches of a panel, and of its margins
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,10 @@ def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:
         low, high = bounds[step], bounds[step + 1]
         text = f"{low} to {high}" if low and high else f"below {high}" if high else f"{low} and more" if low else "all"
         here, colour = numbers.step == step, RAMP[min(step, len(RAMP) - 1)]
-        shown: dict[str, Any] = {"color": colour, "markersize": 7}
-        ax.plot(numbers.x[here & numbers.terminal], numbers.y[here & numbers.terminal], "o", **shown)
-        ax.plot(
-            numbers.x[here & ~numbers.terminal],
-            numbers.y[here & ~numbers.terminal],
-            "o",
-            markerfacecolor="none",
-            **shown,
-        )
-        ax.plot([], [], "o", label=text, **shown)
+        for chosen, face in ((numbers.terminal, colour), (~numbers.terminal, "none")):
+            x, y = numbers.x[here & chosen], numbers.y[here & chosen]
+            ax.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=7)
+        ax.plot([], [], "o", label=text, color=colour, markersize=7)
     ax.axvline(1.0, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.15, numbers.x.max() * 1.15]))
     log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.15, numbers.y.max() * 1.15]))
@@ -93,18 +86,15 @@ def block_phase(final: pa.Table) -> FigureBlock:
     found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
     found = [n for n in found if len(n.x)]
     left_out = (
-        f" {found[0].left_out} cells have no temperature and no place here." if found and found[0].left_out else ""
+        f" {found[0].left_out} cells have no temperature and so no place here." if found and found[0].left_out else ""
     )
-    panels = tuple(
-        Panel(f"phase map of {n.measure}", alt_phase(n), _drawer(n), (5.2, 3.4), (0.75, 1.65, 0.52, 0.36))
-        for n in found
-    )
+    panels = panels_of(found, lambda n: f"phase map of {n.measure}", alt_phase, draw_phase, *ROOM)
     return FigureBlock(
         name="phase",
         heading="Phase map",
-        caption="One dot a cell, medians over seeds. Across: how crowded the space is; up: coldness, how sharply "
+        caption="Each dot is a cell, the median over its seeds. Across: how crowded the space is; up: coldness, how sharply "
         "cross-entropy sees the smallest margin. Colour: the margin over the best known, and within-class variability; "
-        "open dots hold seeds short of 99 % training accuracy." + left_out,
+        "open dots are cells in which a seed stayed short of 99 % training accuracy." + left_out,
         rows="final rows of the complete trials with a temperature, medians of cells",
         panels=panels,
         missing=None
@@ -124,7 +114,3 @@ def alt_phase(numbers: PhaseNumbers) -> str:
     return (
         f"{numbers.measure} of {len(numbers.x)} cells over K / d and coldness: largest {parts[0]}, smallest {parts[1]}."
     )
-
-
-def _drawer(numbers: PhaseNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_phase(ax, numbers)

@@ -1,13 +1,14 @@
 """Trends carried beyond their data: the form that predicted best, its band, and the sizes it was tested on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, INK, axis_label, log_axis, number, soft_grid, spread_ticks
+from analysis.figures.panels import FigureBlock, panels_of
+from analysis.figures.style import CATEGORIES, INK, log_axis, soft_grid, spread_ticks
+from analysis.rows.wording import axis_label, number
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.forms import FORMS
 
@@ -82,11 +83,11 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
     return FigureBlock(
         name="prediction",
         heading="Trends beyond their data",
-        caption="Dots are cells, open where they were kept out of the test of the forms; the line is the form that "
-        "predicted those best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
+        caption="Dots are cells, open where they were held out to test the forms; the line is the form that "
+        "predicted the held-out cells best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
         f"the largest number of classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
-        panels=tuple(Panel(f"{n.measure} predicted, d = {n.feature_dim}", alt_of(n), _drawer(n)) for n in found),
+        panels=panels_of(found, lambda n: f"{n.measure} predicted, d = {n.feature_dim}", alt_of, draw_prediction),
         missing=None
         if found
         else "No form predicted its largest class counts, so no trend is carried beyond its data.",
@@ -100,7 +101,3 @@ def alt_of(numbers: PredictionNumbers) -> str:
         f"at K = {numbers.curve_sizes[-1]:.0f} it predicts {number(float(numbers.curve[-1]))}, 90 % between "
         f"{number(float(numbers.low[-1]))} and {number(float(numbers.high[-1]))}."
     )
-
-
-def _drawer(numbers: PredictionNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_prediction(ax, numbers)

@@ -1,6 +1,5 @@
 """GNC1, GNC2 and GNC3 against each other and against the loss left over its optimum."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +7,11 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import CATEGORIES, column_label, log_axis, number, soft_grid
+from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.style import CATEGORIES, log_axis, soft_grid
 from analysis.rows.frames import cell_rows
+from analysis.rows.wording import column_label, number
+from analysis.statistics.inference import MIN_CELLS
 
 MOST_DOTS = 400
 SHORT = "shortfall"
@@ -20,7 +20,7 @@ PAIRS = (
     ("gnc1_rank", "gnc3_uncentred"), ("gnc1_rank", SHORT), ("gnc3_uncentred", SHORT),
     ("loss_excess", "gnc1_rank"), ("loss_excess", "gnc3_uncentred"), ("loss_excess", SHORT),
 )  # fmt: skip
-MIN_CELLS = 5
+ROOM = ((4.2, 3.1), (0.62, 0.85, 0.52, 0.36))  # inches of a panel, and of its margins
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> float |
 
 
 def draw_relation(ax: Axes, numbers: RelationNumbers) -> None:
-    """A dot a cell on logarithmic axes; colour is feature_dim."""
+    """A dot per cell on logarithmic axes; colour is feature_dim."""
     for index, dim in enumerate(np.unique(numbers.feature_dim)):
         here = numbers.feature_dim == dim
         colour = CATEGORIES[index % len(CATEGORIES)]
@@ -84,15 +84,12 @@ def block_relations(final: pa.Table) -> FigureBlock:
     return FigureBlock(
         name="relations",
         heading="GNC1, GNC2, GNC3 and the loss",
-        caption="One dot a cell, medians over seeds: variability (GNC1), how far the minimum margin stays below the "
+        caption="Each dot is a cell, the median over its seeds: variability (GNC1), how far the minimum margin stays below the "
         "best known (GNC2), the angle between means and rows (GNC3), and the loss left over the optimum of "
         "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
         "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
-        panels=tuple(
-            Panel(f"{n.up} against {n.across}", alt_relation(n), _drawer(n), (4.2, 3.1), (0.62, 0.85, 0.52, 0.36))
-            for n in found
-        ),
+        panels=panels_of(found, lambda n: f"{n.up} against {n.across}", alt_relation, draw_relation, *ROOM),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",
         columns=3,
     )
@@ -102,7 +99,3 @@ def alt_relation(numbers: RelationNumbers) -> str:
     """The panel in a sentence."""
     told = "" if numbers.correlation is None else f", rank correlation within d {number(numbers.correlation)}"
     return f"{numbers.up} against {numbers.across} of {len(numbers.x)} cells{told}."
-
-
-def _drawer(numbers: RelationNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_relation(ax, numbers)

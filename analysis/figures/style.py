@@ -1,4 +1,4 @@
-"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib only.
+"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib and how numbers are written.
 
 Colours are written as the hex values below and nowhere else: the page replaces them by CSS variables of the same order,
 so that dark mode and print restyle a figure without drawing it again.
@@ -14,20 +14,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from analysis.rows.frames import column_named
+from analysis.rows.wording import number, power_of_ten
 
 INK, MUTED, RULE = "#1b1e24", "#6b7280", "#d9dce1"
 # Viridis in six steps: ordered for every kind of colour vision, its light end cut so that it stands on white.
 RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
 # Okabe and Ito (2008), without yellow and black.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
 POINTS = 72  # of an inch
 PANEL_INCHES = (3.95, 3.1)
 PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
 WIDE_MARGINS = (0.58, 1.0, 0.52, 0.36)  # room for longer labels at the ends of lines
 SQUARE_INCHES = (3.95, 4.3)
 SQUARE_MARGINS = (0.05, 0.05, 0.02, 0.43)
+DIVISIONS = (
+    (1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
+)  # fmt: skip
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -71,44 +73,6 @@ def ramp(count: int) -> list[str]:
     return [RAMP[round(i * (len(RAMP) - 1) / (count - 1))] for i in range(count)]
 
 
-def axis_label(name: str) -> str:
-    """The column's own name, its letter and unit: the word is the same in the study file and in the table."""
-    unit = column_named(name).unit
-    letter = LETTERS.get(name)
-    return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
-
-
-def column_label(name: str) -> str:
-    """`axis_label`, for any name: a column without a schema entry, or an entry of a list column, is its own label."""
-    try:
-        return axis_label(name)
-    except KeyError:
-        return name
-
-
-def number(value: float) -> str:
-    """A number for people: three significant digits, powers of ten beyond four places."""
-    if not math.isfinite(value):
-        return "\N{EN DASH}"
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(abs(value)))
-    if -4 <= exponent < 5:
-        digits = max(2 - exponent, 0)
-        return _trimmed(f"{value:.{digits}f}").replace("-", "\N{MINUS SIGN}")
-    mantissa = _trimmed(f"{value / 10**exponent:.2f}")
-    return (mantissa + "\N{MULTIPLICATION SIGN}" + power_of_ten(exponent)).replace("-", "\N{MINUS SIGN}")
-
-
-def power_of_ten(exponent: int) -> str:
-    """10 with a raised exponent in plain characters, which need no mathematics font."""
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _trimmed(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Sequence[float] | None = None) -> None:
     """Make one axis logarithmic over the data, with few plain ticks; `at` puts the ticks on given values."""
     positive = np.asarray(data, dtype=float)
@@ -140,13 +104,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Ticks at the coarsest of a few divisions of the decade that gives three; at most six."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
-    for steps in (
-        (1,),
-        (1, 3),
-        (1, 2, 5),
-        (1, 1.5, 2, 3, 5, 7),
-        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
-    ):
+    for steps in DIVISIONS:
         ticks = [m * 10.0**e for e in decades for m in steps if low <= m * 10.0**e <= high]
         if len(ticks) >= 3:
             break

@@ -1,20 +1,18 @@
 """Within-class variability against the number of classes and the dimension."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.codes import evenly
-from analysis.figures.panels import FigureBlock, Panel
-from analysis.figures.style import axis_label, label_ends, log_axis, number, ramp, soft_grid, spread_ticks
+from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.style import label_ends, log_axis, ramp, soft_grid, spread_ticks
 from analysis.rows.frames import groups, is_usual, values
+from analysis.rows.matched_time import VARIABILITY
+from analysis.rows.wording import LETTERS, axis_label, number
 
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
-VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
-LETTERS = {"feature_dim": "d", "num_classes": "K"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def block_variability(final: pa.Table) -> FigureBlock:
         rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
         "most class counts share",
         trials=tuple(usual["trial"].to_pylist()),
-        panels=tuple(Panel(f"{n.measure} against {n.against}", alt_variability(n), _drawer(n)) for n in found),
+        panels=panels_of(found, lambda n: f"{n.measure} against {n.against}", alt_variability, draw_variability),
         missing=None if found else "No complete trial has a within-class variability above zero.",
         columns=2,
     )
@@ -111,7 +109,3 @@ def alt_variability(numbers: VariabilityNumbers) -> str:
     last = [(s, f"{numbers.against} = {s.sizes[-1]:.0f}") for s in numbers.series]
     parts = [f"{s.by} = {s.value:.0f}: median {number(float(s.medians[-1]))} at {at}" for s, at in last]
     return f"{numbers.measure} against {numbers.against}; {'; '.join(parts)}."
-
-
-def _drawer(numbers: VariabilityNumbers) -> Callable[[Axes], None]:
-    return lambda ax: draw_variability(ax, numbers)

@@ -1,35 +1,46 @@
 """Everything that is fitted to a study, made once and shared by page, JSON and command line. Knows the fits; no figures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
-from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, StudyFrame
-from analysis.rows.labels import independent_settings
+from analysis.effects.margin_ladder import LadderGaps, ladder_gaps
+from analysis.effects.variance_shares import Explained, explain
+from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all
-from analysis.scaling.held_out_largest import Blind, blind_predictions
+from analysis.scaling.held_out_largest import LargestHeldOut, hold_out_largest
 from analysis.scaling.joint_forms import JointComparison, compare_joint
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
 
-# Settings with figures of their own; the other settings that vary are contrasted over seeds.
-OWN_FIGURES = frozenset({*SHOWN_SETTINGS, "seed"})
-MOST_CONTRASTS = 6
-MOST_LEVELS = 12  # of a contrasted setting: a searched value has as many levels as trials
+# Trends are fitted in the sizes, and seeds are chance; the other settings that vary are contrasted over seeds.
+NOT_CONTRASTED = frozenset({*SIZES, "seed"})
+MOST_CONTRASTS = 8
+MOST_LEVELS = 12  # of a setting: a searched value has as many levels as trials
+EXPLAINED = (("margin_min_lower", "reference_margin_lower"), ("gnc1_rank", None), ("gnc3_uncentred", None))
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was fitted: power laws, forms, joint forms, time laws, contrasts by setting, predictions and their scores."""
+    """What was fitted.
+
+    trends: power laws. comparisons: forms in num_classes. joint: forms over all dimensions. time_laws: collapse over
+    steps. held_out_largest: predictions of the largest size. contrasts: by setting. explained: shares of the variance.
+    ladder: gaps of the margin ladder. predictions: of cells asked for; scores: of earlier predictions.
+    """
 
     trends: tuple[Trend, ...]
     comparisons: tuple[FormComparison, ...]
     joint: tuple[JointComparison, ...] = ()
     time_laws: tuple[TimeLaw, ...] = ()
-    blind: tuple[Blind, ...] = ()
+    held_out_largest: tuple[LargestHeldOut, ...] = ()
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
+    explained: tuple[Explained, ...] = ()
+    ladder: tuple[LadderGaps, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     scores: Scores | None = None
 
@@ -51,20 +62,29 @@ def find(
         comparisons=comparisons,
         joint=joint,
         time_laws=tuple(fit_time_laws(frame.rows, final)),
-        blind=tuple(blind_predictions(comparisons)),
-        contrasts=contrasted(frame),
+        held_out_largest=tuple(hold_out_largest(comparisons)),
+        contrasts=contrasted(final),
+        explained=tuple(e for m, r in EXPLAINED if final.num_rows and (e := explain(final, m, relative_to=r))),
+        ladder=tuple(ladder(final, within)),
         predictions=tuple(predict_cells(predict, final, comparisons, joint)),
         scores=score(earlier, final) if earlier else None,
     )
 
 
-def contrasted(frame: StudyFrame) -> dict[str, tuple[Contrast, ...]]:
-    """The settings without a figure of their own that vary where everything else is shared, with their contrasts."""
+def contrasted(final: pa.Table) -> dict[str, tuple[Contrast, ...]]:
+    """The contrasts of the settings that vary where everything else is shared, those with figures first."""
     found: dict[str, tuple[Contrast, ...]] = {}
-    for name in SETTING_NAMES if frame.final.num_rows else ():
+    for name in dict.fromkeys((*SHOWN_SETTINGS, *SETTING_NAMES)) if final.num_rows else ():
         # a setting that takes one value and null only follows from another one
-        if name in OWN_FIGURES or not 1 < len(frame.final[name].drop_null().unique()) <= MOST_LEVELS:
+        if name in NOT_CONTRASTED or not 1 < len(final[name].drop_null().unique()) <= MOST_LEVELS:
             continue
-        if len(found) < MOST_CONTRASTS and (several := contrasts(frame.final, name, DEFAULT_MEASURES)):
+        if len(found) < MOST_CONTRASTS and (several := contrasts(final, name, DEFAULT_MEASURES)):
             found[name] = tuple(several)
     return found
+
+
+def ladder(final: pa.Table, within: Sequence[str]) -> Iterator[LadderGaps]:
+    """The ladder's gaps at each value of every setting that varies by itself."""
+    for name in ("feature_dim", "num_classes", *within) if final.num_rows else ():
+        found = ladder_gaps(final, name)
+        yield from found if 1 < len(found) <= MOST_LEVELS else ()

@@ -1,21 +1,26 @@
 """fits.json: every fit with what is needed to use it without the page. Its schema is `fits.schema.json` beside this."""
 
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from typing import Any
 
-from analysis.report import sentences as answer
+from analysis.effects.contrast import Contrast, Level, verdict
+from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
-from analysis.scaling.collapse_rates import time_law_to_json
-from analysis.scaling.form_choice import comparison_to_json
-from analysis.scaling.joint_forms import joint_to_json
-from analysis.scaling.predictions import Scores, prediction_to_json
-from analysis.scaling.trends import trend_to_json
+from analysis.scaling.collapse_rates import LAWS
+from analysis.scaling.form_choice import FormComparison, FormVerdict
+from analysis.scaling.forms import FORMS
+from analysis.scaling.held_out_largest import LargestHeldOut
+from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
+from analysis.scaling.predictions import Score, Scores
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
-FITS_SCHEMA = 2
+FITS_SCHEMA = 3
 
 
 def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
@@ -24,57 +29,89 @@ def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
         "fits_schema": FITS_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "numbers_version": NUMBERS_VERSION,
-        "study": answer.study_name(frame),
+        "study": sentences.study_name(frame),
         "complete_trials": frame.final.num_rows,
-        "trends": [trend_to_json(trend) for trend in findings.trends],
-        "comparisons": [comparison_to_json(comparison) for comparison in findings.comparisons],
-        "joint": [joint_to_json(comparison) for comparison in findings.joint],
-        "time_laws": [time_law_to_json(law) for law in findings.time_laws],
-        "blind": [
-            {
-                "measure": b.measure,
-                "feature_dim": b.feature_dim,
-                "form": b.form,
-                "chosen_by": b.chosen_by,
-                "median_error": b.held.median_error,
-                "covered": b.held.covered,
-                "cells": b.held.cells,
-                "sizes": list(b.held.sizes),
-            }
-            for b in findings.blind
-        ],
-        "predictions": [prediction_to_json(p) for p in findings.predictions],
-        "scores": scores_to_json(findings.scores),
+        "trends": findings.trends,
+        "comparisons": [_comparison(comparison) for comparison in findings.comparisons],
+        "joint": [_joint(comparison) for comparison in findings.joint],
+        "time_laws": [vars(law) | {"formula": LAWS[law.law]} for law in findings.time_laws],
+        "blind": [_largest(found) for found in findings.held_out_largest],
+        "contrasts": [_contrast(contrast) for found in findings.contrasts.values() for contrast in found],
+        "explained": findings.explained,
+        "ladder": findings.ladder,
+        "predictions": findings.predictions,
+        "scores": _scores(findings.scores),
     }
-    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
+    return json.dumps(plain(content), indent=1, sort_keys=True, allow_nan=False).encode()
 
 
-def scores_to_json(scores: Scores | None) -> dict[str, Any] | None:
+def plain(value: Any) -> Any:
+    """Dataclasses as objects, sequences as lists, and null for a number that does not exist."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _some(found: object, *names: str) -> dict[str, Any]:
+    """These fields of a result, null where there is none."""
+    return {name: getattr(found, name, None) for name in names}
+
+
+def _comparison(comparison: FormComparison) -> dict[str, Any]:
+    names = ("measure", "feature_dim", "within", "chosen", "left_out", "with_all", "power_law_is_misspecified")
+    forms = [_form(verdict) for verdict in comparison.verdicts]
+    return _some(comparison, *names) | {"cells": len(comparison.cells.group), "forms": forms}
+
+
+def _form(verdict: FormVerdict) -> dict[str, Any]:
+    held = verdict.held_out and _some(verdict.held_out, "median_error", "covered", "cells", "sizes")
+    fitted = _some(verdict.fit, "centre") | {"held_out": held, "formula": FORMS[verdict.form].formula}
+    return _fitted(verdict) | fitted
+
+
+def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
+    fit = verdict.fit
+    found = {"parameters": fit.parameters if fit else [], "levels": fit.levels if fit else {}}
+    return _some(verdict, "form", "refused") | _some(fit, "aicc") | found | {"residual_scale": fit and fit.scale}
+
+
+def _joint(comparison: JointComparison) -> dict[str, Any]:
+    forms = [
+        _fitted(verdict) | {"kept_out": verdict.kept_out, "formula": JOINT_FORMS[verdict.form].formula}
+        for verdict in comparison.verdicts
+    ]
+    return _some(comparison, "measure", "within", "chosen") | {"forms": forms}
+
+
+def _largest(found: LargestHeldOut) -> dict[str, Any]:
+    held = _some(found.held, "median_error", "covered", "cells", "sizes")
+    return {name: entry for name, entry in vars(found).items() if name != "held"} | held
+
+
+def _contrast(contrast: Contrast) -> dict[str, Any]:
+    told = _some(contrast, "setting", "measure", "base", "is_log", "pooled", "moving", "apart")
+    return told | {"levels": [_level(level) for level in contrast.levels]}
+
+
+def _level(level: Level) -> dict[str, Any]:
+    told = _some(level, "value", "mean", "low", "high", "trials", "terminal")
+    gap = level.difference
+    difference = None if gap is None else vars(gap) | {"verdict": verdict(gap)}
+    return told | {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
+
+
+def _scores(scores: Scores | None) -> dict[str, Any] | None:
     """Scores of earlier predictions; null where none were kept."""
-    if scores is None:
-        return None
-    known = bool(scores.scores)
-    return {
-        "waiting": scores.waiting,
-        "median_error": scores.median_error if known else None,
-        "covered": scores.covered if known else None,
-        "scores": [
-            {
-                "cell": dict(s.prediction.cell),
-                "measure": s.prediction.measure,
-                "form": s.prediction.form,
-                "predicted": s.prediction.predicted,
-                "low": s.prediction.low,
-                "high": s.prediction.high,
-                "observed": s.observed,
-                "error": s.error,
-                "inside": s.inside,
-                "trials": s.trials,
-                "not_terminal": s.not_terminal,
-            }
-            for s in scores.scores
-        ],
-    }
+    return None if scores is None else vars(scores) | {"scores": [_score(score) for score in scores.scores]}
+
+
+def _score(score: Score) -> dict[str, Any]:
+    told = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
+    return told | {name: entry for name, entry in vars(score).items() if name != "prediction"}
 
 
 def fits_schema() -> dict[str, Any]:

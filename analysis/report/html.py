@@ -1,144 +1,128 @@
-"""HTML pieces of the report: sections, figures, tables, notes. Everything that comes from data is escaped here.
+"""The page as one HTML file: no script, nothing fetched. Everything that comes from data is escaped here.
 
-Knows HTML and panels; does not know what the study was about.
+Knows the parts of a page; does not know what the study was about.
 """
 
 import html
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 from importlib.resources import files
 
-from analysis.figures.panels import Drawn, FigureBlock, inline_svg
+from analysis.figures.panels import Drawn
+from analysis.figures.style import CATEGORIES, INK, MUTED, RAMP, RULE
+from analysis.report import page
 
-MOST_KEYS = 40
-ABSENT = "\N{EN DASH}"
-
-
-@dataclass(frozen=True)
-class Link:
-    """A table cell that leads to a place on the page."""
-
-    text: str
-    target: str
-
-
-@dataclass(frozen=True)
-class Long:
-    """A table cell of prose, which may wrap."""
-
-    text: str
+# Hex colours of a figure and the CSS variable each becomes on the page.
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    **{colour: f"--ramp-{i}" for i, colour in enumerate(RAMP)},
+    **{colour: f"--category-{i}" for i, colour in enumerate(CATEGORIES)},
+}
 
 
-@dataclass(frozen=True)
-class Number:
-    """A table cell aligned to the right."""
-
-    text: str
-
-
-Cell = str | Link | Long | Number
-
-
-def escape(text: object) -> str:
-    """Text as HTML, safe in attributes too."""
-    return html.escape(str(text), quote=True)
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text."""
-    return f"<p{_class(kind)}>{escape(text)}</p>"
-
-
-def note(text: str, *, warning: bool = False) -> str:
-    """A sentence set apart: something missing, or to be careful about."""
-    return f'<p class="note{" warn" if warning else ""}">{escape(text)}</p>'
-
-
-def section(name: str, heading: str, *parts: str) -> str:
-    """A section that the table of contents can point at."""
-    return f'<section id="{escape(name)}">\n<h2>{escape(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
-
-
-def details(summary: str, body: str, *, wide: bool = False) -> str:
-    """A part that opens on a click, without script."""
-    return f"<details{_class('wide' if wide else '')}><summary>{escape(summary)}</summary>\n{body}\n</details>"
-
-
-def preformatted(text: str) -> str:
-    """Text as it is, in a box that scrolls by itself."""
-    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
-
-
-def table(
-    label: str, headers: Sequence[str], rows: Iterable[Sequence[Cell]], anchors: Sequence[str] | None = None
-) -> str:
-    """A table in a box that scrolls by itself; anchors gives each row an id."""
-    body, numeric = [], [True] * len(headers)
-    for index, row in enumerate(rows):
-        numeric = [n and isinstance(cell, Number) for n, cell in zip(numeric, row, strict=True)]
-        anchor = f' id="{escape(anchors[index])}"' if anchors is not None else ""
-        body.append(f"<tr{anchor}>" + "".join(map(_cell, row)) + "</tr>")
-    kinds = [_class("number" if n and body else "") for n in numeric]
-    head = "".join(f'<th scope="col"{kind}>{escape(text)}</th>' for text, kind in zip(headers, kinds, strict=True))
-    box = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
-    return f"{box}<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>"
-
-
-def figure(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -> str:
-    """A figure with its caption and rows, or the sentence in its place; listed: trials the page has a row of."""
-    if block.missing is not None:
-        return note(block.missing)
-    panels = [f'<div class="panel">{inline_svg(panel)}</div>' for panel in drawn]
-    few = " few" if len(block.panels) < block.columns else ""
-    count = f" ({len(block.trials)} trials)" if block.trials else ""
-    caption = f'{escape(block.caption)}<span class="rows">Rows: {escape(block.rows)}{count}.</span>'
-    return (
-        f'<figure id="figure-{escape(block.name)}">\n<div class="panels columns-{block.columns}{few}">\n'
-        + "\n".join(panels)
-        + f"\n</div>\n<figcaption>{caption}</figcaption>\n{trial_links(block.trials, listed)}</figure>"
-    )
-
-
-def trial_links(trials: Sequence[str], listed: frozenset[str]) -> str:
-    """The keys of the trials behind something, each a link where the page lists the trial."""
-    if not trials:
-        return ""
-    shown = [
-        f'<a class="key" href="#trial-{escape(t)}">{escape(t)}</a>'
-        if t in listed
-        else f'<span class="key">{escape(t)}</span>'
-        for t in trials[:MOST_KEYS]
-    ]
-    more = f" and {len(trials) - MOST_KEYS} more in the table" if len(trials) > MOST_KEYS else ""
-    return details(f"Trial keys ({len(trials)})", f'<p class="keys">{" ".join(shown)}{more}</p>')
-
-
-def document(title: str, header: str, contents: Sequence[tuple[str, str]], sections: Sequence[str], footer: str) -> str:
-    """The whole page: one file, no script, nothing fetched."""
+def to_html(whole: page.Page) -> str:
+    """The whole page."""
     css = (files("analysis.report") / "report.css").read_text(encoding="utf-8")
-    links = "".join(f'<li><a href="#{escape(name)}">{escape(text)}</a></li>' for name, text in contents)
+    links = "".join(f'<li><a href="#{_escape(s.name)}">{_escape(s.heading)}</a></li>' for s in whole.sections)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n'
-        f"<style>\n{css}</style>\n</head>\n"
-        f'<body>\n<header>\n{header}\n</header>\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n'
-        + "\n".join(sections)
-        + f"\n</main>\n<footer>{footer}</footer>\n</body>\n</html>\n"
+        f'<meta name="color-scheme" content="light dark">\n<title>{_escape(whole.title)}</title>\n'
+        f"<style>\n{css}</style>\n</head>\n<body>\n<header>\n{_parts(whole.header)}\n</header>\n"
+        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n'
+        + "\n".join(map(_section, whole.sections))
+        + f"\n</main>\n<footer>{_part(whole.footer)}</footer>\n</body>\n</html>\n"
     )
 
 
-def _cell(cell: Cell) -> str:
+def inline_svg(drawn: Drawn) -> str:
+    """A drawn panel as an element of the page: no fixed size, no outside reference, colours and font from its CSS."""
+    body = drawn.body.replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        body = body.replace(f": {colour}", f": var({variable})")
+    body = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", body)
+    size = f"{drawn.width:g} {drawn.height:g}"
+    return f'<svg viewBox="0 0 {size}" role="img" aria-label="{_escape(drawn.alt)}">{body}</svg>'
+
+
+def _section(section: page.Section) -> str:
+    heading = f"<h2>{_escape(section.heading)}</h2>"
+    return f'<section id="{_escape(section.name)}">\n{heading}\n{_parts(section.parts)}\n</section>'
+
+
+def _parts(parts: Sequence[page.Part]) -> str:
+    return "\n".join(map(_part, parts))
+
+
+def _part(part: page.Part) -> str:
+    match part:
+        case page.Paragraph(text, kind):
+            return f"<p{_class('note warn' if kind == 'warning' else kind)}>{_inline(text)}</p>"
+        case page.Heading(text, level):
+            return f"<h{level}>{_escape(text)}</h{level}>"
+        case page.Preformatted(text):
+            return f'<pre tabindex="0"><code>{_escape(text)}</code></pre>'
+        case page.Table():
+            return _table(part)
+        case page.Figure():
+            return _figure(part)
+        case page.Details(summary, parts, wide):
+            opened = f"<details{_class('wide' if wide else '')}><summary>{_escape(summary)}</summary>"
+            return f"{opened}\n{_parts(parts)}\n</details>"
+
+
+def _table(table: page.Table) -> str:
+    columns = range(len(table.headers))
+    numeric = [bool(table.rows) and all(isinstance(row[i], page.Number) for row in table.rows) for i in columns]
+    kinds = [_class("number" if n else "") for n in numeric]
+    head = "".join(f'<th scope="col"{k}>{_escape(text)}</th>' for text, k in zip(table.headers, kinds, strict=True))
+    ids = [f' id="{_escape(anchor)}"' for anchor in table.anchors] or [""] * len(table.rows)
+    rows = zip(ids, table.rows, strict=True)
+    body = "\n".join(f"<tr{place}>{''.join(map(_cell, row))}</tr>" for place, row in rows)
+    box = f'<div class="scroll" role="region" tabindex="0" aria-label="{_escape(table.label)}">'
+    return f"{box}<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+
+
+def _figure(figure: page.Figure) -> str:
+    block = figure.block
+    panels = "\n".join(f'<div class="panel">{inline_svg(panel)}</div>' for panel in figure.drawn)
+    few = " few" if len(block.panels) < block.columns else ""
+    shown, rows = map(_escape, figure.caption)
+    return (
+        f'<figure id="figure-{_escape(block.name)}">\n<div class="panels columns-{block.columns}{few}">\n{panels}\n'
+        f'</div>\n<figcaption>{shown}<span class="rows">{rows}</span></figcaption></figure>'
+    )
+
+
+def _cell(cell: page.Cell) -> str:
     match cell:
-        case Link(text, target):
-            return f'<td><a class="key" href="#{escape(target)}">{escape(text)}</a></td>'
-        case Long(text):
-            return f'<td class="long">{escape(text)}</td>'
-        case Number(text):
-            return f'<td class="number">{escape(text)}</td>'
+        case page.Long(text):
+            return f'<td class="long">{_escape(text)}</td>'
+        case page.Number(text):
+            return f'<td class="number">{_escape(text)}</td>'
         case _:
-            return f"<td>{escape(cell)}</td>"
+            return f"<td>{_inline((cell,))}</td>"
+
+
+def _inline(text: str | Sequence[str | page.Link]) -> str:
+    return _escape(text) if isinstance(text, str) else "".join(map(_piece, text))
+
+
+def _piece(piece: str | page.Link) -> str:
+    if isinstance(piece, str):
+        return _escape(piece)
+    text, target = _escape(piece.text), _escape(piece.target)
+    if piece.target.startswith("https://"):
+        return f'<a href="{target}">{text}</a>'
+    return f'<a class="key" href="#{target}">{text}</a>' if target else f'<span class="key">{text}</span>'
 
 
 def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
+
+
+def _escape(text: object) -> str:
+    """Text as HTML, safe in attributes too."""
+    return html.escape(str(text), quote=True)

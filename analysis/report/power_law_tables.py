@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from analysis.figures.style import number
-from analysis.report import html as page
-from analysis.report.html import ABSENT, Cell, Long, Number
+from analysis.report.page import Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
 from analysis.report.sentences import sentence_asymptote
 from analysis.rows import theory
 from analysis.rows.measures import MARGIN
+from analysis.rows.wording import ABSENT, bracketed, number, percent, shown
 from analysis.scaling.form_choice import WORST_ERROR, FormComparison, FormVerdict
 from analysis.scaling.forms import FORMS
 from analysis.scaling.power_law import Exponent
@@ -16,42 +15,29 @@ from analysis.scaling.trends import Trend, own_prefactors
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def fits_sections(trends: Sequence[Trend]) -> list[str]:
+def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     """The fits that may be believed, then those refused with their bare estimates."""
-    parts = [page.paragraph(METHOD)]
+    parts: list[Part] = [Paragraph(METHOD)]
     believed = [t for t in trends if t.believed]
     refused = [t for t in trends if t.refused]
-    headers = (
-        "measure",
-        "read at",
-        "where",
-        "own prefactor by",
-        "exponent of K [95 %]",
-        "exponent of d [95 %]",
-        "large-K theory",
-        "log residual",
-        "residuals",
-        "cells",
-        "trials",
-        "left out",
+    headers = columns(
+        "measure | read at | where | own prefactor by | exponent of K [95 %] | exponent of d [95 %] | large-K theory | log residual | residuals | cells | trials | left out"
     )
     if believed:
-        parts.append(page.table("Power laws with intervals", headers, [[*_fit_row(t)] for t in believed]))
+        parts.append(Table("Power laws with intervals", headers, [[*_fit_row(t)] for t in believed]))
     else:
-        parts.append(
-            page.note("No power law can be claimed from these trials: the table of refusals says why for each.")
-        )
+        parts.append(note("No power law can be claimed from these trials: the table of refusals says why for each."))
     if refused:
         rows = [[*_fit_row(t), Long(t.refused or "")] for t in refused]
-        body = page.table("Refused power laws", (*headers, "why refused"), rows)
-        parts.append(page.details(f"Refused, with the bare estimate ({len(refused)})", body, wide=True))
+        body = Table("Refused power laws", (*headers, "why refused"), rows)
+        parts.append(Details(f"Refused, with the bare estimate ({len(refused)})", (body,), wide=True))
     return parts
 
 
 METHOD = (
     f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the "
     "logarithms of cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over "
-    "cells and Student's t, and are refused under five cells or three sizes. Only trials that reached 99 % training "
+    "cells and Student's t; under five cells or three sizes none is given. Only trials that reached 99 % training "
     "accuracy enter; variability is read where trials are alike (equal steps after that, or equal excess loss over "
     "the tabulated optimum) and, beside it, at the end. A pure power law is a first form: the best margins themselves "
     "follow one only for large K."
@@ -59,12 +45,12 @@ METHOD = (
 
 
 def _fit_row(trend: Trend) -> list[Cell]:
-    exponents = {e.name: bracketed(e) for e in trend.fit.exponents} if trend.fit else {}
+    exponents = {e.name: bracketed_exponent(e) for e in trend.fit.exponents} if trend.fit else {}
     dim = trend.where.get("feature_dim")
     theory_says = (
         number(theory.asymptotic_exponent(dim)) if trend.measure == MARGIN and dim is not None and dim >= 2 else ABSENT
     )
-    where = ", ".join(f"{name} {_shown(value)}" for name, value in trend.where.items()) or "every feature_dim"
+    where = ", ".join(f"{name} {shown(value)}" for name, value in trend.where.items()) or "every feature_dim"
     return [
         trend.measure,
         trend.moment,
@@ -86,7 +72,7 @@ def _residual_text(trend: Trend) -> str:
         return ABSENT
     said = trend.fit.diagnostics.warnings()
     if trend.fit.open_share:
-        said.append(f"{number(100 * trend.fit.open_share)} % of cells known as intervals only")
+        said.append(f"{percent(trend.fit.open_share)} of cells known as intervals only")
     return "; ".join(said) or "nothing stands out"
 
 
@@ -94,48 +80,38 @@ def _left_out(trend: Trend) -> str:
     """How many complete trials did not enter, why, and the exponents if those short of the terminal phase had."""
     reasons = ((trend.not_terminal, "not terminal"), (trend.not_positive, "no positive value then"))
     counts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
-    beside = ", ".join(f"{e.name} {bracketed(e)}" for e in trend.with_all)
+    beside = ", ".join(f"{e.name} {bracketed_exponent(e)}" for e in trend.with_all)
     return (counts or "none") + (f"; with all of them {beside}" if beside else "")
 
 
-def bracketed(exponent: Exponent) -> str:
+def bracketed_exponent(exponent: Exponent) -> str:
     """`estimate [low, high]`, the ends left out where they were refused."""
-    if exponent.low is None or exponent.high is None:
-        return number(exponent.estimate)
-    return f"{number(exponent.estimate)} [{number(exponent.low)}, {number(exponent.high)}]"
+    return bracketed(exponent.estimate, exponent.low, exponent.high)
 
 
-def _shown(value: object) -> str:
-    return ABSENT if value is None else number(value) if isinstance(value, float) else str(value)
+def parameters_text(parameters: Sequence[Exponent]) -> str:
+    """The parameters of a form with their intervals."""
+    return ", ".join(f"{p.name} = {bracketed_exponent(p)}" for p in parameters) or "one prefactor"
 
 
-def forms_sections(comparisons: Sequence[FormComparison]) -> list[str]:
-    """Every form that could be fitted, with its error on the largest sizes when only the smaller ones were used."""
-    parts = ["<h3>Which form</h3>"]
+def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
+    """Every form that could be fitted, with its error on the largest sizes when it was fitted to the smaller ones alone."""
+    parts: list[Part] = [Heading("Which form")]
     rows = [_form_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
     if not rows:
         parts.append(
-            page.note("No form with a curve or an offset can be told from a power law: that needs more class counts.")
+            note("No form with a curve or an offset can be told from a power law: that needs more class counts.")
         )
         return parts
-    parts.append(page.paragraph(FORMS_METHOD))
+    parts.append(Paragraph(FORMS_METHOD))
     if told := sentence_asymptote(comparisons):
-        parts.append(page.paragraph(told))
+        parts.append(Paragraph(told))
     if warned := misspecified_sentence(comparisons):
-        parts.append(page.note(warned))
-    headers = (
-        "measure",
-        "d",
-        "form",
-        "parameters [95 %]",
-        "AICc",
-        "held-out error",
-        "inside 90 %",
-        "held-out K",
-        "left out",
-        "verdict",
+        parts.append(note(warned))
+    headers = columns(
+        "measure | d | form | parameters [95 %] | AICc | held-out error | inside 90 % | held-out K | left out | verdict"
     )
-    return [*parts, page.table("Forms of the trend", headers, rows)]
+    return [*parts, Table("Forms of the trend", headers, rows)]
 
 
 FORMS_METHOD = (
@@ -150,8 +126,7 @@ def _others(comparison: FormComparison, verdict: FormVerdict) -> str:
     """How many trials did not enter, and what the chosen form says with those short of the terminal phase."""
     if verdict.form != comparison.chosen or not comparison.with_all:
         return str(comparison.left_out)
-    beside = ", ".join(f"{p.name} = {bracketed(p)}" for p in comparison.with_all)
-    return f"{comparison.left_out}; with all {beside}"
+    return f"{comparison.left_out}; with all {parameters_text(comparison.with_all)}"
 
 
 def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
@@ -175,15 +150,14 @@ IRREGULAR_DIM = 8  # from here on the best known margins have no power law at th
 def _form_row(comparison: FormComparison, verdict: FormVerdict) -> list[Cell]:
     assert verdict.fit is not None
     held = verdict.held_out
-    parameters = ", ".join(f"{p.name} = {bracketed(p)}" for p in verdict.fit.parameters) or "one prefactor"
     return [
         comparison.measure,
-        Number(str(comparison.feature_dim)),
+        Number(comparison.feature_dim),
         f"{verdict.form}: {FORMS[verdict.form].formula}",
-        parameters,
+        parameters_text(verdict.fit.parameters),
         Number(number(verdict.fit.aicc)),
-        Number(f"{number(100 * held.median_error)} %" if held else ABSENT),
-        Number(f"{number(100 * held.covered)} % of {held.cells}" if held else ABSENT),
+        Number(percent(held.median_error) if held else ABSENT),
+        Number(f"{percent(held.covered)} of {held.cells}" if held else ABSENT),
         ", ".join(map(str, held.sizes)) if held else "too few sizes",
         _others(comparison, verdict),
         "predicts best"

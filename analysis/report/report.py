@@ -1,35 +1,34 @@
-"""The report: a page that opens with the answer, its figures as files, the fits and the predictions as JSON.
+"""`gnc report`: writes a page that opens with the answer, its figures as files, and fits and predictions as JSON.
 
-    report/report.html (or .md, .pdf)    report/figures/*.svg    report/fits.json    report/predictions.json
+    report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json
 
 Knows every other module of analysis and the writing of reports by the store; does not compute anything itself.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from analysis.figures.classes import block_classes, block_ladder
 from analysis.figures.codes import block_codes
 from analysis.figures.collapse import block_collapse
 from analysis.figures.contrast import block_contrast
-from analysis.figures.effects import block_effect
-from analysis.figures.files import figure_file
 from analysis.figures.margin import block_margin
-from analysis.figures.panels import Drawn, FigureBlock, render, svg_file
+from analysis.figures.panels import FigureBlock, render, svg_file
 from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
 from analysis.figures.prediction import block_prediction
 from analysis.figures.relations import block_relations
 from analysis.figures.variability import block_variability
-from analysis.report import provenance
-from analysis.report import sentences as answer
+from analysis.report import provenance, sentences
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
-from analysis.report.markdown import to_markdown
-from analysis.report.pdf import to_pdf
-from analysis.report.sections import render_page
-from analysis.rows.frames import Readable, StudyFrame, load_study
+from analysis.report.html import to_html
+from analysis.report.law_tables import score_parts
+from analysis.report.markdown import parts_to_markdown, to_markdown
+from analysis.report.page import Page
+from analysis.report.sections import make_page, unreadable_text
+from analysis.rows.frames import StudyFrame, check_results_folder, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling.predictions import (
     Prediction,
@@ -39,6 +38,7 @@ from analysis.scaling.predictions import (
     predictions_to_json,
     score,
 )
+from study.store.store import Store
 
 PREDICTIONS = "predictions.json"
 # Columns read of every epoch, and of final rows; a study of a hundred thousand trials holds many more.
@@ -48,16 +48,12 @@ MEASURES = (
     "margin_min_lower", "margin_min_upper", "mean_direction_margin_min", "sample_margin_min", "random_margin",
     "reference_margin_lower", "reference_margin_upper", "margin_ratio_upper", "ufm_margin",
 )  # fmt: skip
-Format = Literal["html", "md", "pdf"]
-FORMATS: tuple[Format, ...] = ("html", "md", "pdf")
+Format = Literal["html", "md"]
+WRITERS: dict[Format, Callable[[Page], str]] = {"html": to_html, "md": to_markdown}
 
 
-class Writable(Readable, Protocol):
-    """A store that also keeps a report."""
-
-    def write_report(self, files: dict[str, bytes]) -> None: ...
-
-    def read_report(self, name: str) -> bytes | None: ...
+class NothingToReport(ValueError):
+    """The folder holds no trial that can be read; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class ReportSummary:
 
 
 def write_report(
-    store: Writable,
+    store: Store,
     *,
     keys: Collection[str] | None = None,
     predict: Iterable[Mapping[str, Any]] = (),
@@ -101,27 +97,34 @@ def write_report(
         store: an open results folder.
         keys: the trials of the latest study; None reports on everything the folder holds.
         predict: cells to state predictions of, as settings by name.
-        page_format: what the page is written as; figures are SVG files, with pdf they are PDF files too.
+        page_format: what the page is written as; the figures are SVG files.
     Returns:
         What was written, for the command line to print.
+    Raises:
+        StudyError: the folder is no results folder.
+        NothingToReport: it holds no finished trial that can be read.
     """
+    check_results_folder(store)
     frame = load_study(store, keys=keys, courses=COURSES, measures=measures_needed(store.latest_study()))
+    if frame.trials.num_rows == 0:
+        raise NothingToReport(_why_nothing(frame, store.uri))
     earlier = predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
     blocks = figure_blocks(frame, store, findings)
     warned = provenance.warnings(frame.trials) + _lost_predictions(earlier)
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
-    files = {"fits.json": fits_json(frame, findings), **_figure_files(blocks, drawn, page_format)}
-    html = render_page(frame, findings, blocks, drawn, warned)
-    files[f"report.{page_format}"] = _in_format(html, blocks, page_format)
+    files = {"fits.json": fits_json(frame, findings)}
+    files |= {f"figures/{b.name}.svg": svg_file(drawn[b.name], b.columns) for b in blocks if b.name in drawn}
+    page = make_page(frame, findings, blocks, drawn, warned)
+    files[f"report.{page_format}"] = WRITERS[page_format](page).encode()
     if earlier is not None and (kept := kept_with(earlier, findings.predictions)):
         files[PREDICTIONS] = predictions_to_json(kept)
     store.write_report(files)
     return ReportSummary(
         trials=frame.trials.num_rows,
         complete=frame.final.num_rows,
-        studied=answer.sentence_studied(frame),
-        answer=answer.sentences_answer(frame, findings.trends),
+        studied=sentences.sentence_studied(frame),
+        answer=sentences.sentences_answer(frame, findings.trends),
         page=f"report/report.{page_format}",
         figures=tuple(b.name for b in blocks if b.missing is None),
         missing={b.name: b.missing for b in blocks if b.missing is not None},
@@ -133,10 +136,27 @@ def write_report(
     )
 
 
-def check_report(store: Writable, *, keys: Collection[str] | None = None) -> Scores | None:
+def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
+    check_results_folder(store)
     earlier = predictions_from_json(store.read_report(PREDICTIONS))
     return None if earlier is None else score(earlier, load_study(store, keys=keys, courses=()).final)
+
+
+def scores_text(scores: Scores) -> str:
+    """The scores as Markdown, for the command line."""
+    return parts_to_markdown(score_parts(scores))
+
+
+def _why_nothing(frame: StudyFrame, uri: str) -> str:
+    if frame.unreadable:
+        return f"No trial in {uri} can be read, so no report was written. {unreadable_text(frame.unreadable)}"
+    if frame.outside:
+        return (
+            f"No trial of the latest study in {uri} has finished, so no report was written; --all reports on the "
+            f"{frame.outside} trials of other studies there."
+        )
+    return f"No trial in {uri} has finished yet, so no report was written."
 
 
 def _lost_predictions(earlier: Sequence[Prediction] | None) -> list[str]:
@@ -150,26 +170,7 @@ def measures_needed(study: str | None) -> set[str]:
     return {*MEASURES, *(name.partition("[")[0] for name, _ in objectives_of(study))}
 
 
-def _figure_files(
-    blocks: Sequence[FigureBlock], drawn: Mapping[str, Sequence[Drawn]], page_format: Format
-) -> dict[str, bytes]:
-    found = {}
-    for block in blocks:
-        if block.name in drawn:
-            found[f"figures/{block.name}.svg"] = svg_file(drawn[block.name], block.columns)
-        if block.name in drawn and page_format == "pdf":  # as long as all the rest: drawn again, fonts embedded
-            found[f"figures/{block.name}.pdf"] = figure_file(block.name, block.panels, block.columns, ".pdf")
-    return found
-
-
-def _in_format(html: str, blocks: Sequence[FigureBlock], page_format: Format) -> bytes:
-    if page_format == "html":
-        return html.encode()
-    text = to_markdown(html)
-    return text.encode() if page_format == "md" else to_pdf(text, {b.name: b for b in blocks})
-
-
-def figure_blocks(frame: StudyFrame, store: Readable, findings: Findings) -> list[FigureBlock]:
+def figure_blocks(frame: StudyFrame, store: Store, findings: Findings) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [
@@ -179,9 +180,7 @@ def figure_blocks(frame: StudyFrame, store: Readable, findings: Findings) -> lis
         block_phase(final),
         block_variability(final),
         block_relations(final),
-        block_effect(final, "temperature"),
-        block_effect(final, "normalization"),
-        *(block_contrast(found, name) for name, found in findings.contrasts.items()),
+        *map(block_contrast, findings.contrasts.values()),
         block_classes(final, store),
         block_ladder(final),
         block_pareto(final, frame.study),

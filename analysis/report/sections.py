@@ -1,131 +1,168 @@
-"""The sections of the report's page in their order, its header and its provenance. Numbers come in, HTML goes out."""
+"""The sections of the report's page in their order, its header and its provenance."""
 
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from analysis.figures.panels import Drawn, FigureBlock
-from analysis.report import html as page
-from analysis.report import provenance
-from analysis.report import sentences as answer
+from analysis.report import provenance, sentences
+from analysis.report.effect_tables import contrast_sections, explained_table, ladder_table
 from analysis.report.findings import Findings
-from analysis.report.law_tables import blind_section, joint_sections, predictions_sections, time_sections
-from analysis.report.power_law_tables import fits_sections, forms_sections
-from analysis.report.trial_tables import (
-    contrast_table,
-    effects_table,
-    explained_table,
-    failed_table,
-    ladder_table,
-    trials_table,
+from analysis.report.law_tables import joint_sections, largest_section, predictions_sections, time_sections
+from analysis.report.page import (
+    Details,
+    Figure,
+    Heading,
+    Link,
+    Long,
+    Number,
+    Page,
+    Paragraph,
+    Part,
+    Preformatted,
+    Section,
+    Table,
+    note,
 )
+from analysis.report.power_law_tables import fits_sections, forms_sections
+from analysis.report.trial_tables import failed_table, trials_table
 from analysis.rows.frames import StudyFrame, varied_settings
 from analysis.scaling.trends import Trend
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
+MOST_KEYS = 40
 PAPERS = (
     ("Jiang et al., Generalized Neural Collapse for a Large Number of Classes", "2310.05351"),
     ("Liu et al., Generalizing and Decoupling Neural Collapse via Hyperspherical Uniformity Gap", "2303.06484"),
 )
 
 
-def render_page(
+def make_page(
     frame: StudyFrame,
     findings: Findings,
     blocks: Sequence[FigureBlock],
     drawn: Mapping[str, Sequence[Drawn]],
     warned: Sequence[str],
-) -> str:
-    """The HTML of the report."""
-    shown, listed = trials_table(frame)
+) -> Page:
+    """The report as a page.
+
+    Args:
+        blocks: every figure, by its name a section. drawn: the panels of those that are not missing.
+        warned: what a reader must know before comparing rows.
+    """
+    final_table, listed = trials_table(frame)
     by_name = {block.name: block for block in blocks}
 
-    def figured(name: str, *more: str) -> tuple[str, str, tuple[str, ...]]:
+    def figured(name: str, *more: Part) -> Section:
         block = by_name[name]
-        return name, block.heading, (page.figure(block, drawn.get(name, ()), listed), *more)
+        shown = figure_parts(block, drawn[name], listed) if block.missing is None else [note(block.missing)]
+        return Section(name, block.heading, [*shown, *more])
 
-    contrasts = [figured(f"contrast-{name}", contrast_table(found)) for name, found in findings.contrasts.items()]
-    parts = [
-        figured("codes"),
-        figured("collapse"),
-        figured("margin"),
-        figured("phase"),
-        figured("variability"),
-        ("time", "Variability over time", tuple(time_sections(findings.time_laws))),
-        figured("relations"),
-        figured("effect-temperature", effects_table(frame.final, "temperature")),
-        figured("effect-normalization", effects_table(frame.final, "normalization")),
-        *contrasts,
-        ("explained", "What explains the margin", (explained_table(frame.final),)),
-        figured("classes"),
-        figured("ladder", ladder_table(frame.final)),
-        figured("pareto"),
-        ("fits", "Power laws", (*fits_sections(findings.trends), *forms_sections(findings.comparisons))),
-        ("joint", "All dimensions at once", tuple(joint_sections(findings.joint))),
-        figured("prediction", *blind_section(findings.blind)),
-        ("predictions", "Predictions asked for", tuple(predictions_sections(findings.predictions, findings.scores))),
-        ("trials", "Trials", (failed_table(frame), shown)),
-        ("provenance", "Provenance", tuple(provenance_parts(frame, warned))),
-    ]
-    title = answer.study_name(frame)
-    return page.document(
+    effects = [figured(f"effect-{name}", *contrast_sections(found)) for name, found in findings.contrasts.items()]
+    title = sentences.study_name(frame)
+    return Page(
         f"{title}: generalized neural collapse",
         header(frame, findings.trends, title, warned),
-        [(name, heading) for name, heading, _ in parts],
-        [page.section(name, heading, *body) for name, heading, body in parts],
+        (
+            figured("codes"),
+            figured("collapse"),
+            figured("margin"),
+            figured("phase"),
+            figured("variability"),
+            Section("time", "Variability over time", time_sections(findings.time_laws)),
+            figured("relations"),
+            *(effects or [Section("effects", "The effect of settings", [note(NO_EFFECTS)])]),
+            Section("explained", "What explains the margin", explained_table(findings.explained)),
+            figured("classes"),
+            figured("ladder", *ladder_table(findings.ladder)),
+            figured("pareto"),
+            Section("fits", "Power laws", [*fits_sections(findings.trends), *forms_sections(findings.comparisons)]),
+            Section("joint", "All dimensions at once", joint_sections(findings.joint)),
+            figured("prediction", *largest_section(findings.held_out_largest)),
+            Section(
+                "predictions", "Predictions asked for", predictions_sections(findings.predictions, findings.scores)
+            ),
+            Section("trials", "Trials", [*failed_table(frame), *final_table]),
+            Section("provenance", "Provenance", provenance_parts(frame, warned)),
+        ),
         footer(),
     )
 
 
-def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Sequence[str]) -> str:
+NO_EFFECTS = (
+    "No setting but the sizes takes two values between complete trials that share a seed and every other setting, so "
+    "no values are compared."
+)
+
+
+def figure_parts(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -> list[Part]:
+    """A figure, and the keys of its trials, each a link where the page lists the trial."""
+    if not block.trials:
+        return [Figure(block, drawn)]
+    keys = [Link(key, f"trial-{key}" if key in listed else "") for key in block.trials[:MOST_KEYS]]
+    spaced: list[str | Link] = [piece for key in keys for piece in (key, " ")][:-1]
+    if len(block.trials) > MOST_KEYS:
+        spaced.append(f" and {len(block.trials) - MOST_KEYS} more in the table")
+    return [Figure(block, drawn), Details(f"Trial keys ({len(block.trials)})", (Paragraph(spaced, "keys"),))]
+
+
+def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Sequence[str]) -> list[Part]:
     """Title, what was studied, the answer, and what a reader must know before believing it."""
-    parts = [
-        page.paragraph("Generalized neural collapse, a scaling study", "over"),
-        f"<h1>{page.escape(title)}</h1>",
-        page.paragraph(answer.sentence_studied(frame), "studied"),
-        page.paragraph(answer.sentences_answer(frame, trends), "answer"),
+    parts: list[Part] = [
+        Paragraph("Generalized neural collapse, a scaling study", "over"),
+        Heading(title, 1),
+        Paragraph(sentences.sentence_studied(frame), "studied"),
+        Paragraph(sentences.sentences_answer(frame, trends), "answer"),
     ]
+    parts.append(Details("Words used on this page", (Paragraph(WORDS),)))
     if frame.missing:
         parts.append(
-            page.note(f"{frame.missing} trials of the study have not been run or have not finished; gnc run continues.")
+            note(
+                f"{frame.missing} trials of the study have not been run or have not finished; gnc run continues the study."
+            )
         )
     if frame.outside:
-        parts.append(
-            page.note(f"{frame.outside} trials in this folder belong to other studies and are not in this report.")
-        )
-    if frame.unreadable:
-        parts.append(page.note(unreadable_text(frame.unreadable), warning=True))
-    parts += [page.note(text, warning=True) for text in warned]
-    return "\n".join(parts)
+        parts.append(note(f"{frame.outside} trials in this folder belong to other studies and are not in this report."))
+    unreadable = [unreadable_text(frame.unreadable)] if frame.unreadable else []
+    return [*parts, *(Paragraph(text, "warning") for text in [*unreadable, *warned])]
+
+
+WORDS = (
+    "K is the number of classes, d the feature dimension. A cell is a group of trials that differ in the seed alone. A "
+    "code is a set of unit vectors, one for each class. The margin of a class is the distance from its vector to the "
+    "convex hull of all the others, and the minimum margin is the smallest of them; it is certified, that is, computed "
+    "as an interval that holds the true value. The best code known is the one with the largest minimum margin that the "
+    "tables hold. Unconstrained features (UFM) is the model in which every feature vector may be chosen freely. A trial "
+    "is terminal from the epoch on at which it has reached 99 % training accuracy. GNC1, GNC2 and GNC3 are the three "
+    "parts of generalized neural collapse: features of a class shrink to their mean, the minimum margin grows to its "
+    "largest value, and class means align with classifier rows."
+)
 
 
 def unreadable_text(names: Sequence[str]) -> str:
-    """The fragments that were skipped, by name."""
+    """The files that were skipped, by name."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    files = "1 file" if len(names) == 1 else f"{len(names)} files"
     listed = ", ".join(names[:5]) + more
-    return f"{len(names)} files could not be read and were skipped: {listed}. Running the study again replaces them."
+    return f"{files} could not be read and were skipped: {listed}. Running the study again replaces them."
 
 
-def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[str]:
+def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """Versions, machines, data, the study file, and how to get the rows."""
-    parts = [page.note(text, warning=True) for text in warned]
+    parts: list[Part] = [Paragraph(text, "warning") for text in warned]
     origins = provenance.origins(frame.trials)
-    rows = [(o.name, o.value if len(o.value) < 40 else page.Long(o.value), page.Number(str(o.trials))) for o in origins]
-    if rows:
-        parts.append(page.table("Versions and machines", ("what", "value", "trials"), rows))
-    else:
-        parts.append(page.note("No trial recorded its versions or machine."))
-    parts.append(page.paragraph(versions_text(frame.final)))
-    data = [
-        (page.Long(d.settings), d.digest, page.Number(str(d.trials))) for d in provenance.data_origins(frame.trials)
-    ]
-    if data:
-        body = page.table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), data)
-        parts.append(page.details(f"Data sets and their digests ({len(data)})", body, wide=True))
+    rows = [(o.name, o.value if len(o.value) < 40 else Long(o.value), Number(o.trials)) for o in origins]
+    versions = Table("Versions and machines", ("what", "value", "trials"), rows)
+    parts.append(versions if rows else note("No trial recorded its versions or machine."))
+    parts.append(Paragraph(versions_text(frame.final)))
+    if data := provenance.data_origins(frame.trials):
+        seen = [(Long(d.settings), d.digest, Number(d.trials)) for d in data]
+        table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
+        parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))
     if frame.study:
-        parts.append(page.details("The study file as run", page.preformatted(frame.study)))
-    return [*parts, "<h3>Getting the rows</h3>", page.preformatted(ROWS_RECIPE)]
+        parts.append(Details("The study file as run", (Preformatted(frame.study),)))
+    return [*parts, Heading("Getting the rows"), Preformatted(ROWS_RECIPE)]
 
 
 def versions_text(final: pa.Table) -> str:
@@ -135,14 +172,14 @@ def versions_text(final: pa.Table) -> str:
     return f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"
 
 
-def footer() -> str:
+def footer() -> Paragraph:
     """What the measures mean, in the papers that defined them."""
-    links = "; ".join(
-        f'{page.escape(title)}, <a href="https://arxiv.org/abs/{number_}">arXiv {number_}</a>'
-        for title, number_ in PAPERS
-    )
-    certified = "Margins are certified intervals; intervals of fits are 95 %, clustered by cell."
-    return f"<p>Measures as defined in {links}. {certified}</p>"
+    links: list[list[str | Link]] = [
+        [f"{title}, ", Link(f"arXiv {number}", f"https://arxiv.org/abs/{number}"), "; "] for title, number in PAPERS
+    ]
+    papers = [piece for link in links for piece in link][:-1]
+    certified = ". Margins are certified intervals; intervals of fits are 95 %, clustered by cell."
+    return Paragraph(["Measures as defined in ", *papers, certified])
 
 
 ROWS_RECIPE = """# one row per measured epoch of every trial; units are in the column metadata

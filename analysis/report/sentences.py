@@ -1,6 +1,6 @@
-"""What was studied and the answer, in sentences whose every number comes from a fit or a row.
+"""The sentences that open the report: what was studied, and the answer. Every number in them comes from a fit or a row.
 
-Knows frames and trends; does not know HTML.
+Knows rows and fits; does not know pages.
 """
 
 import tomllib
@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.figures.style import number
 from analysis.rows import theory
-from analysis.rows.frames import StudyFrame, distinct, values
+from analysis.rows.frames import StudyFrame, distinct, median, values
 from analysis.rows.measures import MARGIN
+from analysis.rows.wording import number, percent
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.power_law import Exponent
 from analysis.scaling.trends import Trend, own_prefactors
@@ -42,8 +42,6 @@ def listed(items: Sequence[Any], *, most: int = 6) -> str:
 def sentence_studied(frame: StudyFrame) -> str:
     """What was studied: data, networks, the grid, and how the trials ended."""
     trials = frame.trials
-    if trials.num_rows == 0:
-        return "There are no trials here yet: nothing has been run into this folder, or nothing has finished."
     networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
     sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
     parts = [f"{_count(trials.num_rows, 'trial')} of {networks} on {data}"]
@@ -72,7 +70,7 @@ def sentence_collapse(frame: StudyFrame) -> str:
         if np.isfinite([first, last]).all():
             verb = "fell" if last < first else "rose"
             parts.append(f"the median {label} {verb} from {number(first)} to {number(last)}")
-    start = "Over training " + " and ".join(parts) if parts else "The trials were measured at their end alone"
+    start = "Over training " + " and ".join(parts) if parts else "The trials were measured only at their end"
     return f"{start}; {clause_ratio(frame.final)}."
 
 
@@ -83,12 +81,12 @@ def clause_ratio(final: pa.Table) -> str:
         ratio = np.where(best > 0, margins / best, np.nan)
     if not np.isfinite(ratio).any():
         median = number(float(np.nanmedian(margins)))
-        return f"the minimum margin is {median} in the median, with no reference to compare it with"
+        return f"the minimum margin is {median} in the median, and no best known code is tabulated to compare it with"
     low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
-    beaten = ": a better code than the tables know" if ratio[high] > 1 + BEATEN else ""
+    beaten = ", which is a better code than the tables hold" if ratio[high] > 1 + BEATEN else ""
     return (
-        f"the minimum margin reaches {_percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
-        f"from {_percent(ratio[low])} at {_where(final, low)} to {_percent(ratio[high])} at {_where(final, high)}{beaten}"
+        f"the minimum margin reaches {percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
+        f"from {percent(ratio[low])} at {_where(final, low)} to {percent(ratio[high])} at {_where(final, high)}{beaten}"
     )
 
 
@@ -106,11 +104,15 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
             f"No exponent of the margin is claimed: at d = {dim} the bare estimate is K to the power "
             f"{number(exponent.estimate)}, without an interval ({best.refused})."
         )
-    limit = f"; that of the best codes tends to {number(theory.asymptotic_exponent(dim))}" if dim >= 2 else ""
+    limit = (
+        f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
+        if dim >= 2
+        else ""
+    )
     names = own_prefactors(best)
-    own = f", one prefactor for each {' and '.join(names)}" if names else ""
+    own = f", with one prefactor for each {' and '.join(names)}" if names else ""
     over = f"over {best.fit.cells} cells{own}{limit}"
-    return f"At d = {dim} the margin goes as K to the power {interval_text(exponent)} {over}."
+    return f"At d = {dim} the margin scales as K to the power {interval_text(exponent)} {over}."
 
 
 def _cells(trend: Trend) -> int:
@@ -153,22 +155,13 @@ def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     changes = np.flatnonzero(trial[1:] != trial[:-1]) + 1 if len(trial) else np.zeros(0, dtype=int)
     starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(trial)]]) - 1
     several = ends > starts
-    return _median(measured[starts[several]]), _median(measured[ends[several]])
-
-
-def _median(numbers: np.ndarray) -> float:
-    finite = numbers[np.isfinite(numbers)]
-    return float(np.median(finite)) if len(finite) else float("nan")
+    return median(measured[starts[several]]), median(measured[ends[several]])
 
 
 def _where(final: pa.Table, index: int) -> str:
     row = {name: final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature")}
     cold = "" if row["temperature"] is None else f", temperature {number(row['temperature'])}"
     return f"d = {row['feature_dim']}, K = {row['num_classes']}{cold}"
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * float(share))} %"
 
 
 def _count(count: int, noun: str) -> str:

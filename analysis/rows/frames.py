@@ -6,45 +6,33 @@ Knows the columns of `study.store.schemas` and the reading half of the store; do
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from study.design.config import settings_with
-from study.store.schemas import SETTINGS, TRIAL_COLUMNS, Column
-from study.store.store import open_store
+from study.design.errors import StudyError
+from study.design.where import check_column
+from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TRIAL_COLUMNS
+from study.store.store import Store, open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
 # What a figure of margin or variability shows on an axis or as a line; every other setting that varies is pooled.
+SIZES = ("num_classes", "feature_dim")
 SHOWN_SETTINGS = settings_with("axis")
 
 
 ALWAYS = ("trial", "cell", "epoch")
-
-
-class Readable(Protocol):
-    """The reading half of `study.store.store.Store`, all that analysis needs of it."""
-
-    unreadable: list[str]
-
-    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table: ...
-
-    def read_trials(self) -> pa.Table: ...
-
-    def read_margins(self, key: str) -> pa.Table | None: ...
-
-    def read_head(self, key: str) -> dict[str, np.ndarray] | None: ...
-
-    def latest_study(self) -> str | None: ...
+COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
 
 
 @dataclass(frozen=True)
 class StudyFrame:
     """What the store holds of one study.
 
-    rows: one row per measured epoch, by trial and epoch. trials: one row a trial. final: the last row of every
+    rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
     complete trial with the trial's state and circumstances joined. outside: trials in the folder that are not of this
     study. missing: trials of the study that have no row in the trials table yet.
     """
@@ -58,8 +46,14 @@ class StudyFrame:
     study: str | None
 
 
+def check_results_folder(store: Store) -> None:
+    """StudyError where the folder holds nothing that a study leaves."""
+    if not store.is_results_folder():
+        raise StudyError(f"RESULTS must be a results folder, got {store.uri!r}. Name a folder that gnc run wrote.")
+
+
 def load_study(
-    store: Readable,
+    store: Store,
     *,
     keys: Collection[str] | None = None,
     courses: Collection[str] | None = None,
@@ -95,8 +89,8 @@ def load_study(
     )
 
 
-def final_rows(results: "str | Path | Readable", *, keys: Collection[str] | None = None) -> pa.Table:
-    """One row a complete trial: its last measurement, every setting, and how the trial went.
+def final_rows(results: str | Path | Store, *, keys: Collection[str] | None = None) -> pa.Table:
+    """One row per complete trial: its last measurement, every setting, and how the trial went.
 
     Args:
         results: a results folder, its URI, or an open store.
@@ -153,6 +147,41 @@ def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, 
         yield dict(zip(names, key, strict=True)), table.take(members[key])
 
 
+def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
+    columns = [table[name].to_pylist() for name in names]
+    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
+    return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
+
+
+def independent_settings(final: pa.Table) -> list[str]:
+    """Settings that vary by themselves: not with the size (samples chosen by feature_dim) or with another of these."""
+    varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]
+    kept: list[str] = []
+    for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
+        rows = groups(final, ["num_classes", "feature_dim", *kept])
+        if any(len(members[name].unique()) > 1 for _, members in rows):
+            kept.append(name)
+    return kept
+
+
+def best_trial(rows: pa.Table) -> dict[str, Any]:
+    """The row with the largest certified margin."""
+    found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
+    return found
+
+
+def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list[tuple[pa.Table, str]]:
+    """The rows for each value of a column, each with the conditions that select them; all rows where by is None."""
+    if by is None:
+        return [(table, " and ".join(where))]
+    taken = table[check_column(table, by)].to_pylist()
+    return [
+        (table.take(np.flatnonzero([v == value for v in taken])), " and ".join([*where, f"{by} = {value}"]))
+        for value in distinct(table, by)
+    ]
+
+
 def usual_normalization(table: pa.Table) -> str:
     """The normalization that figures of one normalization show: `both` where present, else the most frequent."""
     present = table["normalization"].to_pylist()
@@ -196,17 +225,11 @@ def is_usual(table: pa.Table) -> np.ndarray:
     return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)
 
 
-def cell_medians(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Medians over the seeds of each cell, in the order of cell keys, and the number of trials behind each."""
-    pairs = [(np.nanmedian(v), len(v)) for _, rows in groups(table, ["cell"]) for v in [values(rows, name)]]
-    return np.array([m for m, _ in pairs]), np.array([n for _, n in pairs], dtype=int)
-
-
 def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
-    """One entry a cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
+    """One entry per cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
 
     Args:
-        table: one row a complete trial. measures: columns of numbers; NaN where no seed has one.
+        table: one row per complete trial. measures: columns of numbers; NaN where no seed has one.
     Returns:
         Arrays [cells] by name, `terminal` (1 where every seed reached it) among them.
     """
@@ -218,25 +241,12 @@ def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]
     order = np.argsort(index, kind="stable")
     edges = np.searchsorted(index[order], np.arange(1, len(first)))
     found = {name: frame[name][first] for name in shared}
-    found |= {name: np.array([_median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
+    found |= {name: np.array([median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
     found["terminal"] = np.minimum.reduceat(values(table, "terminal")[order].astype(float), [0, *edges])
     return found
 
 
-def _median(numbers: np.ndarray) -> float:
+def median(numbers: np.ndarray) -> float:
+    """Median of the finite numbers; NaN without any."""
     finite = numbers[np.isfinite(numbers)]
     return float(np.median(finite)) if len(finite) else float("nan")
-
-
-def column_named(name: str) -> Column:
-    """The schema's entry of a setting or measurement: unit and meaning, for labels."""
-    return COLUMNS[name]
-
-
-def _all_columns() -> dict[str, Column]:
-    from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES
-
-    return {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
-
-
-COLUMNS = _all_columns()

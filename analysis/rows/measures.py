@@ -3,11 +3,14 @@
 Knows frames; fits nothing.
 """
 
+import re
+
 import numpy as np
 import pyarrow as pa
 
 from analysis.rows.frames import values
 from analysis.rows.matched_time import VARIABILITY
+from study.design.where import ConditionRefused, check_column
 
 MARGIN = "margin_min_lower"
 # 1 - margin / reference: both are known as intervals, so it is one.
@@ -49,3 +52,33 @@ def _shortfall(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Which intervals can enter a fit of the logarithm: known, and not wholly at or below zero."""
     return np.isfinite(low) & np.isfinite(high) & (high > 0)
+
+
+def measure_values(table: pa.Table, measure: str) -> np.ndarray:
+    """A measurement as floats; `name[i]` reads the i-th entry of a list column, -1 the last; NaN where absent.
+
+    Raises:
+        ConditionRefused: an unknown column, text, or a list without an entry.
+    """
+    found = re.fullmatch(r"(\w+)(?:\[(-?\d+)\])?", measure)
+    if found is None:
+        raise ConditionRefused(f"measure must be a column, or COLUMN[INDEX] of a list, got {measure!r}.")
+    name, index = check_column(table, found[1]), found[2]
+    kind = table[name].type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list != (index is not None):
+        cure = f"Write {name}[-1] for its last entry." if is_list else "It is no list: leave the index out."
+        raise ConditionRefused(f"measure must name one number a row, got {measure!r}. {cure}")
+    if is_list:
+        return np.array([_entry(row, int(index)) for row in table[name].to_pylist()])
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise ConditionRefused(f"measure must be a number, got {measure!r}, which holds {kind}.")
+    return values(table, name).astype(float)
+
+
+def _entry(row: list[float | None] | None, index: int) -> float:
+    try:
+        value = None if row is None else row[index]
+    except IndexError:
+        value = None
+    return float("nan") if value is None else float(value)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.rows.frames import median
 from analysis.scaling.form_choice import choose, largest_sizes, select, verdict_of
 from analysis.scaling.forms import FORMS, design_of, fit_form
 from analysis.scaling.power_law import Cells, FitRefused
@@ -116,10 +117,19 @@ def calibrate(
         predicted.append(bool(low <= new <= high))
     found = []
     for name, hits in covered.items():
-        median = _median(errors[name])
-        relative = median / abs(TRUTHS[form].get(name, np.nan))
+        middle = median(np.array(errors[name]))
+        relative = middle / abs(TRUTHS[form].get(name, np.nan))
         found.append(
-            Calibration(form, num_cells, name, _mean(hits), _mean(predicted), median, relative, len(predicted))
+            Calibration(
+                form,
+                num_cells,
+                name,
+                float(np.mean(hits) if hits else np.nan),
+                float(np.mean(predicted) if predicted else np.nan),
+                middle,
+                relative,
+                len(predicted),
+            )
         )
     return found
 
@@ -223,14 +233,6 @@ def main() -> None:
 
 def _shown(value: float) -> str:
     return "\N{EN DASH}" if np.isnan(value) else f"{value:.3f}"
-
-
-def _mean(hits: list[bool]) -> float:
-    return float(np.mean(hits)) if hits else float("nan")
-
-
-def _median(errors: list[float]) -> float:
-    return float(np.median(errors)) if errors else float("nan")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import pyarrow as pa
 from analysis.rows.frames import groups
 from analysis.rows.matched_time import VARIABILITY, terminal_courses
 from analysis.rows.measures import FLOAT_FLOOR
-from analysis.scaling.power_law import MIN_CELLS, Exponent
+from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
-from analysis.statistics.inference import mean_interval
+from analysis.statistics.inference import MIN_CELLS, mean_interval
 from analysis.statistics.interval_censored import complete
 
 LAWS: Mapping[str, str] = {
@@ -161,15 +161,3 @@ def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> Tim
         at_floor=sum(law.at_floor for law in known),
         refused=refused,
     )
-
-
-def time_law_to_json(law: TimeLaw) -> dict[str, object]:
-    """A time law as fits.json holds it; null where a number does not exist."""
-    plain = vars(law) | {"rate": vars(law.rate), "formula": LAWS[law.law]}
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else _plain_rate(v) for k, v in plain.items()}
-
-
-def _plain_rate(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in value.items()}
-    return value

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import groups, values
-from analysis.rows.labels import group_labels, independent_settings
+from analysis.rows.frames import group_labels, groups, independent_settings, values
 from analysis.rows.measures import MARGIN
-from analysis.scaling.forms import FORMS, MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
+from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
 from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells
 from analysis.scaling.trends import MEASURES
 
@@ -195,49 +194,3 @@ def select(cells: Cells, keep: np.ndarray) -> Cells:
     """The cells where keep is true."""
     group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
     return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep])
-
-
-def verdict_to_json(verdict: FormVerdict) -> dict[str, object]:
-    """A verdict as fits.json holds it: plain numbers."""
-    fit = verdict.fit
-    parameters = (
-        []
-        if fit is None
-        else [{"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high} for p in fit.parameters]
-    )
-    held = verdict.held_out
-    return {
-        "form": verdict.form,
-        "formula": FORMS[verdict.form].formula,
-        "parameters": parameters,
-        "levels": dict(fit.levels) if fit else {},
-        "centre": fit.centre if fit else None,
-        "residual_scale": fit.scale if fit else None,
-        "aicc": fit.aicc if fit else None,
-        "held_out": None
-        if held is None
-        else {
-            "median_error": held.median_error,
-            "covered": held.covered,
-            "cells": held.cells,
-            "sizes": list(held.sizes),
-        },
-        "refused": verdict.refused,
-    }
-
-
-def comparison_to_json(comparison: FormComparison) -> dict[str, object]:
-    """A comparison as fits.json holds it."""
-    return {
-        "measure": comparison.measure,
-        "feature_dim": comparison.feature_dim,
-        "within": list(comparison.within),
-        "cells": len(comparison.cells.group),
-        "chosen": comparison.chosen,
-        "left_out": comparison.left_out,
-        "with_all": [
-            {"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high} for p in comparison.with_all
-        ],
-        "power_law_is_misspecified": comparison.power_law_is_misspecified,
-        "forms": [verdict_to_json(v) for v in comparison.verdicts],
-    }

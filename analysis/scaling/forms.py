@@ -11,17 +11,15 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.scaling.power_law import MIN_CELLS, Cells, Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import Cells, Exponent, FitRefused, interval_halves
 from analysis.statistics.huber import LinearFit, fit_linear, huber_losses
+from analysis.statistics.inference import MIN_CELLS
 
 Columns = Callable[[np.ndarray, int], np.ndarray]
 Fixed = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
 GRID = 33  # points of a shape parameter's range
-FINE, NEAR, ZOOMS = (
-    13,
-    2,
-    10,
-)  # of the grids that zoom in, how many steps of the last one they reach, how many there are
+# Points of the grids that zoom in, how many steps of the last one they reach, and how many grids there are.
+FINE, NEAR, ZOOMS = 13, 2, 10
 
 
 @dataclass(frozen=True)
@@ -146,10 +144,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     levels = np.array([[g == label for label in labels] for g in cells.group], dtype=float)
     columns = form.columns(k, feature_dim)
     count = columns.shape[1] + len(form.shapes) + len(labels)
-    if len(k) < max(MIN_CELLS, count + 2):
-        raise FitRefused(f"{len(k)} cells for {count} parameters, at least {max(MIN_CELLS, count + 2)} are needed")
-    if len(np.unique(k)) < count - len(labels) + 2:
-        raise FitRefused(f"{len(np.unique(k))} sizes, at least {count - len(labels) + 2} are needed for this form")
+    _check_enough(k, count, len(labels))
     inner = np.concatenate([columns, levels], axis=1)
     shape = _search(form, inner, cells.log_measure, k, centre, feature_dim)
     for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
@@ -179,6 +174,14 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
         centre=centre,
         linear=tangent,
     )
+
+
+def _check_enough(k: np.ndarray, count: int, num_groups: int) -> None:
+    cells, sizes = len(k), len(np.unique(k))
+    if cells < max(MIN_CELLS, count + 2):
+        raise FitRefused(f"{cells} cells for {count} parameters, at least {max(MIN_CELLS, count + 2)} are needed")
+    if sizes < count - num_groups + 2:
+        raise FitRefused(f"{sizes} sizes, at least {count - num_groups + 2} are needed for this form")
 
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:

@@ -1,7 +1,7 @@
-"""The largest number of classes predicted blind: the form too is chosen without it.
+"""The largest number of classes held out: fit and choice of the form both do without it.
 
 A form chosen by its error on the largest sizes has seen them; its error there is no prediction error. Here the largest
-size is taken away first, the form is chosen among the rest, fitted to the rest, and only then compared. Knows comparison.
+size is taken away first, the form is chosen among the rest, fitted to the rest, and only then compared. Knows form_choice.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from analysis.scaling.form_choice import FormComparison, HeldOut, compare_forms,
 
 
 @dataclass(frozen=True)
-class Blind:
+class LargestHeldOut:
     """One measure at one feature_dim: the form, how it was chosen (held-out sizes of the rest, or AICc), the outcome."""
 
     measure: str
@@ -24,8 +24,8 @@ class Blind:
 
 
 @dataclass(frozen=True)
-class BlindSummary:
-    """All blind predictions of one measure: median relative error and share inside 90 % over the held-out cells."""
+class LargestSummary:
+    """All such predictions of one measure: median relative error and share inside 90 % over the held-out cells."""
 
     measure: str
     median_error: float
@@ -33,12 +33,12 @@ class BlindSummary:
     cells: int
 
 
-def blind_predictions(comparisons: Sequence[FormComparison]) -> list[Blind]:
-    """One outcome a comparison; those whose smaller sizes carry no form are left out."""
-    return [found for found in map(_blind, comparisons) if found is not None]
+def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldOut]:
+    """One outcome per comparison; those whose smaller sizes carry no form are left out."""
+    return [found for found in map(_held_out, comparisons) if found is not None]
 
 
-def _blind(comparison: FormComparison) -> Blind | None:
+def _held_out(comparison: FormComparison) -> LargestHeldOut | None:
     log_k = comparison.cells.log_predictors[:, 0]
     rest = select(comparison.cells, log_k < log_k.max())
     if len(np.unique(rest.log_predictors)) < 2:
@@ -53,10 +53,10 @@ def _blind(comparison: FormComparison) -> Blind | None:
     if held is None:
         return None
     chosen_by = "its largest sizes" if by_size else "AICc"
-    return Blind(comparison.measure, comparison.feature_dim, form, chosen_by, held)
+    return LargestHeldOut(comparison.measure, comparison.feature_dim, form, chosen_by, held)
 
 
-def summarise_blind(found: Sequence[Blind]) -> list[BlindSummary]:
+def summarise_by_measure(found: Sequence[LargestHeldOut]) -> list[LargestSummary]:
     """The outcomes by measure."""
     summaries = []
     for measure in dict.fromkeys(b.measure for b in found):
@@ -64,5 +64,5 @@ def summarise_blind(found: Sequence[Blind]) -> list[BlindSummary]:
         errors = [e for held in own for e in held.errors]
         cells = sum(held.cells for held in own)
         covered = sum(held.covered * held.cells for held in own) / cells
-        summaries.append(BlindSummary(measure, float(np.median(errors)), covered, cells))
+        summaries.append(LargestSummary(measure, float(np.median(errors)), covered, cells))
     return summaries

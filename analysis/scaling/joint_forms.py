@@ -12,12 +12,12 @@ import pyarrow as pa
 from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.rows.frames import values
-from analysis.rows.labels import group_labels
+from analysis.rows.frames import group_labels, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.forms import aicc
-from analysis.scaling.power_law import MIN_CELLS, MIN_SIZES, Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import Exponent, FitRefused, interval_halves
 from analysis.statistics.huber import LinearFit, fit_linear
+from analysis.statistics.inference import MIN_CELLS, MIN_SIZES
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 AXES = ("num_classes", "feature_dim", "temperature")
@@ -285,25 +285,3 @@ def _keep_out(name: str, cells: JointCells, axis: str) -> KeptOut | None:
     if not errors:
         return None
     return KeptOut(axis, end, float(np.median(errors)), float(np.mean(inside)), len(errors))
-
-
-def joint_to_json(comparison: JointComparison) -> dict[str, object]:
-    """A joint comparison as fits.json holds it: plain numbers."""
-    return {
-        "measure": comparison.measure,
-        "within": list(comparison.within),
-        "chosen": comparison.chosen,
-        "forms": [
-            {
-                "form": v.form,
-                "formula": JOINT_FORMS[v.form].formula,
-                "parameters": [] if v.fit is None else [vars(p) for p in v.fit.parameters],
-                "levels": dict(v.fit.levels) if v.fit else {},
-                "residual_scale": v.fit.scale if v.fit else None,
-                "aicc": v.fit.aicc if v.fit else None,
-                "kept_out": [vars(k) for k in v.kept_out],
-                "refused": v.refused,
-            }
-            for v in comparison.verdicts
-        ],
-    }

@@ -12,12 +12,10 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from analysis.statistics.huber import LinearFit, fit_linear, wild_bootstrap_t
-from analysis.statistics.inference import LEVEL
+from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES
 from analysis.statistics.interval_censored import MOST_CENSORED, complete
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
-MIN_CELLS = 5
-MIN_SIZES = 3
 MOST_RESAMPLED = 60
 FEW = 3  # degrees of freedom
 SEED = 20231009  # of the bootstrap's signs: a report made twice says the same

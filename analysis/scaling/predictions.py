@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.rows.frames import values
+from analysis.rows.frames import SIZES, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import AXES, JOINT_FORMS, JointComparison
 
 SCHEMA = 1
-SIZES = ("num_classes", "feature_dim")
 LEVEL = 0.9  # of a prediction interval
 FIELDS = ("cell", "measure", "form", "formula", "predicted", "low", "high", "level", "fitted_cells", "seen", "refused")
 
@@ -102,7 +101,7 @@ def _predict(
 ) -> Prediction:
     unknown = [name for name in cell if name not in SIZES and not _occurs(final, name, cell[name], joint)]
     if unknown:
-        return _refused(cell, measure, f"no complete trial has {unknown[0]} = {cell[unknown[0]]}", final)
+        return _refused(cell, measure, f"no complete trial has {unknown[0]} = {cell[unknown[0]]}")
     own = [c for c in comparisons if c.measure == measure and c.feature_dim == cell["feature_dim"] and c.chosen]
     for comparison in own:
         if found := _of_one_dim(cell, comparison, final):
@@ -110,7 +109,7 @@ def _predict(
     for together in joint:
         if together.measure == measure and together.chosen and (found := _of_all_dims(cell, together, final)):
             return found
-    return _refused(cell, measure, "no form predicted its largest sizes for such a cell", final)
+    return _refused(cell, measure, "no form predicted its largest sizes for such a cell")
 
 
 def _occurs(final: pa.Table, name: str, value: Any, joint: Sequence[JointComparison]) -> bool:
@@ -154,10 +153,7 @@ def _of_all_dims(cell: dict[str, Any], comparison: JointComparison, final: pa.Ta
 
 
 def _group(
-    cell: Mapping[str, Any],
-    settings: Mapping[str, Mapping[str, Any]],
-    members: list[str],
-    levels: Mapping[str, float],
+    cell: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], members: list[str], levels: Mapping[str, float]
 ) -> str | None:
     """The group of cells that agrees with all that is asked; of several the one with most cells."""
     fitting = [
@@ -178,12 +174,12 @@ def _prediction(
     final: pa.Table,
 ) -> Prediction:
     if not np.isfinite(numbers).all():
-        return _refused(cell, measure, f"the form {form} has no value there", final)
+        return _refused(cell, measure, f"the form {form} has no value there")
     seen = tuple(final.take(matching(final, cell))["trial"].to_pylist())
     return Prediction(cell, measure, form, formula, *numbers, LEVEL, fitted, seen, None)
 
 
-def _refused(cell: dict[str, Any], measure: str, reason: str, final: pa.Table) -> Prediction:
+def _refused(cell: dict[str, Any], measure: str, reason: str) -> Prediction:
     return Prediction(cell, measure, None, None, None, None, None, LEVEL, 0, (), reason)
 
 
@@ -237,14 +233,9 @@ def _score(prediction: Prediction, final: pa.Table) -> Score | None:
     return Score(prediction, observed, error, inside, int(counted.sum()), int((~terminal).sum()))
 
 
-def prediction_to_json(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as plain JSON."""
-    return asdict(prediction) | {"cell": dict(prediction.cell), "seen": list(prediction.seen)}
-
-
 def predictions_to_json(predictions: Sequence[Prediction]) -> bytes:
     """The content of report/predictions.json."""
-    content = {"predictions_schema": SCHEMA, "predictions": [prediction_to_json(p) for p in predictions]}
+    content = {"predictions_schema": SCHEMA, "predictions": [asdict(p) for p in predictions]}
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
@@ -261,33 +252,3 @@ def predictions_from_json(content: bytes | None) -> list[Prediction] | None:
         ]
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def markdown_scores(scores: Scores) -> str:
-    """The scores as sentences and a markdown table."""
-    from analysis.figures.style import number
-
-    waiting = f"{scores.waiting} predictions wait for trials of their cells." if scores.waiting else ""
-    if not scores.scores:
-        return f"No prediction can be scored. {waiting}".strip()
-    count = len(scores.scores)
-    lines = [
-        f"{count} predicted cells have new trials: median relative error {100 * scores.median_error:.2g} %, "
-        f"{100 * scores.covered:.0f} % inside the {100 * LEVEL:.0f} % interval. {waiting}".strip(),
-        "",
-        "| cell | measure | form | predicted [90 %] | observed | error | inside | trials |",
-        "|---" * 8 + "|",
-    ]
-    for s in scores.scores:
-        p = s.prediction
-        assert p.predicted is not None
-        assert p.low is not None
-        assert p.high is not None
-        cell = ", ".join(f"{k} = {v}" for k, v in p.cell.items())
-        interval = f"{number(p.predicted)} [{number(p.low)}, {number(p.high)}]"
-        trials = f"{s.trials}" + (f" ({s.not_terminal} not terminal left out)" if s.not_terminal else "")
-        lines.append(
-            f"| {cell} | {p.measure} | {p.form} | {interval} | {number(s.observed)} | {100 * s.error:.2g} % "
-            f"| {'yes' if s.inside else 'no'} | {trials} |"
-        )
-    return "\n".join(lines)

@@ -3,7 +3,6 @@
 Knows frames and fits; does not know figures or HTML.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import groups, values
-from analysis.rows.labels import group_labels, independent_settings
+from analysis.rows.frames import group_labels, groups, independent_settings, values
 from analysis.rows.matched_time import VARIABILITY, at_equal_loss_excess, at_equal_steps
 from analysis.rows.measures import MARGIN, SHORTFALL, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
@@ -68,7 +66,7 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     exponent common to its series; one over all with exponents of num_classes and feature_dim.
 
     Args:
-        final: one row a complete trial. rows: their measured epochs, from which variability is read at shared moments;
+        final: one row per complete trial. rows: their measured epochs, from which variability is read at shared moments;
             without them, and beside them, it is read at the end.
     """
     others = independent_settings(final)
@@ -133,8 +131,3 @@ def _fit(
         return fit_power_law(low, numbers, cell=cell, group=group, upper=high), None
     except FitRefused as refusal:
         return refusal.estimate, str(refusal)
-
-
-def trend_to_json(trend: Trend) -> dict[str, Any]:
-    """A trend as fits.json holds it: plain numbers, null where there is nothing."""
-    return dataclasses.asdict(trend)

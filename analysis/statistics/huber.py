@@ -1,4 +1,4 @@
-"""Linear fits that one bad cell cannot bend: Huber regression of many right-hand sides at once, and its intervals.
+"""Huber regression: linear fits that one bad cell cannot bend, for many right-hand sides at once, and their intervals.
 
 Knows numpy only. Rows are cells (seeds already averaged), so that rows are independent.
 """

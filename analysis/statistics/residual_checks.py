@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 
 from analysis.statistics.huber import LinearFit
 
-MIN_CELLS = 6
+MIN_RESIDUALS = 6
 FAR = 3.5  # robust scales: beyond it a cell is called far off
 LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its value
 
@@ -20,7 +20,7 @@ LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its v
 class Diagnostics:
     """bend_p: p value that residuals follow no parabola in the log size; spread_p: that their size does not go with it.
 
-    Both None under MIN_CELLS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
+    Both None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
     """
 
     bend_p: float | None
@@ -43,14 +43,14 @@ class Diagnostics:
 
 
 def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:
-    """Diagnostics of a fit with one row a cell.
+    """Diagnostics of a fit with one row per cell.
 
     Args:
         fit: from `fit_linear`. log_size: [n], logarithm of the predictor that trends are read over.
     """
     far_off = float(np.mean(np.abs(fit.residuals) > FAR * max(fit.scale, 1e-12)))
     leverage = float(fit.leverages.max(initial=0.0))
-    if len(log_size) < MIN_CELLS or len(np.unique(log_size)) < 4 or np.ptp(fit.residuals) < 1e-12:
+    if len(log_size) < MIN_RESIDUALS or len(np.unique(log_size)) < 4 or np.ptp(fit.residuals) < 1e-12:
         return Diagnostics(None, None, far_off, leverage)
     spread = float(spearmanr(np.abs(fit.residuals), log_size).pvalue)
     return Diagnostics(_bend(fit.residuals, log_size), spread, far_off, leverage)

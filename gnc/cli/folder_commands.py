@@ -73,8 +73,7 @@ def add_report_parser(commands: Commands) -> None:
 def command_report(options: argparse.Namespace) -> int:
     """Fit trends, draw figures and write report/report.html into the results folder."""
     # matplotlib takes a second to load: only here, where figures are drawn
-    from analysis.report.report import check_report, write_report
-    from analysis.scaling.predictions import markdown_scores
+    from analysis.report.report import NothingToReport, check_report, scores_text, write_report
 
     store = existing_store(options.results)
     study = latest_study(store)
@@ -85,10 +84,14 @@ def command_report(options: argparse.Namespace) -> int:
             raise StudyError(
                 f"predictions.json must be written by gnc report, got another file in {store.uri}/report. Remove it."
             )
-        print(markdown_scores(scores))
+        print(scores_text(scores), end="")
     else:
         predict = study.report.predict if study else ()
-        print(write_report(store, keys=keys, predict=predict, page_format=options.format))
+        try:
+            print(write_report(store, keys=keys, predict=predict, page_format=options.format))
+        except NothingToReport as reason:
+            say(str(reason))
+            return 1
     warn_unreadable(store.unreadable)
     return 0
 

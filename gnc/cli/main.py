@@ -18,6 +18,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 GROUPS = {  # command -> the module of gnc.cli that owns it, in the order of gnc --help
     **dict.fromkeys(("check", "run", "trial"), "run_commands"),
     **dict.fromkeys(("status", "report", "best", "compare", "merge", "seal", "prune"), "folder_commands"),
+    "contrast": "contrast_command",
     **dict.fromkeys(("margins", "code"), "geometry_commands"),
     "measure": "measure_command",
     **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),

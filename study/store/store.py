@@ -45,6 +45,7 @@ from study.store.schemas import (
 from study.store.storage import Entry, Storage
 
 KEY = re.compile("[0-9a-f]{16}")
+LEFT_BY_A_STUDY = ("studies", "rows", "live", "failures", "archive")
 NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 
 
@@ -70,6 +71,11 @@ class Store(Attempts):
     def uri(self) -> str:
         """The folder or URI as the user named it."""
         return self.storage.uri
+
+    def is_results_folder(self) -> bool:
+        """Whether a study left anything here; an empty folder is none, and neither is one of other files."""
+        sealed = {entry.name for entry in self.storage.entries("", ".parquet")} & {sealing.RESULTS, sealing.TRIALS}
+        return bool(sealed) or any(self.storage.entries(folder) for folder in LEFT_BY_A_STUDY)
 
     # --- study files -------------------------------------------------------------------------------------------
 

@@ -42,6 +42,10 @@ class MadeUpStore:
     unreadable: list[str] = field(default_factory=list)
     study: str | None = STUDY
     written: dict[str, bytes] = field(default_factory=dict)
+    uri: str = "results/made-up"
+
+    def is_results_folder(self) -> bool:
+        return True
 
     def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
         rows = self.results.sort_by([("trial", "ascending"), ("epoch", "ascending")])

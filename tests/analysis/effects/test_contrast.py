@@ -4,19 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.effects.contrast import (
-    adjust_together,
-    contrasts,
-    main,
-    markdown_table,
-    measure_values,
-    numbers_contrast,
-    verdict,
-)
+from analysis.effects.contrast import adjust_together, contrasts, numbers_contrast, verdict
 from analysis.figures.contrast import contrast_file, is_numeric, places
-from analysis.rows.frames import final_rows, values
-from analysis.statistics.inference import paired_p
-from analysis.statistics.multiplicity import holm
+from analysis.report.effect_tables import caveats, contrast_parts
+from analysis.report.markdown import parts_to_markdown
+from analysis.rows.frames import final_rows, parts_by, values
+from analysis.rows.measures import measure_values
+from analysis.statistics.inference import holm, paired_p
 from study.design.where import ConditionRefused, rows_where
 
 
@@ -67,7 +61,7 @@ def test_under_five_seeds_there_is_an_interval_but_no_verdict(make_store):
     gap = found.levels[1].difference
     assert gap.high < 0
     assert np.isnan(gap.adjusted)
-    assert "at least 5 are needed" in markdown_table(found)
+    assert "at least 5 are needed" in parts_to_markdown(contrast_parts([found]))
 
 
 def test_only_shared_seeds_and_cells_are_paired(make_store):
@@ -84,7 +78,7 @@ def test_null_is_a_value_of_its_own(make_store):
     assert found.moving == ("normalization",)
     assert found.base is None
     assert [v.value for v in found.levels] == [0.1, None]
-    assert "| null | 5 |" in markdown_table(found)
+    assert "| null | 5 |" in parts_to_markdown(contrast_parts([found]))
     assert not is_numeric(found)
 
 
@@ -135,9 +129,33 @@ def test_numbers_stand_to_scale_and_names_in_order(make_store):
         assert contrast_file([found], suffix).startswith(start)
 
 
-def test_the_command_refuses_in_a_sentence(tmp_path, capsys):
-    assert main([str(tmp_path), "--setting", "normalization"]) == 2
-    assert "normalization must vary" in capsys.readouterr().err
+def test_values_are_compared_where_they_have_the_same_of_what_one_of_them_lacks(full_store):
+    # `none` has no temperature; `both` was run at four and `features` at 0.1 alone
+    found = numbers_contrast(final_rows(full_store), "normalization", "margin_min_lower")
+    final = {row["trial"]: row for row in final_rows(full_store).to_pylist()}
+    assert {final[key]["temperature"] for key in found.keys} == {0.1, None}
+    assert [(level.value, len(level.by_cell)) for level in found.levels] == [("both", 2), ("features", 2), ("none", 2)]
+    assert found.pooled == ()
+
+
+def test_a_value_that_shares_nothing_is_named_and_changes_no_other(full_store):
+    final = final_rows(full_store)
+    found = numbers_contrast(final, "temperature", "margin_min_lower")
+    assert found.apart == (None,)
+    assert [level.value for level in found.levels] == [0.05, 0.1, 0.2, 0.3, 1.0]
+    assert "no seed and cell is shared with 0.1: null" in " ".join(caveats(found))
+    alone = numbers_contrast(rows_where(final, "temperature is not None"), "temperature", "margin_min_lower")
+    assert repr(found.levels) == repr(alone.levels)  # NaN is not equal to itself
+
+
+def test_rows_are_parted_by_a_column_with_the_conditions_that_select_them(make_store):
+    final = planted(make_store, 5, -0.1)
+    parts = parts_by(final, "num_classes", ["seed < 9"])
+    assert [(rows.num_rows, where) for rows, where in parts] == [
+        (10, "seed < 9 and num_classes = 12"),
+        (10, "seed < 9 and num_classes = 24"),
+    ]
+    assert parts_by(final, None) == [(final, "")]
 
 
 def test_gaps_in_the_last_bits_are_no_difference():

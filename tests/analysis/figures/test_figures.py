@@ -7,17 +7,20 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from analysis.effects.contrast import contrasts
 from analysis.figures.classes import block_classes, numbers_classes, numbers_ladder
 from analysis.figures.codes import block_codes, choose_trials, hull_edges, numbers_codes
 from analysis.figures.collapse import block_collapse, numbers_collapse
-from analysis.figures.effects import block_effect, numbers_effect
+from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin, numbers_margin
-from analysis.figures.panels import Panel, inline_svg, render, render_panel, svg_file
+from analysis.figures.panels import Panel, render, render_panel, svg_file
 from analysis.figures.prediction import block_prediction, numbers_prediction
-from analysis.figures.style import RAMP, label_positions, number, power_of_ten, ramp, spread_ticks
+from analysis.figures.style import RAMP, label_positions, ramp, spread_ticks
 from analysis.figures.variability import block_variability, numbers_variability
+from analysis.report.html import inline_svg
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, is_usual, load_study
+from analysis.rows.wording import number, power_of_ten
 from analysis.scaling.form_choice import compare_all
 from gnc_models.references import margin as bounds
 
@@ -58,11 +61,6 @@ def test_variability_is_shown_by_dimension_and_by_class_count(frame):
         (10, [50, 100, 200]),
     ]
     assert all(s.terminal.all() for s in numbers.series)
-
-
-def test_effect_numbers_share_their_cells(frame):
-    numbers = numbers_effect(frame.final, "normalization", "margin_min_lower")
-    assert [c.levels for c in numbers.cells] == [("both", "features", "none")] * 2
 
 
 def test_the_drawn_codes_are_the_best_of_each_size_then_of_each_temperature(frame):
@@ -129,7 +127,7 @@ def test_every_figure_is_a_well_formed_svg_file(frame, full_store):
         block_collapse(frame.rows, frame.final),
         block_margin(frame.final),
         block_variability(frame.final),
-        block_effect(frame.final, "temperature"),
+        block_contrast(contrasts(frame.final, "temperature", ["margin_min_lower", "gnc1_rank"])),
         block_classes(frame.final, full_store),
     ]
     for block in blocks:

@@ -8,17 +8,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis.figures.prediction import block_prediction
-from analysis.report.findings import find
-from analysis.report.pdf import lines_of, to_pdf
-from analysis.report.report import write_report
+from analysis.report.fits_json import fits_schema
+from analysis.report.html import to_html
+from analysis.report.markdown import parts_to_markdown, to_markdown
+from analysis.report.page import Details, Heading, Link, Long, Number, Page, Paragraph, Preformatted, Section, Table
+from analysis.report.report import NothingToReport, write_report
 from analysis.report.trial_tables import trials_table
 from analysis.rows.frames import load_study
 
 VOID = {"meta", "br", "path", "use", "rect", "circle", "line"}
 
 
-class Page(HTMLParser):
+class Parsed(HTMLParser):
     """Collects text, links, ids and tags, and checks that tags close in order."""
 
     def __init__(self) -> None:
@@ -51,8 +52,8 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
-def parsed(store) -> Page:
-    page = Page()
+def parsed(store) -> Parsed:
+    page = Parsed()
     page.feed(store.written["report.html"].decode())
     page.close()
     assert page.open == []
@@ -128,7 +129,7 @@ def test_two_reports_of_the_same_rows_are_the_same_bytes(make_store):
     assert first.written == second.written
 
 
-def test_the_same_report_as_markdown_and_as_pdf(make_store):
+def test_the_same_report_as_markdown(make_store):
     store = make_store(
         [(3, k, 0.1, "both", 0) for k in (12, 24)], broken=[((3, 96, 0.1, "both", 0), "failed", "a $x$ | b")]
     )
@@ -139,30 +140,60 @@ def test_the_same_report_as_markdown_and_as_pdf(make_store):
     assert "![margin](figures/margin.svg)" in text
     assert "a $x$ \\| b" in text
     assert "<" not in text.replace("<for tests>", "").split("```")[0]
-    write_report(store, page_format="pdf")
-    assert store.written["report.pdf"].startswith(b"%PDF")
-    assert store.written["figures/margin.pdf"].startswith(b"%PDF")
 
 
-def test_a_pdf_sets_tables_in_columns_and_quoted_files_as_they_are():
-    lines = [
-        line.text
-        for line in lines_of("| a | long name |\n|---|---|\n| 1 | x \\| y |\n\n```\n# cost\n  b = 1\n```\n\n## Next")
-    ]
-    assert lines == ["a  long name", "1  x | y", "", "# cost", "  b = 1", "", "", "Next", ""]
-    wide = "| key | text |\n|---|---|\n| k | " + "word " * 60 + "|"
-    found = [line.text for line in lines_of(wide)]
-    assert all(len(text) <= 146 for text in found)
-    assert found[2].startswith("     word")  # the rest of a cell stands under its beginning
+ODD = Page(
+    "<title>",
+    [Heading("A & B", 1), Paragraph("1 < 2", "warning")],
+    [
+        Section(
+            "part",
+            "A part",
+            [
+                Table(
+                    "numbers",
+                    ("name", "n"),
+                    [["x | y", Number("1")], [Link("key", "row-2"), Number("2")]],
+                    ["row-1", "row-2"],
+                ),
+                Details("more", [Preformatted("a\n  b\n"), Table("prose", ("text",), [[Long("two\nlines")]])]),
+            ],
+        )
+    ],
+    Paragraph(["see ", Link("paper", "https://arxiv.org/abs/1"), "."]),
+)
 
 
-def test_pages_of_a_pdf_hold_text_and_figures_together(full_store):
-    findings = find(load_study(full_store))
-    blocks = {"prediction": block_prediction(findings.comparisons)}
-    pages = to_pdf(
-        "# Title\n\n![prediction](figures/prediction.svg)\n\n**Trial keys (2)**\n\nabc def\n\nAfter.", blocks
-    )
-    assert len(re.findall(rb"/Type /Page\b", pages)) == 1
+def test_html_escapes_text_anchors_rows_and_aligns_columns_of_numbers():
+    page = to_html(ODD)
+    assert "<title>&lt;title&gt;</title>" in page
+    assert '<h1>A &amp; B</h1>\n<p class="note warn">1 &lt; 2</p>' in page
+    assert '<tr id="row-1"><td>x | y</td><td class="number">1</td></tr>' in page
+    assert '<td><a class="key" href="#row-2">key</a></td>' in page
+    assert '<th scope="col">name</th><th scope="col" class="number">n</th>' in page
+    assert '<a href="https://arxiv.org/abs/1">paper</a>' in page
+
+
+def test_markdown_keeps_lines_of_code_and_bars_inside_cells():
+    text = to_markdown(ODD)
+    assert text.startswith("# A & B\n\n> 1 < 2\n\n## A part\n\n| name | n |\n|---|---|\n| x \\| y | 1 |\n| key | 2 |")
+    assert "**more**\n\n```\na\n  b\n```\n\n| text |" in text
+    assert "| two lines |" in text
+    assert text.endswith("see [paper](https://arxiv.org/abs/1).\n")
+    assert parts_to_markdown([Heading("t")]) == "### t\n"
+
+
+def test_what_the_tables_show_is_written_to_fits_json_under_its_schema(full):
+    jsonschema = pytest.importorskip("jsonschema")
+    store, _ = full
+    fits = json.loads(store.written["fits.json"])
+    jsonschema.validate(fits, fits_schema(), cls=jsonschema.Draft202012Validator)
+    assert {c["setting"] for c in fits["contrasts"]} == {"temperature", "normalization"}
+    levels = next(c["levels"] for c in fits["contrasts"] if c["setting"] == "normalization")
+    assert [level["value"] for level in levels] == ["both", "features", "none"]
+    assert levels[1]["difference"]["verdict"] == "no verdict: 1 of 5 seeds"
+    assert {g["setting"] for g in fits["ladder"]} >= {"feature_dim", "num_classes", "temperature"}
+    assert [e["measure"] for e in fits["explained"]] == ["margin_min_lower", "gnc1_rank", "gnc3_uncentred"]
 
 
 def test_one_trial_gives_a_report_that_claims_no_trend(make_store):
@@ -170,7 +201,7 @@ def test_one_trial_gives_a_report_that_claims_no_trend(make_store):
     summary = write_report(store)
     text = check_page(store)
     assert "No trend in the number of classes can be told" in summary.answer
-    assert "No two complete cells differ in temperature alone" in text
+    assert "No setting but the sizes takes two values" in text
     assert "No power law can be claimed" in text
     assert summary.fits == 0
 
@@ -181,16 +212,17 @@ def test_one_class_count_says_that_no_trend_can_be_seen(make_store):
     assert "Every series has one class count only" in check_page(store)
 
 
-def test_no_rows_at_all_give_a_page_of_clear_sentences(make_store):
+def test_without_a_finished_trial_nothing_is_written(make_store):
     store = make_store([])
-    store.study = None
-    summary = write_report(store)
-    text = check_page(store)
-    assert summary.figures == ()
-    assert len(summary.missing) == 12
-    assert all(sentence.endswith(".") and sentence in text for sentence in summary.missing.values())
-    assert "There are no trials here yet" in text
-    assert "No trial is complete, so there is no answer yet." in text
+    with pytest.raises(NothingToReport, match="No trial in results/made-up has finished yet, so no report was written"):
+        write_report(store)
+    store.unreadable = ["rows/0123456789abcdef.parquet"]
+    with pytest.raises(NothingToReport, match=r"can be read.*1 file could not be read.*rows/0123456789abcdef"):
+        write_report(store)
+    store = make_store([(3, 12, 0.1, "both", 0)])
+    with pytest.raises(NothingToReport, match="--all reports on the 1 trials"):
+        write_report(store, keys=["0123456789abcdef"])
+    assert store.written == {}
 
 
 def test_failed_trials_alone_are_reported_without_figures(make_store):
@@ -199,6 +231,8 @@ def test_failed_trials_alone_are_reported_without_figures(make_store):
     summary = write_report(store)
     text = check_page(store)
     assert (summary.trials, summary.complete, summary.figures) == (2, 0, ())
+    assert all(sentence.endswith(".") and sentence in text for sentence in summary.missing.values())
+    assert "No trial is complete, so there is no answer yet." in text
     assert text.count("OSError: disk full") == 2
 
 
@@ -228,8 +262,9 @@ def test_mixed_versions_and_digests_are_warned_of(make_store):
 def test_more_than_two_hundred_trials_are_cut_and_said_to_be_in_the_table(make_store):
     store = make_store([(3, 12, 0.1, "both", s) for s in range(205)])
     table, listed = trials_table(load_study(store))
-    assert "Final rows of 200 of the 205 complete trials; the others are in results.parquet." in table
-    assert table.count('<tr id="trial-') == len(listed) == 200
+    told, rows = table
+    assert told.text == "Final rows of 200 of the 205 complete trials; the others are in results.parquet."
+    assert len(rows.rows) == len(rows.anchors) == len(listed) == 200
 
 
 def test_null_measurements_are_dashes_and_missing_figures_sentences(make_store):
@@ -243,7 +278,7 @@ def test_null_measurements_are_dashes_and_missing_figures_sentences(make_store):
     summary = write_report(store)
     check_page(store)
     assert {"codes", "variability", "classes"} <= set(summary.missing)
-    assert "with no reference to compare it with" in summary.answer
+    assert "no best known code is tabulated to compare it with" in summary.answer
 
 
 @pytest.mark.chromium

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 
 from analysis.report.findings import find
-from analysis.report.report import PREDICTIONS, check_report, write_report
+from analysis.report.report import PREDICTIONS, check_report, scores_text, write_report
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, load_study
 from analysis.scaling.form_choice import compare_all
-from analysis.scaling.held_out_largest import blind_predictions, summarise_blind
+from analysis.scaling.held_out_largest import hold_out_largest, summarise_by_measure
 from analysis.scaling.joint_forms import compare_joint, fit_joint, joint_cells
-from analysis.scaling.predictions import kept_with, markdown_scores, predictions_from_json, predictions_to_json, score
+from analysis.scaling.predictions import kept_with, predictions_from_json, predictions_to_json, score
 
 SIZES = (12, 17, 24, 34, 48, 68, 96, 192)
 
@@ -40,7 +40,7 @@ def test_a_named_cell_is_predicted_and_scored_when_its_trials_arrive(make_store)
     truth = 0.9 * float(theory.best_known_curve(np.array([192]), 3)[0])
     assert margin.predicted == pytest.approx(truth, rel=0.02)
     assert margin.low < truth < margin.high
-    assert "No prediction can be scored" in markdown_scores(check_report(before))
+    assert "No earlier prediction can be scored yet" in scores_text(check_report(before))
 
     after = planted_store(make_store)
     after.written = dict(before.written)
@@ -49,7 +49,7 @@ def test_a_named_cell_is_predicted_and_scored_when_its_trials_arrive(make_store)
     assert found.error < 0.02
     assert found.inside
     assert found.trials == 2
-    assert "| yes | 2 |" in markdown_scores(scores)
+    assert "| yes | 2 |" in scores_text(scores)
 
 
 def test_trials_seen_before_score_nothing_and_refusals_are_not_kept(make_store):
@@ -85,10 +85,10 @@ def test_predictions_survive_their_file_and_a_torn_one_is_said(make_store):
 
 
 def test_the_largest_size_is_predicted_blind(make_store):
-    found = blind_predictions(compare_all(final_rows(planted_store(make_store, dims=(3, 4, 5)))))
+    found = hold_out_largest(compare_all(final_rows(planted_store(make_store, dims=(3, 4, 5)))))
     margins = [b for b in found if b.measure == "margin_min_lower"]
     assert [b.held.sizes for b in margins] == [(192,)] * 3
-    summary = next(s for s in summarise_blind(found) if s.measure == "margin_min_lower")
+    summary = next(s for s in summarise_by_measure(found) if s.measure == "margin_min_lower")
     assert summary.cells == 3
     assert summary.median_error < 0.03
 

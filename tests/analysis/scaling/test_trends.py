@@ -1,12 +1,9 @@
 """Which power laws a study is asked for, what enters them and what is counted as left out."""
 
-import json
-
 import pyarrow as pa
 
-from analysis.rows.frames import final_rows, values
-from analysis.rows.labels import independent_settings
-from analysis.scaling.trends import fit_trend, fit_trends, trend_to_json
+from analysis.rows.frames import final_rows, independent_settings, values
+from analysis.scaling.trends import fit_trend, fit_trends
 
 
 def replaced(table: pa.Table, name: str, numbers: list) -> pa.Table:
@@ -79,11 +76,6 @@ def test_every_refused_series_says_why_and_keeps_its_estimate(full_store):
 def test_settings_that_follow_from_others_have_no_prefactor_of_their_own(full_store):
     independent = independent_settings(final_rows(full_store))
     assert set(independent) == {"temperature", "normalization"}
-
-
-def test_trends_are_plain_json(full_store):
-    text = json.dumps([trend_to_json(t) for t in fit_trends(final_rows(full_store))], allow_nan=False)
-    assert json.loads(text)[0]["measure"] == "margin_min_lower"
 
 
 def test_no_rows_give_no_believed_trend(make_store):

@@ -1,0 +1,137 @@
+"""The report's tables of what settings do: contrasts, the margin ladder's gaps, and shares of the variance."""
+
+import math
+from collections.abc import Sequence
+
+from analysis.effects.contrast import Contrast, Level, verdict
+from analysis.effects.margin_ladder import GAPS, LadderGaps
+from analysis.effects.variance_shares import Explained
+from analysis.report.page import Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
+from analysis.statistics.inference import MIN_SEEDS
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def contrast_sections(found: Sequence[Contrast]) -> list[Part]:
+    """What weakens the comparison of a setting's values, and the numbers behind its figure."""
+    warned = dict.fromkeys(sentence for contrast in found for sentence in caveats(contrast))
+    notes: list[Part] = [note(" ".join(warned))] if warned else []
+    parts = (Paragraph(CONTRAST_TEXT), contrast_table(found))
+    return [*notes, Details("The differences in numbers", parts, wide=True)]
+
+
+def contrast_parts(found: Sequence[Contrast]) -> list[Part]:
+    """The contrasts of one setting as `gnc contrast` prints them: a heading and table for each selection of rows."""
+    parts: list[Part] = []
+    for where in dict.fromkeys(contrast.where for contrast in found):
+        mine = [contrast for contrast in found if contrast.where == where]
+        title = f"The effect of {mine[0].setting}" + (f" where {where}" if where else "")
+        warned = dict.fromkeys(sentence for contrast in mine for sentence in caveats(contrast))
+        parts += [Heading(title), contrast_table(mine), *map(Paragraph, warned)]
+    return [*parts, Paragraph(CONTRAST_TEXT)]
+
+
+CONTRAST_TEXT = (
+    "Means, intervals and paired t tests are over seeds, each the mean over the cells that both values share. "
+    "Holm's p is corrected for all differences shown."
+)
+
+
+def contrast_table(found: Sequence[Contrast]) -> Table:
+    """The values of a setting beside each other, a row for each value and measure."""
+    headers = columns("seeds | cells | reached 99 % | mean [95 %] | difference or ratio [95 %] | Holm p | verdict")
+    rows = [_contrast_row(contrast, level) for contrast in found for level in contrast.levels]
+    setting = found[0].setting
+    return Table(f"Values of {setting}", ("measure", setting, *headers), rows)
+
+
+def _contrast_row(contrast: Contrast, level: Level) -> list[Cell]:
+    def show(x: float) -> str:
+        return number(math.exp(x) if contrast.is_log else x)
+
+    gap = level.difference
+    told = [ABSENT, ABSENT, "compared with"]
+    if gap is not None:
+        p = ABSENT if math.isnan(gap.adjusted) else number(gap.adjusted)
+        told = [f"{TIMES} " * contrast.is_log + bracketed(gap.mean, gap.low, gap.high, show), p, verdict(gap)]
+    counts = [Number(len(level.by_seed)), Number(len(level.by_cell))]
+    mean = bracketed(level.mean, level.low, level.high, show)
+    reached = f"{level.terminal} of {level.trials}"
+    return [contrast.measure, shown_value(level.value), *counts, reached, mean, *told]
+
+
+def caveats(contrast: Contrast) -> list[str]:
+    """What weakens a contrast."""
+    told = []
+    gaps = [level.difference for level in contrast.levels if level.difference]
+    if few := sorted({gap.seeds for gap in gaps if gap.seeds < MIN_SEEDS}):
+        seeds = " or ".join(map(str, few)) + (" seed" if few == [1] else " seeds")
+        told.append(f"With {seeds} no verdict is given: at least {MIN_SEEDS} are needed.")
+    if contrast.moving:
+        changes = "changes" if len(contrast.moving) == 1 else "change"
+        told.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {contrast.setting}.")
+    if contrast.pooled:
+        told.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
+    if contrast.apart:
+        apart = ", ".join(map(shown_value, contrast.apart[:5]))
+        told.append(f"Not compared, because no seed and cell is shared with {shown_value(contrast.base)}: {apart}.")
+    return told
+
+
+def ladder_table(ladder: Sequence[LadderGaps]) -> list[Part]:
+    """The ladder's gaps at each value of every setting that varies by itself, as shares of the best known margin."""
+    if not ladder:
+        return []
+    rows: list[list[Cell]] = []
+    for found in ladder:
+        shown = [Number(bracketed(*found.gaps[gap], percent)) for gap in GAPS]
+        counts = [Number(percent(found.kept)), Number(found.cells)]
+        rows.append([found.setting, shown_value(found.value), *shown, *counts])
+    headers = ("setting", "value", *(f"lost to {gap}" for gap in GAPS), "kept by the worst sample", "cells")
+    parts = (Paragraph(LADDER_TEXT), Table("Gaps of the margin ladder", headers, rows))
+    return [Details("The gaps, setting by setting", parts, wide=True)]
+
+
+LADDER_TEXT = (
+    "Shares of the best known margin. Geometry is what is lost from the best code known to the classifier rows, duality "
+    "from there to the class means, and variability from there to the worst training sample. Means and 95 % intervals "
+    "are over the cells that have every value of the setting, or over all its cells where no cell has them all. An "
+    "interval needs five cells."
+)
+
+
+def explained_table(explained: Sequence[Explained]) -> list[Part]:
+    """What explains the margin relative to the best known, the variability and the duality gap."""
+    if not explained:
+        told = "Too few trials to say what explains the margin: the settings vary as much as the trials."
+        return [note(told)]
+    headers = columns(
+        "measure | lost when the setting is left out | all settings | s.d. of settings | s.d. of seeds | seeds | trials"
+    )
+    return [
+        Paragraph(EXPLAINED),
+        Table("What explains the measures", headers, [_explained_row(found) for found in explained]),
+    ]
+
+
+def _explained_row(found: Explained) -> list[Cell]:
+    parts = ", ".join(f"{s.setting} {_share(s.share)}" for s in found.shares)
+    name = f"log {found.measure}" + (f" / {found.relative_to}" if found.relative_to else "")
+    apart = [ABSENT] * 3
+    if (spread := found.spread) is not None:
+        apart = [number(spread.settings), number(spread.seeds), _share(spread.seed_share)]
+    return [name, Long(parts), *(Number(text) for text in (_share(found.together), *apart, str(found.trials)))]
+
+
+EXPLAINED = (
+    "Shares of the variance over all complete trials, in an additive model with every setting as a category: the share "
+    "that is lost when one setting is left out, and the share that all settings explain. Settings overlap and interact, "
+    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, after "
+    "the chance of their seeds is taken out, and between the seeds of one cell. The column seeds is their share of both "
+    "variances."
+)
+
+
+def _share(share: float) -> str:
+    return percent(share) if share >= 5e-4 else "0 %"

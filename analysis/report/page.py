@@ -1,0 +1,125 @@
+"""A page as data: sections of paragraphs, tables and figures.
+
+`html.py` and `markdown.py` write it; this knows neither of them, nor what the study was about.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis.figures.panels import Drawn, FigureBlock
+
+Kind = Literal["", "over", "studied", "answer", "keys", "note", "warning"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text that leads to an https address or to a place on the page; with an empty target it leads nowhere."""
+
+    text: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Long:
+    """A table cell of prose, which may wrap."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A table cell aligned to the right."""
+
+    text: object
+
+
+Cell = str | Link | Long | Number
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Text with links in it. kind: how it is set; a note or warning stands apart."""
+
+    text: str | Sequence[str | Link]
+    kind: Kind = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of the page (level 1) or of a part of a section (level 3)."""
+
+    text: str
+    level: int = 3
+
+
+@dataclass(frozen=True)
+class Preformatted:
+    """Text that keeps its lines, such as a file or code."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """label: for readers who cannot see the table. anchors: a name for each row that links can lead to."""
+
+    label: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    anchors: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The drawn panels of a figure with its caption."""
+
+    block: FigureBlock
+    drawn: Sequence[Drawn]
+
+    @property
+    def caption(self) -> tuple[str, str]:
+        """What the figure shows, and which rows it was drawn from."""
+        count = f" ({len(self.block.trials)} trials)" if self.block.trials else ""
+        return self.block.caption, f"Rows: {self.block.rows}{count}."
+
+
+@dataclass(frozen=True)
+class Details:
+    """Parts that open on a click. wide: as wide as the page, for tables."""
+
+    summary: str
+    parts: "Sequence[Part]"
+    wide: bool = False
+
+
+Part = Paragraph | Heading | Preformatted | Table | Figure | Details
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that its table of contents points at."""
+
+    name: str
+    heading: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page."""
+
+    title: str
+    header: Sequence[Part]
+    sections: Sequence[Section]
+    footer: Paragraph
+
+
+def note(text: str) -> Paragraph:
+    """A sentence set apart, such as the reason why something is missing."""
+    return Paragraph(text, "note")
+
+
+def columns(text: str) -> list[str]:
+    """Headers of a table from one line, written `first | second`."""
+    return text.split(" | ")
