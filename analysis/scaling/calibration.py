@@ -119,7 +119,7 @@ def calibrate(
     for name, hits in covered.items():
         middle = median(np.array(errors[name]))
         relative = middle / abs(TRUTHS[form].get(name, np.nan))
-        shares = (float(np.mean(inside or [np.nan])) for inside in (hits, predicted))
+        shares = float(np.mean(hits or [np.nan])), float(np.mean(predicted or [np.nan]))
         found.append(Calibration(form, num_cells, name, *shares, middle, relative, len(predicted)))
     return found
 
