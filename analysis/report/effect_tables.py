@@ -75,7 +75,9 @@ def caveats(contrast: Contrast) -> list[str]:
         told.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
     if contrast.apart:
         apart = ", ".join(map(shown_value, contrast.apart[:5]))
-        told.append(f"Not compared, because no seed and cell is shared with {shown_value(contrast.base)}: {apart}.")
+        told.append(
+            f"These values share no seed and cell with {shown_value(contrast.base)} and are not compared: {apart}."
+        )
     return told
 
 

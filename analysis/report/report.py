@@ -30,14 +30,8 @@ from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
 from analysis.rows.frames import StudyFrame, check_results_folder, load_study
 from analysis.rows.matched_time import VARIABILITY
-from analysis.scaling.predictions import (
-    Prediction,
-    Scores,
-    kept_with,
-    predictions_from_json,
-    predictions_to_json,
-    score,
-)
+from analysis.scaling import predictions
+from analysis.scaling.predictions import Prediction, Scores
 from study.store.store import Store
 
 PREDICTIONS = "predictions.json"
@@ -108,7 +102,7 @@ def write_report(
     frame = load_study(store, keys=keys, courses=COURSES, measures=measures_needed(store.latest_study()))
     if frame.trials.num_rows == 0:
         raise NothingToReport(_why_nothing(frame, store.uri))
-    earlier = predictions_from_json(store.read_report(PREDICTIONS))
+    earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
     blocks = figure_blocks(frame, store, findings)
     warned = provenance.warnings(frame.trials) + _lost_predictions(earlier)
@@ -117,8 +111,8 @@ def write_report(
     files |= {f"figures/{b.name}.svg": svg_file(drawn[b.name], b.columns) for b in blocks if b.name in drawn}
     page = make_page(frame, findings, blocks, drawn, warned)
     files[f"report.{page_format}"] = WRITERS[page_format](page).encode()
-    if earlier is not None and (kept := kept_with(earlier, findings.predictions)):
-        files[PREDICTIONS] = predictions_to_json(kept)
+    if earlier is not None and (kept := predictions.kept_with(earlier, findings.predictions)):
+        files[PREDICTIONS] = predictions.predictions_to_json(kept)
     store.write_report(files)
     return ReportSummary(
         trials=frame.trials.num_rows,
@@ -139,8 +133,8 @@ def write_report(
 def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
     check_results_folder(store)
-    earlier = predictions_from_json(store.read_report(PREDICTIONS))
-    return None if earlier is None else score(earlier, load_study(store, keys=keys, courses=()).final)
+    earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
+    return None if earlier is None else predictions.score(earlier, load_study(store, keys=keys, courses=()).final)
 
 
 def scores_text(scores: Scores) -> str:

@@ -98,9 +98,9 @@ def calibrate(
 ) -> list[Calibration]:
     """Coverage of one form's intervals over simulated studies of one size."""
     rng = np.random.default_rng([seed, num_cells, list(FORMS).index(form)])
-    covered: dict[str, list[bool]] = {name: [] for name in (TRUTHS[form] or {"prefactor": 0.0})}
+    covered: dict[str, list[float]] = {name: [] for name in (TRUTHS[form] or {"prefactor": 0.0})}
     errors: dict[str, list[float]] = {name: [] for name in covered}
-    predicted = []
+    predicted: list[float] = []
     for study in range(studies):
         cells, new = simulate(form, num_cells, rng, noise=noise, outliers=outliers)
         try:
@@ -119,18 +119,8 @@ def calibrate(
     for name, hits in covered.items():
         middle = median(np.array(errors[name]))
         relative = middle / abs(TRUTHS[form].get(name, np.nan))
-        found.append(
-            Calibration(
-                form,
-                num_cells,
-                name,
-                float(np.mean(hits) if hits else np.nan),
-                float(np.mean(predicted) if predicted else np.nan),
-                middle,
-                relative,
-                len(predicted),
-            )
-        )
+        shares = float(np.mean(hits or [np.nan])), float(np.mean(predicted or [np.nan]))
+        found.append(Calibration(form, num_cells, name, *shares, middle, relative, len(predicted)))
     return found
 
 

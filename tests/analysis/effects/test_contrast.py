@@ -143,7 +143,7 @@ def test_a_value_that_shares_nothing_is_named_and_changes_no_other(full_store):
     found = numbers_contrast(final, "temperature", "margin_min_lower")
     assert found.apart == (None,)
     assert [level.value for level in found.levels] == [0.05, 0.1, 0.2, 0.3, 1.0]
-    assert "no seed and cell is shared with 0.1: null" in " ".join(caveats(found))
+    assert "share no seed and cell with 0.1 and are not compared: null" in " ".join(caveats(found))
     alone = numbers_contrast(rows_where(final, "temperature is not None"), "temperature", "margin_min_lower")
     assert repr(found.levels) == repr(alone.levels)  # NaN is not equal to itself
 
