@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.figures.codes import best_trial, evenly
 from analysis.figures.panels import FigureBlock, Panel
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, axis_label, label_ends, number, ramp, soft_grid
-from analysis.rows.frames import Readable, groups, is_usual
+from analysis.rows.frames import Heads, groups, is_usual
 
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
@@ -40,7 +40,7 @@ class ClassNumbers:
     curves: tuple[MarginCurve, ...]
 
 
-def numbers_classes(final: pa.Table, store: Readable, feature_dim: int) -> ClassNumbers:
+def numbers_classes(final: pa.Table, store: Heads, feature_dim: int) -> ClassNumbers:
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = final.take(np.flatnonzero(is_usual(final)))
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
@@ -75,7 +75,7 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     label_ends(ax, labels)
 
 
-def block_classes(final: pa.Table, store: Readable) -> FigureBlock:
+def block_classes(final: pa.Table, store: Heads) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
     found = [n for n in (numbers_classes(final, store, dim) for dim in dims) if n.curves]

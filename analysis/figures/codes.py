@@ -17,7 +17,7 @@ from scipy.spatial import ConvexHull, QhullError
 from analysis.figures.panels import FigureBlock, Panel
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS, number
 from analysis.rows import theory
-from analysis.rows.frames import Readable, groups, usual_normalization, values, with_normalization
+from analysis.rows.frames import Heads, groups, usual_normalization, values, with_normalization
 from analysis.statistics.procrustes import align, unit_rows
 
 MOST_SIZES = 4
@@ -46,7 +46,7 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, store: Readable) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, store: Heads) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
     pictures = []
     for row in choose_trials(final):
@@ -190,7 +190,7 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, store: Readable) -> FigureBlock:
+def block_codes(final: pa.Table, store: Heads) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
     pictures = numbers_codes(final, store)
     missing = None

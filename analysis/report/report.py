@@ -29,7 +29,7 @@ from analysis.report.fits_json import fits_json
 from analysis.report.markdown import to_markdown
 from analysis.report.pdf import to_pdf
 from analysis.report.sections import render_page
-from analysis.rows.frames import Readable, StudyFrame, load_study
+from analysis.rows.frames import Heads, Readable, StudyFrame, TellingHeads, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling.predictions import (
     Prediction,
@@ -108,7 +108,8 @@ def write_report(
     frame = load_study(store, keys=keys, courses=COURSES, measures=measures_needed(store.latest_study()))
     earlier = predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
-    blocks = figure_blocks(frame, store, findings)
+    heads = TellingHeads(store, set())
+    blocks = figure_blocks(frame, heads, findings)
     warned = provenance.warnings(frame.trials) + _lost_predictions(earlier)
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
     files = {"fits.json": fits_json(frame, findings), **_figure_files(blocks, drawn, page_format)}
@@ -128,7 +129,7 @@ def write_report(
         fits=sum(t.believed is not None for t in findings.trends),
         refused=sum(t.refused is not None for t in findings.trends),
         predictions=sum(p.refused is None for p in findings.predictions),
-        unreadable=tuple(sorted({*frame.unreadable, *store.unreadable})),
+        unreadable=tuple(sorted({*frame.unreadable, *heads.told})),
         warnings=tuple(warned),
     )
 
@@ -169,7 +170,7 @@ def _in_format(html: str, blocks: Sequence[FigureBlock], page_format: Format) ->
     return text.encode() if page_format == "md" else to_pdf(text, {b.name: b for b in blocks})
 
 
-def figure_blocks(frame: StudyFrame, store: Readable, findings: Findings) -> list[FigureBlock]:
+def figure_blocks(frame: StudyFrame, store: Heads, findings: Findings) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from study.store.schemas import SETTINGS, TRIAL_COLUMNS, Column
+from study.store.storage import Tell, ignore
 from study.store.store import open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
@@ -23,20 +24,44 @@ SHOWN_SETTINGS = ("num_classes", "feature_dim", "temperature", "normalization")
 ALWAYS = ("trial", "cell", "epoch")
 
 
-class Readable(Protocol):
-    """The reading half of `study.store.store.Store`, all that analysis needs of it."""
-
-    unreadable: list[str]
-
-    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table: ...
-
-    def read_trials(self) -> pa.Table: ...
+class Heads(Protocol):
+    """Margins and heads of trials by key."""
 
     def read_margins(self, key: str) -> pa.Table | None: ...
 
     def read_head(self, key: str) -> dict[str, np.ndarray] | None: ...
 
+
+class Readable(Protocol):
+    """The reading half of `study.store.store.Store`, all that analysis needs of it."""
+
+    def read(
+        self, columns: Collection[str] | None = None, *, last: bool = False, on_unreadable: Tell = ignore
+    ) -> pa.Table: ...
+
+    def read_trials(self, on_unreadable: Tell = ignore) -> pa.Table: ...
+
+    def read_margins(self, key: str, on_unreadable: Tell = ignore) -> pa.Table | None: ...
+
+    def read_head(self, key: str, on_unreadable: Tell = ignore) -> dict[str, np.ndarray] | None: ...
+
     def latest_study(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class TellingHeads:
+    """A store's margins and heads; `told` gets the names of torn files."""
+
+    store: Readable
+    told: set[str]
+
+    def read_margins(self, key: str) -> pa.Table | None:
+        """Per-class margins, None where absent or torn."""
+        return self.store.read_margins(key, self.told.add)
+
+    def read_head(self, key: str) -> dict[str, np.ndarray] | None:
+        """Final head and class means, None where absent or torn."""
+        return self.store.read_head(key, self.told.add)
 
 
 @dataclass(frozen=True)
@@ -73,10 +98,12 @@ def load_study(
     Returns:
         The frame; `unreadable` names the fragments that were skipped.
     """
-    rows = store.read(None if courses is None else {*ALWAYS, *courses})
-    skipped = set(store.unreadable)
-    last = store.read(None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}, last=True)
-    trials = store.read_trials()
+    skipped: set[str] = set()
+    tell = skipped.add
+    rows = store.read(None if courses is None else {*ALWAYS, *courses}, on_unreadable=tell)
+    needed = None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}
+    last = store.read(needed, last=True, on_unreadable=tell)
+    trials = store.read_trials(tell)
     outside = missing = 0
     if keys is not None:
         wanted = pa.array(sorted(keys), pa.string())
@@ -89,7 +116,7 @@ def load_study(
         final=join_final(last, trials),
         outside=outside,
         missing=missing,
-        unreadable=tuple(sorted(skipped | set(store.unreadable))),
+        unreadable=tuple(sorted(skipped)),
         study=store.latest_study(),
     )
 

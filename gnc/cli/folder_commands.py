@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from study.design.config import TrialConfig
@@ -29,7 +30,8 @@ def command_check(options: argparse.Namespace) -> int:
     """Validate, say what is stored and what is missing, and price the rest."""
     study, store = open_study(options)
     check_callbacks(study.callbacks, store)
-    states = store.states()
+    unreadable: list[str] = []
+    states = store.states(on_unreadable=unreadable.append)
     missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
     if options.json:
@@ -45,7 +47,7 @@ def command_check(options: argparse.Namespace) -> int:
     print(_price_sentence(cost))
     for sentence in missing_for(missing):
         print(f"missing: {sentence}")
-    warn_unreadable(store)
+    warn_unreadable(unreadable)
     return 0
 
 
@@ -63,8 +65,7 @@ def command_status(options: argparse.Namespace) -> int:
         print(line)
     for sentence in mixed_machines(store.read_trials().to_pylist()):
         print(f"warning: {sentence}", file=sys.stderr)
-    store.unreadable[:] = status.unreadable
-    warn_unreadable(store)
+    warn_unreadable(status.unreadable)
     return 0
 
 
@@ -93,7 +94,7 @@ def command_seal(options: argparse.Namespace) -> int:
     started = time.monotonic()
     sealed = store.seal(compact=options.compact)
     print(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
-    warn_unreadable(store)
+    warn_unreadable(sealed.unreadable)
     return 0
 
 
@@ -114,8 +115,9 @@ def command_report(options: argparse.Namespace) -> int:
         print(markdown_scores(scores))
     else:
         predict = study.report.predict if study else ()
-        print(write_report(store, keys=keys, predict=predict, page_format=options.format))
-    warn_unreadable(store)
+        summary = write_report(store, keys=keys, predict=predict, page_format=options.format)
+        print(summary)
+        warn_unreadable(summary.unreadable)
     return 0
 
 
@@ -123,7 +125,10 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     """The study file and the results folder that a command names, with the trials suggested there so far."""
     study = select(read_study(options.study), selection_of(options))
     store = open_store(options.results or f"results/{study.name}")
-    return complete_study(study, store), store
+    unreadable: list[str] = []
+    study = complete_study(study, store, unreadable.append)
+    warn_unreadable(unreadable)
+    return study, store
 
 
 def selection_of(options: argparse.Namespace) -> Selection | None:
@@ -187,8 +192,8 @@ def _price_sentence(cost: Price) -> str:
     )
 
 
-def warn_unreadable(store: Store) -> None:
-    """Name what the last reading skipped, and what follows from it."""
-    for name in dict.fromkeys(store.unreadable):
+def warn_unreadable(names: Iterable[str]) -> None:
+    """Say which files were passed over, and what follows from it."""
+    for name in dict.fromkeys(names):
         follows = "its trial will be run again" if name.startswith("rows/") else "what else is there is used"
         print(f"warning: {name} cannot be read as what it should be and was skipped; {follows}", file=sys.stderr)

@@ -35,8 +35,9 @@ def command_run(options: argparse.Namespace) -> int:
     if options.max_concurrent is not None and options.max_concurrent < 1:
         raise StudyError(f"--max-concurrent must be at least 1, got {options.max_concurrent}.")
     check_callbacks(study.callbacks, store)
-    done = done_keys(study, store, store.states())
-    warn_unreadable(store)
+    unreadable: list[str] = []
+    done = done_keys(study, store, store.states(on_unreadable=unreadable.append))
+    warn_unreadable(unreadable)
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()

@@ -23,8 +23,7 @@ from study.execution.artifacts import head_file, margins_table
 from study.execution.machine import circumstances, cpu_model, versions
 from study.execution.trial_log import TrialLog
 from study.store.attempts import log_name
-from study.store.schemas import fragment_table, identity_and_settings
-from study.store.sealed_tables import FINAL
+from study.store.schemas import FINAL, fragment_table, identity_and_settings
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.training.training import Diverged

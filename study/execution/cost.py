@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from study.design.config import TrialConfig
-from study.execution.same_data import stored_config
+from study.store.schemas import stored_config
 from study.store.store import Store
 
 # What a trial's seconds depend on beside how many samples it trains on and measures.

@@ -9,6 +9,7 @@ from typing import Any
 
 from study.design.config import DATASET_SETTINGS, TrialConfig
 from study.design.errors import StudyError
+from study.store.schemas import stored_config
 from study.store.store import Store
 
 # Two trials that agree here draw from the same pool, whatever their numbers of classes and samples.
@@ -47,11 +48,6 @@ def warn_mixed_machines(store: Store) -> None:
     """Say on stderr if the folder's trials come from several CPU models, GPU models or package versions."""
     for sentence in mixed_machines(store.read_trials().to_pylist()):
         print(f"warning: {sentence}", file=sys.stderr)
-
-
-def stored_config(row: dict[str, Any]) -> TrialConfig:
-    """The settings of a stored row as they are: a rule that came later must not make a stored trial unreadable."""
-    return TrialConfig.model_construct(**{name: row[name] for name in TrialConfig.model_fields})
 
 
 def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
