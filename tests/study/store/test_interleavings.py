@@ -1,164 +1,144 @@
 """Seals, compactions and endings of trials at the same time, stopped anywhere: no row is lost and none is there twice.
 
-Every actor is a thread that stands still before each operation on the storage. All orders in which two or three actors
-can take their steps are tried, up to orders after which folder and actors are the same; after each step everything is
-"killed", the folder is sealed once more, and every trial that ended must be there once, with all its rows. Operations
-are real ones on a real folder; an object store is stood for by a storage that does not know that its disk is one.
+All orders in which two or three actors can take their steps are tried, a step being one operation on the storage. What
+an actor does next follows from what it has seen so far, so it is run again with the answers it got until it asks for
+something new; that operation is done on a real copy of the folder. In every folder that comes about, everything is
+"killed", the folder is sealed once more, and every trial that ended must be there once, with all its rows.
 """
 
+import functools
 import hashlib
 import os
 import shutil
-import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
-from pyarrow import fs
 
 from study.design.config import TrialConfig
 from study.store.storage import Storage
 from study.store.store import Store
 from tests.study.conftest import compact_as_before, finish, made_up_config
 
-OPERATIONS = ("write", "read", "read_mapped", "remove", "remove_folder", "entries", "sync")
+READING, WRITING = ("read", "read_mapped", "entries", "sync"), ("write", "remove", "remove_folder")
 A, B = made_up_config(seed=0), made_up_config(seed=1)
 Act = Callable[[Store], Any]
 
 
-class Killed(BaseException):
-    """Ends an actor before its next operation."""
+class Step(NamedTuple):
+    """One operation on the storage."""
+
+    name: str
+    arguments: tuple[Any, ...]
 
 
-class Steps(Storage):
-    """A storage that asks before every operation and notes what its actor got to see."""
-
-    def __init__(self, root: Path, *, is_local: bool) -> None:
-        super().__init__(root)
-        if not is_local:
-            self._fs, self.is_local = fs.SubTreeFileSystem("/", fs.LocalFileSystem()), False
-        self.before: Callable[[], None] = lambda: None
-        self.seen = hashlib.sha256()
+class Asks(Exception):
+    """The actor needs the answer of a step that was not taken yet."""
 
 
-def _step(name: str) -> Callable:
-    plain = getattr(Storage, name)
+class Replayed(Storage):
+    """A storage that gives the answers of steps taken before, then stops its actor."""
 
-    def operation(self: Steps, *arguments: Any) -> Any:
-        self.before()
-        before, self.before = self.before, lambda: None  # an operation within another one is no step of its own
-        try:
-            answer = plain(self, *arguments)
-        finally:
-            self.before = before
-        if name == "write":  # a file's time is its content's, so that orders of steps can be compared
-            path, content = self._path(arguments[0]), arguments[1]
-            os.utime(path, ns=(0, 1_000_000_000 * (1_600_000_000 + zlib.crc32(content) % 10**8)))
-        seen = answer
-        self.seen.update(repr((name, arguments, bytes(seen) if hasattr(seen, "address") else seen)).encode())
-        return answer
+    def __init__(self, answers: tuple[Any, ...]) -> None:
+        super().__init__(".")
+        self._answers = iter(answers)
 
-    return operation
+    def _answer(self, name: str, *arguments: Any) -> Any:
+        for answer in self._answers:
+            return answer
+        raise Asks(Step(name, arguments))
 
 
-for _name in OPERATIONS:
-    setattr(Steps, _name, _step(_name))
-
-
-class Actor:
-    """One process: a thread that takes a step whenever it is told to."""
-
-    def __init__(self, act: Act, root: Path, *, is_local: bool) -> None:
-        storage = Steps(root, is_local=is_local)
-        storage.before = self._stand
-        self.storage, self.is_done, self.error = storage, False, None
-        self._go, self._stands, self._is_killed = threading.Semaphore(0), threading.Semaphore(0), False
-        self._thread = threading.Thread(target=self._run, args=(act,))
-        self._thread.start()
-        self._stands.acquire()
-
-    def _run(self, act: Act) -> None:
-        try:
-            act(Store(self.storage))
-        except Killed:
-            pass
-        except BaseException as error:
-            self.error = error
-        self.is_done = True
-        self._stands.release()
-
-    def _stand(self) -> None:
-        self._stands.release()
-        self._go.acquire()
-        if self._is_killed:
-            raise Killed
-
-    def step(self) -> None:
-        self._go.release()
-        self._stands.acquire()
-        if self.error:
-            raise self.error
-
-    def kill(self) -> None:
-        self._is_killed = True
-        if not self.is_done:
-            self._go.release()
-        self._thread.join()
+for _name in (*READING, *WRITING):
+    setattr(Replayed, _name, functools.partialmethod(Replayed._answer, _name))
 
 
 class Exploration:
     """All orders of the actors' steps from one beginning."""
 
-    def __init__(self, tmp_path: Path, acts: list[Act], begin: Act, *, is_local: bool) -> None:
-        self.begun, self.root, self.copy = (tmp_path / name for name in ("begun", "root", "copy"))
-        begin(Store(Storage(self.begun)))
-        self.acts, self.is_local = acts, is_local
-        self.states: set[tuple[str, ...]] = set()
-        self.folders: set[tuple[Any, ...]] = set()
+    def __init__(self, folder: Path, acts: list[Act], begin: Act) -> None:
+        self.folder, self.acts = folder, acts
+        begun = folder / "begun"
+        begin(Store(Storage(begun)))
+        self.begun = self._keep(begun)
 
     def run(self, check: Callable[[Store, list[bool]], None]) -> int:
         """Try every order; gives how many states of folder and actors there are."""
-        waiting: list[tuple[int, ...]] = [()]
+        begin = (self.begun, ((),) * len(self.acts))
+        waiting, met, checked = [begin], {begin}, set()
         while waiting:
-            order = waiting.pop()
-            following = self._follow(order, check)
-            waiting += [(*order, actor) for actor in following]
-        return len(self.states)
+            folder, seen = waiting.pop()
+            steps = [self._next(index, of_actor) for index, of_actor in enumerate(seen)]
+            done = tuple(step is None for step in steps)
+            if (folder, done) not in checked:
+                checked.add((folder, done))
+                copy = self.folder / "checked"
+                shutil.copytree(self.folder / folder, copy)
+                check(Store(Storage(copy)), list(done))
+                shutil.rmtree(copy)
+            for index, step in enumerate(steps):
+                if step is not None:
+                    after, answer = self._take(folder, step)
+                    state = (after, (*seen[:index], (*seen[index], answer), *seen[index + 1 :]))
+                    if state not in met:
+                        met.add(state)
+                        waiting.append(state)
+        return len(met)
 
-    def _follow(self, order: tuple[int, ...], check: Callable[[Store, list[bool]], None]) -> list[int]:
-        """Take these steps in a fresh folder; the actors that can go on, none where that was tried from here."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        shutil.copytree(self.begun, self.root)
-        actors = [Actor(act, self.root, is_local=self.is_local) for act in self.acts]
+    @functools.cache  # noqa: B019  # it lives as long as the test
+    def _next(self, actor: int, seen: tuple[Any, ...]) -> Step | None:
+        """What the actor does after it has seen these answers; None once it is done."""
         try:
-            for index in order:
-                actors[index].step()
-            folder, done = self._digest(), [actor.is_done for actor in actors]
-            state = (folder, *(actor.storage.seen.hexdigest() for actor in actors))
-            if state in self.states:
-                return []
-            self.states.add(state)
-            if (folder, *done) not in self.folders:
-                self.folders.add((folder, *done))
-                shutil.rmtree(self.copy, ignore_errors=True)
-                shutil.copytree(self.root, self.copy)
-                check(Store(Storage(self.copy)), done)
-            return [index for index, actor in enumerate(actors) if not actor.is_done]
-        except BaseException as error:
-            error.add_note(f"order {order}")
-            raise
-        finally:
-            for actor in actors:
-                actor.kill()
+            self.acts[actor](Store(Replayed(tuple(_thawed(answer) for answer in seen))))
+        except Asks as asks:
+            return asks.args[0]
+        return None
 
-    def _digest(self) -> str:
+    @functools.cache  # noqa: B019
+    def _take(self, folder: str, step: Step) -> tuple[str, Any]:
+        """The folder after a step, and what the step gives."""
+        if step.name in READING:
+            answer = getattr(Storage(self.folder / folder), step.name)(*step.arguments)
+            return folder, _frozen(answer)
+        after = self.folder / "after"
+        shutil.copytree(self.folder / folder, after)
+        answer = getattr(Storage(after), step.name)(*step.arguments)
+        return self._keep(after), answer
+
+    def _keep(self, folder: Path) -> str:
+        """The folder under a name that says what it holds; a file's time is its content's."""
         found = hashlib.sha256()
-        for path in sorted(self.root.rglob("*")):
-            found.update(str(path.relative_to(self.root)).encode())
-            found.update(path.read_bytes() if path.is_file() else b"")
-        return found.hexdigest()
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                content = path.read_bytes()
+                os.utime(path, ns=(0, 1_000_000_000 * (1_600_000_000 + zlib.crc32(content) % 10**8)))
+                found.update(str(path.relative_to(folder)).encode() + content)
+        kept = self.folder / found.hexdigest()
+        if kept.exists():
+            shutil.rmtree(folder)
+        else:
+            folder.rename(kept)
+        return kept.name
+
+
+class Mapped(bytes):
+    """What `read_mapped` gave."""
+
+
+def _frozen(answer: Any) -> Any:
+    """An answer as something that can be compared and kept."""
+    if isinstance(answer, pa.Buffer):
+        return Mapped(answer)
+    return tuple(answer) if isinstance(answer, list) else answer
+
+
+def _thawed(answer: Any) -> Any:
+    if isinstance(answer, Mapped):
+        return pa.py_buffer(bytes(answer))
+    return list(answer) if isinstance(answer, tuple) else answer
 
 
 def expect(ended: dict[str, list[tuple[str, int]]]) -> Callable[[Store, list[bool]], None]:
@@ -218,7 +198,6 @@ ONE = {A.key: [("complete", 3)]}
 WENT_ON = {A.key: [("stopped", 2), ("complete", 3)]}
 
 
-@pytest.mark.parametrize("is_local", [True, False])
 @pytest.mark.parametrize(
     ("begin", "acts", "ended"),
     [
@@ -230,13 +209,13 @@ WENT_ON = {A.key: [("stopped", 2), ("complete", 3)]}
         (begin_sealed, [compact, ending(A), ending(B)], ONE),
     ],
 )
-def test_no_order_of_steps_and_kills_loses_a_row(tmp_path, begin, acts, ended, is_local):
-    explored = Exploration(tmp_path, acts, begin, is_local=is_local)
+def test_no_order_of_steps_and_kills_loses_a_row(tmp_path, begin, acts, ended):
+    explored = Exploration(tmp_path, acts, begin)
     assert explored.run(expect(ended)) > 100
 
 
 def test_what_a_process_saw_as_complete_stays_so(tmp_path):
-    explored = Exploration(tmp_path, [compact, ending(A)], begin_stopped, is_local=True)
+    explored = Exploration(tmp_path, [compact, ending(A)], begin_stopped)
 
     def check(store: Store, done: list[bool]) -> None:
         store.seal()
