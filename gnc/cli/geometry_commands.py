@@ -19,8 +19,10 @@ from gnc_models.codes.unconstrained_features import optimise_unconstrained
 from gnc_models.geometry.margins import Margins, margins_of_directions, one_vs_rest_margins
 from gnc_models.geometry.pairwise import max_cosine, row_norms
 from gnc_models.references.margin import random_margin, reference_margin, unconstrained_optimum
-from gnc_models.references.user_optima import keep_optimum
+from gnc_models.references.tables import NO_OPTIMA
 from study.design.errors import StudyError
+from study.store.optima import read_optima, write_optimum
+from study.store.storage import Storage
 
 MOST_CLASSES = 10_000_000  # there the bounds take more than a minute, far above it they do not end
 LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
@@ -152,13 +154,15 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> Tensor:
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> Tensor | None:
-    """The unconstrained-feature model's optimum: from table or cache, else (or for its coordinates) optimised now.
+    """The unconstrained-feature model's optimum: from a table, else (or for its coordinates) optimised now.
 
-    What is optimised is kept in the user's cache, so that later seals of results compare with it.
+    What is optimised is kept in the results folder that --results names, whose rows are compared with it from then on.
     """
     if not (options.temperature > 0 and math.isfinite(options.temperature)):
         raise StudyError(f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
-    tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature)
+    storage = Storage(options.results) if options.results else None
+    own = read_optima(storage) if storage else NO_OPTIMA
+    tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature, own)
     optimum: Any = tabulated
     points = None
     if tabulated is None or options.optimise or options.output:
@@ -168,7 +172,9 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> Tensor |
         points = optimum.weights
         size = (options.classes, options.dim, options.temperature)
         margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
-        facts["ufm_kept"] = keep_optimum(*map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
+        if storage is not None:
+            write_optimum(storage, *map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
+            facts["ufm_kept_in"] = options.results
     facts |= {
         "temperature": options.temperature,
         "ufm_loss": optimum.loss,

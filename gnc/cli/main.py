@@ -164,6 +164,9 @@ def _add_geometry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     code.add_argument("--classes", type=int, required=True, metavar="K")
     code.add_argument("--dim", type=int, required=True, metavar="D")
     code.add_argument("--temperature", type=float, metavar="T", help="the unconstrained-feature optimum at T instead")
+    code.add_argument(
+        "--results", help="keep an optimum computed now in this results folder, for its reference columns"
+    )
     code.add_argument("--optimise", action="store_true", help="search now, whatever is tabulated or explicit")
     code.add_argument("--starts", type=int, default=16, metavar="N", help="random starts of a search; default 16")
     code.add_argument("--seed", type=int, default=0, help="of the random starts; default 0")

@@ -1,11 +1,8 @@
 """The best code of K rows in d dimensions that this project can lay on the table, and the recipes it follows.
 
 Knows the codes that can be written down, those found before, and the optimisers.
-
-    python -m gnc_models.codes.best_code --classes 24 --dim 3 --starts 64 --seed 0      one code, its margin, the reference
 """
 
-import argparse
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -140,26 +137,3 @@ def _call(method: str) -> tuple[str, list[float]]:
     """`name(1;2)` as its name and numbers."""
     name, _, inside = method.partition("(")
     return name, [float(x) for x in re.split("[;)]", inside) if x]
-
-
-def main() -> None:
-    """Optimise one code, print its margin beside the reference interval, keep its rows where asked."""
-    parser = argparse.ArgumentParser(description="Find a softmax code from random starts.")
-    parser.add_argument("--classes", type=int, required=True)
-    parser.add_argument("--dim", type=int, required=True)
-    parser.add_argument("--starts", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", help="write the rows to this .npy file")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    code = optimise_code(given.classes, given.dim, starts=given.starts, seed=given.seed)
-    reference = reference_margin(given.classes, given.dim)
-    print(
-        f"margin {code.margin_lower:.12f} reference [{reference.lower:.9f}, {reference.upper:.9f}] {reference.source}"
-    )
-    if given.out:
-        np.save(given.out, code.points.numpy())
-
-
-if __name__ == "__main__":
-    main()

@@ -145,23 +145,26 @@ class Storage:
                     raise
 
     def write_once(self, name: str, content: bytes) -> bytes:
-        """Put the content under the name unless something lies there; gives what lies there then, to every process.
+        """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
 
         An object store refuses no second put. There every writer puts a file of its own and the oldest one counts;
         a writer waits until no other can be given the time of its own file.
         """
         if self.is_local:
-            if (held := self.read(name)) is None:
-                with contextlib.suppress(FileExistsError):
-                    self._write(self._path(name), content, os.link)
-                held = self.read(name)
-            return content if held is None else held
-        if not self.entries(name):
+            with contextlib.suppress(FileExistsError):
+                self._write(self._path(name), content, os.link)
+        else:
             self.write(f"{name}/{digest_of(content)}", content)
             time.sleep(TIMES_APART)
-        oldest = min(self.entries(name), key=lambda entry: (entry.modified_ns, entry.name), default=None)
-        held = None if oldest is None else self.read(f"{name}/{oldest.name}")
+        held = self.read_once(name)
         return content if held is None else held
+
+    def read_once(self, name: str) -> bytes | None:
+        """What `write_once` put under the name first; None where nothing was."""
+        if self.is_local:
+            return self.read(name)
+        oldest = min(self.entries(name), key=lambda entry: (entry.modified_ns, entry.name), default=None)
+        return None if oldest is None else self.read(f"{name}/{oldest.name}")
 
     def sync(self, folder: str = "") -> None:
         """Wait until the entries of this folder, and of all that were written to, have reached the disk."""
