@@ -69,9 +69,7 @@ def found(tmp_path_factory) -> Path:
     trial.run_epoch()
     Execution(stopped, store, attempt=1)._finish(trial, "stopped", "a scheduler ended it")
     with pytest.MonkeyPatch.context() as patch:  # a disk that is full when the kept head is written
-        patch.setattr(
-            type(store), "write_head", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-        )
+        patch.setattr(store, "write_head", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert run(store, failing) == "failed"
     return folder
 
