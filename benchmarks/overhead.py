@@ -100,7 +100,7 @@ def resident_bytes(process: int) -> int:
 def say_trivial(trials: int, folder: Path) -> None:
     """Seconds a trial and the driver's memory."""
     run, store = run_study(TRIVIAL.format(seeds=list(range(trials))), folder, trials)
-    ends = sorted(entry.modified_ns / 1e9 for entry in store.fragments().values())
+    ends = sorted(entry.modified_ns / 1e9 for (entry,) in store.fragments().values())
     each = (ends[-1] - ends[0]) / (len(ends) - 1)
     print(f"{trials} trivial trials: {1000 * each:.0f} ms a trial from the first's end to the last's; first after "
           f"{ends[0] - run.started:.1f} s, {run.seconds:.0f} s in all, driver {run.cpu_seconds:.0f} s of CPU")  # fmt: skip
@@ -148,7 +148,7 @@ def say_real(trials: int, folder: Path, places: int) -> None:
     steps = steps_for(2.5 * LEAST_SECONDS, folder / "probe")
     run, store = run_study(REAL.format(steps=steps, seeds=list(range(trials // 2))), folder / "run", 2 * (trials // 2))
     spans = []
-    for key, entry in store.fragments().items():
+    for key, (entry,) in store.fragments().items():
         fragment = store.read_fragment(key)
         assert fragment is not None
         trained = training_seconds(fragment.rows.column("wall_seconds").to_pylist(), fragment.record.seconds)

@@ -16,10 +16,9 @@ from scipy.spatial import ConvexHull, QhullError
 from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
 from analysis.rows import theory
-from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
+from analysis.rows.frames import Heads, best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
-from study.store.store import Store
 
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
@@ -47,11 +46,11 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, store: Store) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, heads: Heads) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
     pictures = []
     for row in choose_trials(final):
-        head = store.read_head(row["trial"])
+        head = heads.read_head(row["trial"])
         if head is not None:
             pictures.append(picture_of(row, head))
     return pictures
@@ -178,9 +177,9 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, store: Store) -> FigureBlock:
+def block_codes(final: pa.Table, heads: Heads) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
-    pictures = numbers_codes(final, store)
+    pictures = numbers_codes(final, heads)
     missing = None
     if not pictures:
         planar = {2, 3} & set(final["feature_dim"].to_pylist())

@@ -28,7 +28,7 @@ from analysis.report.law_tables import score_parts
 from analysis.report.markdown import parts_to_markdown, to_markdown
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
-from analysis.rows.frames import StudyFrame, check_results_folder, load_study
+from analysis.rows.frames import Heads, StudyFrame, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Prediction, Scores
@@ -98,13 +98,13 @@ def write_report(
         StudyError: the folder is no results folder.
         NothingToReport: it holds no finished trial that can be read.
     """
-    check_results_folder(store)
     frame = load_study(store, keys=keys, courses=COURSES, measures=measures_needed(store.latest_study()))
     if frame.trials.num_rows == 0:
         raise NothingToReport(_why_nothing(frame, store.uri))
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
-    blocks = figure_blocks(frame, store, findings)
+    heads = Heads(store, set())
+    blocks = figure_blocks(frame, heads, findings)
     warned = provenance.warnings(frame.trials) + _lost_predictions(earlier)
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
     files = {"fits.json": fits_json(frame, findings)}
@@ -125,14 +125,13 @@ def write_report(
         fits=sum(t.believed is not None for t in findings.trends),
         refused=sum(t.refused is not None for t in findings.trends),
         predictions=sum(p.refused is None for p in findings.predictions),
-        unreadable=tuple(sorted({*frame.unreadable, *store.unreadable})),
+        unreadable=tuple(sorted({*frame.unreadable, *heads.unreadable})),
         warnings=tuple(warned),
     )
 
 
 def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
-    check_results_folder(store)
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     return None if earlier is None else predictions.score(earlier, load_study(store, keys=keys, courses=()).final)
 
@@ -164,18 +163,18 @@ def measures_needed(study: str | None) -> set[str]:
     return {*MEASURES, *(name.partition("[")[0] for name, _ in objectives_of(study))}
 
 
-def figure_blocks(frame: StudyFrame, store: Store, findings: Findings) -> list[FigureBlock]:
+def figure_blocks(frame: StudyFrame, heads: Heads, findings: Findings) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [
-        block_codes(final, store),
+        block_codes(final, heads),
         block_collapse(frame.rows, final),
         block_margin(final, findings.comparisons),
         block_phase(final),
         block_variability(final),
         block_relations(final),
         *map(block_contrast, findings.contrasts.values()),
-        block_classes(final, store),
+        block_classes(final, heads),
         block_ladder(final),
         block_pareto(final, frame.study),
         block_prediction(findings.comparisons),

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from study.design.config import settings_with
-from study.design.errors import StudyError
 from study.design.where import check_column
 from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TRIAL_COLUMNS
 from study.store.store import Store, open_store
@@ -26,6 +25,22 @@ SHOWN_SETTINGS = settings_with("axis")
 
 ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Margins and heads of a store's trials; `unreadable` collects the names of torn files."""
+
+    store: Store
+    unreadable: set[str]
+
+    def read_margins(self, key: str) -> pa.Table | None:
+        """Per-class margins, None where absent or torn."""
+        return self.store.read_margins(key, self.unreadable.add)
+
+    def read_head(self, key: str) -> dict[str, np.ndarray] | None:
+        """Final head and class means, None where absent or torn."""
+        return self.store.read_head(key, self.unreadable.add)
 
 
 @dataclass(frozen=True)
@@ -46,12 +61,6 @@ class StudyFrame:
     study: str | None
 
 
-def check_results_folder(store: Store) -> None:
-    """StudyError where the folder holds nothing that a study leaves."""
-    if not store.is_results_folder():
-        raise StudyError(f"RESULTS must be a results folder, got {store.uri!r}. Name a folder that gnc run wrote.")
-
-
 def load_study(
     store: Store,
     *,
@@ -68,10 +77,12 @@ def load_study(
     Returns:
         The frame; `unreadable` names the fragments that were skipped.
     """
-    rows = store.read(None if courses is None else {*ALWAYS, *courses})
-    skipped = set(store.unreadable)
-    last = store.read(None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}, last=True)
-    trials = store.read_trials()
+    skipped: set[str] = set()
+    tell = skipped.add
+    rows = store.read(None if courses is None else {*ALWAYS, *courses}, on_unreadable=tell)
+    needed = None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}
+    last = store.read(needed, last=True, on_unreadable=tell)
+    trials = store.read_trials(tell)
     outside = missing = 0
     if keys is not None:
         wanted = pa.array(sorted(keys), pa.string())
@@ -84,7 +95,7 @@ def load_study(
         final=join_final(last, trials),
         outside=outside,
         missing=missing,
-        unreadable=tuple(sorted(skipped | set(store.unreadable))),
+        unreadable=tuple(sorted(skipped)),
         study=store.latest_study(),
     )
 

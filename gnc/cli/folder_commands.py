@@ -88,11 +88,12 @@ def command_report(options: argparse.Namespace) -> int:
     else:
         predict = study.report.predict if study else ()
         try:
-            print(write_report(store, keys=keys, predict=predict, page_format=options.format))
+            summary = write_report(store, keys=keys, predict=predict, page_format=options.format)
         except NothingToReport as reason:
             say(str(reason))
             return 1
-    warn_unreadable(store.unreadable)
+        print(summary)
+        warn_unreadable(summary.unreadable)
     return 0
 
 
@@ -194,7 +195,7 @@ def command_seal(options: argparse.Namespace) -> int:
     started = time.monotonic()
     sealed = store.seal(compact=options.compact)
     print(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
-    warn_unreadable(store.unreadable)
+    warn_unreadable(sealed.unreadable)
     return 0
 
 

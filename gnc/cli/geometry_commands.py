@@ -15,7 +15,7 @@ import numpy as np
 from gnc.cli.output import print_facts, print_json, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.references.margin import random_margin, reference_margin, unconstrained_optimum
-from gnc_models.references.user_optima import keep_optimum
+from gnc_models.references.tables import NO_OPTIMA
 from study.design.errors import StudyError
 
 if TYPE_CHECKING:
@@ -128,6 +128,9 @@ def add_code_parser(commands: Commands) -> None:
     parser.add_argument("--optimise", action="store_true", help="search now, even where a code is known already")
     parser.add_argument("--starts", type=int, default=16, metavar="N", help="random starts of a search; default: 16")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random starts; default: 0")
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="keep a computed optimum there and compare its rows with it"
+    )
     parser.add_argument("--output", metavar="FILE.npy", help="write the rows of the code into this file")
 
 
@@ -197,11 +200,20 @@ def _search_words(options: argparse.Namespace) -> str:
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor | None":
-    """The unconstrained-feature model's optimum: from table or cache, else (or for its coordinates) optimised now.
+    """The unconstrained-feature model's optimum: from a table, else (or for its coordinates) optimised now.
 
-    What is optimised is kept in the user's cache, so that later seals of results compare with it.
+    What is optimised is kept in the results folder that --results names, whose rows are compared with it from then on.
     """
-    tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature)
+    own = NO_OPTIMA
+    if options.results:
+        # Arrow is slow to load, and most calls name no folder
+        from study.store.optima import read_optima, write_optimum
+        from study.store.store import open_store
+
+        store = open_store(options.results)
+        store.check_results_folder()
+        own = read_optima(store.storage)
+    tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature, own)
     optimum: Any = tabulated
     points = None
     if tabulated is None or options.optimise or options.output:
@@ -212,7 +224,9 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
         optimum = optimise_unconstrained(*size, starts=options.starts, seed=options.seed)
         points = optimum.weights
         margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
-        facts["ufm_kept"] = keep_optimum(*map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
+        if options.results:
+            write_optimum(store.storage, *map(float, (*size, optimum.loss, *margins, options.starts, options.seed)))
+            facts["ufm_kept_in"] = options.results
     facts |= {"temperature": options.temperature}
     facts |= {f"ufm_{name}": getattr(optimum, name) for name in ("loss", "margin", "margin_low", "margin_high")}
     facts["ufm_source"] = optimum.source if points is None else source

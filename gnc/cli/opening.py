@@ -5,9 +5,7 @@ Knows study files and the store; does not know what the commands do with them.
 
 import argparse
 import functools
-import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from gnc.cli.output import say
 from study.design.errors import StudyError
@@ -16,10 +14,6 @@ from study.design.where import Selection, parse_selection
 from study.scheduling.remaining import select
 from study.scheduling.suggestions import complete_study
 from study.store.store import Store, open_store
-
-# A folder that holds other files and none of these is no results folder, but one named by mistake.
-PARTS = {"rows", "live", "failures", "suggestions", "heads", "results.parquet", "trials.parquet"}
-STUDY_NAME = re.compile(r"[0-9a-f]{8}\.toml")  # of a study file that was run, below studies/
 
 
 def add_study_and_results(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +46,10 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     """The study file and the results folder that a command names, with the trials suggested there so far."""
     study = select(read_study(options.study), selection_of(options))
     store = open_store(options.results or f"results/{study.name}")
-    return complete_study(study, store), store
+    unreadable: list[str] = []
+    study = complete_study(study, store, unreadable.append)
+    warn_unreadable(unreadable)
+    return study, store
 
 
 def selection_of(options: argparse.Namespace) -> Selection | None:
@@ -65,16 +62,8 @@ def existing_store(results: str) -> Store:
     store = open_store(results)
     if not store.storage.exists():
         raise StudyError(f"RESULTS must be a results folder, got {results!r}, which does not exist.")
-    folder = store.storage.local_path("")
-    if folder is not None and _is_foreign(folder):
-        raise StudyError(f"RESULTS must be a results folder, got {results!r}, which holds other files.")
+    store.check_results_folder()
     return store
-
-
-def _is_foreign(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir() if path.name[0] != "."}
-    studies = folder.glob("studies/*.toml") if "studies" in names else ()
-    return bool(names) and not names & PARTS and not any(STUDY_NAME.fullmatch(path.name) for path in studies)
 
 
 def latest_study(store: Store, selection: Selection | None = None) -> Study | None:

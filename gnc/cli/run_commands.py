@@ -42,14 +42,15 @@ def command_check(options: argparse.Namespace) -> int:
     """Say what a study would run, what is stored and what the rest costs, and run nothing."""
     study, store = open_study(options)
     check_callbacks(study.callbacks, store)
-    states = store.states()
+    unreadable: list[str] = []
+    states = store.states(on_unreadable=unreadable.append)
     missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
     if options.trials and not options.json:
         for config in study.configs:
             print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
     show(options, _check_facts(study, store, missing, cost), _check_lines(study, store, missing, cost))
-    warn_unreadable(store.unreadable)
+    warn_unreadable(unreadable)
     return 0
 
 
@@ -104,8 +105,9 @@ def command_run(options: argparse.Namespace) -> int:
     most = options.max_concurrent
     require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
     check_callbacks(study.callbacks, store)
-    done = done_keys(study, store, store.states())
-    warn_unreadable(store.unreadable)
+    unreadable: list[str] = []
+    done = done_keys(study, store, store.states(on_unreadable=unreadable.append))
+    warn_unreadable(unreadable)
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()

@@ -30,6 +30,7 @@ class FixedClassifier(Classifier):
         code: str = "best",
         assignment: str = "random",
         similarity: Float[Tensor, "classes classes"] | None = None,
+        points: Float[Tensor, "classes dim"] | None = None,
     ) -> None:
         """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
 
@@ -42,6 +43,7 @@ class FixedClassifier(Classifier):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
             assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
                 similar classes near points.
+            points: unit rows of the code where they are at hand; they are made where this is None.
             similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
         Raises:
             ValueError: a setting out of range, a simplex of more than feature_dim + 1 classes, a similarity missing
@@ -57,7 +59,7 @@ class FixedClassifier(Classifier):
             raise ValueError(
                 f"similarity must be given with assignment 'similarity' and only there, got {found} with {assignment!r}."
             )
-        points = code_rows(code, num_classes, feature_dim)
+        points = code_rows(code, num_classes, feature_dim) if points is None else points
         order = torch.randperm(num_classes) if similarity is None else assign_classes(similarity, points @ points.T)
         norm = 1.0 if self.normalises_weights else init_norm
         self.register_buffer("weight", (norm * points[order]).to(torch.get_default_dtype()))

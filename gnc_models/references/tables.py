@@ -1,19 +1,19 @@
 """Reference tables shipped with the package: read once, looked up by (K, d), by temperature, or interpolated.
 
-Knows numpy, its own data files and the optima this user kept; does not know torch or how the tables are made.
+Knows numpy and its own data files; does not know torch, the disk or how the tables are made
+(`python -m gnc_models.codes.tabulate`).
 """
 
 import csv
 import functools
 import math
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 from jaxtyping import Float
-
-from gnc_models.references.user_optima import kept_digest, kept_rows
 
 DATA_FILES = (
     "best_known_codes.csv",
@@ -50,13 +50,10 @@ def _crc(names: tuple[str, ...]) -> int:
     return crc
 
 
+@functools.cache
 def tables_digest() -> str:
-    """CRC-32 of the data files, 8 hex digits, and after a plus sign that of the optima which this user computed.
-
-    It changes whenever a reference value may have changed; with the cache file away, it is that of the shipped tables.
-    """
-    crc = _crc(DATA_FILES)
-    return f"{crc:08x}+{kept}" if (kept := kept_digest()) else f"{crc:08x}"
+    """CRC-32 of the data files, 8 hex digits: it changes whenever a reference value may have changed."""
+    return f"{_crc(DATA_FILES):08x}"
 
 
 @dataclass(frozen=True)
@@ -72,26 +69,57 @@ class UnconstrainedOptimum:
     margin_low: float
     margin_high: float
     starts: int
-    source: str = "table"  # "closed form", "table" as shipped, or "cache": computed by this user
+    source: str = "table"  # "closed form", "table" as shipped, or "results": computed for a results folder
+
+
+OptimumKey = tuple[int, int, str]  # classes, dimensions, temperature to six digits
+OPTIMUM_COLUMNS = (
+    *("num_classes", "feature_dim", "temperature", "loss", "margin", "margin_low", "margin_high", "starts", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class OwnOptima:
+    """Optima that are not shipped but were computed for a results folder, each the best one of its size."""
+
+    by_key: Mapping[OptimumKey, UnconstrainedOptimum]
+    digest: str  # CRC-32 of all of them, 8 hex digits; empty where there are none
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> "OwnOptima":
+        """From lines of numbers in the order of OPTIMUM_COLUMNS; a line that is torn or foreign counts for nothing."""
+        lines = sorted({line for text in texts for line in text.splitlines()})
+        rows = [row for row in csv.reader(lines) if _is_whole(row)]
+        found: dict[OptimumKey, UnconstrainedOptimum] = {}
+        for row in rows:
+            named = dict(zip(OPTIMUM_COLUMNS, row, strict=True))
+            key, optimum = _unconstrained_key(named), _unconstrained_value(named, "results")
+            found[key] = min(found.get(key, optimum), optimum, key=lambda o: o.loss)
+        text = "\n".join(",".join(row) for row in rows)
+        return cls(found, f"{zlib.crc32(text.encode()):08x}" if rows else "")
+
+
+NO_OPTIMA = OwnOptima({}, "")
+
+
+def _is_whole(row: list[str]) -> bool:
+    try:
+        numbers = [float(text) for text in row]
+    except ValueError:
+        return False
+    return len(row) == len(OPTIMUM_COLUMNS) and all(number.is_integer() for number in (*numbers[:2], *numbers[7:]))
 
 
 @functools.cache
-def _unconstrained_table() -> dict[tuple[int, int, str], UnconstrainedOptimum]:
-    found: dict[tuple[int, int, str], UnconstrainedOptimum] = {}
-    for row in kept_rows():
-        kept = _unconstrained_value(row, "cache")
-        if (key := _unconstrained_key(row)) not in found or kept.loss < found[key].loss:
-            found[key] = kept
-    return found | {
-        _unconstrained_key(row): _unconstrained_value(row) for row in read_table("unconstrained_optima.csv")
-    }
+def _unconstrained_table() -> dict[OptimumKey, UnconstrainedOptimum]:
+    return {_unconstrained_key(row): _unconstrained_value(row) for row in read_table("unconstrained_optima.csv")}
 
 
-def _unconstrained_key(row: dict[str, str]) -> tuple[int, int, str]:
+def _unconstrained_key(row: Mapping[str, str]) -> OptimumKey:
     return int(row["num_classes"]), int(row["feature_dim"]), _six_digits(float(row["temperature"]))
 
 
-def _unconstrained_value(row: dict[str, str], source: str = "table") -> UnconstrainedOptimum:
+def _unconstrained_value(row: Mapping[str, str], source: str = "table") -> UnconstrainedOptimum:
     loss, margin, low, high = (float(row[name]) for name in ("loss", "margin", "margin_low", "margin_high"))
     return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]), source)
 
@@ -100,10 +128,10 @@ def _six_digits(temperature: float) -> str:
     return f"{temperature:.6g}"
 
 
-def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float) -> UnconstrainedOptimum | None:
+def unconstrained_optimum(
+    num_classes: int, feature_dim: int, temperature: float, own: OwnOptima = NO_OPTIMA
+) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of the unconstrained-feature model, or None where it is not tabulated.
-
-    The shipped table comes first, then what this user computed by `gnc code --temperature` before this process began.
 
     The model: free unit rows W and H, one feature a class, cross-entropy with logits `W h / temperature`.
 
@@ -111,6 +139,7 @@ def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float
         num_classes: K.
         feature_dim: d.
         temperature: tau, matched to 6 significant digits.
+        own: optima of a results folder, looked up after the shipped table.
     Returns:
         The best loss found and the margin of the normalised W there, with its range over near-best starts. Up to
         d + 1 classes the simplex is the optimum, in closed form, and `starts` is 0.
@@ -119,7 +148,8 @@ def unconstrained_optimum(num_classes: int, feature_dim: int, temperature: float
         margin = num_classes / (num_classes - 1)
         loss = math.log1p((num_classes - 1) * math.exp(-margin / temperature))
         return UnconstrainedOptimum(loss, margin, margin, margin, 0, "closed form")
-    return _unconstrained_table().get((num_classes, feature_dim, _six_digits(temperature)))
+    key = num_classes, feature_dim, _six_digits(temperature)
+    return _unconstrained_table().get(key) or own.by_key.get(key)
 
 
 @functools.cache

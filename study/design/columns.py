@@ -188,11 +188,13 @@ class TrialRecord:
     gpu_model: str | None = _column("", "GPU the trial used; null on CPU.")
     versions: str | None = _column("", "Versions as JSON of Python and of the packages that decide numbers and data.")
     dataset_digest: str | None = _column("", "SHA-256 of the data tensors.")
+    code_digest: str | None = _column("", "SHA-256 of the rows of a classifier fixed at the best code.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SealedFrom:
     """Which file a sealed trial was read from: what decides that it need not be read again."""
 
-    fragment_bytes: int | None = _column("bytes", "Size of the trial's file when sealed; null once compacted.")
-    fragment_modified_ns: int | None = _column("nanoseconds", "Modification time of that file; null once compacted.")
+    fragment_name: str | None = _column("", "Name of the trial's file in rows/, kept once an archive holds the trial.")
+    fragment_bytes: int | None = _column("bytes", "Size of the trial's file when sealed; null once archived.")
+    fragment_modified_ns: int | None = _column("nanoseconds", "Modification time of that file; null once archived.")

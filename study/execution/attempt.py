@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from gnc_models.codes.best_code import best_code
+from gnc_models.references.tables import best_code_version
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.execution.artifacts import head_file, margins_table
@@ -25,8 +27,8 @@ from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
 from study.execution.trial_log import TrialLog
 from study.store.attempts import log_name
-from study.store.schemas import fragment_table, identity_and_settings
-from study.store.sealed_tables import FINAL
+from study.store.codes import code_digest, shared_code
+from study.store.schemas import FINAL, fragment_table, identity_and_settings
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.training.training import Diverged
@@ -105,6 +107,7 @@ class Execution:
         self.is_charged = True  # whether a failure counts against the trial; not where the results folder failed
         self.log = TrialLog(store, config.key, attempt, is_kept=group.leads)
         self._last_beat = self._last_checkpoint = time.monotonic()
+        self._code: torch.Tensor | None = None  # rows of the best code, where the classifier is fixed at it
 
     def run(
         self,
@@ -199,15 +202,27 @@ class Execution:
 
     def _open_trial(self) -> Trial:
         """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
-        checkpoints = self.store.read_checkpoints(self.config.key) if self.group.leads else iter(())
+        self._code = self.group.lead(self._shared_code, shared=FolderError)
+        checkpoints = self.store.read_checkpoints(self.config.key, _say_torn) if self.group.leads else iter(())
         while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
-                return Trial(self.config, checkpoint=checkpoint, device=self.device, group=self.group)
+                return Trial(
+                    self.config, checkpoint=checkpoint, device=self.device, group=self.group, code_rows=self._code
+                )
             except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
                 if is_peer_lost(error):
                     raise
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
-        return Trial(self.config, device=self.device, group=self.group)
+        return Trial(self.config, device=self.device, group=self.group, code_rows=self._code)
+
+    def _shared_code(self) -> torch.Tensor | None:
+        """The rows of the best code as this results folder has them; None for a trial that needs none."""
+        if self.config.code != "best":
+            return None
+        size = self.config.num_classes, self.config.feature_dim
+        torch.set_num_threads(self.config.num_threads)  # as for all that the trial computes
+        rows = shared_code(self.store.storage, size, best_code_version(), lambda: best_code(*size).points.numpy())
+        return torch.from_numpy(rows)
 
     def _keep_alive(self, trial: Trial) -> None:
         if not self.group.leads:
@@ -245,6 +260,7 @@ class Execution:
             reached_terminal=trial.terminal_epoch is not None,
             seconds=trial.seconds,
             dataset_digest=trial.dataset.digest,
+            code_digest=None if self._code is None else code_digest(self._code.numpy()),
             **describe_machine(trial.device),
         )
         if state != "complete":
@@ -289,6 +305,10 @@ class Execution:
                 self.store.remove_live(self.config.key)
         except OSError:
             return  # a full or lost folder cannot hold even this; the caller still gets the state and the reason
+
+
+def _say_torn(name: str) -> None:
+    print(f"warning: {name} cannot be read as what it should be and was skipped", file=sys.stderr)
 
 
 def measurement_line(measurement: Measurement) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gnc_models.catalog.members import settings_of
 from study.design.config import TrialConfig, settings_with
-from study.execution.same_data import stored_config
+from study.store.schemas import stored_config
 from study.store.store import Store
 
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward

@@ -10,7 +10,7 @@ from typing import Any
 from study.design.config import TrialConfig, settings_with
 from study.design.errors import StudyError
 from study.design.setting import SPELLINGS, canonical
-from study.store.sealed_tables import FINAL
+from study.store.schemas import FINAL, stored_config
 from study.store.store import Store
 
 
@@ -46,11 +46,6 @@ def warn_mixed_machines(store: Store) -> None:
     """Warn on stderr if the trials of the folder come from several CPU models, GPU models or package versions."""
     for sentence in mixed_machines(store.read_trials().to_pylist()):
         print(f"warning: {sentence}", file=sys.stderr)
-
-
-def stored_config(row: dict[str, Any]) -> TrialConfig:
-    """The settings of a stored row, not checked: a rule that came later must not make a stored trial unreadable."""
-    return TrialConfig.model_construct(**{name: row[name] for name in TrialConfig.model_fields})
 
 
 def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:

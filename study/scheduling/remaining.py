@@ -10,7 +10,7 @@ from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
 from study.design.study_file import Study
 from study.design.where import Selection
-from study.store.sealed_tables import FINAL
+from study.store.schemas import FINAL
 from study.store.store import Store
 
 

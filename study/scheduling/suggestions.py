@@ -21,8 +21,10 @@ from study.design.errors import StudyError, make_config
 from study.design.search import Cell, Search
 from study.design.setting import canonical
 from study.design.study_file import Study
-from study.execution.same_data import stored_config, with_stored_spellings
+from study.execution.same_data import with_stored_spellings
 from study.scheduling.remaining import done_keys
+from study.store.schemas import stored_config
+from study.store.storage import Tell, ignore
 from study.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,21 +53,21 @@ def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
     return Suggestion(values, {config.key: config for config in configs})
 
 
-def complete_study(study: Study, store: Store) -> Study:
+def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> Study:
     """The study with the trials that its search suggested so far, and finished ones under the keys that they are stored by."""
     if not study.is_adaptive:
         return dataclasses.replace(study, configs=with_stored_spellings(study.configs, store))
-    found = stored_suggestions(study, store)
+    found = stored_suggestions(study, store, on_unreadable)
     configs = [c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values()]
     return dataclasses.replace(study, configs=with_stored_spellings(tuple(configs), store))
 
 
-def stored_suggestions(study: Study, store: Store) -> dict[Cell, dict[str, Suggestion]]:
+def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
     """Per cell of the grid what was suggested there, and stored trials that could have been, by `TrialConfig.cell`.
 
     A trial of another study counts wherever its settings lie in this search's space: what is known is used.
     """
-    candidates = list(store.suggestions().values())
+    candidates = list(store.suggestions(on_unreadable).values())
     rows = store.read_trials().select(["trial", *TrialConfig.model_fields]).to_pylist()
     stored = [stored_config(row).settings() for row in sorted(rows, key=lambda row: str(row["trial"]))]
     candidates += [{name: canonical(name, value) for name, value in settings.items()} for settings in stored]

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from study.store.schemas import read_parquet, to_parquet
-from study.store.storage import Storage
+from study.store.storage import Storage, Tell, ignore
 
 LIVE = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
@@ -46,7 +46,6 @@ class Attempts:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.unreadable: list[str] = []  # files the last reading named and skipped
 
     # --- trials in progress ------------------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class Attempts:
         """Keep the traceback and circumstances of a failed attempt."""
         self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(circumstances, indent=1).encode())
 
-    def failures(self, key: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    def failures(self, key: str | None = None, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
         """Circumstances of the attempts that failed or were cut off, of each trial or of this one, oldest first."""
         failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.storage.entries("failures", ".json"):
@@ -168,7 +167,7 @@ class Attempts:
             try:
                 circumstances = json.loads(self.storage.read(f"failures/{entry.name}") or b"")
             except ValueError:
-                self.unreadable.append(f"failures/{entry.name}")
+                on_unreadable(f"failures/{entry.name}")
                 continue
             failed[entry.name.partition(".")[0]].append(circumstances)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
@@ -177,12 +176,12 @@ class Attempts:
         """How this attempt failed, if that was written; of several workers the first to fail does."""
         return next((failure for failure in self.failures(key).get(key, []) if failure["attempt"] == attempt), None)
 
-    def failed(self) -> dict[str, list[dict[str, Any]]]:
+    def failed(self, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
         """Failures that count, of trials whose last attempt failed: not of one that runs again or was cut off since."""
         running = self._highest("live")
         return {
             key: [f for f in attempts if f.get("charged", True)]
-            for key, attempts in self.failures().items()
+            for key, attempts in self.failures(on_unreadable=on_unreadable).items()
             if attempts[-1].get("charged", True) and attempts[-1]["attempt"] >= running[key]
         }
 
@@ -217,14 +216,14 @@ class Attempts:
         for entry in self.storage.entries(f"checkpoints/{key}", ".checkpoint")[:-GENERATIONS]:
             self.storage.remove(f"checkpoints/{key}/{entry.name}")
 
-    def read_checkpoints(self, key: str) -> Iterator[bytes]:
-        """The checkpoints whose checksum holds, newest first; a torn one is named in `unreadable` and passed over."""
+    def read_checkpoints(self, key: str, on_unreadable: Tell = ignore) -> Iterator[bytes]:
+        """The checkpoints whose checksum holds, newest first; a torn one is told and passed over."""
         for entry in reversed(self.storage.entries(f"checkpoints/{key}", ".checkpoint")):
             content = self.storage.read(f"checkpoints/{key}/{entry.name}") or b""
             if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
                 yield content[32:]
             else:
-                self.unreadable.append(f"checkpoints/{key}/{entry.name}")
+                on_unreadable(f"checkpoints/{key}/{entry.name}")
 
     def has_checkpoint(self, key: str) -> bool:
         """Whether a run of this trial would continue rather than start."""

@@ -1,7 +1,7 @@
 """The reference columns of a row: best code, bounds, null and same-temperature optimum for its (K, d, temperature).
 
-Knows the tables of gnc_models.references.margin; does not know where rows come from. Added on reading or sealing, never in a
-trial, so that a better table changes no fragment.
+Knows the tables of gnc_models.references; does not know where rows come from, nor the user's cache. The columns are
+added on reading or sealing, never in a trial, so that a better table changes no trial's file.
 """
 
 import inspect
@@ -13,34 +13,64 @@ import pyarrow.compute as pc
 from gnc_models.catalog.members import DATASETS
 from gnc_models.references import energy as energies
 from gnc_models.references import margin as bounds
+from gnc_models.references.tables import NO_OPTIMA, OwnOptima
 from study.store.schemas import RESULTS_SCHEMA, conform
 
 
-def add_references(rows: pa.Table) -> pa.Table:
-    """Rows under RESULTS_SCHEMA, their reference columns computed afresh."""
-    settings = list(zip(*(rows.column(name).to_pylist() for name in DECISIVE), strict=True))
-    of_size = {size: _size_references(*size) for size in dict.fromkeys(setting[:2] for setting in settings)}
-    compared = {setting: of_size[setting[:2]] | _optimum(*setting) for setting in dict.fromkeys(settings)}
-    place = {setting: index for index, setting in enumerate(compared)}
-    places = pa.array([place[setting] for setting in settings], pa.int64())
-    plain = conform(rows, RESULTS_SCHEMA)
-    names = next(iter(compared.values()), {})
-    columns = {name: _column(name, [found[name] for found in compared.values()]).take(places) for name in names}
-    columns |= _comparison(rows, columns) if columns else {}
-    for name, values in columns.items():
-        index = RESULTS_SCHEMA.get_field_index(name)
-        plain = plain.set_column(index, RESULTS_SCHEMA.field(index), values)
-    return plain.replace_schema_metadata(RESULTS_SCHEMA.metadata)
+class References:
+    """What rows are compared with: the shipped tables, and the optima that lie in the results folder."""
+
+    def __init__(self, own: OwnOptima = NO_OPTIMA) -> None:
+        self._own = own
+        self.version = f"{bounds.REFERENCE_VERSION}+{own.digest}" if own.digest else bounds.REFERENCE_VERSION
+
+    def are_in(self, rows: pa.Table) -> bool:
+        """Whether every row was compared with exactly these references."""
+        return all(version == self.version for version in rows.column("reference_version").unique().to_pylist())
+
+    def add_to(self, rows: pa.Table) -> pa.Table:
+        """Rows under RESULTS_SCHEMA, their reference columns computed afresh."""
+        settings = list(zip(*(rows.column(name).to_pylist() for name in DECISIVE), strict=True))
+        of_size = {
+            size: _size_references(*size) | {"reference_version": self.version}
+            for size in dict.fromkeys(setting[:2] for setting in settings)
+        }
+        compared = {setting: of_size[setting[:2]] | self._optimum(*setting) for setting in dict.fromkeys(settings)}
+        place = {setting: index for index, setting in enumerate(compared)}
+        places = pa.array([place[setting] for setting in settings], pa.int64())
+        plain = conform(rows, RESULTS_SCHEMA)
+        names = next(iter(compared.values()), {})
+        columns = {name: _column(name, [found[name] for found in compared.values()]).take(places) for name in names}
+        columns |= _comparison(rows, columns) if columns else {}
+        for name, values in columns.items():
+            index = RESULTS_SCHEMA.get_field_index(name)
+            plain = plain.set_column(index, RESULTS_SCHEMA.field(index), values)
+        return plain.replace_schema_metadata(RESULTS_SCHEMA.metadata)
+
+    def _optimum(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        temperature: float | None,
+        normalization: str,
+        dataset: str,
+        imbalance: str,
+        label_noise: float,
+    ) -> dict[str, Any]:
+        # as many training samples in each class, each with its true label: what the model's optimum is for
+        balanced = DATASETS[dataset].is_balanced and imbalance == "none" and label_noise == 0
+        optimum = None
+        # the model's theory is for unit rows and unit features
+        if normalization == "both" and temperature is not None and balanced:
+            optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature, self._own)
+        return {"ufm_margin": optimum.margin if optimum else None, "ufm_loss": optimum.loss if optimum else None}
+
+
+DECISIVE = tuple(inspect.signature(References._optimum).parameters)[1:]  # settings that a row's references depend on
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:
     return pa.array(values, RESULTS_SCHEMA.field(name).type)
-
-
-def is_current(rows: pa.Table) -> bool:
-    """Whether every row was compared with the tables of this version."""
-    versions = rows.column("reference_version").unique().to_pylist()
-    return all(version == bounds.REFERENCE_VERSION for version in versions)
 
 
 def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
@@ -49,31 +79,9 @@ def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
         "reference_margin_lower": best.lower,
         "reference_margin_upper": best.upper,
         "reference_source": best.source,
-        "reference_version": bounds.REFERENCE_VERSION,
         "random_margin": bounds.random_margin(num_classes, feature_dim),
         **energies.energy_references(num_classes, feature_dim),
     }
-
-
-def _optimum(
-    num_classes: int,
-    feature_dim: int,
-    temperature: float | None,
-    normalization: str,
-    dataset: str,
-    imbalance: str,
-    label_noise: float,
-) -> dict[str, Any]:
-    # as many training samples in each class, each with its true label: what the model's optimum is for
-    balanced = DATASETS[dataset].is_balanced and imbalance == "none" and label_noise == 0
-    optimum = None
-    # the model's theory is for unit rows and unit features
-    if normalization == "both" and temperature is not None and balanced:
-        optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature)
-    return {"ufm_margin": optimum.margin if optimum else None, "ufm_loss": optimum.loss if optimum else None}
-
-
-DECISIVE = tuple(inspect.signature(_optimum).parameters)  # settings that a row's references depend on
 
 
 def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.Array]:

@@ -21,7 +21,8 @@ from study.design.errors import StudyError
 from study.store.fragment_bytes import to_checked_parquet
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
+FINAL = frozenset({"complete", "diverged"})  # states of a trial that no rerun would change
 FEW_ROWS = 256  # up to so many a table is not compressed
 
 
@@ -124,6 +125,11 @@ MARGINS_SCHEMA = _schema(MARGINS_COLUMNS)
 def identity_and_settings(config: TrialConfig) -> dict[str, Any]:
     """Trial, cell and every setting by column name."""
     return {"trial": config.key, "cell": config.cell, **config.settings()}
+
+
+def stored_config(row: dict[str, Any]) -> TrialConfig:
+    """The settings of a stored row as they are: a rule that came later must not make a stored trial unreadable."""
+    return TrialConfig.model_construct(**{name: row[name] for name in TrialConfig.model_fields})
 
 
 def fragment_table(config: TrialConfig, measurements: list[Measurement]) -> pa.Table:

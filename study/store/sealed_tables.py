@@ -1,14 +1,17 @@
-"""Sealed tables: one tidy table of rows and one of trials, kept up to date from the fragments.
+"""Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
 
-Knows records and references; does not know how fragments are written. Sealing is incremental: trials.parquet says
-which file each trial was read from, and only files that are new or changed since are read again.
+Nothing is lost with them: deleted or torn, they are made again. Sealing is incremental: trials.parquet says which file
+each trial was read from and which archives it holds, and only what is new or changed since is read again. Both tables
+carry one mark; tables of two seals that ran at the same time do not belong together and are not used. Does not know
+how a trial's file is written.
 """
 
 import contextlib
+import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from study.design.columns import TrialRecord
-from study.store.reference_columns import add_references, is_current
+from study.store.archives import Archives
+from study.store.attempts import Attempts
+from study.store.copies import ORIGIN, Copies, SealedTrials, find_copies, is_archivable
+from study.store.finished_trials import FinishedTrials, Fragment
+from study.store.optima import read_optima
+from study.store.reference_columns import References
 from study.store.schemas import (
+    FINAL,
     FRAGMENT_SCHEMA,
     RESULTS_SCHEMA,
     SCHEMA_VERSION,
@@ -28,17 +37,16 @@ from study.store.schemas import (
     to_parquet,
     with_later_settings,
 )
-from study.store.storage import FolderError, at_once
+from study.store.storage import Entry, FolderError, Storage, Tell, at_once, ignore
 
-if TYPE_CHECKING:
-    from study.store.storage import Entry
-    from study.store.store import Fragment, Store
+Answer = TypeVar("Answer")
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
-COMPACTED = "compacted"  # an empty file: from its writing on, the sealed tables are the only copy of some rows
+COMPACTED = "compacted"  # an older version's sign that the sealed tables are the only copy of some rows
+MARK, ARCHIVES = b"seal", b"archives"  # metadata: which seal wrote a table; which archives trials.parquet holds
 AT_ONCE = 200  # one-trial files held in memory while sealing
 BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
-FINAL = frozenset({"complete", "diverged"})  # states that no rerun would change
+TRIES = 5  # of reading a folder whose trials are being archived meanwhile
 
 
 @dataclass(frozen=True)
@@ -57,87 +65,290 @@ class Sealed:
     trials: int
     rows: int
     fresh: int
+    unreadable: tuple[str, ...]  # files that were passed over
 
 
-def seal(store: "Store", *, compact: bool = False) -> Sealed:
-    """Write results.parquet and trials.parquet; with compact, remove the fragments that they now hold.
+class _Vanished(Exception):
+    """A file of the listing went into an archive before it was read: the folder has to be read once more."""
 
-    Raises FolderError where a sealed table cannot be read and fragments were removed: writing would lose rows.
-    """
-    while True:
-        before = _sealed_files(store)
-        tables = read_tables(store)
-        if store.storage.read(COMPACTED) is not None and {RESULTS, TRIALS} & set(store.unreadable):
+
+class SealedTables:
+    """The tables of a results folder, as they were sealed and as sealing would make them now."""
+
+    def __init__(self, storage: Storage, finished: FinishedTrials, attempts: Attempts) -> None:
+        self.storage, self.finished, self.attempts = storage, finished, attempts
+        self.archives = Archives(storage)
+
+    def seal(self, *, compact: bool = False) -> Sealed:
+        """Write results.parquet and trials.parquet; with compact, move the trials' own files into an archive.
+
+        Whatever another process does meanwhile and wherever this one is killed, every trial lies in a file of its own
+        or in an archive: no file goes before its rows are safe elsewhere, and archives stay.
+        """
+        self.check_only_copy()
+        told: list[str] = []
+        tables, copies = self._read_all(told.append)
+        fresh, moving = tables.fresh, list(copies.only_sealed)
+        if compact:
+            moving += [row["trial"] for row in tables.trials.select(ORIGIN).to_pylist() if is_archivable(row)]
+        if moving:
+            self.archives.write(_without_files(_only(tables.trials, moving)), _only(tables.results, moving))
+            told.clear()
+            tables, copies = self._read_all(told.append)
+        self._write(tables, copies.archive_names)
+        self._clear(tables, copies)
+        return Sealed(tables.trials.num_rows, tables.results.num_rows, fresh, tuple(dict.fromkeys(told)))
+
+    def _write(self, tables: Tables, archives: frozenset[str]) -> None:
+        sources = [sorted(archives), tables.trials.select(ORIGIN).to_pylist()]
+        mark = {MARK: hashlib.sha256(json.dumps(sources).encode()).hexdigest().encode()}
+        held = {ARCHIVES: " ".join(sorted(archives)).encode()}
+        for name, table, more in ((RESULTS, tables.results, mark), (TRIALS, tables.trials, mark | held)):
+            content = to_parquet(table.replace_schema_metadata({**table.schema.metadata, **more}))
+            before = self.storage.read_mapped(name)
+            if before is None or not before.equals(pa.py_buffer(content)):
+                self.storage.write(name, content)
+
+    def _clear(self, tables: Tables, copies: Copies) -> None:
+        """Remove what a finished trial needs no more, some of it left by a kill just after the trial's end."""
+        states = _states(tables.trials)
+        if copies.superseded or self.storage.read(COMPACTED) is not None:
+            self.storage.sync("rows")
+            self.storage.sync("archive")
+            for key, entry in copies.superseded:
+                if states.get(key, "failed") != "failed":
+                    self.storage.remove(f"rows/{entry.name}")
+            self.storage.remove(COMPACTED)  # an archive holds what the tables alone held
+        for key in self.attempts.unfinished():
+            if states.get(key) in FINAL:
+                self.attempts.clear_progress(key)
+
+    def check_only_copy(self) -> None:
+        """FolderError where an older version left the tables as the only copy of rows and they cannot be read."""
+        if self.storage.read(COMPACTED) is None:
+            return
+        torn = [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]
+        if torn:
             raise FolderError(
-                f"results.parquet and trials.parquet must be readable in a compacted folder, got {store.unreadable}. "
-                "Restore them from a copy: their trials' own files were removed by --compact."
+                f"results.parquet and trials.parquet must be readable in a compacted folder, got {torn} in "
+                f"{self.storage.uri}. Restore them from a copy: an older version removed the trials' own files."
             )
-        if _sealed_files(store) == before:  # else another process sealed meanwhile: what was read is out of date
-            break
-    if compact:
-        store.storage.write(COMPACTED, b"")
-    written = _compacted(tables) if compact else tables
-    # Rows first: a kill between the two leaves rows without a trial, which the next seal reads again.
-    _write_if_changed(store, RESULTS, written.results)
-    _write_if_changed(store, TRIALS, written.trials)
-    if compact:
-        _remove_fragments(store, tables.trials)
-    for key in store.unfinished() & _keys_of(tables.trials, FINAL):
-        store.clear_progress(key)  # left by a kill just after the trial's end
-    return Sealed(tables.trials.num_rows, tables.results.num_rows, tables.fresh)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def read_tables(self, on_unreadable: Tell = ignore) -> Tables:
+        """Sealed rows and trials with those finished since; failed trials last known by their attempts."""
+        return self._read_all(on_unreadable)[0]
+
+    def _read_all(self, on_unreadable: Tell) -> tuple[Tables, Copies]:
+        references = References(read_optima(self.storage))
+
+        def read(tell: Tell) -> tuple[Tables, Copies]:
+            failed = _failed_rows(self.attempts, tell)
+            sealed, old = self._sealed_pair(tell)
+            copies = self._copies(sealed, {}, tell)
+            ends, new = self._fresh_rows(copies, tell)
+            old = conform(_only(old, copies.sealed), RESULTS_SCHEMA)
+            if not references.are_in(old):
+                old = references.add_to(old)
+            trials = _all_trials(sealed, copies, ends, failed)
+            fresh = len(ends) + sum(map(len, copies.archived.values()))
+            return Tables(_in_order(pa.concat_tables([old, references.add_to(new)])), trials, fresh), copies
+
+        return self._settled(read, on_unreadable)
+
+    def read_trials(self, on_unreadable: Tell = ignore) -> pa.Table:
+        """The trials of `read_tables`; of sealed and of new ones no rows are read."""
+
+        def read(tell: Tell) -> pa.Table:
+            failed, sealed = _failed_rows(self.attempts, tell), self._sealed_trials(tell)
+            copies = self._copies(sealed, {}, tell)
+            ends = self._read_files(copies.files, list(copies.files), self.finished.read_end, tell)
+            return _all_trials(sealed, copies, ends, failed)
+
+        return self._settled(read, on_unreadable)
+
+    def read_rows(
+        self, columns: Collection[str] | None = None, *, last: bool = False, on_unreadable: Tell = ignore
+    ) -> pa.Table:
+        """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
+        names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
+
+        def read(tell: Tell) -> pa.Table:
+            told: list[str] = []
+            with contextlib.suppress(pa.ArrowException, OSError):  # a footer that reads before pages that do not
+                if (found := self._read_projected(names, told.append, last=last)) is not None:
+                    for name in told:
+                        tell(name)
+                    return found
+            rows = self.read_tables(tell).results
+            return (rows.take(_last_rows(rows)) if last else rows).select(names)
+
+        return self._settled(read, on_unreadable)
+
+    def _read_projected(self, names: list[str], tell: Tell, *, last: bool) -> pa.Table | None:
+        """Columns of the sealed rows with those finished since; None where the tables have to be made anew."""
+        references = References(read_optima(self.storage))
+        with self._open_results(tell) as file:
+            sealed = self._sealed_trials(tell)
+            if file is None or _mark(file.schema_arrow.metadata) != sealed.mark:
+                return None
+            held = _project(file, ["trial", "epoch", "reference_version"])
+            if not references.are_in(held):
+                return None
+            copies = self._copies(sealed, {}, tell)
+            wanted = pc.is_in(held.column("trial"), pa.array(copies.sealed, pa.string()))
+            indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
+            if last:
+                indices = indices[_last_rows(held.take(indices).select(["trial", "epoch"]))]
+            old = _project(file, names, indices)
+        _, new = self._fresh_rows(copies, tell)
+        if not new.num_rows:
+            return old
+        new = references.add_to(new.take(_last_rows(new)) if last else new)
+        order = pa.concat_tables([held.take(indices), new.select(held.column_names)])
+        rows = pa.concat_tables([old, new.select(names)])
+        return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
+
+    def read_states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
+        """State by key, from the sealed trials, what they do not hold, and the failures.
+
+        known: states of files read before, which are not read again; those read now are added.
+        """
+        known = {} if known is None else known
+
+        def read(tell: Tell) -> dict[str, str]:
+            states: dict[str, str] = dict.fromkeys(self.attempts.failed(tell), "failed")
+            sealed = self._sealed_trials(tell)
+            copies = self._copies(sealed, known, tell)
+            for table, keys in _held(sealed, copies):
+                states |= _states(_only(table, keys))
+            unread = [key for key, entry in copies.files.items() if entry not in known]
+            for fragment in self._read_files(copies.files, unread, self.finished.read_end, tell):
+                known[copies.files[fragment.key]] = fragment.record.state
+            return states | {key: known[entry] for key, entry in copies.files.items() if entry in known}
+
+        return self._settled(read, on_unreadable)
+
+    def _settled(self, read: Callable[[Tell], Answer], on_unreadable: Tell) -> Answer:
+        """What the function reads, once no file goes into an archive meanwhile."""
+        for left in reversed(range(TRIES)):
+            told: list[str] = []
+            try:
+                answer = read(told.append)
+                break
+            except _Vanished:
+                if not left:
+                    raise FolderError(
+                        f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
+                        "compact all the time. Run it again."
+                    ) from None
+        for name in dict.fromkeys(told):
+            on_unreadable(name)
+        return answer
+
+    def _copies(self, sealed: SealedTrials, known: dict[Entry, str], tell: Tell) -> Copies:
+        return find_copies(sealed, self.finished, self.archives, known, tell)
+
+    def _read_files(
+        self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
+    ) -> list[Fragment]:
+        """The trials in these files but for torn ones; _Vanished where a file is no longer there."""
+        found = list(at_once(lambda key: read(files[key].name, tell), keys))
+        if None in found:
+            there = {entry.name for entries in self.finished.files().values() for entry in entries}
+            if any(f is None and files[key].name not in there for key, f in zip(keys, found, strict=True)):
+                raise _Vanished
+        return [fragment for fragment in found if fragment is not None]
+
+    def _fresh_rows(self, copies: Copies, tell: Tell) -> tuple[list[Fragment], pa.Table]:
+        """Trials whose files are new, without rows, and the rows of all that the sealed tables do not hold.
+
+        Each trial's own rows are let go, many small tables being large.
+        """
+        fragments: list[Fragment] = []
+        rows = [FRAGMENT_SCHEMA.empty_table()]
+        rows += [_only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
+        keys = list(copies.files)
+        for start in range(0, len(keys), AT_ONCE):
+            read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.finished.read, tell)
+            rows.append(
+                pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in _by_schema(read)] or rows[:1]).combine_chunks()
+            )
+            fragments += [replace(f, rows=rows[0]) for f in read]
+        return fragments, pa.concat_tables(rows).combine_chunks()
+
+    # --- the tables as they lie there --------------------------------------------------------------------------
+
+    def _sealed_trials(self, tell: Tell) -> SealedTrials:
+        table = self._read_sealed(TRIALS, tell)
+        if table is None:
+            return SealedTrials()
+        metadata, table = table.schema.metadata or {}, conform(table, TRIALS_SCHEMA)
+        archives = frozenset(metadata[ARCHIVES].decode().split()) if ARCHIVES in metadata else None
+        return SealedTrials(table, archives, _mark(metadata))
+
+    def _sealed_pair(self, tell: Tell) -> tuple[SealedTrials, pa.Table]:
+        """Both tables where one seal wrote both, else empty ones."""
+        rows, sealed = self._read_sealed(RESULTS, tell), self._sealed_trials(tell)
+        if rows is None or _mark(rows.schema.metadata) != sealed.mark:
+            return SealedTrials(), RESULTS_SCHEMA.empty_table()
+        return sealed, rows
+
+    def _read_sealed(self, name: str, tell: Tell) -> pa.Table | None:
+        try:
+            content = self.storage.read_mapped(name)
+            return None if content is None else read_parquet(content)
+        except (pa.ArrowException, OSError):
+            tell(name)
+            return None
+
+    @contextlib.contextmanager
+    def _open_results(self, tell: Tell) -> Iterator[pq.ParquetFile | None]:
+        """The sealed rows, not read yet; None where there are none or they are of another kind."""
+        file, known = None, False
+        try:
+            content = self.storage.read_mapped(RESULTS)
+            if content is not None:
+                # as read_parquet: no read-ahead threads (decision 4)
+                file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+                known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+        except (pa.ArrowException, OSError):
+            tell(RESULTS)
+            file = None
+        if file is None:
+            yield None
+            return
+        with file:
+            yield file if known and _same_major(file.schema_arrow.metadata) else None
 
 
-def _sealed_files(store: "Store") -> "list[Entry]":
-    return [entry for entry in store.storage.entries("", ".parquet") if entry.name in (RESULTS, TRIALS)]
+def _mark(metadata: dict[bytes, bytes] | None) -> bytes | None:
+    return (metadata or {}).get(MARK)
 
 
-def _remove_fragments(store: "Store", trials: pa.Table) -> None:
-    """Only files that are still the ones the tables were made from."""
-    read = zip(
-        *(trials.column(n).to_pylist() for n in ("trial", "fragment_bytes", "fragment_modified_ns")), strict=True
-    )
-    held = {key: (size, modified) for key, size, modified in read}
-    for key, entry in store.fragments().items():
-        if held.get(key) == (entry.size, entry.modified_ns):
-            store.remove_fragment(key)
+def _states(trials: pa.Table) -> dict[str, str]:
+    return dict(zip(trials.column("trial").to_pylist(), trials.column("state").to_pylist(), strict=True))
 
 
-def _keys_of(trials: pa.Table, states: frozenset[str]) -> set[str]:
-    stated = zip(trials.column("trial").to_pylist(), trials.column("state").to_pylist(), strict=True)
-    return {key for key, state in stated if state in states}
+def _held(sealed: SealedTrials, copies: Copies) -> Iterator[tuple[pa.Table, list[str]]]:
+    """Tables of trials that need no reading any more, each with the keys that it speaks for."""
+    yield sealed.table, copies.sealed
+    for name, keys in copies.archived.items():
+        yield copies.unsealed[name].trials, keys
 
 
-def read_tables(store: "Store") -> Tables:
-    """Sealed rows and trials with those finished since; failed trials last known by their attempts."""
-    store.unreadable.clear()
-    sealed_rows, sealed_trials = _read_sealed(store, RESULTS), _read_sealed(store, TRIALS)
-    if sealed_rows is None or sealed_trials is None:
-        sealed_rows, sealed_trials = RESULTS_SCHEMA.empty_table(), TRIALS_SCHEMA.empty_table()
-    fragments = store.fragments()
-    kept, fresh_keys = _split(sealed_trials, fragments, set(sealed_rows.column("trial").unique().to_pylist()))
-    fresh, fresh_rows = _read_fragments(store, fresh_keys)
-    old_rows = conform(_only(sealed_rows, kept), RESULTS_SCHEMA)
-    if not is_current(old_rows):
-        old_rows = add_references(old_rows)
-    rows = pa.concat_tables([old_rows, add_references(fresh_rows)])
-    trials = _all_trials(store, _only(sealed_trials, kept), fresh, fragments)
-    return Tables(_in_order(rows), trials, fresh=len(fresh))
+def _all_trials(
+    sealed: SealedTrials, copies: Copies, ends: list[Fragment], failed: dict[str, dict[str, Any]]
+) -> pa.Table:
+    tables = [_only(table, keys) for table, keys in _held(sealed, copies)]
+    tables.append(_trial_rows([_trial_row(f.record, f.settings, copies.files[f.key]) for f in ends]))
+    done = {key for table in tables for key in table.column("trial").to_pylist()}
+    tables.append(_trial_rows([row for key, row in failed.items() if key not in done]))
+    return pa.concat_tables([conform(table, TRIALS_SCHEMA) for table in tables]).sort_by("trial")
 
 
-def _read_fragments(store: "Store", keys: list[str]) -> "tuple[list[Fragment], pa.Table]":
-    """Finished trials and the rows of all of them; each trial's own rows are let go, many small tables being large."""
-    fragments: list[Fragment] = []
-    rows = [FRAGMENT_SCHEMA.empty_table()]
-    for start in range(0, len(keys), AT_ONCE):
-        read = [f for f in at_once(store.read_fragment, keys[start : start + AT_ONCE]) if f is not None]
-        rows.append(
-            pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in _by_schema(read)] or rows[:1]).combine_chunks()
-        )
-        fragments += [replace(f, rows=rows[0]) for f in read]
-    return fragments, pa.concat_tables(rows).combine_chunks()
-
-
-def _by_schema(fragments: "list[Fragment]") -> list[pa.Table]:
+def _by_schema(fragments: list[Fragment]) -> list[pa.Table]:
     """Their rows, of all that have the same columns together: what an older one lacks is filled in once for all."""
     groups: list[list[pa.Table]] = []
     for fragment in fragments:
@@ -155,71 +366,6 @@ def _in_order(rows: pa.Table) -> pa.Table:
     return rows if np.array_equal(order.to_numpy(), np.arange(rows.num_rows)) else rows.take(order)
 
 
-def _all_trials(store: "Store", sealed: pa.Table, fresh: "list[Fragment]", fragments: "dict[str, Entry]") -> pa.Table:
-    done = {*sealed.column("trial").to_pylist(), *(f.key for f in fresh)}
-    found = [
-        conform(sealed, TRIALS_SCHEMA),
-        _trial_rows([_trial_row(f.record, f.settings, fragments[f.key]) for f in fresh]),
-        *_failed_rows(store, done),
-    ]
-    return pa.concat_tables(found).sort_by("trial")
-
-
-def read_trials(store: "Store") -> pa.Table:
-    """The trials of `read_tables`; of sealed rows only their keys are read."""
-    store.unreadable.clear()
-    try:
-        with _open_sealed(store, RESULTS) as sealed:
-            held = None if sealed is None else _project(sealed, ["trial"])
-    except (pa.ArrowException, OSError):  # a footer that reads before pages that do not
-        return read_tables(store).trials
-    with_rows = set() if held is None else set(held.column("trial").unique().to_pylist())
-    trials = _read_sealed(store, TRIALS)
-    if held is None or trials is None:
-        trials = TRIALS_SCHEMA.empty_table()
-    fragments = store.fragments()
-    kept, fresh_keys = _split(trials, fragments, with_rows)
-    fresh = [f for f in at_once(store.read_ending, fresh_keys) if f is not None]
-    return _all_trials(store, _only(trials, kept), fresh, fragments)
-
-
-def read_rows(store: "Store", columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
-    """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
-    names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
-    store.unreadable.clear()
-    try:
-        found = _read_projected(store, names, last=last)
-    except (pa.ArrowException, OSError):  # a footer that reads before pages that do not
-        found = None
-    if found is not None:
-        return found
-    rows = read_tables(store).results
-    return (rows.take(_last_rows(rows)) if last else rows).select(names)
-
-
-def _read_projected(store: "Store", names: list[str], *, last: bool) -> pa.Table | None:
-    """Columns of the sealed rows with those of fragments finished since; None where the tables have to be made anew."""
-    with _open_sealed(store, RESULTS) as sealed:
-        held = None if sealed is None else _project(sealed, ["trial", "epoch", "reference_version"])
-        trials = _read_sealed(store, TRIALS)
-        if sealed is None or held is None or trials is None or not is_current(held):
-            return None
-        fragments = store.fragments()
-        kept, fresh_keys = _split(trials, fragments, set(held.column("trial").unique().to_pylist()))
-        wanted = pc.is_in(held.column("trial"), pa.array(kept, pa.string()))
-        indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
-        if last:
-            indices = indices[_last_rows(held.take(indices).select(["trial", "epoch"]))]
-        old = _project(sealed, names, indices)
-    _, new = _read_fragments(store, fresh_keys)
-    if not new.num_rows:
-        return old
-    new = add_references(new.take(_last_rows(new)) if last else new)
-    order = pa.concat_tables([held.take(indices), new.select(held.column_names)])
-    rows = pa.concat_tables([old, new.select(names)])
-    return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
-
-
 def _last_rows(rows: pa.Table) -> np.ndarray:
     """Indices of the row of the largest epoch of each trial, in the order of the trials' keys."""
     order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]).to_numpy()
@@ -228,32 +374,12 @@ def _last_rows(rows: pa.Table) -> np.ndarray:
     return np.append(order[ends], order[-1:])
 
 
-@contextlib.contextmanager
-def _open_sealed(store: "Store", name: str) -> "Iterator[pq.ParquetFile | None]":
-    """A sealed table without its rows; None where there is none or it is of another kind."""
-    file, known = None, False
-    try:
-        content = store.storage.read_mapped(name)
-        if content is not None:
-            # as read_parquet: no read-ahead threads (decision 4)
-            file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-            known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
-    except (pa.ArrowException, OSError):
-        store.unreadable.append(name)
-        file = None
-    if file is None:
-        yield None
-        return
-    with file:
-        yield file if known and _same_major(file.schema_arrow.metadata) else None
-
-
 def _same_major(metadata: dict[bytes, bytes] | None) -> bool:
     version = (metadata or {}).get(b"schema_version", b"?").decode()
     return version.split(".")[0] == SCHEMA_VERSION.split(".")[0]
 
 
-def _project(file: "pq.ParquetFile", names: list[str], indices: np.ndarray | None = None) -> pa.Table:
+def _project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None = None) -> pa.Table:
     """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
     kept, start = [], 0
     for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
@@ -268,79 +394,30 @@ def _project(file: "pq.ParquetFile", names: list[str], indices: np.ndarray | Non
     return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
 
 
-def read_states(store: "Store", known: "dict[Entry, str] | None" = None) -> dict[str, str]:
-    """State by key, from the sealed trials, the fragments they do not hold, and the failures.
-
-    known: states of fragments read before, which are not read again; those read now are added.
-    """
-    known = {} if known is None else known
-    store.unreadable.clear()
-    sealed = _read_sealed(store, TRIALS)
-    sealed = TRIALS_SCHEMA.empty_table() if sealed is None else sealed
-    states: dict[str, str] = dict.fromkeys(store.failed(), "failed")
-    fragments = store.fragments()
-    kept, fresh = _split(sealed, fragments, None)
-    stated = dict(zip(sealed.column("trial").to_pylist(), sealed.column("state").to_pylist(), strict=True))
-    states |= {key: stated[key] for key in kept}
-    unread = [key for key in fresh if fragments[key] not in known]
-    known |= {fragments[f.key]: f.record.state for f in at_once(store.read_ending, unread) if f is not None}
-    states |= {key: known[fragments[key]] for key in fresh if fragments[key] in known}
-    return states
+def _only(table: pa.Table, keys: Collection[str]) -> pa.Table:
+    return table.filter(pc.is_in(table.column("trial"), pa.array(list(keys), pa.string())))
 
 
-def _read_sealed(store: "Store", name: str) -> pa.Table | None:
-    try:
-        content = store.storage.read_mapped(name)
-        return None if content is None else read_parquet(content)
-    except (pa.ArrowException, OSError):
-        store.unreadable.append(name)
-        return None
-
-
-def _split(sealed: pa.Table, fragments: "dict[str, Entry]", with_rows: set[str] | None) -> tuple[list[str], list[str]]:
-    """Keys the sealed tables still speak for, and keys of fragments to be read.
-
-    with_rows: keys that have sealed rows; a finished trial listed without them is read again. None: do not ask.
-    """
-    kept = []
-    for trial in sealed.select(["trial", "state", "fragment_bytes", "fragment_modified_ns"]).to_pylist():
-        key, entry = trial["trial"], fragments.get(trial["trial"])
-        if trial["state"] == "failed":
-            continue
-        compacted = trial["fragment_modified_ns"] is None
-        same = entry is not None and (entry.size, entry.modified_ns) == (
-            trial["fragment_bytes"],
-            trial["fragment_modified_ns"],
-        )
-        # A trial whose file is there can be read again, and is if its rows are missing from the sealed table.
-        if (same and (with_rows is None or key in with_rows)) or (compacted and entry is None):
-            kept.append(key)
-    return kept, sorted(set(fragments) - set(kept))
-
-
-def _only(table: pa.Table, keys: list[str]) -> pa.Table:
-    return table.filter(pc.is_in(table.column("trial"), pa.array(keys, pa.string())))
-
-
-def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: "Entry | None") -> dict[str, Any]:
+def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: Entry | None) -> dict[str, Any]:
     sealed_from = {
+        "fragment_name": entry.name if entry else None,
         "fragment_bytes": entry.size if entry else None,
         "fragment_modified_ns": entry.modified_ns if entry else None,
     }
     return with_later_settings(settings) | vars(record) | sealed_from
 
 
-def _failed_rows(store: "Store", done: set[str]) -> list[pa.Table]:
-    """A row for each trial that has failures and no end; a failure file that makes no row is named and skipped."""
-    rows = []
-    for key, failed in store.failed().items():
-        if key in done:
-            continue
+def _failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
+    """A row for each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
+    rows = {}
+    for key, failed in attempts.failed(tell).items():
         try:
             record = replace(record_from_json(json.dumps(failed[-1])), attempts=failed[-1]["attempt"])
-            rows.append(_trial_rows([_trial_row(record, failed[-1]["settings"], None)]))
+            rows[key] = _trial_row(record, failed[-1]["settings"], None)
+            _trial_rows([rows[key]])
         except (KeyError, TypeError, OverflowError, pa.ArrowException):
-            store.unreadable.append(f"failures/{key}.{failed[-1]['attempt']}.json")
+            rows.pop(key, None)
+            tell(f"failures/{key}.{failed[-1]['attempt']}.json")
     return rows
 
 
@@ -348,16 +425,9 @@ def _trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
 
 
-def _compacted(tables: Tables) -> Tables:
-    trials = tables.trials
+def _without_files(trials: pa.Table) -> pa.Table:
+    """The trials as an archive holds them."""
     for name in ("fragment_bytes", "fragment_modified_ns"):
         index = trials.schema.get_field_index(name)
         trials = trials.set_column(index, trials.schema.field(index), pa.nulls(trials.num_rows, pa.int64()))
-    return Tables(tables.results, trials, tables.fresh)
-
-
-def _write_if_changed(store: "Store", name: str, table: pa.Table) -> None:
-    content = to_parquet(table)
-    before = store.storage.read_mapped(name)
-    if before is None or not before.equals(pa.py_buffer(content)):
-        store.storage.write(name, content)
+    return trials

@@ -4,6 +4,8 @@ Knows the local disk and pyarrow's file systems (s3://, gs://); does not know wh
 """
 
 import contextlib
+import errno
+import hashlib
 import os
 import secrets
 import time
@@ -18,6 +20,7 @@ from pyarrow import fs
 
 Read = TypeVar("Read")
 Answer = TypeVar("Answer")
+Tell = Callable[[str], object]  # is told the name of each file that a reader could not read and passed over
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
 # What asking again would not mend, as Arrow words it; anything else an object store says is taken to pass.
@@ -36,7 +39,12 @@ FEW, READERS = 20, 8  # fewer files are read one after the other; files read at 
 TRIED = 4  # files read first, to see how long one takes
 QUICK = 1e-3  # seconds of a reading that is not worth a thread: a footer on a disk takes a tenth of that
 TRIES = 5  # of listing a folder that changes meanwhile
+TIMES_APART = 3.0  # seconds after which an object store dates a new file later than one of before; S3 counts seconds
 CONTESTED = 20  # tries of writing into a folder that another process removes, or of removing one it writes into
+
+
+def ignore(_: str) -> None:
+    """For readers that do not ask which files could not be read."""
 
 
 class FolderError(OSError):
@@ -90,6 +98,7 @@ class Storage:
         else:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        self._unsynced: set[str] = set()  # folders on a disk whose entries may not have reached it yet
         if self._ask(lambda: self._fs.get_file_info(self._root)).type == fs.FileType.File:
             raise FolderError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
 
@@ -122,17 +131,51 @@ class Storage:
     def _ask(self, operation: Callable[[], Answer]) -> Answer:
         return operation() if self.is_local else _persist(operation)
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _write(self, path: str, content: bytes, place: Callable[[str, str], None] | None = None) -> None:
         if not self.is_local:
             self._ask(lambda: self._put(path, content))
             return
         for left in reversed(range(CONTESTED)):
             try:
-                _write_whole(path, content)
+                _write_whole(path, content, place or os.replace)
+                self._unsynced.add(os.path.dirname(path))
                 return
             except FileNotFoundError:  # another process that finished the same trial removed the folder meanwhile
                 if not left:
                     raise
+
+    def write_once(self, name: str, content: bytes) -> bytes:
+        """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
+
+        An object store refuses no second put. There every writer puts a file of its own and the oldest one counts;
+        a writer waits until no other can be given the time of its own file.
+        """
+        if self.is_local:
+            with contextlib.suppress(FileExistsError):
+                self._write(self._path(name), content, os.link)
+        else:
+            self.write(f"{name}/{digest_of(content)}", content)
+            time.sleep(TIMES_APART)
+        held = self.read_once(name)
+        return content if held is None else held
+
+    def read_once(self, name: str) -> bytes | None:
+        """What `write_once` put under the name first; None where nothing was."""
+        if self.is_local:
+            return self.read(name)
+        oldest = min(self.entries(name), key=lambda entry: (entry.modified_ns, entry.name), default=None)
+        return None if oldest is None else self.read(f"{name}/{oldest.name}")
+
+    def sync(self, folder: str = "") -> None:
+        """Wait until the entries of this folder, and of all that were written to, have reached the disk."""
+        if not self.is_local:
+            return
+        written, self._unsynced = self._unsynced, set()
+        top = Path(self._root).parent  # of a folder that is new, the entry in the one above has to last too
+        for path in (*written, self._path(folder)):
+            written |= {str(p) for p in (Path(path), *Path(path).parents) if p.is_relative_to(top)}
+        for path in written:
+            _sync_folder(path)
 
     def _put(self, path: str, content: bytes) -> None:
         with self._fs.open_output_stream(path) as stream:
@@ -167,14 +210,18 @@ class Storage:
             return content
 
     def remove(self, name: str) -> None:
-        """Delete one file; no error where it is gone already."""
+        """Delete one file, once all that was written here is safe; no error where it is gone already."""
+        if self._unsynced:
+            self.sync()
         try:
             self._ask(lambda: self._fs.delete_file(self._path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return
 
     def remove_folder(self, name: str) -> None:
-        """Delete a folder and all in it; no error where it is gone already."""
+        """Delete a folder and all in it, once all that was written here is safe; no error where it is gone already."""
+        if self._unsynced:
+            self.sync()
         for left in reversed(range(CONTESTED)):
             try:
                 self._ask(lambda: self._fs.delete_dir(self._path(name)))
@@ -211,6 +258,11 @@ class Storage:
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 
+    def is_empty(self) -> bool:
+        """Whether nothing lies directly in the folder."""
+        selector = fs.FileSelector(self._path(""), allow_not_found=True)
+        return not self._ask(lambda: self._fs.get_file_info(selector))
+
     def exists(self) -> bool:
         """Whether the folder is there at all."""
         info: fs.FileInfo = self._ask(lambda: self._fs.get_file_info(self._root))
@@ -225,7 +277,7 @@ class Storage:
             self.remove(name)
 
 
-def _write_whole(path: str, content: bytes) -> None:
+def _write_whole(path: str, content: bytes, place: Callable[[str, str], None]) -> None:
     folder, leaf = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
@@ -235,11 +287,30 @@ def _write_whole(path: str, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        place(temporary, path)
+    finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        raise
+
+
+def _sync_folder(path: str) -> None:
+    """Entries of a folder are safe against a loss of power only once the folder itself is on the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # some network folders know no such thing
+            raise
+    finally:
+        os.close(handle)
+
+
+def digest_of(content: bytes) -> str:
+    """SHA-256, its first 32 hex digits: what a file that never changes is named by."""
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _persist(operation: Callable[[], Answer]) -> Answer:

@@ -41,7 +41,14 @@ class Training:
     Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all.
     """
 
-    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device, group: Group = ALONE) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        dataset: Dataset,
+        device: torch.device,
+        group: Group = ALONE,
+        code_rows: Tensor | None = None,
+    ) -> None:
         self.config, self.device, self.group = config, device, group
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.train_inputs = self._as_inputs(dataset.train_inputs)
@@ -58,7 +65,7 @@ class Training:
             num_samples=len(dataset.train_labels) if "index" in ENCODERS[config.encoder].takes else None,
             vocabulary=dataset.vocabulary,
         )
-        self.classifier = _make_classifier(config, dataset).to(device, self.dtype)
+        self.classifier = _make_classifier(config, dataset, code_rows).to(device, self.dtype)
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:
             synchronise_batch_norms(self.encoder, group.exchange)
@@ -214,7 +221,7 @@ class _Objective(nn.Module):
         return self.loss(features, own, self.classifier, temperature) * (len(own) / len(labels)), features
 
 
-def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:
+def _make_classifier(config: TrialConfig, dataset: Dataset, code_rows: Tensor | None) -> Classifier:
     similarity = None
     if config.assignment == "similarity":
         means = class_mean_inputs(dataset.train_inputs, dataset.train_labels, config.num_classes)
@@ -227,6 +234,7 @@ def _make_classifier(config: TrialConfig, dataset: Dataset) -> Classifier:
         temperature=config.temperature,
         init_norm=config.head_init_norm,
         **({"similarity": similarity} if similarity is not None else {}),
+        **({"points": code_rows} if code_rows is not None else {}),
         **_settings_of(config, CLASSIFIERS[config.classifier].settings),
     )
 

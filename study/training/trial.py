@@ -42,8 +42,15 @@ class Trial:
     """
 
     def __init__(
-        self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None, group: Group = ALONE
+        self,
+        config: TrialConfig,
+        *,
+        checkpoint: bytes | None = None,
+        device: str | None = None,
+        group: Group = ALONE,
+        code_rows: Tensor | None = None,
     ) -> None:
+        """code_rows: of a classifier fixed at the best code, so that trials on several machines have the same ones."""
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
         started = time.monotonic()
@@ -53,7 +60,7 @@ class Trial:
         self._memory = PeakMemory(self.device)
         self.dataset = load_dataset(config)
         self._check_same_data()
-        self.training = Training(config, self.dataset, self.device, group)
+        self.training = Training(config, self.dataset, self.device, group, code_rows)
         self.measurements: list[Measurement] = []
         self.collapse: Collapse | None = None  # of the last measured epoch in this process
         self.epoch = -1  # not even the untrained network was looked at

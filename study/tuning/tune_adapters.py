@@ -17,8 +17,7 @@ from study.design.study_file import Study
 from study.execution.signals import Preempted
 from study.scheduling.retries import Retries
 from study.store.attempts import log_name
-from study.store.schemas import identity_and_settings
-from study.store.sealed_tables import FINAL
+from study.store.schemas import FINAL, identity_and_settings
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.tuning.early_stopping import CompetingTrials

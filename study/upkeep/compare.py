@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from study.design.where import Selection
+from study.store.finished_trials import Fragment
 from study.store.schemas import (
     CIRCUMSTANCES,
     FRAGMENT_SCHEMA,
@@ -25,7 +26,7 @@ from study.store.schemas import (
     TRIALS_SCHEMA,
     conform,
 )
-from study.store.store import Fragment, Store
+from study.store.store import Store
 
 MACHINE = ("cpu_model", "gpu_model", "versions")  # told beside the differences, and no differences themselves
 IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))

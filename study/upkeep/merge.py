@@ -14,14 +14,12 @@ from functools import cached_property
 from typing import Any
 
 from study.design.errors import StudyError
+from study.store.finished_trials import RANK, Fragment
 from study.store.schemas import FRAGMENT_SCHEMA, IDENTITY, SETTINGS, record_from_json
-from study.store.sealed_tables import COMPACTED, RESULTS, TRIALS
-from study.store.storage import FolderError
-from study.store.store import Fragment, Store
+from study.store.store import Store
 from study.upkeep.compare import Comparison, compare_fragments
 
-RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a trial's end gives way only to one further on
-COPIED = ("suggestions", "logs")  # files that are the same under the same name
+COPIED = ("suggestions", "logs", "optima", "codes")  # files that are the same under the same name
 HELD_BACK = 500  # pairs of trials compared at a time
 
 
@@ -45,31 +43,33 @@ class Merge:
 
 
 class FinishedTrials:
-    """A folder's finished trials: from their own files, or from the sealed tables where those were removed."""
+    """A folder's finished trials: from their own files, or from the tables where an archive holds them."""
 
     def __init__(self, store: Store) -> None:
+        store.check_only_copy()
         self.store = store
-        self.states = {key: state for key, state in store.states().items() if state != "failed"}
-        unreadable = list(store.unreadable)
-        if store.storage.read(COMPACTED) is not None and not _tables_are_readable(store):
-            raise FolderError(
-                f"results.parquet and trials.parquet must be readable in a compacted folder, got {store.unreadable} "
-                f"in {store.uri}. Restore them from a copy: their trials' own files were removed by --compact."
-            )
-        self._files = set(store.fragments())
-        self.kept = {f"{folder}/{e.name}" for folder in ("margins", "heads") for e in store.storage.entries(folder)}
-        store.unreadable[:] = unreadable
+        self.unreadable: list[str] = []
+        found = store.states(on_unreadable=self.unreadable.append)
+        self.states = {key: state for key, state in found.items() if state != "failed"}
+        files = store.fragments()
+        # of a trial with several files it takes the tables to tell which one counts
+        self._files = {
+            key: f"rows/{e[0].name}" for key, e in files.items() if len(e) == 1 and e[0].name.count(".") == 1
+        }
+        self.beside = {f"{folder}/{e.name}" for folder in ("margins", "heads") for e in store.storage.entries(folder)}
 
     def content(self, key: str) -> bytes | None:
         """The trial's own file."""
-        return self.store.storage.read(f"rows/{key}.parquet") if key in self._files else None
+        return self.store.storage.read(self._files[key]) if key in self._files else None
 
     def read(self, key: str) -> Fragment | None:
         """The trial; None where it is gone or torn meanwhile."""
-        return self.store.read_fragment(key) if key in self._files else self._sealed.get(key)
+        if key in self._files:
+            return self.store.read_fragment(key, self.unreadable.append)
+        return self._in_tables.get(key)
 
     @cached_property
-    def _sealed(self) -> dict[str, Fragment]:
+    def _in_tables(self) -> dict[str, Fragment]:
         names = [column.name for column in (*IDENTITY, *SETTINGS)]
         rows = self.store.read(FRAGMENT_SCHEMA.names)
         keys: list[str] = rows.column("trial").to_pylist()
@@ -85,11 +85,6 @@ class FinishedTrials:
                 settings = {name: trial[name] for name in names}
                 found[key] = Fragment(key, settings, own, record_from_json(json.dumps(trial)))
         return found
-
-
-def _tables_are_readable(store: Store) -> bool:
-    store.read_trials()  # opens both
-    return not {RESULTS, TRIALS} & set(store.unreadable)
 
 
 def merge_stores(sources: Sequence[Store], into: Store) -> list[Merge]:
@@ -133,10 +128,10 @@ def _merge(theirs: FinishedTrials, into: Store) -> Merge:
         if len(waiting) == HELD_BACK:
             _settle(waiting, theirs, ours, merge)
     _settle(waiting, theirs, ours, merge)
-    merge.failures = _copy_failures(theirs.store, into)
+    merge.failures = _copy_failures(theirs, into)
     for folder in COPIED:
         _copy_absent(theirs.store, into, folder)
-    merge.unreadable = list(dict.fromkeys(theirs.store.unreadable))
+    merge.unreadable = list(dict.fromkeys(theirs.unreadable))
     return merge
 
 
@@ -174,7 +169,7 @@ def _continues(shorter: Fragment, longer: Fragment) -> bool:
 
 def _note_same(key: str, theirs: FinishedTrials, into: FinishedTrials, merge: Merge) -> None:
     merge.same += 1
-    _copy_kept(key, theirs, into, replace=False)
+    _copy_beside(key, theirs, into, replace=False)
 
 
 def _take(key: str, theirs: FinishedTrials, into: FinishedTrials) -> bool:
@@ -182,32 +177,32 @@ def _take(key: str, theirs: FinishedTrials, into: FinishedTrials) -> bool:
     fragment, content = theirs.read(key), theirs.content(key)
     if fragment is None:
         return False
-    _copy_kept(key, theirs, into, replace=True)
+    _copy_beside(key, theirs, into, replace=True)
     if fragment.record.state == "stopped":  # a study without the rule that stopped it goes on from there
         _copy_absent(theirs.store, into.store, f"checkpoints/{key}")
     if content is None:
         into.store.put_fragment(fragment)
     else:
-        into.store.storage.write(f"rows/{key}.parquet", content)
+        into.store.storage.write(f"rows/{fragment.file}", content)
     return True
 
 
-def _copy_kept(key: str, source: FinishedTrials, into: FinishedTrials, *, replace: bool) -> None:
+def _copy_beside(key: str, source: FinishedTrials, into: FinishedTrials, *, replace: bool) -> None:
     for name, is_torn in (
-        (f"margins/{key}.parquet", lambda: source.store.read_margins(key) is None),
-        (f"heads/{key}.safetensors", lambda: source.store.read_head(key) is None),
+        (f"margins/{key}.parquet", lambda: source.store.read_margins(key, source.unreadable.append) is None),
+        (f"heads/{key}.safetensors", lambda: source.store.read_head(key, source.unreadable.append) is None),
     ):
-        if name not in source.kept or (name in into.kept and not replace):
+        if name not in source.beside or (name in into.beside and not replace):
             continue
         content = source.store.storage.read(name)
         if content is not None and not is_torn():  # a torn one is named by the reading
             into.store.storage.write(name, content)
 
 
-def _copy_failures(source: Store, into: Store) -> int:
+def _copy_failures(theirs: FinishedTrials, into: Store) -> int:
     """Failures of trials that have not ended well in the destination, under numbers that are free there."""
     finished, held, copied = FinishedTrials(into).states, into.failures(), 0
-    for key, failed in source.failures().items():
+    for key, failed in theirs.store.failures(on_unreadable=theirs.unreadable.append).items():
         known = [_without_attempt(failure) for failure in held.get(key, [])]
         for failure in failed:
             if key not in finished and _without_attempt(failure) not in known:

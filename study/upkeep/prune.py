@@ -16,8 +16,8 @@ from study.design.errors import StudyError
 from study.design.study_file import parse_study
 from study.store.attempts import Live
 from study.store.disk_use import kind_of
-from study.store.sealed_tables import COMPACTED, FINAL, RESULTS, TRIALS
-from study.store.storage import Entry
+from study.store.schemas import FINAL
+from study.store.storage import Entry, FolderError
 from study.store.store import Store
 
 KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints)/([0-9a-f]{16})[./].+")
@@ -75,14 +75,14 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
     beating = {m[1] for e in entries if (m := ATTEMPT.fullmatch(e.name)) and now - e.modified_ns / 1e9 < silent_seconds}
     alive = {key for key, trial in newest.items() if trial.seconds_ago < silent_seconds or is_alive_here(trial)}
     left_off = {key for key, trial in newest.items() if trial.interrupted}
-    store.read_trials()
-    torn = sorted({RESULTS, TRIALS} & set(store.unreadable))
-    if torn and store.storage.read(COMPACTED) is not None:
-        raise StudyError(
-            f"results folder must have readable tables before anything is deleted, got torn {torn}. "
+    store.check_only_copy()
+    torn: list[str] = []
+    states = store.states(on_unreadable=torn.append)
+    if archives := [name for name in torn if name.startswith("archive/")]:
+        raise FolderError(
+            f"archives must be readable before anything is deleted, got torn {archives[:5]}. "
             "Restore them from a copy: which trials are finished cannot be told without."
         )
-    states = store.states()
     return _Folder(
         running=frozenset((beating | alive) - left_off),
         newest=newest,

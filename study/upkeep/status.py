@@ -15,7 +15,8 @@ from study.execution.progress_view import figures_line
 from study.scheduling.remaining import done_keys, spent_keys
 from study.store.attempts import Live
 from study.store.disk_use import DiskUse, disk_sentence, measure_disk_use
-from study.store.sealed_tables import FINAL, TRIALS
+from study.store.schemas import FINAL
+from study.store.sealed_tables import TRIALS
 from study.store.storage import Entry
 from study.store.store import Store
 
@@ -49,8 +50,9 @@ def read_status(
     store: Store, study: Study | None, *, selection: Selection | None = None, known: dict[Entry, str] | None = None
 ) -> Status:
     """The status of the study's trials, or of the folder's where it is None. known: as in `Store.states`."""
-    states = store.states(known)
-    unreadable = tuple(store.unreadable)
+    unreadable: list[str] = []
+    states = store.states(known, unreadable.append)
+    store.suggestions(unreadable.append)
     keys = [c.key for c in study.configs] if study else _selected(store, states, selection)
     counts = Counter(states.get(key, "missing") for key in keys)
     if study:
@@ -73,7 +75,7 @@ def read_status(
         outside=outside if study else 0,
         left_out=study.left_out if study else outside,
         disk=measure_disk_use(entries),
-        unreadable=unreadable,
+        unreadable=tuple(unreadable),
         is_over=False,
     )
     return dataclasses.replace(status, is_over=_is_over(status, study, store, states, entries))

@@ -13,6 +13,7 @@ from analysis.rows import theory
 from gnc_models.references import margin as bounds
 from study.design.config import TrialConfig
 from study.store.schemas import MARGINS_SCHEMA, RESULTS_SCHEMA, TRIALS_SCHEMA
+from study.store.storage import ignore
 
 STUDY = 'name = "made up <for tests>"\n[grid]\nnum_classes = [8, 12]\n'
 # (feature_dim, num_classes, temperature, normalization, seed), along the grid of the quickstart.
@@ -47,20 +48,22 @@ class MadeUpStore:
     def is_results_folder(self) -> bool:
         return True
 
-    def read(self, columns: Collection[str] | None = None, *, last: bool = False) -> pa.Table:
+    def read(self, columns: Collection[str] | None = None, *, last: bool = False, on_unreadable=ignore) -> pa.Table:
+        for name in self.unreadable:
+            on_unreadable(name)
         rows = self.results.sort_by([("trial", "ascending"), ("epoch", "ascending")])
         trial = rows["trial"].to_pylist()
         ends = [i for i, key in enumerate(trial) if i + 1 == len(trial) or trial[i + 1] != key]
         names = [n for n in rows.column_names if columns is None or n in columns]
         return (rows.take(pa.array(ends, pa.int64())) if last else rows).select(names)
 
-    def read_trials(self) -> pa.Table:
+    def read_trials(self, on_unreadable=ignore) -> pa.Table:
         return self.trials
 
-    def read_margins(self, key: str) -> pa.Table | None:
+    def read_margins(self, key: str, on_unreadable=ignore) -> pa.Table | None:
         return self.margins.get(key)
 
-    def read_head(self, key: str) -> dict[str, np.ndarray] | None:
+    def read_head(self, key: str, on_unreadable=ignore) -> dict[str, np.ndarray] | None:
         return self.heads.get(key)
 
     def latest_study(self) -> str | None:

@@ -160,9 +160,10 @@ class Scene:
     def check(self, undisturbed: Store) -> None:
         """The tables are those of a run that nothing disturbed, and nothing is left lying about."""
         store = self.store
-        rows, trials = store.read(), store.read_trials()
-        if store.unreadable:
-            raise Broken(f"unreadable: {store.unreadable}")
+        unreadable: list[str] = []
+        rows, trials = store.read(on_unreadable=unreadable.append), store.read_trials(unreadable.append)
+        if unreadable:
+            raise Broken(f"unreadable: {unreadable}")
         _same("rows", comparable(rows), comparable(undisturbed.read()))
         _same("trials", comparable(trials), comparable(undisturbed.read_trials()))
         pairs = list(zip(rows.column("trial").to_pylist(), rows.column("epoch").to_pylist(), strict=True))

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import pyarrow as pa
 import pytest
 
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
+from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, conform, read_parquet, to_parquet
 from study.store.store import Store, open_store
 
 
@@ -27,6 +29,21 @@ def made_up_config(**settings) -> TrialConfig:
 
 def finish(store: Store, config: TrialConfig, *, epochs: int = 3, **record) -> None:
     store.write_fragment(config, [made_up_measurement(e) for e in range(epochs)], made_up_record(**record))
+
+
+def compact_as_before(store: Store) -> None:
+    """A folder as a version without archives compacted it: the sealed tables are the only copy."""
+    store.seal()
+    for name, schema in (("results.parquet", RESULTS_SCHEMA), ("trials.parquet", TRIALS_SCHEMA)):
+        table = conform(read_parquet(store.storage.read(name)), schema)
+        table = table.drop_columns([n for n in ("fragment_name", "code_digest") if n in table.column_names])
+        for column in ("fragment_bytes", "fragment_modified_ns"):
+            if column in table.column_names:
+                place = table.column_names.index(column)
+                table = table.set_column(place, schema.field(column), pa.nulls(table.num_rows, pa.int64()))
+        store.storage.write(name, to_parquet(table.replace_schema_metadata({b"schema_version": b"1.2"})))
+    store.storage.write("compacted", b"")
+    store.storage.remove_folder("rows")
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -178,23 +176,19 @@ def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys, tmp_path,
     assert "--classes must be at least 2, got 1" in capsys.readouterr().err
 
 
-def test_an_optimum_computed_once_is_found_by_later_processes_and_named_in_their_version(capsys, tmp_path, monkeypatch):
+def test_an_optimum_computed_for_a_results_folder_lies_there_and_nowhere_else(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GNC_CACHE", str(tmp_path / "cache"))
     cell = ("code", "--classes", 5, "--dim", 2, "--temperature", 0.123)
-    first = answer(capsys, *cell, "--starts", 2)
-    assert (first["ufm_source"], first["ufm_kept"]) == ("optimised from 2 starts, seed 0", True)
-    with (tmp_path / "cache" / "unconstrained_optima.csv").open("a") as file:
-        file.write("torn,line\n5,2,0.1")
-    script = f"from gnc.cli.main import main; main({[*map(str, cell), '--json']}); " + (
-        "from gnc_models.references.margin import REFERENCE_VERSION; print(REFERENCE_VERSION)"
-    )
-    lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    later = json.loads(lines[0])
-    assert later["ufm_source"] == "cache"
+    without = answer(capsys, *cell, "--starts", 2)
+    assert "ufm_kept_in" not in without
+    folder = tmp_path / "results"
+    first = answer(capsys, *cell, "--starts", 2, "--results", folder)
+    assert (first["ufm_source"], first["ufm_kept_in"]) == ("optimised from 2 starts, seed 0", str(folder))
+    (folder / "optima" / "foreign.csv").write_text("torn,line\n5,2,0.1")
+    later = answer(capsys, *cell, "--results", folder)
+    assert later["ufm_source"] == "results"
     assert later["ufm_loss"] == pytest.approx(first["ufm_loss"], rel=1e-9)
-    assert re.fullmatch(r"2\.[0-9a-f]{8}\+[0-9a-f]{8}", lines[1])
+    assert not (tmp_path / "cache" / "unconstrained_optima.csv").exists()
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors"])

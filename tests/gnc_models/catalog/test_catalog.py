@@ -74,7 +74,7 @@ def test_encoder_of_images_refuses_vectors(name):
 
 
 def test_settings_of_a_loss_and_a_classifier_are_what_their_constructors_read():
-    given = {"num_classes", "feature_dim", "normalization", "temperature", "init_norm", "similarity"}
+    given = {"num_classes", "feature_dim", "normalization", "temperature", "init_norm", "similarity", "points"}
     for family, constructors in ((catalog.LOSSES, LOSSES), (catalog.CLASSIFIERS, CLASSIFIERS)):
         assert set(family) == set(constructors)
         for name, member in family.items():

@@ -140,5 +140,6 @@ def test_a_torn_suggestion_is_named_and_its_trials_still_count(store, torn):
     ran = drain(study, store, most=2)
     store.storage.write(f"suggestions/{ran[0].cell}.json", torn)
     assert past(study, store)[0].goals == (ran[0].learning_rate,)
-    store.suggestions()
-    assert f"suggestions/{ran[0].cell}.json" in store.unreadable
+    told: list[str] = []
+    store.suggestions(told.append)
+    assert told == [f"suggestions/{ran[0].cell}.json"]

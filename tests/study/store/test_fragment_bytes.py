@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from study.store import fragment_bytes as footers
+from study.store.finished_trials import FinishedTrials
 from study.store.schemas import to_parquet
 from study.store.store import Store
 from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
@@ -19,15 +20,14 @@ def content_of(store: Store, config) -> bytes:
 
 def test_entries_are_those_that_parquet_gives(store):
     config = made_up_config()
-    finish(store, config, reason="a reason with \x18\x06record\x18 and ünïcode", state="diverged")
+    finish(store, config, reason="a reason with \x18\x06record\x18 and ünïcode")
     content = content_of(store, config)
     metadata = pq.ParquetFile(pa.BufferReader(content)).schema_arrow.metadata
     for name in (b"settings", b"record", b"schema_version"):
         assert footers.read_entry(content, name) == metadata[name]
     assert footers.read_entry(content, b"absent") is None
-    assert store.read_ending(config.key).record == store.read_fragment(config.key).record
-    assert store.read_ending(config.key).settings == store.read_fragment(config.key).settings
-    assert store.read_ending(config.key).rows.num_rows == 0
+    whole, end = store.read_fragment(config.key), FinishedTrials(store.storage).read_end(f"{config.key}.parquet")
+    assert (end.record, end.settings, end.rows.num_rows) == (whole.record, whole.settings, 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -42,8 +42,9 @@ def test_any_changed_byte_is_seen(store, seed):
     store.storage.write(f"rows/{config.key}.parquet", torn)
     if footers.is_whole(torn) is False:  # else the checksum's own name was hit, and what it guards is as it was
         assert store.states() == {}
-        assert store.read_fragment(config.key) is None
-        assert f"rows/{config.key}.parquet" in store.unreadable
+        told: list[str] = []
+        assert store.read_fragment(config.key, told.append) is None
+        assert f"rows/{config.key}.parquet" in told
 
 
 def test_a_file_of_before_checksums_is_read_in_full(store):

@@ -1,16 +1,18 @@
 """The results folder: what counts as done, what is skipped and named, what sealing reads again."""
 
 import json
+import re
 
 import pytest
 
 from study.execution.attempt import await_run
-from study.store import sealed_tables as sealing
+from study.store.finished_trials import FinishedTrials
+from study.store.optima import write_optimum
 from study.store.schemas import MARGINS_SCHEMA, UnknownSchema, fragment_table, identity_and_settings, to_parquet
 from study.store.storage import FolderError
 from study.store.store import Store, open_store
 from tests.conftest import comparable
-from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
+from tests.study.conftest import compact_as_before, finish, made_up_config, made_up_measurement, made_up_record
 
 
 def corrupt(store: Store, name: str) -> None:
@@ -26,8 +28,12 @@ def fail(store: Store, config, attempt: int = 1, reason: str = "ValueError: no")
 def test_a_trial_stored_before_a_setting_was_added_has_its_old_value_in_every_table(store, monkeypatch):
     config = made_up_config()
     with monkeypatch.context() as before:
-        before.setattr("study.store.store.identity_and_settings", lambda c: without_workers(identity_and_settings(c)))
-        before.setattr("study.store.store.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"]))
+        before.setattr(
+            "study.store.finished_trials.identity_and_settings", lambda c: without_workers(identity_and_settings(c))
+        )
+        before.setattr(
+            "study.store.finished_trials.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"])
+        )
         finish(store, config)
     assert set(store.read().column("workers").to_pylist()) == {1}
     assert store.read_trials().column("workers").to_pylist() == [1]
@@ -60,12 +66,12 @@ def test_sealing_again_reads_only_what_is_new(store, monkeypatch):
         finish(store, made_up_config(seed=seed))
     assert store.seal().fresh == 4
     read = []
-    plain = Store.read_fragment
-    monkeypatch.setattr(Store, "read_fragment", lambda self, key: read.append(key) or plain(self, key))
+    plain = FinishedTrials.read
+    monkeypatch.setattr(FinishedTrials, "read", lambda self, file, tell: read.append(file) or plain(self, file, tell))
     new = made_up_config(seed=9)
     finish(store, new)
     assert store.seal().fresh == 1
-    assert read == [new.key]
+    assert read == [f"{new.key}.parquet"]
     assert store.read().num_rows == 15
 
 
@@ -97,11 +103,12 @@ def test_a_torn_sealed_table_is_named_and_made_again(store):
     store.seal()
     for name in ("results.parquet", "trials.parquet"):
         corrupt(store, name)
+        told: list[str] = []
+        assert store.read(on_unreadable=told.append).num_rows == 3
+        assert told == [name]
+        assert store.seal().unreadable == (name,)
+        assert store.seal().unreadable == ()
         assert store.read().num_rows == 3
-        assert store.unreadable == [name]
-        store.seal()
-        assert store.read().num_rows == 3
-        assert store.unreadable == []
 
 
 def test_a_torn_fragment_is_named_skipped_and_not_done(store):
@@ -109,8 +116,9 @@ def test_a_torn_fragment_is_named_skipped_and_not_done(store):
     finish(store, whole)
     finish(store, torn)
     corrupt(store, f"rows/{torn.key}.parquet")
-    assert store.states() == {whole.key: "complete"}
-    assert store.unreadable == [f"rows/{torn.key}.parquet"]
+    told: list[str] = []
+    assert store.states(on_unreadable=told.append) == {whole.key: "complete"}
+    assert told == [f"rows/{torn.key}.parquet"]
     assert store.read().num_rows == 3
     store.seal()
     corrupt(store, f"rows/{whole.key}.parquet")  # after sealing too: the file is no longer the one that was sealed
@@ -209,8 +217,9 @@ def test_a_torn_checkpoint_falls_back_to_the_generation_before(store):
     assert len(store.storage.entries("checkpoints/k")) == 2
     assert list(store.read_checkpoints("k")) == [b"ten", b"two"]
     corrupt(store, "checkpoints/k/00000010.checkpoint")
-    assert list(store.read_checkpoints("k")) == [b"two"]
-    assert store.unreadable == ["checkpoints/k/00000010.checkpoint"]
+    told: list[str] = []
+    assert list(store.read_checkpoints("k", told.append)) == [b"two"]
+    assert told == ["checkpoints/k/00000010.checkpoint"]
     store.storage.write("checkpoints/k/00000002.checkpoint", b"")
     assert list(store.read_checkpoints("k")) == []
     assert store.has_checkpoint("k")
@@ -223,9 +232,10 @@ def test_margins_and_heads_that_are_torn_are_absent_and_named(store):
     assert store.read_margins("k").schema == MARGINS_SCHEMA
     store.storage.write("margins/k.parquet", b"torn")
     store.storage.write("heads/k.safetensors", b"torn")
-    assert store.read_margins("k") is None
-    assert store.read_head("k") is None
-    assert store.unreadable == ["margins/k.parquet", "heads/k.safetensors"]
+    told: list[str] = []
+    assert store.read_margins("k", told.append) is None
+    assert store.read_head("k", told.append) is None
+    assert told == ["margins/k.parquet", "heads/k.safetensors"]
     assert store.read_head("other") is None
 
 
@@ -283,20 +293,19 @@ def test_failures_that_cannot_be_read_are_named(store):
     config = made_up_config()
     fail(store, config)
     store.storage.write(f"failures/{config.key}.2.json", b"{")
-    assert json.dumps(store.failures()[config.key][0]["attempt"]) == "1"
-    assert store.unreadable == [f"failures/{config.key}.2.json"]
+    told: list[str] = []
+    assert json.dumps(store.failures(on_unreadable=told.append)[config.key][0]["attempt"]) == "1"
+    assert told == [f"failures/{config.key}.2.json"]
 
 
-def test_a_compacted_folder_with_a_torn_table_is_not_sealed_over(store):
+def test_torn_tables_of_a_compacted_folder_are_made_again(store):
     finish(store, made_up_config())
     store.seal(compact=True)
+    whole = comparable(store.read()), comparable(store.read_trials())
     for name in ("results.parquet", "trials.parquet"):
-        whole = store.storage.read(name)
         corrupt(store, name)
-        with pytest.raises(FolderError, match="must be readable in a compacted folder"):
-            store.seal()
-        store.storage.write(name, whole)
-    assert store.seal().rows == 3
+        store.seal()
+        assert (comparable(store.read()), comparable(store.read_trials())) == whole
 
 
 def test_a_compacted_trial_without_rows_stays(store):
@@ -309,43 +318,6 @@ def test_a_compacted_trial_without_rows_stays(store):
         store.seal()
 
 
-def test_a_seal_that_another_compaction_overtook_starts_again(store, monkeypatch):
-    for seed in range(3):
-        finish(store, made_up_config(seed=seed))
-    store.seal()
-    plain, calls = Store.fragments, []
-
-    def overtaken(self):
-        calls.append(1)
-        if len(calls) == 1:  # between reading the tables and listing the fragments
-            open_store(store.uri).seal(compact=True)
-        return plain(self)
-
-    monkeypatch.setattr(Store, "fragments", overtaken)
-    store.seal()
-    monkeypatch.undo()
-    assert store.read().num_rows == 9
-    assert len(store.states()) == 3
-
-
-def test_a_trial_that_finished_after_the_tables_were_read_is_not_compacted_away(store, monkeypatch):
-    finish(store, made_up_config(seed=0))
-    late = made_up_config(seed=1)
-    fail(store, late)
-    plain = sealing.read_tables
-
-    def then_finish(folder):
-        tables = plain(folder)
-        finish(store, late)
-        return tables
-
-    monkeypatch.setattr(sealing, "read_tables", then_finish)
-    store.seal(compact=True)
-    monkeypatch.undo()
-    assert store.states()[late.key] == "complete"
-    assert store.read().num_rows == 6
-
-
 def test_files_that_are_no_trials_are_named_and_count_for_nothing(store):
     config = made_up_config()
     finish(store, config)
@@ -353,8 +325,9 @@ def test_files_that_are_no_trials_are_named_and_count_for_nothing(store):
     for name in (f"{config.key}.bak", "0123456789abcdef"):
         store.storage.write(f"rows/{name}.parquet", content)
     store.storage.write("live/notes.parquet", content)
-    assert store.read().num_rows == 3
-    assert store.unreadable == [f"rows/{config.key}.bak.parquet", "rows/0123456789abcdef.parquet"]
+    told: list[str] = []
+    assert store.read(on_unreadable=told.append).num_rows == 3
+    assert told == [f"rows/{config.key}.bak.parquet", "rows/0123456789abcdef.parquet"]
     assert store.read_live() == []
 
 
@@ -363,8 +336,9 @@ def test_a_failure_that_makes_no_row_poisons_nothing(store):
     config = made_up_config(seed=1)
     failure = {"attempt": 1, "state": "failed", "reason": "no", "settings": {"trial": config.key, "seed": 2**70}}
     store.write_failure(config.key, 1, failure)
-    assert store.seal().trials == 1
-    assert store.unreadable == [f"failures/{config.key}.1.json"]
+    sealed = store.seal()
+    assert sealed.trials == 1
+    assert list(sealed.unreadable) == [f"failures/{config.key}.1.json"]
 
 
 def test_sealing_clears_what_a_kill_left_of_a_finished_trial(store):
@@ -407,3 +381,91 @@ def test_logs_are_kept_when_a_trial_is_done(store):
     assert store.last_log_lines(config.key, 1) == ["one", "two"]
     assert store.last_log_lines(config.key, 1, count=1) == ["two"]
     assert store.last_log_lines(config.key, 2) == []
+
+
+def test_a_folder_that_an_older_version_compacted_is_archived_by_the_first_seal(store):
+    diverged = made_up_config(seed=9)
+    for seed in range(2):
+        finish(store, made_up_config(seed=seed))
+    store.write_fragment(diverged, [], made_up_record(state="diverged", reason="loss was nan"))
+    before = comparable(store.read()), comparable(store.read_trials())
+    compact_as_before(store)
+    assert (comparable(store.read()), comparable(store.read_trials())) == before
+    finish(store, made_up_config(seed=5))
+    assert store.seal().fresh == 1
+    assert store.storage.read("compacted") is None
+    for name in ("results.parquet", "trials.parquet"):
+        store.storage.remove(name)
+    store.remove_fragment(made_up_config(seed=5).key)
+    assert (comparable(store.read()), comparable(store.read_trials())) == before
+
+
+def test_an_older_versions_only_copy_that_is_torn_is_not_sealed_over(store):
+    finish(store, made_up_config())
+    compact_as_before(store)
+    for name in ("results.parquet", "trials.parquet"):
+        whole = store.storage.read(name)
+        corrupt(store, name)
+        with pytest.raises(FolderError, match="must be readable in a compacted folder"):
+            store.seal()
+        store.storage.write(name, whole)
+    assert store.seal().rows == 3
+
+
+def test_a_lost_archive_is_made_again_from_the_sealed_tables(store):
+    finish(store, made_up_config())
+    store.seal(compact=True)
+    before = comparable(store.read())
+    store.storage.remove_folder("archive")
+    store.seal()
+    store.storage.remove("results.parquet")
+    assert comparable(store.read()) == before
+
+
+def test_a_torn_archive_is_told_and_its_trials_run_again(store):
+    for seed in range(2):
+        finish(store, made_up_config(seed=seed))
+        store.seal(compact=True)
+    corrupt(store, next(f"archive/{e.name}" for e in store.storage.entries("archive", ".rows.parquet")))
+    store.storage.remove("trials.parquet")
+    told: list[str] = []
+    assert len(store.states(on_unreadable=told.append)) == 1
+    assert [name.partition("/")[0] for name in told] == ["archive"]
+    assert store.seal().rows == 3
+
+
+def test_a_stopped_trial_that_went_on_counts_once_wherever_its_copies_lie(store):
+    config = made_up_config()
+    for epochs, state, compact in ((2, "stopped", True), (4, "stopped", False), (5, "complete", True)):
+        finish(store, config, epochs=epochs, state=state)
+        assert store.states() == {config.key: state}
+        assert store.read().num_rows == epochs
+        store.seal(compact=compact)
+        assert store.read_fragment(config.key) is None or not compact
+        assert (store.states(), store.read().num_rows) == ({config.key: state}, epochs)
+    finish(store, config, epochs=2, state="stopped")  # by a process that knew of nothing
+    store.seal()
+    assert (store.states(), store.read().num_rows) == ({config.key: "complete"}, 5)
+    assert store.fragments() == {}
+
+
+def test_reference_columns_depend_on_the_folder_and_not_on_a_users_cache(store, tmp_path, monkeypatch):
+    finish(store, made_up_config(num_classes=5, feature_dim=2, temperature=0.123))
+    sealed = []
+    for user in ("one", "another"):
+        cache = tmp_path / user
+        cache.mkdir()
+        line = f"5,2,0.123,0.{len(sealed) + 1},0.5,0.5,0.5,2,0\n"
+        (cache / "unconstrained_optima.csv").write_text(line)  # where a version before kept them
+        monkeypatch.setenv("GNC_CACHE", str(cache))
+        store.seal()
+        sealed.append(store.storage.read("results.parquet"))
+    assert sealed[0] == sealed[1]
+    assert store.read().column("ufm_loss").null_count == 3
+    write_optimum(store.storage, 5, 2, 0.123, 0.3, 0.5, 0.5, 0.5, 2, 0)
+    write_optimum(store.storage, 5, 2, 0.123, 0.2, 0.5, 0.5, 0.5, 2, 1)
+    store.seal()
+    row = store.read().to_pylist()[0]
+    assert row["ufm_loss"] == 0.2
+    assert re.fullmatch(r"2\.[0-9a-f]{8}\+[0-9a-f]{8}", row["reference_version"])
+    assert store.storage.read("results.parquet") != sealed[0]

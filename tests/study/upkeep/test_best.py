@@ -101,6 +101,7 @@ def test_candidates_with_an_unfinished_trial_do_not_take_part(filled, state, cap
     config = next(
         c for c in parse_study(STUDY).configs if (c.num_classes, c.feature_dim, c.learning_rate) == (12, 3, 0.1)
     )
+    filled.remove_fragment(config.key)
     finish(filled, config, 1.0, state=state)
     best = find_best(filled, metric="test_accuracy", mode="max", by=["num_classes", "feature_dim"])
     assert best.winners[0].chosen["learning_rate"] == 0.05

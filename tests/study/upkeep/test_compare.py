@@ -68,6 +68,7 @@ def test_planted_differences_are_found_with_their_size_and_place(pair, capsys):
 
 def test_other_epochs_and_other_ends_are_differences(pair):
     rewrite(pair[1], CONFIGS[0], epochs=4)
+    pair[1].remove_fragment(CONFIGS[1].key)
     rewrite(pair[1], CONFIGS[1], state="diverged", reason="nan")
     found = compare_stores(*pair)
     assert found.other_epochs == (CONFIGS[0].key,)

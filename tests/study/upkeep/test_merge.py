@@ -14,7 +14,7 @@ from study.store.storage import FolderError
 from study.store.store import Store, open_store
 from study.upkeep.merge import merge_stores
 from tests.conftest import comparable
-from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
+from tests.study.conftest import compact_as_before, finish, made_up_config, made_up_measurement, made_up_record
 
 CONFIGS = [made_up_config(seed=seed) for seed in range(6)]
 HEAD = save({"weights": np.ones((2, 2)), "class_means": np.ones((2, 2))})
@@ -42,6 +42,7 @@ def fail(store: Store, config, attempt: int, reason: str) -> None:
 
 
 def rewrite(store: Store, config, value: float, rows: int = 3, **record) -> None:
+    store.remove_fragment(config.key)
     store.write_fragment(
         config, [made_up_measurement(e, gnc1_rank=value) for e in range(rows)], made_up_record(**record)
     )
@@ -160,7 +161,7 @@ def test_torn_files_are_named_and_left(folders, capsys):
 
 def test_a_torn_table_that_is_the_only_copy_is_refused_before_anything_is_written(folders, capsys):
     a, b, into = folders
-    b.seal(compact=True)
+    compact_as_before(b)
     b.storage.write("results.parquet", b"torn")
     assert main(["merge", a.uri, b.uri, into.uri]) == 2
     assert "must be readable in a compacted folder" in capsys.readouterr().err

@@ -180,8 +180,12 @@ def test_compacted_trials_keep_their_heads_and_a_torn_table_stops_everything(stu
     store.seal(compact=True)
     assert found(store) == {}
     store.storage.write("results.parquet", b"torn")
+    assert found(store) == {}  # an archive has the rows
+    for entry in store.storage.entries("archive"):
+        store.storage.write(f"archive/{entry.name}", b"torn")
+    store.storage.write("trials.parquet", b"torn")
     assert main(["prune", store.uri, "--yes"]) == 2
-    assert "must have readable tables before anything is deleted" in capsys.readouterr().err
+    assert "archives must be readable before anything is deleted" in capsys.readouterr().err
     assert store.storage.read(f"heads/{config.key}.safetensors") == b"head"
 
 

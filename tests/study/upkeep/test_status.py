@@ -17,6 +17,7 @@ import pytest
 from gnc.cli.main import main
 from study.design.study_file import read_study
 from study.store.disk_use import in_words, kind_of, measure_disk_use
+from study.store.finished_trials import FinishedTrials
 from study.store.schemas import fragment_table, identity_and_settings
 from study.store.store import Store, open_store
 from study.upkeep.status import read_status
@@ -55,7 +56,7 @@ def test_status_tells_disk_use_by_kind(study_file, tmp_path, capsys):
     assert "KiB on disk: rows " in capsys.readouterr().out
     assert main(["status", store.uri, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    (fragment,) = store.fragments().values()
+    ((fragment,),) = store.fragments().values()
     assert facts["disk"]["rows"] == {"files": 1, "bytes": fragment.size}
     assert facts["over"] is False
 
@@ -147,8 +148,8 @@ def test_a_watch_reads_each_finished_trial_once(study_file, store, monkeypatch):
     study = read_study(study_file())
     for config in study.configs[:3]:
         finish(store, config)
-    read, plain = [], Store.read_ending
-    monkeypatch.setattr(Store, "read_ending", lambda self, key: read.append(key) or plain(self, key))
+    read, plain = [], FinishedTrials.read_end
+    monkeypatch.setattr(FinishedTrials, "read_end", lambda self, *named: read.append(named) or plain(self, *named))
     known: dict = {}
     for _ in range(3):
         assert read_status(store, study, known=known).counts["complete"] == 3

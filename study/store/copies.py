@@ -1,0 +1,133 @@
+"""Which copy of each finished trial counts: the one in the sealed tables, in an archive, or in a file of its own.
+
+A trial may lie in several places, since seals, compactions and endings of trials run at the same time and are killed
+anywhere. The copy furthest on counts; of equal ones that which need not be read again. Does not read rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from study.store.archives import Archive, Archives
+from study.store.finished_trials import RANK, FinishedTrials, Progress, progress_of
+from study.store.schemas import TRIALS_SCHEMA
+from study.store.storage import Entry, Tell
+
+ORIGIN = ("trial", "state", "fragment_name", "fragment_bytes", "fragment_modified_ns")
+UNKNOWN = Progress(0)
+# Kinds of copies. A sealed row whose archive is gone, or that an older version left as the only copy, counts last.
+ONLY_SEALED, FILE, ARCHIVED, SEALED = range(4)
+
+
+class Copy(NamedTuple):
+    """One copy of a trial; the largest counts."""
+
+    progress: Progress
+    kind: int
+    place: str  # name of the file or of the archive
+
+
+@dataclass(frozen=True)
+class SealedTrials:
+    """trials.parquet as it lies there."""
+
+    table: pa.Table = field(default_factory=TRIALS_SCHEMA.empty_table)
+    archives: frozenset[str] | None = None  # those whose trials it holds; None where an older version wrote it
+    mark: bytes | None = None  # of the seal that wrote it
+
+
+@dataclass
+class Copies:
+    """Where the copy of each finished trial that counts lies."""
+
+    archive_names: frozenset[str]  # all archives that can be read
+    unsealed: dict[str, Archive]  # those of them that the sealed tables do not hold
+    sealed: list[str] = field(default_factory=list)  # keys
+    only_sealed: list[str] = field(default_factory=list)  # keys of `sealed` that nothing else holds
+    archived: dict[str, list[str]] = field(default_factory=dict)  # keys by the name of an unsealed archive
+    files: dict[str, Entry] = field(default_factory=dict)  # files to be read, by key
+    superseded: list[tuple[str, Entry]] = field(default_factory=list)  # keys and files that may go
+
+
+def find_copies(
+    sealed: SealedTrials, finished: FinishedTrials, archives: Archives, known: Mapping[Entry, str], tell: Tell
+) -> Copies:
+    """The copies that count. known: states of files that were read before. tell: is told what cannot be read.
+
+    Files are listed before archives, so that a trial which moves into an archive in between is found there.
+    """
+    files, names = finished.files(tell), archives.names()
+    is_backed = sealed.archives is not None and sealed.archives <= names
+    unread = names - (sealed.archives or frozenset()) if is_backed else names
+    unsealed = {name: archive for name in sorted(unread) if (archive := archives.read(name, tell))}
+    copies = Copies((names - unread) | unsealed.keys(), unsealed)
+    rows = {row["trial"]: row for row in sealed.table.select(ORIGIN).to_pylist() if row["state"] in RANK}
+    elsewhere = _archived(unsealed)
+    for key, row in rows.items():
+        if row["fragment_modified_ns"] is None:
+            copy = Copy(_progress(row), SEALED if is_backed else ONLY_SEALED, "")
+            elsewhere[key] = max(elsewhere.get(key, copy), copy)
+
+    def progress_in(entry: Entry, row: Mapping[str, Any] | None) -> Progress:
+        state = known.get(entry) or (row["state"] if row and _is_same(entry, row) else None)
+        if state is None and (fragment := finished.read_end(entry.name, tell)) is not None:
+            state = fragment.record.state
+        return UNKNOWN if state is None else progress_of(entry.name, state)
+
+    for key in sorted({*files, *elsewhere}):
+        entries, row = files.get(key, []), rows.get(key) if sealed.archives is not None else None
+        if len(entries) == 1 and key not in elsewhere:  # the usual case: nothing to choose from
+            _note_file(copies, key, entries[0], row)
+            continue
+        beside = {Copy(progress_in(entry, row), FILE, entry.name): entry for entry in entries}
+        found = max([*beside, *([elsewhere[key]] if key in elsewhere else [])])
+        copies.superseded += [(key, entry) for copy, entry in beside.items() if _may_go(copy, found)]
+        if found.kind == FILE:
+            _note_file(copies, key, beside[found], row)
+        elif found.kind == ARCHIVED:
+            copies.archived.setdefault(found.place, []).append(key)
+        else:
+            copies.sealed.append(key)
+            copies.only_sealed += [key] if found.kind == ONLY_SEALED else []
+    return copies
+
+
+def _note_file(copies: Copies, key: str, entry: Entry, row: Mapping[str, Any] | None) -> None:
+    if row is not None and _is_same(entry, row):
+        copies.sealed.append(key)
+    else:
+        copies.files[key] = entry
+
+
+def _archived(archives: Mapping[str, Archive]) -> dict[str, Copy]:
+    found: dict[str, Copy] = {}
+    for name, archive in archives.items():
+        for row in archive.trials.select(ORIGIN).to_pylist():
+            copy = Copy(_progress(row), ARCHIVED, name)
+            found[row["trial"]] = max(found.get(row["trial"], copy), copy)
+    return found
+
+
+def _progress(row: Mapping[str, Any]) -> Progress:
+    return progress_of(row["fragment_name"] or "", row["state"])
+
+
+def _is_same(entry: Entry, row: Mapping[str, Any]) -> bool:
+    return (entry.name, entry.size, entry.modified_ns) == tuple(row[name] for name in ORIGIN[2:])
+
+
+def _may_go(copy: Copy, found: Copy) -> bool:
+    """Whether a file is of no use any more and can be removed although a trial may end at this moment.
+
+    What is written under one name is always the same trial at the same epoch. In older folders, a plain name may hold
+    a trial that did not complete: it waits until a complete one, which would replace it, is safe.
+    """
+    is_replaced = copy.place.count(".") > 1 or found.progress.rank == RANK["complete"]
+    return copy != found and copy.progress != UNKNOWN and is_replaced
+
+
+def is_archivable(row: Mapping[str, Any]) -> bool:
+    """Whether a sealed trial can move from its file into an archive; `row` has the columns ORIGIN."""
+    return row["fragment_modified_ns"] is not None and (progress_of(row["fragment_name"]).rank == RANK[row["state"]])

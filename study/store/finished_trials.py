@@ -1,0 +1,193 @@
+"""Finished trials: one file in rows/ for each, and the margins and heads beside it.
+
+A file's name says how the trial ended, so that no file is ever replaced by another one's rows:
+
+    rows/KEY.parquet                    a complete trial; in older folders, any trial that ended
+    rows/KEY.diverged.parquet           a diverged one
+    rows/KEY.stopped-<epoch>.parquet    one that a scheduler stopped after this epoch
+
+A trial that was stopped and went on later has several files until the next seal; the one furthest on counts. Does not
+know the sealed tables, archives, Ray or torch.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from study.design.columns import Measurement, TrialRecord
+from study.design.config import TrialConfig
+from study.store import fragment_bytes
+from study.store.schemas import (
+    FRAGMENT_SCHEMA,
+    UnknownSchema,
+    check_version,
+    fragment_table,
+    identity_and_settings,
+    read_parquet,
+    record_from_json,
+    to_fragment,
+    to_parquet,
+)
+from study.store.storage import Entry, Storage, Tell, ignore
+
+FILE = re.compile(r"([0-9a-f]{16})(?:\.(diverged|stopped)(?:-(\d+))?)?\.parquet")
+RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a trial's end gives way only to one further on
+NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
+
+
+class Progress(NamedTuple):
+    """How far a trial came; of two files of one trial the one with the larger value counts."""
+
+    rank: int
+    epoch: int = -1  # of a stopped trial, where its file's name says it
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A finished trial as its file holds it."""
+
+    key: str
+    settings: dict[str, Any]  # trial, cell and every setting, also of a trial that ended before its first row
+    rows: pa.Table
+    record: TrialRecord
+
+    @property
+    def file(self) -> str:
+        """The name of its file in rows/."""
+        if self.record.state == "stopped":
+            epoch = pc.max(self.rows.column("epoch")).as_py() or 0
+            return f"{self.key}.stopped-{epoch:08d}.parquet"
+        return f"{self.key}.diverged.parquet" if self.record.state == "diverged" else f"{self.key}.parquet"
+
+
+def progress_of(file: str, state: str | None = None) -> Progress:
+    """How far the trial in a file of rows/ came. state: where known; a plain name is otherwise taken for complete."""
+    named = FILE.fullmatch(file)
+    epoch = named[3] if named else None
+    return Progress(RANK[state or (named and named[2]) or "complete"], -1 if epoch is None else int(epoch))
+
+
+class FinishedTrials:
+    """Trials that ended, by key."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def files(self, on_unreadable: Tell = ignore) -> dict[str, list[Entry]]:
+        """The files of each finished trial by key, from one listing. on_unreadable: told foreign files."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self.storage.entries("rows", ".parquet"):
+            if named := FILE.fullmatch(entry.name):
+                found.setdefault(named[1], []).append(entry)
+            else:
+                on_unreadable(f"rows/{entry.name}")
+        return found
+
+    def put(self, fragment: Fragment) -> None:
+        """Write a finished trial's file."""
+        footer = {
+            **(fragment.rows.schema.metadata or {}),
+            b"record": json.dumps(asdict(fragment.record)).encode(),
+            b"settings": json.dumps(fragment.settings).encode(),
+        }
+        self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
+
+    def write(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
+        """A trial's end: from here on it counts."""
+        rows = fragment_table(config, measurements)
+        self.put(Fragment(config.key, identity_and_settings(config), rows, record))
+
+    def remove(self, key: str) -> None:
+        """Remove a finished trial's files; one that no archive holds then counts as never run."""
+        for entry in self.files().get(key, []):
+            self.storage.remove(f"rows/{entry.name}")
+
+    def find(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
+        """The file of the trial that is furthest on; None where there is none. on_unreadable: told torn ones."""
+        for name in (f"{key}.parquet", f"{key}.diverged.parquet"):  # the usual cases, without a listing
+            found = self.read(name, on_unreadable)
+            if found is not None and found.file == name:
+                return found
+        others = [self.read(entry.name, on_unreadable) for entry in self.files().get(key, [])]
+        whole = [fragment for fragment in others if fragment is not None]
+        return max(whole, key=lambda f: progress_of(f.file, f.record.state), default=None)
+
+    def read(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
+        """The trial in a file of rows/; None where absent or torn. on_unreadable: told a torn one."""
+        content = self.storage.read(f"rows/{file}")
+        if content is None:
+            return None
+        try:
+            if fragment_bytes.is_whole(content) is False:
+                raise ValueError("bytes are not those that were written")
+            rows = read_parquet(content)
+            return _fragment(file, rows.schema.metadata, rows)
+        except UnknownSchema:
+            raise
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            on_unreadable(f"rows/{file}")
+            return None
+
+    def read_end(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
+        """As `read` without the rows: the file's footer alone, no column decoded."""
+        content = self.storage.read(f"rows/{file}")
+        if content is None:
+            return None
+        names = (b"schema_version", b"settings", b"record")
+        footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
+        if fragment_bytes.is_whole(content) and len(footer) == len(names):
+            check_version(footer[b"schema_version"].decode())
+            try:
+                return _fragment(file, footer, NO_ROWS)
+            except ValueError:
+                pass  # told below
+        return self.read(file, on_unreadable)  # a file of before checksums, or one that is torn
+
+    # --- margins and heads -------------------------------------------------------------------------------------
+
+    def write_margins(self, key: str, table: pa.Table) -> None:
+        """Per-class margins of the last measured epoch."""
+        self.storage.write(f"margins/{key}.parquet", to_parquet(table))
+
+    def read_margins(self, key: str, on_unreadable: Tell = ignore) -> pa.Table | None:
+        """Per-class margins, None where absent or torn. on_unreadable: told a torn file."""
+        content = self.storage.read(f"margins/{key}.parquet")
+        try:
+            return None if content is None else read_parquet(content)
+        except (pa.ArrowException, OSError):
+            on_unreadable(f"margins/{key}.parquet")
+            return None
+
+    def write_head(self, key: str, content: bytes) -> None:
+        """Final head and class means as a safetensors file."""
+        self.storage.write(f"heads/{key}.safetensors", content)
+
+    def head_keys(self) -> list[str]:
+        """Trials whose head was kept."""
+        return [entry.name.removesuffix(".safetensors") for entry in self.storage.entries("heads", ".safetensors")]
+
+    def read_head(self, key: str, on_unreadable: Tell = ignore) -> dict[str, np.ndarray] | None:
+        """Arrays `weights` and `class_means` of shape [num_classes, feature_dim]; None and `on_unreadable` as for margins."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        content = self.storage.read(f"heads/{key}.safetensors")
+        try:
+            return None if content is None else load(content)
+        except SafetensorError:
+            on_unreadable(f"heads/{key}.safetensors")
+            return None
+
+
+def _fragment(file: str, footer: Mapping[bytes, bytes], rows: pa.Table) -> Fragment:
+    settings = json.loads(footer[b"settings"])
+    key = settings["trial"]
+    if not file.startswith(f"{key}."):
+        raise ValueError(f"rows of {key} under the name {file}")  # a copy would double its rows
+    return Fragment(key, settings, rows, record_from_json(footer[b"record"].decode()))
