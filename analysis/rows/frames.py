@@ -18,13 +18,13 @@ from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TR
 from study.store.store import Store, open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
-# What a figure of margin or variability shows on an axis or as a line; every other setting that varies is pooled.
 SIZES = ("num_classes", "feature_dim")
-SHOWN_SETTINGS = settings_with("axis")
 
 
 ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
+# What a figure of margin or variability shows on an axis or as a line, numbers before names; other settings are pooled.
+SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
 
 
 @dataclass(frozen=True)
