@@ -52,8 +52,17 @@ def test_a_file_that_holds_no_such_code_is_refused(storage):
 
 def test_trials_use_the_rows_that_lie_in_the_folder_and_say_which(tmp_path, monkeypatch):
     config = made_up_config(
-        **{"dataset": "synthetic", "encoder": "mlp", "width": 8, "depth": 1, "samples_per_class": 4, "batch_size": 8},
-        **{"classifier": "fixed", "code": "best", "num_classes": 5, "budget": "steps", "steps": 2},
+        dataset="synthetic",
+        encoder="mlp",
+        width=8,
+        depth=1,
+        samples_per_class=4,
+        batch_size=8,
+        classifier="fixed",
+        code="best",
+        num_classes=5,
+        budget="steps",
+        steps=2,
     )
     digests, heads = [], []
     for angle in (0.0, 0.3):  # as machines whose optimisers end elsewhere
