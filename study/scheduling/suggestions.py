@@ -1,7 +1,7 @@
 """The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
 
-Knows the store and the search; asks study.scheduling.optuna_sampler for new values; does not know Ray. Everything is read back from
-the store, so that a search continued by another process knows the whole past.
+Knows the store and the search; asks study.scheduling.optuna_sampler for new values; does not know Ray. Everything is
+read back from the store, so that a search that another process continues knows all earlier trials.
 """
 
 import dataclasses
@@ -63,9 +63,9 @@ def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> 
 
 
 def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
-    """Per cell of the grid what was suggested there, and stored trials that could have been, by `TrialConfig.cell`.
+    """For each cell of the grid its suggestions, and stored trials that could be suggestions, by `TrialConfig.cell`.
 
-    A trial of another study counts wherever its settings lie in this search's space: what is known is used.
+    Trials of other studies count too, wherever their settings lie in this search's space.
     """
     candidates = list(store.suggestions(on_unreadable).values())
     rows = store.read_trials().select(["trial", *TrialConfig.model_fields]).to_pylist()
@@ -75,7 +75,7 @@ def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore)
 
 
 def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> Iterator[tuple[str, Suggestion]]:
-    """Candidates that agree with the cell in all but what is searched and the seed."""
+    """Candidates that differ from the cell at most in the searched settings and the seed."""
     fixed = [(name, value) for name, value in cell.settings if value is not None]
     for candidate in candidates:
         values = {name: candidate.get(name) for name in search.names}
@@ -86,7 +86,7 @@ def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> I
         except StudyError:
             continue
         named = next(iter(suggestion.trials.values()))
-        # The cell's settings may leave defaults unsaid that the candidate has otherwise.
+        # The cell may leave a setting at its default while the candidate has another value.
         if named.cell == _cell_of(candidate):
             yield named.cell, suggestion
 
@@ -99,7 +99,7 @@ class Suggestions:
     """The trials still to run of an adaptive search, one after another."""
 
     def __init__(self, study: Study, store: Store, *, spent: set[str]) -> None:
-        """spent: trials that failed as often as they may, and count as failed for good."""
+        """spent: trials that failed as often as they may; they count as failed."""
         self._study, self._store = study, store
         self._known = stored_suggestions(study, store)
         self._queue: deque[TrialConfig] = deque()
@@ -186,7 +186,7 @@ class Suggestions:
     def _say_unmeasured(self, metric: str, key: str) -> None:
         if metric not in self._unmeasured:
             self._unmeasured.add(metric)
-            print(f"warning: {metric} is null in trial {key}, so the search avoids what it tried", file=sys.stderr)
+            print(f"warning: {metric} is null in trial {key}; the search avoids settings like these", file=sys.stderr)
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
         """Epoch and metrics of a finished trial, by epoch."""

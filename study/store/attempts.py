@@ -1,6 +1,6 @@
-"""What the results folder holds of trials that are not done: heartbeats, failures, logs, checkpoints, requests to stop.
+"""What the results folder holds about trials in progress: heartbeats, failures, logs, checkpoints, requests to stop.
 
-One part of the store, which lists the files; does not know Ray, torch or how a trial is trained.
+One part of the store (store.py lists all files); does not know Ray, torch or how a trial is trained.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls ba
 
 @dataclass(frozen=True)
 class Live:
-    """A trial in progress as its last heartbeat told."""
+    """A trial in progress, from its last heartbeat."""
 
     key: str
     attempt: int

@@ -25,7 +25,7 @@ Generated from `study/store/schemas.py` and `study/design/config.py` by `make do
 Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.
 
 `results.parquet` has one row per (trial, measured epoch): identity, settings, measurements, references.
-`trials.parquet` has one row a trial: identity, settings, and how the trial went. Units and meanings are in the
+`trials.parquet` has one row per trial: identity, settings, and how the trial went. Units and meanings are in the
 files too, as Parquet column metadata. A missing value is null and means that the quantity does not exist there: a
 setting without effect, a spread over one sample, a reference that is not tabulated.
 """

@@ -1,4 +1,4 @@
-"""What a results folder takes on disk, by kind of file.
+"""How much disk space a results folder takes, by kind of file.
 
 Knows the names in the results folder; does not know what the files hold.
 """

@@ -1,4 +1,4 @@
-"""What a trial's file says of itself, without decoding a column: whether it is whole, and the entries of its footer.
+"""Reads from a trial's file, without decoding a column, whether it is whole and the entries of its footer.
 
 Opening a Parquet file of a hundred columns takes a millisecond and reading it several; ten thousand of them would keep
 `gnc run` waiting. An entry of the footer lies in the file as it was given, after its name (Thrift's compact protocol:

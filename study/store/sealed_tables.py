@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from study.design.columns import TrialRecord
 from study.store.archives import Archives
 from study.store.attempts import Attempts
 from study.store.copies import ORIGIN, Copies, SealedTrials, find_copies, is_archivable
@@ -33,11 +32,20 @@ from study.store.schemas import (
     TRIALS_SCHEMA,
     conform,
     read_parquet,
-    record_from_json,
     to_parquet,
-    with_later_settings,
 )
 from study.store.storage import Entry, FolderError, Storage, Tell, at_once, ignore
+from study.store.table_rows import (
+    by_schema,
+    failed_rows,
+    in_order,
+    last_rows,
+    only,
+    project,
+    trial_row,
+    trial_rows,
+    without_files,
+)
 
 Answer = TypeVar("Answer")
 
@@ -45,7 +53,6 @@ RESULTS, TRIALS = "results.parquet", "trials.parquet"
 COMPACTED = "compacted"  # an older version's sign that the sealed tables are the only copy of some rows
 MARK, ARCHIVES = b"seal", b"archives"  # metadata: which seal wrote a table; which archives trials.parquet holds
 AT_ONCE = 200  # one-trial files held in memory while sealing
-BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 TRIES = 5  # of reading a folder whose trials are being archived meanwhile
 
 
@@ -92,7 +99,7 @@ class SealedTables:
         if compact:
             moving += [row["trial"] for row in tables.trials.select(ORIGIN).to_pylist() if is_archivable(row)]
         if moving:
-            self.archives.write(_without_files(_only(tables.trials, moving)), _only(tables.results, moving))
+            self.archives.write(without_files(only(tables.trials, moving)), only(tables.results, moving))
             told.clear()
             tables, copies = self._read_all(told.append)
         self._write(tables, copies.archive_names)
@@ -144,16 +151,16 @@ class SealedTables:
         references = References(read_optima(self.storage))
 
         def read(tell: Tell) -> tuple[Tables, Copies]:
-            failed = _failed_rows(self.attempts, tell)
+            failed = failed_rows(self.attempts, tell)
             sealed, old = self._sealed_pair(tell)
             copies = self._copies(sealed, {}, tell)
             ends, new = self._fresh_rows(copies, tell)
-            old = conform(_only(old, copies.sealed), RESULTS_SCHEMA)
+            old = conform(only(old, copies.sealed), RESULTS_SCHEMA)
             if not references.are_in(old):
                 old = references.add_to(old)
             trials = _all_trials(sealed, copies, ends, failed)
             fresh = len(ends) + sum(map(len, copies.archived.values()))
-            return Tables(_in_order(pa.concat_tables([old, references.add_to(new)])), trials, fresh), copies
+            return Tables(in_order(pa.concat_tables([old, references.add_to(new)])), trials, fresh), copies
 
         return self._settled(read, on_unreadable)
 
@@ -161,7 +168,7 @@ class SealedTables:
         """The trials of `read_tables`; of sealed and of new ones no rows are read."""
 
         def read(tell: Tell) -> pa.Table:
-            failed, sealed = _failed_rows(self.attempts, tell), self._sealed_trials(tell)
+            failed, sealed = failed_rows(self.attempts, tell), self._sealed_trials(tell)
             copies = self._copies(sealed, {}, tell)
             ends = self._read_files(copies.files, list(copies.files), self.finished.read_end, tell)
             return _all_trials(sealed, copies, ends, failed)
@@ -182,7 +189,7 @@ class SealedTables:
                         tell(name)
                     return found
             rows = self.read_tables(tell).results
-            return (rows.take(_last_rows(rows)) if last else rows).select(names)
+            return (rows.take(last_rows(rows)) if last else rows).select(names)
 
         return self._settled(read, on_unreadable)
 
@@ -193,19 +200,19 @@ class SealedTables:
             sealed = self._sealed_trials(tell)
             if file is None or _mark(file.schema_arrow.metadata) != sealed.mark:
                 return None
-            held = _project(file, ["trial", "epoch", "reference_version"])
+            held = project(file, ["trial", "epoch", "reference_version"])
             if not references.are_in(held):
                 return None
             copies = self._copies(sealed, {}, tell)
             wanted = pc.is_in(held.column("trial"), pa.array(copies.sealed, pa.string()))
             indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
             if last:
-                indices = indices[_last_rows(held.take(indices).select(["trial", "epoch"]))]
-            old = _project(file, names, indices)
+                indices = indices[last_rows(held.take(indices).select(["trial", "epoch"]))]
+            old = project(file, names, indices)
         _, new = self._fresh_rows(copies, tell)
         if not new.num_rows:
             return old
-        new = references.add_to(new.take(_last_rows(new)) if last else new)
+        new = references.add_to(new.take(last_rows(new)) if last else new)
         order = pa.concat_tables([held.take(indices), new.select(held.column_names)])
         rows = pa.concat_tables([old, new.select(names)])
         return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
@@ -222,7 +229,7 @@ class SealedTables:
             sealed = self._sealed_trials(tell)
             copies = self._copies(sealed, known, tell)
             for table, keys in _held(sealed, copies):
-                states |= _states(_only(table, keys))
+                states |= _states(only(table, keys))
             unread = [key for key, entry in copies.files.items() if entry not in known]
             for fragment in self._read_files(copies.files, unread, self.finished.read_end, tell):
                 known[copies.files[fragment.key]] = fragment.record.state
@@ -268,12 +275,12 @@ class SealedTables:
         """
         fragments: list[Fragment] = []
         rows = [FRAGMENT_SCHEMA.empty_table()]
-        rows += [_only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
+        rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
         keys = list(copies.files)
         for start in range(0, len(keys), AT_ONCE):
             read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.finished.read, tell)
             rows.append(
-                pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in _by_schema(read)] or rows[:1]).combine_chunks()
+                pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in by_schema(read)] or rows[:1]).combine_chunks()
             )
             fragments += [replace(f, rows=rows[0]) for f in read]
         return fragments, pa.concat_tables(rows).combine_chunks()
@@ -341,93 +348,13 @@ def _held(sealed: SealedTrials, copies: Copies) -> Iterator[tuple[pa.Table, list
 def _all_trials(
     sealed: SealedTrials, copies: Copies, ends: list[Fragment], failed: dict[str, dict[str, Any]]
 ) -> pa.Table:
-    tables = [_only(table, keys) for table, keys in _held(sealed, copies)]
-    tables.append(_trial_rows([_trial_row(f.record, f.settings, copies.files[f.key]) for f in ends]))
+    tables = [only(table, keys) for table, keys in _held(sealed, copies)]
+    tables.append(trial_rows([trial_row(f.record, f.settings, copies.files[f.key]) for f in ends]))
     done = {key for table in tables for key in table.column("trial").to_pylist()}
-    tables.append(_trial_rows([row for key, row in failed.items() if key not in done]))
+    tables.append(trial_rows([row for key, row in failed.items() if key not in done]))
     return pa.concat_tables([conform(table, TRIALS_SCHEMA) for table in tables]).sort_by("trial")
-
-
-def _by_schema(fragments: list[Fragment]) -> list[pa.Table]:
-    """Their rows, of all that have the same columns together: what an older one lacks is filled in once for all."""
-    groups: list[list[pa.Table]] = []
-    for fragment in fragments:
-        group = next((g for g in groups if g[0].schema.equals(fragment.rows.schema)), None)
-        if group is None:
-            groups.append([fragment.rows])
-        else:
-            group.append(fragment.rows)
-    return [pa.concat_tables(group) for group in groups]
-
-
-def _in_order(rows: pa.Table) -> pa.Table:
-    """By trial and epoch; moving a hundred columns is left out where they are so already."""
-    order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")])
-    return rows if np.array_equal(order.to_numpy(), np.arange(rows.num_rows)) else rows.take(order)
-
-
-def _last_rows(rows: pa.Table) -> np.ndarray:
-    """Indices of the row of the largest epoch of each trial, in the order of the trials' keys."""
-    order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]).to_numpy()
-    trial = rows.column("trial").take(pa.array(order)).to_numpy(zero_copy_only=False)
-    ends = np.flatnonzero(trial[1:] != trial[:-1]) if len(trial) else np.zeros(0, dtype=int)
-    return np.append(order[ends], order[-1:])
 
 
 def _same_major(metadata: dict[bytes, bytes] | None) -> bool:
     version = (metadata or {}).get(b"schema_version", b"?").decode()
     return version.split(".")[0] == SCHEMA_VERSION.split(".")[0]
-
-
-def _project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None = None) -> pa.Table:
-    """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
-    kept, start = [], 0
-    for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
-        if indices is None:
-            kept.append(batch)
-        else:
-            low, high = np.searchsorted(indices, [start, start + batch.num_rows])
-            here = indices[low:high] - start
-            kept.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
-        start += batch.num_rows
-    schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
-    return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
-
-
-def _only(table: pa.Table, keys: Collection[str]) -> pa.Table:
-    return table.filter(pc.is_in(table.column("trial"), pa.array(list(keys), pa.string())))
-
-
-def _trial_row(record: TrialRecord, settings: dict[str, Any], entry: Entry | None) -> dict[str, Any]:
-    sealed_from = {
-        "fragment_name": entry.name if entry else None,
-        "fragment_bytes": entry.size if entry else None,
-        "fragment_modified_ns": entry.modified_ns if entry else None,
-    }
-    return with_later_settings(settings) | vars(record) | sealed_from
-
-
-def _failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
-    """A row for each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
-    rows = {}
-    for key, failed in attempts.failed(tell).items():
-        try:
-            record = replace(record_from_json(json.dumps(failed[-1])), attempts=failed[-1]["attempt"])
-            rows[key] = _trial_row(record, failed[-1]["settings"], None)
-            _trial_rows([rows[key]])
-        except (KeyError, TypeError, OverflowError, pa.ArrowException):
-            rows.pop(key, None)
-            tell(f"failures/{key}.{failed[-1]['attempt']}.json")
-    return rows
-
-
-def _trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
-
-
-def _without_files(trials: pa.Table) -> pa.Table:
-    """The trials as an archive holds them."""
-    for name in ("fragment_bytes", "fragment_modified_ns"):
-        index = trials.schema.get_field_index(name)
-        trials = trials.set_column(index, trials.schema.field(index), pa.nulls(trials.num_rows, pa.int64()))
-    return trials

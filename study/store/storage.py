@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 Tell = Callable[[str], object]  # is told the name of each file that a reader could not read and passed over
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
-# What asking again would not mend, as Arrow words it; anything else an object store says is taken to pass.
+# Errors, in Arrow's words, that asking again would not mend; any other error of an object store may pass.
 LASTING = (
     "ACCESS_DENIED",
     "NO_SUCH_BUCKET",
@@ -35,10 +35,10 @@ LASTING = (
     "not found",  # a bucket
 )
 
-FEW, READERS = 20, 8  # fewer files are read one after the other; files read at a time
+FEW, READERS = 20, 8  # fewer files than FEW are read one after the other; else up to READERS at a time
 TRIED = 4  # files read first, to see how long one takes
-QUICK = 1e-3  # seconds of a reading that is not worth a thread: a footer on a disk takes a tenth of that
-TRIES = 5  # of listing a folder that changes meanwhile
+QUICK = 1e-3  # seconds; a faster reading is not worth a thread (a footer on a disk takes a tenth of that)
+TRIES = 5  # times a folder is listed that changes meanwhile
 TIMES_APART = 3.0  # seconds after which an object store dates a new file later than one of before; S3 counts seconds
 CONTESTED = 20  # tries of writing into a folder that another process removes, or of removing one it writes into
 
@@ -61,9 +61,9 @@ class Entry:
 
 
 def at_once(read: Callable[[str], Read], names: Sequence[str]) -> Iterator[Read]:
-    """What the function gives for each name, in order, several being read at a time where one takes long.
+    """The function's answer for each name, in order; where one reading takes long, several names are read at a time.
 
-    An object store keeps one waiting; of quick readings threads would only take the interpreter from each other.
+    Reading from an object store is mostly waiting. Quick readings from a disk would only be slowed down by threads.
     """
     if len(names) < FEW:
         yield from map(read, names)

@@ -147,6 +147,6 @@ def test_a_study_on_s3_equals_the_one_on_disk_under_injected_errors(
     store = open_store(results)
     assert comparable(store.read()) == comparable(undisturbed.read())
     assert comparable(store.read_trials()) == comparable(undisturbed.read_trials())
-    assert store.fragments() == {}  # compacted: the sealed tables are the only copy
+    assert store.fragments() == {}  # compacted: an archive has them
     assert store.read_live() == []
     assert store.read_report("report.html")

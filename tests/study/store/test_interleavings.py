@@ -214,18 +214,6 @@ def test_no_order_of_steps_and_kills_loses_a_row(tmp_path, begin, acts, ended):
     assert explored.run(expect(ended)) > 100
 
 
-def test_a_seal_that_a_compaction_overtook_hides_no_trial(tmp_path):
-    """The seal knows of one trial, the compaction of two; whichever tables are written last, both trials are there."""
-
-    def finish_and_compact(store: Store) -> None:
-        finish(store, B)
-        compact(store)
-
-    both = expect({A.key: [("complete", 3)], B.key: [("complete", 3)]})
-    explored = Exploration(tmp_path, [seal, finish_and_compact], begin_with_files)
-    explored.run(lambda store, done: (both if done[1] else expect(ONE))(store, done))
-
-
 def test_what_a_process_saw_as_complete_stays_so(tmp_path):
     explored = Exploration(tmp_path, [compact, ending(A)], begin_stopped)
 

@@ -469,3 +469,16 @@ def test_reference_columns_depend_on_the_folder_and_not_on_a_users_cache(store, 
     assert row["ufm_loss"] == 0.2
     assert re.fullmatch(r"2\.[0-9a-f]{8}\+[0-9a-f]{8}", row["reference_version"])
     assert store.storage.read("results.parquet") != sealed[0]
+
+
+def test_tables_of_two_seals_are_not_used_together(store):
+    finish(store, made_up_config(seed=0))
+    store.seal()
+    overtaken = store.storage.read("results.parquet")
+    finish(store, made_up_config(seed=1))
+    store.seal(compact=True)
+    store.storage.write("results.parquet", overtaken)  # by a seal that knew one trial, killed before its second table
+    assert store.read().num_rows == 6
+    store.seal()
+    assert store.read().num_rows == 6
+    assert len(store.states()) == 2

@@ -345,7 +345,7 @@ def test_an_interrupted_trial_continues_to_the_same_rows(store: Store, tmp_path)
     assert (trial["attempts"], trial["resumed"]) == (3, True)
 
 
-def test_a_torn_checkpoint_costs_an_epoch_and_changes_nothing(store: Store, tmp_path):
+def test_a_torn_checkpoint_costs_an_epoch_is_told_and_changes_nothing(store: Store, tmp_path, capsys):
     config = config_of("plain")
     whole = Store(type(store.storage)(tmp_path / "whole"))
     Execution(config, whole, attempt=1).run()
@@ -354,6 +354,7 @@ def test_a_torn_checkpoint_costs_an_epoch_and_changes_nothing(store: Store, tmp_
     newest = store.storage.entries(f"checkpoints/{config.key}")[-1]
     store.storage.write(f"checkpoints/{config.key}/{newest.name}", b"torn" * 100)
     assert Execution(config, store, attempt=2).run() == "complete"
+    assert f"warning: checkpoints/{config.key}/{newest.name} cannot be read" in capsys.readouterr().err
     assert comparable(store.read()) == comparable(whole.read())
 
 

@@ -1,0 +1,105 @@
+"""Pieces of the sealed tables: selecting, ordering and joining rows, and making rows of trials.
+
+Pure functions over tables; does not know which copy of a trial counts, nor which files there are.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from study.design.columns import TrialRecord
+from study.store.attempts import Attempts
+from study.store.finished_trials import Fragment
+from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, conform, record_from_json, with_later_settings
+from study.store.storage import Entry, Tell
+
+BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
+
+
+def by_schema(fragments: list[Fragment]) -> list[pa.Table]:
+    """Their rows, of all that have the same columns together: what an older one lacks is filled in once for all."""
+    groups: list[list[pa.Table]] = []
+    for fragment in fragments:
+        group = next((g for g in groups if g[0].schema.equals(fragment.rows.schema)), None)
+        if group is None:
+            groups.append([fragment.rows])
+        else:
+            group.append(fragment.rows)
+    return [pa.concat_tables(group) for group in groups]
+
+
+def in_order(rows: pa.Table) -> pa.Table:
+    """By trial and epoch; moving a hundred columns is left out where they are so already."""
+    order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")])
+    return rows if np.array_equal(order.to_numpy(), np.arange(rows.num_rows)) else rows.take(order)
+
+
+def last_rows(rows: pa.Table) -> np.ndarray:
+    """Indices of the row of the largest epoch of each trial, in the order of the trials' keys."""
+    order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]).to_numpy()
+    trial = rows.column("trial").take(pa.array(order)).to_numpy(zero_copy_only=False)
+    ends = np.flatnonzero(trial[1:] != trial[:-1]) if len(trial) else np.zeros(0, dtype=int)
+    return np.append(order[ends], order[-1:])
+
+
+def project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None = None) -> pa.Table:
+    """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
+    kept, start = [], 0
+    for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
+        if indices is None:
+            kept.append(batch)
+        else:
+            low, high = np.searchsorted(indices, [start, start + batch.num_rows])
+            here = indices[low:high] - start
+            kept.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
+        start += batch.num_rows
+    schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
+    return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
+
+
+def only(table: pa.Table, keys: Collection[str]) -> pa.Table:
+    """The rows of these trials."""
+    return table.filter(pc.is_in(table.column("trial"), pa.array(list(keys), pa.string())))
+
+
+def trial_row(record: TrialRecord, settings: dict[str, Any], entry: Entry | None) -> dict[str, Any]:
+    """A row of trials.parquet. entry: the file it was read from."""
+    sealed_from = {
+        "fragment_name": entry.name if entry else None,
+        "fragment_bytes": entry.size if entry else None,
+        "fragment_modified_ns": entry.modified_ns if entry else None,
+    }
+    return with_later_settings(settings) | vars(record) | sealed_from
+
+
+def trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
+    """Such rows as a table."""
+    return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
+
+
+def failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
+    """A row for each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
+    rows = {}
+    for key, failed in attempts.failed(tell).items():
+        try:
+            record = replace(record_from_json(json.dumps(failed[-1])), attempts=failed[-1]["attempt"])
+            rows[key] = trial_row(record, failed[-1]["settings"], None)
+            trial_rows([rows[key]])
+        except (KeyError, TypeError, OverflowError, pa.ArrowException):
+            rows.pop(key, None)
+            tell(f"failures/{key}.{failed[-1]['attempt']}.json")
+    return rows
+
+
+def without_files(trials: pa.Table) -> pa.Table:
+    """The trials as an archive holds them."""
+    for name in ("fragment_bytes", "fragment_modified_ns"):
+        index = trials.schema.get_field_index(name)
+        trials = trials.set_column(index, trials.schema.field(index), pa.nulls(trials.num_rows, pa.int64()))
+    return trials
