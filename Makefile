@@ -37,10 +37,10 @@ check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m study.store.data_dictionary --check docs/rows.md
+	$(BIN)/python -m tools.data_dictionary --check docs/rows.md
 
 docs: $(ENVIRONMENT) ## write the generated pages
-	$(BIN)/python -m study.store.data_dictionary docs/rows.md
+	$(BIN)/python -m tools.data_dictionary docs/rows.md
 
 bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million rows, the results folder and `gnc run` at thousands of trials: about two hours; never part of the tests
 	$(BIN)/python -m benchmarks.margins
@@ -54,8 +54,8 @@ codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; 12
 	$(BIN)/python -m benchmarks.codes --kept benchmarks/codes.csv
 
 calibrate: $(ENVIRONMENT) ## coverage of the trend intervals on simulated studies, and which form is chosen; ten minutes of one core
-	$(BIN)/python -m analysis.scaling.calibration --studies 1000
-	$(BIN)/python -m analysis.scaling.calibration --choices 100 --cells 12 --cells 30
+	$(BIN)/python -m tools.calibration --studies 1000
+	$(BIN)/python -m tools.calibration --choices 100 --cells 12 --cells 30
 
 test-wheel: ## build the wheel, install it in an empty environment, use it outside the checkout
 	PYTHON=$(PYTHON) sh tests/wheel.sh

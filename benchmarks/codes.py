@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from gnc_models.codes.search import optimise_code
-from gnc_models.codes.tabulate import floor_text
 from gnc_models.references.tables import read_table
+from tools.tabulate import floor_text
 
 SHARP = {(5, 16), (6, 27), (7, 56)}
 

@@ -1,7 +1,7 @@
 """Reference tables shipped with the package: read once, looked up by (K, d), by temperature, or interpolated.
 
 Knows numpy and its own data files; does not know torch, the disk or how the tables are made
-(`python -m gnc_models.codes.tabulate`).
+(`python -m tools.tabulate`).
 """
 
 import csv

@@ -27,7 +27,7 @@ from typing import Any
 from study.design.errors import StudyError
 from study.store.attempts import Attempts
 from study.store.finished_trials import FinishedTrials
-from study.store.sealed_tables import RESULTS, TRIALS, SealedTables
+from study.store.sealing.sealed_tables import RESULTS, TRIALS, SealedTables
 from study.store.storage import Storage, Tell, ignore
 
 STUDY_NAME = re.compile(r"[0-9a-f]{8}\.toml")  # of a study file that was run

@@ -16,7 +16,7 @@ from study.scheduling.remaining import done_keys, spent_keys
 from study.store.attempts import Live
 from study.store.disk_use import DiskUse, disk_sentence, measure_disk_use
 from study.store.schemas import FINAL
-from study.store.sealed_tables import TRIALS
+from study.store.sealing.sealed_tables import TRIALS
 from study.store.storage import Entry
 from study.store.store import Store
 

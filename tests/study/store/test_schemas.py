@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from study.design.config import TrialConfig
-from study.store.data_dictionary import main, rows_page
 from study.store.schemas import (
     FRAGMENT_SCHEMA,
     MEASUREMENTS,
@@ -28,6 +27,7 @@ from study.store.schemas import (
     to_parquet,
 )
 from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
+from tools.data_dictionary import main, rows_page
 
 # The columns that other tools may rely on, by name.
 PROMISED = [

@@ -18,12 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from study.store.archives import Archives
 from study.store.attempts import Attempts
-from study.store.copies import ORIGIN, Copies, SealedTrials, find_copies, is_archivable
 from study.store.finished_trials import FinishedTrials, Fragment
 from study.store.optima import read_optima
-from study.store.reference_columns import References
 from study.store.schemas import (
     FINAL,
     FRAGMENT_SCHEMA,
@@ -34,8 +31,10 @@ from study.store.schemas import (
     read_parquet,
     to_parquet,
 )
-from study.store.storage import Entry, FolderError, Storage, Tell, at_once, ignore
-from study.store.table_rows import (
+from study.store.sealing.archives import Archives
+from study.store.sealing.copies import ORIGIN, Copies, SealedTrials, find_copies, is_archivable
+from study.store.sealing.reference_columns import References
+from study.store.sealing.table_rows import (
     by_schema,
     failed_rows,
     in_order,
@@ -46,6 +45,7 @@ from study.store.table_rows import (
     trial_rows,
     without_files,
 )
+from study.store.storage import Entry, FolderError, Storage, Tell, at_once, ignore
 
 Answer = TypeVar("Answer")
 

@@ -3,11 +3,11 @@
 Knows the optimisers and the tables' columns; nothing imports it. One thread, so that a row does not depend on how
 many cores there are.
 
-    python -m gnc_models.codes.tabulate unconstrained --minutes 30      unconstrained_optima.csv, the quickstart's cells first
-    python -m gnc_models.codes.tabulate random --minutes 30             random_margins.csv
-    python -m gnc_models.codes.tabulate codes --minutes 30              found_codes.csv, from the optimiser
-    python -m gnc_models.codes.tabulate words --minutes 30              found_codes.csv, signed words
-    python -m gnc_models.codes.tabulate points --minutes 30             code_points_3d.csv
+    python -m tools.tabulate unconstrained --minutes 30      unconstrained_optima.csv, the quickstart's cells first
+    python -m tools.tabulate random --minutes 30             random_margins.csv
+    python -m tools.tabulate codes --minutes 30              found_codes.csv, from the optimiser
+    python -m tools.tabulate words --minutes 30              found_codes.csv, signed words
+    python -m tools.tabulate points --minutes 30             code_points_3d.csv
 """
 
 import argparse
@@ -29,7 +29,7 @@ from gnc_models.constructions.words import signed_words
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.references.margin import reference_margin
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "gnc_models" / "data"
 
 # (K, d, tau) of studies/quickstart.toml
 QUICKSTART_OPTIMA = [

@@ -1,7 +1,7 @@
 """Do the intervals cover? Simulated studies with a known law, seed noise, missing cells and outliers.
 
-    python -m analysis.scaling.calibration --studies 1000
-    python -m analysis.scaling.calibration --choices 100
+    python -m tools.calibration --studies 1000
+    python -m tools.calibration --choices 100
 
 The first prints, for each form and number of cells, how often the 95 % interval of each parameter held the truth, how
 often the 90 % prediction interval of a size twice the largest held a new cell, and the median error of the parameter,

@@ -1,4 +1,4 @@
-"""The data dictionary: `python -m study.store.data_dictionary docs/rows.md` writes every column's type, unit and meaning.
+"""The data dictionary: `python -m tools.data_dictionary docs/rows.md` writes every column's type, unit and meaning.
 
 Knows records; does not know any stored row.
 """

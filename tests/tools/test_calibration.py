@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.scaling.calibration import DISTINCT, TRUTHS, calibrate, choices, distances, law, simulate, sizes_of
 from analysis.scaling.forms import FORMS
+from tools.calibration import DISTINCT, TRUTHS, calibrate, choices, distances, law, simulate, sizes_of
 
 
 def test_every_form_has_a_truth_for_every_parameter():

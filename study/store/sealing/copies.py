@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from study.store.archives import Archive, Archives
 from study.store.finished_trials import RANK, FinishedTrials, Progress, progress_of
 from study.store.schemas import TRIALS_SCHEMA
+from study.store.sealing.archives import Archive, Archives
 from study.store.storage import Entry, Tell
 
 ORIGIN = ("trial", "state", "fragment_name", "fragment_bytes", "fragment_modified_ns")
