@@ -152,10 +152,7 @@ def _by_size(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 RECIPES = {
     "unconstrained": Recipe(
-        "unconstrained_optima.csv",
-        3,
-        QUICKSTART_OPTIMA + PAPER_OPTIMA + OPTIMA_CELLS,
-        optimum_rows,
+        "unconstrained_optima.csv", 3, QUICKSTART_OPTIMA + PAPER_OPTIMA + OPTIMA_CELLS, optimum_rows
     ),
     "random": Recipe(
         "random_margins.csv",

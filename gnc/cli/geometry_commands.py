@@ -182,11 +182,7 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
     explicit = None if options.optimise else explicit_code(options.classes, options.dim)
     source = "explicit" if explicit else _search_words(options)
     code = explicit or optimise_code(options.classes, options.dim, starts=options.starts, seed=options.seed)
-    facts |= {
-        "code": source,
-        "code_margin_lower": code.margin_lower,
-        "code_max_cosine": max_cosine(code.points),
-    }
+    facts |= {"code": source, "code_margin_lower": code.margin_lower, "code_max_cosine": max_cosine(code.points)}
     return code.points
 
 

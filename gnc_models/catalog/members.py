@@ -131,10 +131,7 @@ ENCODERS: Mapping[str, Encoder] = MappingProxyType(
     {
         "small_resnet": Encoder("small:make_small_resnet", {"width": 16, "depth": 1}, stages="stages:small_resnet"),
         "mlp": Encoder(
-            "small:make_mlp",
-            {"width": 128, "depth": 2},
-            takes=frozenset({"image", "vector"}),
-            stages="stages:mlp",
+            "small:make_mlp", {"width": 128, "depth": 2}, takes=frozenset({"image", "vector"}), stages="stages:mlp"
         ),
         "resnet18": Encoder("torchvision_networks:make_resnet18", stages=_RESNET_STAGES),
         "resnet34": Encoder("torchvision_networks:make_resnet34", stages=_RESNET_STAGES),

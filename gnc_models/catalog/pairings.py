@@ -4,13 +4,7 @@ from gnc_models.catalog.members import LOSSES
 
 
 def check_pairing(
-    *,
-    loss: str,
-    classifier: str,
-    normalization: str,
-    num_classes: int,
-    feature_dim: int,
-    code: str | None = None,
+    *, loss: str, classifier: str, normalization: str, num_classes: int, feature_dim: int, code: str | None = None
 ) -> None:
     """Raise unless these settings can be trained together.
 

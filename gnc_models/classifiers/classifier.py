@@ -17,12 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # name: (features are normalised, weights are normalised)
-NORMALIZATIONS = {
-    "both": (True, True),
-    "features": (True, False),
-    "weights": (False, True),
-    "none": (False, False),
-}
+NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (False, True), "none": (False, False)}
 
 
 class Classifier(nn.Module):
@@ -88,13 +83,7 @@ class LinearClassifier(Classifier):
     """Rows that are learned by gradient."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        normalization: str,
-        temperature: float | None,
-        init_norm: float,
+        self, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float
     ) -> None:
         """Rows start in random directions (torch's default generator), each with norm `init_norm`.
 

@@ -70,11 +70,7 @@ def optimise_code(
 
 
 def _check(num_classes: int, feature_dim: int, starts: int) -> None:
-    for name, given, least in (
-        ("num_classes", num_classes, 2),
-        ("feature_dim", feature_dim, 2),
-        ("starts", starts, 1),
-    ):
+    for name, given, least in (("num_classes", num_classes, 2), ("feature_dim", feature_dim, 2), ("starts", starts, 1)):
         if given < least:
             raise ValueError(f"{name} must be at least {least}, got {given!r}.")
 

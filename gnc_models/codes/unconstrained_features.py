@@ -37,13 +37,7 @@ class Optimum:
 
 
 def optimise_unconstrained(
-    num_classes: int,
-    feature_dim: int,
-    temperature: float,
-    *,
-    starts: int = 12,
-    seed: int = 0,
-    iterations: int = 1500,
+    num_classes: int, feature_dim: int, temperature: float, *, starts: int = 12, seed: int = 0, iterations: int = 1500
 ) -> Optimum:
     """Smallest mean cross-entropy over unit W and H with one feature a class, from random starts.
 

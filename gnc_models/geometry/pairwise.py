@@ -102,9 +102,7 @@ def max_cosine(unit_rows: Float[Tensor, "rows dim"]) -> float:
 
 
 def one_vs_rest_scores(
-    directions: Float[Tensor, "directions dim"],
-    classes: Int[Tensor, " directions"],
-    rows: Float[Tensor, "classes dim"],
+    directions: Float[Tensor, "directions dim"], classes: Int[Tensor, " directions"], rows: Float[Tensor, "classes dim"]
 ) -> Float[Tensor, " directions"]:
     """`min_j <w_y - w_j, h>` over the other classes j, for each direction h of class y."""
     least = torch.empty(len(directions), dtype=rows.dtype, device=rows.device)

@@ -87,12 +87,7 @@ def _direction(model_fn: Callable[[Tensor], Tensor], inputs: Tensor, labels: Ten
 
 
 def _check(
-    inputs: Tensor,
-    labels: Tensor,
-    radius: float,
-    steps: int,
-    limits: tuple[float, float] | None,
-    batch_size: int,
+    inputs: Tensor, labels: Tensor, radius: float, steps: int, limits: tuple[float, float] | None, batch_size: int
 ) -> None:
     if not len(inputs) or not inputs.is_floating_point():
         raise ValueError(

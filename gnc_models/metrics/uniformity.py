@@ -73,9 +73,7 @@ def within_columns(view: View) -> Values:
     return {"within_log_energy": finite(energy / num_classes), "within_distance": distance / num_classes}
 
 
-def _padded_classes(
-    view: View,
-) -> Iterator[tuple[Float[Tensor, "classes width dim"], Bool[Tensor, "classes width"]]]:
+def _padded_classes(view: View) -> Iterator[tuple[Float[Tensor, "classes width dim"], Bool[Tensor, "classes width"]]]:
     """Unit features class by class, from their mean, with a mask of the places that hold one; classes of 2 or more."""
     counts = view.unit.counts
     starts = counts.cumsum(0) - counts

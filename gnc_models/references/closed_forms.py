@@ -108,10 +108,7 @@ def _levenshtein_piece(dim: int, strength: int) -> tuple[float, float, Callable[
     if strength % 2:
         low = _largest_jacobi_root(k - 1, alpha, alpha)
         high = _largest_jacobi_root(k, alpha, alpha - 1)
-        scale, shift = (
-            float(math.comb(k + dim - 3, k - 1)),
-            (2 * k + dim - 3) / (dim - 1),
-        )
+        scale, shift = (float(math.comb(k + dim - 3, k - 1)), (2 * k + dim - 3) / (dim - 1))
 
         def odd(s: float) -> float:
             p = _gegenbauer(dim, k, s)

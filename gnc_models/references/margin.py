@@ -93,16 +93,8 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     if exact is not None:
         return exact
     upper = _upper_bound(num_classes, feature_dim)
-    found = [
-        _inherited(num_classes, feature_dim),
-        _direct_sum(num_classes, feature_dim),
-    ]
-    found.append(
-        (
-            theorem_bounds(num_classes, feature_dim)[0],
-            "theorem's lower bound (arXiv 2310.05351)",
-        )
-    )
+    found = [_inherited(num_classes, feature_dim), _direct_sum(num_classes, feature_dim)]
+    found.append((theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
     if max(found)[0] < _layered_ceiling(num_classes, feature_dim):
         found.append((layered_margin(num_classes, feature_dim), "layered code"))
     lower, source = max(found, key=lambda pair: pair[0])
@@ -171,14 +163,7 @@ def _tabulated() -> list[KnownCode]:
         margin = float(row["one_minus_max_cos"])
         proven = margin + TABLE_ROUNDING if row["status"] == "proven" else None
         size = int(row["feature_dim"]), int(row["num_classes"])
-        codes.append(
-            KnownCode(
-                *size,
-                margin - TABLE_ROUNDING,
-                f"{row['status']}: {row['source']}",
-                proven,
-            )
-        )
+        codes.append(KnownCode(*size, margin - TABLE_ROUNDING, f"{row['status']}: {row['source']}", proven))
     for row in read_table("found_codes.csv"):
         size = int(row["feature_dim"]), int(row["num_classes"])
         codes.append(KnownCode(*size, float(row["margin"]), f"found by this project: {row['method']}"))
@@ -203,10 +188,7 @@ def _gold() -> list[KnownCode]:
 
 def _upper_bound(num_classes: int, feature_dim: int) -> float:
     """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
-    bounds = [
-        simplex_orthoplex_bound(num_classes, feature_dim),
-        levenshtein_margin_bound(num_classes, feature_dim),
-    ]
+    bounds = [simplex_orthoplex_bound(num_classes, feature_dim), levenshtein_margin_bound(num_classes, feature_dim)]
     bounds += [
         code.proven
         for code in known_codes()
@@ -225,10 +207,7 @@ def _inherited(num_classes: int, feature_dim: int) -> tuple[float, str]:
     for code in known_codes():
         if code.num_classes >= num_classes and code.feature_dim <= feature_dim:
             same = (code.feature_dim, code.num_classes) == (feature_dim, num_classes)
-            return (
-                code.margin,
-                code.source if same else f"inherited from {code.size}: {code.source}",
-            )
+            return (code.margin, code.source if same else f"inherited from {code.size}: {code.source}")
     return 0.0, ""
 
 

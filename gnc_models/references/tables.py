@@ -180,10 +180,7 @@ def _random_grid() -> dict[int, tuple[Float[np.ndarray, " sizes"], Float[np.ndar
     for row in read_table("random_margins.csv"):
         rows.setdefault(int(row["feature_dim"]), {})[int(row["num_classes"])] = float(row["margin_median"])
     return {
-        dim: (
-            np.log(sorted(by_size)),
-            np.log([by_size[size] for size in sorted(by_size)]),
-        )
+        dim: (np.log(sorted(by_size)), np.log([by_size[size] for size in sorted(by_size)]))
         for dim, by_size in sorted(rows.items())
     }
 
@@ -217,8 +214,7 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
 
 def _along_classes(
-    line: tuple[Float[np.ndarray, " sizes"], Float[np.ndarray, " sizes"]],
-    num_classes: int,
+    line: tuple[Float[np.ndarray, " sizes"], Float[np.ndarray, " sizes"]], num_classes: int
 ) -> float | None:
     at, (knots, values) = math.log(num_classes) if num_classes > 0 else -1.0, line
     if not knots[0] - 1e-9 <= at <= knots[-1] + 1e-9:

@@ -51,12 +51,7 @@ class Attempts:
 
     def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
         """Heartbeat of a trial running in this process, with its rows so far."""
-        beat = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "interrupted": interrupted,
-            "time": time.time(),
-        }
+        beat = {"host": socket.gethostname(), "process": os.getpid(), "interrupted": interrupted, "time": time.time()}
         footer = {**(rows.schema.metadata or {}), b"beat": json.dumps(beat).encode()}
         self.storage.write(f"live/{key}.{attempt}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
 

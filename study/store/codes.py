@@ -15,10 +15,7 @@ from study.store.storage import FolderError, Storage
 
 
 def shared_code(
-    storage: Storage,
-    size: tuple[int, int],
-    version: str,
-    make: Callable[[], Float[np.ndarray, "classes dim"]],
+    storage: Storage, size: tuple[int, int], version: str, make: Callable[[], Float[np.ndarray, "classes dim"]]
 ) -> Float[np.ndarray, "classes dim"]:
     """The folder's rows for this many classes and dimensions, which `make` gives where it has none yet.
 

@@ -57,12 +57,7 @@ class Corpus:
 
 
 def make_text(
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    context_length: int,
+    *, num_classes: int, samples_per_class: int, test_samples_per_class: int, data_seed: int, context_length: int
 ) -> Dataset:
     """Contexts int64 `[samples, context_length]` of the running Python's standard library and their next tokens.
 

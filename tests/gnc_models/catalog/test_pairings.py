@@ -10,13 +10,7 @@ from gnc_models.catalog.pairings import check_pairing
 from gnc_models.classifiers.classifier import NORMALIZATIONS
 from gnc_models.classifiers.registry import CLASSIFIERS
 
-SOUND = {
-    "loss": "cross_entropy",
-    "classifier": "linear",
-    "normalization": "both",
-    "num_classes": 4,
-    "feature_dim": 3,
-}
+SOUND = {"loss": "cross_entropy", "classifier": "linear", "normalization": "both", "num_classes": 4, "feature_dim": 3}
 
 
 @pytest.mark.parametrize(

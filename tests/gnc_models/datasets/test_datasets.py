@@ -104,8 +104,7 @@ def test_unknown_data_set_is_refused_with_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("num_classes", 1), ("samples_per_class", 0), ("test_samples_per_class", 0), ("data_seed", -1)],
+    ("name", "value"), [("num_classes", 1), ("samples_per_class", 0), ("test_samples_per_class", 0), ("data_seed", -1)]
 )
 def test_counts_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be at least .*got {value}"):

@@ -107,11 +107,7 @@ def test_debians_package_is_read_as_it_is():
     if missing := missing_data("fashion_mnist", stored_sets.DEBIAN_ROOT):
         pytest.skip(f"Debian's dataset-fashion-mnist is not installed: {missing}")
     data = make(
-        "fashion_mnist",
-        stored_sets.DEBIAN_ROOT,
-        num_classes=10,
-        samples_per_class=6000,
-        test_samples_per_class=1000,
+        "fashion_mnist", stored_sets.DEBIAN_ROOT, num_classes=10, samples_per_class=6000, test_samples_per_class=1000
     )
     assert data.train_inputs.shape == (60_000, 1, 28, 28)
     assert data.test_inputs.shape == (10_000, 1, 28, 28)
