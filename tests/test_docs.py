@@ -8,16 +8,18 @@ import pytest
 
 from gnc.cli.main import make_parser
 from gnc_models.catalog.members import CLASSIFIERS, LOSSES
+from study.design.study_file import parse_study
 from study.store.schemas import RESULTS_SCHEMA
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-PACKAGES = ("gnc_models", "study", "analysis")
+PACKAGES = ("gnc", "study", "gnc_models", "analysis")
 
 
 def commands_in(text: str) -> list[str]:
     """Lines of fenced blocks that begin with gnc, a prompt in front or not; comments cut."""
-    blocks = re.findall(r"```(?:sh|console|)\n(.*?)```", text, flags=re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language in ("sh", "console", "")]
     lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line.split(" #")[0].strip() for line in lines if line.startswith("gnc ")]
 
@@ -46,28 +48,37 @@ def test_every_test_that_a_page_names_is_there():
             assert f"def {name}(" in written, f"{page.name} names {name}"
 
 
-def test_the_architecture_names_every_module_and_no_other():
+def test_the_architecture_has_a_card_for_each_folder_that_names_every_module():
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    for package in PACKAGES:
-        room = text.split(f"## {package}:")[1].split("\n## ")[0]
-        named = set(re.findall(r"`([a-z_]+)/?`", room))
-        modules = {path.stem for path in (ROOT / package).rglob("*.py")} - {"__init__"}
-        folders = {path.parent.name for path in (ROOT / package).rglob("*.py")} - {package}
-        if package == "analysis":
-            modules -= {path.stem for path in (ROOT / "analysis" / "figures").glob("*.py")}
-        assert modules - named == set(), f"ARCHITECTURE.md leaves out modules of {package}"
-        assert named & {"utils", "common", "helpers", "core", "misc"} == set()
-        assert folders <= named
+    assert len(text.splitlines()) <= 120
+    cards = dict(re.findall(r"^\| `([\w/]+)` \|(.*)$", text, flags=re.MULTILINE))
+    found: dict[str, set[str]] = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        if not path.stem.startswith("__"):
+            found.setdefault(str(path.parent.relative_to(ROOT)), set()).add(path.stem)
+    named = {folder: set(re.findall(r"`(\w+)`", card.rsplit("|", 2)[1])) for folder, card in cards.items()}
+    assert named == found
+    walk = text.split("## A setting's walk")[1].split("\n## ")[0]
+    for name in re.findall(r"`((?:study|gnc_models|analysis)/[\w./]+)`", walk):
+        assert (ROOT / name).exists(), name
+
+
+def test_each_folder_has_one_subject_and_a_card_of_its_own():
+    for folder in {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")}:
+        modules = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")]
+        assert len(modules) <= 13, f"{folder} holds {len(modules)} modules"
+        assert not {*modules, folder.name} & {"utils", "common", "helpers", "core", "misc"}
+        assert (folder / "__init__.py").read_text().startswith('"""'), f"{folder} has no card"
 
 
 def test_contributing_points_at_files_that_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    for name in re.findall(r"`((?:study|gnc_models|analysis|docs|studies|benchmarks)/[\w./]*)`", text):
+    for name in re.findall(r"`((?:gnc|study|gnc_models|analysis|docs|studies|benchmarks|tools)/[\w./]*)`", text):
         assert (ROOT / name).exists(), name
 
 
-def test_columns_shown_in_the_readme_are_columns():
-    table = (ROOT / "README.md").read_text().split("## The columns")[1].split("\n## ")[0]
+def test_columns_shown_are_columns():
+    table = (ROOT / "docs" / "results.md").read_text().split("## The columns")[1].split("\n## ")[0]
     columns = {name for row in table.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+)`", row)}
     assert columns
     assert columns <= set(RESULTS_SCHEMA.names)
@@ -82,3 +93,18 @@ def test_columns_and_settings_that_the_glossary_names_exist():
 def test_no_document_names_an_absolute_path():
     for page in PAGES:
         assert not re.search(r"(?<![\w.])/(home|work|root|Users)/", page.read_text()), page.name
+
+
+def test_the_readme_is_short_and_its_library_example_runs(capsys):
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 170
+    example = next(code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "torch" in code)
+    exec(example, {})  # prints variability, margin and duality
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+def test_the_study_that_the_readme_shows_is_one(tmp_path):
+    for page in ("README.md", "docs/studies.md"):
+        for text in re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+            if text.startswith("name"):
+                assert parse_study(text).num_planned == 24
