@@ -36,6 +36,13 @@ def read_settings(kind: str, name: str, constructor: Callable[..., Any], setting
     return given
 
 
+def check_at_least(least: int, **values: int | None) -> None:
+    """ValueError unless every named value is given and at least `least`."""
+    for name, value in values.items():
+        if value is None or value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value!r}.")
+
+
 def check_between(name: str, value: float, low: float, high: float, cure: str = "") -> None:
     """ValueError unless low < value < high; NaN is refused."""
     if not low < value < high:
