@@ -50,7 +50,7 @@ def check_between(name: str, value: float, low: float, high: float, cure: str = 
         raise ValueError(f"{name} must be {bound}, got {value!r}.{' ' + cure if cure else ''}")
 
 
-def check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: Any, choices: Any) -> None:
     """ValueError unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}.")

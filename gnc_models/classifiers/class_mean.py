@@ -27,14 +27,9 @@ class ClassMeanClassifier(Classifier):
         class_mean_form: str = "sum",
         class_mean_momentum: float = 0.9,
     ) -> None:
-        """Rows start in random directions (torch's default generator).
+        """Rows start in random directions (torch's default generator); `Classifier` lists the other arguments.
 
         Args:
-            num_classes: rows.
-            feature_dim: columns.
-            normalization: a name in `NORMALIZATIONS` but "none".
-            temperature: the logits are divided by it.
-            init_norm: without effect, since the rows have unit length.
             class_mean_form: "sum" as in the paper, or "mean".
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
         Raises:

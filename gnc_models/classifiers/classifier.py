@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gnc_models.catalog.settings import check_choice
+
 # name: (features are normalised, weights are normalised)
 NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (False, True), "none": (False, False)}
 
@@ -23,6 +25,13 @@ NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (F
 class Classifier(nn.Module):
     """One row per class, with or without unit length; the base of every member of `CLASSIFIERS`.
 
+    Args of every member's constructor:
+        num_classes, feature_dim: number of rows and of columns.
+        normalization: a name in `NORMALIZATIONS`.
+        temperature: the logits are divided by it; None with normalization "none", and only there.
+        init_norm: length of the rows at the start; without effect on rows that always have unit length.
+    Raises:
+        ValueError: an unknown normalization, a temperature missing, unwanted or not positive.
     Attributes:
         weight: the rows, `[classes, dim]`: never normalised in place by `forward`. A parameter or a buffer.
         temperature: what `logits` divides by unless told otherwise; 1.0 with normalization "none".
@@ -33,8 +42,7 @@ class Classifier(nn.Module):
 
     def __init__(self, *, normalization: str, temperature: float | None) -> None:
         super().__init__()
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization must be one of {sorted(NORMALIZATIONS)}, got {normalization!r}.")
+        check_choice("normalization", normalization, NORMALIZATIONS)
         if (temperature is None) != (normalization == "none"):
             raise ValueError(
                 f"temperature must be given unless normalization is 'none', got {temperature!r} with {normalization!r}."
@@ -87,14 +95,7 @@ class LinearClassifier(Classifier):
     ) -> None:
         """Rows start in random directions (torch's default generator), each with norm `init_norm`.
 
-        Args:
-            num_classes: rows.
-            feature_dim: columns.
-            normalization: a name in `NORMALIZATIONS`.
-            temperature: the logits are divided by it; None with normalization "none", and only there.
-            init_norm: in the unit of the rows; a larger norm slows the turning of rows that are normalised.
-        Raises:
-            ValueError: an unknown normalization, a temperature missing, unwanted or not positive.
+        A larger norm slows the turning of rows that are normalised.
         """
         super().__init__(normalization=normalization, temperature=temperature)
         self.weight = nn.Parameter(check_norm(init_norm) * random_directions(num_classes, feature_dim))

@@ -34,12 +34,7 @@ class FixedClassifier(Classifier):
     ) -> None:
         """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
 
-        Args:
-            num_classes: rows.
-            feature_dim: columns.
-            normalization: a name in `NORMALIZATIONS`.
-            temperature: the logits are divided by it; None with normalization "none", and only there.
-            init_norm: in the unit of the rows; without effect where the head normalises them.
+        Args (`Classifier` lists the others):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
             assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
                 similar classes near points.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from gnc_models.codes.code import Code, explicit_code, make_code, spherical_code_of
+from gnc_models.codes.code import Code, explicit_code
 from gnc_models.codes.neighbour_repulsion import relax_rows
 from gnc_models.codes.search import optimise_code, random_codes
 from gnc_models.codes.unconstrained_features import code_from_optimum
@@ -21,16 +21,7 @@ from gnc_models.references.margin import reference_margin
 from gnc_models.references.tables import best_code_version, read_table
 from gnc_models.user_cache import read_or_make
 
-__all__ = [
-    "Code",
-    "best_code",
-    "explicit_code",
-    "make_code",
-    "make_found_code",
-    "optimise_code",
-    "random_codes",
-    "spherical_code_of",
-]
+__all__ = ["best_code", "explicit_code", "make_found_code", "optimise_code"]
 
 MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
 MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
@@ -54,9 +45,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
     Raises:
         ValueError: fewer than two classes or two dimensions.
     """
-    if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}.")
-    check_sizes(num_classes, feature_dim)
+    check_sizes(num_classes, feature_dim, least_dim=2)
 
     def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         if arrays["points"].shape != (num_classes, feature_dim):

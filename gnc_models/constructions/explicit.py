@@ -160,6 +160,9 @@ def _flat(points: Points, normals: Points) -> Points:
     return points @ basis.T
 
 
+# Rows of a section of the Leech lattice by its dimension.
+LEECH_SECTIONS = dict(zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True))
+
 # name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
 FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "icosahedron": (3, 12, icosahedron),
@@ -186,8 +189,7 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
 }
 FAMILIES |= {
-    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim))
-    for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
+    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim)) for dim, size in LEECH_SECTIONS.items()
 }
 
 

@@ -8,6 +8,7 @@ none    a learned offset for each channel and nothing else, which is a bias on t
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,6 +48,14 @@ VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
     "none": ChannelOffset,
 }
+
+
+def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
+    """Put `make(layer)` in the place of every layer of this kind below a network, under the same name."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, kind):
+                setattr(parent, name, make(layer))
 
 
 @torch.no_grad()

@@ -89,7 +89,9 @@ def measure_collapse(
         **within_columns(view),
         **alignment_columns(view.head, rows[view.classes]),
         "ood_deviation": ood_deviation(view, ood_features),
-        "input_correlation": _input_correlation(view, unit_rows, class_inputs),
+        "input_correlation": None
+        if class_inputs is None
+        else input_correlation(unit_rows[view.classes], class_inputs[view.classes]),
         "ncc_test_accuracy": None,
         **norm_columns(rows, view.raw),
         **rank_columns(view.head, unit_rows),
@@ -112,10 +114,6 @@ def _mean_margin_columns(view: View, unit_rows: Tensor, margins: Margins, tolera
         "mean_margin_min_upper": found[1],
         "mean_direction_margin_min": float(directions.min()),
     }
-
-
-def _input_correlation(view: View, unit_rows: Tensor, class_inputs: Tensor | None) -> float | None:
-    return input_correlation(unit_rows[view.classes], None if class_inputs is None else class_inputs[view.classes])
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

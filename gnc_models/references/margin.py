@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnc_models.constructions.explicit import LEECH_SECTIONS
 from gnc_models.references.closed_forms import (
     asymptotic_exponent,
     check_sizes,
@@ -20,7 +21,6 @@ from gnc_models.references.closed_forms import (
 )
 from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
 from gnc_models.references.tables import (
-    UnconstrainedOptimum,
     best_code_points,
     random_margin,
     read_table,
@@ -31,13 +31,11 @@ from gnc_models.references.tables import (
 __all__ = [
     "REFERENCE_VERSION",
     "Reference",
-    "UnconstrainedOptimum",
     "asymptotic_exponent",
     "best_code_points",
     "levenshtein_margin_bound",
     "random_margin",
     "reference_margin",
-    "theorem_bounds",
     "unconstrained_optimum",
 ]
 
@@ -76,9 +74,9 @@ class KnownCode:
 def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     """Best interval known for the largest one-vs-rest margin that K unit rows in d dimensions can have.
 
-    Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, and drawn random codes,
-    closed under inheritance (rows may be dropped, dimensions added) and direct sums, and of codes in layers. Upper end: Rankin, Levenshtein,
-    and proven optima, which also bound every larger K and smaller d.
+    Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, drawn random codes and
+    codes in layers; rows may be dropped, dimensions added, and codes joined on orthogonal subspaces (direct sums).
+    Upper end: the bounds of Rankin and Levenshtein, and proven optima, which also bound every larger K and smaller d.
 
     Args:
         num_classes: K, at least 2.
@@ -137,10 +135,7 @@ SHARP_CODES = (
 
 # Built and checked row against row in gnc_models.constructions.explicit; good, not proven optimal: (d, K, margin, name).
 BUILT_CODES = (
-    *(
-        (dim, size, 0.5, "Leech lattice section")
-        for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
-    ),
+    *((dim, size, 0.5, "Leech lattice section") for dim, size in LEECH_SECTIONS.items()),
     (64, 65536, 0.75, "quadratic forms"),
     *((2**m, 2 * 4**m, 1 - 2.0 ** -((m - 1) // 2), "extended Gold") for m in range(5, 18, 2)),
 )

@@ -15,6 +15,8 @@ from importlib import resources
 import numpy as np
 from jaxtyping import Float
 
+from gnc_models.constructions.explicit import polygon
+
 DATA_FILES = (
     "best_known_codes.csv",
     "found_codes.csv",
@@ -167,8 +169,7 @@ def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "c
         Unit rows, one per class; a fresh array.
     """
     if feature_dim == 2 and num_classes >= 2:
-        angles = 2 * math.pi * np.arange(num_classes) / num_classes
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return polygon(num_classes)
     points = _points_by_size().get(num_classes) if feature_dim == 3 else None
     return None if points is None else points / np.linalg.norm(points, axis=1, keepdims=True)
 

@@ -16,12 +16,13 @@ import pytest
 import torch
 import torchvision
 
-from gnc_models.datasets.registry import DATASETS, MissingData, make_dataset, missing_data
+from gnc_models.datasets.registry import DATASETS, make_dataset
 from gnc_models.datasets.stored import formats as batches
 from gnc_models.datasets.stored import image_folder
 from gnc_models.datasets.stored import images as stored
 from gnc_models.datasets.stored import layouts as stored_sets
 from gnc_models.datasets.stored.fetching import fetch_dataset
+from gnc_models.datasets.stored.layouts import MissingData, missing_data
 from tests.gnc_models import stored_layouts as layouts
 
 CLASSES = {"mnist": 10, "fashion_mnist": 10, "emnist": 47, "cifar10": 10, "cifar100": 100}
