@@ -89,15 +89,15 @@ def measure_collapse(
         **within_columns(view),
         **alignment_columns(view.head, rows[view.classes]),
         "ood_deviation": ood_deviation(view, ood_features),
-        "input_correlation": None
-        if class_inputs is None
-        else input_correlation(unit_rows[view.classes], class_inputs[view.classes]),
+        "input_correlation": None,
         "ncc_test_accuracy": None,
         **norm_columns(rows, view.raw),
         **rank_columns(view.head, unit_rows),
         **scale_free_columns(rows, view.unit_weights, tolerance, margins),
         "effective_temperature": effective_temperature(rows, view.raw, normalization, temperature),
     }
+    if class_inputs is not None:
+        values["input_correlation"] = input_correlation(unit_rows[view.classes], class_inputs[view.classes])
     if test_features is not None and test_labels is not None:
         values["ncc_test_accuracy"] = nearest_mean_accuracy(view, test_features.detach(), test_labels)
     return Collapse(values, margins, view.class_means())

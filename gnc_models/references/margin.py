@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from gnc_models.constructions.explicit import LEECH_SECTIONS
 from gnc_models.references.closed_forms import (
@@ -34,6 +35,7 @@ __all__ = [
     "asymptotic_exponent",
     "best_code_points",
     "levenshtein_margin_bound",
+    "margin_score",
     "random_margin",
     "reference_margin",
     "unconstrained_optimum",
@@ -69,6 +71,24 @@ class KnownCode:
     @property
     def size(self) -> str:
         return f"(d={self.feature_dim}, K={self.num_classes})"
+
+
+def margin_score(
+    lower: float | Float[np.ndarray, "..."],
+    null: float | Float[np.ndarray, "..."] | None,
+    best: float | Float[np.ndarray, "..."] | None,
+) -> float | Float[np.ndarray, "..."]:
+    """How far a margin has come from random rows (0) to the best code known (1): (lower - null) / (best - null).
+
+    Args:
+        lower: lower end of the smallest margin; NaN where there is none.
+        null: the margin of random rows, `random_margin`; None or NaN where it is not known.
+        best: lower end of `reference_margin`; None or NaN where it is not known.
+    Returns:
+        The score; NaN where a value is missing, or the best does not exceed the null.
+    """
+    below, above = np.asarray(null, dtype=float), np.asarray(best, dtype=float)
+    return (lower - below) / np.where(above > below, above - below, np.nan)
 
 
 def reference_margin(num_classes: int, feature_dim: int) -> Reference:
