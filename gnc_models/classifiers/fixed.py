@@ -1,14 +1,16 @@
 """Rows that are the points of a code and never move. Knows torch and codes; does not know losses or networks."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.pairings import check_classifier
-from gnc_models.catalog.settings import check_choice
+from gnc_models.catalog.settings import check_between, check_choice
 from gnc_models.classifiers.assignment import assign_classes
-from gnc_models.classifiers.classifier import Classifier, check_norm, random_directions
+from gnc_models.classifiers.classifier import Classifier, Rows, random_directions
 from gnc_models.codes.best_code import best_code
 from gnc_models.constructions.explicit import simplex
 
@@ -30,7 +32,7 @@ class FixedClassifier(Classifier):
         code: str = "best",
         assignment: str = "random",
         similarity: Float[Tensor, "classes classes"] | None = None,
-        points: Float[Tensor, "classes dim"] | None = None,
+        points: Rows | None = None,
     ) -> None:
         """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
 
@@ -48,7 +50,7 @@ class FixedClassifier(Classifier):
         check_choice("code", code, CODES)
         check_choice("assignment", assignment, ASSIGNMENTS)
         check_classifier("fixed", normalization, num_classes, feature_dim, code)
-        check_norm(init_norm)
+        check_between("init_norm", init_norm, 0.0, math.inf)
         if (similarity is None) == (assignment == "similarity"):
             found = "none" if similarity is None else "one"
             raise ValueError(
@@ -60,7 +62,7 @@ class FixedClassifier(Classifier):
         self.register_buffer("weight", (norm * points[order]).to(torch.get_default_dtype()))
 
 
-def code_rows(code: str, num_classes: int, feature_dim: int) -> Float[Tensor, "classes dim"]:
+def code_rows(code: str, num_classes: int, feature_dim: int) -> Rows:
     """Unit rows of a code in float64, in the code's own order.
 
     Args:

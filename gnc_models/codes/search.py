@@ -45,7 +45,7 @@ def optimise_code(
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
-            as many variables. A quarter is kept after the coarse half of the annealing, and the best four are sharpened.
+            as many variables. A quarter goes on after the coarse half of the annealing, and the best four are sharpened.
         seed: of the starts; same seed, same code on one machine.
         iterations: L-BFGS steps at each sharpness.
         polish: whether to balance the closest pairs exactly; done where K d <= 1500, without effect elsewhere.

@@ -39,7 +39,7 @@ class Optimum:
 def optimise_unconstrained(
     num_classes: int, feature_dim: int, temperature: float, *, starts: int = 12, seed: int = 0, iterations: int = 1500
 ) -> Optimum:
-    """Smallest mean cross-entropy over unit W and H with one feature a class, from random starts.
+    """Smallest mean cross-entropy over unit W and H with one feature per class, from random starts.
 
     `temperature * log(loss)` is minimised, in log space: the loss itself stalls from temperature 1/50 on, where it is
     far below rounding. Starts are annealed from temperature 0.3 down, since cold starts freeze where they begin.

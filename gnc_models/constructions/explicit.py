@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from gnc_models.catalog.settings import check_choice
 from gnc_models.constructions.binary import extended_gold, gold, kerdock, quadratic_64
 
 Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
@@ -194,8 +195,7 @@ FAMILIES |= {
 
 
 def make_points(name: str) -> Points:
-    """Unit rows of a named family; KeyError is turned into the list of names."""
-    if name not in FAMILIES:
-        raise ValueError(f"name must be one of {sorted(FAMILIES)}, got {name!r}.")
+    """Unit rows of a named family; ValueError lists the names where this is none of them."""
+    check_choice("name", name, FAMILIES)
     points = FAMILIES[name][2]()
     return points / np.linalg.norm(points, axis=1, keepdims=True)

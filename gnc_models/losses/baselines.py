@@ -5,9 +5,9 @@ import math
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifier import Classifier
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
 from gnc_models.losses.cross_entropy import score_gaps
-from gnc_models.losses.loss import Features, Labels, Loss, Scalar
+from gnc_models.losses.loss import Loss, Scalar
 
 
 class LabelSmoothing(Loss):

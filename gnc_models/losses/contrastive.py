@@ -1,7 +1,7 @@
 """Supervised contrastive loss, as pytorch-metric-learning has it. Knows torch and that library, imported when needed."""
 
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.losses.loss import Features, Labels, Loss, Scalar
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
+from gnc_models.losses.loss import Loss, Scalar
 
 
 class SupervisedContrastive(Loss):

@@ -6,15 +6,14 @@ All three are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_choice
-from gnc_models.classifiers.classifier import Classifier
+from gnc_models.classifiers.classifier import Classifier, Features, Labels, Logits
 from gnc_models.log_space import log_softplus
 from gnc_models.losses.chunked import chunked_cross_entropy
-from gnc_models.losses.loss import Features, Labels, Loss, Scalar
+from gnc_models.losses.loss import Loss, Scalar
 
 CROSS_ENTROPIES = ("dense", "chunked")
 
@@ -79,7 +78,7 @@ class HardMax(Loss):
         return score_gaps(features, labels, classifier).amax()
 
 
-def score_gaps(features: Features, labels: Labels, classifier: Classifier) -> Float[Tensor, "batch classes"]:
+def score_gaps(features: Features, labels: Labels, classifier: Classifier) -> Logits:
     """`<w_j - w_y, h>` on what the classifier scales, before the temperature; -infinity at j = y."""
     scores = functional.linear(*classifier.scaled(features))
     own = labels.unsqueeze(1)

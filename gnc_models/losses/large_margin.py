@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.losses.loss import Features, Labels, Loss, Scalar
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
+from gnc_models.losses.loss import Loss, Scalar
 
 # ArcFace's angle has infinite slope at cosine 1, where collapse leads: nearer than this the slope counts as 0.
 NEAREST_COSINE = 1 - 2**-22

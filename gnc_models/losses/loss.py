@@ -1,14 +1,12 @@
 """What every loss is: a number from features, labels and a classifier. Knows torch; no loss in particular."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gnc_models.catalog.settings import check_at_least
-from gnc_models.classifiers.classifier import Classifier
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
 
-Features = Float[Tensor, "batch dim"]
-Labels = Int[Tensor, " batch"]
 Scalar = Float[Tensor, ""]
 
 

@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.losses.loss import Features, Labels, Loss, Scalar
+from gnc_models.classifiers.classifier import Classifier, Features, Labels, Rows
+from gnc_models.losses.loss import Loss, Scalar
 
-Rows = Float[Tensor, "classes dim"]
 LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no positive determinant
 
 

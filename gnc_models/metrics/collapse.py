@@ -72,7 +72,7 @@ def measure_collapse(
             temperature that the normalization does not take, a classifier row of zeros, features that are all zero.
     Source: docs/metrics.md names the paper of each formula.
     """
-    _check_samples(features, labels, weights, test_features, test_labels, ood_features)
+    _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
     _check_settings(normalization, temperature, features, weights, counted, class_inputs)
     rows = weights.detach().to(torch.float64)
     unit_rows = unit(rows)
@@ -120,16 +120,12 @@ def _mean_margin_columns(view: View, unit_rows: Tensor, margins: Margins, tolera
 
 
 def _check_samples(
-    features: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    test_features: Tensor | None,
-    test_labels: Tensor | None,
-    ood_features: Tensor | None,
+    weights: Tensor, features: Tensor, labels: Tensor, test: tuple[Tensor | None, Tensor | None], ood: Tensor | None
 ) -> None:
+    test_features, test_labels = test
     if weights.ndim != 2:
         raise ValueError(f"weights must be a matrix, one row per class, got shape {tuple(weights.shape)}.")
-    sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood_features}
+    sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood}
     for name, values in sets.items():
         if values is not None:
             _check_features(name, values, weights.shape[1])

@@ -113,7 +113,8 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     upper = _upper_bound(num_classes, feature_dim)
     found = [_inherited(num_classes, feature_dim), _direct_sum(num_classes, feature_dim)]
     found.append((theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
-    if max(found)[0] < _layered_ceiling(num_classes, feature_dim):
+    # no layered code exceeds this, since it takes so few dimensions: above it none need be counted
+    if max(found)[0] < levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS)):
         found.append((layered_margin(num_classes, feature_dim), "layered code"))
     lower, source = max(found, key=lambda pair: pair[0])
     return Reference(min(lower, upper), upper, source)
@@ -166,7 +167,13 @@ def known_codes() -> tuple[KnownCode, ...]:
     """Every single code the reference rests on, without inheritance and sums; best margin first."""
     codes = [KnownCode(d, k, 1 - cos, name, 1 - cos) for d, k, cos, name in SHARP_CODES]
     codes += [KnownCode(*built) for built in BUILT_CODES]
-    codes += _tabulated() + _kerdock() + _gold()
+    codes += _tabulated()
+    # Kerdock codes: d = 4^j, K = d (d + 2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)
+    codes += [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in (4**j for j in range(2, 9))]
+    # Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)
+    codes += [
+        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
+    ]
     codes.append(KnownCode(1, 2, 2.0, "pair"))
     codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
     return tuple(sorted(codes, key=lambda code: -code.margin))
@@ -188,19 +195,6 @@ def _tabulated() -> list[KnownCode]:
     return codes
 
 
-def _kerdock() -> list[KnownCode]:
-    """d = 4^j, K = d(d+2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)."""
-    dims = [4**j for j in range(2, 9)]
-    return [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in dims]
-
-
-def _gold() -> list[KnownCode]:
-    """Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)."""
-    return [
-        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
-    ]
-
-
 def _upper_bound(num_classes: int, feature_dim: int) -> float:
     """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
     bounds = [simplex_orthoplex_bound(num_classes, feature_dim), levenshtein_margin_bound(num_classes, feature_dim)]
@@ -210,11 +204,6 @@ def _upper_bound(num_classes: int, feature_dim: int) -> float:
         if code.proven is not None and code.feature_dim >= feature_dim and code.num_classes <= num_classes
     ]
     return min(bounds)
-
-
-def _layered_ceiling(num_classes: int, feature_dim: int) -> float:
-    """What no layered code exceeds, since it takes so few dimensions: above it none need be counted."""
-    return levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS))
 
 
 def _inherited(num_classes: int, feature_dim: int) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""Any folder with one folder of images a class, such as Tiny-ImageNet or faces, at one resolution."""
+"""Any folder with one folder of images per class, such as Tiny-ImageNet or faces, at one resolution."""
 
 import hashlib
 from collections.abc import Sequence

@@ -391,7 +391,7 @@ def test_free_features_start_with_mean_square_norm_one():
         ("resnet18", (1, 16, 16), {"norm_layer": "instance"}, "norm_layer must be one of .*resnet18, got 'instance'"),
         ("vit", (1, 16, 16), {"norm_layer": "batch"}, r"norm_layer must be one of \['layer'\] for vit, got 'batch'"),
         ("unconstrained", (1,), {"norm_layer": "none"}, "norm_layer must be left out for unconstrained, got 'none'"),
-        ("resnext50", (3, 7, 16), {}, r"at least 8 pixels a side for resnext50, got \(3, 7, 16\)"),
+        ("resnext50", (3, 7, 16), {}, r"at least 8 pixels per side for resnext50, got \(3, 7, 16\)"),
         ("vit", (1, 16, 20), {"width": 4, "depth": 1}, r"square with a multiple of 4 .*got \(1, 16, 20\)"),
         ("vit", (1, 18, 18), {"width": 4, "depth": 1}, r"square with a multiple of 4 .*got \(1, 18, 18\)"),
         ("transformer", (1, 8, 8), {"width": 4, "depth": 1, "vocabulary": 9}, r"input_shape must be \(length,\)"),
