@@ -1,7 +1,7 @@
 """Every data set, encoder, classifier and loss by name, with all that is known of it before it is built.
 
-A member says here where its constructor is, which settings it reads and what holds of it. Nothing else repeats this: the
-registries build their dicts from it, `TrialConfig` takes the names, and the rules ask the members.
+A member states where its constructor is, which settings it reads and what is true of it. No other module repeats this:
+the registries build their dicts from it, `TrialConfig` takes the names, and the rules ask the members.
 Knows no torch, numpy or disk, so that a study can be checked in an instant.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class _Required:
-    """Stands for a setting that has no default: whoever chooses the member must give it."""
+    """Marks a setting that has no default: a study that chooses the member must give it."""
 
     def __repr__(self) -> str:
         return "required"
@@ -88,9 +88,9 @@ class Loss(Member):
 
 _TESTED = {"test_samples_per_class": 8}
 _PICTURES = {**_TESTED, "augmentation": "none", "ood_classes": 0}
-# Text has a long tail of its own, and the tokens left out of a vocabulary are no second set.
+# Text already has a long tail, and the tokens outside a vocabulary are not classes of another set.
 _TEXT_REFUSES = frozenset({"imbalance", "imbalance_ratio", "ood_classes"})
-# An index says nothing that its label could contradict.
+# An index has no content, so that no label of it can be wrong.
 _INDICES_REFUSE = frozenset({"label_noise", "ood_classes"})
 DATASETS: Mapping[str, DataSet] = {
     "glyphs": DataSet(
@@ -243,7 +243,7 @@ def max_classes(dataset: str, resolution: int | None) -> int | None:
 
 
 def load(package: str, place: str) -> Callable[..., Any]:
-    """What a member's `module:name` stands for, below the package of its family."""
+    """The function or class that a member's `module:name` names, below the package of its family."""
     module, _, name = place.partition(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), name)
     return loaded

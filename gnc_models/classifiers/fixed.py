@@ -40,7 +40,7 @@ class FixedClassifier(Classifier):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
             assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
                 similar classes near points.
-            points: unit rows of the code where they are at hand; they are made where this is None.
+            points: unit rows of the code, if the caller has them already; None: they are made here.
             similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
         Raises:
             ValueError: a setting out of range, a simplex of more than feature_dim + 1 classes, a similarity missing
@@ -66,8 +66,8 @@ def code_rows(code: str, num_classes: int, feature_dim: int) -> Rows:
     """Unit rows of a code in float64, in the code's own order.
 
     Args:
-        code: "simplex"; "best", of `codes.best_code`, which says what that costs (seconds up to about 200 classes in 64
-            dimensions, minutes at 10,000); or "random" directions from torch's default generator.
+        code: "simplex"; "best", which takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see
+            `best_code`); or "random" directions from torch's default generator.
         num_classes: K.
         feature_dim: d; a simplex is padded with zeros.
     """

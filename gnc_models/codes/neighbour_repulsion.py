@@ -18,8 +18,8 @@ REFRESH = 5  # steps between two look-ups of the neighbours
 def relax_rows(rows: Float[Tensor, "classes dim"], *, steps: int = 60) -> Float[Tensor, "classes dim"]:
     """Rows moved apart until all nearest neighbours are nearly equally far.
 
-    Gradient steps with momentum on a soft maximum over each row's 64 nearest rows, in float32; who is near is looked
-    up again every few steps, which is what costs: one product of all rows with all rows.
+    Gradient steps with momentum on a soft maximum over each row's 64 nearest rows, in float32. The nearest rows are
+    looked up again every few steps; that product of all rows with all rows takes most of the time.
 
     Args:
         rows: unit rows, more than a few; where they start.

@@ -140,7 +140,7 @@ def structured_rows(num_classes: int, feature_dim: int, margin: float, seed: int
 
 
 def _margin_of(rows: Float[np.ndarray, "_ dim"]) -> float:
-    """1 - max cosine of rows that all look alike: that of some of them."""
+    """1 - max cosine of rows that are all equivalent, computed from some of them."""
     cosines = rows[:: max(1, len(rows) // 64)] @ rows.T
     return float(1.0 - cosines[cosines < 1 - 1e-9].max())
 

@@ -1,4 +1,4 @@
-"""Data sets by name: labelled tensors in, nothing else needed. Knows torch, numpy and Pillow; no network, no Ray.
+"""Data sets by name. Knows torch, numpy and Pillow; does not know networks or Ray.
 
 `make_dataset` gives every sample of a study's training, test and unseen sets as tensors on the CPU, nested in the
 number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.

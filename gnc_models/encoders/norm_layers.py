@@ -20,7 +20,7 @@ from gnc_models.encoders.input_shapes import even_parts
 class ChannelOffset(nn.Module):
     """Adds a learned number to each channel: what is left of a normalization layer without normalization.
 
-    Keeps the place and the name `bias` of the layer it stands for, so that every network has one for "none" too.
+    It has the place and the parameter name `bias` of the layer it replaces, so that networks are alike under "none".
     """
 
     def __init__(self, channels: int) -> None:

@@ -95,7 +95,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _of_all(row: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
-    """[processes, len(row)]: each process's row, alike everywhere to the last bit."""
+    """[processes, len(row)]: each process's row; all processes get the same bits."""
     rows = [torch.empty_like(row) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(rows, row, group=group)
     return torch.stack(rows)

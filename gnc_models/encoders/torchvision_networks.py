@@ -37,7 +37,7 @@ def make_resnet(name: str, build: Callable[..., ResNet]) -> Callable[..., ResNet
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()
-        return _settled(network, norm_layer)
+        return _with_start_values(network, norm_layer)
 
     return make
 
@@ -57,7 +57,7 @@ def make_densenet121(input_shape: tuple[int, ...], feature_dim: int, *, norm_lay
     network.features.pool0 = nn.Identity()
     if norm_layer != "batch":
         exchange_layers(network, nn.BatchNorm2d, lambda layer: MAP_NORMS[norm_layer](layer.num_features))
-    return _settled(network, norm_layer)
+    return _with_start_values(network, norm_layer)
 
 
 def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> MobileNetV2:
@@ -71,10 +71,10 @@ def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_la
     )
     network.features[0][0] = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
-    return _settled(network, norm_layer)
+    return _with_start_values(network, norm_layer)
 
 
-def _settled(network: nn.Module, norm_layer: str) -> nn.Module:
+def _with_start_values(network: nn.Module, norm_layer: str) -> nn.Module:
     if norm_layer == "none":
         convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
         initialise_without_normalization(convolutions, _branch_ends(network))

@@ -1,4 +1,4 @@
-"""What every loss is: a number from features, labels and a classifier. Knows torch; no loss in particular."""
+"""The base of every loss: a number from features, labels and a classifier. Knows torch; no loss in particular."""
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,9 @@ Scalar = Float[Tensor, ""]
 
 
 class Loss(nn.Module):
-    """A loss over a batch, without parameters or state of its own: what is trained are features and classifier rows.
+    """A loss over a batch. It has no parameters and no state: training moves features and classifier rows.
 
-    A member gives `value`; `forward` calls it in the precision of the rows, whatever autocast says: differences of
+    A member defines `value`; `forward` calls it in the precision of the rows, whatever autocast says: differences of
     logits at a low temperature, distances and determinants need more digits than bfloat16 has.
     """
 

@@ -24,7 +24,7 @@ LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no po
 
 
 class _UniformityGap(Loss):
-    """The weighted sum; a member gives its two parts."""
+    """The weighted sum; a member defines its two parts."""
 
     def __init__(
         self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015

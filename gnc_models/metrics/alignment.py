@@ -1,4 +1,4 @@
-"""GNC3: class means against classifier rows, against samples of no class, and rows against the inputs' likeness.
+"""GNC3: class means against classifier rows and against samples of no class; rows against the inputs' similarity.
 
 Knows class statistics and rows; does not know margins.
 """

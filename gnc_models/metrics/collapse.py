@@ -1,4 +1,4 @@
-"""One measurement, all its columns: checks what comes in, looks at it once, asks each kind of column.
+"""One measurement with all its columns: checks the arguments, prepares the features once, calls each kind of column.
 
 Knows every other module here; does not know networks, training, tables or the disk.
 """
@@ -104,7 +104,7 @@ def measure_collapse(
 
 
 def _mean_margin_columns(view: View, unit_rows: Tensor, margins: Margins, tolerance: float) -> Values:
-    """Margins of the class means, and of their directions against the rows: the ladder's second rung."""
+    """Margins of the class means, and of their directions against the rows."""
     # GNC3 says that means lie near rows, so their margins are searched from where those of the rows were found
     start = margins if view.all_present else None
     found = one_vs_rest_margins(unit(view.head.means), tolerance=tolerance, warm_start=start).minimum

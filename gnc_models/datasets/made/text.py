@@ -27,10 +27,10 @@ _FILES, _TRAIN, _TEST = 0, 1, 2
 # A word (letters, digits, underscores) or a run of one and the same other mark; white space separates.
 _TOKEN = re.compile(r"\w+|([^\w\s])\1*")
 
-_LEAST_CONTEXTS = 2  # of each class in training: a class mean and a spread
+_LEAST_CONTEXTS = 2  # of each class in training, so that it has a mean and a spread
 _TEST_FILES = 5  # one file in so many is for testing
 
-# Not every machine has these: tests, and what systems package apart or change.
+# Not every machine has these: tests, and what systems package separately or change.
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "idlelib", "lib2to3", "tkinter"}
     | {"turtle.py", "turtledemo", "ensurepip", "distutils", "venv", "pydoc_data"}
@@ -71,7 +71,7 @@ def make_text(
 
 @cache
 def read_standard_library() -> Corpus:
-    """The standard library's own modules, without tests, generated tables and what systems package apart."""
+    """The standard library's own modules, without tests, generated tables and what systems package separately."""
     folder = standard_library()
     # only the library's own names, so that nothing installed beside them is read or even walked through
     own = [path for path in folder.iterdir() if path.name.removesuffix(".py") in sys.stdlib_module_names]
@@ -81,7 +81,7 @@ def read_standard_library() -> Corpus:
 
 
 def read_corpus(folder: Path, names: Sequence[str]) -> Corpus:
-    """The tokens of these files in this order, generated ones left out; bytes that are not UTF-8 become one mark."""
+    """The tokens of these files in this order, without generated files; bytes that are not UTF-8 become one mark."""
     numbers: dict[str, int] = {}
     digest, rows = hashlib.sha256(), []
     for name in names:
@@ -172,8 +172,8 @@ def _split_places(corpus: Corpus, data_seed: int, context_length: int) -> tuple[
     return place[whole & ~of_test], place[whole & of_test]
 
 
-def _common_tokens(corpus: Corpus, following: np.ndarray, num_classes: int) -> list[int]:
-    counts = np.bincount(following, minlength=len(corpus.tokens))
+def _common_tokens(corpus: Corpus, labels: np.ndarray, num_classes: int) -> list[int]:
+    counts = np.bincount(labels, minlength=len(corpus.tokens))
     often = np.flatnonzero(counts >= _LEAST_CONTEXTS).tolist()
     if num_classes > len(often):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Random changes of a training batch, made on the batch's own device, with no work per sample in Python."""
+"""Random changes of a training batch, made on the batch's device, without a loop over samples in Python."""
 
 from collections.abc import Callable
 
@@ -42,14 +42,14 @@ def augment(
     start: int = 0,
     batch_size: int | None = None,
 ) -> Shaped[Tensor, " batch *input"]:
-    """One batch, or a part of one, changed at random: a sample changes alike in the whole batch and in any part of it.
+    """One batch, or a part of one, changed at random: a sample changes in the same way in any part of the batch.
 
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
         augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way,
             independently and with equal chances, 0 where it came from outside; "crop_flip": likewise by up to an
             eighth of the longer side, rounded up (4 pixels of 28 or 32), then mirrored left to right or not.
-        generator: the source of chance, on any device; left untouched where nothing is changed.
+        generator: the source of random numbers, on any device; left untouched where nothing is changed.
         start: place of the first input in the batch.
         batch_size: samples of the batch; None: the inputs are all of it.
     Raises:

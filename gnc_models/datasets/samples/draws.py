@@ -1,4 +1,4 @@
-"""Which classes and which samples of a stored set: the first ones of orders that `data_seed` draws, so that both nest."""
+"""Which classes and samples of a stored set are used: the first ones of orders drawn by `data_seed`, so that both nest."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped, read without running code from the file.
+"""Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped. No code from a file is run.
 
 CIFAR's layout is Python pickles. They are read with classes of our own standing where numpy's are named, so that a file
 can build bytes, numbers, lists and dicts and nothing else.

@@ -1,4 +1,4 @@
-"""CIFAR, MNIST, FashionMNIST and EMNIST from the layouts in which torchvision stores them. Downloads nothing."""
+"""CIFAR, MNIST, FashionMNIST and EMNIST, read as torchvision stores them. Downloads nothing."""
 
 import string
 from dataclasses import dataclass
