@@ -1,6 +1,6 @@
 """Peak memory and CPU time of a step over many classes: `python -m benchmarks.chunked [--classes 100000] ...`.
 
-One line a way to compute the cross-entropy, each in a process of its own, on one thread: `chunked` (this project's), `torch`
+One line per way to compute the cross-entropy, each in its own process on one thread: `chunked` (this project's), `torch`
 (torch.nn.functional.linear_cross_entropy on normalised rows, where this torch has it) and, where asked, `dense`, which
 holds several matrices of batch x classes. A step is loss, gradient and SGD with Nesterov momentum on the rows of a linear
 classifier with normalization "both". `peak_above` is the peak of the resident memory over that before the rows were
@@ -109,7 +109,7 @@ def main() -> None:
         facts = json.loads(done.stdout)
         print(
             f"{way}: peak {facts['peak_above_mib']:.0f} MiB above rows, gradient and momentum, "
-            f"{facts['seconds']:.1f} CPU s a step, loss {facts['first_loss']:.5f}",
+            f"{facts['seconds']:.1f} CPU s per step, loss {facts['first_loss']:.5f}",
             flush=True,
         )
 

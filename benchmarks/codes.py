@@ -1,7 +1,7 @@
 """What the code optimiser alone reaches in a given time: `python -m benchmarks.codes [--seconds 120] [--set proven|best]`.
 
-The optimiser reads no table; the table only judges it. One line a pair: margin found, best known, their ratio, and the
-CPU seconds; one thread. `proven`: every proven value in three dimensions and three sharp codes, mark 1e-6. `best`: the
+The optimiser reads no table; its results are only compared with one. One line per pair: margin found, best known, their
+ratio, and the CPU seconds; one thread. `proven`: every proven value in three dimensions and three sharp codes, mark 1e-6. `best`: the
 pairs of d = 8 to 16 whose value is the best known, mark 99 % in the median, smallest first. Codes above the table are
 listed at the end as rows for found_codes.csv. With `--kept FILE` every pair is appended to it when done, and pairs that
 it holds are not run again: a killed run goes on where it was. `make codes` keeps codes.csv beside this file; an optimiser
@@ -84,7 +84,7 @@ def pairs_of(name: str) -> list[Pair]:
 
 
 def search(pair: Pair, seconds: float) -> Outcome:
-    """The best code over seeds, as many as the CPU time is likely to hold and at least one."""
+    """The best code over several seeds: at least one, and as many as the CPU time probably allows."""
     starts = 16 if pair.num_classes <= 300 else 4
     # beyond these sizes the linear programs take longer than all the rest
     polish = pair.num_classes * pair.feature_dim <= 500
@@ -133,7 +133,7 @@ def print_summary(name: str, outcomes: list[Outcome]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Margins the code optimiser finds beside the best known.")
-    parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds a pair: a minute on two cores")
+    parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds per pair")
     parser.add_argument("--set", choices=["proven", "best"], action="append", help="default: both")
     parser.add_argument("--first", type=int, default=0, help="pair to begin with")
     parser.add_argument("--every", type=int, default=1, help="take each n-th pair only")

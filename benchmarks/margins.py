@@ -1,6 +1,6 @@
 """How long certified margins take beside other ways to get them: `python benchmarks/margins.py [--quick] [--kinds ...]`.
 
-One line a case, every method on the same rows in the same process with one thread; times are CPU seconds for all
+One line per case, every method on the same rows in the same process with one thread; times are CPU seconds for all
 classes, so a busy machine does not favour one. Solver and floor are the median of `--repeats` runs, taken in turn with
 the other methods. Each case runs in a process of its own, whose peak memory is reported. The last case takes minutes.
 
@@ -65,6 +65,7 @@ CASES = (
     Case("random", 50_257, 768, tolerance=1e-3, mode="min"),
 )
 QUICK = (Case("random", 1000, 10), Case("clustered", 1000, 10), Case("gold", 1000, 31), Case("random", 1000, 64))
+PASSED = ("sample", "subgradient-steps", "repeats")  # options that each case's own process gets too
 ONCE = 100_000 * 64  # coordinates from which one run must do
 
 
@@ -271,16 +272,8 @@ def main() -> None:
         size = f"{case.num_classes},{case.feature_dim}"
         if (options.kinds and case.kind not in options.kinds) or (options.sizes and size not in options.sizes):
             continue
-        passed = [f"--sample={options.sample}", f"--subgradient-steps={options.subgradient_steps}"]
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.margins",
-            "--case",
-            json.dumps(asdict(case)),
-            f"--repeats={options.repeats}",
-            *passed,
-        ]
+        passed = [f"--{name}={getattr(options, name.replace('-', '_'))}" for name in PASSED]
+        command = [sys.executable, "-m", "benchmarks.margins", "--case", json.dumps(asdict(case)), *passed]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         print(line(json.loads(finished.stdout)), flush=True)
 

@@ -3,11 +3,11 @@
     python -m benchmarks.overhead                            # 2,000 trivial trials, then 200 of at least 3 s each
     python -m benchmarks.overhead --trivial 200 --real 0
 
-Trivial trials measure an untrained network: seconds a trial, and the driver's memory as the store fills. Real trials
-train a network on rendered characters: of the time from the first to the last training step of the whole sweep, on all
-of its places, the share that was training or measuring. What a trial needs before its first step (data, network) and
-what lies between trials is the rest; the start of Ray before the first step is told apart. When a trial ended is its
-file's time, how long it trained its own rows say.
+Trivial trials measure an untrained network; printed are the seconds per trial and the driver's memory as the store
+fills. Real trials train a network on rendered characters; printed is which share of the time from the first to the last
+training step of the sweep, on all its places, was training or measuring. The rest is what a trial needs before its first
+step (data, network) and the time between trials; the start of Ray is printed separately. A trial's end is the time of
+its file; its rows say how long it trained.
 """
 
 import argparse
@@ -98,11 +98,11 @@ def resident_bytes(process: int) -> int:
 
 
 def say_trivial(trials: int, folder: Path) -> None:
-    """Seconds a trial and the driver's memory."""
+    """Seconds per trial and the driver's memory."""
     run, store = run_study(TRIVIAL.format(seeds=list(range(trials))), folder, trials)
     ends = sorted(entry.modified_ns / 1e9 for (entry,) in store.fragments().values())
     each = (ends[-1] - ends[0]) / (len(ends) - 1)
-    print(f"{trials} trivial trials: {1000 * each:.0f} ms a trial from the first's end to the last's; first after "
+    print(f"{trials} trivial trials: {1000 * each:.0f} ms per trial from the first's end to the last's; first after "
           f"{ends[0] - run.started:.1f} s, {run.seconds:.0f} s in all, driver {run.cpu_seconds:.0f} s of CPU")  # fmt: skip
     for share in (0.25, 0.5, 0.75, 1.0):
         held = [bytes_ for done, bytes_ in run.memory if done >= 0.98 * share * trials]
@@ -117,24 +117,12 @@ def steps_for(seconds: float, folder: Path) -> int:
     (folder / "probe.toml").write_text(REAL.format(steps=PROBE_STEPS, seeds=[0]))
     command = [sys.executable, "-m", "gnc.cli.main", "check", str(folder / "probe.toml"), str(folder / "r"), "--trials"]
     key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
-    trial = [
-        sys.executable,
-        "-m",
-        "gnc.cli.main",
-        "trial",
-        str(folder / "probe.toml"),
-        key,
-        "--results",
-        str(folder / "r"),
-    ]
-    subprocess.run(trial, check=True, capture_output=True)
+    trial = ["trial", str(folder / "probe.toml"), key, "--results", str(folder / "r")]
+    subprocess.run([sys.executable, "-m", "gnc.cli.main", *trial], check=True, capture_output=True)
     fragment = open_store(folder / "r").read_fragment(key)
     assert fragment is not None
-    return math.ceil(
-        PROBE_STEPS
-        * seconds
-        / training_seconds(fragment.rows.column("wall_seconds").to_pylist(), fragment.record.seconds)
-    )
+    trained = training_seconds(fragment.rows.column("wall_seconds").to_pylist(), fragment.record.seconds)
+    return math.ceil(PROBE_STEPS * seconds / trained)
 
 
 def training_seconds(wall_seconds: list[float], seconds: float | None) -> float:

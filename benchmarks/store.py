@@ -3,9 +3,9 @@
     python -m benchmarks.store                       # 10,000 trials of 13 measured epochs
     python -m benchmarks.store --trials 1000
 
-Files are written by the store's own writer; rows are random numbers, never results. Each figure is a process of its
-own: wall and CPU seconds, and peak memory. Deciding is what `gnc run` does before it starts Ray or says that nothing
-is missing: the study file is read, the folder asked.
+Files are written by the store's own writer; rows are random numbers, never results. Each figure comes from its own
+process: wall and CPU seconds, and peak memory. Deciding is what `gnc run` does before it starts Ray or says that nothing
+is missing: it reads the study file and looks into the folder.
 """
 
 import argparse

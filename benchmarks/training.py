@@ -1,6 +1,6 @@
-"""Training's own cost: `python -m benchmarks.training [--epochs 7]`, ratios of CPU seconds an epoch on one thread.
+"""Training's own cost: `python -m benchmarks.training [--epochs 7]`, ratios of CPU seconds per epoch on one thread.
 
-One line a network, the same glyphs, batches, classifier, loss and optimiser in turn:
+One line per network, the same glyphs, batches, classifier, loss and optimiser in turn:
 
 * `plain`: a plain PyTorch loop over the same tensors, nothing changed at random, against this project's epoch without
   augmentation. The mark is 1.05 at most.
@@ -46,7 +46,7 @@ class _Samples(Dataset):
 
 
 def make_training(network: str, augmentation: str) -> Training:
-    """A network with its data, ready to train; alike for each way."""
+    """A network with its data, ready to train; the same for each way."""
     config = TrialConfig(
         dataset="glyphs",
         num_classes=CLASSES,
@@ -120,14 +120,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=7, help="of each way")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"glyphs, K = {CLASSES}, {SAMPLES} samples a class, batches of {BATCH}, one thread")
+    print(f"glyphs, K = {CLASSES}, {SAMPLES} samples per class, batches of {BATCH}, one thread")
     for network in NETWORKS:
         plain_training, moved = make_training(network, "none"), make_training(network, "shift")
         own, seconds = ratio(own_epoch(plain_training), plain_epoch(plain_training), options.epochs)
         loader, moved_seconds = ratio(loader_epoch(moved), own_epoch(moved), options.epochs)
         print(
-            f"{network:<22} own / plain {own:.3f} ({seconds:.2f} s an epoch)   loader / own {loader:.2f} "
-            f"({moved_seconds:.2f} s an epoch)",
+            f"{network:<22} own / plain {own:.3f} ({seconds:.2f} s per epoch)   loader / own {loader:.2f} "
+            f"({moved_seconds:.2f} s per epoch)",
             flush=True,
         )
 

@@ -1,7 +1,7 @@
-"""The user's cache folder and slow-to-make arrays in it. Nothing depends on it: after any fault they are made anew.
+"""The user's cache folder, for arrays that are slow to make. Nothing depends on it: what cannot be read is made again.
 
-A file is a compressed .npz without pickle, read member by member, each with its CRC; it is written under a temporary
-name in the same folder and renamed, so that readers see all of it or none of it, however many processes write.
+A file is a compressed .npz without pickle, read member by member, each with its CRC. It is written under a temporary
+name in the same folder and then renamed, so that readers see all of it or none, however many processes write.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 def read_or_make(
     name: str, *, make: Callable[[], dict[str, np.ndarray]], pick: Callable[[Mapping[str, np.ndarray]], _Picked]
 ) -> _Picked:
-    """What `pick` takes from the cached arrays of that name, which `make` makes where they are absent or unreadable.
+    """What `pick` takes from the cached arrays of that name; where they are absent or unreadable, `make` makes them.
 
     Args:
         name: file name without suffix; it must change whenever `make` would give other arrays.
@@ -49,7 +49,7 @@ def read_or_make(
     except FileNotFoundError:
         _log.info("making %s", path)
     except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a .npy under our name is no archive
-        _log.warning("%s cannot be used (%s) and is made anew", path, error)
+        _log.warning("%s cannot be used (%s) and is made again", path, error)
     arrays = make()
     try:
         _write(path, arrays)

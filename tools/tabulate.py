@@ -1,7 +1,7 @@
-"""Makes the reference tables of gnc_models/data: rows already in the folder are kept, missing ones are computed.
+"""Makes the reference tables of gnc_models/data: rows that a table already has stay, missing ones are computed.
 
-Knows the optimisers and the tables' columns; nothing imports it. One thread, so that a row does not depend on how
-many cores there are.
+Knows the optimisers and the tables' columns; only the code benchmark imports it. It runs on one thread, so that a row
+does not depend on the number of cores.
 
     python -m tools.tabulate unconstrained --minutes 30      unconstrained_optima.csv, the quickstart's cells first
     python -m tools.tabulate random --minutes 30             random_margins.csv
@@ -193,8 +193,8 @@ def _keys(path: Path, num_keys: int) -> set[tuple[float, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compute missing rows of a reference table.")
     parser.add_argument("table", choices=sorted(RECIPES))
-    parser.add_argument("--minutes", type=float, default=30.0, help="start no row after this long")
-    parser.add_argument("--folder", type=Path, default=DATA, help="where the table is kept")
+    parser.add_argument("--minutes", type=float, default=30.0, help="start no new row after so many minutes")
+    parser.add_argument("--folder", type=Path, default=DATA, help="folder of the table")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(make_table(RECIPES[given.table], given.folder, 60 * given.minutes))

@@ -14,7 +14,7 @@ import numpy as np
 
 from gnc.cli.output import print_facts, print_json, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
-from gnc_models.references.margin import random_margin, reference_margin, unconstrained_optimum
+from gnc_models.references.margin import margin_score, random_margin, reference_margin, unconstrained_optimum
 from gnc_models.references.tables import NO_OPTIMA
 from study.design.errors import StudyError
 
@@ -87,8 +87,8 @@ def _margin_facts(margins: "Margins", rows: "Tensor", options: argparse.Namespac
     }
     if not options.raw:
         facts |= _references(num_classes, feature_dim)
-        null, best = facts["random_margin"], facts["reference_margin_lower"]
-        facts["margin_score"] = (lower - null) / (best - null) if null is not None and best > null else None
+        score = float(margin_score(lower, facts["random_margin"], facts["reference_margin_lower"]))
+        facts["margin_score"] = None if math.isnan(score) else score
     return facts
 
 

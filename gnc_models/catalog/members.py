@@ -1,19 +1,18 @@
 """Every data set, encoder, classifier and loss by name, with all that is known of it before it is built.
 
-A member says here where its constructor is, which settings it reads and what holds of it. Nothing else repeats this: the
-registries build their dicts from it, `TrialConfig` takes the names, and the rules ask the members.
+A member states where its constructor is, which settings it reads and what is true of it. No other module repeats this:
+the registries build their dicts from it, `TrialConfig` takes the names, and the rules ask the members.
 Knows no torch, numpy or disk, so that a study can be checked in an instant.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 
 class _Required:
-    """Stands for a setting that has no default: whoever chooses the member must give it."""
+    """Marks a setting that has no default: a study that chooses the member must give it."""
 
     def __repr__(self) -> str:
         return "required"
@@ -89,159 +88,142 @@ class Loss(Member):
 
 _TESTED = {"test_samples_per_class": 8}
 _PICTURES = {**_TESTED, "augmentation": "none", "ood_classes": 0}
-# Text has a long tail of its own, and the tokens left out of a vocabulary are no second set.
+# Text already has a long tail, and the tokens outside a vocabulary are not classes of another set.
 _TEXT_REFUSES = frozenset({"imbalance", "imbalance_ratio", "ood_classes"})
-# An index says nothing that its label could contradict.
+# An index has no content, so that no label of it can be wrong.
 _INDICES_REFUSE = frozenset({"label_noise", "ood_classes"})
-DATASETS: Mapping[str, DataSet] = MappingProxyType(
-    {
-        "glyphs": DataSet(
-            "made.glyphs:make_glyphs",
-            {**_PICTURES, "resolution": 16, "unseen_family": "serif"},
-            max_classes=MappingProxyType({16: 1397, 32: 1611}),
-        ),
-        "synthetic": DataSet(
-            "made.synthetic:make_synthetic",
-            {**_TESTED, "input_dim": 32, "noise": 0.1, "ood_classes": 0},
-            gives="vector",
-            max_classes=1_000_000,
-        ),
-        "cifar10": DataSet("stored.images:make_cifar10", _PICTURES, max_classes=10),
-        "cifar100": DataSet("stored.images:make_cifar100", _PICTURES, max_classes=100),
-        "mnist": DataSet("stored.images:make_mnist", _PICTURES, max_classes=10),
-        "fashion_mnist": DataSet("stored.images:make_fashion_mnist", _PICTURES, max_classes=10),
-        "emnist": DataSet("stored.images:make_emnist", _PICTURES, max_classes=47),
-        "image_folder": DataSet(
-            "stored.image_folder:make_image_folder", {**_PICTURES, "folder": REQUIRED, "resolution": 32}
-        ),
-        "text": DataSet(
-            "made.text:make_text",
-            {**_TESTED, "context_length": 8},
-            gives="tokens",
-            max_classes=20_000,
-            refuses=_TEXT_REFUSES,
-        ),
-        "indices": DataSet("made.indices:make_indices", gives="index", max_classes=1_000_000, refuses=_INDICES_REFUSE),
-    }
-)
+DATASETS: Mapping[str, DataSet] = {
+    "glyphs": DataSet(
+        "made.glyphs:make_glyphs",
+        {**_PICTURES, "resolution": 16, "unseen_family": "serif"},
+        max_classes={16: 1397, 32: 1611},
+    ),
+    "synthetic": DataSet(
+        "made.synthetic:make_synthetic",
+        {**_TESTED, "input_dim": 32, "noise": 0.1, "ood_classes": 0},
+        gives="vector",
+        max_classes=1_000_000,
+    ),
+    "cifar10": DataSet("stored.images:make_cifar10", _PICTURES, max_classes=10),
+    "cifar100": DataSet("stored.images:make_cifar100", _PICTURES, max_classes=100),
+    "mnist": DataSet("stored.images:make_mnist", _PICTURES, max_classes=10),
+    "fashion_mnist": DataSet("stored.images:make_fashion_mnist", _PICTURES, max_classes=10),
+    "emnist": DataSet("stored.images:make_emnist", _PICTURES, max_classes=47),
+    "image_folder": DataSet(
+        "stored.image_folder:make_image_folder", {**_PICTURES, "folder": REQUIRED, "resolution": 32}
+    ),
+    "text": DataSet(
+        "made.text:make_text",
+        {**_TESTED, "context_length": 8},
+        gives="tokens",
+        max_classes=20_000,
+        refuses=_TEXT_REFUSES,
+    ),
+    "indices": DataSet("made.indices:make_indices", gives="index", max_classes=1_000_000, refuses=_INDICES_REFUSE),
+}
 
 _LAYER_NORM = ("layer",)  # what defines a transformer
 _RESNET_STAGES = "stages:resnet"
-ENCODERS: Mapping[str, Encoder] = MappingProxyType(
-    {
-        "small_resnet": Encoder("small:make_small_resnet", {"width": 16, "depth": 1}, stages="stages:small_resnet"),
-        "mlp": Encoder(
-            "small:make_mlp", {"width": 128, "depth": 2}, takes=frozenset({"image", "vector"}), stages="stages:mlp"
-        ),
-        "resnet18": Encoder("torchvision_networks:make_resnet18", stages=_RESNET_STAGES),
-        "resnet34": Encoder("torchvision_networks:make_resnet34", stages=_RESNET_STAGES),
-        "resnet50": Encoder("torchvision_networks:make_resnet50", stages=_RESNET_STAGES),
-        "resnext50": Encoder("torchvision_networks:make_resnext50", stages=_RESNET_STAGES),
-        "densenet121": Encoder("torchvision_networks:make_densenet121", stages="stages:densenet"),
-        "mobilenet_v2": Encoder("torchvision_networks:make_mobilenet_v2", stages="stages:mobilenet"),
-        "vit": Encoder(
-            "transformers:make_vit", {"width": 64, "depth": 4}, norm_layers=_LAYER_NORM, stages="stages:vit"
-        ),
-        "transformer": Encoder(
-            "transformers:make_transformer",
-            {"width": 64, "depth": 2},
-            takes=frozenset({"tokens"}),
-            norm_layers=_LAYER_NORM,
-            stages="stages:transformer",
-            read_out=-1,
-        ),
-        "unconstrained": Encoder("free_features:make_unconstrained", takes=frozenset({"index"}), norm_layers=()),
-    }
-)
+ENCODERS: Mapping[str, Encoder] = {
+    "small_resnet": Encoder("small:make_small_resnet", {"width": 16, "depth": 1}, stages="stages:small_resnet"),
+    "mlp": Encoder(
+        "small:make_mlp", {"width": 128, "depth": 2}, takes=frozenset({"image", "vector"}), stages="stages:mlp"
+    ),
+    "resnet18": Encoder("torchvision_networks:make_resnet18", stages=_RESNET_STAGES),
+    "resnet34": Encoder("torchvision_networks:make_resnet34", stages=_RESNET_STAGES),
+    "resnet50": Encoder("torchvision_networks:make_resnet50", stages=_RESNET_STAGES),
+    "resnext50": Encoder("torchvision_networks:make_resnext50", stages=_RESNET_STAGES),
+    "densenet121": Encoder("torchvision_networks:make_densenet121", stages="stages:densenet"),
+    "mobilenet_v2": Encoder("torchvision_networks:make_mobilenet_v2", stages="stages:mobilenet"),
+    "vit": Encoder("transformers:make_vit", {"width": 64, "depth": 4}, norm_layers=_LAYER_NORM, stages="stages:vit"),
+    "transformer": Encoder(
+        "transformers:make_transformer",
+        {"width": 64, "depth": 2},
+        takes=frozenset({"tokens"}),
+        norm_layers=_LAYER_NORM,
+        stages="stages:transformer",
+        read_out=-1,
+    ),
+    "unconstrained": Encoder("free_features:make_unconstrained", takes=frozenset({"index"}), norm_layers=()),
+}
 
 _SCALED = {"temperature": 0.1, "temperature_schedule": "constant"}
-NORMALIZATIONS: Mapping[str, Member] = MappingProxyType(
-    {
-        "both": Member(settings={**_SCALED, "decay_normalised": False}),
-        "features": Member(settings=_SCALED),
-        "weights": Member(settings={**_SCALED, "decay_normalised": False}),
-        "none": Member(),
-    }
-)
+NORMALIZATIONS: Mapping[str, Member] = {
+    "both": Member(settings={**_SCALED, "decay_normalised": False}),
+    "features": Member(settings=_SCALED),
+    "weights": Member(settings={**_SCALED, "decay_normalised": False}),
+    "none": Member(),
+}
 
-TEMPERATURE_SCHEDULES: Mapping[str, Member] = MappingProxyType(
-    {"constant": Member(), "annealed": Member(settings={"temperature_start": 1.0})}
-)
+TEMPERATURE_SCHEDULES: Mapping[str, Member] = {
+    "constant": Member(),
+    "annealed": Member(settings={"temperature_start": 1.0}),
+}
 
 # Rows that no gradient reaches are not decayed either.
 _FROZEN = frozenset({"decay_normalised"})
-CLASSIFIERS: Mapping[str, Member] = MappingProxyType(
-    {
-        "linear": Member(),
-        "class_mean": Member(settings={"class_mean_form": "sum", "class_mean_momentum": 0.9}, idle=_FROZEN),
-        "fixed": Member(settings={"code": "best", "assignment": "random"}, idle=_FROZEN),
-    }
-)
+CLASSIFIERS: Mapping[str, Member] = {
+    "linear": Member(),
+    "class_mean": Member(settings={"class_mean_form": "sum", "class_mean_momentum": 0.9}, idle=_FROZEN),
+    "fixed": Member(settings={"code": "best", "assignment": "random"}, idle=_FROZEN),
+}
 
 SCALES_ITSELF = "The loss scales features and rows to unit length itself."  # another normalization would have no effect
 _HUG: dict[str, Any] = {"across_samples": True, "only_both": SCALES_ITSELF, "has_temperature": False}
 _HUG_WEIGHTS = {"inter_weight": 0.15, "intra_weight": 0.015}
-LOSSES: Mapping[str, Loss] = MappingProxyType(
-    {
-        "cross_entropy": Loss("cross_entropy:CrossEntropy", {"cross_entropy": "dense"}),
-        "log_cross_entropy": Loss("cross_entropy:LogCrossEntropy", across_samples=True),
-        "hardmax": Loss(
-            "cross_entropy:HardMax",
-            across_samples=True,
-            only_both="It would fall without bound as norms grow.",
-            has_temperature=False,
-        ),
-        "label_smoothing": Loss("baselines:LabelSmoothing", {"label_smoothing": 0.1}),
-        "focal": Loss("baselines:Focal", {"focal_gamma": 2.0}),
-        "mse": Loss("baselines:SquaredError"),
-        "hug_mhe": Loss("uniformity:HypersphereEnergy", _HUG_WEIGHTS, **_HUG),
-        "hug_mhs": Loss("uniformity:HypersphereSeparation", _HUG_WEIGHTS, **_HUG),
-        "hug_mgd": Loss(
-            "uniformity:GramDeterminant",
-            {"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED},
-            **_HUG,
-        ),
-        "cosface": Loss("large_margin:CosFace", {"margin_penalty": 0.35}, only_both=SCALES_ITSELF),
-        "arcface": Loss("large_margin:ArcFace", {"margin_penalty": 0.5}, only_both=SCALES_ITSELF),
-        "supervised_contrastive": Loss(
-            "contrastive:SupervisedContrastive", across_samples=True, only_both=SCALES_ITSELF, moves_rows=False
-        ),
-    }
-)
+LOSSES: Mapping[str, Loss] = {
+    "cross_entropy": Loss("cross_entropy:CrossEntropy", {"cross_entropy": "dense"}),
+    "log_cross_entropy": Loss("cross_entropy:LogCrossEntropy", across_samples=True),
+    "hardmax": Loss(
+        "cross_entropy:HardMax",
+        across_samples=True,
+        only_both="It would fall without bound as norms grow.",
+        has_temperature=False,
+    ),
+    "label_smoothing": Loss("baselines:LabelSmoothing", {"label_smoothing": 0.1}),
+    "focal": Loss("baselines:Focal", {"focal_gamma": 2.0}),
+    "mse": Loss("baselines:SquaredError"),
+    "hug_mhe": Loss("uniformity:HypersphereEnergy", _HUG_WEIGHTS, **_HUG),
+    "hug_mhs": Loss("uniformity:HypersphereSeparation", _HUG_WEIGHTS, **_HUG),
+    "hug_mgd": Loss(
+        "uniformity:GramDeterminant",
+        {"inter_weight": 0.15, "intra_weight": 0.03, "kernel_width": 1.0, "logdet_eps": REQUIRED},
+        **_HUG,
+    ),
+    "cosface": Loss("large_margin:CosFace", {"margin_penalty": 0.35}, only_both=SCALES_ITSELF),
+    "arcface": Loss("large_margin:ArcFace", {"margin_penalty": 0.5}, only_both=SCALES_ITSELF),
+    "supervised_contrastive": Loss(
+        "contrastive:SupervisedContrastive", across_samples=True, only_both=SCALES_ITSELF, moves_rows=False
+    ),
+}
 
-IMBALANCES: Mapping[str, Member] = MappingProxyType(
-    {
-        "none": Member(),
-        "exponential": Member(settings={"imbalance_ratio": 100.0}),
-        "step": Member(settings={"imbalance_ratio": 10.0}),
-    }
-)
+IMBALANCES: Mapping[str, Member] = {
+    "none": Member(),
+    "exponential": Member(settings={"imbalance_ratio": 100.0}),
+    "step": Member(settings={"imbalance_ratio": 10.0}),
+}
 
-OPTIMIZERS: Mapping[str, Member] = MappingProxyType({"sgd": Member(settings={"momentum": 0.9}), "adamw": Member()})
+OPTIMIZERS: Mapping[str, Member] = {"sgd": Member(settings={"momentum": 0.9}), "adamw": Member()}
 
-BUDGETS: Mapping[str, Member] = MappingProxyType(
-    {
-        "steps": Member(settings={"steps": 1500}),
-        "epochs": Member(settings={"epochs": 20}),
-        "terminal": Member(settings={"terminal_epochs": 20, "max_epochs": 200}),
-    }
-)
+BUDGETS: Mapping[str, Member] = {
+    "steps": Member(settings={"steps": 1500}),
+    "epochs": Member(settings={"epochs": 20}),
+    "terminal": Member(settings={"terminal_epochs": 20, "max_epochs": 200}),
+}
 
 # The families by the setting that chooses a member. A setting that other members read (temperature_schedule) comes
 # after them.
-FAMILIES: Mapping[str, Mapping[str, Member]] = MappingProxyType(
-    {
-        "dataset": DATASETS,
-        "imbalance": IMBALANCES,
-        "encoder": ENCODERS,
-        "classifier": CLASSIFIERS,
-        "loss": LOSSES,
-        "normalization": NORMALIZATIONS,
-        "temperature_schedule": TEMPERATURE_SCHEDULES,
-        "optimizer": OPTIMIZERS,
-        "budget": BUDGETS,
-    }
-)
+FAMILIES: Mapping[str, Mapping[str, Member]] = {
+    "dataset": DATASETS,
+    "imbalance": IMBALANCES,
+    "encoder": ENCODERS,
+    "classifier": CLASSIFIERS,
+    "loss": LOSSES,
+    "normalization": NORMALIZATIONS,
+    "temperature_schedule": TEMPERATURE_SCHEDULES,
+    "optimizer": OPTIMIZERS,
+    "budget": BUDGETS,
+}
 
 
 def settings_of(family: str) -> frozenset[str]:
@@ -261,7 +243,7 @@ def max_classes(dataset: str, resolution: int | None) -> int | None:
 
 
 def load(package: str, place: str) -> Callable[..., Any]:
-    """What a member's `module:name` stands for, below the package of its family."""
+    """The function or class that a member's `module:name` names, below the package of its family."""
     module, _, name = place.partition(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), name)
     return loaded

@@ -36,6 +36,13 @@ def read_settings(kind: str, name: str, constructor: Callable[..., Any], setting
     return given
 
 
+def check_at_least(least: int, **values: int | None) -> None:
+    """ValueError unless every named value is given and at least `least`."""
+    for name, value in values.items():
+        if value is None or value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value!r}.")
+
+
 def check_between(name: str, value: float, low: float, high: float, cure: str = "") -> None:
     """ValueError unless low < value < high; NaN is refused."""
     if not low < value < high:
@@ -43,7 +50,7 @@ def check_between(name: str, value: float, low: float, high: float, cure: str = 
         raise ValueError(f"{name} must be {bound}, got {value!r}.{' ' + cure if cure else ''}")
 
 
-def check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: Any, choices: Any) -> None:
     """ValueError unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}.")

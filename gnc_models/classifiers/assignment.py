@@ -1,6 +1,6 @@
 """Which class gets which point of a code, so that similar classes lie near each other. Knows torch and scipy.
 
-A quadratic assignment: scipy's relaxation (FAQ) from several starts, then the best swaps of two classes until none helps.
+A quadratic assignment: scipy's FAQ method from several starts, then the best swap of two classes until none helps.
 """
 
 import numpy as np
@@ -71,7 +71,7 @@ def _improved(wanted: np.ndarray, offered: np.ndarray, order: np.ndarray) -> np.
     order = order.copy()
     near = offered[np.ix_(order, order)]
     crossed = wanted @ near
-    least = 1e-9 * np.abs(wanted).sum() * np.abs(offered).max()  # what rounding could feign
+    least = 1e-9 * np.abs(wanted).sum() * np.abs(offered).max()  # gains below this may be rounding
     while True:
         own = crossed.diagonal()
         # half of what swapping i and j adds: the other classes' terms, less the pair's own which stay

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnc_models.catalog.pairings import check_classifier
 from gnc_models.catalog.settings import check_choice
-from gnc_models.classifiers.classifier import Classifier, random_directions
+from gnc_models.classifiers.classifier import Classifier, Features, Labels, random_directions
 
 CLASS_MEAN_FORMS = ("sum", "mean")
 
@@ -27,14 +26,9 @@ class ClassMeanClassifier(Classifier):
         class_mean_form: str = "sum",
         class_mean_momentum: float = 0.9,
     ) -> None:
-        """Rows start in random directions (torch's default generator).
+        """Rows start in random directions (torch's default generator); `Classifier` lists the other arguments.
 
         Args:
-            num_classes: rows.
-            feature_dim: columns.
-            normalization: a name in `NORMALIZATIONS` but "none".
-            temperature: the logits are divided by it.
-            init_norm: without effect, since the rows have unit length.
             class_mean_form: "sum" as in the paper, or "mean".
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
         Raises:
@@ -50,11 +44,7 @@ class ClassMeanClassifier(Classifier):
 
     @torch.no_grad()
     def observe(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        *,
-        sum_over_workers: Callable[[Tensor], object] | None = None,
+        self, features: Features, labels: Labels, *, sum_over_workers: Callable[[Tensor], object] | None = None
     ) -> None:
         """`W <- normalize(beta W + (1 - beta) S)`, S the sum or mean of each class's features in the batch.
 

@@ -1,4 +1,4 @@
-"""How alike the inputs of the classes are, before any network. Knows torch; does not know networks or codes."""
+"""How similar the inputs of the classes are, before any network. Knows torch; does not know networks or codes."""
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -20,7 +20,7 @@ def class_mean_inputs(
 
 
 def input_similarity(class_means: Float[Tensor, "classes input_dim"]) -> Float[Tensor, "classes classes"]:
-    """Cosines of the mean inputs about their average: what similarity-aware assignment goes by.
+    """Cosines of the mean inputs about their average: what assignment "similarity" is based on.
 
     Source: Jiang et al., arXiv 2310.05351, on which class gets which point of the code.
     """

@@ -9,12 +9,20 @@ is scaled to unit length first, and with it what a logit is:
     none      H @ W.T
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+
+from gnc_models.catalog.settings import check_between, check_choice
+
+Features = Float[Tensor, "batch dim"]
+Labels = Int[Tensor, " batch"]
+Rows = Float[Tensor, "classes dim"]
+Logits = Float[Tensor, "batch classes"]
 
 # name: (features are normalised, weights are normalised)
 NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (False, True), "none": (False, False)}
@@ -23,6 +31,13 @@ NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (F
 class Classifier(nn.Module):
     """One row per class, with or without unit length; the base of every member of `CLASSIFIERS`.
 
+    Args of every member's constructor:
+        num_classes, feature_dim: number of rows and of columns.
+        normalization: a name in `NORMALIZATIONS`.
+        temperature: the logits are divided by it; None with normalization "none", and only there.
+        init_norm: length of the rows at the start; without effect on rows that always have unit length.
+    Raises:
+        ValueError: an unknown normalization, a temperature missing, unwanted or not positive.
     Attributes:
         weight: the rows, `[classes, dim]`: never normalised in place by `forward`. A parameter or a buffer.
         temperature: what `logits` divides by unless told otherwise; 1.0 with normalization "none".
@@ -33,8 +48,7 @@ class Classifier(nn.Module):
 
     def __init__(self, *, normalization: str, temperature: float | None) -> None:
         super().__init__()
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization must be one of {sorted(NORMALIZATIONS)}, got {normalization!r}.")
+        check_choice("normalization", normalization, NORMALIZATIONS)
         if (temperature is None) != (normalization == "none"):
             raise ValueError(
                 f"temperature must be given unless normalization is 'none', got {temperature!r} with {normalization!r}."
@@ -44,37 +58,27 @@ class Classifier(nn.Module):
         self.normalises_features, self.normalises_weights = NORMALIZATIONS[normalization]
         self.temperature = 1.0 if temperature is None else temperature
 
-    def scaled_features(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    def scaled_features(self, features: Features) -> Features:
         """The features, of unit length where the normalization says so."""
         return functional.normalize(features, dim=1) if self.normalises_features else features
 
-    def scaled(
-        self, features: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "classes dim"]]:
+    def scaled(self, features: Features) -> tuple[Features, Rows]:
         """Features and rows as they enter the logits before the temperature: each of unit length or as it is."""
         weight: Tensor = self.weight
         rows = functional.normalize(weight, dim=1) if self.normalises_weights else weight
         return self.scaled_features(features), rows
 
-    def logits(
-        self, features: Float[Tensor, "batch dim"], temperature: float | None = None
-    ) -> Float[Tensor, "batch classes"]:
+    def logits(self, features: Features, temperature: float | None = None) -> Logits:
         """Logits, in the form the module's docstring lists, at the classifier's temperature or at another."""
         scaled, rows = self.scaled(features)
         return functional.linear(scaled, rows) / (self.temperature if temperature is None else temperature)
 
-    def forward(
-        self, features: Float[Tensor, "batch dim"], temperature: float | None = None
-    ) -> Float[Tensor, "batch classes"]:
+    def forward(self, features: Features, temperature: float | None = None) -> Logits:
         """The same as `logits`."""
         return self.logits(features, temperature)
 
     def observe(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        *,
-        sum_over_workers: Callable[[Tensor], object] | None = None,
+        self, features: Features, labels: Labels, *, sum_over_workers: Callable[[Tensor], object] | None = None
     ) -> None:
         """What the rows learn from a batch without a gradient, after each optimiser step: nothing here."""
 
@@ -87,26 +91,13 @@ class LinearClassifier(Classifier):
     ) -> None:
         """Rows start in random directions (torch's default generator), each with norm `init_norm`.
 
-        Args:
-            num_classes: rows.
-            feature_dim: columns.
-            normalization: a name in `NORMALIZATIONS`.
-            temperature: the logits are divided by it; None with normalization "none", and only there.
-            init_norm: in the unit of the rows; a larger norm slows the turning of rows that are normalised.
-        Raises:
-            ValueError: an unknown normalization, a temperature missing, unwanted or not positive.
+        A larger norm slows the turning of rows that are normalised.
         """
         super().__init__(normalization=normalization, temperature=temperature)
-        self.weight = nn.Parameter(check_norm(init_norm) * random_directions(num_classes, feature_dim))
+        check_between("init_norm", init_norm, 0.0, math.inf)
+        self.weight = nn.Parameter(init_norm * random_directions(num_classes, feature_dim))
 
 
-def random_directions(num_classes: int, feature_dim: int) -> Float[Tensor, "classes dim"]:
+def random_directions(num_classes: int, feature_dim: int) -> Rows:
     """Rows of unit length in random directions, from torch's default generator."""
     return functional.normalize(torch.randn(num_classes, feature_dim), dim=1)
-
-
-def check_norm(init_norm: float) -> float:
-    """The norm that rows start with, refused unless it is positive."""
-    if not init_norm > 0:
-        raise ValueError(f"init_norm must be positive, got {init_norm!r}.")
-    return init_norm

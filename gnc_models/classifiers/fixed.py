@@ -1,14 +1,16 @@
 """Rows that are the points of a code and never move. Knows torch and codes; does not know losses or networks."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.pairings import check_classifier
-from gnc_models.catalog.settings import check_choice
+from gnc_models.catalog.settings import check_between, check_choice
 from gnc_models.classifiers.assignment import assign_classes
-from gnc_models.classifiers.classifier import Classifier, check_norm, random_directions
+from gnc_models.classifiers.classifier import Classifier, Rows, random_directions
 from gnc_models.codes.best_code import best_code
 from gnc_models.constructions.explicit import simplex
 
@@ -30,20 +32,15 @@ class FixedClassifier(Classifier):
         code: str = "best",
         assignment: str = "random",
         similarity: Float[Tensor, "classes classes"] | None = None,
-        points: Float[Tensor, "classes dim"] | None = None,
+        points: Rows | None = None,
     ) -> None:
         """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
 
-        Args:
-            num_classes: rows.
-            feature_dim: columns.
-            normalization: a name in `NORMALIZATIONS`.
-            temperature: the logits are divided by it; None with normalization "none", and only there.
-            init_norm: in the unit of the rows; without effect where the head normalises them.
+        Args (`Classifier` lists the others):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
             assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
                 similar classes near points.
-            points: unit rows of the code where they are at hand; they are made where this is None.
+            points: unit rows of the code, if the caller has them already; None: they are made here.
             similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
         Raises:
             ValueError: a setting out of range, a simplex of more than feature_dim + 1 classes, a similarity missing
@@ -53,7 +50,7 @@ class FixedClassifier(Classifier):
         check_choice("code", code, CODES)
         check_choice("assignment", assignment, ASSIGNMENTS)
         check_classifier("fixed", normalization, num_classes, feature_dim, code)
-        check_norm(init_norm)
+        check_between("init_norm", init_norm, 0.0, math.inf)
         if (similarity is None) == (assignment == "similarity"):
             found = "none" if similarity is None else "one"
             raise ValueError(
@@ -65,12 +62,12 @@ class FixedClassifier(Classifier):
         self.register_buffer("weight", (norm * points[order]).to(torch.get_default_dtype()))
 
 
-def code_rows(code: str, num_classes: int, feature_dim: int) -> Float[Tensor, "classes dim"]:
+def code_rows(code: str, num_classes: int, feature_dim: int) -> Rows:
     """Unit rows of a code in float64, in the code's own order.
 
     Args:
-        code: "simplex"; "best", of `codes.best_code`, which says what that costs (seconds up to about 200 classes in 64
-            dimensions, minutes at 10,000); or "random" directions from torch's default generator.
+        code: "simplex"; "best", which takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see
+            `best_code`); or "random" directions from torch's default generator.
         num_classes: K.
         feature_dim: d; a simplex is padded with zeros.
     """

@@ -29,11 +29,7 @@ def make_classifier(
 
     Args:
         name: a name in `CLASSIFIERS`.
-        num_classes: rows, at least 2.
-        feature_dim: columns.
-        normalization: a name in `NORMALIZATIONS`.
-        temperature: the logits are divided by it; None with normalization "none", and only there.
-        init_norm: norm of the rows at the start, where that has an effect.
+        num_classes, feature_dim, normalization, temperature, init_norm: see `Classifier`; at least 2 classes.
         settings: `class_mean_form` and `class_mean_momentum` for class_mean; `code`, `assignment` and `similarity` for
             fixed; None counts as not given.
     Returns:

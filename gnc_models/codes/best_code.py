@@ -1,6 +1,6 @@
-"""The best code of K rows in d dimensions that this project can lay on the table, and the recipes it follows.
+"""The best code of K rows in d dimensions that this project knows or finds, and the recipes of found codes.
 
-Knows the codes that can be written down, those found before, and the optimisers.
+Knows the explicit codes, those found before, and the optimisers.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from gnc_models.codes.code import Code, explicit_code, make_code, spherical_code_of
+from gnc_models.codes.code import Code, explicit_code
 from gnc_models.codes.neighbour_repulsion import relax_rows
 from gnc_models.codes.search import optimise_code, random_codes
 from gnc_models.codes.unconstrained_features import code_from_optimum
@@ -21,16 +21,7 @@ from gnc_models.references.margin import reference_margin
 from gnc_models.references.tables import best_code_version, read_table
 from gnc_models.user_cache import read_or_make
 
-__all__ = [
-    "Code",
-    "best_code",
-    "explicit_code",
-    "make_code",
-    "make_found_code",
-    "optimise_code",
-    "random_codes",
-    "spherical_code_of",
-]
+__all__ = ["best_code", "explicit_code", "make_found_code", "optimise_code"]
 
 MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
 MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
@@ -39,24 +30,22 @@ SHORTFALL = 1e-6  # a code this near the reference is not searched for again; ta
 
 @functools.lru_cache(maxsize=8)
 def best_code(num_classes: int, feature_dim: int) -> Code:
-    """The best code of this size at hand: written down, found by this project before, or optimised now.
+    """The best code of this size that is known or can be found: explicit, found before, or optimised now.
 
-    Deterministic on one machine: fixed starts and seeds. What reaches the reference is returned at once, else the best
-    of the written, the found and the optimised; so it depends on the tables of codes: `tables.best_code_version`
-    is part of the key of a trial whose rows are fixed at it. The rows are kept in the user's cache under that version.
+    The first of them that reaches the reference is returned, else the best of all. Fixed starts and seeds make it
+    deterministic on one machine. It depends on the tables of codes, so `tables.best_code_version` is part of the key of
+    a trial whose rows are fixed at it; the rows lie in the user's cache under that version.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
     Returns:
         K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
-        hundred rows, minutes up to 20,000; beyond, without a written code, the rows are random.
+        hundred rows, minutes up to 20,000; beyond, without an explicit code, the rows are random.
     Raises:
         ValueError: fewer than two classes or two dimensions.
     """
-    if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}.")
-    check_sizes(num_classes, feature_dim)
+    check_sizes(num_classes, feature_dim, least_dim=2)
 
     def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         if arrays["points"].shape != (num_classes, feature_dim):
@@ -72,7 +61,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
 
 
 def _best_found(num_classes: int, feature_dim: int) -> Code:
-    """The best of what can be written down, was found before, is found now, and lies in layers; each where needed."""
+    """The best of the explicit, found, searched and layered codes; each is made only if those before fall short."""
     target = reference_margin(num_classes, feature_dim).lower - SHORTFALL
     best: Code | None = None
     for make in (explicit_code, _found_code, _searched_code, _layered_code):

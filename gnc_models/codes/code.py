@@ -1,6 +1,6 @@
 """Unit rows with their certain margin: explicit codes by name, and the spherical code of any W.
 
-Knows torch and the reference tables; the optimiser is `codes`.
+Knows torch and the reference tables; does not know the search.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Code:
 
 
 def make_code(name: str) -> Code:
-    """An explicit code by its name in `families.FAMILIES`; ValueError for an unknown name."""
+    """An explicit code by its name in `constructions.explicit.FAMILIES`; ValueError for an unknown name."""
     return Code.of(torch.from_numpy(make_points(name)))
 
 
 def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
-    """The best code that can be written down with at least K rows in at most d dimensions, cut and padded to (K, d).
+    """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d).
 
     Args:
         num_classes: K, at least 2.

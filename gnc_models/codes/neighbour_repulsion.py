@@ -12,27 +12,25 @@ from torch.nn.functional import normalize
 
 NEIGHBOURS = 64
 TILE_ROWS = 500
+REFRESH = 5  # steps between two look-ups of the neighbours
 
 
-def relax_rows(
-    rows: Float[Tensor, "classes dim"], *, steps: int = 60, refresh: int = 5
-) -> Float[Tensor, "classes dim"]:
+def relax_rows(rows: Float[Tensor, "classes dim"], *, steps: int = 60) -> Float[Tensor, "classes dim"]:
     """Rows moved apart until all nearest neighbours are nearly equally far.
 
-    Gradient steps with momentum on a soft maximum over each row's 64 nearest rows, in float32; who is near is looked
-    up again every few steps, which is what costs: one product of all rows with all rows.
+    Gradient steps with momentum on a soft maximum over each row's 64 nearest rows, in float32. The nearest rows are
+    looked up again every few steps; that product of all rows with all rows takes most of the time.
 
     Args:
         rows: unit rows, more than a few; where they start.
         steps: gradient steps, of falling length.
-        refresh: steps between two look-ups of the neighbours.
     Returns:
         Unit rows in float64; deterministic for equal rows on one machine.
     """
     rows = rows.float()
     velocity = torch.zeros_like(rows)
     for step in range(steps):
-        if step % refresh == 0:
+        if step % REFRESH == 0:
             near = _neighbours(rows)
             sample = slice(0, TILE_ROWS)
             spread = 1 - float((rows[sample] * rows[near[sample, 0]]).sum(1).mean())

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_at_least
 from gnc_models.codes.code import Code
 from gnc_models.codes.linear_program_polish import polish_code
 from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
@@ -44,7 +45,7 @@ def optimise_code(
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
-            as many variables. A quarter is kept after the coarse half of the annealing, and the best four are sharpened.
+            as many variables. A quarter goes on after the coarse half of the annealing, and the best four are sharpened.
         seed: of the starts; same seed, same code on one machine.
         iterations: L-BFGS steps at each sharpness.
         polish: whether to balance the closest pairs exactly; done where K d <= 1500, without effect elsewhere.
@@ -54,7 +55,7 @@ def optimise_code(
     Raises:
         ValueError: fewer than two classes, dimensions, or no start.
     """
-    _check(num_classes, feature_dim, starts)
+    check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)
     found = torch.cat(
         [
@@ -69,10 +70,10 @@ def optimise_code(
     return polish_code(best.points) if polish and best.points.numel() <= LARGEST_POLISH else best
 
 
-def _check(num_classes: int, feature_dim: int, starts: int) -> None:
-    for name, given, least in (("num_classes", num_classes, 2), ("feature_dim", feature_dim, 2), ("starts", starts, 1)):
-        if given < least:
-            raise ValueError(f"{name} must be at least {least}, got {given!r}.")
+def check_search(num_classes: int, feature_dim: int, starts: int) -> None:
+    """ValueError unless a search has two classes, two dimensions and a start."""
+    check_at_least(2, num_classes=num_classes, feature_dim=feature_dim)
+    check_at_least(1, starts=starts)
 
 
 def random_codes(num_classes: int, feature_dim: int, *, starts: int, seed: int) -> Float[Tensor, "starts classes dim"]:
@@ -139,7 +140,7 @@ def structured_rows(num_classes: int, feature_dim: int, margin: float, seed: int
 
 
 def _margin_of(rows: Float[np.ndarray, "_ dim"]) -> float:
-    """1 - max cosine of rows that all look alike: that of some of them."""
+    """1 - max cosine of rows that are all equivalent, computed from some of them."""
     cosines = rows[:: max(1, len(rows) // 64)] @ rows.T
     return float(1.0 - cosines[cosines < 1 - 1e-9].max())
 

@@ -14,15 +14,11 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 SUFFICIENT_DECREASE = 1e-4
 SMALLEST_STEP = 1e-10
+MEMORY = 10  # pairs of step and gradient change that are remembered
 
 
 def minimise_on_spheres(
-    objective: Objective,
-    points: Float[Tensor, "starts rows dim"],
-    *,
-    iterations: int,
-    tolerance: float = 1e-12,
-    memory: int = 10,
+    objective: Objective, points: Float[Tensor, "starts rows dim"], *, iterations: int, tolerance: float = 1e-12
 ) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:
     """Local minima near each start; the starts share nothing but the batch.
 
@@ -31,7 +27,6 @@ def minimise_on_spheres(
         points: unit rows.
         iterations: most L-BFGS steps.
         tolerance: a start is done when its gradient's largest row norm is below it, in units of value per distance.
-        memory: pairs of step and gradient change that are kept.
     Returns:
         The points and values reached; no value is above that of its start.
     Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
@@ -58,7 +53,7 @@ def minimise_on_spheres(
             continue
         steps.append(_project(moved - points, moved))
         changes.append(moved_gradient - _project(gradient, moved))
-        del steps[:-memory], changes[:-memory]
+        del steps[:-MEMORY], changes[:-MEMORY]
         points, value, gradient = moved, moved_value, moved_gradient
     return points, value
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gnc_models.codes.code import Code, spherical_code_of
 from gnc_models.codes.linear_program_polish import polish_code
-from gnc_models.codes.search import random_codes
+from gnc_models.codes.search import check_search, random_codes
 from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.log_space import log_softplus
@@ -39,7 +39,7 @@ class Optimum:
 def optimise_unconstrained(
     num_classes: int, feature_dim: int, temperature: float, *, starts: int = 12, seed: int = 0, iterations: int = 1500
 ) -> Optimum:
-    """Smallest mean cross-entropy over unit W and H with one feature a class, from random starts.
+    """Smallest mean cross-entropy over unit W and H with one feature per class, from random starts.
 
     `temperature * log(loss)` is minimised, in log space: the loss itself stalls from temperature 1/50 on, where it is
     far below rounding. Starts are annealed from temperature 0.3 down, since cold starts freeze where they begin.
@@ -57,12 +57,13 @@ def optimise_unconstrained(
     Raises:
         ValueError: a size or temperature out of range.
     """
-    _check(num_classes, feature_dim, temperature, starts)
+    check_search(num_classes, feature_dim, starts)
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
     weights = random_codes(num_classes, feature_dim, starts=starts, seed=seed)
     # features begin at their class's row, as the optimum has them: a random match would have to be unlearned
     points = torch.cat([weights, weights], dim=1)
-    warmer = [tau for tau in (0.3, 0.15, 0.075, 0.04) if tau > 1.2 * temperature]
-    for tau in warmer:
+    for tau in (tau for tau in (0.3, 0.15, 0.075, 0.04) if tau > 1.2 * temperature):
         points, _ = _descend(points, tau, iterations // 4, 1e-5)
     points, value = _descend(points, temperature, iterations, 1e-9)
     best = int(value.argmin())
@@ -89,14 +90,6 @@ def code_from_optimum(
     """
     optimum = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=seed)
     return polish_code(spherical_code_of(optimum.weights).points)
-
-
-def _check(num_classes: int, feature_dim: int, temperature: float, starts: int) -> None:
-    for name, given, least in (("num_classes", num_classes, 2), ("feature_dim", feature_dim, 2), ("starts", starts, 1)):
-        if given < least:
-            raise ValueError(f"{name} must be at least {least}, got {given!r}.")
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
 
 
 def _descend(points: Tensor, temperature: float, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:

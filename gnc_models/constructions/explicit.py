@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from gnc_models.catalog.settings import check_choice
 from gnc_models.constructions.binary import extended_gold, gold, kerdock, quadratic_64
 
 Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
@@ -160,6 +161,9 @@ def _flat(points: Points, normals: Points) -> Points:
     return points @ basis.T
 
 
+# Rows of a section of the Leech lattice by its dimension.
+LEECH_SECTIONS = dict(zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True))
+
 # name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
 FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "icosahedron": (3, 12, icosahedron),
@@ -186,14 +190,12 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
 }
 FAMILIES |= {
-    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim))
-    for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
+    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim)) for dim, size in LEECH_SECTIONS.items()
 }
 
 
 def make_points(name: str) -> Points:
-    """Unit rows of a named family; KeyError is turned into the list of names."""
-    if name not in FAMILIES:
-        raise ValueError(f"name must be one of {sorted(FAMILIES)}, got {name!r}.")
+    """Unit rows of a named family; ValueError lists the names where this is none of them."""
+    check_choice("name", name, FAMILIES)
     points = FAMILIES[name][2]()
     return points / np.linalg.norm(points, axis=1, keepdims=True)

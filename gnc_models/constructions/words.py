@@ -97,7 +97,7 @@ def _best_union(
 
 
 def _compatible(orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int) -> Bool[np.ndarray, "orbits orbits"]:
-    """Whether two orbits fit together: one word of the first against every word of the second says it."""
+    """Whether two orbits fit together: by symmetry, one word of the first against all of the second is enough."""
     ones = np.array([mask.bit_count() for mask in range(1 << length)], dtype=np.int8)
     words = np.concatenate(orbits)
     first = np.cumsum([0, *(len(orbit) for orbit in orbits[:-1])])

@@ -1,4 +1,4 @@
-"""Data sets by name: labelled tensors in, nothing else needed. Knows torch, numpy and Pillow; no network, no Ray.
+"""Data sets by name. Knows torch, numpy and Pillow; does not know networks or Ray.
 
 `make_dataset` gives every sample of a study's training, test and unseen sets as tensors on the CPU, nested in the
 number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.
@@ -11,23 +11,14 @@ from typing import Any
 
 from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import load
+from gnc_models.catalog.settings import check_at_least, check_choice
 from gnc_models.datasets.made.indices import number_samples
-from gnc_models.datasets.samples.augmentation import AUGMENTATIONS, augment
+from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
-from gnc_models.datasets.stored.layouts import MissingData, missing_data
 
-__all__ = [
-    "AUGMENTATIONS",
-    "DATASETS",
-    "Dataset",
-    "MissingData",
-    "augment",
-    "class_counts",
-    "make_dataset",
-    "missing_data",
-]
+__all__ = ["DATASETS", "Dataset", "augment", "make_dataset"]
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     name: load("gnc_models.datasets", member.made_by) for name, member in MEMBERS.items()
@@ -73,21 +64,17 @@ def make_dataset(
         MissingData: files of a stored set are missing; the text names the command that gets them.
         TypeError: a setting that the data set does not read.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {name!r}.")
-    is_untested = "test_samples_per_class" not in MEMBERS[name].settings
-    for count, least, value in (
-        ("num_classes", 2, num_classes),
-        ("samples_per_class", 1, samples_per_class),
-        ("test_samples_per_class", 1, 1 if test_samples_per_class is None and is_untested else test_samples_per_class),
-        ("data_seed", 0, data_seed),
-        ("ood_classes", 0, ood_classes or 0),
-    ):
-        if value is None or value < least:
-            raise ValueError(f"{count} must be at least {least}, got {value!r}.")
+    check_choice("dataset", name, DATASETS)
+    check_at_least(2, num_classes=num_classes)
+    check_at_least(1, samples_per_class=samples_per_class)
+    if test_samples_per_class is not None or "test_samples_per_class" in MEMBERS[name].settings:
+        check_at_least(1, test_samples_per_class=test_samples_per_class)
+    check_at_least(0, data_seed=data_seed, ood_classes=ood_classes or 0)
     shape = {"imbalance": imbalance, "imbalance_ratio": imbalance_ratio}
     shape |= {"label_noise": label_noise, "ood_classes": ood_classes}
-    _check_shape(name, shape)
+    for setting, value in shape.items():
+        if value not in (None, "none", 0) and setting in MEMBERS[name].refuses:
+            raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")
     counts = class_counts(
         num_classes, samples_per_class, imbalance=imbalance or "none", imbalance_ratio=imbalance_ratio
     )
@@ -113,10 +100,3 @@ def make_dataset(
     if label_noise:
         data = add_label_noise(data, label_noise, data_seed)
     return number_samples(data) if MEMBERS[name].gives == "index" else data
-
-
-def _check_shape(name: str, shape: dict[str, Any]) -> None:
-    """Refuse what this set cannot take, unless it is None or its value without effect."""
-    for setting, value in shape.items():
-        if value not in (None, "none", 0) and setting in MEMBERS[name].refuses:
-            raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")

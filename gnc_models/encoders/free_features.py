@@ -8,7 +8,7 @@ from gnc_models.encoders.input_shapes import sequence_length
 
 
 class FreeFeatures(nn.Module):
-    """One trained vector a sample, looked up by the sample's index.
+    """One trained vector per sample, looked up by the sample's index.
 
     Attributes:
         features: `[samples, dim]`, Gaussian at the start with a mean square norm of 1.

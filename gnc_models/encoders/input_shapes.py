@@ -1,4 +1,4 @@
-"""What an encoder needs of the shape of its inputs, and how a width is parted. Knows no network."""
+"""What an encoder asks of the shape of its inputs, and how a width is divided. Knows no network."""
 
 SMALLEST_SIDE = 8  # pixels: every convolutional encoder reduces the side by this factor
 
@@ -17,7 +17,7 @@ def image_shape(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, i
     channels, height, width = input_shape
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
-            f"input_shape must have at least {SMALLEST_SIDE} pixels a side for {encoder}, got {input_shape!r}. "
+            f"input_shape must have at least {SMALLEST_SIDE} pixels per side for {encoder}, got {input_shape!r}. "
             f"The network halves the side three times; use a larger resolution or encoder 'mlp'."
         )
     return channels, height, width

@@ -8,6 +8,7 @@ none    a learned offset for each channel and nothing else, which is a bias on t
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from gnc_models.encoders.input_shapes import even_parts
 class ChannelOffset(nn.Module):
     """Adds a learned number to each channel: what is left of a normalization layer without normalization.
 
-    Keeps the place and the name `bias` of the layer it stands for, so that every network has one for "none" too.
+    It has the place and the parameter name `bias` of the layer it replaces, so that networks are alike under "none".
     """
 
     def __init__(self, channels: int) -> None:
@@ -47,6 +48,14 @@ VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
     "none": ChannelOffset,
 }
+
+
+def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
+    """Put `make(layer)` in the place of every layer of this kind below a network, under the same name."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, kind):
+                setattr(parent, name, make(layer))
 
 
 @torch.no_grad()

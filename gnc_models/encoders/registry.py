@@ -12,21 +12,14 @@ from torch import nn
 
 from gnc_models.catalog.members import ENCODERS as MEMBERS
 from gnc_models.catalog.members import load
+from gnc_models.catalog.settings import check_at_least, check_choice
 
 PACKAGE = "gnc_models.encoders"
 ENCODERS: dict[str, Callable[..., nn.Module]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_encoder(
-    name: str,
-    *,
-    input_shape: tuple[int, ...],
-    feature_dim: int,
-    width: int | None = None,
-    depth: int | None = None,
-    norm_layer: str | None = None,
-    num_samples: int | None = None,
-    vocabulary: int | None = None,
+    name: str, *, input_shape: tuple[int, ...], feature_dim: int, norm_layer: str | None = None, **counts: int | None
 ) -> nn.Module:
     """An encoder from `[batch, *input_shape]` to features `[batch, feature_dim]`; the last layer is a linear map.
 
@@ -35,35 +28,27 @@ def make_encoder(
         input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector for mlp; (context,) of
             token ids, int64, for transformer; (1,) of a sample's index, int64, for unconstrained.
         feature_dim: dimension of the features.
-        width: channels of the first stage of small_resnet, units of a layer of mlp, vit and transformer; None for
-            the others.
-        depth: blocks in each stage of small_resnet, hidden layers of mlp, blocks of vit and transformer; None for
-            the others.
         norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
-        num_samples: training samples, for unconstrained and only there.
-        vocabulary: number of tokens, for transformer and only there.
+        counts: None counts as not given. `width`: channels of the first stage of small_resnet, units of a layer of
+            mlp, vit and transformer. `depth`: blocks in each stage of small_resnet, hidden layers of mlp, blocks of vit
+            and transformer. `num_samples`: training samples, for unconstrained. `vocabulary`: tokens, for transformer.
     Returns:
         The network, initialised from torch's default generator, in training mode.
     Raises:
         ValueError: an unknown name, a shape the encoder cannot take, a setting missing, unwanted or out of range.
     """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder must be one of {sorted(ENCODERS)}, got {name!r}.")
-    if feature_dim < 1:
-        raise ValueError(f"feature_dim must be at least 1, got {feature_dim!r}.")
-    counts = {"width": width, "depth": depth, "num_samples": num_samples, "vocabulary": vocabulary}
-    settings: dict[str, Any] = counts | {"norm_layer": _norm_layer(name, norm_layer)}
-    read = inspect.signature(ENCODERS[name]).parameters
+    check_choice("encoder", name, ENCODERS)
+    check_at_least(1, feature_dim=feature_dim)
+    norm_layer = _norm_layer(name, norm_layer)
+    read = list(inspect.signature(ENCODERS[name]).parameters)[2:]
     for setting, value in counts.items():
-        _check_count(name, setting, value, is_read=setting in read)
-    return ENCODERS[name](input_shape, feature_dim, **{key: settings[key] for key in settings if key in read})
-
-
-def _check_count(name: str, setting: str, value: int | None, *, is_read: bool) -> None:
-    if is_read and (value is None or value < 1):
-        raise ValueError(f"{setting} must be at least 1 for this encoder, got {value!r}.")
-    if value is not None and not is_read:
-        raise ValueError(f"{setting} must be left out for {name}, got {value!r}. It would have no effect here.")
+        if value is not None and setting not in read:
+            raise ValueError(f"{setting} must be left out for {name}, got {value!r}. It would have no effect here.")
+    settings: dict[str, Any] = {setting: counts.get(setting) for setting in read if setting != "norm_layer"}
+    check_at_least(1, **settings)
+    if "norm_layer" in read:
+        settings["norm_layer"] = norm_layer
+    return ENCODERS[name](input_shape, feature_dim, **settings)
 
 
 def _norm_layer(name: str, norm_layer: str | None) -> str | None:

@@ -12,6 +12,8 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gnc_models.encoders.norm_layers import exchange_layers
+
 
 class SynchronisedBatchNorm(_BatchNorm):
     """A BatchNorm layer whose batch is that of all processes of a group; parameters and buffers are the layer's own."""
@@ -93,7 +95,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _of_all(row: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
-    """[processes, len(row)]: each process's row, alike everywhere to the last bit."""
+    """[processes, len(row)]: each process's row; all processes get the same bits."""
     rows = [torch.empty_like(row) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(rows, row, group=group)
     return torch.stack(rows)
@@ -106,7 +108,4 @@ def synchronise_batch_norms(network: nn.Module, group: distributed.ProcessGroup 
         network: left alone where it has no BatchNorm.
         group: the processes that share a batch; None: the default group.
     """
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, _BatchNorm):
-                setattr(parent, name, SynchronisedBatchNorm(child, group))
+    exchange_layers(network, _BatchNorm, lambda layer: SynchronisedBatchNorm(layer, group))

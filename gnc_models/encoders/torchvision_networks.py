@@ -14,7 +14,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from gnc_models.encoders.input_shapes import image_shape
-from gnc_models.encoders.norm_layers import MAP_NORMS, initialise_without_normalization
+from gnc_models.encoders.norm_layers import MAP_NORMS, exchange_layers, initialise_without_normalization
 
 # Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
 MOBILENET_STAGES = [
@@ -37,7 +37,7 @@ def make_resnet(name: str, build: Callable[..., ResNet]) -> Callable[..., ResNet
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()
-        return _settled(network, norm_layer)
+        return _with_start_values(network, norm_layer)
 
     return make
 
@@ -56,8 +56,8 @@ def make_densenet121(input_shape: tuple[int, ...], feature_dim: int, *, norm_lay
     nn.init.kaiming_normal_(network.features.conv0.weight)
     network.features.pool0 = nn.Identity()
     if norm_layer != "batch":
-        _exchange_batch_norms(network, MAP_NORMS[norm_layer])
-    return _settled(network, norm_layer)
+        exchange_layers(network, nn.BatchNorm2d, lambda layer: MAP_NORMS[norm_layer](layer.num_features))
+    return _with_start_values(network, norm_layer)
 
 
 def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> MobileNetV2:
@@ -71,10 +71,10 @@ def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_la
     )
     network.features[0][0] = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
-    return _settled(network, norm_layer)
+    return _with_start_values(network, norm_layer)
 
 
-def _settled(network: nn.Module, norm_layer: str) -> nn.Module:
+def _with_start_values(network: nn.Module, norm_layer: str) -> nn.Module:
     if norm_layer == "none":
         convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
         initialise_without_normalization(convolutions, _branch_ends(network))
@@ -91,10 +91,3 @@ def _branch_ends(network: nn.Module) -> list[nn.Module]:
         elif isinstance(block, InvertedResidual) and block.use_res_connect:
             ends.append(block.conv[-2])  # the last entry is the normalization
     return ends
-
-
-def _exchange_batch_norms(network: nn.Module, norm: Callable[[int], nn.Module]) -> None:
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, norm(child.num_features))

@@ -21,7 +21,7 @@ def make_vit(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
     patch = 4 if side < 64 else 8 if side < 128 else 16
     if height != side or side % patch:
         raise ValueError(
-            f"input_shape must be square with a multiple of {patch} pixels a side for vit, got {input_shape!r}. "
+            f"input_shape must be square with a multiple of {patch} pixels per side for vit, got {input_shape!r}. "
             f"Choose another resolution."
         )
     network = VisionTransformer(

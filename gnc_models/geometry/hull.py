@@ -58,7 +58,7 @@ def nearest_hull_points(
 
 
 class _Solve:
-    """The hulls still moving, with finished ones not forgotten yet, and the result of all of them."""
+    """The hulls that still move, some finished ones that are not removed yet, and the result of all of them."""
 
     def __init__(self, points: Tensor, valid: Tensor, tolerance: float, start: HullPoints | None) -> None:
         num_hulls, num_points, dim = points.shape
@@ -207,20 +207,19 @@ class _Solve:
 
     def store(self, done: Tensor) -> None:
         """Write the working sets of these hulls to the result."""
-        rows, width = self.rows[done], self.used.shape[1]
-        kept = min(width, self.capacity)
-        self.result.positions[rows, :kept] = self.positions[done, :kept]
-        self.result.used[rows, :kept] = self.used[done, :kept]
-        self.result.coefficients[rows, :kept] = self.coefficients[done, :kept]
+        rows, width = self.rows[done], min(self.used.shape[1], self.capacity)
+        self.result.positions[rows, :width] = self.positions[done, :width]
+        self.result.used[rows, :width] = self.used[done, :width]
+        self.result.coefficients[rows, :width] = self.coefficients[done, :width]
 
     def _compress(self) -> None:
         """Forget finished hulls when they are many: copying the points of the others costs as much as a step."""
-        kept = self.live
-        live = int(kept.sum())
+        live = int(self.live.sum())
         if live <= 0.6 * len(self.rows):
             names = ("rows", "live", "points", "valid", "unit", "positions", "used", "coefficients", "squares", "bound")
+            live_rows = self.live
             for name in names:
-                setattr(self, name, getattr(self, name)[kept])
+                setattr(self, name, getattr(self, name)[live_rows])
         if live:
             self._gather()
 

@@ -51,13 +51,13 @@ class MarginSearch:
     def begin_from(self, support: Int[Tensor, "classes width"], coefficients: Float[Tensor, "classes width"]) -> None:
         """Start each class's working set from rows that supported it elsewhere."""
         self.coarse = False
-        kept = min(self.support.shape[1], support.shape[1])
-        support, coefficients = (x[:, :kept].to(self.support.device) for x in (support, coefficients))
+        width = min(self.support.shape[1], support.shape[1])
+        support, coefficients = (x[:, :width].to(self.support.device) for x in (support, coefficients))
         own = torch.arange(len(support), device=support.device).unsqueeze(1)
         other = (support >= 0) & (support < len(support)) & (support != own)
         order = (~other).to(torch.int8).argsort(dim=1, stable=True)
-        self.support[:, :kept] = torch.where(other, support, -1).gather(1, order)
-        self.coefficients[:, :kept] = torch.where(other, coefficients, 0.0).gather(1, order)
+        self.support[:, :width] = torch.where(other, support, -1).gather(1, order)
+        self.coefficients[:, :width] = torch.where(other, coefficients, 0.0).gather(1, order)
 
     def _narrow(self) -> Tensor | None:
         """The rows in float32 for passes that need few digits, where these are cheaper and can be bounded."""
@@ -92,11 +92,11 @@ class MarginSearch:
         """Those of the classes that still need a round; in mode min the most promising first."""
         lower, upper = self.lower[rows], self.upper[rows]
         # at the size of rounding no interval can be narrower: the row is inside the hull, or touches it
-        settled = (upper - lower <= self.tolerance * upper) | (upper <= 2 * self._rounding(rows, torch.float64))
-        kept = ~self.stuck[rows] & (upper.isinf() | ~settled)
+        certified = (upper - lower <= self.tolerance * upper) | (upper <= 2 * self._rounding(rows, torch.float64))
+        unfinished = ~self.stuck[rows] & (upper.isinf() | ~certified)
         if self.mode == "all":
-            return rows[kept]
-        rows = rows[kept & (lower <= self.upper.min())]
+            return rows[unfinished]
+        rows = rows[unfinished & (lower <= self.upper.min())]
         return rows[self.lower[rows].argsort(stable=True)]
 
     def nearest_distance(self) -> Float[Tensor, " classes"]:

@@ -2,14 +2,12 @@
 
 import math
 
-from jaxtyping import Float, Int
-from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifier import Classifier
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
 from gnc_models.losses.cross_entropy import score_gaps
-from gnc_models.losses.loss import Loss
+from gnc_models.losses.loss import Loss, Scalar
 
 
 class LabelSmoothing(Loss):
@@ -24,13 +22,7 @@ class LabelSmoothing(Loss):
         check_between("label_smoothing", label_smoothing, 0.0, 1.0, "For 0 use loss 'cross_entropy'.")
         self.label_smoothing = label_smoothing
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         logits = classifier.logits(features, temperature)
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
@@ -47,13 +39,7 @@ class Focal(Loss):
         check_between("focal_gamma", focal_gamma, 0.0, math.inf, "For 0 use loss 'cross_entropy'.")
         self.focal_gamma = focal_gamma
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         odds = (score_gaps(features, labels, classifier) / temperature).logsumexp(1)
         # 1 - p = sigmoid(odds): its power from the logarithm, since for gamma < 1 it has no slope at 0
         modulation = (self.focal_gamma * functional.logsigmoid(odds)).exp()
@@ -66,13 +52,7 @@ class SquaredError(Loss):
     Source: Han, Papyan and Donoho, arXiv 2106.02073 (the factor 1/2; no rescaling by class count).
     """
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         logits = classifier.logits(features, temperature)
         target = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
         return (logits - target).square().sum(1).mean() / 2

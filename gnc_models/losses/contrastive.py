@@ -1,10 +1,7 @@
 """Supervised contrastive loss, as pytorch-metric-learning has it. Knows torch and that library, imported when needed."""
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.losses.loss import Loss
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
+from gnc_models.losses.loss import Loss, Scalar
 
 
 class SupervisedContrastive(Loss):
@@ -22,13 +19,7 @@ class SupervisedContrastive(Loss):
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         self._member = SupConLoss()
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         self._member.temperature = temperature
-        value: Tensor = self._member(features, labels)
+        value: Scalar = self._member(features, labels)
         return value

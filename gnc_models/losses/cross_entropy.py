@@ -6,15 +6,14 @@ All three are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross
 import math
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_choice
-from gnc_models.classifiers.classifier import Classifier
+from gnc_models.classifiers.classifier import Classifier, Features, Labels, Logits
 from gnc_models.log_space import log_softplus
 from gnc_models.losses.chunked import chunked_cross_entropy
-from gnc_models.losses.loss import Loss
+from gnc_models.losses.loss import Loss, Scalar
 
 CROSS_ENTROPIES = ("dense", "chunked")
 
@@ -23,36 +22,21 @@ class CrossEntropy(Loss):
     """Mean cross-entropy of the classifier's logits, in nats."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, cross_entropy: str = "dense") -> None:
-        """How it is computed; the numbers agree to rounding.
+        """`cross_entropy` "dense" holds batch x classes logits and their gradient, "chunked" never does.
 
-        Args:
-            num_classes: rows of the classifier.
-            feature_dim: dimension of the features.
-            cross_entropy: "dense" holds batch x classes logits and their gradient, "chunked" never does.
+        The numbers of both agree to rounding.
         """
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         check_choice("cross_entropy", cross_entropy, CROSS_ENTROPIES)
         self.chunked = cross_entropy == "chunked"
 
-    def forward(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """As `Loss.forward`, but dense logits are in autocast's precision."""
         if self.chunked:
             return super().forward(features, labels, classifier, temperature)
         return self._dense(features, labels, classifier, temperature)
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         if not self.chunked:
             return self._dense(features, labels, classifier, temperature)
         return chunked_cross_entropy(
@@ -77,13 +61,7 @@ class LogCrossEntropy(Loss):
     Source: Jiang et al., arXiv 2310.05351.
     """
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         odds = (score_gaps(features, labels, classifier) / temperature).logsumexp(1)
         return temperature * (log_softplus(odds).logsumexp(0) - math.log(len(labels)))
 
@@ -96,19 +74,11 @@ class HardMax(Loss):
     Source: Jiang et al., arXiv 2310.05351.
     """
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         return score_gaps(features, labels, classifier).amax()
 
 
-def score_gaps(
-    features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], classifier: Classifier
-) -> Float[Tensor, "batch classes"]:
+def score_gaps(features: Features, labels: Labels, classifier: Classifier) -> Logits:
     """`<w_j - w_y, h>` on what the classifier scales, before the temperature; -infinity at j = y."""
     scores = functional.linear(*classifier.scaled(features))
     own = labels.unsqueeze(1)

@@ -7,12 +7,11 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.losses.loss import Loss
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
+from gnc_models.losses.loss import Loss, Scalar
 
 # ArcFace's angle has infinite slope at cosine 1, where collapse leads: nearer than this the slope counts as 0.
 NEAREST_COSINE = 1 - 2**-22
@@ -32,13 +31,7 @@ class CosFace(Loss):
         check_between("margin_penalty", margin_penalty, 0.0, 2.0, "For 0 use loss 'cross_entropy'.")
         self._member = _Borrowed(CosFaceLoss, num_classes, feature_dim, margin_penalty)
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         return self._member(features, labels, classifier, temperature)
 
 
@@ -60,13 +53,7 @@ class ArcFace(Loss):
         self._member = _Borrowed(ArcFaceLoss, num_classes, feature_dim, math.degrees(margin_penalty))
         self._member.loss.get_angles = _angles
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         return self._member(features, labels, classifier, temperature)
 
 

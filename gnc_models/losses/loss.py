@@ -1,40 +1,29 @@
-"""What every loss is: a number from features, labels and a classifier. Knows torch; no loss in particular."""
+"""The base of every loss: a number from features, labels and a classifier. Knows torch; no loss in particular."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from gnc_models.classifiers.classifier import Classifier
+from gnc_models.catalog.settings import check_at_least
+from gnc_models.classifiers.classifier import Classifier, Features, Labels
+
+Scalar = Float[Tensor, ""]
 
 
 class Loss(nn.Module):
-    """A loss over a batch, without parameters or state of its own: what is trained are features and classifier rows.
+    """A loss over a batch. It has no parameters and no state: training moves features and classifier rows.
 
-    A member gives `value`; `forward` calls it in the precision of the rows, whatever autocast says: differences of
+    A member defines `value`; `forward` calls it in the precision of the rows, whatever autocast says: differences of
     logits at a low temperature, distances and determinants need more digits than bfloat16 has.
     """
 
     def __init__(self, *, num_classes: int, feature_dim: int) -> None:
-        """The sizes, for the members that need them.
-
-        Args:
-            num_classes: rows of the classifier, at least 2.
-            feature_dim: dimension of the features, at least 1.
-        Raises:
-            ValueError: a size out of range.
-        """
+        """Take the sizes, for the members that need them: rows of the classifier, at least 2, and their dimension."""
         super().__init__()
-        for name, given, least in (("num_classes", num_classes, 2), ("feature_dim", feature_dim, 1)):
-            if given < least:
-                raise ValueError(f"{name} must be at least {least}, got {given!r}.")
+        check_at_least(2, num_classes=num_classes)
+        check_at_least(1, feature_dim=feature_dim)
 
-    def forward(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """The loss of a batch.
 
         Args:
@@ -49,12 +38,6 @@ class Loss(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.value(features.to(classifier.weight.dtype), labels, classifier, temperature)
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """The loss itself; arguments as those of `forward`."""
         raise NotImplementedError

@@ -25,8 +25,7 @@ def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any)
 
     Args:
         name: a name in `LOSSES`.
-        num_classes: rows of the classifier, at least 2.
-        feature_dim: dimension of the features, at least 1.
+        num_classes, feature_dim: of the classifier's rows, at least 2 and 1.
         settings: those the loss's constructor reads; None counts as not given.
     Returns:
         A module to call with features, labels, the classifier and the temperature in force.

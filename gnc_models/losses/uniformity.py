@@ -12,45 +12,39 @@ Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss cod
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_between
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.losses.loss import Loss
+from gnc_models.classifiers.classifier import Classifier, Features, Labels, Rows
+from gnc_models.losses.loss import Loss, Scalar
 
 LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no positive determinant
 
 
 class _UniformityGap(Loss):
-    """The weighted sum; a member gives its two parts."""
+    """The weighted sum; a member defines its two parts."""
 
-    def __init__(self, *, num_classes: int, feature_dim: int, inter_weight: float, intra_weight: float) -> None:
+    def __init__(
+        self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015
+    ) -> None:
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         for name, given in (("inter_weight", inter_weight), ("intra_weight", intra_weight)):
             check_between(name, given, 0.0, math.inf)
         self.inter_weight, self.intra_weight = inter_weight, intra_weight
 
-    def value(
-        self,
-        features: Float[Tensor, "batch dim"],
-        labels: Int[Tensor, " batch"],
-        classifier: Classifier,
-        temperature: float,
-    ) -> Float[Tensor, ""]:
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         proxies = functional.normalize(classifier.weight.double(), dim=1)
         points = functional.normalize(features.double(), dim=1)
         inter, intra = self.inter(proxies), self.intra(points, labels, proxies.detach())
         return (self.inter_weight * inter + self.intra_weight * intra).to(features.dtype)
 
-    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+    def inter(self, proxies: Rows) -> Scalar:
         """How unevenly the classes are spread; small is even."""
         raise NotImplementedError
 
-    def intra(
-        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
-    ) -> Float[Tensor, ""]:
+    def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
         """How far samples are from their class's proxy."""
         raise NotImplementedError
 
@@ -59,21 +53,12 @@ class HypersphereEnergy(_UniformityGap):
     """MHE. inter: mean over pairs of proxies of `1 / |w_i - w_j|^2`. intra: mean over the classes in the batch of the
     mean distance of their samples from the proxy."""
 
-    def __init__(
-        self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015
-    ) -> None:
-        super().__init__(
-            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
-        )
-
-    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+    def inter(self, proxies: Rows) -> Scalar:
         squares = _squared_distances(proxies)
         itself = torch.eye(len(proxies), dtype=torch.bool, device=proxies.device)
         return squares.masked_fill(itself, torch.inf).reciprocal().sum() / (len(proxies) * (len(proxies) - 1))
 
-    def intra(
-        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
-    ) -> Float[Tensor, ""]:
+    def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
         classes, position, counts = labels.unique(return_inverse=True, return_counts=True)
         return (_distances(points, proxies[labels]) / counts[position]).sum() / len(classes)
 
@@ -82,22 +67,13 @@ class HypersphereSeparation(_UniformityGap):
     """MHS. inter: minus the smallest distance between two proxies. intra: sum over the classes in the batch of the
     largest distance of a sample from the proxy."""
 
-    def __init__(
-        self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015
-    ) -> None:
-        super().__init__(
-            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
-        )
-
-    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+    def inter(self, proxies: Rows) -> Scalar:
         with torch.no_grad():
             closest = int((proxies @ proxies.T).fill_diagonal_(-torch.inf).argmax())
         first, second = divmod(closest, len(proxies))
         return -(proxies[first] - proxies[second]).norm()
 
-    def intra(
-        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
-    ) -> Float[Tensor, ""]:
+    def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
         classes, position = labels.unique(return_inverse=True)
         distances = _distances(points, proxies[labels])
         largest = torch.zeros(len(classes), dtype=distances.dtype, device=distances.device)
@@ -122,16 +98,7 @@ class GramDeterminant(_UniformityGap):
         inter_weight: float = 0.15,
         intra_weight: float = 0.03,
     ) -> None:
-        """What is added to every Gram's diagonal, and the kernel.
-
-        Args:
-            num_classes: rows of the classifier.
-            feature_dim: dimension of the features.
-            logdet_eps: added to the diagonal, above 1e-10.
-            kernel_width: of the kernel, a distance on the unit sphere.
-            inter_weight: of the spread of the proxies.
-            intra_weight: of the spread within classes.
-        """
+        """`logdet_eps` above 1e-10 is added to every Gram's diagonal; `kernel_width` is a distance on the sphere."""
         super().__init__(
             num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
         )
@@ -139,12 +106,10 @@ class GramDeterminant(_UniformityGap):
         check_between("kernel_width", kernel_width, 0.0, math.inf)
         self.logdet_eps, self.kernel_width = logdet_eps, kernel_width
 
-    def inter(self, proxies: Float[Tensor, "classes dim"]) -> Float[Tensor, ""]:
+    def inter(self, proxies: Rows) -> Scalar:
         return -self._log_determinant(self._kernel(proxies))
 
-    def intra(
-        self, points: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], proxies: Float[Tensor, "classes dim"]
-    ) -> Float[Tensor, ""]:
+    def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
         classes = labels.unique()
         owners = torch.cat([labels, classes])
         gram = self._kernel(torch.cat([points, proxies[classes]]))

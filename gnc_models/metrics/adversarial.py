@@ -41,34 +41,26 @@ def attack_accuracy(
     Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start).
     """
     _check(inputs, labels, radius, steps, limits, batch_size)
+
+    def attack(inputs: Tensor, labels: Tensor) -> Tensor:
+        low, high = inputs - radius, inputs + radius
+        if limits is not None:
+            low, high = low.clamp_min(limits[0]), high.clamp_max(limits[1])
+        moved = inputs
+        if generator is not None:
+            start = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
+            moved = (inputs + radius * (2 * start - 1)).clamp(low, high)
+        size = 2.5 * radius / steps  # one step alone is cut to the radius, FGSM's
+        for _ in range(steps):
+            moved = (moved + size * _direction(model_fn, moved, labels).sign()).clamp(low, high)
+        return moved
+
     right = 0
     for batch, own in zip(inputs.detach().split(batch_size), labels.split(batch_size), strict=True):
-        moved = _ascend(model_fn, batch, own, radius, steps, limits, generator) if radius else batch
+        moved = attack(batch, own) if radius else batch
         with torch.no_grad():
             right += int((model_fn(moved).argmax(1) == own).sum())
     return right / len(labels)
-
-
-def _ascend(
-    model_fn: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    labels: Tensor,
-    radius: float,
-    steps: int,
-    limits: tuple[float, float] | None,
-    generator: torch.Generator | None,
-) -> Tensor:
-    low, high = inputs - radius, inputs + radius
-    if limits is not None:
-        low, high = low.clamp_min(limits[0]), high.clamp_max(limits[1])
-    moved = inputs
-    if generator is not None:
-        start = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
-        moved = (inputs + radius * (2 * start - 1)).clamp(low, high)
-    size = 2.5 * radius / steps  # one step alone is cut to the radius, FGSM's
-    for _ in range(steps):
-        moved = (moved + size * _direction(model_fn, moved, labels).sign()).clamp(low, high)
-    return moved
 
 
 def _direction(model_fn: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""GNC3: class means against classifier rows, against samples of no class, and rows against the inputs' likeness.
+"""GNC3: class means against classifier rows and against samples of no class; rows against the inputs' similarity.
 
 Knows class statistics and rows; does not know margins.
 """
@@ -24,21 +24,20 @@ def alignment_columns(statistics: ClassStatistics, rows: Float[Tensor, "classes 
     return {
         "gnc3": misalignment(centred, rows) if exists else None,
         "gnc3_uncentred": misalignment(statistics.means, rows),
-        "gnc3_uniform": _duality_variance(centred, rows) if exists else None,
-        "gnc3_uniform_uncentred": _duality_variance(statistics.means, rows),
+        "gnc3_uniform": float(_cosine_gaps(centred, rows).var(correction=0)) if exists else None,
+        "gnc3_uniform_uncentred": float(_cosine_gaps(statistics.means, rows).var(correction=0)),
         "gnc3_cross": _cross_variance(centred, rows) if exists else None,
     }
 
 
 def misalignment(means: Float[Tensor, "classes dim"], rows: Float[Tensor, "classes dim"]) -> float:
     """Mean over classes of 1 - cos of mean and row, with all its digits where they nearly agree."""
+    return float(_cosine_gaps(means, rows).mean())
+
+
+def _cosine_gaps(means: Tensor, rows: Tensor) -> Float[Tensor, " classes"]:
     # |u - v|^2 / 2 = 1 - cos keeps its digits where the cosine is nearly 1
-    return float((unit(means) - unit(rows)).square().sum(1).mean() / 2)
-
-
-def _duality_variance(means: Tensor, rows: Tensor) -> float:
-    """Variance over classes of the cosine of mean and row."""
-    return float(((unit(means) - unit(rows)).square().sum(1) / 2).var(correction=0))
+    return (unit(means) - unit(rows)).square().sum(1) / 2
 
 
 def _cross_variance(means: Tensor, rows: Tensor) -> float:
@@ -65,16 +64,14 @@ def ood_deviation(view: View, features: Float[Tensor, "ood_samples dim"] | None)
 
 
 def input_correlation(
-    unit_rows: Float[Tensor, "classes dim"], class_inputs: Float[Tensor, "classes input_dim"] | None
+    unit_rows: Float[Tensor, "classes dim"], class_inputs: Float[Tensor, "classes input_dim"]
 ) -> float | None:
     """Pearson correlation over class pairs of the cosine of centred mean inputs and the cosine of rows.
 
-    None without inputs, where a mean input equals their average, or where either cosine is the same for all pairs
+    None where a mean input equals their average, or where either cosine is the same for all pairs
     up to rounding (a simplex has no assignment to speak of).
     Source: Jiang et al., arXiv 2310.05351, on which class gets which point of the code.
     """
-    if class_inputs is None:
-        return None
     centred = class_inputs.to(torch.float64)
     centred = centred - centred.mean(0)
     if not bool(centred.any(1).all()):

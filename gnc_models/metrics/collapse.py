@@ -1,4 +1,4 @@
-"""One measurement, all its columns: checks what comes in, looks at it once, asks each kind of column.
+"""One measurement with all its columns: checks the arguments, prepares the features once, calls each kind of column.
 
 Knows every other module here; does not know networks, training, tables or the disk.
 """
@@ -72,7 +72,7 @@ def measure_collapse(
             temperature that the normalization does not take, a classifier row of zeros, features that are all zero.
     Source: docs/metrics.md names the paper of each formula.
     """
-    _check_samples(features, labels, weights, test_features, test_labels, ood_features)
+    _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
     _check_settings(normalization, temperature, features, weights, counted, class_inputs)
     rows = weights.detach().to(torch.float64)
     unit_rows = unit(rows)
@@ -89,20 +89,22 @@ def measure_collapse(
         **within_columns(view),
         **alignment_columns(view.head, rows[view.classes]),
         "ood_deviation": ood_deviation(view, ood_features),
-        "input_correlation": _input_correlation(view, unit_rows, class_inputs),
+        "input_correlation": None,
         "ncc_test_accuracy": None,
         **norm_columns(rows, view.raw),
         **rank_columns(view.head, unit_rows),
         **scale_free_columns(rows, view.unit_weights, tolerance, margins),
         "effective_temperature": effective_temperature(rows, view.raw, normalization, temperature),
     }
+    if class_inputs is not None:
+        values["input_correlation"] = input_correlation(unit_rows[view.classes], class_inputs[view.classes])
     if test_features is not None and test_labels is not None:
         values["ncc_test_accuracy"] = nearest_mean_accuracy(view, test_features.detach(), test_labels)
     return Collapse(values, margins, view.class_means())
 
 
 def _mean_margin_columns(view: View, unit_rows: Tensor, margins: Margins, tolerance: float) -> Values:
-    """Margins of the class means, and of their directions against the rows: the ladder's second rung."""
+    """Margins of the class means, and of their directions against the rows."""
     # GNC3 says that means lie near rows, so their margins are searched from where those of the rows were found
     start = margins if view.all_present else None
     found = one_vs_rest_margins(unit(view.head.means), tolerance=tolerance, warm_start=start).minimum
@@ -114,24 +116,16 @@ def _mean_margin_columns(view: View, unit_rows: Tensor, margins: Margins, tolera
     }
 
 
-def _input_correlation(view: View, unit_rows: Tensor, class_inputs: Tensor | None) -> float | None:
-    return input_correlation(unit_rows[view.classes], None if class_inputs is None else class_inputs[view.classes])
-
-
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
 def _check_samples(
-    features: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    test_features: Tensor | None,
-    test_labels: Tensor | None,
-    ood_features: Tensor | None,
+    weights: Tensor, features: Tensor, labels: Tensor, test: tuple[Tensor | None, Tensor | None], ood: Tensor | None
 ) -> None:
+    test_features, test_labels = test
     if weights.ndim != 2:
         raise ValueError(f"weights must be a matrix, one row per class, got shape {tuple(weights.shape)}.")
-    sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood_features}
+    sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood}
     for name, values in sets.items():
         if values is not None:
             _check_features(name, values, weights.shape[1])

@@ -16,7 +16,7 @@ Values = dict[str, float | None]
 
 
 class View:
-    """What a measurement looks at.
+    """The features and labels that a measurement is made of.
 
     Attributes:
         features, labels: of the samples that count.

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnc_models.geometry.pairwise import nearest_rows, squared_distances, tiles
+from gnc_models.geometry.pairwise import nearest_rows, tiles
 from gnc_models.metrics.class_statistics import check_labels
 from gnc_models.metrics.feature_views import finite
+from gnc_models.metrics.variability import distance_variances
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def measure_layer(
     if int(counts.max()) > 1:
         between = float(centred.square().sum(1).mean())
         quotient = float(squares.sum()) / len(features) / between if between else None
-        cdnv = _mean_cdnv(centred, squares / counts)
+        cdnv = finite(distance_variances(centred, squares / counts)[0])
     return LayerCollapse(quotient, cdnv, right / len(features))
 
 
@@ -75,9 +76,3 @@ def _class_means(features: Tensor, places: Tensor, counts: Tensor) -> Float[Tens
     for tile in tiles(len(features), features.shape[1]):
         sums.index_add_(0, places[tile], features[tile].to(torch.float64) - origin)
     return sums / counts.unsqueeze(1) + origin
-
-
-def _mean_cdnv(centred: Tensor, variances: Tensor) -> float | None:
-    # over ordered pairs, (var_i + var_j) / 2 and var_i have the same sum
-    total = sum(float((variances[rows] * s.reciprocal().sum(1)).sum()) for rows, s in squared_distances(centred))
-    return finite(total / (len(variances) * (len(variances) - 1)))

@@ -1,4 +1,4 @@
-"""What sets every sample against every class: the ladder's last rung, agreements, and how many classes compete.
+"""What compares every sample with every class: sample margins, agreements, and how many classes compete.
 
 Knows the view and sums over pairs; does not know margins of rows.
 """

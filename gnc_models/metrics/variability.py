@@ -6,6 +6,8 @@ Knows class statistics; does not know classifiers.
 import math
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from gnc_models.geometry.pairwise import EPS, squared_distances
 from gnc_models.metrics.class_statistics import ClassStatistics
@@ -23,7 +25,8 @@ def measure_variability(statistics: ClassStatistics) -> Values:
     ratio, rank = _within_over_between(statistics)
     between = float(statistics.between_covariance.trace())
     quotient = float(statistics.within_covariance.trace()) / between if between else math.nan
-    found = (ratio / len(statistics.counts), ratio / rank if rank else math.nan, quotient, *_cdnv(statistics))
+    cdnv = distance_variances(statistics.centred_means, statistics.variances)
+    found = (ratio / len(statistics.counts), ratio / rank if rank else math.nan, quotient, *cdnv)
     return {name: finite(value) for name, value in zip(names, found, strict=True)}
 
 
@@ -65,11 +68,12 @@ def _within_over_between(statistics: ClassStatistics) -> tuple[float, int]:
     return (float((within[counted] / eigenvalues[counted]).sum()) if rank else math.nan), rank
 
 
-def _cdnv(statistics: ClassStatistics) -> tuple[float, float]:
+def distance_variances(
+    means: Float[Tensor, "classes dim"], variances: Float[Tensor, " classes"]
+) -> tuple[float, float]:
     """Mean over class pairs of (var_i + var_j) / (2 |mu_i - mu_j|^2); mean over classes of var / nearest distance^2."""
-    variances, num_classes = statistics.variances, len(statistics.counts)
-    total = nearest = 0.0
-    for rows, squares in squared_distances(statistics.centred_means):
+    total, nearest, num_classes = 0.0, 0.0, len(means)
+    for rows, squares in squared_distances(means):
         # over ordered pairs, (var_i + var_j) / 2 and var_i have the same sum
         total += float((variances[rows] * squares.reciprocal().sum(1)).sum())
         nearest += float((variances[rows] / squares.amin(1)).sum())

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 
 
-def check_sizes(num_classes: int, feature_dim: int) -> None:
-    """ValueError unless there are at least two classes and one dimension."""
+def check_sizes(num_classes: int, feature_dim: int, *, least_dim: int = 1) -> None:
+    """ValueError unless there are at least two classes and one dimension, or `least_dim` of them."""
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes!r}. One class has no rest to be far from.")
-    if feature_dim < 1:
-        raise ValueError(f"feature_dim must be at least 1, got {feature_dim!r}.")
+    if feature_dim < least_dim:
+        raise ValueError(f"feature_dim must be at least {least_dim}, got {feature_dim!r}.")
 
 
 def polygon_margin(num_classes: int) -> float:
@@ -43,9 +43,7 @@ def theorem_bounds(num_classes: int, feature_dim: int) -> tuple[float, float]:
         ValueError: fewer than two classes or dimensions.
     Source: Jiang et al., Generalized Neural Collapse for a Large Number of Classes, arXiv 2310.05351.
     """
-    check_sizes(num_classes, feature_dim)
-    if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2 for the theorem, got {feature_dim!r}.")
+    check_sizes(num_classes, feature_dim, least_dim=2)
     d = feature_dim
     start = 0.5 * math.log(math.pi) - math.log(num_classes) + math.lgamma((d + 1) / 2)
     lower = 0.5 * math.exp(2 / (d - 1) * (start - math.lgamma(d / 2 + 1)))
@@ -77,9 +75,7 @@ def levenshtein_margin_bound(num_classes: int, feature_dim: int) -> float:
         ValueError: fewer than two classes or dimensions.
     Source: V. I. Levenshtein, Universal bounds for codes and designs, Handbook of Coding Theory (1998), section 5.
     """
-    check_sizes(num_classes, feature_dim)
-    if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2 for Levenshtein's bound, got {feature_dim!r}.")
+    check_sizes(num_classes, feature_dim, least_dim=2)
     if feature_dim == 2:
         return polygon_margin(num_classes)
     strength = 1

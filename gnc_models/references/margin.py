@@ -9,7 +9,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
+from gnc_models.constructions.explicit import LEECH_SECTIONS
 from gnc_models.references.closed_forms import (
     asymptotic_exponent,
     check_sizes,
@@ -20,7 +22,6 @@ from gnc_models.references.closed_forms import (
 )
 from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
 from gnc_models.references.tables import (
-    UnconstrainedOptimum,
     best_code_points,
     random_margin,
     read_table,
@@ -31,13 +32,12 @@ from gnc_models.references.tables import (
 __all__ = [
     "REFERENCE_VERSION",
     "Reference",
-    "UnconstrainedOptimum",
     "asymptotic_exponent",
     "best_code_points",
     "levenshtein_margin_bound",
+    "margin_score",
     "random_margin",
     "reference_margin",
-    "theorem_bounds",
     "unconstrained_optimum",
 ]
 
@@ -73,12 +73,30 @@ class KnownCode:
         return f"(d={self.feature_dim}, K={self.num_classes})"
 
 
+def margin_score(
+    lower: float | Float[np.ndarray, "..."],
+    null: float | Float[np.ndarray, "..."] | None,
+    best: float | Float[np.ndarray, "..."] | None,
+) -> float | Float[np.ndarray, "..."]:
+    """How far a margin has come from random rows (0) to the best code known (1): (lower - null) / (best - null).
+
+    Args:
+        lower: lower end of the smallest margin; NaN where there is none.
+        null: the margin of random rows, `random_margin`; None or NaN where it is not known.
+        best: lower end of `reference_margin`; None or NaN where it is not known.
+    Returns:
+        The score; NaN where a value is missing, or the best does not exceed the null.
+    """
+    below, above = np.asarray(null, dtype=float), np.asarray(best, dtype=float)
+    return (lower - below) / np.where(above > below, above - below, np.nan)
+
+
 def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     """Best interval known for the largest one-vs-rest margin that K unit rows in d dimensions can have.
 
-    Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, and drawn random codes,
-    closed under inheritance (rows may be dropped, dimensions added) and direct sums, and of codes in layers. Upper end: Rankin, Levenshtein,
-    and proven optima, which also bound every larger K and smaller d.
+    Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, drawn random codes and
+    codes in layers; rows may be dropped, dimensions added, and codes joined on orthogonal subspaces (direct sums).
+    Upper end: the bounds of Rankin and Levenshtein, and proven optima, which also bound every larger K and smaller d.
 
     Args:
         num_classes: K, at least 2.
@@ -95,7 +113,8 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     upper = _upper_bound(num_classes, feature_dim)
     found = [_inherited(num_classes, feature_dim), _direct_sum(num_classes, feature_dim)]
     found.append((theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
-    if max(found)[0] < _layered_ceiling(num_classes, feature_dim):
+    # no layered code exceeds this, since it takes so few dimensions: above it none need be counted
+    if max(found)[0] < levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS)):
         found.append((layered_margin(num_classes, feature_dim), "layered code"))
     lower, source = max(found, key=lambda pair: pair[0])
     return Reference(min(lower, upper), upper, source)
@@ -137,10 +156,7 @@ SHARP_CODES = (
 
 # Built and checked row against row in gnc_models.constructions.explicit; good, not proven optimal: (d, K, margin, name).
 BUILT_CODES = (
-    *(
-        (dim, size, 0.5, "Leech lattice section")
-        for dim, size in zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True)
-    ),
+    *((dim, size, 0.5, "Leech lattice section") for dim, size in LEECH_SECTIONS.items()),
     (64, 65536, 0.75, "quadratic forms"),
     *((2**m, 2 * 4**m, 1 - 2.0 ** -((m - 1) // 2), "extended Gold") for m in range(5, 18, 2)),
 )
@@ -151,7 +167,13 @@ def known_codes() -> tuple[KnownCode, ...]:
     """Every single code the reference rests on, without inheritance and sums; best margin first."""
     codes = [KnownCode(d, k, 1 - cos, name, 1 - cos) for d, k, cos, name in SHARP_CODES]
     codes += [KnownCode(*built) for built in BUILT_CODES]
-    codes += _tabulated() + _kerdock() + _gold()
+    codes += _tabulated()
+    # Kerdock codes: d = 4^j, K = d (d + 2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)
+    codes += [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in (4**j for j in range(2, 9))]
+    # Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)
+    codes += [
+        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
+    ]
     codes.append(KnownCode(1, 2, 2.0, "pair"))
     codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
     return tuple(sorted(codes, key=lambda code: -code.margin))
@@ -173,19 +195,6 @@ def _tabulated() -> list[KnownCode]:
     return codes
 
 
-def _kerdock() -> list[KnownCode]:
-    """d = 4^j, K = d(d+2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)."""
-    dims = [4**j for j in range(2, 9)]
-    return [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in dims]
-
-
-def _gold() -> list[KnownCode]:
-    """Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)."""
-    return [
-        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
-    ]
-
-
 def _upper_bound(num_classes: int, feature_dim: int) -> float:
     """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
     bounds = [simplex_orthoplex_bound(num_classes, feature_dim), levenshtein_margin_bound(num_classes, feature_dim)]
@@ -195,11 +204,6 @@ def _upper_bound(num_classes: int, feature_dim: int) -> float:
         if code.proven is not None and code.feature_dim >= feature_dim and code.num_classes <= num_classes
     ]
     return min(bounds)
-
-
-def _layered_ceiling(num_classes: int, feature_dim: int) -> float:
-    """What no layered code exceeds, since it takes so few dimensions: above it none need be counted."""
-    return levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS))
 
 
 def _inherited(num_classes: int, feature_dim: int) -> tuple[float, str]:

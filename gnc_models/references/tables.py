@@ -15,6 +15,8 @@ from importlib import resources
 import numpy as np
 from jaxtyping import Float
 
+from gnc_models.constructions.explicit import polygon
+
 DATA_FILES = (
     "best_known_codes.csv",
     "found_codes.csv",
@@ -116,7 +118,7 @@ def _unconstrained_table() -> dict[OptimumKey, UnconstrainedOptimum]:
 
 
 def _unconstrained_key(row: Mapping[str, str]) -> OptimumKey:
-    return int(row["num_classes"]), int(row["feature_dim"]), _six_digits(float(row["temperature"]))
+    return int(row["num_classes"]), int(row["feature_dim"]), f"{float(row['temperature']):.6g}"
 
 
 def _unconstrained_value(row: Mapping[str, str], source: str = "table") -> UnconstrainedOptimum:
@@ -124,16 +126,12 @@ def _unconstrained_value(row: Mapping[str, str], source: str = "table") -> Uncon
     return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]), source)
 
 
-def _six_digits(temperature: float) -> str:
-    return f"{temperature:.6g}"
-
-
 def unconstrained_optimum(
     num_classes: int, feature_dim: int, temperature: float, own: OwnOptima = NO_OPTIMA
 ) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of the unconstrained-feature model, or None where it is not tabulated.
 
-    The model: free unit rows W and H, one feature a class, cross-entropy with logits `W h / temperature`.
+    The model: free unit rows W and H, one feature per class, cross-entropy with logits `W h / temperature`.
 
     Args:
         num_classes: K.
@@ -148,7 +146,7 @@ def unconstrained_optimum(
         margin = num_classes / (num_classes - 1)
         loss = math.log1p((num_classes - 1) * math.exp(-margin / temperature))
         return UnconstrainedOptimum(loss, margin, margin, margin, 0, "closed form")
-    key = num_classes, feature_dim, _six_digits(temperature)
+    key = num_classes, feature_dim, f"{temperature:.6g}"
     return _unconstrained_table().get(key) or own.by_key.get(key)
 
 
@@ -167,8 +165,7 @@ def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "c
         Unit rows, one per class; a fresh array.
     """
     if feature_dim == 2 and num_classes >= 2:
-        angles = 2 * math.pi * np.arange(num_classes) / num_classes
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return polygon(num_classes)
     points = _points_by_size().get(num_classes) if feature_dim == 3 else None
     return None if points is None else points / np.linalg.norm(points, axis=1, keepdims=True)
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from gnc_models.catalog.settings import check_choice
 from gnc_models.datasets.made.fonts import (
     FACES,
     FAMILIES,
@@ -65,10 +66,9 @@ def make_glyphs(
     Raises:
         ValueError: an unknown resolution or family, or more classes than there are.
     """
-    if resolution not in RESOLUTIONS:
-        raise ValueError(f"resolution must be one of {list(RESOLUTIONS)}, got {resolution!r}.")
-    if unseen_family is not None and unseen_family not in FAMILIES:
-        raise ValueError(f"unseen_family must be one of {sorted(FAMILIES)}, got {unseen_family!r}.")
+    check_choice("resolution", resolution, RESOLUTIONS)
+    if unseen_family is not None:
+        check_choice("unseen_family", unseen_family, FAMILIES)
     available, code_points, pictures = _read_classes(resolution, num_classes, data_seed)
     if num_classes > available:
         raise ValueError(
@@ -87,8 +87,8 @@ def make_glyphs(
     return label_samples(
         draw(samples_per_class, seen_faces, _TRAIN),
         draw(test_samples_per_class, seen_faces, _TEST),
-        draw(test_samples_per_class, unseen_faces, _UNSEEN) if unseen_faces else None,
         tuple(f"U+{point:04X} {chr(point)}" for point in code_points),
+        draw(test_samples_per_class, unseen_faces, _UNSEEN) if unseen_faces else None,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
@@ -47,11 +48,10 @@ def make_synthetic(
     Raises:
         ValueError: `input_dim` or `noise` out of range.
     """
-    if input_dim < 1:
-        raise ValueError(f"input_dim must be at least 1, got {input_dim!r}.")
+    check_at_least(1, input_dim=input_dim)
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")
     centres = _centres(num_classes, input_dim, data_seed)
     train = _samples(centres, noise, samples_per_class, data_seed, _TRAIN)
     test = _samples(centres, noise, test_samples_per_class, data_seed, _TEST)
-    return label_samples(train, test, None, tuple(str(index) for index in range(num_classes)))
+    return label_samples(train, test, tuple(str(index) for index in range(num_classes)))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.dataset import Dataset, with_digest
 from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
@@ -26,22 +27,14 @@ _FILES, _TRAIN, _TEST = 0, 1, 2
 # A word (letters, digits, underscores) or a run of one and the same other mark; white space separates.
 _TOKEN = re.compile(r"\w+|([^\w\s])\1*")
 
-_LEAST_CONTEXTS = 2  # of each class in training: a class mean and a spread
+_LEAST_CONTEXTS = 2  # of each class in training, so that it has a mean and a spread
 _TEST_FILES = 5  # one file in so many is for testing
 
-# Not every machine has these: tests, and what systems package apart or change.
+# Not every machine has these: tests, and what systems package separately or change.
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "idlelib", "lib2to3", "tkinter"}
-    | {
-        "turtle.py",
-        "turtledemo",
-        "ensurepip",
-        "distutils",
-        "venv",
-        "pydoc_data",
-        "sitecustomize.py",
-        "usercustomize.py",
-    }
+    | {"turtle.py", "turtledemo", "ensurepip", "distutils", "venv", "pydoc_data"}
+    | {"sitecustomize.py", "usercustomize.py"}
 )
 _GENERATED = re.compile(r"\bgenerated\b", re.IGNORECASE)  # in a file's first lines: tables, not language
 
@@ -78,7 +71,7 @@ def make_text(
 
 @cache
 def read_standard_library() -> Corpus:
-    """The standard library's own modules, without tests, generated tables and what systems package apart."""
+    """The standard library's own modules, without tests, generated tables and what systems package separately."""
     folder = standard_library()
     # only the library's own names, so that nothing installed beside them is read or even walked through
     own = [path for path in folder.iterdir() if path.name.removesuffix(".py") in sys.stdlib_module_names]
@@ -88,7 +81,7 @@ def read_standard_library() -> Corpus:
 
 
 def read_corpus(folder: Path, names: Sequence[str]) -> Corpus:
-    """The tokens of these files in this order, generated ones left out; bytes that are not UTF-8 become one mark."""
+    """The tokens of these files in this order, without generated files; bytes that are not UTF-8 become one mark."""
     numbers: dict[str, int] = {}
     digest, rows = hashlib.sha256(), []
     for name in names:
@@ -130,8 +123,7 @@ def make_contexts(
     Raises:
         ValueError: a number below its least, or more classes or contexts than the corpus has.
     """
-    if context_length < 1:
-        raise ValueError(f"context_length must be at least 1, got {context_length!r}.")
+    check_at_least(1, context_length=context_length)
     if samples_per_class < _LEAST_CONTEXTS:
         raise ValueError(f"samples_per_class must be at least {_LEAST_CONTEXTS} for text, got {samples_per_class!r}.")
     train_places, test_places = _split_places(corpus, data_seed, context_length)
@@ -140,25 +132,26 @@ def make_contexts(
     numbers[classes] = np.arange(num_classes)
     ids = numbers[corpus.ids]
 
-    train = _labelled_first(ids, train_places, num_classes, np.random.default_rng([data_seed, _TRAIN]))
-    train = _take(train, num_classes, samples_per_class, setting="samples_per_class")
-    test = _labelled_first(ids, test_places, num_classes, np.random.default_rng([data_seed, _TEST]))
-    test = _take(test, num_classes, test_samples_per_class, setting="test_samples_per_class")
-    train_inputs, train_labels = _contexts(
-        ids, _rare_first(ids, train, num_classes * samples_per_class), context_length
-    )
-    test_inputs, test_labels = _contexts(ids, test[: num_classes * test_samples_per_class], context_length)
-    single, entropy = mark_contexts(train_inputs, train_labels)
+    def draw(places: np.ndarray, stream: int, samples: int, setting: str) -> np.ndarray:
+        """The places whose token is a class, in an order of all places that does not depend on the classes."""
+        ordered = np.random.default_rng([data_seed, stream]).permutation(places)
+        found = ordered[ids[ordered] < num_classes]
+        if (most := len(found) // num_classes) < samples:
+            raise ValueError(
+                f"{setting} must be at most {most} for {num_classes} classes, for the corpus has {len(found)} such "
+                f"contexts, got {samples!r}."
+            )
+        return found
+
+    train = draw(train_places, _TRAIN, samples_per_class, "samples_per_class")
+    test = draw(test_places, _TEST, test_samples_per_class, "test_samples_per_class")
+    trained = _contexts(ids, _rare_first(ids, train, num_classes * samples_per_class), context_length)
+    tested = _contexts(ids, test[: num_classes * test_samples_per_class], context_length)
+    single, entropy = mark_contexts(*trained)
+    names = tuple(corpus.tokens[token] for token in classes)
     return with_digest(
         Dataset(
-            train_inputs=train_inputs,
-            train_labels=train_labels,
-            test_inputs=test_inputs,
-            test_labels=test_labels,
-            unseen_inputs=None,
-            unseen_labels=None,
-            class_names=tuple(corpus.tokens[token] for token in classes),
-            digest="",
+            *(*trained, *tested, None, None, names, ""),
             single_continuation=single,
             label_entropy=entropy,
             vocabulary=num_classes + 1,
@@ -179,8 +172,8 @@ def _split_places(corpus: Corpus, data_seed: int, context_length: int) -> tuple[
     return place[whole & ~of_test], place[whole & of_test]
 
 
-def _common_tokens(corpus: Corpus, following: np.ndarray, num_classes: int) -> list[int]:
-    counts = np.bincount(following, minlength=len(corpus.tokens))
+def _common_tokens(corpus: Corpus, labels: np.ndarray, num_classes: int) -> list[int]:
+    counts = np.bincount(labels, minlength=len(corpus.tokens))
     often = np.flatnonzero(counts >= _LEAST_CONTEXTS).tolist()
     if num_classes > len(often):
         raise ValueError(
@@ -188,23 +181,6 @@ def _common_tokens(corpus: Corpus, following: np.ndarray, num_classes: int) -> l
             f"training files, got {num_classes!r}."
         )
     return sorted(often, key=lambda token: (-counts[token], corpus.tokens[token]))[:num_classes]
-
-
-def _labelled_first(
-    ids: np.ndarray, places: np.ndarray, num_classes: int, generator: np.random.Generator
-) -> np.ndarray:
-    """The places whose token is a class, in an order of all places that does not depend on the classes."""
-    ordered = generator.permutation(places)
-    return ordered[ids[ordered] < num_classes]
-
-
-def _take(places: np.ndarray, num_classes: int, samples_per_class: int, *, setting: str) -> np.ndarray:
-    if (most := len(places) // num_classes) < samples_per_class:
-        raise ValueError(
-            f"{setting} must be at most {most} for {num_classes} classes, for the corpus has {len(places)} such "
-            f"contexts, got {samples_per_class!r}."
-        )
-    return places
 
 
 def _rare_first(ids: np.ndarray, places: np.ndarray, total: int) -> np.ndarray:

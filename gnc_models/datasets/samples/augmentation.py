@@ -1,55 +1,37 @@
-"""Random changes of a training batch, made on the batch's own device, with no work per sample in Python."""
+"""Random changes of a training batch, made on the batch's device, without a loop over samples in Python."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from gnc_models.catalog.settings import check_choice
 
-class _Draws:
-    """Whole numbers by chance for a batch, of which a part is handed out: the same ones whoever has the rest."""
-
-    def __init__(self, generator: torch.Generator, batch_size: int, part: slice, device: torch.device) -> None:
-        self._generator, self._batch_size, self._part, self._device = generator, batch_size, part, device
-
-    def __call__(self, below: int, *rows: int) -> Tensor:
-        """[*rows, part] of whole numbers from 0 on, below `below`."""
-        drawn = torch.randint(
-            0, below, (*rows, self._batch_size), generator=self._generator, device=self._generator.device
-        )
-        return drawn[..., self._part].to(self._device)
+Draw = Callable[..., Tensor]  # draw(below, *rows): random whole numbers in 0..below-1, `[*rows, samples]`
 
 
-def _shift(inputs: Tensor, draws: _Draws) -> Tensor:
-    _check_images(inputs, "shift")
-    return _move(inputs, 1, draws)
+def _shift(inputs: Tensor, draw: Draw) -> Tensor:
+    return _move(inputs, 1, draw)
 
 
-def _crop_flip(inputs: Tensor, draws: _Draws) -> Tensor:
-    _check_images(inputs, "crop_flip")
-    moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), draws)
-    flips = draws(2).view(-1, 1, 1, 1)
+def _crop_flip(inputs: Tensor, draw: Draw) -> Tensor:
+    moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), draw)
+    flips = draw(2).view(-1, 1, 1, 1)
     return torch.where(flips == 1, moved.flip(3), moved)
 
 
-def _check_images(inputs: Tensor, augmentation: str) -> None:
-    if inputs.ndim != 4:
-        raise ValueError(
-            f"augmentation must be none for inputs that are not images, got {augmentation!r} for shape "
-            f"{tuple(inputs.shape)}."
-        )
-
-
-def _move(inputs: Tensor, margin: int, draws: _Draws) -> Tensor:
+def _move(inputs: Tensor, margin: int, draw: Draw) -> Tensor:
     """Each image moved by up to `margin` pixels each way."""
     samples, _, height, width = inputs.shape
     # new margins are 0: the background of the images, so a shifted image looks like one drawn there
     windows = functional.pad(inputs, (margin,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    offsets = draws(2 * margin + 1, 2)
+    offsets = draw(2 * margin + 1, 2)
     return windows[torch.arange(samples, device=inputs.device), :, offsets[0], offsets[1]]
 
 
-AUGMENTATIONS = {"none": lambda inputs, draws: inputs, "shift": _shift, "crop_flip": _crop_flip}
+AUGMENTATIONS = {"none": lambda inputs, draw: inputs, "shift": _shift, "crop_flip": _crop_flip}
 
 
 def augment(
@@ -60,14 +42,14 @@ def augment(
     start: int = 0,
     batch_size: int | None = None,
 ) -> Shaped[Tensor, " batch *input"]:
-    """One batch, or a part of one, changed at random: a sample changes alike in the whole batch and in any part of it.
+    """One batch, or a part of one, changed at random: a sample changes in the same way in any part of the batch.
 
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
         augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way,
             independently and with equal chances, 0 where it came from outside; "crop_flip": likewise by up to an
             eighth of the longer side, rounded up (4 pixels of 28 or 32), then mirrored left to right or not.
-        generator: the source of chance, on any device; left untouched where nothing is changed.
+        generator: the source of random numbers, on any device; left untouched where nothing is changed.
         start: place of the first input in the batch.
         batch_size: samples of the batch; None: the inputs are all of it.
     Raises:
@@ -75,8 +57,18 @@ def augment(
     """
     if augmentation is None:
         return inputs
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(f"augmentation must be one of {sorted(AUGMENTATIONS)}, got {augmentation!r}.")
-    part = slice(start, start + len(inputs))
-    draws = _Draws(generator, part.stop if batch_size is None else batch_size, part, inputs.device)
-    return AUGMENTATIONS[augmentation](inputs, draws)
+    check_choice("augmentation", augmentation, AUGMENTATIONS)
+    if augmentation != "none" and inputs.ndim != 4:
+        raise ValueError(
+            f"augmentation must be none for inputs that are not images, got {augmentation!r} for shape "
+            f"{tuple(inputs.shape)}."
+        )
+    end = start + len(inputs)
+
+    def draw(below: int, *rows: int) -> Tensor:
+        # for the whole batch, so that every part of it sees the same numbers
+        shape = (*rows, end if batch_size is None else batch_size)
+        drawn = torch.randint(0, below, shape, generator=generator, device=generator.device)
+        return drawn[..., start:end].to(inputs.device)
+
+    return AUGMENTATIONS[augmentation](inputs, draw)

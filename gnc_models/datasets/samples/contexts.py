@@ -1,4 +1,4 @@
-"""Contexts of tokens and the labels that follow them: which have one continuation, and the entropy that is left."""
+"""Which contexts of tokens have a single continuation, and the entropy of the label given its context."""
 
 import numpy as np
 import torch

@@ -37,8 +37,8 @@ class Dataset:
 def label_samples(
     train: Float[Tensor, "classes train_samples *input"],
     test: Float[Tensor, "classes test_samples *input"],
-    unseen: Float[Tensor, "classes unseen_samples *input"] | None,
     class_names: tuple[str, ...],
+    unseen: Float[Tensor, "classes unseen_samples *input"] | None = None,
 ) -> Dataset:
     """A data set from the samples of each class in turn; `class_names` has one name per class."""
     train_inputs, train_labels = _flatten_classes(train)

@@ -1,6 +1,4 @@
-"""Which classes and which samples of a stored set: the first ones of orders that `data_seed` draws, so that both nest."""
-
-from collections.abc import Sequence
+"""Which classes and samples of a stored set are used: the first ones of orders drawn by `data_seed`, so that both nest."""
 
 import numpy as np
 
@@ -20,7 +18,7 @@ def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: st
 
 
 def draw_samples(
-    members: np.ndarray, samples: int, *, data_seed: int, label: int, class_name: str, is_test: bool
+    members: np.ndarray, samples: int, data_seed: int, label: int, class_name: str, is_test: bool
 ) -> np.ndarray:
     """The first `samples` of the seed's order of one class's members `[members]`.
 
@@ -34,22 +32,3 @@ def draw_samples(
         )
     stream = _TEST if is_test else _TRAIN
     return np.random.default_rng([data_seed, stream, label]).permutation(members)[:samples]
-
-
-def draw_labelled(
-    labels: np.ndarray, classes: Sequence[int], samples: int, *, data_seed: int, names: Sequence[str], is_test: bool
-) -> np.ndarray:
-    """Positions `[classes, samples]` of the samples drawn for each of the classes, as `draw_samples` draws them."""
-    return np.stack(
-        [
-            draw_samples(
-                np.flatnonzero(labels == label),
-                samples,
-                data_seed=data_seed,
-                label=label,
-                class_name=names[label],
-                is_test=is_test,
-            )
-            for label in classes
-        ]
-    )

@@ -81,7 +81,7 @@ def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dat
 def noisy_labels(labels: Int64[Tensor, " samples"], label_noise: float, data_seed: int) -> Int64[Tensor, " samples"]:
     """The labels, sorted on entry, after noise as `add_label_noise` describes it."""
     counts = torch.bincount(labels).tolist()
-    # one stream a class, so that a class's chances do not depend on which others there are
+    # one stream per class, so that a class's chances do not depend on which others there are
     keys = np.concatenate([np.random.default_rng([data_seed, _KEYS, k]).random(n) for k, n in enumerate(counts)])
     order = torch.from_numpy(np.argsort(keys, kind="stable"))
     if label_noise == 1:

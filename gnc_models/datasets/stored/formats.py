@@ -1,4 +1,4 @@
-"""Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped, with no foreign code run.
+"""Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped. No code from a file is run.
 
 CIFAR's layout is Python pickles. They are read with classes of our own standing where numpy's are named, so that a file
 can build bytes, numbers, lists and dicts and nothing else.
@@ -52,7 +52,7 @@ def read_idx_images(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     images, labels = read_idx(paths[0]), read_idx(paths[1])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{paths[0]} must hold one image a label of {paths[1].name}, got {images.shape} and {labels.shape}."
+            f"{paths[0]} must hold one image per label of {paths[1].name}, got {images.shape} and {labels.shape}."
         )
     return images[:, None], labels.astype(np.int64)
 
@@ -71,7 +71,7 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if pixels is None or not labels or len(pixels) != len(labels) * 3 * _SIDE * _SIDE:
         held = "no array" if pixels is None else f"{len(pixels)} bytes"
         raise ValueError(
-            f"{path} must hold 3,072 bytes a label, got {held} for {len(labels or ())} labels. Get it again."
+            f"{path} must hold 3,072 bytes per label, got {held} for {len(labels or ())} labels. Get it again."
         )
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, 3, _SIDE, _SIDE), np.array(labels, dtype=np.int64)
 

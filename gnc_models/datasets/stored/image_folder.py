@@ -1,4 +1,4 @@
-"""Any folder with one folder of images a class, such as Tiny-ImageNet or faces, at one resolution."""
+"""Any folder with one folder of images per class, such as Tiny-ImageNet or faces, at one resolution."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
 from gnc_models.datasets.samples.draws import draw_classes, draw_samples
 from gnc_models.datasets.stored.images import normalise
@@ -51,8 +52,7 @@ def make_image_folder(
         MissingData: no such folder, or no class in it.
         ValueError: more classes or samples than there are, or an image that cannot be read; the text names it.
     """
-    if resolution < 8:
-        raise ValueError(f"resolution must be at least 8, got {resolution!r}.")
+    check_at_least(8, resolution=resolution)
     missing = missing_data("image_folder", data_root, folder=folder)
     if missing is not None or data_root is None:
         raise MissingData(missing)
@@ -64,19 +64,13 @@ def make_image_folder(
         drawn: list[Path] = []
         for label, split in zip(classes, splits, strict=True):
             members = np.arange(len(split[is_test]))
-            chosen = draw_samples(
-                members, samples, data_seed=data_seed, label=label, class_name=names[label], is_test=is_test
-            )
+            chosen = draw_samples(members, samples, data_seed, label, names[label], is_test)
             drawn += [split[is_test][index] for index in chosen]
         images = _read_once(tuple((path, path.stat().st_mtime_ns) for path in drawn), resolution)
         return normalise(torch.from_numpy(images), _MEAN, _DEVIATION).unflatten(0, (num_classes, samples))
 
-    return label_samples(
-        take(samples_per_class, False),
-        take(test_samples_per_class, True),
-        None,
-        tuple(names[label] for label in classes),
-    )
+    class_names = tuple(names[label] for label in classes)
+    return label_samples(take(samples_per_class, False), take(test_samples_per_class, True), class_names)
 
 
 def split_images(

@@ -1,4 +1,4 @@
-"""CIFAR, MNIST, FashionMNIST and EMNIST from the layouts in which torchvision stores them. Downloads nothing."""
+"""CIFAR, MNIST, FashionMNIST and EMNIST, read as torchvision stores them. Downloads nothing."""
 
 import string
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
-from gnc_models.datasets.samples.draws import draw_classes, draw_labelled
+from gnc_models.datasets.samples.draws import draw_classes, draw_samples
 from gnc_models.datasets.stored.formats import read_batches, read_idx_images, read_names
 from gnc_models.datasets.stored.layouts import STORED_SETS, find_files
 
@@ -73,17 +73,14 @@ def make_stored(
 
     def take(split: tuple[np.ndarray, np.ndarray], samples: int, is_test: bool) -> Tensor:
         images, labels = split
-        drawn = draw_labelled(labels, classes, samples, data_seed=data_seed, names=names, is_test=is_test)
-        return normalise(torch.from_numpy(images[drawn.ravel()]), pixels.mean, pixels.deviation).unflatten(
-            0, drawn.shape
+        drawn = np.stack(
+            [draw_samples(np.flatnonzero(labels == k), samples, data_seed, k, names[k], is_test) for k in classes]
         )
+        normalised = normalise(torch.from_numpy(images[drawn.ravel()]), pixels.mean, pixels.deviation)
+        return normalised.unflatten(0, drawn.shape)
 
-    return label_samples(
-        take(train, samples_per_class, False),
-        take(test, test_samples_per_class, True),
-        None,
-        tuple(names[label] for label in classes),
-    )
+    class_names = tuple(names[label] for label in classes)
+    return label_samples(take(train, samples_per_class, False), take(test, test_samples_per_class, True), class_names)
 
 
 make_cifar10, make_cifar100, make_mnist, make_fashion_mnist, make_emnist = (

@@ -1,7 +1,7 @@
-"""Data sets that are read from a folder of stored sets: where their files lie, and what of them is missing.
+"""Data sets that are read from a folder of stored sets: where their files are, and which of them are missing.
 
-Knows no torch and reads no file's content, so that a study can be checked in an instant. Nothing here downloads.
-The layouts are those in which torchvision leaves its downloads; every file may be gzipped too, as Debian ships them.
+Knows no torch and reads no file's content, so that checking a study takes no time. Nothing here downloads.
+The layouts are those in which torchvision leaves its downloads. Every file may be gzipped too, as Debian ships them.
 """
 
 import shlex
@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".t
 
 
 class MissingData(FileNotFoundError):
-    """A set is not where it was looked for; the text names what is missing and the command that gets it."""
+    """Files of a set were not found; the text names what is missing and the command that gets it."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
         return str(error)
     if not found:
         return (
-            f"image_folder needs one folder of images a class in {data_root / folder} or in its train folder, none "
+            f"image_folder needs one folder of images per class in {data_root / folder} or in its train folder, none "
             f"found. Put them there: {data_root / folder}/train/CLASS/*.png and {data_root / folder}/test/CLASS/*.png"
         )
     return None

@@ -87,12 +87,11 @@ def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
 def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.Array]:
     """How far each row is from its references; null where there is none, or none to divide by."""
     best, ceiling = reference["reference_margin_lower"], reference["reference_margin_upper"]
-    null = reference["random_margin"]
     lower, upper = rows.column("margin_min_lower"), rows.column("margin_min_upper")
-    nothing = pa.scalar(None, pa.float64())
-    apart = pc.if_else(pc.greater(best, null), pc.subtract(best, null), nothing)
+    scored = (lower, reference["random_margin"], best)
+    score = bounds.margin_score(*(column.to_numpy(zero_copy_only=False) for column in scored))
     return {
-        "margin_score": pc.divide(pc.subtract(lower, null), apart),
+        "margin_score": pa.array(score, pa.float64(), from_pandas=True),  # NaN becomes null
         "margin_ratio_lower": pc.divide(lower, _nonzero(ceiling)),
         "margin_ratio_upper": pc.divide(upper, _nonzero(best)),
         "loss_excess": pc.subtract(rows.column("train_loss"), reference["ufm_loss"]),

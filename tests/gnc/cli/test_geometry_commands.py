@@ -6,6 +6,7 @@ import pickle
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.numpy import save
@@ -15,6 +16,7 @@ from gnc.cli.main import main
 from gnc_models.codes.search import optimise_code
 from study.design.errors import make_config
 from study.execution.attempt import Execution
+from study.store.sealing.reference_columns import _comparison
 from study.store.store import open_store
 
 
@@ -47,6 +49,17 @@ def test_margins_of_a_scaled_polygon_are_those_of_the_polygon_in_every_format(tm
     assert facts["margin_mean"] == pytest.approx(exact)
     assert facts["margin_score"] == pytest.approx(1.0)
     assert {"num_classes", "feature_dim", "tolerance", "rounds", "seconds"} <= set(facts)
+
+
+@pytest.mark.parametrize(("num_classes", "is_scored"), [(12, True), (3, False)])
+def test_score_is_the_one_that_sealed_rows_get(tmp_path, capsys, num_classes, is_scored):
+    np.save(tmp_path / "w.npy", np.random.default_rng(0).standard_normal((num_classes, 3)))
+    facts = answer(capsys, "margins", tmp_path / "w.npy")
+    rows = pa.table({name: [facts[name]] for name in ("margin_min_lower", "margin_min_upper")} | {"train_loss": [1.0]})
+    names = ("reference_margin_lower", "reference_margin_upper", "random_margin", "ufm_loss")
+    references = {name: pa.array([facts.get(name)], pa.float64()) for name in names}
+    assert _comparison(rows, references)["margin_score"].to_pylist() == [facts["margin_score"]]
+    assert (facts["margin_score"] is not None) == is_scored
 
 
 def test_raw_margins_are_in_the_rows_own_unit_and_zero_inside_the_hull(tmp_path, capsys):

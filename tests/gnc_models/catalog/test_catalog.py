@@ -12,7 +12,8 @@ from gnc_models.classifiers.classifier import NORMALIZATIONS
 from gnc_models.classifiers.registry import CLASSIFIERS
 from gnc_models.datasets.made.fonts import FAMILIES
 from gnc_models.datasets.made.glyphs import RESOLUTIONS
-from gnc_models.datasets.registry import AUGMENTATIONS, DATASETS
+from gnc_models.datasets.registry import DATASETS
+from gnc_models.datasets.samples.augmentation import AUGMENTATIONS
 from gnc_models.datasets.stored.layouts import STORED_SETS, missing_data
 from gnc_models.encoders.registry import ENCODERS, make_encoder
 from gnc_models.losses.registry import LOSSES

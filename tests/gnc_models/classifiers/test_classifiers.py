@@ -94,7 +94,7 @@ def test_temperature_that_is_not_positive_is_refused(temperature):
 def test_unknown_normalization_and_zero_norm_are_refused():
     with pytest.raises(ValueError, match=r"normalization must be one of .*got 'cosine'"):
         LinearClassifier(7, 3, normalization="cosine", temperature=0.1, init_norm=0.5)
-    with pytest.raises(ValueError, match=r"init_norm must be positive, got 0\.0"):
+    with pytest.raises(ValueError, match=r"init_norm must be above 0, got 0\.0"):
         make_head("both", init_norm=0.0)
 
 

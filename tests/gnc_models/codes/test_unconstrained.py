@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gnc_models.codes.best_code import random_codes
+from gnc_models.codes.search import random_codes
 from gnc_models.codes.unconstrained_features import code_from_optimum, cold_loss, optimise_unconstrained
 from gnc_models.log_space import log_softplus
 from gnc_models.references.margin import reference_margin, unconstrained_optimum

@@ -16,12 +16,13 @@ import pytest
 import torch
 import torchvision
 
-from gnc_models.datasets.registry import DATASETS, MissingData, make_dataset, missing_data
+from gnc_models.datasets.registry import DATASETS, make_dataset
 from gnc_models.datasets.stored import formats as batches
 from gnc_models.datasets.stored import image_folder
 from gnc_models.datasets.stored import images as stored
 from gnc_models.datasets.stored import layouts as stored_sets
 from gnc_models.datasets.stored.fetching import fetch_dataset
+from gnc_models.datasets.stored.layouts import MissingData, missing_data
 from tests.gnc_models import stored_layouts as layouts
 
 CLASSES = {"mnist": 10, "fashion_mnist": 10, "emnist": 47, "cifar10": 10, "cifar100": 100}
@@ -310,7 +311,7 @@ def test_torn_and_foreign_files_are_refused_by_name(tmp_path):
 
 def test_images_and_labels_of_different_numbers_are_refused(tmp_path):
     layouts.write_idx_set(tmp_path, {"a": (np.zeros((3, 4, 4)), np.zeros(2))})
-    with pytest.raises(ValueError, match="must hold one image a label"):
+    with pytest.raises(ValueError, match="must hold one image per label"):
         batches.read_idx_images([tmp_path / "a-images-idx3-ubyte", tmp_path / "a-labels-idx1-ubyte"])
 
 
@@ -387,9 +388,9 @@ def test_bad_image_is_named(root, tmp_path):
 
 
 def test_folders_that_are_missing_or_elsewhere_are_refused(root, tmp_path):
-    for folder, text in (("none", "one folder of images a class"), ("../x", "below data_root"), (str(root), "below")):
+    for folder, text in (("none", "one folder of images per class"), ("../x", "below data_root"), (str(root), "below")):
         assert text in missing_data("image_folder", tmp_path, folder=folder)
-    with pytest.raises(MissingData, match="one folder of images a class"):
+    with pytest.raises(MissingData, match="one folder of images per class"):
         make("image_folder", tmp_path, folder="none")
     with pytest.raises(MissingData, match="needs data_root and folder"):
         make("image_folder", None)

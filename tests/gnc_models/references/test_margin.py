@@ -14,6 +14,7 @@ from gnc_models.references.margin import (
     TABLE_ROUNDING,
     known_codes,
     levenshtein_margin_bound,
+    margin_score,
     reference_margin,
     theorem_bounds,
 )
@@ -156,3 +157,11 @@ def test_direct_sum_equals_a_search_over_all_splits():
 def ref_single(num_classes: int, feature_dim: int) -> float:
     fitting = [c.margin for c in known_codes() if c.num_classes >= num_classes and c.feature_dim <= feature_dim]
     return max(fitting, default=0.0)
+
+
+def test_score_is_0_for_random_rows_1_for_the_best_and_absent_without_a_scale():
+    assert [margin_score(x, 0.25, 0.75) for x in (0.25, 0.5, 0.75)] == [0.0, 0.5, 1.0]
+    absent = ((0.5, None, 0.75), (0.5, 0.25, None), (0.5, 0.75, 0.75), (0.5, 0.75, 0.25), (np.nan, 0.25, 0.75))
+    assert all(math.isnan(margin_score(*values)) for values in absent)
+    lower, null, best = np.array([0.5, 0.5, 0.5]), np.array([0.25, np.nan, 0.75]), np.array([0.75, 0.75, 0.25])
+    assert margin_score(lower, null, best) == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
