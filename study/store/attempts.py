@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from study.store.schemas import read_parquet, to_parquet
-from study.store.storage import Storage, Tell, ignore
+from study.store.storage import Part, Tell, ignore
 
 LIVE = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
@@ -41,11 +41,8 @@ def log_name(key: str, attempt: int) -> str:
     return f"logs/{key}.{attempt}.log"
 
 
-class Attempts:
+class Attempts(Part):
     """Attempts at trials, by the trial's key and the attempt's number."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
 
     # --- trials in progress ------------------------------------------------------------------------------------
 
@@ -63,19 +60,11 @@ class Attempts:
             if named is None:
                 continue
             key, attempt = named.groups()
-            content = self.storage.read(f"live/{entry.name}")
             try:
-                rows = read_parquet(content or b"")
+                rows = read_parquet(self.storage.read(f"live/{entry.name}") or b"")
                 beat = json.loads(rows.schema.metadata[b"beat"])
-                live = Live(
-                    key=key,
-                    attempt=int(attempt),
-                    host=beat["host"],
-                    process=beat["process"],
-                    interrupted=beat["interrupted"],
-                    seconds_ago=time.time() - beat["time"],
-                    rows=rows,
-                )
+                ago = time.time() - beat["time"]
+                live = Live(key, int(attempt), beat["host"], beat["process"], beat["interrupted"], ago, rows)
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
                 continue
             if key not in newest or newest[key].attempt < live.attempt:
@@ -84,9 +73,12 @@ class Attempts:
 
     def remove_live(self, key: str) -> None:
         """Remove a trial's heartbeats; the number of the last attempt lives on in the failure that ended it."""
-        for entry in self.storage.entries("live"):
+        self._remove_from("live", key)
+
+    def _remove_from(self, folder: str, key: str) -> None:
+        for entry in self.storage.entries(folder):
             if entry.name.startswith(f"{key}."):
-                self.storage.remove(f"live/{entry.name}")
+                self.storage.remove(f"{folder}/{entry.name}")
 
     def attempts(self) -> dict[str, int]:
         """The highest attempt number seen of each trial that ran without finishing, or failed."""
@@ -109,9 +101,7 @@ class Attempts:
     def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
         """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
         self.remove_live(key)
-        for entry in self.storage.entries("failures", ".json"):
-            if entry.name.startswith(f"{key}."):
-                self.storage.remove(f"failures/{entry.name}")
+        self._remove_from("failures", key)
         if not keep_checkpoint:
             self.storage.remove_folder(f"checkpoints/{key}")
 
@@ -159,12 +149,9 @@ class Attempts:
         for entry in self.storage.entries("failures", ".json"):
             if key is not None and not entry.name.startswith(f"{key}."):
                 continue
-            try:
-                circumstances = json.loads(self.storage.read(f"failures/{entry.name}") or b"")
-            except ValueError:
-                on_unreadable(f"failures/{entry.name}")
-                continue
-            failed[entry.name.partition(".")[0]].append(circumstances)
+            failure = self.storage.read_as(f"failures/{entry.name}", json.loads, on_unreadable)
+            if failure is not None:
+                failed[entry.name.partition(".")[0]].append(failure)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
 
     def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ A trial that was stopped and went on later has several files until the next seal
 know the sealed tables, archives, Ray or torch.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -25,7 +26,6 @@ from study.design.config import TrialConfig
 from study.store import fragment_bytes
 from study.store.schemas import (
     FRAGMENT_SCHEMA,
-    UnknownSchema,
     check_version,
     fragment_table,
     identity_and_settings,
@@ -34,7 +34,7 @@ from study.store.schemas import (
     to_fragment,
     to_parquet,
 )
-from study.store.storage import Entry, Storage, Tell, ignore
+from study.store.storage import Entry, Part, Tell, ignore
 
 FILE = re.compile(r"([0-9a-f]{16})(?:\.(diverged|stopped)(?:-(\d+))?)?\.parquet")
 RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a trial's end gives way only to one further on
@@ -73,13 +73,10 @@ def progress_of(file: str, state: str | None = None) -> Progress:
     return Progress(RANK[state or (named and named[2]) or "complete"], -1 if epoch is None else int(epoch))
 
 
-class FinishedTrials:
+class FinishedTrials(Part):
     """Trials that ended, by key."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-
-    def files(self, on_unreadable: Tell = ignore) -> dict[str, list[Entry]]:
+    def fragments(self, on_unreadable: Tell = ignore) -> dict[str, list[Entry]]:
         """The files of each finished trial by key, from one listing. on_unreadable: told foreign files."""
         found: dict[str, list[Entry]] = {}
         for entry in self.storage.entries("rows", ".parquet"):
@@ -89,7 +86,7 @@ class FinishedTrials:
                 on_unreadable(f"rows/{entry.name}")
         return found
 
-    def put(self, fragment: Fragment) -> None:
+    def put_fragment(self, fragment: Fragment) -> None:
         """Write a finished trial's file."""
         footer = {
             **(fragment.rows.schema.metadata or {}),
@@ -98,44 +95,39 @@ class FinishedTrials:
         }
         self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
-    def write(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
+    def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
         """A trial's end: from here on it counts."""
         rows = fragment_table(config, measurements)
-        self.put(Fragment(config.key, identity_and_settings(config), rows, record))
+        self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
 
-    def remove(self, key: str) -> None:
+    def remove_fragment(self, key: str) -> None:
         """Remove a finished trial's files; one that no archive holds then counts as never run."""
-        for entry in self.files().get(key, []):
+        for entry in self.fragments().get(key, []):
             self.storage.remove(f"rows/{entry.name}")
 
-    def find(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
+    def read_fragment(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
         """The file of the trial that is furthest on; None where there is none. on_unreadable: told torn ones."""
         for name in (f"{key}.parquet", f"{key}.diverged.parquet"):  # the usual cases, without a listing
-            found = self.read(name, on_unreadable)
+            found = self.read_file(name, on_unreadable)
             if found is not None and found.file == name:
                 return found
-        others = [self.read(entry.name, on_unreadable) for entry in self.files().get(key, [])]
+        others = [self.read_file(entry.name, on_unreadable) for entry in self.fragments().get(key, [])]
         whole = [fragment for fragment in others if fragment is not None]
         return max(whole, key=lambda f: progress_of(f.file, f.record.state), default=None)
 
-    def read(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
+    def read_file(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
         """The trial in a file of rows/; None where absent or torn. on_unreadable: told a torn one."""
-        content = self.storage.read(f"rows/{file}")
-        if content is None:
-            return None
-        try:
+
+        def parse(content: bytes) -> Fragment:
             if fragment_bytes.is_whole(content) is False:
                 raise ValueError("bytes are not those that were written")
             rows = read_parquet(content)
             return _fragment(file, rows.schema.metadata, rows)
-        except UnknownSchema:
-            raise
-        except (pa.ArrowException, OSError, KeyError, ValueError):
-            on_unreadable(f"rows/{file}")
-            return None
+
+        return self.storage.read_as(f"rows/{file}", parse, on_unreadable)
 
     def read_end(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
-        """As `read` without the rows: the file's footer alone, no column decoded."""
+        """As `read_file` without the rows: the file's footer alone, no column decoded."""
         content = self.storage.read(f"rows/{file}")
         if content is None:
             return None
@@ -143,11 +135,9 @@ class FinishedTrials:
         footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
         if fragment_bytes.is_whole(content) and len(footer) == len(names):
             check_version(footer[b"schema_version"].decode())
-            try:
+            with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
-            except ValueError:
-                pass  # told below
-        return self.read(file, on_unreadable)  # a file of before checksums, or one that is torn
+        return self.read_file(file, on_unreadable)  # a file of before checksums, or one that is torn
 
     # --- margins and heads -------------------------------------------------------------------------------------
 
@@ -157,12 +147,7 @@ class FinishedTrials:
 
     def read_margins(self, key: str, on_unreadable: Tell = ignore) -> pa.Table | None:
         """Per-class margins, None where absent or torn. on_unreadable: told a torn file."""
-        content = self.storage.read(f"margins/{key}.parquet")
-        try:
-            return None if content is None else read_parquet(content)
-        except (pa.ArrowException, OSError):
-            on_unreadable(f"margins/{key}.parquet")
-            return None
+        return self.storage.read_as(f"margins/{key}.parquet", read_parquet, on_unreadable)
 
     def write_head(self, key: str, content: bytes) -> None:
         """Final head and class means as a safetensors file."""

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from study.design.errors import StudyError
-from study.store.attempts import Attempts
-from study.store.finished_trials import FinishedTrials
 from study.store.sealing.sealed_tables import RESULTS, TRIALS, SealedTables
 from study.store.storage import Storage, Tell, ignore
 
@@ -39,42 +37,11 @@ def open_store(results: str | Path) -> "Store":
     return Store(Storage(results))
 
 
-class Store:
+class Store(SealedTables):
     """Everything read from and written to one results folder.
 
     Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign.
     """
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        attempts, finished = Attempts(storage), FinishedTrials(storage)
-        tables = SealedTables(storage, finished, attempts)
-        # trials in progress
-        self.write_live, self.read_live, self.remove_live = (
-            attempts.write_live,
-            attempts.read_live,
-            attempts.remove_live,
-        )
-        self.attempts, self.next_attempt = attempts.attempts, attempts.next_attempt
-        self.clear_progress, self.unfinished = attempts.clear_progress, attempts.unfinished
-        self.write_checkpoint, self.read_checkpoints = attempts.write_checkpoint, attempts.read_checkpoints
-        self.has_checkpoint = attempts.has_checkpoint
-        # runs, and requests to stop
-        self.begin_run, self.sees_run, self.end_run = attempts.begin_run, attempts.sees_run, attempts.end_run
-        self.request_stop, self.withdraw_stop = attempts.request_stop, attempts.withdraw_stop
-        self.is_stop_requested, self.stop_requests = attempts.is_stop_requested, attempts.stop_requests
-        # failures and logs
-        self.write_failure, self.failures, self.failed = attempts.write_failure, attempts.failures, attempts.failed
-        self.failure_of, self.failed_starts = attempts.failure_of, attempts.failed_starts
-        self.append_log, self.last_log_lines = attempts.append_log, attempts.last_log_lines
-        # finished trials
-        self.fragments, self.read_fragment, self.remove_fragment = finished.files, finished.find, finished.remove
-        self.write_fragment, self.put_fragment = finished.write, finished.put
-        self.write_margins, self.read_margins = finished.write_margins, finished.read_margins
-        self.write_head, self.read_head, self.head_keys = finished.write_head, finished.read_head, finished.head_keys
-        # tables
-        self.read, self.read_trials, self.states = tables.read_rows, tables.read_trials, tables.read_states
-        self.seal, self.check_only_copy = tables.seal, tables.check_only_copy
 
     @property
     def uri(self) -> str:
@@ -120,12 +87,9 @@ class Store:
         found = {}
         entries = self.storage.entries("suggestions", ".json")
         for entry in sorted(entries, key=lambda entry: (entry.modified_ns, entry.name)):
-            try:
-                found[entry.name.removesuffix(".json")] = json.loads(
-                    self.storage.read(f"suggestions/{entry.name}") or b""
-                )
-            except ValueError:
-                on_unreadable(f"suggestions/{entry.name}")
+            settings = self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable)
+            if settings is not None:
+                found[entry.name.removesuffix(".json")] = settings
         return found
 
     # --- report ------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def find_copies(
 
     Files are listed before archives, so that a trial which moves into an archive in between is found there.
     """
-    files, names = finished.files(tell), archives.names()
+    files, names = finished.fragments(tell), archives.names()
     is_backed = sealed.archives is not None and sealed.archives <= names
     unread = names - (sealed.archives or frozenset()) if is_backed else names
     unsealed = {name: archive for name in sorted(unread) if (archive := archives.read(name, tell))}

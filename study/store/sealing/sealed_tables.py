@@ -79,11 +79,11 @@ class _Vanished(Exception):
     """A file of the listing went into an archive before it was read: the folder has to be read once more."""
 
 
-class SealedTables:
+class SealedTables(FinishedTrials, Attempts):
     """The tables of a results folder, as they were sealed and as sealing would make them now."""
 
-    def __init__(self, storage: Storage, finished: FinishedTrials, attempts: Attempts) -> None:
-        self.storage, self.finished, self.attempts = storage, finished, attempts
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
         self.archives = Archives(storage)
 
     def seal(self, *, compact: bool = False) -> Sealed:
@@ -126,9 +126,9 @@ class SealedTables:
                 if states.get(key, "failed") != "failed":
                     self.storage.remove(f"rows/{entry.name}")
             self.storage.remove(COMPACTED)  # an archive holds what the tables alone held
-        for key in self.attempts.unfinished():
+        for key in self.unfinished():
             if states.get(key) in FINAL:
-                self.attempts.clear_progress(key)
+                self.clear_progress(key)
 
     def check_only_copy(self) -> None:
         """FolderError where an older version left the tables as the only copy of rows and they cannot be read."""
@@ -151,7 +151,7 @@ class SealedTables:
         references = References(read_optima(self.storage))
 
         def read(tell: Tell) -> tuple[Tables, Copies]:
-            failed = failed_rows(self.attempts, tell)
+            failed = failed_rows(self, tell)
             sealed, old = self._sealed_pair(tell)
             copies = self._copies(sealed, {}, tell)
             ends, new = self._fresh_rows(copies, tell)
@@ -168,14 +168,14 @@ class SealedTables:
         """The trials of `read_tables`; of sealed and of new ones no rows are read."""
 
         def read(tell: Tell) -> pa.Table:
-            failed, sealed = failed_rows(self.attempts, tell), self._sealed_trials(tell)
+            failed, sealed = failed_rows(self, tell), self._sealed_trials(tell)
             copies = self._copies(sealed, {}, tell)
-            ends = self._read_files(copies.files, list(copies.files), self.finished.read_end, tell)
+            ends = self._read_files(copies.files, list(copies.files), self.read_end, tell)
             return _all_trials(sealed, copies, ends, failed)
 
         return self._settled(read, on_unreadable)
 
-    def read_rows(
+    def read(
         self, columns: Collection[str] | None = None, *, last: bool = False, on_unreadable: Tell = ignore
     ) -> pa.Table:
         """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
@@ -217,7 +217,7 @@ class SealedTables:
         rows = pa.concat_tables([old, new.select(names)])
         return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
 
-    def read_states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
+    def states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
         """State by key, from the sealed trials, what they do not hold, and the failures.
 
         known: states of files read before, which are not read again; those read now are added.
@@ -225,13 +225,13 @@ class SealedTables:
         known = {} if known is None else known
 
         def read(tell: Tell) -> dict[str, str]:
-            states: dict[str, str] = dict.fromkeys(self.attempts.failed(tell), "failed")
+            states: dict[str, str] = dict.fromkeys(self.failed(tell), "failed")
             sealed = self._sealed_trials(tell)
             copies = self._copies(sealed, known, tell)
             for table, keys in _held(sealed, copies):
                 states |= _states(only(table, keys))
             unread = [key for key, entry in copies.files.items() if entry not in known]
-            for fragment in self._read_files(copies.files, unread, self.finished.read_end, tell):
+            for fragment in self._read_files(copies.files, unread, self.read_end, tell):
                 known[copies.files[fragment.key]] = fragment.record.state
             return states | {key: known[entry] for key, entry in copies.files.items() if entry in known}
 
@@ -255,7 +255,7 @@ class SealedTables:
         return answer
 
     def _copies(self, sealed: SealedTrials, known: dict[Entry, str], tell: Tell) -> Copies:
-        return find_copies(sealed, self.finished, self.archives, known, tell)
+        return find_copies(sealed, self, self.archives, known, tell)
 
     def _read_files(
         self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
@@ -263,7 +263,7 @@ class SealedTables:
         """The trials in these files but for torn ones; _Vanished where a file is no longer there."""
         found = list(at_once(lambda key: read(files[key].name, tell), keys))
         if None in found:
-            there = {entry.name for entries in self.finished.files().values() for entry in entries}
+            there = {entry.name for entries in self.fragments().values() for entry in entries}
             if any(f is None and files[key].name not in there for key, f in zip(keys, found, strict=True)):
                 raise _Vanished
         return [fragment for fragment in found if fragment is not None]
@@ -278,7 +278,7 @@ class SealedTables:
         rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
         keys = list(copies.files)
         for start in range(0, len(keys), AT_ONCE):
-            read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.finished.read, tell)
+            read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.read_file, tell)
             rows.append(
                 pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in by_schema(read)] or rows[:1]).combine_chunks()
             )
