@@ -134,7 +134,7 @@ class FinishedTrials(Part):
         names = (b"schema_version", b"settings", b"record")
         footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
         if fragment_bytes.is_whole(content) and len(footer) == len(names):
-            check_version(footer[b"schema_version"].decode())
+            check_version(footer)
             with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
         return self.read_file(file, on_unreadable)  # a file of before checksums, or one that is torn

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -197,10 +197,12 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def read_as(self, name: str, parse: Callable[[bytes], Answer], on_unreadable: Tell = ignore) -> Answer | None:
+    def read_as(
+        self, name: str, parse: Callable[[Any], Answer], on_unreadable: Tell, *, is_mapped: bool = False
+    ) -> Answer | None:
         """What the file says; None where it is absent, and where it is torn, which `on_unreadable` is told."""
-        content = self.read(name)
         try:
+            content = self.read_mapped(name) if is_mapped else self.read(name)
             return None if content is None else parse(content)
         except StudyError:  # it is whole, but of a version that this one does not know
             raise

@@ -51,13 +51,12 @@ class Copies:
     superseded: list[tuple[str, Entry]] = field(default_factory=list)  # keys and files that may go
 
 
-def find_copies(
-    sealed: SealedTrials, finished: FinishedTrials, archives: Archives, known: Mapping[Entry, str], tell: Tell
-) -> Copies:
+def find_copies(sealed: SealedTrials, finished: FinishedTrials, known: Mapping[Entry, str], tell: Tell) -> Copies:
     """The copies that count. known: states of files that were read before. tell: is told what cannot be read.
 
     Files are listed before archives, so that a trial which moves into an archive in between is found there.
     """
+    archives = Archives(finished.storage)
     files, names = finished.fragments(tell), archives.names()
     is_backed = sealed.archives is not None and sealed.archives <= names
     unread = names - (sealed.archives or frozenset()) if is_backed else names

@@ -25,9 +25,10 @@ from study.store.schemas import (
     FINAL,
     FRAGMENT_SCHEMA,
     RESULTS_SCHEMA,
-    SCHEMA_VERSION,
     TRIALS_SCHEMA,
     conform,
+    is_known_version,
+    open_parquet,
     read_parquet,
     to_parquet,
 )
@@ -43,9 +44,8 @@ from study.store.sealing.table_rows import (
     project,
     trial_row,
     trial_rows,
-    without_files,
 )
-from study.store.storage import Entry, FolderError, Storage, Tell, at_once, ignore
+from study.store.storage import Entry, FolderError, Tell, at_once, ignore, try_again
 
 Answer = TypeVar("Answer")
 
@@ -82,10 +82,6 @@ class _Vanished(Exception):
 class SealedTables(FinishedTrials, Attempts):
     """The tables of a results folder, as they were sealed and as sealing would make them now."""
 
-    def __init__(self, storage: Storage) -> None:
-        super().__init__(storage)
-        self.archives = Archives(storage)
-
     def seal(self, *, compact: bool = False) -> Sealed:
         """Write results.parquet and trials.parquet; with compact, move the trials' own files into an archive.
 
@@ -99,7 +95,7 @@ class SealedTables(FinishedTrials, Attempts):
         if compact:
             moving += [row["trial"] for row in tables.trials.select(ORIGIN).to_pylist() if is_archivable(row)]
         if moving:
-            self.archives.write(without_files(only(tables.trials, moving)), only(tables.results, moving))
+            Archives(self.storage).write(only(tables.trials, moving), only(tables.results, moving))
             told.clear()
             tables, copies = self._read_all(told.append)
         self._write(tables, copies.archive_names)
@@ -143,17 +139,14 @@ class SealedTables(FinishedTrials, Attempts):
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    def read_tables(self, on_unreadable: Tell = ignore) -> Tables:
-        """Sealed rows and trials with those finished since; failed trials last known by their attempts."""
-        return self._read_all(on_unreadable)[0]
-
     def _read_all(self, on_unreadable: Tell) -> tuple[Tables, Copies]:
+        """Sealed rows and trials with those finished since; failed trials have no rows."""
         references = References(read_optima(self.storage))
 
         def read(tell: Tell) -> tuple[Tables, Copies]:
             failed = failed_rows(self, tell)
             sealed, old = self._sealed_pair(tell)
-            copies = self._copies(sealed, {}, tell)
+            copies = find_copies(sealed, self, {}, tell)
             ends, new = self._fresh_rows(copies, tell)
             old = conform(only(old, copies.sealed), RESULTS_SCHEMA)
             if not references.are_in(old):
@@ -165,11 +158,11 @@ class SealedTables(FinishedTrials, Attempts):
         return self._settled(read, on_unreadable)
 
     def read_trials(self, on_unreadable: Tell = ignore) -> pa.Table:
-        """The trials of `read_tables`; of sealed and of new ones no rows are read."""
+        """All finished and failed trials, sealed or not; no rows are read."""
 
         def read(tell: Tell) -> pa.Table:
             failed, sealed = failed_rows(self, tell), self._sealed_trials(tell)
-            copies = self._copies(sealed, {}, tell)
+            copies = find_copies(sealed, self, {}, tell)
             ends = self._read_files(copies.files, list(copies.files), self.read_end, tell)
             return _all_trials(sealed, copies, ends, failed)
 
@@ -178,7 +171,7 @@ class SealedTables(FinishedTrials, Attempts):
     def read(
         self, columns: Collection[str] | None = None, *, last: bool = False, on_unreadable: Tell = ignore
     ) -> pa.Table:
-        """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
+        """The rows of all finished trials, some of their columns, or the last row of each, without holding all in memory."""
         names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
 
         def read(tell: Tell) -> pa.Table:
@@ -188,7 +181,7 @@ class SealedTables(FinishedTrials, Attempts):
                     for name in told:
                         tell(name)
                     return found
-            rows = self.read_tables(tell).results
+            rows = self._read_all(tell)[0].results
             return (rows.take(last_rows(rows)) if last else rows).select(names)
 
         return self._settled(read, on_unreadable)
@@ -203,7 +196,7 @@ class SealedTables(FinishedTrials, Attempts):
             held = project(file, ["trial", "epoch", "reference_version"])
             if not references.are_in(held):
                 return None
-            copies = self._copies(sealed, {}, tell)
+            copies = find_copies(sealed, self, {}, tell)
             wanted = pc.is_in(held.column("trial"), pa.array(copies.sealed, pa.string()))
             indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
             if last:
@@ -227,7 +220,7 @@ class SealedTables(FinishedTrials, Attempts):
         def read(tell: Tell) -> dict[str, str]:
             states: dict[str, str] = dict.fromkeys(self.failed(tell), "failed")
             sealed = self._sealed_trials(tell)
-            copies = self._copies(sealed, known, tell)
+            copies = find_copies(sealed, self, known, tell)
             for table, keys in _held(sealed, copies):
                 states |= _states(only(table, keys))
             unread = [key for key, entry in copies.files.items() if entry not in known]
@@ -239,23 +232,22 @@ class SealedTables(FinishedTrials, Attempts):
 
     def _settled(self, read: Callable[[Tell], Answer], on_unreadable: Tell) -> Answer:
         """What the function reads, once no file goes into an archive meanwhile."""
-        for left in reversed(range(TRIES)):
-            told: list[str] = []
-            try:
-                answer = read(told.append)
-                break
-            except _Vanished:
-                if not left:
-                    raise FolderError(
-                        f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
-                        "compact all the time. Run it again."
-                    ) from None
+        told: list[str] = []
+
+        def read_anew() -> Answer:
+            told.clear()
+            return read(told.append)
+
+        try:
+            answer = try_again(read_anew, TRIES, _Vanished)
+        except _Vanished:
+            raise FolderError(
+                f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
+                "compact all the time. Run it again."
+            ) from None
         for name in dict.fromkeys(told):
             on_unreadable(name)
         return answer
-
-    def _copies(self, sealed: SealedTrials, known: dict[Entry, str], tell: Tell) -> Copies:
-        return find_copies(sealed, self, self.archives, known, tell)
 
     def _read_files(
         self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
@@ -303,31 +295,18 @@ class SealedTables(FinishedTrials, Attempts):
         return sealed, rows
 
     def _read_sealed(self, name: str, tell: Tell) -> pa.Table | None:
-        try:
-            content = self.storage.read_mapped(name)
-            return None if content is None else read_parquet(content)
-        except (pa.ArrowException, OSError):
-            tell(name)
-            return None
+        return self.storage.read_as(name, read_parquet, tell, is_mapped=True)
 
     @contextlib.contextmanager
     def _open_results(self, tell: Tell) -> Iterator[pq.ParquetFile | None]:
         """The sealed rows, not read yet; None where there are none or they are of another kind."""
-        file, known = None, False
-        try:
-            content = self.storage.read_mapped(RESULTS)
-            if content is not None:
-                # as read_parquet: no read-ahead threads (decision 4)
-                file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-                known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
-        except (pa.ArrowException, OSError):
-            tell(RESULTS)
-            file = None
+        file = self.storage.read_as(RESULTS, open_parquet, tell, is_mapped=True)
         if file is None:
             yield None
             return
         with file:
-            yield file if known and _same_major(file.schema_arrow.metadata) else None
+            known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+            yield file if known and is_known_version(file.schema_arrow.metadata) else None
 
 
 def _mark(metadata: dict[bytes, bytes] | None) -> bytes | None:
@@ -353,8 +332,3 @@ def _all_trials(
     done = {key for table in tables for key in table.column("trial").to_pylist()}
     tables.append(trial_rows([row for key, row in failed.items() if key not in done]))
     return pa.concat_tables([conform(table, TRIALS_SCHEMA) for table in tables]).sort_by("trial")
-
-
-def _same_major(metadata: dict[bytes, bytes] | None) -> bool:
-    version = (metadata or {}).get(b"schema_version", b"?").decode()
-    return version.split(".")[0] == SCHEMA_VERSION.split(".")[0]

@@ -24,14 +24,11 @@ BATCH = 1 << 16  # rows of a sealed table held at once where only some are wante
 
 def by_schema(fragments: list[Fragment]) -> list[pa.Table]:
     """Their rows, of all that have the same columns together: what an older one lacks is filled in once for all."""
-    groups: list[list[pa.Table]] = []
+    groups: dict[Any, list[pa.Table]] = {}
     for fragment in fragments:
-        group = next((g for g in groups if g[0].schema.equals(fragment.rows.schema)), None)
-        if group is None:
-            groups.append([fragment.rows])
-        else:
-            group.append(fragment.rows)
-    return [pa.concat_tables(group) for group in groups]
+        schema = fragment.rows.schema
+        groups.setdefault((*schema.names, *schema.types), []).append(fragment.rows)
+    return [pa.concat_tables(group) for group in groups.values()]
 
 
 def in_order(rows: pa.Table) -> pa.Table:
@@ -95,11 +92,3 @@ def failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
             rows.pop(key, None)
             tell(f"failures/{key}.{failed[-1]['attempt']}.json")
     return rows
-
-
-def without_files(trials: pa.Table) -> pa.Table:
-    """The trials as an archive holds them."""
-    for name in ("fragment_bytes", "fragment_modified_ns"):
-        index = trials.schema.get_field_index(name)
-        trials = trials.set_column(index, trials.schema.field(index), pa.nulls(trials.num_rows, pa.int64()))
-    return trials
