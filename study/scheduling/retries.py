@@ -5,6 +5,7 @@ Knows the store; does not know Ray. A failed trial waits without occupying a mac
 
 import hashlib
 import heapq
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -59,18 +60,17 @@ class Retries:
         self._furthest: dict[str, int] = {}
         self._waiting: list[tuple[float, int, TrialConfig]] = []  # by when they are due
         self.in_flight: dict[str, TrialConfig] = {}  # by key
-        self._order = 0
+        self._order = itertools.count()  # of two that are due at once, the first comes first
 
     def next(self) -> TrialConfig | None:
         """The trial to start now: one whose delay is over, else a new one; None where there is none at present."""
+        config: TrialConfig | None
         if self._waiting and self._waiting[0][0] <= time.monotonic():
             config = heapq.heappop(self._waiting)[2]
         else:
-            new = self._trials.next()
-            if new is None:
-                return None
-            config = new
-        self.in_flight[config.key] = config
+            config = self._trials.next()
+        if config is not None:
+            self.in_flight[config.key] = config
         return config
 
     @property
@@ -108,8 +108,7 @@ class Retries:
         delay = delay_before(key, failures, self._resources.backoff_seconds)
         if not charged and failures == 1:
             delay = 0.0  # cut off for the first time: it can start at once
-        self._order += 1
-        heapq.heappush(self._waiting, (time.monotonic() + delay, self._order, config))
+        heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._order), config))
         return delay
 
     def _failures(self, key: str) -> int:

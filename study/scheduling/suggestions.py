@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
 from study.design.search import Cell, Search
@@ -24,6 +21,7 @@ from study.design.study_file import Study
 from study.execution.same_data import with_stored_spellings
 from study.scheduling.remaining import done_keys
 from study.store.schemas import stored_config
+from study.store.sealing.table_rows import only
 from study.store.storage import Tell, ignore
 from study.store.store import Store
 
@@ -154,11 +152,10 @@ class Suggestions:
                 suggestion = make_suggestion(cell, values)
             except StudyError:
                 continue
-            name = next(iter(suggestion.trials.values())).cell
-            if name not in known:
-                settings = next(iter(suggestion.trials.values())).settings()
-                self._store.write_suggestion(name, {n: v for n, v in settings.items() if n != "seed"})
-                known[name] = suggestion
+            first = next(iter(suggestion.trials.values()))
+            if first.cell not in known:
+                self._store.write_suggestion(first.cell, {n: v for n, v in first.settings().items() if n != "seed"})
+                known[first.cell] = suggestion
                 self._queue.extend(suggestion.trials.values())
                 return
         self._used_up.add(cell)
@@ -177,29 +174,26 @@ class Suggestions:
         ends = [trial[-1] for trial in rows if trial]
         for metric in self._study.search.metrics:
             if len(ends) < len(rows) or any(end[metric] is None for end in ends):
-                self._say_unmeasured(metric, next(iter(suggestion.trials)))
+                if metric not in self._unmeasured:
+                    self._unmeasured.add(metric)
+                    key = next(iter(suggestion.trials))
+                    print(
+                        f"warning: {metric} is null in trial {key}; the search avoids settings like these",
+                        file=sys.stderr,
+                    )
                 return Known(suggestion.values, BAD)
         goals = tuple(sum(end[m] for end in ends) / len(ends) for m in self._study.search.metrics)
         state = STOPPED if "stopped" in states else COMPLETE
         return Known(suggestion.values, state, goals, _mean_curve(rows, self._study.search.metrics[0]))
-
-    def _say_unmeasured(self, metric: str, key: str) -> None:
-        if metric not in self._unmeasured:
-            self._unmeasured.add(metric)
-            print(f"warning: {metric} is null in trial {key}; the search avoids settings like these", file=sys.stderr)
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
         """Epoch and metrics of a finished trial, by epoch."""
         if key not in self._read:
             names = ["epoch", *self._study.search.metrics]
             fragment = self._store.read_fragment(key)
-            rows = fragment.rows if fragment else _only(self._store.read(["trial", *names]), key)
+            rows = fragment.rows if fragment else only(self._store.read(["trial", *names]), [key])
             self._read[key] = rows.select(names).sort_by("epoch").to_pylist()
         return self._read[key]
-
-
-def _only(rows: pa.Table, key: str) -> pa.Table:
-    return rows.filter(pc.equal(rows.column("trial"), key))
 
 
 def _mean_curve(rows: list[list[dict[str, Any]]], metric: str) -> dict[int, float]:

@@ -156,8 +156,6 @@ def is_alive_here(live: Live) -> bool:
         return False
     try:
         os.kill(live.process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
