@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from study.store.schemas import read_parquet, to_parquet
-from study.store.storage import Part, Tell, ignore
+from study.store.storage import Entry, Part, Tell, ignore
 
 LIVE = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+CHECKED_BYTES = 1 << 28  # of checkpoints, read to see whether they are torn
 GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
 
 
@@ -199,13 +200,31 @@ class Attempts(Part):
             self.storage.remove(f"checkpoints/{key}/{entry.name}")
 
     def read_checkpoints(self, key: str, on_unreadable: Tell = ignore) -> Iterator[bytes]:
-        """The checkpoints whose checksum holds, newest first; a torn one is told and passed over."""
+        """The checkpoints whose checksum holds, newest first; `on_unreadable` is told torn ones."""
         for entry in reversed(self.storage.entries(f"checkpoints/{key}", ".checkpoint")):
-            content = self.storage.read(f"checkpoints/{key}/{entry.name}") or b""
-            if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
-                yield content[32:]
-            else:
-                on_unreadable(f"checkpoints/{key}/{entry.name}")
+            content = self._read_checkpoint(f"checkpoints/{key}/{entry.name}", on_unreadable)
+            if content is not None:
+                yield content
+
+    def _read_checkpoint(self, name: str, on_unreadable: Tell) -> bytes | None:
+        content = self.storage.read(name) or b""
+        if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+            return content[32:]
+        on_unreadable(name)
+        return None
+
+    def check_checkpoints(self, on_unreadable: Tell, known: dict[Entry, str] | None = None) -> None:
+        """Tell which checkpoints are torn. Read are the newest ones on a disk, 256 MiB in all; known: as in `states`."""
+        if on_unreadable is ignore or not self.storage.is_local:  # an object store takes a file whole or not at all
+            return
+        known, left = {} if known is None else known, CHECKED_BYTES
+        for entry in sorted(self.storage.tree("checkpoints"), key=lambda entry: -entry.modified_ns):
+            left -= entry.size
+            if entry.name.endswith(".checkpoint") and entry not in known and left >= 0:
+                is_whole = self._read_checkpoint(entry.name, ignore) is not None
+                known[entry] = "whole" if is_whole else "torn"
+            if known.get(entry) == "torn":
+                on_unreadable(entry.name)
 
     def has_checkpoint(self, key: str) -> bool:
         """Whether a run of this trial would continue rather than start."""

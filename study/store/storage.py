@@ -249,11 +249,11 @@ class Storage:
         ]
         return sorted(found, key=lambda entry: entry.name)
 
-    def tree(self) -> list[Entry]:
-        """Every file of the folder and the folders in it by its path from here, temporary and foreign ones too."""
+    def tree(self, folder: str = "") -> list[Entry]:
+        """Every file in the folder and the folders in it by its path from here, temporary and foreign ones too."""
         start = len(self._path("")) + 1
         # a folder may be removed while it is looked through
-        infos = try_again(lambda: self._infos("", recursive=True), TRIES, FileNotFoundError)
+        infos = try_again(lambda: self._infos(folder, recursive=True), TRIES, FileNotFoundError)
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 

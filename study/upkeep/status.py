@@ -53,6 +53,7 @@ def read_status(
     unreadable: list[str] = []
     states = store.states(known, unreadable.append)
     store.suggestions(unreadable.append)
+    store.check_checkpoints(unreadable.append, known)
     keys = [c.key for c in study.configs] if study else _selected(store, states, selection)
     counts = Counter(states.get(key, "missing") for key in keys)
     if study:
