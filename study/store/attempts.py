@@ -1,6 +1,6 @@
-"""What the results folder holds about trials in progress: heartbeats, failures, logs, checkpoints, requests to stop.
+"""Attempts at trials in the results folder: heartbeats, failures, logs, checkpoints and requests to stop.
 
-One part of the store (store.py lists all files); does not know Ray, torch or how a trial is trained.
+One part of the store (store.py lists all files). Does not know Ray, torch or how a trial is trained.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from study.store.storage import Entry, Part, Tell, ignore
 
 LIVE = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
 CHECKED_BYTES = 1 << 28  # of checkpoints, read to see whether they are torn
-GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
+GENERATIONS = 2  # checkpoints per trial: if the last one is torn, the one before it is used
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Attempts(Part):
     # --- trials in progress ------------------------------------------------------------------------------------
 
     def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
-        """Heartbeat of a trial running in this process, with its rows so far."""
+        """Write the heartbeat of a trial that runs in this process, with its rows so far."""
         beat = {"host": socket.gethostname(), "process": os.getpid(), "interrupted": interrupted, "time": time.time()}
         footer = {**(rows.schema.metadata or {}), b"beat": json.dumps(beat).encode()}
         self.storage.write(f"live/{key}.{attempt}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
 
     def read_live(self) -> list[Live]:
-        """The newest attempt of each trial in progress; torn files are skipped, their trial is running all the same."""
+        """The newest attempt of each trial in progress. A heartbeat that cannot be read is skipped."""
         newest: dict[str, Live] = {}
         for entry in self.storage.entries("live", ".parquet"):
             named = LIVE.fullmatch(entry.name)
@@ -73,7 +73,7 @@ class Attempts(Part):
         return list(newest.values())
 
     def remove_live(self, key: str) -> None:
-        """Remove a trial's heartbeats; the number of the last attempt lives on in the failure that ended it."""
+        """Remove a trial's heartbeats. The failure that ended the last attempt still has its number."""
         self._remove_from("live", key)
 
     def _remove_from(self, folder: str, key: str) -> None:
@@ -100,30 +100,30 @@ class Attempts(Part):
         return self.attempts().get(key, 0) + 1
 
     def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
-        """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
+        """Remove what only an unfinished trial needs: heartbeats, failures and, unless they are to stay, checkpoints."""
         self.remove_live(key)
         self._remove_from("failures", key)
         if not keep_checkpoint:
             self.storage.remove_folder(f"checkpoints/{key}")
 
     def unfinished(self) -> set[str]:
-        """Keys that have live files or failures, from two listings."""
+        """The keys of all trials that have heartbeats or failures."""
         return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
     def begin_run(self, run: str) -> None:
-        """Say that this run is under way: a machine that does not see this sees another folder."""
+        """Mark that this run is going on. A machine that does not see the mark sees another folder."""
         self.storage.write(f"live/{run}.run", b"")
 
     def sees_run(self, run: str) -> bool:
-        """Whether the run is under way in the folder as this machine sees it."""
+        """Whether this machine sees the mark of `begin_run`."""
         return self.storage.read(f"live/{run}.run") is not None
 
     def end_run(self, run: str) -> None:
-        """Remove what `begin_run` wrote."""
+        """Remove the mark of `begin_run`."""
         self.storage.remove(f"live/{run}.run")
 
     def request_stop(self, run: str) -> None:
-        """Ask the trials of a run, or one trial by its key, to end; works from any machine that sees the folder."""
+        """Ask the trials of a run, or one trial by its key, to end. Any machine that sees the folder can ask."""
         self.storage.write(f"live/{run}.stop", b"")
 
     def is_stop_requested(self, run: str) -> bool:
@@ -135,17 +135,17 @@ class Attempts(Part):
         self.storage.remove(f"live/{run}.stop")
 
     def stop_requests(self) -> set[str]:
-        """Runs and trials that were asked to end, from one listing."""
+        """All runs and trials that were asked to end."""
         return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
 
     # --- failures ----------------------------------------------------------------------------------------------
 
-    def write_failure(self, key: str, attempt: int, circumstances: dict[str, Any]) -> None:
-        """Keep the traceback and circumstances of a failed attempt."""
-        self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(circumstances, indent=1).encode())
+    def write_failure(self, key: str, attempt: int, failure: dict[str, Any]) -> None:
+        """Store how an attempt failed, with its traceback."""
+        self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(failure, indent=1).encode())
 
     def failures(self, key: str | None = None, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
-        """Circumstances of the attempts that failed or were cut off, of each trial or of this one, oldest first."""
+        """How attempts failed or were cut off, by trial (all trials or this one), oldest first."""
         failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.storage.entries("failures", ".json"):
             if key is not None and not entry.name.startswith(f"{key}."):
@@ -156,11 +156,11 @@ class Attempts(Part):
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
 
     def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:
-        """How this attempt failed, if that was written; of several workers the first to fail does."""
+        """How this attempt failed; None if that is not stored. Of several workers the first to fail writes it."""
         return next((failure for failure in self.failures(key).get(key, []) if failure["attempt"] == attempt), None)
 
     def failed(self, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
-        """Failures that count, of trials whose last attempt failed: not of one that runs again or was cut off since."""
+        """The failures that count, of each trial whose last attempt failed and that does not run again by now."""
         running = self._highest("live")
         return {
             key: [f for f in attempts if f.get("charged", True)]
@@ -169,7 +169,7 @@ class Attempts(Part):
         }
 
     def failed_starts(self, key: str | None = None) -> dict[str, int]:
-        """How often each trial, or this one, failed by its own doing; attempts that were cut off are not counted."""
+        """How many failures count against each trial, or this one; attempts that were cut off do not count."""
         counted = {
             key: sum(f.get("starts", 1) for f in failed if f.get("charged", True))
             for key, failed in self.failures(key).items()
@@ -179,7 +179,7 @@ class Attempts(Part):
     # --- logs --------------------------------------------------------------------------------------------------
 
     def append_log(self, key: str, attempt: int, content: bytes) -> None:
-        """Add to the log of an attempt: in place on a disk, put anew as a whole in an object store."""
+        """Add to the log of an attempt. In an object store the whole log is written again."""
         name = log_name(key, attempt)
         if self.storage.is_local:
             self.storage.append(name, content)
@@ -194,7 +194,7 @@ class Attempts(Part):
     # --- checkpoints -------------------------------------------------------------------------------------------
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
-        """Keep a checkpoint with its checksum, and the generation before it."""
+        """Write a checkpoint with its checksum. The one before it stays, older ones are removed."""
         self.storage.write(f"checkpoints/{key}/{epoch:08d}.checkpoint", hashlib.sha256(content).digest() + content)
         for entry in self.storage.entries(f"checkpoints/{key}", ".checkpoint")[:-GENERATIONS]:
             self.storage.remove(f"checkpoints/{key}/{entry.name}")
@@ -227,5 +227,5 @@ class Attempts(Part):
                 on_unreadable(entry.name)
 
     def has_checkpoint(self, key: str) -> bool:
-        """Whether a run of this trial would continue rather than start."""
+        """Whether a run of this trial would continue it rather than start it."""
         return bool(self.storage.entries(f"checkpoints/{key}", ".checkpoint"))

@@ -1,13 +1,13 @@
 """Finished trials: one file in rows/ for each, and the margins and heads beside it.
 
-A file's name says how the trial ended, so that no file is ever replaced by another one's rows:
+A file's name says how the trial ended, so that a later end never overwrites the rows of an earlier one:
 
     rows/KEY.parquet                    a complete trial; in older folders, any trial that ended
     rows/KEY.diverged.parquet           a diverged one
     rows/KEY.stopped-<epoch>.parquet    one that a scheduler stopped after this epoch
 
-A trial that was stopped and went on later has several files until the next seal; the one furthest on counts. Does not
-know the sealed tables, archives, Ray or torch.
+A trial that was stopped and went on later has several files until the next seal. The file of the trial's furthest state
+counts. Does not know the sealed tables, archives, Ray or torch.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from study.store.schemas import (
 from study.store.storage import Entry, Part, Tell, ignore
 
 FILE = re.compile(r"([0-9a-f]{16})(?:\.(diverged|stopped)(?:-(\d+))?)?\.parquet")
-RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a trial's end gives way only to one further on
+RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a file gives way only to one of a higher rank
 NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 
 
@@ -96,7 +96,7 @@ class FinishedTrials(Part):
         self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
     def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
-        """A trial's end: from here on it counts."""
+        """Write the file of a trial that ended; from here on the trial counts."""
         rows = fragment_table(config, measurements)
         self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
 
@@ -106,7 +106,7 @@ class FinishedTrials(Part):
             self.storage.remove(f"rows/{entry.name}")
 
     def read_fragment(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
-        """The file of the trial that is furthest on; None where there is none. on_unreadable: told torn ones."""
+        """The trial from the file that counts; None where there is none. on_unreadable: is told torn files."""
         for name in (f"{key}.parquet", f"{key}.diverged.parquet"):  # the usual cases, without a listing
             found = self.read_file(name, on_unreadable)
             if found is not None and found.file == name:
@@ -116,7 +116,7 @@ class FinishedTrials(Part):
         return max(whole, key=lambda f: progress_of(f.file, f.record.state), default=None)
 
     def read_file(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
-        """The trial in a file of rows/; None where absent or torn. on_unreadable: told a torn one."""
+        """The trial in a file of rows/; None where it is absent or torn. on_unreadable: is told a torn file."""
 
         def parse(content: bytes) -> Fragment:
             if fragment_bytes.is_whole(content) is False:
@@ -142,7 +142,7 @@ class FinishedTrials(Part):
     # --- margins and heads -------------------------------------------------------------------------------------
 
     def write_margins(self, key: str, table: pa.Table) -> None:
-        """Per-class margins of the last measured epoch."""
+        """Write the per-class margins of the last measured epoch."""
         self.storage.write(f"margins/{key}.parquet", to_parquet(table))
 
     def read_margins(self, key: str, on_unreadable: Tell = ignore) -> pa.Table | None:
@@ -150,11 +150,11 @@ class FinishedTrials(Part):
         return self.storage.read_as(f"margins/{key}.parquet", read_parquet, on_unreadable)
 
     def write_head(self, key: str, content: bytes) -> None:
-        """Final head and class means as a safetensors file."""
+        """Write the final head and class means, a safetensors file."""
         self.storage.write(f"heads/{key}.safetensors", content)
 
     def head_keys(self) -> list[str]:
-        """Trials whose head was kept."""
+        """The keys of the trials whose head was stored."""
         return [entry.name.removesuffix(".safetensors") for entry in self.storage.entries("heads", ".safetensors")]
 
     def read_head(self, key: str, on_unreadable: Tell = ignore) -> dict[str, np.ndarray] | None:

@@ -45,7 +45,7 @@ CONTESTED = 20  # tries of writing into a folder that another process removes, o
 
 
 def ignore(_: str) -> None:
-    """For readers that do not ask which files could not be read."""
+    """For callers that do not ask which files could not be read."""
 
 
 class FolderError(OSError):
@@ -163,7 +163,7 @@ class Storage:
         return None if oldest is None else self.read(f"{name}/{oldest.name}")
 
     def sync(self, folder: str = "") -> None:
-        """Wait until the entries of this folder, and of all that were written to, have reached the disk."""
+        """Wait until the entries of this folder and of every folder written to have reached the disk."""
         if not self.is_local:
             return
         written, self._unsynced = self._unsynced, set()
@@ -201,8 +201,8 @@ class Storage:
         self, name: str, parse: Callable[[Any], Answer], on_unreadable: Tell, *, is_mapped: bool = False
     ) -> Answer | None:
         """What the file says; None where it is absent, and where it is torn, which `on_unreadable` is told."""
+        content = self.read_mapped(name) if is_mapped else self.read(name)
         try:
-            content = self.read_mapped(name) if is_mapped else self.read(name)
             return None if content is None else parse(content)
         except StudyError:  # it is whole, but of a version that this one does not know
             raise

@@ -1,15 +1,15 @@
-"""The results folder: the only state of a study. This module puts its parts under one roof.
+"""The results folder, which holds the whole state of a study. `Store` reads and writes all of it.
 
     studies/<sha8>.toml        every study file as run
     rows/KEY.parquet           a finished trial: its rows; state and reason in the footer (see finished_trials)
     archive/                   finished trials whose own files `gnc seal --compact` removed (see archives)
     results.parquet trials.parquet   sealed tables, made from rows/ and archive/ (see sealed_tables)
     live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
-    live/<run>.stop            asks the trials of that run to checkpoint and end; live/KEY.stop one trial to stop early
-    live/<run>.run             the run is under way; a machine that does not see it sees another folder
+    live/<run>.stop            asks the trials of that run to write a checkpoint and end; live/KEY.stop asks one trial
+    live/<run>.run             the run is going on; a machine that does not see this file sees another folder
     suggestions/CELL.json      settings that a search suggested, written before their trials start
     margins/ heads/            per-class margins; final head and class means, written before the rows file
-    failures/KEY.<attempt>.json  how an attempt failed or was cut off; charged: whether it counts against the trial
+    failures/KEY.<attempt>.json  how an attempt failed or was cut off, and whether it counts against the trial
     logs/KEY.<attempt>.log     what an attempt was asked, did and printed    checkpoints/KEY/<epoch>.checkpoint
     codes/                     rows of best codes, the same for every machine (see codes)
     optima/                    optima computed on request, with which rows are compared (see optima)
@@ -49,7 +49,7 @@ class Store(SealedTables):
         return self.storage.uri
 
     def check_results_folder(self) -> None:
-        """StudyError where there are files but none that a study leaves: another folder was named by mistake."""
+        """Raise StudyError if the folder holds files but none of a study: another folder was named by mistake."""
         tables = {entry.name for entry in self.storage.entries("", ".parquet")} & {RESULTS, TRIALS}
         studies = (entry.name for entry in self.storage.entries("studies", ".toml"))
         left = tables or any(map(STUDY_NAME.fullmatch, studies)) or any(map(self.storage.entries, LEFT_BY_A_STUDY))
@@ -64,22 +64,22 @@ class Store(SealedTables):
     # --- study files -------------------------------------------------------------------------------------------
 
     def write_study(self, text: str) -> None:
-        """Keep the study file as run; running it again makes it the latest."""
+        """Store the text of a study file that is run; running it again makes it the latest."""
         self.storage.write(f"studies/{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml", text.encode())
 
     def latest_study(self) -> str | None:
-        """Text of the study file run last, None in a folder where none was run."""
+        """The text of the study file that was run last; None where none was run."""
         return next(reversed(self.studies()), None)
 
     def studies(self) -> list[str]:
-        """Texts of all study files that were run here, the one run last at the end."""
+        """The texts of all study files that were run here, the latest at the end."""
         entries = sorted(self.storage.entries("studies", ".toml"), key=lambda entry: (entry.modified_ns, entry.name))
         return [(self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace") for entry in entries]
 
     # --- suggestions of a search -------------------------------------------------------------------------------
 
     def write_suggestion(self, cell: str, settings: dict[str, Any]) -> None:
-        """Keep a suggestion, as settings without a seed, before the first of its trials starts."""
+        """Store a suggestion, as settings without a seed, before the first of its trials starts."""
         self.storage.write(f"suggestions/{cell}.json", json.dumps(settings).encode())
 
     def suggestions(self, on_unreadable: Tell = ignore) -> dict[str, dict[str, Any]]:

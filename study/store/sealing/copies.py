@@ -1,7 +1,7 @@
-"""Which copy of each finished trial counts: the one in the sealed tables, in an archive, or in a file of its own.
+"""Decides which copy of each finished trial counts: in the sealed tables, in an archive, or in a file of its own.
 
-A trial may lie in several places, since seals, compactions and endings of trials run at the same time and are killed
-anywhere. The copy furthest on counts; of equal ones that which need not be read again. Does not read rows.
+A trial may have several copies, since seals, compactions and trials run at the same time and may be killed at any step.
+The copy of the trial's furthest state counts; of equal copies, the one that need not be read again. Reads no rows.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
 
-Nothing is lost with them: deleted or torn, they are made again. Sealing is incremental: trials.parquet says which file
+If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which file
 each trial was read from and which archives it holds, and only what is new or changed since is read again. Both tables
-carry one mark; tables of two seals that ran at the same time do not belong together and are not used. Does not know
+carry the mark of their seal; tables of two different seals are not used together. Does not know
 how a trial's file is written.
 """
 
@@ -85,8 +85,8 @@ class SealedTables(FinishedTrials, Attempts):
     def seal(self, *, compact: bool = False) -> Sealed:
         """Write results.parquet and trials.parquet; with compact, move the trials' own files into an archive.
 
-        Whatever another process does meanwhile and wherever this one is killed, every trial lies in a file of its own
-        or in an archive: no file goes before its rows are safe elsewhere, and archives stay.
+        At any moment, whatever other processes do and even if this one is killed, every trial lies in a file of its own
+        or in an archive: a file is removed only once its rows are safe elsewhere, and archives are never removed.
         """
         self.check_only_copy()
         told: list[str] = []
@@ -113,7 +113,7 @@ class SealedTables(FinishedTrials, Attempts):
                 self.storage.write(name, content)
 
     def _clear(self, tables: Tables, copies: Copies) -> None:
-        """Remove what a finished trial needs no more, some of it left by a kill just after the trial's end."""
+        """Remove what finished trials no longer need, such as files left by a kill just after a trial's end."""
         states = _states(tables.trials)
         if copies.superseded or self.storage.read(COMPACTED) is not None:
             self.storage.sync("rows")
@@ -127,7 +127,7 @@ class SealedTables(FinishedTrials, Attempts):
                 self.clear_progress(key)
 
     def check_only_copy(self) -> None:
-        """FolderError where an older version left the tables as the only copy of rows and they cannot be read."""
+        """Raise FolderError if the tables are torn and an older version left them as the only copy of some rows."""
         if self.storage.read(COMPACTED) is None:
             return
         torn = [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]
@@ -231,7 +231,7 @@ class SealedTables(FinishedTrials, Attempts):
         return self._settled(read, on_unreadable)
 
     def _settled(self, read: Callable[[Tell], Answer], on_unreadable: Tell) -> Answer:
-        """What the function reads, once no file goes into an archive meanwhile."""
+        """What the function reads; it starts again if a file went into an archive meanwhile."""
         told: list[str] = []
 
         def read_anew() -> Answer:
