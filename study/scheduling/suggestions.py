@@ -1,7 +1,7 @@
 """The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
 
-Knows the store and the search; asks study.scheduling.optuna_sampler for new values; does not know Ray. Everything is
-read back from the store, so that a search that another process continues knows all earlier trials.
+Everything is read from the store, so that a process that continues a search knows all earlier trials. New values come
+from study.scheduling.optuna_sampler. Does not know Ray.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from study.store.store import Store
 if TYPE_CHECKING:
     from study.scheduling.optuna_sampler import Known
 
-TRIES = 50  # suggestions refused or known already before a cell's space counts as used up
+TRIES = 50  # suggestions that are refused or known already before a cell counts as used up
 
 
 @dataclass
@@ -65,7 +65,7 @@ def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> 
 
 
 def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
-    """For each cell of the grid its suggestions, and stored trials that could be suggestions, by `TrialConfig.cell`.
+    """The suggestions of each cell of the grid, by `TrialConfig.cell`, with stored trials that could be suggestions.
 
     Trials of other studies count too, wherever their settings lie in this search's space.
     """
@@ -145,7 +145,7 @@ class Suggestions:
         return cell not in self._used_up and len(self._known[cell]) < self._study.search.num_samples
 
     def _suggest(self, cell: Cell) -> None:
-        """Ask for values not tried yet, keep them in the store, and queue their trials."""
+        """Ask for values that were not tried yet, store them, and queue their trials."""
         from study.scheduling.optuna_sampler import next_values
 
         known = self._known[cell]

@@ -1,8 +1,8 @@
 """`gnc best`: the best settings of each cell by their mean over seeds, and a study file that runs these again.
 
-A cell is one combination of the settings it is asked by; a candidate is any other combination that was tried there.
-Only candidates count whose trials all ran to their end: of one that diverged or was stopped for some seeds, the mean of
-the rest would flatter it. Knows the store and study files; does not know Ray.
+A cell is one combination of the settings named by --by; a candidate is a combination of the other settings that was
+tried there. A candidate counts only if all of its trials ran to their end: if some seeds diverged or were stopped, the
+mean of the others would flatter it. Knows the store and study files; does not know Ray.
 """
 
 import json
@@ -45,7 +45,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class Best:
-    """The winner of each cell, and what did not take part."""
+    """The winner of each cell, and what was left out."""
 
     metric: str
     mode: str
@@ -55,7 +55,7 @@ class Best:
 
 
 def default_by(study: Study) -> tuple[str, ...]:
-    """The settings of the study's grid but the seed and those whose values compete."""
+    """The settings of the study's grid without the seed and the settings that a scheduler compares."""
     grid = tomllib.loads(study.text).get("grid", {})
     blocks = grid if isinstance(grid, list) else [grid]
     names = dict.fromkeys(name for block in blocks for name in (*block, *block.get("zip", {})))

@@ -1,8 +1,7 @@
-"""Where two results folders, or two runs of one trial, hold other numbers under the same key.
+"""Where two results folders, or two runs of one trial, hold different numbers under the same key.
 
-Knows tables and records; does not know how they came about. Compared are the measured columns and how each trial
-ended; not what two correct runs may differ in (time, host, memory, attempt), nor the reference columns, which are
-computed on reading.
+The measured columns and the end of each trial are compared. Two correct runs may differ in time, host, memory and
+attempt, and reference columns are computed on reading: these are not compared. Knows tables and records alone.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from study.store.schemas import (
 from study.store.sealing.table_rows import only
 from study.store.store import Store
 
-MACHINE = ("cpu_model", "gpu_model", "versions")  # told beside the differences, and no differences themselves
+MACHINE = ("cpu_model", "gpu_model", "versions")  # shown beside the differences; not differences themselves
 IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))
 MEASURED = tuple(c.name for c in MEASUREMENTS if c.name not in {*CIRCUMSTANCES, "epoch"})
 ENDING = tuple(c.name for c in TRIAL_COLUMNS if c.name not in {*CIRCUMSTANCES, *MACHINE, "reason", "stopped_by"})
@@ -51,7 +50,7 @@ class ColumnDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two folders beside each other."""
+    """What two folders have in common and where they differ."""
 
     shared: int
     only_first: tuple[str, ...]
@@ -125,7 +124,7 @@ def _differing_cells(first: pa.Table, second: pa.Table, names: Iterable[str]) ->
 
 
 def _unequal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> np.ndarray:
-    """Bit for bit, but for nan, which is as nan here."""
+    """Where two columns differ bit for bit; nan equals nan here."""
     if pa.types.is_nested(one.type):
         return np.array([a != b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], dtype=bool)
     same = pc.fill_null(pc.equal(one, other), False)
