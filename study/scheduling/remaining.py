@@ -15,7 +15,7 @@ from study.store.store import Store
 
 
 def select(study: Study, selection: Selection | None) -> Study:
-    """The study with the selected trials only, of an adaptive search with the selected cells; StudyError if none is."""
+    """The study with the selected trials, or with the selected cells of an adaptive search; StudyError if there are none."""
     if selection is None:
         return study
     chosen = {"seed", *study.search.names} & selection.names
@@ -52,12 +52,12 @@ def done_keys(study: Study, store: Store, states: dict[str, str]) -> set[str]:
 
 
 def spent_keys(study: Study, store: Store) -> set[str]:
-    """Trials that failed as often as the study lets them."""
+    """The trials that have failed as often as the study allows."""
     return {key for key, count in store.failed_starts().items() if count >= study.resources.attempts}
 
 
 def trials_left(study: Study, done: set[str]) -> list[TrialConfig]:
-    """Trials still to run; the extremes of a search's space stand for those that it has yet to suggest."""
+    """The trials still to run. The extremes of a search's space stand for trials that it has yet to suggest."""
     left = [config for config in study.configs if config.key not in done]
     unsuggested = study.num_planned - len(study.configs)
     return left + list(itertools.islice(itertools.cycle(study.extremes), unsuggested))

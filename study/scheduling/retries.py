@@ -1,10 +1,11 @@
-"""Which trial to start next and which to start again: attempts that count, growing delays, trials set aside.
+"""Decides which trial starts next, which failed trial starts again and after which delay, and which one is given up.
 
-Knows the store; does not know Ray. A failed trial waits without occupying a machine.
+A failed trial waits without occupying a machine. Knows the store; does not know Ray.
 """
 
 import hashlib
 import heapq
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ LONGEST_DELAY = 60.0  # seconds
 
 
 class Trials(Protocol):
-    """Where the next trial comes from: a list, or a search that waits for how the last ones did."""
+    """Where the next trial comes from: a list, or a search that looks at the results of the last ones."""
 
     def next(self) -> TrialConfig | None:
         """The next trial to run, None when there will be none."""
@@ -41,13 +42,13 @@ class ListedTrials:
 
 
 def delay_before(key: str, failures: int, backoff_seconds: float) -> float:
-    """Seconds to wait after so many failures: doubling from backoff_seconds, at most 60, give or take a quarter."""
+    """Seconds to wait after so many failures: doubled each time from backoff_seconds, at most 60, plus or minus a quarter."""
     share = int.from_bytes(hashlib.sha256(f"{key}:{failures}".encode()).digest()[:4]) / 2**32
     return min(LONGEST_DELAY, backoff_seconds * 2.0 ** min(failures - 1, 30)) * (0.75 + 0.5 * share)
 
 
 class Retries:
-    """The trials of a run, and again those that failed while their attempts last."""
+    """The trials of a run. A failed trial is started again until its attempts are used up."""
 
     def __init__(self, trials: Trials, store: Store, resources: Resources, *, forgive: bool = False) -> None:
         """forgive: failures before this run do not count against a trial."""
@@ -59,18 +60,17 @@ class Retries:
         self._furthest: dict[str, int] = {}
         self._waiting: list[tuple[float, int, TrialConfig]] = []  # by when they are due
         self.in_flight: dict[str, TrialConfig] = {}  # by key
-        self._order = 0
+        self._order = itertools.count()  # of two that are due at once, the first comes first
 
     def next(self) -> TrialConfig | None:
         """The trial to start now: one whose delay is over, else a new one; None where there is none at present."""
+        config: TrialConfig | None
         if self._waiting and self._waiting[0][0] <= time.monotonic():
             config = heapq.heappop(self._waiting)[2]
         else:
-            new = self._trials.next()
-            if new is None:
-                return None
-            config = new
-        self.in_flight[config.key] = config
+            config = self._trials.next()
+        if config is not None:
+            self.in_flight[config.key] = config
         return config
 
     @property
@@ -84,10 +84,10 @@ class Retries:
         self._trials.ended(key, state)
 
     def is_charged(self, key: str, epoch: int, *, began: bool = True) -> bool:
-        """Whether a process that died counts against its trial: not if it came further than every attempt before.
+        """Whether the death of a process counts against its trial: not if it got further than every attempt before.
 
-        Who killed a process cannot be told. But a trial that kills its own dies at the same place again, while one
-        that always comes further ends. Of processes that died before the trial began, the first is not counted.
+        What killed a process is unknown. But a trial that kills its own process does so at the same place again, while
+        one that gets further each time will end. The first death before the trial began does not count.
         """
         if not began:
             self._never_began[key] += 1
@@ -108,8 +108,7 @@ class Retries:
         delay = delay_before(key, failures, self._resources.backoff_seconds)
         if not charged and failures == 1:
             delay = 0.0  # cut off for the first time: it can start at once
-        self._order += 1
-        heapq.heappush(self._waiting, (time.monotonic() + delay, self._order, config))
+        heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._order), config))
         return delay
 
     def _failures(self, key: str) -> int:

@@ -1,7 +1,7 @@
 """The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
 
-Knows the store and the search; asks study.scheduling.optuna_sampler for new values; does not know Ray. Everything is
-read back from the store, so that a search that another process continues knows all earlier trials.
+Everything is read from the store, so that a process that continues a search knows all earlier trials. New values come
+from study.scheduling.optuna_sampler. Does not know Ray.
 """
 
 import dataclasses
@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
 from study.design.search import Cell, Search
@@ -24,13 +21,14 @@ from study.design.study_file import Study
 from study.execution.same_data import with_stored_spellings
 from study.scheduling.remaining import done_keys
 from study.store.schemas import stored_config
+from study.store.sealing.table_rows import only
 from study.store.storage import Tell, ignore
 from study.store.store import Store
 
 if TYPE_CHECKING:
     from study.scheduling.optuna_sampler import Known
 
-TRIES = 50  # suggestions refused or known already before a cell's space counts as used up
+TRIES = 50  # suggestions that are refused or known already before a cell counts as used up
 
 
 @dataclass
@@ -54,7 +52,11 @@ def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
 
 
 def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> Study:
-    """The study with the trials that its search suggested so far, and finished ones under the keys that they are stored by."""
+    """The study with the trials that its search suggested so far, and finished ones under their stored keys.
+
+    on_unreadable: is told torn suggestions and checkpoints.
+    """
+    store.check_checkpoints(on_unreadable)
     if not study.is_adaptive:
         return dataclasses.replace(study, configs=with_stored_spellings(study.configs, store))
     found = stored_suggestions(study, store, on_unreadable)
@@ -63,7 +65,7 @@ def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> 
 
 
 def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
-    """For each cell of the grid its suggestions, and stored trials that could be suggestions, by `TrialConfig.cell`.
+    """The suggestions of each cell of the grid, by `TrialConfig.cell`, with stored trials that could be suggestions.
 
     Trials of other studies count too, wherever their settings lie in this search's space.
     """
@@ -143,7 +145,7 @@ class Suggestions:
         return cell not in self._used_up and len(self._known[cell]) < self._study.search.num_samples
 
     def _suggest(self, cell: Cell) -> None:
-        """Ask for values not tried yet, keep them in the store, and queue their trials."""
+        """Ask for values that were not tried yet, store them, and queue their trials."""
         from study.scheduling.optuna_sampler import next_values
 
         known = self._known[cell]
@@ -154,11 +156,10 @@ class Suggestions:
                 suggestion = make_suggestion(cell, values)
             except StudyError:
                 continue
-            name = next(iter(suggestion.trials.values())).cell
-            if name not in known:
-                settings = next(iter(suggestion.trials.values())).settings()
-                self._store.write_suggestion(name, {n: v for n, v in settings.items() if n != "seed"})
-                known[name] = suggestion
+            first = next(iter(suggestion.trials.values()))
+            if first.cell not in known:
+                self._store.write_suggestion(first.cell, {n: v for n, v in first.settings().items() if n != "seed"})
+                known[first.cell] = suggestion
                 self._queue.extend(suggestion.trials.values())
                 return
         self._used_up.add(cell)
@@ -177,29 +178,26 @@ class Suggestions:
         ends = [trial[-1] for trial in rows if trial]
         for metric in self._study.search.metrics:
             if len(ends) < len(rows) or any(end[metric] is None for end in ends):
-                self._say_unmeasured(metric, next(iter(suggestion.trials)))
+                if metric not in self._unmeasured:
+                    self._unmeasured.add(metric)
+                    key = next(iter(suggestion.trials))
+                    print(
+                        f"warning: {metric} is null in trial {key}; the search avoids settings like these",
+                        file=sys.stderr,
+                    )
                 return Known(suggestion.values, BAD)
         goals = tuple(sum(end[m] for end in ends) / len(ends) for m in self._study.search.metrics)
         state = STOPPED if "stopped" in states else COMPLETE
         return Known(suggestion.values, state, goals, _mean_curve(rows, self._study.search.metrics[0]))
-
-    def _say_unmeasured(self, metric: str, key: str) -> None:
-        if metric not in self._unmeasured:
-            self._unmeasured.add(metric)
-            print(f"warning: {metric} is null in trial {key}; the search avoids settings like these", file=sys.stderr)
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
         """Epoch and metrics of a finished trial, by epoch."""
         if key not in self._read:
             names = ["epoch", *self._study.search.metrics]
             fragment = self._store.read_fragment(key)
-            rows = fragment.rows if fragment else _only(self._store.read(["trial", *names]), key)
+            rows = fragment.rows if fragment else only(self._store.read(["trial", *names]), [key])
             self._read[key] = rows.select(names).sort_by("epoch").to_pylist()
         return self._read[key]
-
-
-def _only(rows: pa.Table, key: str) -> pa.Table:
-    return rows.filter(pc.equal(rows.column("trial"), key))
 
 
 def _mean_curve(rows: list[list[dict[str, Any]]], metric: str) -> dict[int, float]:

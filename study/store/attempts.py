@@ -1,6 +1,6 @@
-"""What the results folder holds about trials in progress: heartbeats, failures, logs, checkpoints, requests to stop.
+"""Attempts at trials in the results folder: heartbeats, failures, logs, checkpoints and requests to stop.
 
-One part of the store (store.py lists all files); does not know Ray, torch or how a trial is trained.
+One part of the store (store.py lists all files). Does not know Ray, torch or how a trial is trained.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from study.store.schemas import read_parquet, to_parquet
-from study.store.storage import Storage, Tell, ignore
+from study.store.storage import Entry, Part, Tell, ignore
 
 LIVE = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
-GENERATIONS = 2  # checkpoints kept of a running trial: a torn last one falls back to the one before
+CHECKED_BYTES = 1 << 28  # of checkpoints, read to see whether they are torn
+GENERATIONS = 2  # checkpoints per trial: if the last one is torn, the one before it is used
 
 
 @dataclass(frozen=True)
@@ -41,41 +42,30 @@ def log_name(key: str, attempt: int) -> str:
     return f"logs/{key}.{attempt}.log"
 
 
-class Attempts:
+class Attempts(Part):
     """Attempts at trials, by the trial's key and the attempt's number."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
 
     # --- trials in progress ------------------------------------------------------------------------------------
 
     def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
-        """Heartbeat of a trial running in this process, with its rows so far."""
+        """Write the heartbeat of a trial that runs in this process, with its rows so far."""
         beat = {"host": socket.gethostname(), "process": os.getpid(), "interrupted": interrupted, "time": time.time()}
         footer = {**(rows.schema.metadata or {}), b"beat": json.dumps(beat).encode()}
         self.storage.write(f"live/{key}.{attempt}.parquet", to_parquet(rows.replace_schema_metadata(footer)))
 
     def read_live(self) -> list[Live]:
-        """The newest attempt of each trial in progress; torn files are skipped, their trial is running all the same."""
+        """The newest attempt of each trial in progress. A heartbeat that cannot be read is skipped."""
         newest: dict[str, Live] = {}
         for entry in self.storage.entries("live", ".parquet"):
             named = LIVE.fullmatch(entry.name)
             if named is None:
                 continue
             key, attempt = named.groups()
-            content = self.storage.read(f"live/{entry.name}")
             try:
-                rows = read_parquet(content or b"")
+                rows = read_parquet(self.storage.read(f"live/{entry.name}") or b"")
                 beat = json.loads(rows.schema.metadata[b"beat"])
-                live = Live(
-                    key=key,
-                    attempt=int(attempt),
-                    host=beat["host"],
-                    process=beat["process"],
-                    interrupted=beat["interrupted"],
-                    seconds_ago=time.time() - beat["time"],
-                    rows=rows,
-                )
+                ago = time.time() - beat["time"]
+                live = Live(key, int(attempt), beat["host"], beat["process"], beat["interrupted"], ago, rows)
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
                 continue
             if key not in newest or newest[key].attempt < live.attempt:
@@ -83,10 +73,13 @@ class Attempts:
         return list(newest.values())
 
     def remove_live(self, key: str) -> None:
-        """Remove a trial's heartbeats; the number of the last attempt lives on in the failure that ended it."""
-        for entry in self.storage.entries("live"):
+        """Remove a trial's heartbeats. The failure that ended the last attempt still has its number."""
+        self._remove_from("live", key)
+
+    def _remove_from(self, folder: str, key: str) -> None:
+        for entry in self.storage.entries(folder):
             if entry.name.startswith(f"{key}."):
-                self.storage.remove(f"live/{entry.name}")
+                self.storage.remove(f"{folder}/{entry.name}")
 
     def attempts(self) -> dict[str, int]:
         """The highest attempt number seen of each trial that ran without finishing, or failed."""
@@ -107,32 +100,30 @@ class Attempts:
         return self.attempts().get(key, 0) + 1
 
     def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
-        """Remove what only an unfinished trial needs: its live files, earlier failures and, if it is done, checkpoints."""
+        """Remove what only an unfinished trial needs: heartbeats, failures and, unless they are to stay, checkpoints."""
         self.remove_live(key)
-        for entry in self.storage.entries("failures", ".json"):
-            if entry.name.startswith(f"{key}."):
-                self.storage.remove(f"failures/{entry.name}")
+        self._remove_from("failures", key)
         if not keep_checkpoint:
             self.storage.remove_folder(f"checkpoints/{key}")
 
     def unfinished(self) -> set[str]:
-        """Keys that have live files or failures, from two listings."""
+        """The keys of all trials that have heartbeats or failures."""
         return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
     def begin_run(self, run: str) -> None:
-        """Say that this run is under way: a machine that does not see this sees another folder."""
+        """Mark that this run is going on. A machine that does not see the mark sees another folder."""
         self.storage.write(f"live/{run}.run", b"")
 
     def sees_run(self, run: str) -> bool:
-        """Whether the run is under way in the folder as this machine sees it."""
+        """Whether this machine sees the mark of `begin_run`."""
         return self.storage.read(f"live/{run}.run") is not None
 
     def end_run(self, run: str) -> None:
-        """Remove what `begin_run` wrote."""
+        """Remove the mark of `begin_run`."""
         self.storage.remove(f"live/{run}.run")
 
     def request_stop(self, run: str) -> None:
-        """Ask the trials of a run, or one trial by its key, to end; works from any machine that sees the folder."""
+        """Ask the trials of a run, or one trial by its key, to end. Any machine that sees the folder can ask."""
         self.storage.write(f"live/{run}.stop", b"")
 
     def is_stop_requested(self, run: str) -> bool:
@@ -144,35 +135,32 @@ class Attempts:
         self.storage.remove(f"live/{run}.stop")
 
     def stop_requests(self) -> set[str]:
-        """Runs and trials that were asked to end, from one listing."""
+        """All runs and trials that were asked to end."""
         return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
 
     # --- failures ----------------------------------------------------------------------------------------------
 
-    def write_failure(self, key: str, attempt: int, circumstances: dict[str, Any]) -> None:
-        """Keep the traceback and circumstances of a failed attempt."""
-        self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(circumstances, indent=1).encode())
+    def write_failure(self, key: str, attempt: int, failure: dict[str, Any]) -> None:
+        """Store how an attempt failed, with its traceback."""
+        self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(failure, indent=1).encode())
 
     def failures(self, key: str | None = None, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
-        """Circumstances of the attempts that failed or were cut off, of each trial or of this one, oldest first."""
+        """How attempts failed or were cut off, by trial (all trials or this one), oldest first."""
         failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.storage.entries("failures", ".json"):
             if key is not None and not entry.name.startswith(f"{key}."):
                 continue
-            try:
-                circumstances = json.loads(self.storage.read(f"failures/{entry.name}") or b"")
-            except ValueError:
-                on_unreadable(f"failures/{entry.name}")
-                continue
-            failed[entry.name.partition(".")[0]].append(circumstances)
+            failure = self.storage.read_as(f"failures/{entry.name}", json.loads, on_unreadable)
+            if failure is not None:
+                failed[entry.name.partition(".")[0]].append(failure)
         return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
 
     def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:
-        """How this attempt failed, if that was written; of several workers the first to fail does."""
+        """How this attempt failed; None if that is not stored. Of several workers the first to fail writes it."""
         return next((failure for failure in self.failures(key).get(key, []) if failure["attempt"] == attempt), None)
 
     def failed(self, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
-        """Failures that count, of trials whose last attempt failed: not of one that runs again or was cut off since."""
+        """The failures that count, of each trial whose last attempt failed and that does not run again by now."""
         running = self._highest("live")
         return {
             key: [f for f in attempts if f.get("charged", True)]
@@ -181,7 +169,7 @@ class Attempts:
         }
 
     def failed_starts(self, key: str | None = None) -> dict[str, int]:
-        """How often each trial, or this one, failed by its own doing; attempts that were cut off are not counted."""
+        """How many failures count against each trial, or this one; attempts that were cut off do not count."""
         counted = {
             key: sum(f.get("starts", 1) for f in failed if f.get("charged", True))
             for key, failed in self.failures(key).items()
@@ -191,7 +179,7 @@ class Attempts:
     # --- logs --------------------------------------------------------------------------------------------------
 
     def append_log(self, key: str, attempt: int, content: bytes) -> None:
-        """Add to the log of an attempt: in place on a disk, put anew as a whole in an object store."""
+        """Add to the log of an attempt. In an object store the whole log is written again."""
         name = log_name(key, attempt)
         if self.storage.is_local:
             self.storage.append(name, content)
@@ -206,20 +194,38 @@ class Attempts:
     # --- checkpoints -------------------------------------------------------------------------------------------
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
-        """Keep a checkpoint with its checksum, and the generation before it."""
+        """Write a checkpoint with its checksum. The one before it stays, older ones are removed."""
         self.storage.write(f"checkpoints/{key}/{epoch:08d}.checkpoint", hashlib.sha256(content).digest() + content)
         for entry in self.storage.entries(f"checkpoints/{key}", ".checkpoint")[:-GENERATIONS]:
             self.storage.remove(f"checkpoints/{key}/{entry.name}")
 
     def read_checkpoints(self, key: str, on_unreadable: Tell = ignore) -> Iterator[bytes]:
-        """The checkpoints whose checksum holds, newest first; a torn one is told and passed over."""
+        """The checkpoints whose checksum holds, newest first; `on_unreadable` is told torn ones."""
         for entry in reversed(self.storage.entries(f"checkpoints/{key}", ".checkpoint")):
-            content = self.storage.read(f"checkpoints/{key}/{entry.name}") or b""
-            if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
-                yield content[32:]
-            else:
-                on_unreadable(f"checkpoints/{key}/{entry.name}")
+            content = self._read_checkpoint(f"checkpoints/{key}/{entry.name}", on_unreadable)
+            if content is not None:
+                yield content
+
+    def _read_checkpoint(self, name: str, on_unreadable: Tell) -> bytes | None:
+        content = self.storage.read(name) or b""
+        if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+            return content[32:]
+        on_unreadable(name)
+        return None
+
+    def check_checkpoints(self, on_unreadable: Tell, known: dict[Entry, str] | None = None) -> None:
+        """Tell which checkpoints are torn. Read are the newest ones on a disk, 256 MiB in all; known: as in `states`."""
+        if on_unreadable is ignore or not self.storage.is_local:  # an object store takes a file whole or not at all
+            return
+        known, left = {} if known is None else known, CHECKED_BYTES
+        for entry in sorted(self.storage.tree("checkpoints"), key=lambda entry: -entry.modified_ns):
+            left -= entry.size
+            if entry.name.endswith(".checkpoint") and entry not in known and left >= 0:
+                is_whole = self._read_checkpoint(entry.name, ignore) is not None
+                known[entry] = "whole" if is_whole else "torn"
+            if known.get(entry) == "torn":
+                on_unreadable(entry.name)
 
     def has_checkpoint(self, key: str) -> bool:
-        """Whether a run of this trial would continue rather than start."""
+        """Whether a run of this trial would continue it rather than start it."""
         return bool(self.storage.entries(f"checkpoints/{key}", ".checkpoint"))

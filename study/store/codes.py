@@ -1,7 +1,6 @@
-"""Rows of best codes: computed by the first trial that needs them, read by all others on any machine.
+"""Rows of best codes. The first trial that needs a code computes its rows; all other trials, on any machine, read them.
 
-An optimiser ends at other last digits on another machine, so trials that computed the rows themselves could not be
-compared. Does not know how a code is found.
+An optimiser's last digits differ between machines, so trials that computed the rows themselves could not be compared. Does not know how a code is found.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from study.store.storage import FolderError, Storage
 def shared_code(
     storage: Storage, size: tuple[int, int], version: str, make: Callable[[], Float[np.ndarray, "classes dim"]]
 ) -> Float[np.ndarray, "classes dim"]:
-    """The folder's rows for this many classes and dimensions, which `make` gives where it has none yet.
+    """The folder's rows for this many classes and dimensions; `make` computes them if the folder has none yet.
 
     Args:
         version: of the tables and the search that `make` follows; rows of another version are another file.

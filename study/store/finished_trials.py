@@ -1,15 +1,16 @@
 """Finished trials: one file in rows/ for each, and the margins and heads beside it.
 
-A file's name says how the trial ended, so that no file is ever replaced by another one's rows:
+A file's name says how the trial ended, so that a later end never overwrites the rows of an earlier one:
 
     rows/KEY.parquet                    a complete trial; in older folders, any trial that ended
     rows/KEY.diverged.parquet           a diverged one
     rows/KEY.stopped-<epoch>.parquet    one that a scheduler stopped after this epoch
 
-A trial that was stopped and went on later has several files until the next seal; the one furthest on counts. Does not
-know the sealed tables, archives, Ray or torch.
+A trial that was stopped and went on later has several files until the next seal. The file of the trial's furthest state
+counts. Does not know the sealed tables, archives, Ray or torch.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -25,7 +26,6 @@ from study.design.config import TrialConfig
 from study.store import fragment_bytes
 from study.store.schemas import (
     FRAGMENT_SCHEMA,
-    UnknownSchema,
     check_version,
     fragment_table,
     identity_and_settings,
@@ -34,10 +34,10 @@ from study.store.schemas import (
     to_fragment,
     to_parquet,
 )
-from study.store.storage import Entry, Storage, Tell, ignore
+from study.store.storage import Entry, Part, Tell, ignore
 
 FILE = re.compile(r"([0-9a-f]{16})(?:\.(diverged|stopped)(?:-(\d+))?)?\.parquet")
-RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a trial's end gives way only to one further on
+RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a file gives way only to one of a higher rank
 NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 
 
@@ -73,13 +73,10 @@ def progress_of(file: str, state: str | None = None) -> Progress:
     return Progress(RANK[state or (named and named[2]) or "complete"], -1 if epoch is None else int(epoch))
 
 
-class FinishedTrials:
+class FinishedTrials(Part):
     """Trials that ended, by key."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-
-    def files(self, on_unreadable: Tell = ignore) -> dict[str, list[Entry]]:
+    def fragments(self, on_unreadable: Tell = ignore) -> dict[str, list[Entry]]:
         """The files of each finished trial by key, from one listing. on_unreadable: told foreign files."""
         found: dict[str, list[Entry]] = {}
         for entry in self.storage.entries("rows", ".parquet"):
@@ -89,7 +86,7 @@ class FinishedTrials:
                 on_unreadable(f"rows/{entry.name}")
         return found
 
-    def put(self, fragment: Fragment) -> None:
+    def put_fragment(self, fragment: Fragment) -> None:
         """Write a finished trial's file."""
         footer = {
             **(fragment.rows.schema.metadata or {}),
@@ -98,78 +95,66 @@ class FinishedTrials:
         }
         self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
-    def write(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
-        """A trial's end: from here on it counts."""
+    def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
+        """Write the file of a trial that ended; from here on the trial counts."""
         rows = fragment_table(config, measurements)
-        self.put(Fragment(config.key, identity_and_settings(config), rows, record))
+        self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
 
-    def remove(self, key: str) -> None:
+    def remove_fragment(self, key: str) -> None:
         """Remove a finished trial's files; one that no archive holds then counts as never run."""
-        for entry in self.files().get(key, []):
+        for entry in self.fragments().get(key, []):
             self.storage.remove(f"rows/{entry.name}")
 
-    def find(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
-        """The file of the trial that is furthest on; None where there is none. on_unreadable: told torn ones."""
+    def read_fragment(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
+        """The trial from the file that counts; None where there is none. on_unreadable: is told torn files."""
         for name in (f"{key}.parquet", f"{key}.diverged.parquet"):  # the usual cases, without a listing
-            found = self.read(name, on_unreadable)
+            found = self.read_file(name, on_unreadable)
             if found is not None and found.file == name:
                 return found
-        others = [self.read(entry.name, on_unreadable) for entry in self.files().get(key, [])]
+        others = [self.read_file(entry.name, on_unreadable) for entry in self.fragments().get(key, [])]
         whole = [fragment for fragment in others if fragment is not None]
         return max(whole, key=lambda f: progress_of(f.file, f.record.state), default=None)
 
-    def read(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
-        """The trial in a file of rows/; None where absent or torn. on_unreadable: told a torn one."""
-        content = self.storage.read(f"rows/{file}")
-        if content is None:
-            return None
-        try:
+    def read_file(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
+        """The trial in a file of rows/; None where it is absent or torn. on_unreadable: is told a torn file."""
+
+        def parse(content: bytes) -> Fragment:
             if fragment_bytes.is_whole(content) is False:
                 raise ValueError("bytes are not those that were written")
             rows = read_parquet(content)
             return _fragment(file, rows.schema.metadata, rows)
-        except UnknownSchema:
-            raise
-        except (pa.ArrowException, OSError, KeyError, ValueError):
-            on_unreadable(f"rows/{file}")
-            return None
+
+        return self.storage.read_as(f"rows/{file}", parse, on_unreadable)
 
     def read_end(self, file: str, on_unreadable: Tell = ignore) -> Fragment | None:
-        """As `read` without the rows: the file's footer alone, no column decoded."""
+        """As `read_file` without the rows: the file's footer alone, no column decoded."""
         content = self.storage.read(f"rows/{file}")
         if content is None:
             return None
         names = (b"schema_version", b"settings", b"record")
         footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
         if fragment_bytes.is_whole(content) and len(footer) == len(names):
-            check_version(footer[b"schema_version"].decode())
-            try:
+            check_version(footer)
+            with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
-            except ValueError:
-                pass  # told below
-        return self.read(file, on_unreadable)  # a file of before checksums, or one that is torn
+        return self.read_file(file, on_unreadable)  # a file of before checksums, or one that is torn
 
     # --- margins and heads -------------------------------------------------------------------------------------
 
     def write_margins(self, key: str, table: pa.Table) -> None:
-        """Per-class margins of the last measured epoch."""
+        """Write the per-class margins of the last measured epoch."""
         self.storage.write(f"margins/{key}.parquet", to_parquet(table))
 
     def read_margins(self, key: str, on_unreadable: Tell = ignore) -> pa.Table | None:
         """Per-class margins, None where absent or torn. on_unreadable: told a torn file."""
-        content = self.storage.read(f"margins/{key}.parquet")
-        try:
-            return None if content is None else read_parquet(content)
-        except (pa.ArrowException, OSError):
-            on_unreadable(f"margins/{key}.parquet")
-            return None
+        return self.storage.read_as(f"margins/{key}.parquet", read_parquet, on_unreadable)
 
     def write_head(self, key: str, content: bytes) -> None:
-        """Final head and class means as a safetensors file."""
+        """Write the final head and class means, a safetensors file."""
         self.storage.write(f"heads/{key}.safetensors", content)
 
     def head_keys(self) -> list[str]:
-        """Trials whose head was kept."""
+        """The keys of the trials whose head was stored."""
         return [entry.name.removesuffix(".safetensors") for entry in self.storage.entries("heads", ".safetensors")]
 
     def read_head(self, key: str, on_unreadable: Tell = ignore) -> dict[str, np.ndarray] | None:

@@ -29,7 +29,7 @@ def to_checked_parquet(table: pa.Table, **options: str) -> bytes:
 
 
 def is_whole(content: bytes) -> bool | None:
-    """Whether every byte is as it was written; None where the file has no checksum, as those of before had none."""
+    """Whether every byte is as it was written; None for an older file, which has no checksum."""
     found = _find(content, CHECKSUM)
     if found is None:
         return None
@@ -39,7 +39,7 @@ def is_whole(content: bytes) -> bool | None:
 
 
 def read_entry(content: bytes, name: bytes) -> bytes | None:
-    """The footer's entry of that name, None where there is none. To be trusted only where the file is whole."""
+    """The footer's entry of that name; None where there is none. Valid only if the file is whole."""
     found = _find(content, name)
     return None if found is None else content[found[0] : found[1]]
 
@@ -55,7 +55,7 @@ def _find(content: bytes, name: bytes) -> tuple[int, int] | None:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, lowest first, and where it ends."""
+    """A number stored as seven bits per byte, lowest first, and where it ends."""
     number = shift = 0
     for byte in content[at : at + 5]:
         number |= (byte & 0x7F) << shift

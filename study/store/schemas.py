@@ -9,6 +9,7 @@ import json
 import os
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -206,16 +207,30 @@ def _compression(table: pa.Table) -> str:
 
 def read_parquet(content: bytes | pa.Buffer) -> pa.Table:
     """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
-    # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
-    table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
-    check_version((table.schema.metadata or {}).get(b"schema_version", b"?").decode())
+    table = open_parquet(content).read(use_threads=False)
+    check_version(table.schema.metadata)
     return table
 
 
-def check_version(version: str) -> None:
+def open_parquet(content: bytes | pa.Buffer) -> pq.ParquetFile:
+    """A Parquet file's bytes to be read in parts; pa.ArrowException if torn."""
+    # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
+    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+
+
+def is_known_version(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Whether a table with this metadata is of a major version that this program reads."""
+    return _version(metadata).split(".")[0] == SCHEMA_VERSION.split(".")[0]
+
+
+def check_version(metadata: Mapping[bytes, bytes] | None) -> None:
     """UnknownSchema for a foreign major version."""
-    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+    if not is_known_version(metadata):
         raise UnknownSchema(
-            f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {version!r}. "
+            f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {_version(metadata)!r}. "
             "Use the gnc-study version that wrote this folder, or another results folder."
         )
+
+
+def _version(metadata: Mapping[bytes, bytes] | None) -> str:
+    return (metadata or {}).get(b"schema_version", b"?").decode()

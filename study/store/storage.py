@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
-Read = TypeVar("Read")
+from study.design.errors import StudyError
+
 Answer = TypeVar("Answer")
 Tell = Callable[[str], object]  # is told the name of each file that a reader could not read and passed over
 
@@ -44,7 +45,7 @@ CONTESTED = 20  # tries of writing into a folder that another process removes, o
 
 
 def ignore(_: str) -> None:
-    """For readers that do not ask which files could not be read."""
+    """For callers that do not ask which files could not be read."""
 
 
 class FolderError(OSError):
@@ -60,7 +61,7 @@ class Entry:
     modified_ns: int
 
 
-def at_once(read: Callable[[str], Read], names: Sequence[str]) -> Iterator[Read]:
+def at_once(read: Callable[[str], Answer], names: Sequence[str]) -> Iterator[Answer]:
     """The function's answer for each name, in order; where one reading takes long, several names are read at a time.
 
     Reading from an object store is mostly waiting. Quick readings from a disk would only be slowed down by threads.
@@ -99,7 +100,7 @@ class Storage:
             self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
         self._unsynced: set[str] = set()  # folders on a disk whose entries may not have reached it yet
-        if self._ask(lambda: self._fs.get_file_info(self._root)).type == fs.FileType.File:
+        if self._type() == fs.FileType.File:
             raise FolderError(f"results folder must be a folder, got the file {self.uri!r}. Name another.")
 
     def _path(self, name: str) -> str:
@@ -135,14 +136,9 @@ class Storage:
         if not self.is_local:
             self._ask(lambda: self._put(path, content))
             return
-        for left in reversed(range(CONTESTED)):
-            try:
-                _write_whole(path, content, place or os.replace)
-                self._unsynced.add(os.path.dirname(path))
-                return
-            except FileNotFoundError:  # another process that finished the same trial removed the folder meanwhile
-                if not left:
-                    raise
+        # another process that finished the same trial may remove the folder meanwhile
+        try_again(lambda: _write_whole(path, content, place or os.replace), CONTESTED, FileNotFoundError)
+        self._unsynced.add(os.path.dirname(path))
 
     def write_once(self, name: str, content: bytes) -> bytes:
         """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
@@ -167,7 +163,7 @@ class Storage:
         return None if oldest is None else self.read(f"{name}/{oldest.name}")
 
     def sync(self, folder: str = "") -> None:
-        """Wait until the entries of this folder, and of all that were written to, have reached the disk."""
+        """Wait until the entries of this folder and of every folder written to have reached the disk."""
         if not self.is_local:
             return
         written, self._unsynced = self._unsynced, set()
@@ -201,6 +197,19 @@ class Storage:
         except FileNotFoundError:
             return None
 
+    def read_as(
+        self, name: str, parse: Callable[[Any], Answer], on_unreadable: Tell, *, is_mapped: bool = False
+    ) -> Answer | None:
+        """What the file says; None where it is absent, and where it is torn, which `on_unreadable` is told."""
+        content = self.read_mapped(name) if is_mapped else self.read(name)
+        try:
+            return None if content is None else parse(content)
+        except StudyError:  # it is whole, but of a version that this one does not know
+            raise
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            on_unreadable(name)
+            return None
+
     def _get(self, path: str) -> bytes:
         if self.is_local:
             with open(path, "rb") as file:  # Arrow's streams of many small files take twice as long with threads
@@ -213,10 +222,8 @@ class Storage:
         """Delete one file, once all that was written here is safe; no error where it is gone already."""
         if self._unsynced:
             self.sync()
-        try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._ask(lambda: self._fs.delete_file(self._path(name)))
-        except (FileNotFoundError, NotADirectoryError):
-            return
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and all in it, once all that was written here is safe; no error where it is gone already."""
@@ -227,7 +234,7 @@ class Storage:
                 self._ask(lambda: self._fs.delete_dir(self._path(name)))
                 return
             except FileNotFoundError:
-                if self._ask(lambda: self._fs.get_file_info(self._path(name))).type == fs.FileType.NotFound:
+                if self._type(name) == fs.FileType.NotFound:
                     return
             except OSError:  # another process writes into it
                 if not left or not self.is_local:
@@ -235,38 +242,35 @@ class Storage:
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
-        selector = fs.FileSelector(self._path(folder), allow_not_found=True)
         found = [
             Entry(info.base_name, info.size, info.mtime_ns or 0)
-            for info in self._ask(lambda: self._fs.get_file_info(selector))
+            for info in self._infos(folder)
             if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != "."
         ]
         return sorted(found, key=lambda entry: entry.name)
 
-    def tree(self) -> list[Entry]:
-        """Every file of the folder and the folders in it by its path from here, temporary and foreign ones too."""
-        selector = fs.FileSelector(self._path(""), allow_not_found=True, recursive=True)
+    def tree(self, folder: str = "") -> list[Entry]:
+        """Every file in the folder and the folders in it by its path from here, temporary and foreign ones too."""
         start = len(self._path("")) + 1
-        for _ in range(TRIES - 1):
-            try:
-                infos = self._ask(lambda: self._fs.get_file_info(selector))
-                break
-            except FileNotFoundError:  # a folder was removed while it was looked through
-                continue
-        else:
-            infos = self._ask(lambda: self._fs.get_file_info(selector))
+        # a folder may be removed while it is looked through
+        infos = try_again(lambda: self._infos(folder, recursive=True), TRIES, FileNotFoundError)
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
 
+    def _infos(self, folder: str, *, recursive: bool = False) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=recursive)
+        return self._ask(lambda: self._fs.get_file_info(selector))
+
+    def _type(self, name: str = "") -> fs.FileType:
+        return self._ask(lambda: self._fs.get_file_info(self._path(name))).type
+
     def is_empty(self) -> bool:
         """Whether nothing lies directly in the folder."""
-        selector = fs.FileSelector(self._path(""), allow_not_found=True)
-        return not self._ask(lambda: self._fs.get_file_info(selector))
+        return not self._infos("")
 
     def exists(self) -> bool:
         """Whether the folder is there at all."""
-        info: fs.FileInfo = self._ask(lambda: self._fs.get_file_info(self._root))
-        return bool(info.type != fs.FileType.NotFound)
+        return bool(self._type() != fs.FileType.NotFound)
 
     def check_writable(self) -> None:
         """Write and remove a file larger than any directory slack; FolderError says what is wrong."""
@@ -275,6 +279,21 @@ class Storage:
             self.write(name, bytes(1 << 20))
         finally:
             self.remove(name)
+
+
+def try_again(operation: Callable[[], Answer], times: int, passing: type[Exception]) -> Answer:
+    """What the operation gives, tried so many times while it fails with this error."""
+    for _ in range(times - 1):
+        with contextlib.suppress(passing):
+            return operation()
+    return operation()
+
+
+class Part:
+    """Some of the store's functions, over its storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
 
 def _write_whole(path: str, content: bytes, place: Callable[[str, str], None]) -> None:

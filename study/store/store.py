@@ -1,15 +1,15 @@
-"""The results folder: the only state of a study. This module puts its parts under one roof.
+"""The results folder, which holds the whole state of a study. `Store` reads and writes all of it.
 
     studies/<sha8>.toml        every study file as run
     rows/KEY.parquet           a finished trial: its rows; state and reason in the footer (see finished_trials)
     archive/                   finished trials whose own files `gnc seal --compact` removed (see archives)
     results.parquet trials.parquet   sealed tables, made from rows/ and archive/ (see sealed_tables)
     live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
-    live/<run>.stop            asks the trials of that run to checkpoint and end; live/KEY.stop one trial to stop early
-    live/<run>.run             the run is under way; a machine that does not see it sees another folder
+    live/<run>.stop            asks the trials of that run to write a checkpoint and end; live/KEY.stop asks one trial
+    live/<run>.run             the run is going on; a machine that does not see this file sees another folder
     suggestions/CELL.json      settings that a search suggested, written before their trials start
     margins/ heads/            per-class margins; final head and class means, written before the rows file
-    failures/KEY.<attempt>.json  how an attempt failed or was cut off; charged: whether it counts against the trial
+    failures/KEY.<attempt>.json  how an attempt failed or was cut off, and whether it counts against the trial
     logs/KEY.<attempt>.log     what an attempt was asked, did and printed    checkpoints/KEY/<epoch>.checkpoint
     codes/                     rows of best codes, the same for every machine (see codes)
     optima/                    optima computed on request, with which rows are compared (see optima)
@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from study.design.errors import StudyError
-from study.store.attempts import Attempts
-from study.store.finished_trials import FinishedTrials
 from study.store.sealing.sealed_tables import RESULTS, TRIALS, SealedTables
 from study.store.storage import Storage, Tell, ignore
 
@@ -39,42 +37,11 @@ def open_store(results: str | Path) -> "Store":
     return Store(Storage(results))
 
 
-class Store:
+class Store(SealedTables):
     """Everything read from and written to one results folder.
 
     Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign.
     """
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        attempts, finished = Attempts(storage), FinishedTrials(storage)
-        tables = SealedTables(storage, finished, attempts)
-        # trials in progress
-        self.write_live, self.read_live, self.remove_live = (
-            attempts.write_live,
-            attempts.read_live,
-            attempts.remove_live,
-        )
-        self.attempts, self.next_attempt = attempts.attempts, attempts.next_attempt
-        self.clear_progress, self.unfinished = attempts.clear_progress, attempts.unfinished
-        self.write_checkpoint, self.read_checkpoints = attempts.write_checkpoint, attempts.read_checkpoints
-        self.has_checkpoint = attempts.has_checkpoint
-        # runs, and requests to stop
-        self.begin_run, self.sees_run, self.end_run = attempts.begin_run, attempts.sees_run, attempts.end_run
-        self.request_stop, self.withdraw_stop = attempts.request_stop, attempts.withdraw_stop
-        self.is_stop_requested, self.stop_requests = attempts.is_stop_requested, attempts.stop_requests
-        # failures and logs
-        self.write_failure, self.failures, self.failed = attempts.write_failure, attempts.failures, attempts.failed
-        self.failure_of, self.failed_starts = attempts.failure_of, attempts.failed_starts
-        self.append_log, self.last_log_lines = attempts.append_log, attempts.last_log_lines
-        # finished trials
-        self.fragments, self.read_fragment, self.remove_fragment = finished.files, finished.find, finished.remove
-        self.write_fragment, self.put_fragment = finished.write, finished.put
-        self.write_margins, self.read_margins = finished.write_margins, finished.read_margins
-        self.write_head, self.read_head, self.head_keys = finished.write_head, finished.read_head, finished.head_keys
-        # tables
-        self.read, self.read_trials, self.states = tables.read_rows, tables.read_trials, tables.read_states
-        self.seal, self.check_only_copy = tables.seal, tables.check_only_copy
 
     @property
     def uri(self) -> str:
@@ -82,7 +49,7 @@ class Store:
         return self.storage.uri
 
     def check_results_folder(self) -> None:
-        """StudyError where there are files but none that a study leaves: another folder was named by mistake."""
+        """Raise StudyError if the folder holds files but none of a study: another folder was named by mistake."""
         tables = {entry.name for entry in self.storage.entries("", ".parquet")} & {RESULTS, TRIALS}
         studies = (entry.name for entry in self.storage.entries("studies", ".toml"))
         left = tables or any(map(STUDY_NAME.fullmatch, studies)) or any(map(self.storage.entries, LEFT_BY_A_STUDY))
@@ -97,22 +64,22 @@ class Store:
     # --- study files -------------------------------------------------------------------------------------------
 
     def write_study(self, text: str) -> None:
-        """Keep the study file as run; running it again makes it the latest."""
+        """Store the text of a study file that is run; running it again makes it the latest."""
         self.storage.write(f"studies/{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml", text.encode())
 
     def latest_study(self) -> str | None:
-        """Text of the study file run last, None in a folder where none was run."""
+        """The text of the study file that was run last; None where none was run."""
         return next(reversed(self.studies()), None)
 
     def studies(self) -> list[str]:
-        """Texts of all study files that were run here, the one run last at the end."""
+        """The texts of all study files that were run here, the latest at the end."""
         entries = sorted(self.storage.entries("studies", ".toml"), key=lambda entry: (entry.modified_ns, entry.name))
         return [(self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace") for entry in entries]
 
     # --- suggestions of a search -------------------------------------------------------------------------------
 
     def write_suggestion(self, cell: str, settings: dict[str, Any]) -> None:
-        """Keep a suggestion, as settings without a seed, before the first of its trials starts."""
+        """Store a suggestion, as settings without a seed, before the first of its trials starts."""
         self.storage.write(f"suggestions/{cell}.json", json.dumps(settings).encode())
 
     def suggestions(self, on_unreadable: Tell = ignore) -> dict[str, dict[str, Any]]:
@@ -120,12 +87,9 @@ class Store:
         found = {}
         entries = self.storage.entries("suggestions", ".json")
         for entry in sorted(entries, key=lambda entry: (entry.modified_ns, entry.name)):
-            try:
-                found[entry.name.removesuffix(".json")] = json.loads(
-                    self.storage.read(f"suggestions/{entry.name}") or b""
-                )
-            except ValueError:
-                on_unreadable(f"suggestions/{entry.name}")
+            settings = self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable)
+            if settings is not None:
+                found[entry.name.removesuffix(".json")] = settings
         return found
 
     # --- report ------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """`gnc best`: the best settings of each cell by their mean over seeds, and a study file that runs these again.
 
-A cell is one combination of the settings it is asked by; a candidate is any other combination that was tried there.
-Only candidates count whose trials all ran to their end: of one that diverged or was stopped for some seeds, the mean of
-the rest would flatter it. Knows the store and study files; does not know Ray.
+A cell is one combination of the settings named by --by; a candidate is a combination of the other settings that was
+tried there. A candidate counts only if all of its trials ran to their end: if some seeds diverged or were stopped, the
+mean of the others would flatter it. Knows the store and study files; does not know Ray.
 """
 
+import json
 import math
 import statistics
 import tomllib
@@ -44,7 +45,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class Best:
-    """The winner of each cell, and what did not take part."""
+    """The winner of each cell, and what was left out."""
 
     metric: str
     mode: str
@@ -54,7 +55,7 @@ class Best:
 
 
 def default_by(study: Study) -> tuple[str, ...]:
-    """The settings of the study's grid but the seed and those whose values compete."""
+    """The settings of the study's grid without the seed and the settings that a scheduler compares."""
     grid = tomllib.loads(study.text).get("grid", {})
     blocks = grid if isinstance(grid, list) else [grid]
     names = dict.fromkeys(name for block in blocks for name in (*block, *block.get("zip", {})))
@@ -76,18 +77,14 @@ def find_best(
     states = {key: state for key, state in store.states().items() if keys is None or key in keys}
     rows = store.read(["trial", "cell", *TrialConfig.model_fields, metric], last=True).to_pylist()
     rows = [row for row in rows if row["trial"] in states and (selection is None or selection(row))]
-    candidates: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        candidates.setdefault(row["cell"], []).append(row)
-    unfinished = {cell for cell, tried in candidates.items() if any(states[r["trial"]] != "complete" for r in tried)}
-    measured = [
-        [row for row in tried if row[metric] is not None]
-        for cell, tried in candidates.items()
-        if cell not in unfinished
-    ]
-    measured = [tried for tried in measured if tried]
-    unmeasured = sum(row[metric] is None for row in rows if row["cell"] not in unfinished)
-    winners = _winners(measured, metric, mode, by)
+    unfinished = {row["cell"] for row in rows if states[row["trial"]] != "complete"}
+    finished = [row for row in rows if row["cell"] not in unfinished]
+    unmeasured = sum(row[metric] is None for row in finished)
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for row in finished:
+        if row[metric] is not None:
+            measured.setdefault(row["cell"], []).append(row)
+    winners = _winners(list(measured.values()), metric, mode, by)
     return Best(metric, mode, tuple(winners), len(unfinished), unmeasured)
 
 
@@ -204,12 +201,8 @@ def _grid(blocks: list[dict[str, Any]], winners: Sequence[Winner], seeds: Sequen
         return [*lines, *(["[grid.zip]", *_assignments(together)] if together else [])]
     lines = []
     for block, own in zip(blocks, all_seeds, strict=True):
-        lines += [
-            "[[grid]]",
-            *_assignments({name: [value] for name, value in block.items()}),
-            f"seed = {_toml(own)}",
-            "",
-        ]
+        values = {name: [value] for name, value in block.items()} | {"seed": own}
+        lines += ["[[grid]]", *_assignments(values), ""]
     return lines[:-1]
 
 
@@ -233,15 +226,10 @@ def _assignments(table: dict[str, Any]) -> list[str]:
 
 def _toml(value: Any) -> str:
     """A value as TOML writes it: strings as JSON does, numbers as Python does."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + "".join(_ESCAPED.get(c, c if c.isprintable() else f"\\U{ord(c):08x}") for c in value) + '"'
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):
         return f"{{ {', '.join(_assignments(value))} }}"
     return repr(value)
-
-
-_ESCAPED = {'"': '\\"', "\\": "\\\\"}

@@ -1,8 +1,7 @@
-"""Where two results folders, or two runs of one trial, hold other numbers under the same key.
+"""Where two results folders, or two runs of one trial, hold different numbers under the same key.
 
-Knows tables and records; does not know how they came about. Compared are the measured columns and how each trial
-ended; not what two correct runs may differ in (time, host, memory, attempt), nor the reference columns, which are
-computed on reading.
+The measured columns and the end of each trial are compared. Two correct runs may differ in time, host, memory and
+attempt, and reference columns are computed on reading: these are not compared. Knows tables and records alone.
 """
 
 import dataclasses
@@ -26,9 +25,10 @@ from study.store.schemas import (
     TRIALS_SCHEMA,
     conform,
 )
+from study.store.sealing.table_rows import only
 from study.store.store import Store
 
-MACHINE = ("cpu_model", "gpu_model", "versions")  # told beside the differences, and no differences themselves
+MACHINE = ("cpu_model", "gpu_model", "versions")  # shown beside the differences; not differences themselves
 IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))
 MEASURED = tuple(c.name for c in MEASUREMENTS if c.name not in {*CIRCUMSTANCES, "epoch"})
 ENDING = tuple(c.name for c in TRIAL_COLUMNS if c.name not in {*CIRCUMSTANCES, *MACHINE, "reason", "stopped_by"})
@@ -50,7 +50,7 @@ class ColumnDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two folders beside each other."""
+    """What two folders have in common and where they differ."""
 
     shared: int
     only_first: tuple[str, ...]
@@ -69,28 +69,34 @@ class Comparison:
 def compare_stores(first: Store, second: Store, selection: Selection | None = None) -> Comparison:
     """The folders' trials by key. selection: only these."""
     trials = [_selected(store.read_trials(), selection) for store in (first, second)]
-    shared = sorted(_keys(trials[0]) & _keys(trials[1]))
-    return compare_tables(trials[0], trials[1], _rows(first, shared), _rows(second, shared))
+    shared = _keys(trials[0]) & _keys(trials[1])
+    rows = [only(store.read(["trial", "epoch", *MEASURED]), shared) for store in (first, second)]
+    return _compare_tables(*trials, *rows)
 
 
 def compare_fragments(first: Sequence[Fragment], second: Sequence[Fragment]) -> Comparison:
     """Trials read one by one, the same keys on both sides."""
     (one, one_rows), (other, other_rows) = _tables_of(first), _tables_of(second)
-    return compare_tables(one, other, one_rows, other_rows)
+    return _compare_tables(one, other, one_rows, other_rows)
 
 
-def compare_tables(first: pa.Table, second: pa.Table, first_rows: pa.Table, second_rows: pa.Table) -> Comparison:
+def _compare_tables(first: pa.Table, second: pa.Table, first_rows: pa.Table, second_rows: pa.Table) -> Comparison:
     """Two tables of trials and the rows of the trials that both hold."""
     keys = _keys(first), _keys(second)
     shared = sorted(keys[0] & keys[1])
-    ends = _only(first, shared).sort_by("trial"), _only(second, shared).sort_by("trial")
-    at_rows, at_ends = differing_rows(first_rows, second_rows), differing_cells(*ends, ENDING)
-    other_epochs = _other_epochs(first_rows, second_rows)
-    differing = {*other_epochs, *(ends[0].column("trial")[i].as_py() for found in at_ends.values() for i in found)}
-    for (one, _), found in at_rows.values():
-        differing |= set(one.column("trial").take(pa.array(found)).to_pylist())
-    columns = {name: _worst(name, *aligned, found) for name, (aligned, found) in at_rows.items()}
-    columns |= {name: _worst(name, *ends, found) for name, found in at_ends.items()}
+    ends = only(first, shared).sort_by("trial"), only(second, shared).sort_by("trial")
+    places = _places(first_rows), _places(second_rows)
+    other_epochs = sorted({trial for trial, _ in places[0].keys() ^ places[1].keys()})
+    both = [place for place in places[0] if place in places[1]]
+    rows = [
+        table.take(pa.array([found[place] for place in both], pa.int64()))
+        for table, found in zip((first_rows, second_rows), places, strict=True)
+    ]
+    differing, columns = set(other_epochs), {}
+    for (one, other), names in ((rows, MEASURED), (ends, ENDING)):
+        for name, found in _differing_cells(one, other, names).items():
+            columns[name] = _worst(name, one, other, found)
+            differing |= set(one.column("trial").take(pa.array(found)).to_pylist())
     return Comparison(
         shared=len(shared),
         only_first=tuple(sorted(keys[0] - keys[1])),
@@ -98,7 +104,7 @@ def compare_tables(first: pa.Table, second: pa.Table, first_rows: pa.Table, seco
         differing=tuple(sorted(differing)),
         other_epochs=tuple(other_epochs),
         columns=dict(sorted(columns.items(), key=lambda item: -_or_infinite(item[1].largest_relative))),
-        machines=differing_machines(*(table.select(MACHINE).to_pylist() for table in ends)),
+        machines=_differing_machines(*(table.select(MACHINE).to_pylist() for table in ends)),
     )
 
 
@@ -110,29 +116,15 @@ def _tables_of(fragments: Sequence[Fragment]) -> tuple[pa.Table, pa.Table]:
     return pa.Table.from_pylist(ends, schema), pa.concat_tables(rows).combine_chunks()
 
 
-def differing_rows(first: pa.Table, second: pa.Table) -> dict[str, tuple[tuple[pa.Table, pa.Table], np.ndarray]]:
-    """Per measured column that differs: the rows that both tables hold, side by side, and where they differ."""
-    one, other = ({place: index for index, place in enumerate(_places(table))} for table in (first, second))
-    shared = [place for place in one if place in other]
-    aligned = (
-        first.take(pa.array([one[place] for place in shared], pa.int64())),
-        second.take(pa.array([other[place] for place in shared], pa.int64())),
-    )
-    return {name: (aligned, indices) for name, indices in differing_cells(*aligned, MEASURED).items()}
-
-
-def differing_cells(first: pa.Table, second: pa.Table, names: Iterable[str]) -> dict[str, np.ndarray]:
+def _differing_cells(first: pa.Table, second: pa.Table, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Indices of the rows in which two tables of equal length differ, for each column in which any does."""
-    found = {}
-    for name in names:
-        one, other = first.column(name), second.column(name)
-        if not one.equals(other):
-            found[name] = np.flatnonzero(_unequal(one, other))
+    columns = ((name, first.column(name), second.column(name)) for name in names)
+    found = {name: np.flatnonzero(_unequal(one, other)) for name, one, other in columns if not one.equals(other)}
     return {name: indices for name, indices in found.items() if len(indices)}
 
 
 def _unequal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> np.ndarray:
-    """Bit for bit, but for nan, which is as nan here."""
+    """Where two columns differ bit for bit; nan equals nan here."""
     if pa.types.is_nested(one.type):
         return np.array([a != b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], dtype=bool)
     same = pc.fill_null(pc.equal(one, other), False)
@@ -168,16 +160,14 @@ def relative_difference(a: Any, b: Any) -> float | None:
     return float(abs(a - b) / max(abs(a), abs(b))) if all(numbers) else None
 
 
-def differing_machines(*sides: Sequence[dict[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
+def _differing_machines(*sides: Sequence[dict[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
     """CPU and GPU models and package versions that are not the same on both sides, by name."""
-    found: list[dict[str, set[str]]] = []
-    for side in sides:
-        values: dict[str, set[str]] = {}
+    found: list[dict[str, set[str]]] = [{}, {}]
+    for side, values in zip(sides, found, strict=True):
         for trial in side:
-            packages = json.loads(trial["versions"] or "{}")
-            for name, value in {"cpu_model": trial["cpu_model"], "gpu_model": trial["gpu_model"], **packages}.items():
-                values.setdefault(name, set()).add(str(value))
-        found.append(values)
+            for name, value in {**trial, **json.loads(trial["versions"] or "{}")}.items():
+                if name != "versions":
+                    values.setdefault(name, set()).add(str(value))
     first, second = found
     names = [name for name in dict.fromkeys([*first, *second]) if first.get(name) != second.get(name)]
     return {name: (sorted(first.get(name, ())), sorted(second.get(name, ()))) for name in names}
@@ -226,27 +216,17 @@ def _or_infinite(size: float | None) -> float:
     return float("inf") if size is None else size
 
 
-def _places(rows: pa.Table) -> list[tuple[str, int]]:
-    return list(zip(rows.column("trial").to_pylist(), rows.column("epoch").to_pylist(), strict=True))
-
-
-def _other_epochs(first: pa.Table, second: pa.Table) -> list[str]:
-    return sorted({trial for trial, _ in set(_places(first)) ^ set(_places(second))})
+def _places(rows: pa.Table) -> dict[tuple[str, int], int]:
+    """The index of the row of each trial and epoch."""
+    places = zip(rows.column("trial").to_pylist(), rows.column("epoch").to_pylist(), strict=True)
+    return {place: index for index, place in enumerate(places)}
 
 
 def _keys(trials: pa.Table) -> set[str]:
     return set(trials.column("trial").to_pylist())
 
 
-def _rows(store: Store, keys: list[str]) -> pa.Table:
-    return _only(store.read(["trial", "epoch", *MEASURED]), keys)
-
-
 def _selected(trials: pa.Table, selection: Selection | None) -> pa.Table:
     if selection is None:
         return trials
     return trials.filter(pa.array([selection(trial) for trial in trials.to_pylist()], pa.bool_()))
-
-
-def _only(table: pa.Table, keys: list[str]) -> pa.Table:
-    return table.filter(pc.is_in(table.column("trial"), pa.array(keys, pa.string())))

@@ -1,8 +1,8 @@
 """`gnc merge`: the union of results folders, as if one folder had seen every trial.
 
-A trial with the same numbers in two folders is one trial. One with other numbers is kept as it was met first, the
-destination before the sources, and told. Sources are read only. Not taken over: trials in progress with their
-checkpoints, which belong to their folder, and what is made anew (sealed tables, report). Knows the store and
+A trial with the same numbers in two folders is one trial. If the numbers differ, the version found first stays, the
+destination's before the sources', and the difference is reported. Sources are only read. Not copied are trials in
+progress with their checkpoints, which belong to their folder, and what can be made again (sealed tables, report). Knows the store and
 differences; does not know Ray.
 """
 
@@ -42,7 +42,7 @@ class Merge:
         return [key for comparison in self.differences for key in comparison.differing]
 
 
-class FinishedTrials:
+class FolderTrials:
     """A folder's finished trials: from their own files, or from the tables where an archive holds them."""
 
     def __init__(self, store: Store) -> None:
@@ -63,7 +63,7 @@ class FinishedTrials:
         return self.store.storage.read(self._files[key]) if key in self._files else None
 
     def read(self, key: str) -> Fragment | None:
-        """The trial; None where it is gone or torn meanwhile."""
+        """The trial; None where it was removed or torn meanwhile."""
         if key in self._files:
             return self.store.read_fragment(key, self.unreadable.append)
         return self._in_tables.get(key)
@@ -93,7 +93,7 @@ def merge_stores(sources: Sequence[Store], into: Store) -> list[Merge]:
     repeated = [place for place in places if places.count(place) > 1]
     if repeated:
         raise StudyError(f"the folders of a merge must be different ones, got {repeated[0]!r} twice. Leave one out.")
-    all_theirs = [FinishedTrials(source) for source in sources]  # refuses before anything is written
+    all_theirs = [FolderTrials(source) for source in sources]  # refuses before anything is written
     into.storage.check_writable()
     done = [_merge(theirs, into) for theirs in all_theirs]
     _copy_studies(sources, into)
@@ -106,17 +106,14 @@ def _place(store: Store) -> str:
     return str(path.resolve()) if path else store.uri.rstrip("/")
 
 
-def _merge(theirs: FinishedTrials, into: Store) -> Merge:
-    merge, ours = Merge(theirs.store.uri), FinishedTrials(into)
+def _merge(theirs: FolderTrials, into: Store) -> Merge:
+    merge, ours = Merge(theirs.store.uri), FolderTrials(into)
     waiting: list[tuple[Fragment, Fragment]] = []
     for key, state in sorted(theirs.states.items()):
         held = ours.states.get(key)
-        if held is None:
+        if held is None or RANK[state] > RANK[held]:
             if _take(key, theirs, ours):
-                merge.taken.append(key)
-        elif RANK[state] > RANK[held]:
-            if _take(key, theirs, ours):
-                merge.advanced.append(key)
+                (merge.taken if held is None else merge.advanced).append(key)
         elif RANK[state] < RANK[held]:
             merge.lesser += 1
         elif (content := ours.content(key)) is not None and content == theirs.content(key):
@@ -135,9 +132,7 @@ def _merge(theirs: FinishedTrials, into: Store) -> Merge:
     return merge
 
 
-def _settle(
-    waiting: list[tuple[Fragment, Fragment]], theirs: FinishedTrials, into: FinishedTrials, merge: Merge
-) -> None:
+def _settle(waiting: list[tuple[Fragment, Fragment]], theirs: FolderTrials, into: FolderTrials, merge: Merge) -> None:
     """Compare trials that both hold in the same state; of two that a scheduler stopped, the longer one is kept."""
     level = []
     for mine, other in waiting:
@@ -167,13 +162,13 @@ def _continues(shorter: Fragment, longer: Fragment) -> bool:
     return not set(found.columns) - {"reached_terminal"}
 
 
-def _note_same(key: str, theirs: FinishedTrials, into: FinishedTrials, merge: Merge) -> None:
+def _note_same(key: str, theirs: FolderTrials, into: FolderTrials, merge: Merge) -> None:
     merge.same += 1
     _copy_beside(key, theirs, into, replace=False)
 
 
-def _take(key: str, theirs: FinishedTrials, into: FinishedTrials) -> bool:
-    """The trial's margins and head first, as when it ended: once its rows are there nothing of it may be missing."""
+def _take(key: str, theirs: FolderTrials, into: FolderTrials) -> bool:
+    """Copy the trial's margins and head first and its rows last: once the rows are there, nothing may be missing."""
     fragment, content = theirs.read(key), theirs.content(key)
     if fragment is None:
         return False
@@ -187,7 +182,7 @@ def _take(key: str, theirs: FinishedTrials, into: FinishedTrials) -> bool:
     return True
 
 
-def _copy_beside(key: str, source: FinishedTrials, into: FinishedTrials, *, replace: bool) -> None:
+def _copy_beside(key: str, source: FolderTrials, into: FolderTrials, *, replace: bool) -> None:
     for name, is_torn in (
         (f"margins/{key}.parquet", lambda: source.store.read_margins(key, source.unreadable.append) is None),
         (f"heads/{key}.safetensors", lambda: source.store.read_head(key, source.unreadable.append) is None),
@@ -199,9 +194,9 @@ def _copy_beside(key: str, source: FinishedTrials, into: FinishedTrials, *, repl
             into.store.storage.write(name, content)
 
 
-def _copy_failures(theirs: FinishedTrials, into: Store) -> int:
-    """Failures of trials that have not ended well in the destination, under numbers that are free there."""
-    finished, held, copied = FinishedTrials(into).states, into.failures(), 0
+def _copy_failures(theirs: FolderTrials, into: Store) -> int:
+    """Copy the failures of trials that the destination has not finished, under numbers that are free there."""
+    finished, held, copied = FolderTrials(into).states, into.failures(), 0
     for key, failed in theirs.store.failures(on_unreadable=theirs.unreadable.append).items():
         known = [_without_attempt(failure) for failure in held.get(key, [])]
         for failure in failed:
@@ -227,7 +222,7 @@ def _copy_absent(source: Store, into: Store, folder: str) -> None:
 
 
 def _copy_studies(sources: Sequence[Store], into: Store) -> None:
-    """Oldest first, so that the latest stays the latest; one that the destination ran stays before all others."""
+    """Copy the study files, oldest first. The latest of the destination stays the latest; else the latest of the sources."""
     latest = into.latest_study()
     held = {entry.name for entry in into.storage.entries("studies", ".toml")}
     found = [(e.modified_ns, e.name, s) for s in sources for e in s.storage.entries("studies", ".toml")]

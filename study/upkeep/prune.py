@@ -1,8 +1,8 @@
-"""`gnc prune`: files of a results folder that nothing will read again, and why.
+"""`gnc prune`: finds and deletes files of a results folder that nothing will read again.
 
-Rows are never touched, and nothing of a trial that may be running: one without rows whose heartbeat is younger than
-the silent time, or whose process is alive on this machine. What is read in which order matters, since trials go on
-meanwhile: the files first, then the heartbeats, then the rows. Knows the names in the results folder; not Ray.
+Rows are never deleted, nor is anything of a trial that may be running: its heartbeat is younger than the silent time,
+or its process is alive on this machine. Trials go on meanwhile, so the order of reading matters: first the files, then
+the heartbeats, then the rows. Knows the names in the results folder; does not know Ray.
 """
 
 import os
@@ -23,12 +23,12 @@ from study.store.store import Store
 KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints)/([0-9a-f]{16})[./].+")
 ATTEMPT = re.compile(r"live/([0-9a-f]{16})\.(\d+)\.parquet")
 OF_A_RUN = re.compile(r"live/([^/]+)\.(stop|run)")
-TEMPORARY_SECONDS = 3600.0  # a write takes seconds; one that began so long ago has no writer any more
+TEMPORARY_SECONDS = 3600.0  # a write takes seconds, so an older temporary file has no writer
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """A file that may go."""
+    """A file that may be deleted."""
 
     entry: Entry
     kind: str
@@ -37,7 +37,7 @@ class Prunable:
 
 @dataclass(frozen=True)
 class _Folder:
-    """What decides about a file, read once."""
+    """What decides whether a file may be deleted, read once."""
 
     running: frozenset[str]  # keys of trials that may be alive
     newest: dict[str, Live]
@@ -54,7 +54,7 @@ class _Folder:
 
 
 def find_prunable(store: Store, *, silent_seconds: float) -> list[Prunable]:
-    """Files that may go. silent_seconds: a trial that wrote nothing for so long, and whose process is not here, is dead."""
+    """Files that may be deleted. silent_seconds: a trial that wrote nothing for longer, and whose process is not here, is dead."""
     entries, now = store.storage.tree(), time.time()
     folder = _read_folder(store, entries, now, silent_seconds)
     found = ((entry, _reason(entry, folder, now - entry.modified_ns / 1e9)) for entry in entries)
@@ -94,7 +94,7 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
 
 
 def _known_keys(store: Store) -> frozenset[str] | None:
-    """Keys of the trials of every study file; None where a file cannot be read or its search says trials as it goes."""
+    """The keys of all study files; None where a file cannot be read or a search has yet to name its trials."""
     keys: set[str] = set()
     for text in store.studies():
         try:
@@ -108,7 +108,7 @@ def _known_keys(store: Store) -> frozenset[str] | None:
 
 
 def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
-    """Why the file may go; None for one that stays."""
+    """Why the file may be deleted; None if it stays."""
     if kind_of(entry.name) == "temporary":
         return "left by a writer that was killed" if age > TEMPORARY_SECONDS else None
     if of_a_run := OF_A_RUN.fullmatch(entry.name):
@@ -129,7 +129,7 @@ def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
 
 
 def _reason_of_run(run: str, kind: str, folder: _Folder, age: float) -> str | None:
-    """Of a request to stop, which may name a trial, or of the sign that a run is under way, which may last for days."""
+    """As `_reason`, for a request to stop, which may name a trial, or the mark of a run, which may last for days."""
     if folder.is_finished(run):
         return "its trial is finished"
     is_old = age > folder.silent_seconds
@@ -151,13 +151,11 @@ def _reason_of_live(entry: Entry, key: str, folder: _Folder, age: float) -> str 
 
 
 def is_alive_here(live: Live) -> bool:
-    """Whether the trial's process is on this machine and alive; False for one on another machine, which none can ask."""
+    """Whether the trial's process is alive on this machine; always False for one on another machine."""
     if live.host != socket.gethostname():
         return False
     try:
         os.kill(live.process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

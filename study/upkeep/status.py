@@ -1,4 +1,4 @@
-"""How far a study is, from its results folder alone: counts, failures, trials in progress, disk.
+"""The status of a study, read from its results folder alone: counts, failures, trials in progress, disk.
 
 Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch).
 """
@@ -20,7 +20,7 @@ from study.store.sealing.sealed_tables import TRIALS
 from study.store.storage import Entry
 from study.store.store import Store
 
-SILENT_SECONDS = 60.0  # an older heartbeat is pointed out
+SILENT_SECONDS = 60.0  # an older heartbeat is marked as silent
 SHOWN_FAILURES = 5
 ORDER = ("complete", "diverged", "stopped", "failed", "missing")
 
@@ -49,10 +49,11 @@ class Status:
 def read_status(
     store: Store, study: Study | None, *, selection: Selection | None = None, known: dict[Entry, str] | None = None
 ) -> Status:
-    """The status of the study's trials, or of the folder's where it is None. known: as in `Store.states`."""
+    """The status of the study's trials, or of all in the folder if `study` is None. known: as in `Store.states`."""
     unreadable: list[str] = []
     states = store.states(known, unreadable.append)
     store.suggestions(unreadable.append)
+    store.check_checkpoints(unreadable.append, known)
     keys = [c.key for c in study.configs] if study else _selected(store, states, selection)
     counts = Counter(states.get(key, "missing") for key in keys)
     if study:

@@ -1,6 +1,6 @@
-"""`gnc status --watch`: the status until the study's end, as a live view on a terminal, else one line per change.
+"""`gnc status --watch`: shows the status until the study ends, in a live view on a terminal, else one line per change.
 
-Knows rich and the status; looks at the results folder alone, so that any machine that sees it can watch.
+Knows rich and the status. Reads the results folder alone, so that any machine that sees the folder can watch.
 """
 
 import json
@@ -16,11 +16,11 @@ from study.execution.progress_view import duration, progress_view, time_left
 from study.store.disk_use import disk_sentence
 from study.upkeep.status import Status, counts_line, failure_lines, last_row, live_note, status_facts
 
-FAILED_READS = 5  # in a row before a folder counts as lost: a network folder may be away for a moment
+FAILED_READS = 5  # in a row before a folder counts as lost, since a network folder may be away for a moment
 
 
 def watch(read: Callable[[], Status], *, seconds: float, as_json: bool = False) -> Status:
-    """Show the status every so many seconds until nothing more will run; the last one is returned."""
+    """Show the status every so many seconds until nothing more will run. Gives the last one."""
     console = Console()
     if as_json:
         return _follow(read, seconds, lambda status: print(json.dumps(status_facts(status)), flush=True))
@@ -63,7 +63,7 @@ class _Lines:
 
 
 class _View:
-    """The status for a terminal, with how fast trials end while one looks on."""
+    """The status for a terminal, with the time left as estimated since the view was opened."""
 
     def __init__(self) -> None:
         self._started, self._first_ended = time.monotonic(), -1

@@ -39,6 +39,7 @@ class Archives:
     def write(self, trials: pa.Table, rows: pa.Table) -> None:
         """Keep these trials and their rows; once this returns, they are safe without any other file."""
         held = self._put(to_parquet(conform(rows, FRAGMENT_SCHEMA)), ROWS_END)
+        trials = trials.drop_columns(["fragment_bytes", "fragment_modified_ns"])  # there is no such file any more
         named = {**TRIALS_SCHEMA.metadata, b"rows": held.encode()}
         self._put(to_parquet(conform(trials, TRIALS_SCHEMA).replace_schema_metadata(named)), TRIALS_END)
         self.storage.sync("archive")

@@ -1,7 +1,7 @@
-"""Which copy of each finished trial counts: the one in the sealed tables, in an archive, or in a file of its own.
+"""Decides which copy of each finished trial counts: in the sealed tables, in an archive, or in a file of its own.
 
-A trial may lie in several places, since seals, compactions and endings of trials run at the same time and are killed
-anywhere. The copy furthest on counts; of equal ones that which need not be read again. Does not read rows.
+A trial may have several copies, since seals, compactions and trials run at the same time and may be killed at any step.
+The copy of the trial's furthest state counts; of equal copies, the one that need not be read again. Reads no rows.
 """
 
 from collections.abc import Mapping
@@ -51,14 +51,13 @@ class Copies:
     superseded: list[tuple[str, Entry]] = field(default_factory=list)  # keys and files that may go
 
 
-def find_copies(
-    sealed: SealedTrials, finished: FinishedTrials, archives: Archives, known: Mapping[Entry, str], tell: Tell
-) -> Copies:
+def find_copies(sealed: SealedTrials, finished: FinishedTrials, known: Mapping[Entry, str], tell: Tell) -> Copies:
     """The copies that count. known: states of files that were read before. tell: is told what cannot be read.
 
     Files are listed before archives, so that a trial which moves into an archive in between is found there.
     """
-    files, names = finished.files(tell), archives.names()
+    archives = Archives(finished.storage)
+    files, names = finished.fragments(tell), archives.names()
     is_backed = sealed.archives is not None and sealed.archives <= names
     unread = names - (sealed.archives or frozenset()) if is_backed else names
     unsealed = {name: archive for name in sorted(unread) if (archive := archives.read(name, tell))}

@@ -4,7 +4,6 @@ Knows the tables of gnc_models.references; does not know where rows come from, n
 added on reading or sealing, never in a trial, so that a better table changes no trial's file.
 """
 
-import inspect
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,9 @@ from gnc_models.references import energy as energies
 from gnc_models.references import margin as bounds
 from gnc_models.references.tables import NO_OPTIMA, OwnOptima
 from study.store.schemas import RESULTS_SCHEMA, conform
+
+# settings that a row's references depend on
+DECISIVE = ("num_classes", "feature_dim", "temperature", "normalization", "dataset", "imbalance", "label_noise")
 
 
 class References:
@@ -47,16 +49,8 @@ class References:
             plain = plain.set_column(index, RESULTS_SCHEMA.field(index), values)
         return plain.replace_schema_metadata(RESULTS_SCHEMA.metadata)
 
-    def _optimum(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        temperature: float | None,
-        normalization: str,
-        dataset: str,
-        imbalance: str,
-        label_noise: float,
-    ) -> dict[str, Any]:
+    def _optimum(self, *setting: Any) -> dict[str, Any]:
+        num_classes, feature_dim, temperature, normalization, dataset, imbalance, label_noise = setting
         # as many training samples in each class, each with its true label: what the model's optimum is for
         balanced = DATASETS[dataset].is_balanced and imbalance == "none" and label_noise == 0
         optimum = None
@@ -64,9 +58,6 @@ class References:
         if normalization == "both" and temperature is not None and balanced:
             optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature, self._own)
         return {"ufm_margin": optimum.margin if optimum else None, "ufm_loss": optimum.loss if optimum else None}
-
-
-DECISIVE = tuple(inspect.signature(References._optimum).parameters)[1:]  # settings that a row's references depend on
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:

@@ -1,8 +1,8 @@
 """Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
 
-Nothing is lost with them: deleted or torn, they are made again. Sealing is incremental: trials.parquet says which file
+If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which file
 each trial was read from and which archives it holds, and only what is new or changed since is read again. Both tables
-carry one mark; tables of two seals that ran at the same time do not belong together and are not used. Does not know
+carry the mark of their seal; tables of two different seals are not used together. Does not know
 how a trial's file is written.
 """
 
@@ -25,9 +25,10 @@ from study.store.schemas import (
     FINAL,
     FRAGMENT_SCHEMA,
     RESULTS_SCHEMA,
-    SCHEMA_VERSION,
     TRIALS_SCHEMA,
     conform,
+    is_known_version,
+    open_parquet,
     read_parquet,
     to_parquet,
 )
@@ -43,9 +44,8 @@ from study.store.sealing.table_rows import (
     project,
     trial_row,
     trial_rows,
-    without_files,
 )
-from study.store.storage import Entry, FolderError, Storage, Tell, at_once, ignore
+from study.store.storage import Entry, FolderError, Tell, at_once, ignore, try_again
 
 Answer = TypeVar("Answer")
 
@@ -79,18 +79,14 @@ class _Vanished(Exception):
     """A file of the listing went into an archive before it was read: the folder has to be read once more."""
 
 
-class SealedTables:
+class SealedTables(FinishedTrials, Attempts):
     """The tables of a results folder, as they were sealed and as sealing would make them now."""
-
-    def __init__(self, storage: Storage, finished: FinishedTrials, attempts: Attempts) -> None:
-        self.storage, self.finished, self.attempts = storage, finished, attempts
-        self.archives = Archives(storage)
 
     def seal(self, *, compact: bool = False) -> Sealed:
         """Write results.parquet and trials.parquet; with compact, move the trials' own files into an archive.
 
-        Whatever another process does meanwhile and wherever this one is killed, every trial lies in a file of its own
-        or in an archive: no file goes before its rows are safe elsewhere, and archives stay.
+        At any moment, whatever other processes do and even if this one is killed, every trial lies in a file of its own
+        or in an archive: a file is removed only once its rows are safe elsewhere, and archives are never removed.
         """
         self.check_only_copy()
         told: list[str] = []
@@ -99,7 +95,7 @@ class SealedTables:
         if compact:
             moving += [row["trial"] for row in tables.trials.select(ORIGIN).to_pylist() if is_archivable(row)]
         if moving:
-            self.archives.write(without_files(only(tables.trials, moving)), only(tables.results, moving))
+            Archives(self.storage).write(only(tables.trials, moving), only(tables.results, moving))
             told.clear()
             tables, copies = self._read_all(told.append)
         self._write(tables, copies.archive_names)
@@ -117,7 +113,7 @@ class SealedTables:
                 self.storage.write(name, content)
 
     def _clear(self, tables: Tables, copies: Copies) -> None:
-        """Remove what a finished trial needs no more, some of it left by a kill just after the trial's end."""
+        """Remove what finished trials no longer need, such as files left by a kill just after a trial's end."""
         states = _states(tables.trials)
         if copies.superseded or self.storage.read(COMPACTED) is not None:
             self.storage.sync("rows")
@@ -126,12 +122,12 @@ class SealedTables:
                 if states.get(key, "failed") != "failed":
                     self.storage.remove(f"rows/{entry.name}")
             self.storage.remove(COMPACTED)  # an archive holds what the tables alone held
-        for key in self.attempts.unfinished():
+        for key in self.unfinished():
             if states.get(key) in FINAL:
-                self.attempts.clear_progress(key)
+                self.clear_progress(key)
 
     def check_only_copy(self) -> None:
-        """FolderError where an older version left the tables as the only copy of rows and they cannot be read."""
+        """Raise FolderError if the tables are torn and an older version left them as the only copy of some rows."""
         if self.storage.read(COMPACTED) is None:
             return
         torn = [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]
@@ -143,17 +139,14 @@ class SealedTables:
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    def read_tables(self, on_unreadable: Tell = ignore) -> Tables:
-        """Sealed rows and trials with those finished since; failed trials last known by their attempts."""
-        return self._read_all(on_unreadable)[0]
-
     def _read_all(self, on_unreadable: Tell) -> tuple[Tables, Copies]:
+        """Sealed rows and trials with those finished since; failed trials have no rows."""
         references = References(read_optima(self.storage))
 
         def read(tell: Tell) -> tuple[Tables, Copies]:
-            failed = failed_rows(self.attempts, tell)
+            failed = failed_rows(self, tell)
             sealed, old = self._sealed_pair(tell)
-            copies = self._copies(sealed, {}, tell)
+            copies = find_copies(sealed, self, {}, tell)
             ends, new = self._fresh_rows(copies, tell)
             old = conform(only(old, copies.sealed), RESULTS_SCHEMA)
             if not references.are_in(old):
@@ -165,20 +158,20 @@ class SealedTables:
         return self._settled(read, on_unreadable)
 
     def read_trials(self, on_unreadable: Tell = ignore) -> pa.Table:
-        """The trials of `read_tables`; of sealed and of new ones no rows are read."""
+        """All finished and failed trials, sealed or not; no rows are read."""
 
         def read(tell: Tell) -> pa.Table:
-            failed, sealed = failed_rows(self.attempts, tell), self._sealed_trials(tell)
-            copies = self._copies(sealed, {}, tell)
-            ends = self._read_files(copies.files, list(copies.files), self.finished.read_end, tell)
+            failed, sealed = failed_rows(self, tell), self._sealed_trials(tell)
+            copies = find_copies(sealed, self, {}, tell)
+            ends = self._read_files(copies.files, list(copies.files), self.read_end, tell)
             return _all_trials(sealed, copies, ends, failed)
 
         return self._settled(read, on_unreadable)
 
-    def read_rows(
+    def read(
         self, columns: Collection[str] | None = None, *, last: bool = False, on_unreadable: Tell = ignore
     ) -> pa.Table:
-        """The rows of `read_tables`, or some columns of them, or each trial's last row, without holding all in memory."""
+        """The rows of all finished trials, some of their columns, or the last row of each, without holding all in memory."""
         names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
 
         def read(tell: Tell) -> pa.Table:
@@ -188,7 +181,7 @@ class SealedTables:
                     for name in told:
                         tell(name)
                     return found
-            rows = self.read_tables(tell).results
+            rows = self._read_all(tell)[0].results
             return (rows.take(last_rows(rows)) if last else rows).select(names)
 
         return self._settled(read, on_unreadable)
@@ -203,7 +196,7 @@ class SealedTables:
             held = project(file, ["trial", "epoch", "reference_version"])
             if not references.are_in(held):
                 return None
-            copies = self._copies(sealed, {}, tell)
+            copies = find_copies(sealed, self, {}, tell)
             wanted = pc.is_in(held.column("trial"), pa.array(copies.sealed, pa.string()))
             indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
             if last:
@@ -217,7 +210,7 @@ class SealedTables:
         rows = pa.concat_tables([old, new.select(names)])
         return rows.take(pc.sort_indices(order, sort_keys=[("trial", "ascending"), ("epoch", "ascending")]))
 
-    def read_states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
+    def states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
         """State by key, from the sealed trials, what they do not hold, and the failures.
 
         known: states of files read before, which are not read again; those read now are added.
@@ -225,37 +218,36 @@ class SealedTables:
         known = {} if known is None else known
 
         def read(tell: Tell) -> dict[str, str]:
-            states: dict[str, str] = dict.fromkeys(self.attempts.failed(tell), "failed")
+            states: dict[str, str] = dict.fromkeys(self.failed(tell), "failed")
             sealed = self._sealed_trials(tell)
-            copies = self._copies(sealed, known, tell)
+            copies = find_copies(sealed, self, known, tell)
             for table, keys in _held(sealed, copies):
                 states |= _states(only(table, keys))
             unread = [key for key, entry in copies.files.items() if entry not in known]
-            for fragment in self._read_files(copies.files, unread, self.finished.read_end, tell):
+            for fragment in self._read_files(copies.files, unread, self.read_end, tell):
                 known[copies.files[fragment.key]] = fragment.record.state
             return states | {key: known[entry] for key, entry in copies.files.items() if entry in known}
 
         return self._settled(read, on_unreadable)
 
     def _settled(self, read: Callable[[Tell], Answer], on_unreadable: Tell) -> Answer:
-        """What the function reads, once no file goes into an archive meanwhile."""
-        for left in reversed(range(TRIES)):
-            told: list[str] = []
-            try:
-                answer = read(told.append)
-                break
-            except _Vanished:
-                if not left:
-                    raise FolderError(
-                        f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
-                        "compact all the time. Run it again."
-                    ) from None
+        """What the function reads; it starts again if a file went into an archive meanwhile."""
+        told: list[str] = []
+
+        def read_anew() -> Answer:
+            told.clear()
+            return read(told.append)
+
+        try:
+            answer = try_again(read_anew, TRIES, _Vanished)
+        except _Vanished:
+            raise FolderError(
+                f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
+                "compact all the time. Run it again."
+            ) from None
         for name in dict.fromkeys(told):
             on_unreadable(name)
         return answer
-
-    def _copies(self, sealed: SealedTrials, known: dict[Entry, str], tell: Tell) -> Copies:
-        return find_copies(sealed, self.finished, self.archives, known, tell)
 
     def _read_files(
         self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
@@ -263,7 +255,7 @@ class SealedTables:
         """The trials in these files but for torn ones; _Vanished where a file is no longer there."""
         found = list(at_once(lambda key: read(files[key].name, tell), keys))
         if None in found:
-            there = {entry.name for entries in self.finished.files().values() for entry in entries}
+            there = {entry.name for entries in self.fragments().values() for entry in entries}
             if any(f is None and files[key].name not in there for key, f in zip(keys, found, strict=True)):
                 raise _Vanished
         return [fragment for fragment in found if fragment is not None]
@@ -278,7 +270,7 @@ class SealedTables:
         rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
         keys = list(copies.files)
         for start in range(0, len(keys), AT_ONCE):
-            read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.finished.read, tell)
+            read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.read_file, tell)
             rows.append(
                 pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in by_schema(read)] or rows[:1]).combine_chunks()
             )
@@ -303,31 +295,18 @@ class SealedTables:
         return sealed, rows
 
     def _read_sealed(self, name: str, tell: Tell) -> pa.Table | None:
-        try:
-            content = self.storage.read_mapped(name)
-            return None if content is None else read_parquet(content)
-        except (pa.ArrowException, OSError):
-            tell(name)
-            return None
+        return self.storage.read_as(name, read_parquet, tell, is_mapped=True)
 
     @contextlib.contextmanager
     def _open_results(self, tell: Tell) -> Iterator[pq.ParquetFile | None]:
         """The sealed rows, not read yet; None where there are none or they are of another kind."""
-        file, known = None, False
-        try:
-            content = self.storage.read_mapped(RESULTS)
-            if content is not None:
-                # as read_parquet: no read-ahead threads (decision 4)
-                file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-                known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
-        except (pa.ArrowException, OSError):
-            tell(RESULTS)
-            file = None
+        file = self.storage.read_as(RESULTS, open_parquet, tell, is_mapped=True)
         if file is None:
             yield None
             return
         with file:
-            yield file if known and _same_major(file.schema_arrow.metadata) else None
+            known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+            yield file if known and is_known_version(file.schema_arrow.metadata) else None
 
 
 def _mark(metadata: dict[bytes, bytes] | None) -> bytes | None:
@@ -353,8 +332,3 @@ def _all_trials(
     done = {key for table in tables for key in table.column("trial").to_pylist()}
     tables.append(trial_rows([row for key, row in failed.items() if key not in done]))
     return pa.concat_tables([conform(table, TRIALS_SCHEMA) for table in tables]).sort_by("trial")
-
-
-def _same_major(metadata: dict[bytes, bytes] | None) -> bool:
-    version = (metadata or {}).get(b"schema_version", b"?").decode()
-    return version.split(".")[0] == SCHEMA_VERSION.split(".")[0]

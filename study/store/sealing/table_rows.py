@@ -23,19 +23,16 @@ BATCH = 1 << 16  # rows of a sealed table held at once where only some are wante
 
 
 def by_schema(fragments: list[Fragment]) -> list[pa.Table]:
-    """Their rows, of all that have the same columns together: what an older one lacks is filled in once for all."""
-    groups: list[list[pa.Table]] = []
+    """Their rows, one table per set of columns, so that missing columns are filled in once per table."""
+    groups: dict[Any, list[pa.Table]] = {}
     for fragment in fragments:
-        group = next((g for g in groups if g[0].schema.equals(fragment.rows.schema)), None)
-        if group is None:
-            groups.append([fragment.rows])
-        else:
-            group.append(fragment.rows)
-    return [pa.concat_tables(group) for group in groups]
+        schema = fragment.rows.schema
+        groups.setdefault((*schema.names, *schema.types), []).append(fragment.rows)
+    return [pa.concat_tables(group) for group in groups.values()]
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """By trial and epoch; moving a hundred columns is left out where they are so already."""
+    """The rows by trial and epoch. Rows that are in order already are not moved."""
     order = pc.sort_indices(rows, sort_keys=[("trial", "ascending"), ("epoch", "ascending")])
     return rows if np.array_equal(order.to_numpy(), np.arange(rows.num_rows)) else rows.take(order)
 
@@ -50,17 +47,17 @@ def last_rows(rows: pa.Table) -> np.ndarray:
 
 def project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None = None) -> pa.Table:
     """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
-    kept, start = [], 0
+    batches, start = [], 0
     for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
         if indices is None:
-            kept.append(batch)
+            batches.append(batch)
         else:
             low, high = np.searchsorted(indices, [start, start + batch.num_rows])
             here = indices[low:high] - start
-            kept.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
+            batches.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
         start += batch.num_rows
     schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
-    return conform(pa.Table.from_batches(kept) if kept else schema.empty_table(), schema)
+    return conform(pa.Table.from_batches(batches) if batches else schema.empty_table(), schema)
 
 
 def only(table: pa.Table, keys: Collection[str]) -> pa.Table:
@@ -95,11 +92,3 @@ def failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
             rows.pop(key, None)
             tell(f"failures/{key}.{failed[-1]['attempt']}.json")
     return rows
-
-
-def without_files(trials: pa.Table) -> pa.Table:
-    """The trials as an archive holds them."""
-    for name in ("fragment_bytes", "fragment_modified_ns"):
-        index = trials.schema.get_field_index(name)
-        trials = trials.set_column(index, trials.schema.field(index), pa.nulls(trials.num_rows, pa.int64()))
-    return trials

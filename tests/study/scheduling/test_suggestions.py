@@ -143,3 +143,13 @@ def test_a_torn_suggestion_is_named_and_its_trials_still_count(store, torn):
     told: list[str] = []
     store.suggestions(told.append)
     assert told == [f"suggestions/{ran[0].cell}.json"]
+
+
+def test_a_command_that_opens_a_study_is_told_torn_suggestions_and_checkpoints(store):
+    ran = drain(search_study(), store, most=1)
+    names = [f"checkpoints/{ran[0].key}/00000001.checkpoint", f"suggestions/{ran[0].cell}.json"]
+    for name in names:
+        store.storage.write(name, b"{")
+    told: list[str] = []
+    complete_study(search_study(), store, told.append)
+    assert told == names

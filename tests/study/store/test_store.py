@@ -66,8 +66,10 @@ def test_sealing_again_reads_only_what_is_new(store, monkeypatch):
         finish(store, made_up_config(seed=seed))
     assert store.seal().fresh == 4
     read = []
-    plain = FinishedTrials.read
-    monkeypatch.setattr(FinishedTrials, "read", lambda self, file, tell: read.append(file) or plain(self, file, tell))
+    plain = FinishedTrials.read_file
+    monkeypatch.setattr(
+        FinishedTrials, "read_file", lambda self, file, tell: read.append(file) or plain(self, file, tell)
+    )
     new = made_up_config(seed=9)
     finish(store, new)
     assert store.seal().fresh == 1

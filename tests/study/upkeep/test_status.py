@@ -263,3 +263,14 @@ def test_interrupting_a_watch_is_quiet(study_file, tmp_path):
         process.wait()
     assert b"interrupted" in shown
     assert b"Traceback" not in shown
+
+
+def test_torn_checkpoints_are_named_each_read_once(store, monkeypatch):
+    for epoch in (1, 2):
+        store.write_checkpoint("0123456789abcdef", epoch, b"state")
+    name = "checkpoints/0123456789abcdef/00000002.checkpoint"
+    store.storage.write(name, store.storage.read(name)[:-1])
+    known: dict = {}
+    assert read_status(store, None, known=known).unreadable == (name,)
+    monkeypatch.setattr(type(store), "_read_checkpoint", lambda *_: pytest.fail("it was read again"))
+    assert read_status(store, None, known=known).unreadable == (name,)
