@@ -50,8 +50,8 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced."""
     address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
-    if address is None:  # its workers look for data where this process does, wherever Ray starts them
-        os.environ[VARIABLE] = str(data_folder().resolve())
+    # Workers of a cluster that is started here look for data where this process does, wherever Ray starts them.
+    runtime_env = None if address else {"env_vars": {VARIABLE: str(data_folder().resolve())}}
     try:
         # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
         with contextlib.chdir(Path(study.__file__).parents[1]):
@@ -62,6 +62,7 @@ def join_cluster(address: str | None) -> None:
                 log_to_driver=False,
                 configure_logging=True,
                 logging_level=logging.ERROR,
+                runtime_env=runtime_env,
             )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if address is None:
@@ -121,14 +122,12 @@ def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
 def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, Any]]) -> str:
     there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
     asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
-    if workers == 1:
-        rule = f"fit on one machine, got {asked} per trial where the machines have"
-    else:
-        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit: the machines have"
-    more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
-    return (
-        f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."
-    )
+    rule = f"fit on one machine, got {asked} per trial where"
+    if workers > 1:
+        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit:"
+    there = [*there[:5], *([f"and {len(there) - 5} more"] if len(there) > 5 else [])]
+    cure = "Ask for less, or join a larger cluster with --address."
+    return f"[resources] must {rule} the machines have {'; '.join(there)}. {cure}"
 
 
 def check_shared_folder(store: Store) -> None:
