@@ -29,9 +29,7 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    dataset: Annotated[str, OneOf("dataset")] = setting(
-        "", "Data set the classes come from.", "glyphs", role="data speed"
-    )
+    dataset: Annotated[str, OneOf("dataset")] = setting("", "Where the classes come from.", "glyphs", role="data speed")
     num_classes: int = setting("classes", "Number of classes, K.", ge=2, role="size axis", short="K")
     samples_per_class: int = setting(
         "samples",
@@ -42,7 +40,7 @@ class TrialConfig(BaseModel):
         short="n",
     )
     test_samples_per_class: Count | None = setting(
-        "samples", "Test samples of each class; on average with text.", None, role="size"
+        "samples", "Test samples of a class; on average with text.", None, role="size"
     )
     imbalance: Annotated[str, OneOf("imbalance")] = setting(
         "",
@@ -51,9 +49,7 @@ class TrialConfig(BaseModel):
         role="data",
         since="none",
     )
-    imbalance_ratio: float | None = setting(
-        "", "Training samples of the largest class over the smallest.", None, ge=1, role="data"
-    )
+    imbalance_ratio: float | None = setting("", "Largest class's samples over the smallest's.", None, ge=1, role="data")
     label_noise: float = setting(
         "share",
         "Training labels changed to another class; 1: all labels drawn at random.",
@@ -84,9 +80,7 @@ class TrialConfig(BaseModel):
     folder: Annotated[str, AfterValidator(canonical_folder)] | None = setting(
         "", "Folder of images below the data folder, one folder per class.", None, role="data"
     )
-    context_length: Count | None = setting(
-        "tokens", "Tokens that the next one is predicted from.", None, role="data speed"
-    )
+    context_length: Count | None = setting("tokens", "Tokens that predict the next one.", None, role="data speed")
     input_dim: Count | None = setting("dimensions", "Dimension of the synthetic inputs.", None, role="data speed")
     noise: Positive | None = setting(
         "distance",
@@ -97,12 +91,8 @@ class TrialConfig(BaseModel):
     data_seed: int = setting("", "Chooses classes and samples; nested in both numbers.", 0, ge=0, role="data listed")
 
     encoder: Annotated[str, OneOf("encoder")] = setting("", "Network before the head.", "small_resnet", role="speed")
-    width: Count | None = setting(
-        "channels", "Channels of the first stage, or units of a hidden layer.", None, role="speed"
-    )
-    depth: Count | None = setting(
-        "layers", "Residual blocks per stage, hidden layers, or transformer blocks.", None, role="speed"
-    )
+    width: Count | None = setting("channels", "Channels of the first stage, or hidden units.", None, role="speed")
+    depth: Count | None = setting("layers", "Residual blocks per stage, hidden layers, or blocks.", None, role="speed")
     norm_layer: Literal["batch", "group", "layer", "none"] | None = setting(
         "", "Normalization layers inside the network.", None, role="speed", since="batch"
     )
@@ -114,9 +104,7 @@ class TrialConfig(BaseModel):
         role="speed",
         since="linear",
     )
-    class_mean_form: Literal["sum", "mean"] | None = setting(
-        "", "Whether class_mean adds a class's sum or mean over the batch.", None
-    )
+    class_mean_form: Literal["sum", "mean"] | None = setting("", "Whether class_mean adds a class's sum or mean.", None)
     class_mean_momentum: float | None = setting("", "Weight of the old row in class_mean, beta.", None, ge=0, lt=1)
     code: Literal["simplex", "best", "random"] | None = setting("", "Code whose points are the fixed rows.", None)
     assignment: Literal["random", "similarity"] | None = setting(
@@ -162,9 +150,7 @@ class TrialConfig(BaseModel):
     learning_rate: Positive = setting("", "Peak learning rate.", 0.2, le=1e38)
     momentum: float | None = setting("", "Nesterov momentum of SGD.", None, ge=0, lt=1)
     weight_decay: float = setting("", "Weight decay, L2 in SGD and decoupled in AdamW.", 5e-4, ge=0)
-    decay_normalised: bool | None = setting(
-        "", "Whether weight decay also acts on head rows that are normalised before use.", None
-    )
+    decay_normalised: bool | None = setting("", "Whether head rows normalised before use are decayed too.", None)
     schedule: Literal["cosine", "one_cycle"] = setting("", "Course of the learning rate.", "one_cycle")
     batch_size: int = setting(
         "samples",
@@ -174,14 +160,10 @@ class TrialConfig(BaseModel):
         role="speed",
     )
     budget: Annotated[str, OneOf("budget")] = setting("", "What ends training.", "steps")
-    steps: Annotated[int, Field(ge=0)] | None = setting(
-        "steps", "Optimiser steps, with budget steps; 0 measures the untrained network.", None
-    )
-    epochs: Count | None = setting("epochs", "Epochs, with budget epochs.", None)
-    terminal_epochs: Count | None = setting(
-        "epochs", "Epochs after train_accuracy first reaches 0.99, with budget terminal.", None
-    )
-    max_epochs: Count | None = setting("epochs", "Most epochs in all, with budget terminal.", None)
+    steps: Annotated[int, Field(ge=0)] | None = setting("steps", "Optimiser steps; 0: the untrained network.", None)
+    epochs: Count | None = setting("epochs", "Epochs.", None)
+    terminal_epochs: Count | None = setting("epochs", "Epochs after train_accuracy first reaches 0.99.", None)
+    max_epochs: Count | None = setting("epochs", "Most epochs in all.", None)
 
     measure: Literal["log", "every", "final"] = setting(
         "", "Epochs that are measured: about two to each doubling and the last, every one, or the last.", "log"
@@ -197,9 +179,7 @@ class TrialConfig(BaseModel):
         "Radii of l-inf attacks on test inputs after the last epoch, as '0.01, 0.03', for fgsm_ and pgd_accuracy.",
         None,
     )
-    precision: Literal["float32", "bfloat16", "float64"] = setting(
-        "", "Arithmetic of the network.", "float32", role="speed"
-    )
+    precision: Literal["float32", "bfloat16", "float64"] = setting("", "Network arithmetic.", "float32", role="speed")
     num_threads: int = setting("threads", "CPU threads of the trial; sums depend on it.", 1, ge=1, role="speed")
     workers: int = setting(
         "workers",
@@ -221,13 +201,11 @@ class TrialConfig(BaseModel):
         for name in FAMILY_SETTINGS:
             value = given.get(name)
             if value is not None and settled[name] is None:
-                raise ValueError(
-                    f"{name} must be left out unless {_readers(name)}, got {value!r}. It would have no effect here."
-                )
+                rule = f"{name} must be left out unless {_readers(name)}"
+                raise ValueError(f"{rule}, got {value!r}. It would have no effect here.")
             if settled[name] is REQUIRED:
-                raise ValueError(
-                    f"{name} must be given where {_readers(name)}. It is: {cls.model_fields[name].description}"
-                )
+                meaning = cls.model_fields[name].description
+                raise ValueError(f"{name} must be given where {_readers(name)}. It is: {meaning}")
         return {name: value for name, value in settled.items() if value is not None}
 
     @classmethod
@@ -240,8 +218,7 @@ class TrialConfig(BaseModel):
     @classmethod
     def _read_settings(cls, settled: dict[str, Any]) -> dict[str, Any]:
         """Settings that the chosen members read, with their defaults."""
-        read: dict[str, Any] = {}
-        idle: set[str] = set()
+        read, idle = dict[str, Any](), set[str]()
         for family, known in FAMILIES.items():
             chosen = settled.get(family, read.get(family, cls.model_fields[family].default))
             if isinstance(chosen, str) and chosen in known:
@@ -268,6 +245,10 @@ class TrialConfig(BaseModel):
         """Every setting by name, None where it has no effect."""
         return self.model_dump()
 
+    def values_with(self, *roles: Role) -> tuple[Any, ...]:
+        """The values of the settings that have one of the roles."""
+        return tuple(getattr(self, name) for name in settings_with(*roles))
+
     def _digest(self, without: str = "") -> str:
         hashed = {
             name: value
@@ -280,32 +261,20 @@ class TrialConfig(BaseModel):
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
 
 
-def _known(name: str) -> dict[str, Any]:
-    return cast(dict[str, Any], TrialConfig.model_fields[name].json_schema_extra)
+_KNOWN = {name: cast(dict[str, Any], field.json_schema_extra) for name, field in TrialConfig.model_fields.items()}
+LATER_SETTINGS: dict[str, Any] = {n: known["since"] for n, known in _KNOWN.items() if known["since"] is not NEW}
+SHORT: dict[str, str] = {name: known["short"] or name for name, known in _KNOWN.items()}
+MEMBERS = [(family, name, member) for family, known in FAMILIES.items() for name, member in known.items()]
+FAMILY_SETTINGS = frozenset(setting for _, _, member in MEMBERS for setting in member.settings)
 
 
 def settings_with(*roles: Role) -> tuple[str, ...]:
     """The settings that have one of the roles, in their order."""
-    return tuple(name for name in TrialConfig.model_fields if not _known(name)["roles"].isdisjoint(roles))
-
-
-FAMILY_SETTINGS = frozenset(
-    name for family in FAMILIES.values() for member in family.values() for name in member.settings
-)
-LATER_SETTINGS: dict[str, Any] = {
-    name: _known(name)["since"] for name in TrialConfig.model_fields if _known(name)["since"] is not NEW
-}
-SHORT: dict[str, str] = {name: _known(name)["short"] or name for name in TrialConfig.model_fields}
+    return tuple(name for name, known in _KNOWN.items() if not known["roles"].isdisjoint(roles))
 
 
 def _readers(name: str) -> str:
-    members = [
-        f"{family} is {member!r}"
-        for family, known in FAMILIES.items()
-        for member, info in known.items()
-        if name in info.settings
-    ]
-    return " or ".join(members)
+    return " or ".join(f"{family} is {member!r}" for family, member, info in MEMBERS if name in info.settings)
 
 
 def canonical_json(settings: dict[str, Any]) -> str:

@@ -87,7 +87,8 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
         if store is not None:
             checks.append(_unless_refused("results seen", lambda: _check_folder(store)))
         if study is not None:
-            checks.append(_unless_refused("room", lambda: _check_room(study)))
+            told = f"trials of {study.name} at once"
+            checks.append(_unless_refused("room", lambda: f"{allot(study.resources).concurrent} {told}"))
         return checks
     except StudyError as error:
         return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
@@ -116,10 +117,6 @@ def _versions() -> dict[str, str]:
 def _check_folder(store: Store) -> str:
     check_shared_folder(store)
     return f"every machine writes to {store.uri} and this one reads it"
-
-
-def _check_room(study: Study) -> str:
-    return f"{allot(study.resources).concurrent} trials of {study.name} at once"
 
 
 def _unless_refused(name: str, ask: Callable[[], str]) -> Check:

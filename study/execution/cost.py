@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from gnc_models.catalog.members import settings_of
-from study.design.config import TrialConfig, settings_with
+from study.design.config import TrialConfig
 from study.store.schemas import stored_config
 from study.store.store import Store
 
@@ -40,7 +40,8 @@ def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool 
     cpus: those that each worker occupies.
     """
     per_sample = _probe(configs) if probe else _stored(store)
-    priced = [per_sample[_kind(c)] * _samples(c) for c in configs if _kind(c) in per_sample]
+    kinds = [(config.values_with("speed"), config) for config in configs]  # what the time per sample depends on
+    priced = [per_sample[kind] * _samples(config) for kind, config in kinds if kind in per_sample]
     unpriced = len(configs) - len(priced)
     cpus *= max((config.workers for config in configs), default=1)
     at_once = max(1, int((os.cpu_count() or 1) / cpus))
@@ -51,11 +52,6 @@ def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool 
         at_once=at_once,
         source="probe" if probe else "stored trials",
     )
-
-
-def _kind(config: TrialConfig) -> tuple[object, ...]:
-    """What a trial's seconds depend on beside how many samples it trains on and measures."""
-    return tuple(getattr(config, name) for name in settings_with("speed"))
 
 
 def _samples(config: TrialConfig) -> float:
@@ -77,7 +73,7 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
     for row in store.read_trials().to_pylist():
         if row["state"] == "complete" and row["seconds"]:
             config = stored_config(row)
-            seconds.setdefault(_kind(config), []).append(row["seconds"] / _samples(config))
+            seconds.setdefault(config.values_with("speed"), []).append(row["seconds"] / _samples(config))
     return {kind: statistics.median(values) for kind, values in seconds.items()}
 
 
@@ -87,7 +83,7 @@ def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
     from study.training.trial import Trial
 
     per_sample = {}
-    for kind, config in {_kind(c): c for c in reversed(configs)}.items():
+    for kind, config in {config.values_with("speed"): config for config in reversed(configs)}.items():
         short = config.model_dump() | dict.fromkeys((*settings_of("budget"), "attack_radii"))
         short |= {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
         trial = Trial(TrialConfig(**short))
