@@ -21,9 +21,8 @@ def check_together(settings: Mapping[str, Any]) -> None:
     _check_inputs(settings)
     _check_batches(settings)
     if settings["terminal_epochs"] and settings["max_epochs"] < settings["terminal_epochs"]:
-        raise ValueError(
-            f"terminal_epochs must be at most max_epochs ({settings['max_epochs']}), got {settings['terminal_epochs']!r}."
-        )
+        rule = f"terminal_epochs must be at most max_epochs ({settings['max_epochs']})"
+        raise ValueError(f"{rule}, got {settings['terminal_epochs']!r}.")
 
 
 def _check_classes(settings: Mapping[str, Any]) -> None:

@@ -53,10 +53,8 @@ def canonical_folder(text: str) -> str:
     return PurePosixPath(text).as_posix() if text else text
 
 
-SPELLINGS = {
-    "attack_radii": canonical_radii,
-    "folder": canonical_folder,
-}  # settings that can be written in several ways
+# Settings that can be written in several ways.
+SPELLINGS = {"attack_radii": canonical_radii, "folder": canonical_folder}
 
 
 def canonical(name: str, value: Any) -> Any:

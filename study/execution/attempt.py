@@ -4,6 +4,7 @@ Knows the store and study.training.trial; does not know Ray. `gnc trial` and Ray
 which is why they give the same rows. Each of a trial's workers has an Execution; only worker 0 writes and reports.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -25,10 +26,9 @@ from study.execution.artifacts import head_file, margins_table
 from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
-from study.execution.trial_log import TrialLog
-from study.store.attempts import log_name
+from study.execution.trial_log import TrialLog, failure_record
 from study.store.codes import code_digest, shared_code
-from study.store.schemas import FINAL, fragment_table, identity_and_settings
+from study.store.schemas import FINAL, fragment_table
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.training.training import Diverged
@@ -145,9 +145,6 @@ class Execution:
         should_end: Callable[[Progress], bool],
         on_progress: Callable[[Progress], None],
     ) -> str:
-        def wants_end(progress: Progress) -> bool:
-            return progress.measurement is not None and should_end(progress)
-
         trial = None
         try:
             self._log_start()
@@ -156,11 +153,12 @@ class Execution:
             self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")
             while not trial.is_done:
                 progress = trial.run_epoch()
+                is_measured = progress.measurement is not None
                 if progress.measurement is not None:
                     self.log.write(measurement_line(progress.measurement))
                 on_progress(progress)
                 if not trial.is_done:
-                    if self.group.agree(self.group.leads and wants_end(progress)):
+                    if self.group.agree(self.group.leads and is_measured and should_end(progress)):
                         return self._stop_early(trial)
                     asked: str | bool = next((words for words in self.group.everyone(should_stop()) if words), False)
                     if asked:
@@ -203,17 +201,16 @@ class Execution:
     def _open_trial(self) -> Trial:
         """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
         self._code = self.group.lead(self._shared_code, shared=FolderError)
+        common: dict[str, Any] = {"device": self.device, "group": self.group, "code_rows": self._code}
         checkpoints = self.store.read_checkpoints(self.config.key, _say_torn) if self.group.leads else iter(())
         while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
-                return Trial(
-                    self.config, checkpoint=checkpoint, device=self.device, group=self.group, code_rows=self._code
-                )
+                return Trial(self.config, checkpoint=checkpoint, **common)
             except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
                 if is_peer_lost(error):
                     raise
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
-        return Trial(self.config, device=self.device, group=self.group, code_rows=self._code)
+        return Trial(self.config, **common)
 
     def _shared_code(self) -> torch.Tensor | None:
         """The rows of the best code as this results folder has them; None for a trial that needs none."""
@@ -284,27 +281,24 @@ class Execution:
         trace = "".join(traceback.format_exception(error))
         self.log.write(trace, always=True)
         self.log.flush()
-        failure = {
-            "attempt": self.attempt,
-            "state": "failed",
-            "charged": self.is_charged,
-            "reason": self.reason,
-            "traceback": trace,
-            "log": log_name(self.config.key, self.attempt),
-            "epoch": trial.epoch if trial else None,
-            "seconds": trial.seconds if trial else None,
-            "resumed": trial.resumed if trial else False,
-            "reached_terminal": None,
-            "dataset_digest": trial.dataset.digest if trial else None,
-            "settings": identity_and_settings(self.config),
+        failure = failure_record(
+            self.config,
+            self.attempt,
+            self.reason,
+            trace,
+            charged=self.is_charged,
+            epoch=trial.epoch if trial else None,
+            seconds=trial.seconds if trial else None,
+            resumed=trial.resumed if trial else False,
+            reached_terminal=None,
+            dataset_digest=trial.dataset.digest if trial else None,
             **describe_machine(trial.device if trial else torch.device("cpu")),
-        }
-        try:
+        )
+        # A full or lost folder cannot hold even this; the caller still gets the state and the reason.
+        with contextlib.suppress(OSError):
             self.store.write_failure(self.config.key, self.attempt, failure)
             if self.is_charged:
                 self.store.remove_live(self.config.key)
-        except OSError:
-            return  # a full or lost folder cannot hold even this; the caller still gets the state and the reason
 
 
 def _say_torn(name: str) -> None:

@@ -107,19 +107,13 @@ class Training:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = pace.learning_rate
         share, labels = self.group.share(len(batch)), self.train_labels[batch]
-        inputs = augment(
-            self.train_inputs[batch[share]],
-            self.config.augmentation,
-            augmentation,
-            start=share.start,
-            batch_size=len(batch),
-        )
+        own, change = self.train_inputs[batch[share]], self.config.augmentation
+        inputs = augment(own, change, augmentation, start=share.start, batch_size=len(batch))
         with self._autocast():
             part, features = self._objective(inputs, labels, pace.temperature)
         self.optimizer.zero_grad(set_to_none=True)
-        (
-            part * self.group.size if self.group.size > 1 else part
-        ).backward()  # workers' gradients are averaged, not added
+        # Workers' gradients are averaged, not added.
+        (part * self.group.size if self.group.size > 1 else part).backward()
         self.optimizer.step()
         self.classifier.observe(features.detach().to(self.dtype), labels[share], sum_over_workers=self.group.sum)
         return part.detach()
@@ -263,9 +257,8 @@ def _make_optimizer(config: TrialConfig, encoder: nn.Module, classifier: Classif
         {"params": list(classifier.parameters()), "weight_decay": head_decay},
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum or 0.0, nesterov=bool(config.momentum)
-        )
+        momentum = config.momentum or 0.0
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=bool(momentum))
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 

@@ -84,9 +84,8 @@ def run_trials(
             retries = Retries(source, store, study.resources, forgive=forgive)
             queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
             callback = RunCallback(view, store, run, retries, competition, study)
-            _run_experiment(
-                study, store, run, _trainable(study, store, run, workers, allotment, held_bytes), queue, callback
-            )
+            trainable = _trainable(study, store, run, workers, allotment, held_bytes)
+            _run_experiment(study, store, run, trainable, queue, callback)
     return not stopping.is_set()
 
 

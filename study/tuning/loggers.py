@@ -7,6 +7,7 @@ when a study names it. Does not know Ray.
 
 import hashlib
 import importlib.util
+import logging
 import math
 import os
 import secrets
@@ -130,8 +131,6 @@ class MLflow:
 
     def __init__(self, study: str, store: Store) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        import logging
-
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
@@ -192,8 +191,8 @@ class WeightsAndBiases:
         self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
         self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
-        self._mode: Any = os.environ.get("WANDB_MODE")
-        self._mode = self._mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+        known: Any = os.environ.get("WANDB_MODE")
+        self._mode = known or ("online" if wandb.login(prompt=False, verify=False) else "offline")
         self._runs: dict[str, Any] = {}
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
@@ -247,14 +246,12 @@ def check_callbacks(names: Iterable[str], store: Store) -> None:
     for name in names:
         tool = TOOLS[name]
         if importlib.util.find_spec(tool.module) is None:
-            raise StudyError(
-                f"[log] callbacks must name installed tools, got {name!r} without its package {tool.module}. {tool.install}"
-            )
+            got = f"got {name!r} without its package {tool.module}"
+            raise StudyError(f"[log] callbacks must name installed tools, {got}. {tool.install}")
         if name == "mlflow" and not store.storage.is_local and not os.environ.get("MLFLOW_TRACKING_URI"):
-            raise StudyError(
-                f"MLFLOW_TRACKING_URI must be set where the results are no local folder, got {store.uri!r}. "
-                "Name a tracking server, or leave mlflow out of [log] callbacks."
-            )
+            cure = "Name a tracking server, or leave mlflow out of [log] callbacks."
+            rule = "MLFLOW_TRACKING_URI must be set where the results are no local folder"
+            raise StudyError(f"{rule}, got {store.uri!r}. {cure}")
 
 
 def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:

@@ -46,6 +46,7 @@ def drive_on_ray(
         tune.report(end)
         return
     attempt = store.next_attempt(trial.key)
+    name = f"{trial.key}-{attempt}"
     order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
@@ -58,9 +59,7 @@ def drive_on_ray(
                 use_gpu=allotment.gpus > 0,
                 resources_per_worker={"CPU": allotment.cpus, "GPU": allotment.gpus},
             ),
-            run_config=train.RunConfig(
-                name=f"{trial.key}-{attempt}", storage_path=scratch, callbacks=[TuneReportCallback()]
-            ),
+            run_config=train.RunConfig(name=name, storage_path=scratch, callbacks=[TuneReportCallback()]),
         )
         try:
             end = trainer.fit().return_value

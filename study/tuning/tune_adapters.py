@@ -15,9 +15,9 @@ from ray.tune.search import Searcher
 
 from study.design.study_file import Study
 from study.execution.signals import Preempted
+from study.execution.trial_log import failure_record
 from study.scheduling.retries import Retries
-from study.store.attempts import log_name
-from study.store.schemas import FINAL, identity_and_settings
+from study.store.schemas import FINAL
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.tuning.early_stopping import CompetingTrials
@@ -140,17 +140,8 @@ class RunCallback(DriverOnly, tune.Callback):
         """Write the failure of an attempt that could not write it itself; its reason, with what its log adds."""
         lines = self._store.last_log_lines(key, attempt)
         reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
-        failure = {
-            "attempt": attempt,
-            "state": "failed",
-            "charged": is_charged,
-            "reason": reason,
-            "traceback": str(error or ""),
-            "log": log_name(key, attempt),
-            "last_lines": lines,
-            "epoch": epoch,
-            "settings": identity_and_settings(self._retries.in_flight[key]),
-        }
+        config, more = self._retries.in_flight[key], {"last_lines": lines, "epoch": epoch}
+        failure = failure_record(config, attempt, reason, str(error or ""), charged=is_charged, **more)
         try:
             self._store.write_failure(key, attempt, failure)
             if is_charged:
