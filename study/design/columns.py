@@ -56,19 +56,19 @@ class Measurement:
     margin_share_5: float | None = _of_rows("share", "Classes whose margin certainly exceeds 1.05 times the minimum.")
     margin_share_20: float | None = _of_rows("share", "Classes whose margin certainly exceeds 1.2 times the minimum.")
     margin_rare_min_lower: float | None = _of_rows(
-        "distance", "Lower bound of the rarest third's least margin; null if all are as frequent."
+        "distance", "Lower bound of the rarest third's least margin; null if balanced."
     )
     margin_rare_min_upper: float | None = _of_rows("distance", "Upper bound of the rarest third's least margin.")
     margin_rare_q50: float | None = _of_rows("distance", "Median margin of the rarest third of classes.")
     weight_rare_cosine: float | None = _of_rows("cosine", "Mean cosine of the rarest third's rows; 1 if collapsed.")
     margin_frequent_min_lower: float | None = _of_rows(
-        "distance", "Lower bound of the most frequent third's least margin; null if all are as frequent."
+        "distance", "Lower bound of the frequent third's least margin; null if balanced."
     )
     margin_frequent_min_upper: float | None = _of_rows("distance", "Upper bound of the frequent third's least margin.")
     margin_frequent_q50: float | None = _of_rows("distance", "Median margin of the most frequent third of classes.")
     weight_frequent_cosine: float | None = _of_rows("cosine", "Mean cosine between rows of the most frequent third.")
     margin_count_correlation: float | None = _of_rows(
-        "", "Spearman correlation of margin and training samples; null if all are as frequent."
+        "", "Spearman correlation over classes of margin and training samples; null if balanced."
     )
     mean_margin_min_lower: float = _column("distance", "Lower bound of the minimum margin of the unit class means.")
     mean_margin_min_upper: float = _column("distance", "Upper bound of the minimum margin of the unit class means.")
@@ -91,7 +91,7 @@ class Measurement:
     ncc_agreement: float = _of_rows("share", "Training samples where classifier and nearest class mean agree.")
     ncc_test_accuracy: float | None = _column("share", "Test accuracy of the nearest class mean.")
     active_classes: float | None = _of_rows(
-        "classes", "Effective number of wrong classes in a sample's gradient: mean exp entropy of their softmax."
+        "classes", "Effective number of wrong classes a sample's gradient is on: mean exp entropy of their softmax."
     )
     ood_deviation: float | None = _column("cosine", "NC5: mean over classes of |cos(class mean, mean OoD feature)|.")
     input_correlation: float | None = _of_rows("", "Correlation over class pairs of cosines of mean inputs and rows.")

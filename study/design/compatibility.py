@@ -77,13 +77,8 @@ def _check_inputs(settings: Mapping[str, Any]) -> None:
 
 
 def _check_batches(settings: Mapping[str, Any]) -> None:
-    counts = class_counts(
-        settings["num_classes"],
-        settings["samples_per_class"],
-        imbalance=settings["imbalance"],
-        imbalance_ratio=settings["imbalance_ratio"],
-    )
-    samples, batch_size = sum(counts), settings["batch_size"]
+    names = ("num_classes", "samples_per_class", "imbalance", "imbalance_ratio")
+    samples, batch_size = sum(class_counts(**{name: settings[name] for name in names})), settings["batch_size"]
     if batch_size > samples:
         raise ValueError(f"batch_size must be at most the {samples} training samples, got {batch_size!r}.")
     smallest = samples // -(-samples // batch_size)

@@ -32,50 +32,27 @@ class TrialConfig(BaseModel):
     dataset: Annotated[str, OneOf("dataset")] = setting("", "Where the classes come from.", "glyphs", role="data speed")
     num_classes: int = setting("classes", "Number of classes, K.", ge=2, role="size axis", short="K")
     samples_per_class: int = setting(
-        "samples",
-        "Training samples of each class; of the largest with imbalance, on average with text.",
-        24,
-        ge=1,
-        role="size",
-        short="n",
+        "samples", "Training samples per class (of the largest, or text's average).", 24, ge=1, role="size", short="n"
     )
     test_samples_per_class: Count | None = setting(
         "samples", "Test samples of a class; on average with text.", None, role="size"
     )
     imbalance: Annotated[str, OneOf("imbalance")] = setting(
-        "",
-        "How training samples fall from class to class: all equal, geometrically, or half the classes with fewer.",
-        "none",
-        role="data",
-        since="none",
+        "", "How samples fall over classes: not, geometrically, or for half of them.", "none", role="data", since="none"
     )
     imbalance_ratio: float | None = setting("", "Largest class's samples over the smallest's.", None, ge=1, role="data")
     label_noise: float = setting(
-        "share",
-        "Training labels changed to another class; 1: all labels drawn at random.",
-        0.0,
-        ge=0,
-        le=1,
-        role="data",
-        since=0.0,
+        "share", "Training labels that are changed; 1: all labels are random.", 0.0, ge=0, le=1, role="data", since=0.0
     )
     ood_classes: int | None = setting(
-        "classes",
-        "Classes beyond num_classes kept out of training, for ood_deviation.",
-        None,
-        ge=0,
-        role="data",
-        since=0,
+        "classes", "Classes beyond num_classes not trained on, for ood_deviation.", None, ge=0, role="data", since=0
     )
     resolution: int | None = setting("pixels", "Side of the square images.", None, role="data speed")
     unseen_family: Literal["sans", "mono", "serif"] | None = setting(
         "", "Font family kept out of training and of the test set, for unseen_accuracy.", None, role="data"
     )
     augmentation: Literal["none", "shift", "crop_flip"] | None = setting(
-        "",
-        "Random change of every training image: shift moves it by up to one pixel each way, crop_flip by up to an "
-        "eighth of its side and mirrors half of them.",
-        None,
+        "", "Random change of training images: shift moves by one pixel, crop_flip by an eighth and mirrors half.", None
     )
     folder: Annotated[str, AfterValidator(canonical_folder)] | None = setting(
         "", "Folder of images below the data folder, one folder per class.", None, role="data"
@@ -83,10 +60,7 @@ class TrialConfig(BaseModel):
     context_length: Count | None = setting("tokens", "Tokens that predict the next one.", None, role="data speed")
     input_dim: Count | None = setting("dimensions", "Dimension of the synthetic inputs.", None, role="data speed")
     noise: Positive | None = setting(
-        "distance",
-        "Root mean square distance of a synthetic sample from its class centre on the unit sphere.",
-        None,
-        role="data",
+        "distance", "Root mean square distance of a synthetic sample from its unit class centre.", None, role="data"
     )
     data_seed: int = setting("", "Chooses classes and samples; nested in both numbers.", 0, ge=0, role="data listed")
 
@@ -98,11 +72,7 @@ class TrialConfig(BaseModel):
     )
     feature_dim: int = setting("dimensions", "Dimension of the last-layer features, d.", ge=1, role="axis", short="d")
     classifier: Annotated[str, OneOf("classifier")] = setting(
-        "",
-        "Where the classifier's rows come from: trained, moving class means (CMF), or a fixed code.",
-        "linear",
-        role="speed",
-        since="linear",
+        "", "Origin of the classifier's rows: training, class means or a code.", "linear", role="speed", since="linear"
     )
     class_mean_form: Literal["sum", "mean"] | None = setting("", "Whether class_mean adds a class's sum or mean.", None)
     class_mean_momentum: float | None = setting("", "Weight of the old row in class_mean, beta.", None, ge=0, lt=1)
@@ -115,10 +85,7 @@ class TrialConfig(BaseModel):
     )
     temperature: Positive | None = setting("", "The logits are divided by it, tau.", None, role="axis", short="tau")
     temperature_schedule: Annotated[str, OneOf("temperature_schedule")] | None = setting(
-        "",
-        "Whether training holds the temperature or falls to it geometrically over the first four fifths.",
-        None,
-        since="constant",
+        "", "Whether temperature is held, or reached by falling over the first four fifths.", None, since="constant"
     )
     temperature_start: Positive | None = setting("", "Temperature that annealing starts from.", None)
     head_init_norm: Positive = setting("", "Norm of the head's rows at the start, on average.", 0.5)
@@ -127,19 +94,12 @@ class TrialConfig(BaseModel):
         "", "What training minimises.", "cross_entropy", role="speed", since="cross_entropy"
     )
     cross_entropy: Literal["dense", "chunked"] | None = setting(
-        "",
-        "Whether all logits of a batch are held at once, or a few classes' at a time.",
-        None,
-        role="speed",
-        since="dense",
+        "", "Whether a batch's logits are held at once, or a few classes at a time.", None, role="speed", since="dense"
     )
     label_smoothing: float | None = setting("share", "Share of the label spread over all classes.", None, gt=0, lt=1)
     focal_gamma: float | None = setting("", "Exponent of the focal loss; 0 is cross-entropy.", None, ge=0)
     margin_penalty: float | None = setting(
-        "",
-        "Margin of the loss: subtracted from the cosine (cosface) or added to the angle in radians (arcface).",
-        None,
-        ge=0,
+        "", "Margin: subtracted from the cosine (cosface) or added to the angle in radians (arcface).", None, ge=0
     )
     inter_weight: float | None = setting("", "Weight of HUG's term between classes, alpha.", None, ge=0)
     intra_weight: float | None = setting("", "Weight of HUG's term within classes, beta.", None, ge=0)
@@ -153,11 +113,7 @@ class TrialConfig(BaseModel):
     decay_normalised: bool | None = setting("", "Whether head rows normalised before use are decayed too.", None)
     schedule: Literal["cosine", "one_cycle"] = setting("", "Course of the learning rate.", "one_cycle")
     batch_size: int = setting(
-        "samples",
-        "Most samples in a training batch; an epoch's batches are equal but for one sample.",
-        64,
-        ge=2,
-        role="speed",
+        "samples", "Most samples in a training batch; an epoch's batches differ by at most one.", 64, ge=2, role="speed"
     )
     budget: Annotated[str, OneOf("budget")] = setting("", "What ends training.", "steps")
     steps: Annotated[int, Field(ge=0)] | None = setting("steps", "Optimiser steps; 0: the untrained network.", None)
@@ -169,25 +125,15 @@ class TrialConfig(BaseModel):
         "", "Epochs that are measured: about two to each doubling and the last, every one, or the last.", "log"
     )
     layers: Literal["none", "all"] = setting(
-        "",
-        "Whether collapse is also measured at every stage of the network, for the layer_ columns.",
-        "none",
-        since="none",
+        "", "Whether collapse is also measured at every stage of the network: layer_ columns.", "none", since="none"
     )
     attack_radii: Annotated[str, AfterValidator(canonical_radii)] | None = setting(
-        "input",
-        "Radii of l-inf attacks on test inputs after the last epoch, as '0.01, 0.03', for fgsm_ and pgd_accuracy.",
-        None,
+        "input", "Radii of l-inf attacks on test inputs, such as '0.01, 0.03', for fgsm_ and pgd_accuracy.", None
     )
     precision: Literal["float32", "bfloat16", "float64"] = setting("", "Network arithmetic.", "float32", role="speed")
     num_threads: int = setting("threads", "CPU threads of the trial; sums depend on it.", 1, ge=1, role="speed")
     workers: int = setting(
-        "workers",
-        "Processes that share every training batch, each with num_threads; sums depend on it.",
-        1,
-        ge=1,
-        role="speed listed",
-        since=1,
+        "workers", "Processes that share every batch; sums depend on it.", 1, ge=1, role="speed listed", since=1
     )
     seed: int = setting("", "Drives initialisation, order and augmentation.", 0, ge=0, role="listed")
 
@@ -250,11 +196,8 @@ class TrialConfig(BaseModel):
         return tuple(getattr(self, name) for name in settings_with(*roles))
 
     def _digest(self, without: str = "") -> str:
-        hashed = {
-            name: value
-            for name, value in self.settings().items()
-            if value is not None and name != without and not (name in LATER_SETTINGS and value == LATER_SETTINGS[name])
-        }
+        given = {name: value for name, value in self.settings().items() if value is not None and name != without}
+        hashed = {name: value for name, value in given.items() if LATER_SETTINGS.get(name, NEW) != value}
         if self.code == "best":  # a better table of codes gives other rows, and so other trials
             hashed["best_code_version"] = best_code_version()
         payload = canonical_json({**hashed, "numbers_version": NUMBERS_VERSION})

@@ -41,25 +41,24 @@ UNSEEN_SECONDS = 60.0  # a network folder may serve an old listing for so long
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
-def stop_request(store: Store, run: str) -> Polled:
-    """Whether a run's trials were asked to stop; looks into the store at most once a second."""
-    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
-
-
-def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> None:
+def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> Polled:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
 
     A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
     its own would be lost. The wait also keeps it from taking one trial after another and failing each.
+
+    Returns:
+        What says whether the run's trials were asked to stop; it looks into the store at most once a second.
     """
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
         if time.monotonic() >= deadline:
-            raise FolderError(
-                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it. "
-                "Mount the network folder there, or take the machine out of the cluster."
+            problem = (
+                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it"
             )
+            raise FolderError(f"{problem}. Mount the network folder there, or take the machine out of the cluster.")
         time.sleep(min(STOP_POLL_SECONDS, seconds))
+    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
 
 
 def final_figures(store: Store, key: str) -> dict[str, Any] | None:

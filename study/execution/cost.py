@@ -45,13 +45,8 @@ def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool 
     unpriced = len(configs) - len(priced)
     cpus *= max((config.workers for config in configs), default=1)
     at_once = max(1, int((os.cpu_count() or 1) / cpus))
-    return Price(
-        trials=len(configs),
-        seconds=sum(priced) if not unpriced else None,
-        unpriced=unpriced,
-        at_once=at_once,
-        source="probe" if probe else "stored trials",
-    )
+    seconds, source = None if unpriced else sum(priced), "probe" if probe else "stored trials"
+    return Price(len(configs), seconds, unpriced, at_once, source)
 
 
 def _samples(config: TrialConfig) -> float:

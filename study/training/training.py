@@ -69,12 +69,8 @@ class Training:
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:
             synchronise_batch_norms(self.encoder, group.exchange)
-        self.loss = make_loss(
-            config.loss,
-            num_classes=config.num_classes,
-            feature_dim=config.feature_dim,
-            **_settings_of(config, LOSSES[config.loss].settings),
-        ).to(device)
+        size = {"num_classes": config.num_classes, "feature_dim": config.feature_dim}
+        self.loss = make_loss(config.loss, **size, **_settings_of(config, LOSSES[config.loss].settings)).to(device)
         self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)

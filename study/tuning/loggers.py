@@ -191,8 +191,9 @@ class WeightsAndBiases:
         self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
         self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
-        known: Any = os.environ.get("WANDB_MODE")
-        self._mode = known or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+        self._mode: Any = os.environ.get("WANDB_MODE") or (
+            "online" if wandb.login(prompt=False, verify=False) else "offline"
+        )
         self._runs: dict[str, Any] = {}
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:

@@ -12,15 +12,7 @@ from typing import Any
 from ray import tune
 
 from study.design.config import TrialConfig
-from study.execution.attempt import (
-    INTERRUPTED,
-    Execution,
-    await_run,
-    final_figures,
-    live_figures,
-    row_figures,
-    stop_request,
-)
+from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures, live_figures, row_figures
 from study.execution.signals import REQUESTS, Preempted
 from study.store.store import open_store
 from study.training import memory
@@ -40,8 +32,7 @@ def train_on_ray(
     how it went; the next trial gets a new process.
     """
     store = open_store(results)
-    await_run(store, run)
-    asked = stop_request(store, run)
+    asked = await_run(store, run)
     if asked():
         tune.report({"state": INTERRUPTED})
         return
