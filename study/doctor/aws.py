@@ -11,17 +11,7 @@ from urllib.parse import urlsplit
 
 from study.design.errors import StudyError
 from study.doctor.check import Check, guarded, ok, skipped, verdict
-from study.doctor.cluster_file import (
-    PLACEHOLDER,
-    SSH_PORT,
-    Config,
-    is_own,
-    node_types,
-    range_problem,
-    ranges_of,
-    ssh_ranges,
-    ssh_rules,
-)
+from study.doctor.cluster_file import PLACEHOLDER, SSH, Config, is_own, node_types, ranges_of, ssh_ranges, stated_rules
 
 WITHIN = "-1"  # every protocol and port, between members of the group
 MISSING_BOTO = "boto3 is not installed"
@@ -40,7 +30,7 @@ def prepare(config: Config) -> tuple[str, list[str]]:
     if is_own(config):
         raise StudyError("cluster file must be for AWS, got own machines. They need no group and no roles.")
     done: list[str] = []
-    rules, bucket = _stated_rules(config), _bucket(config)
+    rules, bucket = stated_rules(config), _bucket(config)
     group_id = _prepare_group(config, rules, done)
     worker_profiles, head_profile = _profiles(config)
     for profile in worker_profiles:
@@ -87,7 +77,7 @@ def _open_doors(group: dict[str, Any], ids: list[str], config: Config) -> list[s
             problems.append(f"lets in group {outside[0]}")
         ports = (rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort"))
         for cidr in ranges_of(rule):
-            if ports != ("tcp", SSH_PORT, SSH_PORT) or cidr not in stated:
+            if ports != SSH or cidr not in stated:
                 problems.append(f"opens {ports[0]} {ports[1]} to {ports[2]} to {cidr}")
     return problems
 
@@ -99,17 +89,6 @@ def _check_profiles(config: Config) -> Check:
         if not iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
             raise LookupError(f"instance profile {name} has no role")
     return ok("aws roles", f"instance profiles {', '.join((head, *workers))} are there")
-
-
-def _stated_rules(config: Config) -> list[dict[str, Any]]:
-    ranges = ssh_ranges(config)
-    wrong = [problem for cidr in ranges if (problem := range_problem(cidr))]
-    if wrong or not ranges:
-        raise StudyError(
-            "provider.security_group.IpPermissions must state the address range that SSH is let in from, "
-            f"got {wrong[0] if wrong else 'none'}. Write your own, e.g. 203.0.113.7/32."
-        )
-    return ssh_rules(config)
 
 
 def _bucket(config: Config) -> str:
@@ -160,7 +139,7 @@ def _set_rules(
         done.append(f"closed what {group_id} had open")
     ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=wanted)
     told = ", ".join(cidr for rule in wanted for cidr in ranges_of(rule))
-    done.append(f"opened port {SSH_PORT} of {group_id} to {told}")
+    done.append(f"opened port {SSH[1]} of {group_id} to {told}")
 
 
 def _doors(rule: dict[str, Any]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ TOKEN = "~/.ray/auth_token"  # where Ray looks for it, here and on every machine
 TOKEN_MODE = "RAY_AUTH_MODE=token"
 START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 PLACEHOLDER = "REPLACE"
-SSH_PORT = 22
+SSH = ("tcp", 22, 22)  # protocol, first and last port
 WIDEST = 8  # bits of the shortest prefix that still is somebody's address range
 
 # Shapes of secrets: AWS keys, private keys, and settings that hold a key or token rather than say where it lies.
@@ -152,20 +152,33 @@ def check_ingress(config: Config) -> Check:
     if not rules:
         wrong.append("provider.security_group.IpPermissions states no range for SSH")
     for rule in rules:
-        if (rule.get("FromPort"), rule.get("ToPort"), rule.get("IpProtocol")) != (SSH_PORT, SSH_PORT, "tcp"):
-            wrong.append(f"a rule opens {rule.get('IpProtocol')} {rule.get('FromPort')} to {rule.get('ToPort')}")
-    wrong += [problem for cidr in ssh_ranges(config) if (problem := range_problem(cidr))]
+        ports = (rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort"))
+        if ports != SSH:
+            wrong.append(f"a rule opens {ports[0]} {ports[1]} to {ports[2]}")
+    wrong += _range_problems(config)
     cure = "Let in TCP port 22 from your own address range only, and run gnc prepare, which makes that group."
     return verdict("ingress", wrong, f"only SSH, from {', '.join(ssh_ranges(config))}", cure)
 
 
-def range_problem(cidr: str) -> str | None:
-    """What is wrong with an address range that SSH is let in from; None where nothing is."""
-    try:
-        network = ipaddress.ip_network(cidr)
-    except ValueError:
-        return f"{cidr!r} is no address range"
-    return f"{cidr} is as good as the whole world" if network.prefixlen < WIDEST else None
+def stated_rules(config: Config) -> list[Config]:
+    """The ingress rules that the file states; StudyError where there are none, or their ranges are wrong."""
+    wrong = _range_problems(config)
+    if wrong or not ssh_ranges(config):
+        rule = "provider.security_group.IpPermissions must state the address range that SSH is let in from"
+        raise StudyError(f"{rule}, got {wrong[0] if wrong else 'none'}. Write your own, e.g. 203.0.113.7/32.")
+    return ssh_rules(config)
+
+
+def _range_problems(config: Config) -> list[str]:
+    """What is wrong with the address ranges that SSH is let in from."""
+    problems = []
+    for cidr in ssh_ranges(config):
+        try:
+            if ipaddress.ip_network(cidr).prefixlen < WIDEST:
+                problems.append(f"{cidr} is as good as the whole world")
+        except ValueError:
+            problems.append(f"{cidr!r} is no address range")
+    return problems
 
 
 def check_dashboard(config: Config) -> Check:

@@ -4,6 +4,7 @@ Knows Training, the data and the measures of gnc_models; does not know when a tr
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -150,8 +151,7 @@ def _attacks(training: Training, data: Dataset, final: bool) -> dict[str, Any]:
     network = nn.Sequential(training.encoder, training.classifier)
     accuracies: dict[str, Any] = {"fgsm_accuracy": [], "pgd_accuracy": []}
     for radius in map(float, radii.split(",")):
-        common = {"radius": radius, "limits": limits}
-        accuracies["fgsm_accuracy"].append(attack_accuracy(network, inputs, labels, **common))  # type: ignore[arg-type]
-        pgd = attack_accuracy(network, inputs, labels, steps=PGD_STEPS, generator=generator, **common)  # type: ignore[arg-type]
-        accuracies["pgd_accuracy"].append(pgd)
+        attack = partial(attack_accuracy, network, inputs, labels, radius=radius, limits=limits)
+        accuracies["fgsm_accuracy"].append(attack())
+        accuracies["pgd_accuracy"].append(attack(steps=PGD_STEPS, generator=generator))
     return accuracies

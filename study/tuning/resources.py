@@ -68,10 +68,9 @@ def join_cluster(address: str | None) -> None:
         if address is None:
             raise
         problem = " ".join(str(error).split())
-        raise StudyError(
-            f"--address must name a running Ray cluster that knows this token, got {address!r}: {problem}. "
-            "Start one with `ray up cluster.yaml`, or leave --address out to use this machine."
-        ) from None
+        rule = f"--address must name a running Ray cluster that knows this token, got {address!r}"
+        cure = "Start one with `ray up cluster.yaml`, or leave --address out to use this machine."
+        raise StudyError(f"{rule}: {problem}. {cure}") from None
 
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
@@ -87,10 +86,8 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
     known = [*machines, *(machine for machine, _ in to_come)]
     gpus = gpu_share(resources, known, workers=workers)
     if workers > 1 and gpus % 1:
-        raise StudyError(
-            f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. "
-            "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
-        )
+        cure = "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
+        raise StudyError(f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. {cure}")
     here = sum(fits(machine, resources.cpus, gpus) for machine in machines)
     later = sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come)
     fitting = max(here, later)
@@ -154,15 +151,12 @@ def check_shared_folder(store: Store) -> None:
 def _refuse_apart(store: Store, apart: list[str]) -> None:
     lacking = [machine for machine in apart if "No module named 'study'" in machine]
     if lacking:
-        raise FolderError(
-            f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. "
-            "Bring it there: ray up runs the cluster file's set-up commands."
-        )
+        cure = "Bring it there: ray up runs the cluster file's set-up commands."
+        raise FolderError(f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. {cure}")
     if apart:
-        raise FolderError(
-            f"results folder must be shared by all machines, got {store.uri!r}, which is another on {', '.join(apart[:5])}. "
-            "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
-        )
+        got = f"got {store.uri!r}, which is another on {', '.join(apart[:5])}"
+        cure = "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
+        raise FolderError(f"results folder must be shared by all machines, {got}. {cure}")
 
 
 def ask_machines(
