@@ -26,7 +26,7 @@ class Measurement:
 
     epoch: int = _column("epochs", "Passes over the training set begun so far; 0 is the untrained network.")
     step: int = _column("steps", "Optimiser steps so far.")
-    terminal: bool = _column("", "Whether train_accuracy reached 0.99 at this or an earlier epoch where it was seen.")
+    terminal: bool = _column("", "Whether train_accuracy reached 0.99 at this or an earlier evaluated epoch.")
     train_loss: float = _column("nats", "Mean cross-entropy on the un-augmented training set, evaluation mode.")
     train_accuracy: float = _column("share", "Accuracy on the un-augmented training set, evaluation mode.")
     objective: float | None = _column("", "What training minimises, averaged over the last epoch's steps.")
@@ -123,7 +123,7 @@ class Measurement:
         "", "temperature / (rms|h| rms|w|), norms counted only where the head does not normalise; null for both."
     )
     wall_seconds: float = _of_run("seconds", "Time of this trial so far, with data and start; not work lost to a kill.")
-    peak_memory_bytes: int | None = _of_run("bytes", "Peak memory of this trial so far; null where it cannot be told.")
+    peak_memory_bytes: int | None = _of_run("bytes", "Peak memory of this trial so far; null if unknown.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ class TrialRecord:
     stopped_by: str | None = _column("", "Digest of the scheduler's rule that stopped the trial.")
     attempts: int = _of_run("", "Times the trial was started.")
     resumed: bool = _of_run("", "Whether the last attempt continued from a checkpoint.")
-    reached_terminal: bool | None = _column("", "Whether train_accuracy reached 0.99 at an epoch where it was seen.")
+    reached_terminal: bool | None = _column("", "Whether train_accuracy reached 0.99 at an evaluated epoch.")
     seconds: float | None = _of_run("seconds", "Time of the trial, data and start included; not work lost to a kill.")
     finished_at: str | None = _of_run("", "UTC time of the end, ISO 8601.")
     host: str | None = _of_run("", "Machine that finished the trial.")

@@ -16,7 +16,7 @@ from gnc_models.references.tables import best_code_version
 from study.design.compatibility import check_together
 from study.design.setting import NEW, Count, OneOf, Positive, Role, canonical_folder, canonical_radii, setting
 
-# Rises only when settings that already existed give other numbers; part of every key.
+# Part of every key. It rises only if unchanged settings would give other numbers.
 NUMBERS_VERSION = 1
 
 

@@ -151,7 +151,7 @@ class Tune(BaseModel):
 
     @model_validator(mode="after")
     def _check_idle(self) -> Self:
-        """Refuse what has no effect here."""
+        """Refuse settings without effect."""
         idle = dict.fromkeys(("num_samples", "search_seed", "startup"), 'with method "grid"')
         idle = idle if self.method == "grid" else {}
         if self.scheduler == "none":

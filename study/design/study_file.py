@@ -44,7 +44,7 @@ def _check_callbacks(names: list[str]) -> list[str]:
 
 
 class Log(BaseModel):
-    """Which tools are told of every measurement."""
+    """Which logging tools receive every measurement."""
 
     model_config = TABLE
 

@@ -65,12 +65,12 @@ def _check_group(config: Config) -> Check:
         raise LookupError(f"SecurityGroupIds are {ids}, which no group has")
     wrong = []
     for group in _client("ec2", config).describe_security_groups(GroupIds=ids)["SecurityGroups"]:
-        wrong += [f"{group['GroupId']} {problem}" for problem in _open_doors(group, ids, config)]
+        wrong += [f"{group['GroupId']} {problem}" for problem in _unstated_openings(group, ids, config)]
     cure = "Run gnc prepare on the cluster file, which closes what the file does not state."
     return verdict("aws group", wrong, f"{', '.join(ids)} lets in SSH from the stated range, and its machines", cure)
 
 
-def _open_doors(group: dict[str, Any], ids: list[str], config: Config) -> list[str]:
+def _unstated_openings(group: dict[str, Any], ids: list[str], config: Config) -> list[str]:
     stated, problems = ssh_ranges(config), []
     for rule in group["IpPermissions"]:
         if outside := [pair["GroupId"] for pair in rule.get("UserIdGroupPairs", []) if pair["GroupId"] not in ids]:
@@ -132,17 +132,17 @@ def _set_rules(
     ec2: Any, group_id: str, present: list[dict[str, Any]], wanted: list[dict[str, Any]], done: list[str]
 ) -> None:
     """Leave exactly the wanted rules: whatever else is open is closed first."""
-    if sorted(map(_doors, present)) == sorted(map(_doors, wanted)):
+    if sorted(map(_comparable, present)) == sorted(map(_comparable, wanted)):
         return
     if present:
         ec2.revoke_security_group_ingress(GroupId=group_id, IpPermissions=present)
         done.append(f"closed what {group_id} had open")
     ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=wanted)
-    told = ", ".join(cidr for rule in wanted for cidr in ranges_of(rule))
-    done.append(f"opened port {SSH[1]} of {group_id} to {told}")
+    ranges = ", ".join(cidr for rule in wanted for cidr in ranges_of(rule))
+    done.append(f"opened port {SSH[1]} of {group_id} to {ranges}")
 
 
-def _doors(rule: dict[str, Any]) -> tuple[str, ...]:
+def _comparable(rule: dict[str, Any]) -> tuple[str, ...]:
     """A rule as something to compare: AWS answers with more keys than were sent."""
     groups = sorted(pair["GroupId"] for pair in rule.get("UserIdGroupPairs", []))
     ports = [str(rule.get(name, "")) for name in ("FromPort", "ToPort")] if rule["IpProtocol"] != WITHIN else ["", ""]

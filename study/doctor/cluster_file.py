@@ -1,4 +1,4 @@
-"""A cluster file before `ray up`: what is left to fill in, which ports it opens, where the driver runs, any secrets.
+"""Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets.
 
 Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine.
 """

@@ -1,4 +1,4 @@
-"""Own machines before `ray up`: whether each answers to SSH and has Python, and all see one results folder.
+"""Checks of own machines before `ray up`: each answers to SSH and has Python, and all see one results folder.
 
 Knows ssh and the cluster file; does not know Ray.
 """

@@ -1,4 +1,4 @@
-"""What Ray says of a cluster file and of the machines of a running cluster. For `gnc doctor`.
+"""What Ray says about a cluster file and about the machines of a running cluster. For `gnc doctor`.
 
 Knows Ray; starts nothing but small tasks.
 """

@@ -23,11 +23,11 @@ DRAIN_SECONDS = 60.0  # that Ray's command may take
 
 
 def seconds_left(service: str) -> float | None:
-    """Seconds until this machine is taken away; None while no such thing is announced, or nobody answers."""
+    """Seconds until this machine is taken away; None if that is not announced, or if the service does not answer."""
     try:
         token = _ask(f"{service}/latest/api/token", {f"{TOKEN}-ttl-seconds": str(TOKEN_SECONDS)}, method="PUT")
-        told = _ask(f"{service}/latest/meta-data/spot/instance-action", {TOKEN: token})
-        ends = datetime.fromisoformat(json.loads(told)["time"])
+        notice = _ask(f"{service}/latest/meta-data/spot/instance-action", {TOKEN: token})
+        ends = datetime.fromisoformat(json.loads(notice)["time"])
     except (OSError, ValueError, KeyError):  # no notice is 404
         return None
     return max(0.0, (ends - datetime.now(UTC)).total_seconds())

@@ -1,4 +1,4 @@
-"""This machine: versions, processors, room on its disks, what earlier sessions of Ray left. For `gnc doctor`.
+"""Checks of this machine for `gnc doctor`: versions, processors, free disk space, leftovers of earlier Ray sessions.
 
 Imports torch when asked; does not import Ray.
 """

@@ -123,9 +123,9 @@ class Execution:
 
         Args:
             should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt
-                continues, or words that say why.
+                continues; a string is the reason.
             should_end: asked on worker 0 after each measurement: whether a scheduler wants the trial to end here.
-            on_progress: told of every epoch, on every worker.
+            on_progress: called after every epoch, on every worker.
         """
         try:
             with self.log.capture():

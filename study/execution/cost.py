@@ -58,7 +58,7 @@ def _samples(config: TrialConfig) -> float:
         epochs = float(config.epochs or config.max_epochs or 0)
     measured = {"every": epochs, "final": 1.0, "log": 2 * math.log2(max(2.0, epochs)) + 2}[config.measure]
     if config.budget == "terminal":
-        measured = max(measured, epochs)  # accuracy is looked at after every epoch
+        measured = max(measured, epochs)  # accuracy is computed after every epoch
     evaluated = per_epoch + 2 * config.num_classes * (config.test_samples_per_class or 0)
     return epochs * per_epoch + EVALUATION_COST * measured * evaluated
 

@@ -38,7 +38,7 @@ LOOPBACK = "lo"  # Linux's name of it; gloo would otherwise look for the address
 
 @dataclass(frozen=True)
 class Order:
-    """What every worker is told."""
+    """What every worker needs to know."""
 
     settings: dict[str, Any]
     results: str
@@ -66,7 +66,7 @@ def run_here(
         checkpoint_seconds: as in a study file.
         device: "cpu", or None: a GPU for each worker where there are as many, else CPUs.
         should_stop: asked a few times a second; then the trial keeps a checkpoint and ends.
-        on_progress: told of every epoch.
+        on_progress: called after every epoch.
     Returns:
         State and reason, as Execution gives them. If a worker raised or died, the others are ended: state "failed".
     """
@@ -111,7 +111,7 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Processes started here never see SIGTERM or Ctrl-C, which reaches all of a terminal; this one gets them later."""
+    """Processes started here ignore SIGTERM and Ctrl-C, which a terminal sends to all; this process gets them later."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -133,14 +133,14 @@ def _watch(
             stopping.set()
         while reports.poll():
             try:
-                told = reports.recv()
+                report = reports.recv()
             except EOFError:  # worker 0 died
                 workers[0].join()
                 return None
-            if not isinstance(told, Progress):
-                end: End = told
+            if not isinstance(report, Progress):
+                end: End = report
                 return end
-            on_progress(told)
+            on_progress(report)
     return None
 
 

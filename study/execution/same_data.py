@@ -50,7 +50,7 @@ def warn_mixed_machines(store: Store) -> None:
 
 
 def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
-    """The configs, but a finished trial that was stored under another spelling of the same settings as it was stored.
+    """The configs; one whose trial finished under another spelling of the same settings has the stored spelling.
 
     Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
     its rows, and counts as the trial that a study asks for, however that study writes it.

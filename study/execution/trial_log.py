@@ -29,8 +29,8 @@ def failure_record(
     config: TrialConfig, attempt: int, reason: str, traceback: str, *, charged: bool = True, **more: Any
 ) -> dict[str, Any]:
     """How an attempt failed, as the store keeps it; charged: whether it counts against the trial."""
-    told = {"attempt": attempt, "state": "failed", "charged": charged, "reason": reason, "traceback": traceback}
-    return {**told, "log": log_name(config.key, attempt), "settings": identity_and_settings(config), **more}
+    record = {"attempt": attempt, "state": "failed", "charged": charged, "reason": reason, "traceback": traceback}
+    return {**record, "log": log_name(config.key, attempt), "settings": identity_and_settings(config), **more}
 
 
 class TrialLog:
@@ -52,8 +52,8 @@ class TrialLog:
         with self._lock:
             if self._bytes + len(content) > MOST_BYTES and not always:
                 if self._bytes <= MOST_BYTES:
-                    told = f"the log is full at {MOST_BYTES} bytes; of the rest only the end follows"
-                    self._add(f"{now} {told}\n".encode())
+                    notice = f"the log is full at {MOST_BYTES} bytes; of the rest only the end follows"
+                    self._add(f"{now} {notice}\n".encode())
                     self._bytes = MOST_BYTES + 1
                 return
             self._add(content)

@@ -24,7 +24,7 @@ PGD_STEPS = 20
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network makes of every set there is, [samples, dim] each; None where there is no such set."""
+    """The network's features of each set, [samples, dim]; None where the trial has no such set."""
 
     train: Tensor
     test: Tensor | None
@@ -34,12 +34,12 @@ class Outputs:
 
 
 def compute_outputs(training: Training, data: Dataset, features: Tensor | None) -> Outputs:
-    """Everything that is measured, from a pass over all sets; all workers call it together.
+    """The network's outputs on all sets, from which everything is measured; all workers call it together.
 
     Args:
         training: the network as it stands.
         data: what it was trained on.
-        features: of the training set, where the caller has them already.
+        features: of the training set, if the caller has computed them already.
     Raises:
         Diverged: features or rows are not finite.
     """

@@ -173,12 +173,12 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that training goes on from: parameters, buffers, optimiser state."""
-        kept = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
-        kept |= {f"head.{name}": value for name, value in self.classifier.state_dict().items()}
+        tensors = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
+        tensors |= {f"head.{name}": value for name, value in self.classifier.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            kept |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
         # Clones: two names may share storage, which safetensors refuses.
-        return {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from tensors(); the inverse, bit for bit on CPU."""
@@ -237,8 +237,10 @@ def _make_objective(
         return objective
     # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.
     known = inspect.signature(DistributedDataParallel).parameters
-    apart: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-    return DistributedDataParallel(objective, process_group=group.exchange, **apart)
+    options: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
+    return DistributedDataParallel(objective, process_group=group.exchange, **options)
 
 
 def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Trial:
         self.training = Training(config, self.dataset, self.device, group, code_rows)
         self.measurements: list[Measurement] = []
         self.collapse: Collapse | None = None  # of the last measured epoch in this process
-        self.epoch = -1  # not even the untrained network was looked at
+        self.epoch = -1  # the untrained network was not measured yet
         self.step = 0
         self.terminal_epoch: int | None = None
         self._seconds_before = 0.0

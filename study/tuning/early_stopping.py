@@ -1,7 +1,7 @@
 """Stopping poor trials early: Ray Tune's rules, one instance for each group of trials that compete.
 
-Knows Ray and the store. A rule's decision is written to the store, where the trial looks after each measurement. It then
-ends itself, its rows and checkpoint written. If Ray ended a trial, its last rows would be lost.
+Knows Ray and the store. A rule's decision is written to the store. The trial looks there after each measurement, writes
+its rows and checkpoint and ends. If Ray ended it, its last rows would be lost.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class CompetingTrials:
     def replay(self, configs: Iterable[TrialConfig]) -> None:
         """Tell the rules what stored trials measured, in order of epochs, so that a continued study decides as before.
 
-        A trial that is still to run and was to stop, or was asked to by another rule, is told so anew.
+        A stop that was decided before is requested again. A request that another rule made is withdrawn.
         """
         wanted = {config.key: config for config in configs}
         metric = self._search.scheduler.metric

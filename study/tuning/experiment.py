@@ -64,7 +64,7 @@ def run_trials(
         trials: where they come from, by their number of workers.
         store: the results folder.
         allotments: what a trial gets, by its number of workers.
-        view: told of every trial.
+        view: shows every trial.
         concurrent: at most so many at once.
         forgive: failures before this run do not count against a trial.
         held_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.

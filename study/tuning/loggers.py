@@ -1,6 +1,6 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
 
-A log is a copy of rows to look at; nothing is ever read from one. Where the results are a folder it lies in
+A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies in
 callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
 when a study names it. Does not know Ray.
 """
@@ -27,7 +27,7 @@ Row = Mapping[str, float]  # measured columns with a number, `epoch` and `step` 
 
 
 class Logger(Protocol):
-    """Hears of each trial's start, rows and end, in this order, of several trials at a time."""
+    """Receives each trial's start, rows and end, in this order; several trials can be in progress."""
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
         """A trial begins. What an earlier attempt logged of it is removed."""
@@ -39,7 +39,7 @@ class Logger(Protocol):
         """The trial has ended in this state, or was interrupted."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """The run has ended."""
 
 
 class LogFolder:

@@ -97,7 +97,7 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
 
 
 def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
-    """GPUs of a worker: what the study says, else where any machine has one a share of it, or one for each of several."""
+    """GPUs per worker: what the study says; else 0 without GPUs, a share of one with one worker, 1 with several."""
     if resources.gpus is not None:
         return resources.gpus
     share = GPU_SHARE if workers == 1 else 1.0
@@ -137,24 +137,24 @@ def check_shared_folder(store: Store) -> None:
     if len(machines) < 2:
         return
     nonces = {node: f"probe-{secrets.token_hex(8)}" for node in machines}
-    apart = {}
+    unshared = {}
     for node, error in ask_machines(_write_nonce, {node: (absolute(store), nonce) for node, nonce in nonces.items()}):
         if error:
-            apart[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
+            unshared[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
         elif store.storage.read(nonces[node]) is None:
-            apart[node] = machines[node]
+            unshared[node] = machines[node]
         store.storage.remove(nonces[node])
     still = alive_machines()
-    _refuse_apart(store, [told for node, told in apart.items() if node in still])
+    _refuse_unshared(store, [machine for node, machine in unshared.items() if node in still])
 
 
-def _refuse_apart(store: Store, apart: list[str]) -> None:
-    lacking = [machine for machine in apart if "No module named 'study'" in machine]
+def _refuse_unshared(store: Store, unshared: list[str]) -> None:
+    lacking = [machine for machine in unshared if "No module named 'study'" in machine]
     if lacking:
         cure = "Bring it there: ray up runs the cluster file's set-up commands."
         raise FolderError(f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. {cure}")
-    if apart:
-        got = f"got {store.uri!r}, which is another on {', '.join(apart[:5])}"
+    if unshared:
+        got = f"got {store.uri!r}, which is another on {', '.join(unshared[:5])}"
         cure = "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
         raise FolderError(f"results folder must be shared by all machines, {got}. {cure}")
 

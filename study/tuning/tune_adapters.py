@@ -26,7 +26,7 @@ from study.tuning.run_view import View
 
 
 class DriverOnly:
-    """Pickled without its contents: Ray saves its experiment for a restore that is never done here."""
+    """Pickled without its contents: Ray saves an experiment so that it can be restored, which is never done here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -123,10 +123,10 @@ class RunCallback(DriverOnly, tune.Callback):
             self._view.ended(key, stored.record.state, {"reason": stored.record.reason})
             self._retries.ended(key, stored.record.state)
             return True
-        told = self._store.failure_of(key, attempt)
-        if told is not None:
-            self._failed(key, told, is_charged=told.get("charged", True))
-        return told is not None
+        failure = self._store.failure_of(key, attempt)
+        if failure is not None:
+            self._failed(key, failure, is_charged=failure.get("charged", True))
+        return failure is not None
 
     def _attempt_of(self, key: str) -> tuple[int, bool]:
         """The number of the attempt whose process just ended, and whether it began before its process did."""
