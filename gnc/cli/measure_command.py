@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gnc.cli.opening import existing_store
 from gnc.cli.output import print_facts, print_json
 from gnc.cli.parser import Commands, add_command, add_json, require
+from study.design.columns import columns_with
 from study.design.errors import StudyError
 from study.store.store import open_store
 
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
 LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
-
-
-# What cannot be told of features alone: all that speaks of classifier rows.
-NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
-                 "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
 
 
 def add_measure_parser(commands: Commands) -> None:
@@ -82,7 +78,7 @@ def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
         raise StudyError(str(error)) from None
     values = dict(collapse.values)
     if "weights" not in arrays:
-        values |= {name: None for name in values if name.startswith(NEEDS_WEIGHTS)}
+        values |= {name: None for name in columns_with("rows") if name in values}  # features alone do not tell them
     return {"num_classes": num_classes, "feature_dim": features.shape[1], **values}
 
 

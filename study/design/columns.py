@@ -5,11 +5,19 @@ Dataclasses alone; the schemas of the tables are made from them in study.store.s
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return dataclasses.field(metadata={"unit": unit, "meaning": meaning})
+def _column(unit: str, meaning: str, role: str = "") -> Any:
+    return dataclasses.field(metadata={"unit": unit, "meaning": meaning, "role": role})
+
+
+# What a column is, said on the column itself: about classifier rows; different between two correct runs of a trial
+# (time, host, memory, attempt); of the machine and its software.
+_of_rows = partial(_column, role="rows")
+_of_run = partial(_column, role="run")
+_of_machine = partial(_column, role="machine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +26,11 @@ class Measurement:
 
     epoch: int = _column("epochs", "Passes over the training set begun so far; 0 is the untrained network.")
     step: int = _column("steps", "Optimiser steps so far.")
-    terminal: bool = _column(
-        "", "Whether train_accuracy has reached 0.99 at this or an earlier epoch where it was looked at."
-    )
+    terminal: bool = _column("", "Whether train_accuracy reached 0.99 at this or an earlier evaluated epoch.")
     train_loss: float = _column("nats", "Mean cross-entropy on the un-augmented training set, evaluation mode.")
     train_accuracy: float = _column("share", "Accuracy on the un-augmented training set, evaluation mode.")
     objective: float | None = _column("", "What training minimises, averaged over the last epoch's steps.")
-    label_entropy: float | None = _column(
-        "nats",
-        "Empirical conditional entropy of the label given the context, the least train_loss there is; text only.",
-    )
+    label_entropy: float | None = _column("nats", "Label's entropy given its context, the least train_loss; text only.")
     loss_above_entropy: float | None = _column("nats", "train_loss - label_entropy; text only.")
     test_accuracy: float | None = _column("share", "Accuracy on the test set.")
     unseen_accuracy: float | None = _column("share", "Accuracy on the font family kept out of training.")
@@ -35,9 +38,7 @@ class Measurement:
     gnc1_rank: float | None = _column("", "trace(Sigma_W pinv(Sigma_B)) / rank(Sigma_B).")
     gnc1_quotient: float | None = _column("", "tr Sigma_W / tr Sigma_B.")
     trace_within: float | None = _column("squared distance", "tr Sigma_W of the unit-length features.")
-    trace_within_balanced: float | None = _column(
-        "squared distance", "tr Sigma_W of the unit-length features, each class with equal weight."
-    )
+    trace_within_balanced: float | None = _column("squared distance", "trace_within, each class with equal weight.")
     gnc1_quotient_balanced: float | None = _column("", "gnc1_quotient, each class's variance with equal weight.")
     within_log_energy: float | None = _column(
         "", "HUG within classes: mean log 1/|x - y| over pairs of a class's unit features; grows under collapse."
@@ -45,98 +46,84 @@ class Measurement:
     within_distance: float | None = _column("distance", "Mean |x - y| over pairs of a class's unit features.")
     cdnv: float | None = _column("", "Mean over class pairs of (var_i + var_j) / (2 |mu_i - mu_j|^2).")
     cdnv_nearest: float | None = _column("", "Mean over classes of var_k / min_j |mu_k - mu_j|^2.")
-    margin_min_lower: float = _column("distance", "Certified lower bound of the minimum one-vs-rest margin of W.")
-    margin_min_upper: float = _column("distance", "Certified upper bound of the minimum one-vs-rest margin of W.")
-    margin_mean: float = _column("distance", "Mean over classes of the one-vs-rest margin of W (interval midpoints).")
-    margin_q05: float = _column("distance", "5 % quantile over classes of the one-vs-rest margin of W.")
-    margin_q50: float = _column("distance", "Median over classes of the one-vs-rest margin of W.")
-    margin_q95: float = _column("distance", "95 % quantile over classes of the one-vs-rest margin of W.")
-    margin_share_1: float | None = _column("share", "Classes whose margin certainly exceeds 1.01 times the minimum.")
-    margin_share_5: float | None = _column("share", "Classes whose margin certainly exceeds 1.05 times the minimum.")
-    margin_share_20: float | None = _column("share", "Classes whose margin certainly exceeds 1.2 times the minimum.")
-    margin_rare_min_lower: float | None = _column(
-        "distance", "Lower bound of the least margin of the rarest third of classes; null if all are as frequent."
+    margin_min_lower: float = _of_rows("distance", "Certified lower bound of the minimum one-vs-rest margin of W.")
+    margin_min_upper: float = _of_rows("distance", "Certified upper bound of the minimum one-vs-rest margin of W.")
+    margin_mean: float = _of_rows("distance", "Mean over classes of the one-vs-rest margin of W (interval midpoints).")
+    margin_q05: float = _of_rows("distance", "5 % quantile over classes of the one-vs-rest margin of W.")
+    margin_q50: float = _of_rows("distance", "Median over classes of the one-vs-rest margin of W.")
+    margin_q95: float = _of_rows("distance", "95 % quantile over classes of the one-vs-rest margin of W.")
+    margin_share_1: float | None = _of_rows("share", "Classes whose margin certainly exceeds 1.01 times the minimum.")
+    margin_share_5: float | None = _of_rows("share", "Classes whose margin certainly exceeds 1.05 times the minimum.")
+    margin_share_20: float | None = _of_rows("share", "Classes whose margin certainly exceeds 1.2 times the minimum.")
+    margin_rare_min_lower: float | None = _of_rows(
+        "distance", "Lower bound of the rarest third's least margin; null if balanced."
     )
-    margin_rare_min_upper: float | None = _column("distance", "Upper bound of margin_rare_min_lower's quantity.")
-    margin_rare_q50: float | None = _column("distance", "Median margin of the rarest third of classes.")
-    weight_rare_cosine: float | None = _column(
-        "cosine", "Mean cosine between rows of the rarest third of classes; 1 under minority collapse."
+    margin_rare_min_upper: float | None = _of_rows("distance", "Upper bound of the rarest third's least margin.")
+    margin_rare_q50: float | None = _of_rows("distance", "Median margin of the rarest third of classes.")
+    weight_rare_cosine: float | None = _of_rows("cosine", "Mean cosine of the rarest third's rows; 1 if collapsed.")
+    margin_frequent_min_lower: float | None = _of_rows(
+        "distance", "Lower bound of the frequent third's least margin; null if balanced."
     )
-    margin_frequent_min_lower: float | None = _column(
-        "distance", "Lower bound of the least margin of the most frequent third; null if all are as frequent."
-    )
-    margin_frequent_min_upper: float | None = _column(
-        "distance", "Upper bound of margin_frequent_min_lower's quantity."
-    )
-    margin_frequent_q50: float | None = _column("distance", "Median margin of the most frequent third of classes.")
-    weight_frequent_cosine: float | None = _column("cosine", "Mean cosine between rows of the most frequent third.")
-    margin_count_correlation: float | None = _column(
-        "", "Spearman correlation over classes of margin and training samples; null if all are as frequent."
+    margin_frequent_min_upper: float | None = _of_rows("distance", "Upper bound of the frequent third's least margin.")
+    margin_frequent_q50: float | None = _of_rows("distance", "Median margin of the most frequent third of classes.")
+    weight_frequent_cosine: float | None = _of_rows("cosine", "Mean cosine between rows of the most frequent third.")
+    margin_count_correlation: float | None = _of_rows(
+        "", "Spearman correlation over classes of margin and training samples; null if balanced."
     )
     mean_margin_min_lower: float = _column("distance", "Lower bound of the minimum margin of the unit class means.")
     mean_margin_min_upper: float = _column("distance", "Upper bound of the minimum margin of the unit class means.")
-    mean_direction_margin_min: float = _column("distance", "Ladder: min_k min_j <w_k - w_j, unit mean_k>.")
-    sample_margin_min: float = _column("distance", "Ladder: min over samples of min_j <w_y - w_j, unit h>.")
-    sample_margin_q01: float = _column("distance", "1 % quantile over samples of min_j <w_y - w_j, unit h>.")
-    max_cosine: float = _column("cosine", "Largest cosine between two classifier rows.")
+    mean_direction_margin_min: float = _of_rows("distance", "Ladder: min_k min_j <w_k - w_j, unit mean_k>.")
+    sample_margin_min: float = _of_rows("distance", "Ladder: min over samples of min_j <w_y - w_j, unit h>.")
+    sample_margin_q01: float = _of_rows("distance", "1 % quantile over samples of min_j <w_y - w_j, unit h>.")
+    max_cosine: float = _of_rows("cosine", "Largest cosine between two classifier rows.")
     log_energy_mean: float | None = _column("", "Mean over pairs of log 1/|x - y|, centred unit class means.")
     log_energy_var: float | None = _column("", "Variance over pairs of log 1/|x - y|, centred unit class means.")
     mean_riesz_energy: float | None = _column("", "Mean over pairs of 1/|x - y|^2, unit class means (HUG's MHE).")
     mean_min_distance: float | None = _column("distance", "Least distance of two unit class means (HUG's MHS).")
-    weight_riesz_energy: float | None = _column("", "Mean over pairs of 1/|x - y|^2, unit classifier rows.")
-    weight_log_energy: float | None = _column("", "Mean over pairs of log 1/|x - y|, unit classifier rows.")
-    weight_min_distance: float | None = _column("distance", "Least distance of two unit classifier rows.")
-    gnc3: float | None = _column("", "Mean of 1 - cos(class mean - global mean, classifier row), as the paper's code.")
-    gnc3_uncentred: float = _column("", "Mean of 1 - cos(class mean, classifier row), as the hypothesis.")
-    gnc3_uniform: float | None = _column("", "Variance over classes of cos(class mean - global mean, row).")
-    gnc3_uniform_uncentred: float | None = _column("", "Variance over classes of cos(class mean, row).")
-    gnc3_cross: float | None = _column("", "Variance over pairs k != j of cos(row k, class mean j - global mean).")
-    ncc_agreement: float = _column("share", "Training samples where classifier and nearest class mean agree.")
+    weight_riesz_energy: float | None = _of_rows("", "Mean over pairs of 1/|x - y|^2, unit classifier rows.")
+    weight_log_energy: float | None = _of_rows("", "Mean over pairs of log 1/|x - y|, unit classifier rows.")
+    weight_min_distance: float | None = _of_rows("distance", "Least distance of two unit classifier rows.")
+    gnc3: float | None = _of_rows("", "Mean of 1 - cos(class mean - global mean, classifier row), as the paper's code.")
+    gnc3_uncentred: float = _of_rows("", "Mean of 1 - cos(class mean, classifier row), as the hypothesis.")
+    gnc3_uniform: float | None = _of_rows("", "Variance over classes of cos(class mean - global mean, row).")
+    gnc3_uniform_uncentred: float | None = _of_rows("", "Variance over classes of cos(class mean, row).")
+    gnc3_cross: float | None = _of_rows("", "Variance over pairs k != j of cos(row k, class mean j - global mean).")
+    ncc_agreement: float = _of_rows("share", "Training samples where classifier and nearest class mean agree.")
     ncc_test_accuracy: float | None = _column("share", "Test accuracy of the nearest class mean.")
-    active_classes: float | None = _column(
+    active_classes: float | None = _of_rows(
         "classes", "Effective number of wrong classes a sample's gradient is on: mean exp entropy of their softmax."
     )
-    ood_deviation: float | None = _column(
-        "cosine", "NC5: mean over classes of |cos(class mean, mean feature of the OoD classes)|."
-    )
-    input_correlation: float | None = _column(
-        "", "Correlation over class pairs of the cosine of mean inputs and the cosine of rows."
-    )
+    ood_deviation: float | None = _column("cosine", "NC5: mean over classes of |cos(class mean, mean OoD feature)|.")
+    input_correlation: float | None = _of_rows("", "Correlation over class pairs of cosines of mean inputs and rows.")
     feature_effective_rank: float | None = _column("dimensions", "exp entropy of the features' singular values.")
-    weight_effective_rank: float | None = _column("dimensions", "exp entropy of the unit rows' singular values.")
-    layer_names: list[str] | None = _column(
-        "", "Stages of the network, input to output, that the layer_ columns are of."
-    )
+    weight_effective_rank: float | None = _of_rows("dimensions", "exp entropy of the unit rows' singular values.")
+    layer_names: list[str] | None = _column("", "Stages of the network, input first, that the layer_ columns are of.")
     layer_gnc1_quotient: list[float] | None = _column("", "gnc1_quotient of each stage's outputs, not normalised.")
     layer_cdnv: list[float] | None = _column("", "cdnv of each stage's outputs.")
     layer_ncc_accuracy: list[float] | None = _column("share", "Nearest-class-mean training accuracy at each stage.")
-    fgsm_accuracy: list[float] | None = _column(
-        "share", "Test accuracy under FGSM at each of attack_radii; last epoch."
-    )
+    fgsm_accuracy: list[float] | None = _column("share", "Test accuracy under FGSM at each of attack_radii.")
     pgd_accuracy: list[float] | None = _column("share", "Test accuracy under 20 steps of PGD at each of attack_radii.")
-    weight_norm_mean: float = _column("norm", "Mean norm of the classifier rows.")
-    weight_norm_cv: float = _column("", "Coefficient of variation of the classifier rows' norms.")
+    weight_norm_mean: float = _of_rows("norm", "Mean norm of the classifier rows.")
+    weight_norm_cv: float = _of_rows("", "Coefficient of variation of the classifier rows' norms.")
     feature_norm_mean: float = _column("norm", "Mean norm of the features before any normalization.")
     feature_norm_cv: float = _column("", "Coefficient of variation of the features' norms before any normalization.")
-    hull_margin_min_lower: float | None = _column(
+    hull_margin_min_lower: float | None = _of_rows(
         "", "Lower bound of the minimum margin of the raw rows over the RMS centred row norm; null if W is normalised."
     )
-    hull_margin_min_upper: float | None = _column(
+    hull_margin_min_upper: float | None = _of_rows(
         "", "Upper bound of the minimum margin of the raw rows over the RMS centred row norm; null if W is normalised."
     )
-    centred_margin_min_lower: float | None = _column(
+    centred_margin_min_lower: float | None = _of_rows(
         "distance", "Lower bound of the minimum margin of the centred unit rows; null if W is normalised."
     )
-    centred_margin_min_upper: float | None = _column(
+    centred_margin_min_upper: float | None = _of_rows(
         "distance", "Upper bound of the minimum margin of the centred unit rows; null if W is normalised."
     )
-    effective_temperature: float | None = _column(
+    effective_temperature: float | None = _of_rows(
         "", "temperature / (rms|h| rms|w|), norms counted only where the head does not normalise; null for both."
     )
-    wall_seconds: float = _column(
-        "seconds", "Time of this trial so far, data and start included; work lost to a kill is not counted."
-    )
-    peak_memory_bytes: int | None = _column("bytes", "Peak memory of this trial so far; null where it cannot be told.")
+    wall_seconds: float = _of_run("seconds", "Time of this trial so far, with data and start; not work lost to a kill.")
+    peak_memory_bytes: int | None = _of_run("bytes", "Peak memory of this trial so far; null if unknown.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,18 +135,12 @@ class Reference:
     reference_source: str | None = _column("", "Where reference_margin_lower comes from.")
     reference_version: str | None = _column("", "Version of the reference tables.")
     random_margin: float | None = _column("distance", "Median minimum margin of K random unit rows in d dimensions.")
-    margin_score: float | None = _column(
-        "", "(margin - random) / (best known - random), margin as margin_min_lower: 0 random, 1 best known."
-    )
+    margin_score: float | None = _column("", "(margin_min_lower - random) / (best - random): 0 random, 1 best known.")
     margin_ratio_lower: float | None = _column("", "margin_min_lower / reference_margin_upper.")
     margin_ratio_upper: float | None = _column("", "margin_min_upper / reference_margin_lower.")
-    ufm_margin: float | None = _column(
-        "distance", "Minimum margin at the best loss found for the unconstrained-feature model at this temperature."
-    )
-    ufm_loss: float | None = _column("nats", "Best loss found for the unconstrained-feature model.")
-    loss_excess: float | None = _column(
-        "nats", "train_loss - ufm_loss; null where classes are not balanced or labels not clean."
-    )
+    ufm_margin: float | None = _column("distance", "Minimum margin of the unconstrained-feature model at ufm_loss.")
+    ufm_loss: float | None = _column("nats", "Best loss found for the unconstrained-feature model at this temperature.")
+    loss_excess: float | None = _column("nats", "train_loss - ufm_loss; null with unbalanced classes or noisy labels.")
     uniform_log_energy: float | None = _column("", "Mean log energy of uniform points in d dimensions: the null.")
     log_energy_bound: float | None = _column("", "Least log energy that K points can have.")
     uniform_riesz_energy: float | None = _column("", "Mean energy 1/|x - y|^2 of uniform points; null where infinite.")
@@ -174,19 +155,15 @@ class TrialRecord:
     state: str = _column("", "complete, stopped (early, by a scheduler), diverged or failed.")
     reason: str | None = _column("", "Why the trial is not complete.")
     stopped_by: str | None = _column("", "Digest of the scheduler's rule that stopped the trial.")
-    attempts: int = _column("", "Times the trial was started.")
-    resumed: bool = _column("", "Whether the last attempt continued from a checkpoint.")
-    reached_terminal: bool | None = _column(
-        "", "Whether training accuracy reached 0.99 at an epoch where it was looked at."
-    )
-    seconds: float | None = _column(
-        "seconds", "Time of the trial, data and start included; work lost to a kill is not counted."
-    )
-    finished_at: str | None = _column("", "UTC time of the end, ISO 8601.")
-    host: str | None = _column("", "Machine that finished the trial.")
-    cpu_model: str | None = _column("", "CPU of that machine.")
-    gpu_model: str | None = _column("", "GPU the trial used; null on CPU.")
-    versions: str | None = _column("", "Versions as JSON of Python and of the packages that decide numbers and data.")
+    attempts: int = _of_run("", "Times the trial was started.")
+    resumed: bool = _of_run("", "Whether the last attempt continued from a checkpoint.")
+    reached_terminal: bool | None = _column("", "Whether train_accuracy reached 0.99 at an evaluated epoch.")
+    seconds: float | None = _of_run("seconds", "Time of the trial, data and start included; not work lost to a kill.")
+    finished_at: str | None = _of_run("", "UTC time of the end, ISO 8601.")
+    host: str | None = _of_run("", "Machine that finished the trial.")
+    cpu_model: str | None = _of_machine("", "CPU of that machine.")
+    gpu_model: str | None = _of_machine("", "GPU the trial used; null on CPU.")
+    versions: str | None = _of_machine("", "Versions, as JSON, of Python and packages that decide numbers and data.")
     dataset_digest: str | None = _column("", "SHA-256 of the data tensors.")
     code_digest: str | None = _column("", "SHA-256 of the rows of a classifier fixed at the best code.")
 
@@ -195,6 +172,12 @@ class TrialRecord:
 class SealedFrom:
     """Which file a sealed trial was read from: what decides that it need not be read again."""
 
-    fragment_name: str | None = _column("", "Name of the trial's file in rows/, kept once an archive holds the trial.")
-    fragment_bytes: int | None = _column("bytes", "Size of the trial's file when sealed; null once archived.")
-    fragment_modified_ns: int | None = _column("nanoseconds", "Modification time of that file; null once archived.")
+    fragment_name: str | None = _of_run("", "Name of the trial's file in rows/, kept once an archive holds the trial.")
+    fragment_bytes: int | None = _of_run("bytes", "Size of the trial's file when sealed; null once archived.")
+    fragment_modified_ns: int | None = _of_run("nanoseconds", "Modification time of that file; null once archived.")
+
+
+def columns_with(role: str) -> tuple[str, ...]:
+    """The columns that have this role, in their order."""
+    records = (Measurement, Reference, TrialRecord, SealedFrom)
+    return tuple(f.name for record in records for f in dataclasses.fields(record) if f.metadata["role"] == role)

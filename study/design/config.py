@@ -16,7 +16,7 @@ from gnc_models.references.tables import best_code_version
 from study.design.compatibility import check_together
 from study.design.setting import NEW, Count, OneOf, Positive, Role, canonical_folder, canonical_radii, setting
 
-# Rises only when settings that already existed give other numbers; part of every key.
+# Part of every key. It rises only if unchanged settings would give other numbers.
 NUMBERS_VERSION = 1
 
 
@@ -29,94 +29,52 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    dataset: Annotated[str, OneOf("dataset")] = setting(
-        "", "Data set the classes come from.", "glyphs", role="data speed"
-    )
+    dataset: Annotated[str, OneOf("dataset")] = setting("", "Where the classes come from.", "glyphs", role="data speed")
     num_classes: int = setting("classes", "Number of classes, K.", ge=2, role="size axis", short="K")
     samples_per_class: int = setting(
-        "samples",
-        "Training samples of each class; of the largest with imbalance, on average with text.",
-        24,
-        ge=1,
-        role="size",
-        short="n",
+        "samples", "Training samples per class (of the largest, or text's average).", 24, ge=1, role="size", short="n"
     )
     test_samples_per_class: Count | None = setting(
-        "samples", "Test samples of each class; on average with text.", None, role="size"
+        "samples", "Test samples of a class; on average with text.", None, role="size"
     )
     imbalance: Annotated[str, OneOf("imbalance")] = setting(
-        "",
-        "How training samples fall from class to class: all equal, geometrically, or half the classes with fewer.",
-        "none",
-        role="data",
-        since="none",
+        "", "How samples fall over classes: not, geometrically, or for half of them.", "none", role="data", since="none"
     )
-    imbalance_ratio: float | None = setting(
-        "", "Training samples of the largest class over the smallest.", None, ge=1, role="data"
-    )
+    imbalance_ratio: float | None = setting("", "Largest class's samples over the smallest's.", None, ge=1, role="data")
     label_noise: float = setting(
-        "share",
-        "Training labels changed to another class; 1: all labels drawn at random.",
-        0.0,
-        ge=0,
-        le=1,
-        role="data",
-        since=0.0,
+        "share", "Training labels that are changed; 1: all labels are random.", 0.0, ge=0, le=1, role="data", since=0.0
     )
     ood_classes: int | None = setting(
-        "classes",
-        "Classes beyond num_classes kept out of training, for ood_deviation.",
-        None,
-        ge=0,
-        role="data",
-        since=0,
+        "classes", "Classes beyond num_classes not trained on, for ood_deviation.", None, ge=0, role="data", since=0
     )
     resolution: int | None = setting("pixels", "Side of the square images.", None, role="data speed")
     unseen_family: Literal["sans", "mono", "serif"] | None = setting(
         "", "Font family kept out of training and of the test set, for unseen_accuracy.", None, role="data"
     )
     augmentation: Literal["none", "shift", "crop_flip"] | None = setting(
-        "",
-        "Random change of every training image: shift moves it by up to one pixel each way, crop_flip by up to an "
-        "eighth of its side and mirrors half of them.",
-        None,
+        "", "Random change of training images: shift moves by one pixel, crop_flip by an eighth and mirrors half.", None
     )
     folder: Annotated[str, AfterValidator(canonical_folder)] | None = setting(
         "", "Folder of images below the data folder, one folder per class.", None, role="data"
     )
-    context_length: Count | None = setting(
-        "tokens", "Tokens that the next one is predicted from.", None, role="data speed"
-    )
+    context_length: Count | None = setting("tokens", "Tokens that predict the next one.", None, role="data speed")
     input_dim: Count | None = setting("dimensions", "Dimension of the synthetic inputs.", None, role="data speed")
     noise: Positive | None = setting(
-        "distance",
-        "Root mean square distance of a synthetic sample from its class centre on the unit sphere.",
-        None,
-        role="data",
+        "distance", "Root mean square distance of a synthetic sample from its unit class centre.", None, role="data"
     )
     data_seed: int = setting("", "Chooses classes and samples; nested in both numbers.", 0, ge=0, role="data listed")
 
     encoder: Annotated[str, OneOf("encoder")] = setting("", "Network before the head.", "small_resnet", role="speed")
-    width: Count | None = setting(
-        "channels", "Channels of the first stage, or units of a hidden layer.", None, role="speed"
-    )
-    depth: Count | None = setting(
-        "layers", "Residual blocks per stage, hidden layers, or transformer blocks.", None, role="speed"
-    )
+    width: Count | None = setting("channels", "Channels of the first stage, or hidden units.", None, role="speed")
+    depth: Count | None = setting("layers", "Residual blocks per stage, hidden layers, or blocks.", None, role="speed")
     norm_layer: Literal["batch", "group", "layer", "none"] | None = setting(
         "", "Normalization layers inside the network.", None, role="speed", since="batch"
     )
     feature_dim: int = setting("dimensions", "Dimension of the last-layer features, d.", ge=1, role="axis", short="d")
     classifier: Annotated[str, OneOf("classifier")] = setting(
-        "",
-        "Where the classifier's rows come from: trained, moving class means (CMF), or a fixed code.",
-        "linear",
-        role="speed",
-        since="linear",
+        "", "Origin of the classifier's rows: training, class means or a code.", "linear", role="speed", since="linear"
     )
-    class_mean_form: Literal["sum", "mean"] | None = setting(
-        "", "Whether class_mean adds a class's sum or mean over the batch.", None
-    )
+    class_mean_form: Literal["sum", "mean"] | None = setting("", "Whether class_mean adds a class's sum or mean.", None)
     class_mean_momentum: float | None = setting("", "Weight of the old row in class_mean, beta.", None, ge=0, lt=1)
     code: Literal["simplex", "best", "random"] | None = setting("", "Code whose points are the fixed rows.", None)
     assignment: Literal["random", "similarity"] | None = setting(
@@ -127,10 +85,7 @@ class TrialConfig(BaseModel):
     )
     temperature: Positive | None = setting("", "The logits are divided by it, tau.", None, role="axis", short="tau")
     temperature_schedule: Annotated[str, OneOf("temperature_schedule")] | None = setting(
-        "",
-        "Whether training holds the temperature or falls to it geometrically over the first four fifths.",
-        None,
-        since="constant",
+        "", "Whether temperature is held, or reached by falling over the first four fifths.", None, since="constant"
     )
     temperature_start: Positive | None = setting("", "Temperature that annealing starts from.", None)
     head_init_norm: Positive = setting("", "Norm of the head's rows at the start, on average.", 0.5)
@@ -139,19 +94,12 @@ class TrialConfig(BaseModel):
         "", "What training minimises.", "cross_entropy", role="speed", since="cross_entropy"
     )
     cross_entropy: Literal["dense", "chunked"] | None = setting(
-        "",
-        "Whether all logits of a batch are held at once, or a few classes' at a time.",
-        None,
-        role="speed",
-        since="dense",
+        "", "Whether a batch's logits are held at once, or a few classes at a time.", None, role="speed", since="dense"
     )
     label_smoothing: float | None = setting("share", "Share of the label spread over all classes.", None, gt=0, lt=1)
     focal_gamma: float | None = setting("", "Exponent of the focal loss; 0 is cross-entropy.", None, ge=0)
     margin_penalty: float | None = setting(
-        "",
-        "Margin of the loss: subtracted from the cosine (cosface) or added to the angle in radians (arcface).",
-        None,
-        ge=0,
+        "", "Margin: subtracted from the cosine (cosface) or added to the angle in radians (arcface).", None, ge=0
     )
     inter_weight: float | None = setting("", "Weight of HUG's term between classes, alpha.", None, ge=0)
     intra_weight: float | None = setting("", "Weight of HUG's term within classes, beta.", None, ge=0)
@@ -162,52 +110,30 @@ class TrialConfig(BaseModel):
     learning_rate: Positive = setting("", "Peak learning rate.", 0.2, le=1e38)
     momentum: float | None = setting("", "Nesterov momentum of SGD.", None, ge=0, lt=1)
     weight_decay: float = setting("", "Weight decay, L2 in SGD and decoupled in AdamW.", 5e-4, ge=0)
-    decay_normalised: bool | None = setting(
-        "", "Whether weight decay also acts on head rows that are normalised before use.", None
-    )
+    decay_normalised: bool | None = setting("", "Whether head rows normalised before use are decayed too.", None)
     schedule: Literal["cosine", "one_cycle"] = setting("", "Course of the learning rate.", "one_cycle")
     batch_size: int = setting(
-        "samples",
-        "Most samples in a training batch; an epoch's batches are equal but for one sample.",
-        64,
-        ge=2,
-        role="speed",
+        "samples", "Most samples in a training batch; an epoch's batches differ by at most one.", 64, ge=2, role="speed"
     )
     budget: Annotated[str, OneOf("budget")] = setting("", "What ends training.", "steps")
-    steps: Annotated[int, Field(ge=0)] | None = setting(
-        "steps", "Optimiser steps, with budget steps; 0 measures the untrained network.", None
-    )
-    epochs: Count | None = setting("epochs", "Epochs, with budget epochs.", None)
-    terminal_epochs: Count | None = setting(
-        "epochs", "Epochs after train_accuracy first reaches 0.99, with budget terminal.", None
-    )
-    max_epochs: Count | None = setting("epochs", "Most epochs in all, with budget terminal.", None)
+    steps: Annotated[int, Field(ge=0)] | None = setting("steps", "Optimiser steps; 0: the untrained network.", None)
+    epochs: Count | None = setting("epochs", "Epochs.", None)
+    terminal_epochs: Count | None = setting("epochs", "Epochs after train_accuracy first reaches 0.99.", None)
+    max_epochs: Count | None = setting("epochs", "Most epochs in all.", None)
 
     measure: Literal["log", "every", "final"] = setting(
         "", "Epochs that are measured: about two to each doubling and the last, every one, or the last.", "log"
     )
     layers: Literal["none", "all"] = setting(
-        "",
-        "Whether collapse is also measured at every stage of the network, for the layer_ columns.",
-        "none",
-        since="none",
+        "", "Whether collapse is also measured at every stage of the network: layer_ columns.", "none", since="none"
     )
     attack_radii: Annotated[str, AfterValidator(canonical_radii)] | None = setting(
-        "input",
-        "Radii of l-inf attacks on test inputs after the last epoch, as '0.01, 0.03', for fgsm_ and pgd_accuracy.",
-        None,
+        "input", "Radii of l-inf attacks on test inputs, such as '0.01, 0.03', for fgsm_ and pgd_accuracy.", None
     )
-    precision: Literal["float32", "bfloat16", "float64"] = setting(
-        "", "Arithmetic of the network.", "float32", role="speed"
-    )
+    precision: Literal["float32", "bfloat16", "float64"] = setting("", "Network arithmetic.", "float32", role="speed")
     num_threads: int = setting("threads", "CPU threads of the trial; sums depend on it.", 1, ge=1, role="speed")
     workers: int = setting(
-        "workers",
-        "Processes that share every training batch, each with num_threads; sums depend on it.",
-        1,
-        ge=1,
-        role="speed listed",
-        since=1,
+        "workers", "Processes that share every batch; sums depend on it.", 1, ge=1, role="speed listed", since=1
     )
     seed: int = setting("", "Drives initialisation, order and augmentation.", 0, ge=0, role="listed")
 
@@ -221,13 +147,11 @@ class TrialConfig(BaseModel):
         for name in FAMILY_SETTINGS:
             value = given.get(name)
             if value is not None and settled[name] is None:
-                raise ValueError(
-                    f"{name} must be left out unless {_readers(name)}, got {value!r}. It would have no effect here."
-                )
+                rule = f"{name} must be left out unless {_readers(name)}"
+                raise ValueError(f"{rule}, got {value!r}. It would have no effect here.")
             if settled[name] is REQUIRED:
-                raise ValueError(
-                    f"{name} must be given where {_readers(name)}. It is: {cls.model_fields[name].description}"
-                )
+                meaning = cls.model_fields[name].description
+                raise ValueError(f"{name} must be given where {_readers(name)}. It is: {meaning}")
         return {name: value for name, value in settled.items() if value is not None}
 
     @classmethod
@@ -240,8 +164,7 @@ class TrialConfig(BaseModel):
     @classmethod
     def _read_settings(cls, settled: dict[str, Any]) -> dict[str, Any]:
         """Settings that the chosen members read, with their defaults."""
-        read: dict[str, Any] = {}
-        idle: set[str] = set()
+        read, idle = dict[str, Any](), set[str]()
         for family, known in FAMILIES.items():
             chosen = settled.get(family, read.get(family, cls.model_fields[family].default))
             if isinstance(chosen, str) and chosen in known:
@@ -268,44 +191,33 @@ class TrialConfig(BaseModel):
         """Every setting by name, None where it has no effect."""
         return self.model_dump()
 
+    def values_with(self, *roles: Role) -> tuple[Any, ...]:
+        """The values of the settings that have one of the roles."""
+        return tuple(getattr(self, name) for name in settings_with(*roles))
+
     def _digest(self, without: str = "") -> str:
-        hashed = {
-            name: value
-            for name, value in self.settings().items()
-            if value is not None and name != without and not (name in LATER_SETTINGS and value == LATER_SETTINGS[name])
-        }
+        given = {name: value for name, value in self.settings().items() if value is not None and name != without}
+        hashed = {name: value for name, value in given.items() if LATER_SETTINGS.get(name, NEW) != value}
         if self.code == "best":  # a better table of codes gives other rows, and so other trials
             hashed["best_code_version"] = best_code_version()
         payload = canonical_json({**hashed, "numbers_version": NUMBERS_VERSION})
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
 
 
-def _known(name: str) -> dict[str, Any]:
-    return cast(dict[str, Any], TrialConfig.model_fields[name].json_schema_extra)
+_KNOWN = {name: cast(dict[str, Any], field.json_schema_extra) for name, field in TrialConfig.model_fields.items()}
+LATER_SETTINGS: dict[str, Any] = {n: known["since"] for n, known in _KNOWN.items() if known["since"] is not NEW}
+SHORT: dict[str, str] = {name: known["short"] or name for name, known in _KNOWN.items()}
+MEMBERS = [(family, name, member) for family, known in FAMILIES.items() for name, member in known.items()]
+FAMILY_SETTINGS = frozenset(setting for _, _, member in MEMBERS for setting in member.settings)
 
 
 def settings_with(*roles: Role) -> tuple[str, ...]:
     """The settings that have one of the roles, in their order."""
-    return tuple(name for name in TrialConfig.model_fields if not _known(name)["roles"].isdisjoint(roles))
-
-
-FAMILY_SETTINGS = frozenset(
-    name for family in FAMILIES.values() for member in family.values() for name in member.settings
-)
-LATER_SETTINGS: dict[str, Any] = {
-    name: _known(name)["since"] for name in TrialConfig.model_fields if _known(name)["since"] is not NEW
-}
-SHORT: dict[str, str] = {name: _known(name)["short"] or name for name in TrialConfig.model_fields}
+    return tuple(name for name, known in _KNOWN.items() if not known["roles"].isdisjoint(roles))
 
 
 def _readers(name: str) -> str:
-    members = [
-        f"{family} is {member!r}"
-        for family, known in FAMILIES.items()
-        for member, info in known.items()
-        if name in info.settings
-    ]
-    return " or ".join(members)
+    return " or ".join(f"{family} is {member!r}" for family, member, info in MEMBERS if name in info.settings)
 
 
 def canonical_json(settings: dict[str, Any]) -> str:

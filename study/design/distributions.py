@@ -36,10 +36,6 @@ class Distribution:
             return rounded(math.exp(math.log(low) + share * (math.log(high) - math.log(low))))
         return rounded(low + share * (high - low))
 
-    def ends(self) -> tuple[Any, ...]:
-        """All choices, or both bounds."""
-        return self.values
-
     def holds(self, value: Any) -> bool:
         """Whether a setting's value could have been drawn."""
         if self.kind == "choice":

@@ -57,9 +57,8 @@ def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
     shown, meaning = f"{table} {name}".lstrip(), field.description if field else None
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "extra_forbidden":
-        rule = (
-            f"{name!r} is no setting." if model is TrialConfig else f"{table or 'study file'} {_KNOWN}, got {name!r}."
-        )
+        rule = f"{table or 'study file'} {_KNOWN}, got {name!r}."
+        rule = f"{name!r} is no setting." if model is TrialConfig else rule
         return f"{rule} {nearest(name, model.model_fields)}"
     if kind == "missing":
         return f"{shown} must be given: {meaning}"
@@ -81,7 +80,6 @@ _RULES = {
     "bool_type": "be true or false",
     "string_type": "be a string",
     "list_type": "be a list",
-    "tuple_type": "be a list",
     "dict_type": "be a table",
     "model_type": "be a table",
     "literal_error": "be {expected}",

@@ -19,9 +19,8 @@ from study.design.distributions import Distribution, make_distribution, random_s
 from study.design.errors import TABLE, StudyError, check_distinct, check_known
 from study.design.setting import Count
 
-METRICS = tuple(
-    f.name for f in dataclasses.fields(Measurement) if f.type in (int, float, float | None) and f.name != "epoch"
-)
+NUMBERS = (int, float, float | None)
+METRICS = tuple(f.name for f in dataclasses.fields(Measurement) if f.type in NUMBERS and f.name != "epoch")
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,10 @@ class Search:
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Each choice and bound of every setting, with the others at their first: all of them must suit every cell."""
-        first = {name: d.ends()[0] for name, d in self.space}
+        first = {name: d.values[0] for name, d in self.space}
         yield first
         for name, d in self.space:
-            yield from ({**first, name: value} for value in d.ends()[1:])
+            yield from ({**first, name: value} for value in d.values[1:])
 
 
 GRID = Search()  # no search: the file lists the trials
@@ -139,12 +138,8 @@ class Tune(BaseModel):
     method: Literal["grid", "random", "optuna"] = Field(default="grid", description="how trials are chosen")
     num_samples: Count = Field(default=0, description="how often each cell of the grid is tried")
     search_seed: int = Field(default=0, ge=0, description="drives every draw and suggestion")
-    metric: Annotated[list[Metric], OneOrSeveral] = Field(
-        default=[], description="the column that is optimised, or several"
-    )
-    mode: Annotated[list[Mode], OneOrSeveral] = Field(
-        default=[], description="whether the metric is to be small or large"
-    )
+    metric: Annotated[list[Metric], OneOrSeveral] = Field(default=[], description="the columns that are optimised")
+    mode: Annotated[list[Mode], OneOrSeveral] = Field(default=[], description="whether each metric is to be min or max")
     startup: Count = Field(default=10, description="suggestions of a cell drawn at random before anything is modelled")
     scheduler: Literal["none", "asha", "median"] = Field(default="none", description="which trials are stopped early")
     stop_metric: Metric = Field(default="", description="the column that decides which trials are stopped")
@@ -156,7 +151,7 @@ class Tune(BaseModel):
 
     @model_validator(mode="after")
     def _check_idle(self) -> Self:
-        """Refuse what has no effect here."""
+        """Refuse settings without effect."""
         idle = dict.fromkeys(("num_samples", "search_seed", "startup"), 'with method "grid"')
         idle = idle if self.method == "grid" else {}
         if self.scheduler == "none":
@@ -174,15 +169,13 @@ class Tune(BaseModel):
     @model_validator(mode="after")
     def _check_goals(self) -> Self:
         if len(self.metric) != len(self.mode) or (self.method == "optuna" and not self.metric):
+            got = f"got {self.metric} and {self.mode}"
             cure = 'Write metric = "test_accuracy" and mode = "max", or lists of equal length.'
-            raise ValueError(
-                f"[tune] metric and mode must be given together, got {self.metric} and {self.mode}. {cure}"
-            )
+            raise ValueError(f"[tune] metric and mode must be given together, {got}. {cure}")
         check_distinct("[tune] metric", self.metric)
         if self.method != "grid" and not self.num_samples:
-            raise ValueError(
-                f"[tune] num_samples must be given with method {self.method!r}: how often each cell is tried."
-            )
+            rule = f"[tune] num_samples must be given with method {self.method!r}"
+            raise ValueError(f"{rule}: how often each cell is tried.")
         if self.scheduler != "none" and not (self.stop_metric or self.metric):
             raise ValueError("[tune] stop_metric must be given with a scheduler, got none. Name a measured column.")
         return self
@@ -196,10 +189,8 @@ def make_search(search: dict[str, Any], tune: Tune, gridded: set[str]) -> Search
             raise StudyError('[search] must be left out with method "grid". Set [tune] method = "random" or "optuna".')
         return Search(scheduler=scheduler)
     if not search:
-        raise StudyError(
-            f"[search] must hold at least one distribution with method {tune.method!r}, got none. "
-            'Add one, or method = "grid".'
-        )
+        rule = f"[search] must hold at least one distribution with method {tune.method!r}"
+        raise StudyError(f'{rule}, got none. Add one, or method = "grid".')
     return Search(
         method=tune.method,
         space=tuple((name, _make_space(name, given, gridded)) for name, given in search.items()),

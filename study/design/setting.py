@@ -44,7 +44,7 @@ def canonical_radii(text: str) -> str:
     except ValueError:
         radii = [math.nan]
     if not all(0 <= radius < math.inf for radius in radii):
-        raise ValueError(f"attack_radii must be numbers parted by commas, got {text!r}. Write '0.01, 0.03'.")
+        raise ValueError(f"attack_radii must be numbers separated by commas, got {text!r}. Write '0.01, 0.03'.")
     return ", ".join(repr(radius + 0.0).removesuffix(".0").replace("e+", "e") for radius in radii)
 
 
@@ -53,10 +53,8 @@ def canonical_folder(text: str) -> str:
     return PurePosixPath(text).as_posix() if text else text
 
 
-SPELLINGS = {
-    "attack_radii": canonical_radii,
-    "folder": canonical_folder,
-}  # settings that can be written in several ways
+# Settings that can be written in several ways.
+SPELLINGS = {"attack_radii": canonical_radii, "folder": canonical_folder}
 
 
 def canonical(name: str, value: Any) -> Any:
@@ -74,10 +72,10 @@ def setting(
 ) -> Any:
     """A field of TrialConfig, and all that the rest of the project knows of the setting.
 
-    unit, meaning: become Parquet metadata, docs/rows.md and axis labels. role: one or several of `Role`, parted by
+    unit, meaning: become Parquet metadata, docs/rows.md and axis labels. role: one or several of `Role`, separated by
     spaces. since: of a setting that came after a release, the value that reproduces what was done before: at that value
-    it is left out of the key, so that no stored result changes its name. short: its name where trials are told apart in
-    one line.
+    it is left out of the key, so that no stored result changes its name. short: its name in
+    one-line descriptions of trials.
     """
     roles = frozenset(role.split())
     assert roles <= set(get_args(Role)), role

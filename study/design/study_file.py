@@ -30,15 +30,11 @@ class Resources(BaseModel):
     gpus: float | None = Field(
         default=None,
         ge=0,
-        description="GPUs each worker of a trial occupies, fractions allowed with one worker; left out: a quarter with one, else 1",
+        description="GPUs each worker of a trial occupies; left out: a quarter of one with one worker, else 1",
     )
-    checkpoint_seconds: float = Field(
-        default=30.0, ge=0, description="seconds between checkpoints; 0: after every epoch"
-    )
+    checkpoint_seconds: float = Field(default=30.0, ge=0, description="seconds between checkpoints; 0: at every epoch")
     attempts: int = Field(default=3, ge=1, description="failures of a trial before it is set aside")
-    backoff_seconds: float = Field(
-        default=1.0, ge=0, description="delay before a failed trial is started again, doubling to at most 60"
-    )
+    backoff_seconds: float = Field(default=1.0, ge=0, description="delay after a first failure, doubling to at most 60")
 
 
 def _check_callbacks(names: list[str]) -> list[str]:
@@ -48,7 +44,7 @@ def _check_callbacks(names: list[str]) -> list[str]:
 
 
 class Log(BaseModel):
-    """Which tools are told of every measurement."""
+    """Which logging tools receive every measurement."""
 
     model_config = TABLE
 
@@ -64,12 +60,11 @@ def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in ("num_classes", "feature_dim"):
             if not isinstance(cell.get(name), int) or isinstance(cell.get(name), bool) or cell[name] < 2:
                 raise StudyError(
-                    f"[report] predict must give {name} as a whole number from 2 on, got {cell!r}. Add it."
+                    f"[report] predict must give {name}, a whole number of at least 2, got {cell!r}. Add it."
                 )
         if "seed" in cell:
-            raise StudyError(
-                f"[report] predict must leave seed out, got {cell!r}. A prediction is the mean over the seeds of a cell."
-            )
+            reason = "A prediction is the mean over the seeds of a cell."
+            raise StudyError(f"[report] predict must leave seed out, got {cell!r}. {reason}")
     check_distinct("cells of [report] predict", cells)
     return cells
 
@@ -95,9 +90,7 @@ class Document(BaseModel):
 
     model_config = TABLE
 
-    name: Annotated[str, AfterValidator(_check_name)] = Field(
-        description='a word of letters, digits, - and _, such as "my-study"'
-    )
+    name: Annotated[str, AfterValidator(_check_name)] = Field(description="a word of letters, digits, - and _")
     description: str = Field(default="", description="what the study is for")
     keep: Keep = Field(default="head", description="what is kept of each trial beside its rows")
     fixed: dict[str, Any] = Field(default={}, description="settings that all trials share")
@@ -171,15 +164,12 @@ def parse_study(text: str) -> Study:
     points = itertools.chain.from_iterable(_cells(fixed, block) for block in blocks)
     cells = make_cells(points) if search.method == "optuna" else ()
     configs = _make_configs(_points(search, cells, points))
+    as_written = {name: getattr(file, name) for name in ("name", "description", "resources", "keep", "report")}
     return Study(
-        name=file.name,
-        description=file.description,
+        **as_written,
         configs=() if cells else configs,
         varied=_varied(configs),
-        resources=file.resources,
-        keep=file.keep,
         text=text,
-        report=file.report,
         search=search,
         cells=cells,
         extremes=configs if cells else (),
@@ -197,9 +187,7 @@ def _points(search: Search, cells: tuple[Cell, ...], points: Iterator[dict[str, 
 def _grid_blocks(grid: Any) -> list[dict[str, Any]]:
     blocks: list[Any] = grid if isinstance(grid, list) else [grid]
     if not all(isinstance(block, dict) and isinstance(block.get("zip", {}), dict) for block in blocks):
-        raise StudyError(
-            f"[grid] and [grid.zip] must be tables of lists, got {grid!r}. Write [grid] and lists below it."
-        )
+        raise StudyError(f"[grid] and [grid.zip] must be tables of lists, got {grid!r}. Write [grid] and lists below.")
     if not blocks or not all(set(block) - {"zip"} or block.get("zip") for block in blocks):
         raise StudyError("[grid] must hold at least one list of values, got an empty grid. Write e.g. seed = [0, 1].")
     return blocks
@@ -241,9 +229,7 @@ def _cells(fixed: dict[str, Any], block: dict[str, Any]) -> Iterator[dict[str, A
 def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:
     check_known([name], TrialConfig.model_fields, "[grid]")
     if not isinstance(values, list):
-        raise StudyError(
-            f"{name} in [grid] must be a list, got {values!r}. Write {name} = [{values!r}] or use [fixed]."
-        )
+        raise StudyError(f"{name} in [grid] must be a list, got {values!r}. Write {name} = [{values!r}] or [fixed].")
     if not values:
         raise StudyError(f"{name} in [grid] must hold at least one value, got an empty list.")
     if name in fixed:

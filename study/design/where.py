@@ -1,10 +1,10 @@
-"""Which rows are meant: an expression such as `10 < num_classes <= 100 and normalization in ('both', 'none')`.
+"""Which rows to select: an expression such as `10 < num_classes <= 100 and normalization in ('both', 'none')`.
 
 The one language of --where, over the settings of trials (`gnc run`, `status`, `compare`, ...) and over the columns of
 tables (`rows_where`). It has comparisons, also chained ones, `in`, `not in`, `and`, `or`, `not`, literals and names.
 
 A comparison is false wherever a name in it has no value, because the setting has no effect or nothing was measured: there
-both `x > 0.5` and `x <= 0.5` are false, and `not x > 0.5` is true. `x is None` and `x is not None` ask for that itself.
+both `x > 0.5` and `x <= 0.5` are false, and `not x > 0.5` is true. `x is None` and `x is not None` test exactly this.
 
 Nothing is called, and nothing is evaluated as Python. Knows the settings and Arrow's types; does not know the store.
 """
@@ -59,7 +59,7 @@ class Selection:
     _is_true: Callable[[Row], bool]
 
     def __call__(self, row: Row) -> bool:
-        """Whether this row, or the trial of these settings, is meant."""
+        """Whether this row, or the trial of these settings, is selected."""
         return self._is_true(row)
 
 
@@ -109,7 +109,7 @@ class _Reader:
         self._names = known
 
     def condition(self, node: ast.expr) -> Callable[[Row], bool]:
-        """What is true or false of a row."""
+        """The function that says whether a condition is true of a row."""
         if isinstance(node, ast.BoolOp):
             parts, together = [self.condition(v) for v in node.values], all if isinstance(node.op, ast.And) else any
             return lambda row: together(part(row) for part in parts)

@@ -4,24 +4,14 @@ Knows boto3 (imported when used) and the cluster file; does not know Ray. Ray wo
 lets the whole world in on port 22, and its workers get no role, so they could not write to the bucket.
 """
 
+import importlib.util
 import json
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from study.design.errors import StudyError
 from study.doctor.check import Check, guarded, ok, skipped, verdict
-from study.doctor.cluster_file import (
-    PLACEHOLDER,
-    SSH_PORT,
-    Config,
-    head_type,
-    is_own,
-    node_types,
-    range_problem,
-    ranges_of,
-    ssh_rules,
-)
+from study.doctor.cluster_file import PLACEHOLDER, SSH, Config, is_own, node_types, ranges_of, ssh_ranges, stated_rules
 
 WITHIN = "-1"  # every protocol and port, between members of the group
 MISSING_BOTO = "boto3 is not installed"
@@ -40,7 +30,7 @@ def prepare(config: Config) -> tuple[str, list[str]]:
     if is_own(config):
         raise StudyError("cluster file must be for AWS, got own machines. They need no group and no roles.")
     done: list[str] = []
-    rules, bucket = _stated_rules(config), _bucket(config)
+    rules, bucket = stated_rules(config), _bucket(config)
     group_id = _prepare_group(config, rules, done)
     worker_profiles, head_profile = _profiles(config)
     for profile in worker_profiles:
@@ -52,21 +42,15 @@ def prepare(config: Config) -> tuple[str, list[str]]:
 
 def check_account(config: Config) -> list[Check]:
     """Whether the account has what the file names; skipped without boto3 or credentials."""
-    try:
-        import boto3  # noqa: F401 - only whether it is there
-    except ImportError:
+    if importlib.util.find_spec("boto3") is None:
         return [skipped("aws", f"{MISSING_BOTO}: {INSTALL_BOTO}")]
-    credentials = guarded(
-        "aws", lambda: _check_credentials(config), "Set up credentials: aws configure, or AWS_PROFILE."
-    )
+    cure = "Set up credentials: aws configure, or AWS_PROFILE."
+    credentials = guarded("aws", lambda: _check_credentials(config), cure)
     if credentials.state != "ok":
         return [credentials]
     cure = "Run gnc prepare on the cluster file, which makes it."
-    checks: list[tuple[str, Callable[[], Check]]] = [
-        ("aws group", lambda: _check_group(config)),
-        ("aws roles", lambda: _check_profiles(config)),
-    ]
-    return [credentials, *(guarded(name, check, cure) for name, check in checks)]
+    group = guarded("aws group", lambda: _check_group(config), cure)
+    return [credentials, group, guarded("aws roles", lambda: _check_profiles(config), cure)]
 
 
 def _check_credentials(config: Config) -> Check:
@@ -81,22 +65,19 @@ def _check_group(config: Config) -> Check:
         raise LookupError(f"SecurityGroupIds are {ids}, which no group has")
     wrong = []
     for group in _client("ec2", config).describe_security_groups(GroupIds=ids)["SecurityGroups"]:
-        wrong += [f"{group['GroupId']} {problem}" for problem in _open_doors(group, ids, config)]
+        wrong += [f"{group['GroupId']} {problem}" for problem in _unstated_openings(group, ids, config)]
     cure = "Run gnc prepare on the cluster file, which closes what the file does not state."
-    return verdict(
-        "aws group", wrong, f"{', '.join(ids)} lets in SSH from the stated range, and its own machines", cure
-    )
+    return verdict("aws group", wrong, f"{', '.join(ids)} lets in SSH from the stated range, and its machines", cure)
 
 
-def _open_doors(group: dict[str, Any], ids: list[str], config: Config) -> list[str]:
-    stated = {cidr for rule in ssh_rules(config) for cidr in ranges_of(rule)}
-    problems = []
+def _unstated_openings(group: dict[str, Any], ids: list[str], config: Config) -> list[str]:
+    stated, problems = ssh_ranges(config), []
     for rule in group["IpPermissions"]:
         if outside := [pair["GroupId"] for pair in rule.get("UserIdGroupPairs", []) if pair["GroupId"] not in ids]:
             problems.append(f"lets in group {outside[0]}")
         ports = (rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort"))
         for cidr in ranges_of(rule):
-            if ports != ("tcp", SSH_PORT, SSH_PORT) or cidr not in stated:
+            if ports != SSH or cidr not in stated:
                 problems.append(f"opens {ports[0]} {ports[1]} to {ports[2]} to {cidr}")
     return problems
 
@@ -110,41 +91,25 @@ def _check_profiles(config: Config) -> Check:
     return ok("aws roles", f"instance profiles {', '.join((head, *workers))} are there")
 
 
-def _stated_rules(config: Config) -> list[dict[str, Any]]:
-    rules = ssh_rules(config)
-    ranges = [cidr for rule in rules for cidr in ranges_of(rule)]
-    wrong = [problem for cidr in ranges if (problem := range_problem(cidr))]
-    if wrong or not ranges:
-        raise StudyError(
-            "provider.security_group.IpPermissions must state the address range that SSH is let in from, "
-            f"got {wrong[0] if wrong else 'none'}. Write your own, e.g. 203.0.113.7/32."
-        )
-    return rules
-
-
 def _bucket(config: Config) -> str:
     results = str(config.get("metadata", {}).get("results"))
     parts = urlsplit(results)
     if parts.scheme != "s3" or not parts.netloc or PLACEHOLDER in results:
-        raise StudyError(
-            f"metadata.results must be the S3 URI that results go to, got {results!r}. Write e.g. s3://my-bucket/gnc."
-        )
+        cure = "Write e.g. s3://my-bucket/gnc."
+        raise StudyError(f"metadata.results must be the S3 URI that results go to, got {results!r}. {cure}")
     return parts.netloc
 
 
 def _profiles(config: Config) -> tuple[list[str], str]:
     """Names of the workers' instance profiles, and of the head's."""
-    head, named = head_type(config), {}
+    named = {}
     for name, node_type in node_types(config).items():
-        profile = node_type["node_config"].get("IamInstanceProfile", {}).get("Name")
-        if not profile:
-            raise StudyError(
-                f"node type {name} must name an instance profile, got none. Write IamInstanceProfile: {{Name: gnc-{name}}}."
-            )
-        named[name] = profile
-    head_profile = named[str(config["head_node_type"])]
-    workers = {named[name] for name, node_type in node_types(config).items() if node_type is not head}
-    return sorted(workers - {head_profile}), head_profile
+        named[name] = node_type["node_config"].get("IamInstanceProfile", {}).get("Name")
+        if not named[name]:
+            cure = f"Write IamInstanceProfile: {{Name: gnc-{name}}}."
+            raise StudyError(f"node type {name} must name an instance profile, got none. {cure}")
+    head = named[str(config["head_node_type"])]
+    return sorted(set(named.values()) - {head}), head
 
 
 def _prepare_group(config: Config, rules: list[dict[str, Any]], done: list[str]) -> str:
@@ -153,9 +118,8 @@ def _prepare_group(config: Config, rules: list[dict[str, Any]], done: list[str])
     vpc = _vpc(ec2, config)
     filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
     found = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-    if found:
-        group_id: str = found[0]["GroupId"]
-    else:
+    group_id: str = found[0]["GroupId"] if found else ""
+    if not found:
         description = "SSH from the range stated in the cluster file; everything between the cluster's machines"
         group_id = ec2.create_security_group(GroupName=name, Description=description, VpcId=vpc)["GroupId"]
         done.append(f"made security group {name} ({group_id}) in {vpc}")
@@ -168,17 +132,17 @@ def _set_rules(
     ec2: Any, group_id: str, present: list[dict[str, Any]], wanted: list[dict[str, Any]], done: list[str]
 ) -> None:
     """Leave exactly the wanted rules: whatever else is open is closed first."""
-    if sorted(map(_doors, present)) == sorted(map(_doors, wanted)):
+    if sorted(map(_comparable, present)) == sorted(map(_comparable, wanted)):
         return
     if present:
         ec2.revoke_security_group_ingress(GroupId=group_id, IpPermissions=present)
         done.append(f"closed what {group_id} had open")
     ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=wanted)
-    told = ", ".join(cidr for rule in wanted for cidr in ranges_of(rule))
-    done.append(f"opened port {SSH_PORT} of {group_id} to {told}")
+    ranges = ", ".join(cidr for rule in wanted for cidr in ranges_of(rule))
+    done.append(f"opened port {SSH[1]} of {group_id} to {ranges}")
 
 
-def _doors(rule: dict[str, Any]) -> tuple[str, ...]:
+def _comparable(rule: dict[str, Any]) -> tuple[str, ...]:
     """A rule as something to compare: AWS answers with more keys than were sent."""
     groups = sorted(pair["GroupId"] for pair in rule.get("UserIdGroupPairs", []))
     ports = [str(rule.get(name, "")) for name in ("FromPort", "ToPort")] if rule["IpProtocol"] != WITHIN else ["", ""]
@@ -192,10 +156,8 @@ def _vpc(ec2: Any, config: Config) -> str:
         return str(ec2.describe_subnets(SubnetIds=subnets)["Subnets"][0]["VpcId"])
     found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
-        region = config["provider"].get("region")
-        raise StudyError(
-            f"region must have a default VPC, got {region!r} without one. Name SubnetIds in every node type."
-        )
+        region, cure = config["provider"].get("region"), "Name SubnetIds in every node type."
+        raise StudyError(f"region must have a default VPC, got {region!r} without one. {cure}")
     return str(found[0]["VpcId"])
 
 

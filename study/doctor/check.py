@@ -1,4 +1,4 @@
-"""One check of `gnc doctor`: what was looked at, what was found, and the cure where it fails.
+"""One check of `gnc doctor`: its name, what was found, and the cure if it failed.
 
 Does not know what is checked.
 """
@@ -40,7 +40,7 @@ def failed(name: str, told: str, cure: str) -> Check:
 
 
 def skipped(name: str, why: str) -> Check:
-    """There was nothing to check, or no way to."""
+    """There was nothing to check, or the check was not possible."""
     return Check(name, "skipped", why)
 
 

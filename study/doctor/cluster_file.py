@@ -1,4 +1,4 @@
-"""A cluster file before `ray up`: what is left to fill in, which ports it opens, where the driver runs, any secrets.
+"""Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets.
 
 Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine.
 """
@@ -20,7 +20,7 @@ TOKEN = "~/.ray/auth_token"  # where Ray looks for it, here and on every machine
 TOKEN_MODE = "RAY_AUTH_MODE=token"
 START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 PLACEHOLDER = "REPLACE"
-SSH_PORT = 22
+SSH = ("tcp", 22, 22)  # protocol, first and last port
 WIDEST = 8  # bits of the shortest prefix that still is somebody's address range
 
 # Shapes of secrets: AWS keys, private keys, and settings that hold a key or token rather than say where it lies.
@@ -40,9 +40,8 @@ def read_cluster_file(path: str | Path) -> tuple[Config, str]:
         problem = " ".join(str(error).split())
         raise StudyError(f"cluster file must be a readable YAML file, got {str(path)!r}: {problem}.") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        raise StudyError(
-            f"cluster file must be a mapping with a provider, got {str(path)!r} without one. Start from cluster.yaml."
-        )
+        cure = "Start from cluster.yaml."
+        raise StudyError(f"cluster file must be a mapping with a provider, got {str(path)!r} without one. {cure}")
     return config, text
 
 
@@ -88,6 +87,11 @@ def ssh_rules(config: Config) -> list[Config]:
     return rules if isinstance(rules, list) else []
 
 
+def ssh_ranges(config: Config) -> list[str]:
+    """The address ranges that the file lets in."""
+    return [cidr for rule in ssh_rules(config) for cidr in ranges_of(rule)]
+
+
 def ranges_of(rule: Config) -> list[str]:
     """The address ranges that an ingress rule lets in."""
     ranges = [entry.get("CidrIp", "") for entry in rule.get("IpRanges", [])]
@@ -116,12 +120,9 @@ def check_no_secret(config: Config, text: str) -> Check:
 
 def check_token_on_nodes(config: Config) -> Check:
     """Every machine starts Ray with token authentication and has the token."""
-    wrong = [
-        f"{name} starts Ray without {TOKEN_MODE}"
-        for name in START_COMMANDS
-        for command in config.get(name, [""])
-        if TOKEN_MODE not in command and ("ray start" in command or not command)
-    ]
+    commands = [(name, command) for name in START_COMMANDS for command in config.get(name, ["ray start"])]
+    bare = (name for name, command in commands if "ray start" in (command or "ray start") and TOKEN_MODE not in command)
+    wrong = [f"{name} starts Ray without {TOKEN_MODE}" for name in bare]
     if TOKEN not in config.get("file_mounts", {}):
         wrong.append(f"file_mounts does not bring {TOKEN}")
     cure = f"Put {TOKEN_MODE} before `ray start` in both start commands and `{TOKEN}: {TOKEN}` under file_mounts."
@@ -151,21 +152,33 @@ def check_ingress(config: Config) -> Check:
     if not rules:
         wrong.append("provider.security_group.IpPermissions states no range for SSH")
     for rule in rules:
-        if (rule.get("FromPort"), rule.get("ToPort"), rule.get("IpProtocol")) != (SSH_PORT, SSH_PORT, "tcp"):
-            wrong.append(f"a rule opens {rule.get('IpProtocol')} {rule.get('FromPort')} to {rule.get('ToPort')}")
-        wrong += [problem for cidr in ranges_of(rule) if (problem := range_problem(cidr))]
+        ports = (rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort"))
+        if ports != SSH:
+            wrong.append(f"a rule opens {ports[0]} {ports[1]} to {ports[2]}")
+    wrong += _range_problems(config)
     cure = "Let in TCP port 22 from your own address range only, and run gnc prepare, which makes that group."
-    told = ", ".join(cidr for rule in rules for cidr in ranges_of(rule))
-    return verdict("ingress", wrong, f"only SSH, from {told}", cure)
+    return verdict("ingress", wrong, f"only SSH, from {', '.join(ssh_ranges(config))}", cure)
 
 
-def range_problem(cidr: str) -> str | None:
-    """What is wrong with an address range that SSH is let in from; None where nothing is."""
-    try:
-        network = ipaddress.ip_network(cidr)
-    except ValueError:
-        return f"{cidr!r} is no address range"
-    return f"{cidr} is as good as the whole world" if network.prefixlen < WIDEST else None
+def stated_rules(config: Config) -> list[Config]:
+    """The ingress rules that the file states; StudyError where there are none, or their ranges are wrong."""
+    wrong = _range_problems(config)
+    if wrong or not ssh_ranges(config):
+        rule = "provider.security_group.IpPermissions must state the address range that SSH is let in from"
+        raise StudyError(f"{rule}, got {wrong[0] if wrong else 'none'}. Write your own, e.g. 203.0.113.7/32.")
+    return ssh_rules(config)
+
+
+def _range_problems(config: Config) -> list[str]:
+    """What is wrong with the address ranges that SSH is let in from."""
+    problems = []
+    for cidr in ssh_ranges(config):
+        try:
+            if ipaddress.ip_network(cidr).prefixlen < WIDEST:
+                problems.append(f"{cidr} is as good as the whole world")
+        except ValueError:
+            problems.append(f"{cidr!r} is no address range")
+    return problems
 
 
 def check_dashboard(config: Config) -> Check:
@@ -194,9 +207,7 @@ def check_driver(config: Config) -> Check:
     resources = head_type(config).get("resources", {})
     if resources.get("CPU") != 0 or resources.get("GPU"):
         cure = "Give the head's node type resources: {CPU: 0}; the driver needs none of them."
-        return failed(
-            "driver", f"trials could run beside it on the head, which offers {resources or 'all it has'}", cure
-        )
+        return failed("driver", f"trials could run beside it on the head: it offers {resources or 'all it has'}", cure)
     return ok("driver", "alone on the head: no trial is placed there")
 
 

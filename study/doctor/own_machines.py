@@ -1,4 +1,4 @@
-"""Own machines before `ray up`: whether each answers to SSH and has Python, and all see one results folder.
+"""Checks of own machines before `ray up`: each answers to SSH and has Python, and all see one results folder.
 
 Knows ssh and the cluster file; does not know Ray.
 """
@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.doctor.cluster_file import PLACEHOLDER, Config
@@ -41,13 +42,13 @@ def check_results(
     if "://" in results:
         return skipped("results folder", f"{results} is an object store; gnc doctor --address asks every node of it")
     name, folder = f".probe-{secrets.token_hex(8)}", shlex.quote(results.rstrip("/"))
-    wrote = on(addresses[0], f"mkdir -p {folder} && touch {folder}/{name}")
-    blind = [] if wrote.returncode == 0 else [f"{addresses[0]} cannot write there"]
-    if not blind:
-        blind = [f"{a} does not see it" for a in addresses[1:] if on(a, f"test -e {folder}/{name}").returncode]
+    if on(addresses[0], f"mkdir -p {folder} && touch {folder}/{name}").returncode:
+        wrong = [f"{addresses[0]} cannot write there"]
+    else:
+        wrong = [f"{a} does not see it" for a in addresses[1:] if on(a, f"test -e {folder}/{name}").returncode]
     on(addresses[0], f"rm -f {folder}/{name}")
     cure = "Mount one network folder under this name on every machine, or use an object store."
-    return verdict("results folder", blind, f"{results} is one folder for all {len(addresses)} machines", cure)
+    return verdict("results folder", wrong, f"{results} is one folder for all {len(addresses)} machines", cure)
 
 
 def _check_reached(address: str, done: subprocess.CompletedProcess[str]) -> Check:
@@ -63,20 +64,10 @@ def _check_reached(address: str, done: subprocess.CompletedProcess[str]) -> Chec
 def _ssh(config: Config, address: str, command: str) -> subprocess.CompletedProcess[str]:
     auth = config.get("auth", {})
     key = auth.get("ssh_private_key")
-    words = [
-        "ssh",
-        *OPTIONS,
-        *(["-i", str(Path(key).expanduser())] if key else []),
-        f"{auth.get('ssh_user')}@{address}",
-    ]
+    identity = ["-i", str(Path(key).expanduser())] if key else []
+    words = ["ssh", *OPTIONS, *identity, f"{auth.get('ssh_user')}@{address}", command]
+    limits: dict[str, Any] = {"timeout": 3 * SSH_SECONDS, "stdin": subprocess.DEVNULL}
     try:
-        return subprocess.run(
-            [*words, command],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=3 * SSH_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        return subprocess.run(words, capture_output=True, text=True, check=False, **limits)
     except (subprocess.TimeoutExpired, FileNotFoundError) as error:
         return subprocess.CompletedProcess(words, 255, "", str(error))

@@ -1,4 +1,4 @@
-"""What Ray says of a cluster file and of the machines of a running cluster. For `gnc doctor`.
+"""What Ray says about a cluster file and about the machines of a running cluster. For `gnc doctor`.
 
 Knows Ray; starts nothing but small tasks.
 """
@@ -17,17 +17,7 @@ from study.doctor.cluster_file import Config, head_type, is_own, node_types
 from study.doctor.this_machine import installed_version
 from study.store.storage import FolderError
 from study.store.store import Store
-from study.tuning.resources import (
-    ANSWER_SECONDS,
-    alive_machines,
-    allot,
-    ask_machines,
-    check_shared_folder,
-    fits,
-    gpu_share,
-    join_cluster,
-    ray_problem,
-)
+from study.tuning import resources
 
 COMPARED = ("gnc-study", "ray", "torch", "pyarrow")
 INSTALL_RAY = "pip install -c constraints.txt gnc-study."
@@ -58,8 +48,9 @@ def check_study_fits(config: Config, study: Study) -> Check:
         return ok(name, "own machines: gnc run says at once whether a trial fits")
     machines = {label: t.get("resources", {}) for label, t in types.items()}
     asked, workers = study.resources, max((c.workers for c in study.configs or study.extremes), default=1)
-    gpus = gpu_share(asked, list(machines.values()), workers=workers)
-    at_once = {label: fits(m, asked.cpus, gpus) * types[label].get("max_workers", 0) for label, m in machines.items()}
+    gpus = resources.gpu_share(asked, list(machines.values()), workers=workers)
+    on_one = {label: resources.fits(machine, asked.cpus, gpus) for label, machine in machines.items()}
+    at_once = {label: count * types[label].get("max_workers", 0) for label, count in on_one.items()}
     each = f"{asked.cpus:g} CPUs and {gpus:g} GPUs" + (f" for each of {workers} workers" if workers > 1 else "")
     if sum(at_once.values()) < workers:
         cure = "Ask for less under [resources], or name a larger machine and what it offers under resources."
@@ -71,23 +62,24 @@ def check_study_fits(config: Config, study: Study) -> Check:
 def check_ray_starts() -> Check:
     """A Ray of this machine alone starts here and runs a task."""
     try:
-        join_cluster(None)
-        ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=ANSWER_SECONDS)
+        resources.join_cluster(None)
+        ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=resources.ANSWER_SECONDS)
     finally:
         ray.shutdown()
-    problem = ray_problem()
+    problem = resources.ray_problem()
     return verdict("ray", [problem] if problem else [], f"{ray.__version__} starts here and runs a task", INSTALL_RAY)
 
 
 def check_cluster(address: str, store: Store | None, study: Study | None) -> list[Check]:
     """A cluster that runs: its machines' versions, the results folder seen from each, room for a trial."""
     try:
-        join_cluster(address)
+        resources.join_cluster(address)
         checks = [check_versions()]
         if store is not None:
             checks.append(_unless_refused("results seen", lambda: _check_folder(store)))
         if study is not None:
-            checks.append(_unless_refused("room", lambda: _check_room(study)))
+            told = f"trials of {study.name} at once"
+            checks.append(_unless_refused("room", lambda: f"{resources.allot(study.resources).concurrent} {told}"))
         return checks
     except StudyError as error:
         return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
@@ -97,9 +89,9 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
 
 def check_versions() -> Check:
     """Python, Ray, torch and this package are the same on every machine of the joined cluster."""
-    here, machines = _versions(), alive_machines()
+    here, machines = _versions(), resources.alive_machines()
     wrong = []
-    for node, there in ask_machines(_versions, dict.fromkeys(machines, ())):
+    for node, there in resources.ask_machines(_versions, dict.fromkeys(machines, ())):
         if isinstance(there, Exception):
             wrong.append(f"{machines[node]}: {str(there).strip().splitlines()[-1]}")
         elif differing := [f"{name} {there[name]}" for name in here if there[name] != here[name]]:
@@ -114,12 +106,8 @@ def _versions() -> dict[str, str]:
 
 
 def _check_folder(store: Store) -> str:
-    check_shared_folder(store)
+    resources.check_shared_folder(store)
     return f"every machine writes to {store.uri} and this one reads it"
-
-
-def _check_room(study: Study) -> str:
-    return f"{allot(study.resources).concurrent} trials of {study.name} at once"
 
 
 def _unless_refused(name: str, ask: Callable[[], str]) -> Check:

@@ -18,25 +18,23 @@ from datetime import UTC, datetime
 SERVICE = "http://169.254.169.254"  # of every machine on AWS
 POLL_SECONDS = 5.0  # as AWS advises
 ANSWER_SECONDS = 2.0
-TOKEN_SECONDS = 60
+TOKEN, TOKEN_SECONDS = "X-aws-ec2-metadata-token", 60
 DRAIN_SECONDS = 60.0  # that Ray's command may take
 
 
 def seconds_left(service: str) -> float | None:
-    """Seconds until this machine is taken away; None while no such thing is announced, or nobody answers."""
+    """Seconds until this machine is taken away; None if that is not announced, or if the service does not answer."""
     try:
-        token = _ask(
-            service, "api/token", method="PUT", header=("X-aws-ec2-metadata-token-ttl-seconds", str(TOKEN_SECONDS))
-        )
-        told = _ask(service, "meta-data/spot/instance-action", header=("X-aws-ec2-metadata-token", token))
-        ends = datetime.fromisoformat(json.loads(told)["time"])
+        token = _ask(f"{service}/latest/api/token", {f"{TOKEN}-ttl-seconds": str(TOKEN_SECONDS)}, method="PUT")
+        notice = _ask(f"{service}/latest/meta-data/spot/instance-action", {TOKEN: token})
+        ends = datetime.fromisoformat(json.loads(notice)["time"])
     except (OSError, ValueError, KeyError):  # no notice is 404
         return None
     return max(0.0, (ends - datetime.now(UTC)).total_seconds())
 
 
-def _ask(service: str, path: str, *, header: tuple[str, str], method: str = "GET") -> str:
-    request = urllib.request.Request(f"{service}/latest/{path}", headers=dict([header]), method=method)
+def _ask(address: str, headers: dict[str, str], method: str = "GET") -> str:
+    request = urllib.request.Request(address, headers=headers, method=method)
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
         return str(answer.read().decode())
 
@@ -60,9 +58,8 @@ def main() -> None:
     while True:
         left = seconds_left(service)
         if left is not None:
-            print(
-                f"{datetime.now(UTC):%FT%TZ} this machine is taken away in {left:.0f} s: draining its node", flush=True
-            )
+            now = f"{datetime.now(UTC):%FT%TZ}"
+            print(f"{now} this machine is taken away in {left:.0f} s: draining its node", flush=True)
             if drain(left):
                 return
         time.sleep(POLL_SECONDS)

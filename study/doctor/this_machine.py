@@ -1,8 +1,9 @@
-"""This machine: versions, processors, room on its disks, what earlier sessions of Ray left. For `gnc doctor`.
+"""Checks of this machine for `gnc doctor`: versions, processors, free disk space, leftovers of earlier Ray sessions.
 
 Imports torch when asked; does not import Ray.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -37,14 +38,10 @@ def check_python() -> Check:
 def check_packages() -> Check:
     """Everything that this package requires is there, in a version that it can use."""
     wrong = []
-    for text in importlib.metadata.requires("gnc-study") or []:
-        requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            installed = installed_version(requirement.name)
-            if installed is None or not requirement.specifier.contains(installed, prereleases=True):
-                wrong.append(
-                    f"{requirement.name} must be {requirement.specifier or 'there'}, got {installed or 'none'}"
-                )
+    for requirement in _requirements("gnc-study"):
+        installed, asked = installed_version(requirement.name), requirement.specifier
+        if installed is None or not asked.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} must be {asked or 'there'}, got {installed or 'none'}")
     return verdict("packages", wrong, "all requirements are met", "pip install -c constraints.txt gnc-study.")
 
 
@@ -73,9 +70,8 @@ def check_processors() -> Check:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if not gpus and Path("/dev/nvidiactl").exists():
         cure = "Install a torch build for this driver's CUDA, or a newer driver: nvidia-smi shows which it has."
-        return failed(
-            "processors", f"{cpus} CPUs; an NVIDIA driver is here but torch {torch.__version__} sees no GPU", cure
-        )
+        problem = f"an NVIDIA driver is here but torch {torch.__version__} sees no GPU"
+        return failed("processors", f"{cpus} CPUs; {problem}", cure)
     return ok("processors", f"{cpus} CPUs, {len(gpus)} GPUs{': ' if gpus else ''}{', '.join(sorted(set(gpus)))}")
 
 
@@ -148,19 +144,19 @@ def installed_version(name: str) -> str | None:
         return None
 
 
+def _requirements(name: str) -> list[Requirement]:
+    """What an installed package requires on this machine, without its extras."""
+    requirements = map(Requirement, importlib.metadata.requires(name) or [])
+    return [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
 def _needed(name: str) -> set[str]:
     """The packages that one needs, and those that these need, without extras of this package."""
     needed: set[str] = set()
     waiting = [name]
     while waiting:
-        try:
-            requires = importlib.metadata.requires(waiting.pop()) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for requirement in map(Requirement, requires):
-            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-            key = canonicalize_name(requirement.name)
-            if wanted and key not in needed:
-                needed.add(key)
-                waiting.append(requirement.name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = {canonicalize_name(requirement.name) for requirement in _requirements(waiting.pop())} - needed
+            needed |= found
+            waiting += found
     return needed

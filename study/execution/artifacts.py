@@ -12,8 +12,8 @@ from safetensors.torch import save
 from study.store.schemas import MARGINS_SCHEMA
 from study.training.trial import Trial
 
-HISTOGRAM_BINS = 50  # of all classes' margins, in the table's metadata
-ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # with up to so many classes all margins are stored, else the smallest
+HISTOGRAM_BINS = 50  # of the histogram of all classes' margins in the table's metadata
+ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to 10,000 classes all margins are stored, else the 1,000 smallest
 
 
 def margins_table(trial: Trial) -> pa.Table:

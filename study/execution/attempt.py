@@ -4,6 +4,7 @@ Knows the store and study.training.trial; does not know Ray. `gnc trial` and Ray
 which is why they give the same rows. Each of a trial's workers has an Execution; only worker 0 writes and reports.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -25,10 +26,9 @@ from study.execution.artifacts import head_file, margins_table
 from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
-from study.execution.trial_log import TrialLog
-from study.store.attempts import log_name
+from study.execution.trial_log import TrialLog, failure_record
 from study.store.codes import code_digest, shared_code
-from study.store.schemas import FINAL, fragment_table, identity_and_settings
+from study.store.schemas import FINAL, fragment_table
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.training.training import Diverged
@@ -41,25 +41,24 @@ UNSEEN_SECONDS = 60.0  # a network folder may serve an old listing for so long
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
-def stop_request(store: Store, run: str) -> Polled:
-    """Whether a run's trials were asked to stop; looks into the store at most once a second."""
-    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
-
-
-def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> None:
+def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> Polled:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
 
     A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
     its own would be lost. The wait also keeps it from taking one trial after another and failing each.
+
+    Returns:
+        What says whether the run's trials were asked to stop; it looks into the store at most once a second.
     """
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
         if time.monotonic() >= deadline:
-            raise FolderError(
-                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it. "
-                "Mount the network folder there, or take the machine out of the cluster."
+            problem = (
+                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it"
             )
+            raise FolderError(f"{problem}. Mount the network folder there, or take the machine out of the cluster.")
         time.sleep(min(STOP_POLL_SECONDS, seconds))
+    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
 
 
 def final_figures(store: Store, key: str) -> dict[str, Any] | None:
@@ -124,9 +123,9 @@ class Execution:
 
         Args:
             should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt
-                continues, or words that say why.
+                continues; a string is the reason.
             should_end: asked on worker 0 after each measurement: whether a scheduler wants the trial to end here.
-            on_progress: told of every epoch, on every worker.
+            on_progress: called after every epoch, on every worker.
         """
         try:
             with self.log.capture():
@@ -145,9 +144,6 @@ class Execution:
         should_end: Callable[[Progress], bool],
         on_progress: Callable[[Progress], None],
     ) -> str:
-        def wants_end(progress: Progress) -> bool:
-            return progress.measurement is not None and should_end(progress)
-
         trial = None
         try:
             self._log_start()
@@ -156,11 +152,12 @@ class Execution:
             self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")
             while not trial.is_done:
                 progress = trial.run_epoch()
+                is_measured = progress.measurement is not None
                 if progress.measurement is not None:
                     self.log.write(measurement_line(progress.measurement))
                 on_progress(progress)
                 if not trial.is_done:
-                    if self.group.agree(self.group.leads and wants_end(progress)):
+                    if self.group.agree(self.group.leads and is_measured and should_end(progress)):
                         return self._stop_early(trial)
                     asked: str | bool = next((words for words in self.group.everyone(should_stop()) if words), False)
                     if asked:
@@ -203,17 +200,16 @@ class Execution:
     def _open_trial(self) -> Trial:
         """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
         self._code = self.group.lead(self._shared_code, shared=FolderError)
+        common: dict[str, Any] = {"device": self.device, "group": self.group, "code_rows": self._code}
         checkpoints = self.store.read_checkpoints(self.config.key, _say_torn) if self.group.leads else iter(())
         while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
-                return Trial(
-                    self.config, checkpoint=checkpoint, device=self.device, group=self.group, code_rows=self._code
-                )
+                return Trial(self.config, checkpoint=checkpoint, **common)
             except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
                 if is_peer_lost(error):
                     raise
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
-        return Trial(self.config, device=self.device, group=self.group, code_rows=self._code)
+        return Trial(self.config, **common)
 
     def _shared_code(self) -> torch.Tensor | None:
         """The rows of the best code as this results folder has them; None for a trial that needs none."""
@@ -284,27 +280,24 @@ class Execution:
         trace = "".join(traceback.format_exception(error))
         self.log.write(trace, always=True)
         self.log.flush()
-        failure = {
-            "attempt": self.attempt,
-            "state": "failed",
-            "charged": self.is_charged,
-            "reason": self.reason,
-            "traceback": trace,
-            "log": log_name(self.config.key, self.attempt),
-            "epoch": trial.epoch if trial else None,
-            "seconds": trial.seconds if trial else None,
-            "resumed": trial.resumed if trial else False,
-            "reached_terminal": None,
-            "dataset_digest": trial.dataset.digest if trial else None,
-            "settings": identity_and_settings(self.config),
+        failure = failure_record(
+            self.config,
+            self.attempt,
+            self.reason,
+            trace,
+            charged=self.is_charged,
+            epoch=trial.epoch if trial else None,
+            seconds=trial.seconds if trial else None,
+            resumed=trial.resumed if trial else False,
+            reached_terminal=None,
+            dataset_digest=trial.dataset.digest if trial else None,
             **describe_machine(trial.device if trial else torch.device("cpu")),
-        }
-        try:
+        )
+        # A full or lost folder cannot hold even this; the caller still gets the state and the reason.
+        with contextlib.suppress(OSError):
             self.store.write_failure(self.config.key, self.attempt, failure)
             if self.is_charged:
                 self.store.remove_live(self.config.key)
-        except OSError:
-            return  # a full or lost folder cannot hold even this; the caller still gets the state and the reason
 
 
 def _say_torn(name: str) -> None:

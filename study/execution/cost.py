@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from gnc_models.catalog.members import settings_of
-from study.design.config import TrialConfig, settings_with
+from study.design.config import TrialConfig
 from study.store.schemas import stored_config
 from study.store.store import Store
 
@@ -40,22 +40,13 @@ def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool 
     cpus: those that each worker occupies.
     """
     per_sample = _probe(configs) if probe else _stored(store)
-    priced = [per_sample[_kind(c)] * _samples(c) for c in configs if _kind(c) in per_sample]
+    kinds = [(config.values_with("speed"), config) for config in configs]  # what the time per sample depends on
+    priced = [per_sample[kind] * _samples(config) for kind, config in kinds if kind in per_sample]
     unpriced = len(configs) - len(priced)
     cpus *= max((config.workers for config in configs), default=1)
     at_once = max(1, int((os.cpu_count() or 1) / cpus))
-    return Price(
-        trials=len(configs),
-        seconds=sum(priced) if not unpriced else None,
-        unpriced=unpriced,
-        at_once=at_once,
-        source="probe" if probe else "stored trials",
-    )
-
-
-def _kind(config: TrialConfig) -> tuple[object, ...]:
-    """What a trial's seconds depend on beside how many samples it trains on and measures."""
-    return tuple(getattr(config, name) for name in settings_with("speed"))
+    seconds, source = None if unpriced else sum(priced), "probe" if probe else "stored trials"
+    return Price(len(configs), seconds, unpriced, at_once, source)
 
 
 def _samples(config: TrialConfig) -> float:
@@ -67,7 +58,7 @@ def _samples(config: TrialConfig) -> float:
         epochs = float(config.epochs or config.max_epochs or 0)
     measured = {"every": epochs, "final": 1.0, "log": 2 * math.log2(max(2.0, epochs)) + 2}[config.measure]
     if config.budget == "terminal":
-        measured = max(measured, epochs)  # accuracy is looked at after every epoch
+        measured = max(measured, epochs)  # accuracy is computed after every epoch
     evaluated = per_epoch + 2 * config.num_classes * (config.test_samples_per_class or 0)
     return epochs * per_epoch + EVALUATION_COST * measured * evaluated
 
@@ -77,7 +68,7 @@ def _stored(store: Store) -> dict[tuple[object, ...], float]:
     for row in store.read_trials().to_pylist():
         if row["state"] == "complete" and row["seconds"]:
             config = stored_config(row)
-            seconds.setdefault(_kind(config), []).append(row["seconds"] / _samples(config))
+            seconds.setdefault(config.values_with("speed"), []).append(row["seconds"] / _samples(config))
     return {kind: statistics.median(values) for kind, values in seconds.items()}
 
 
@@ -87,7 +78,7 @@ def _probe(configs: list[TrialConfig]) -> dict[tuple[object, ...], float]:
     from study.training.trial import Trial
 
     per_sample = {}
-    for kind, config in {_kind(c): c for c in reversed(configs)}.items():
+    for kind, config in {config.values_with("speed"): config for config in reversed(configs)}.items():
         short = config.model_dump() | dict.fromkeys((*settings_of("budget"), "attack_radii"))
         short |= {"budget": "steps", "steps": PROBE_STEPS, "measure": "final", "workers": 1}
         trial = Trial(TrialConfig(**short))

@@ -24,8 +24,7 @@ from torch import distributed
 from study.design.config import TrialConfig
 from study.execution.attempt import Execution
 from study.execution.machine import describe_machine
-from study.store.attempts import log_name
-from study.store.schemas import identity_and_settings
+from study.execution.trial_log import failure_record
 from study.store.store import Store, open_store
 from study.training.trial import Progress
 from study.training.worker_group import PATIENCE, join
@@ -39,7 +38,7 @@ LOOPBACK = "lo"  # Linux's name of it; gloo would otherwise look for the address
 
 @dataclass(frozen=True)
 class Order:
-    """What every worker is told."""
+    """What every worker needs to know."""
 
     settings: dict[str, Any]
     results: str
@@ -67,7 +66,7 @@ def run_here(
         checkpoint_seconds: as in a study file.
         device: "cpu", or None: a GPU for each worker where there are as many, else CPUs.
         should_stop: asked a few times a second; then the trial keeps a checkpoint and ends.
-        on_progress: told of every epoch.
+        on_progress: called after every epoch.
     Returns:
         State and reason, as Execution gives them. If a worker raised or died, the others are ended: state "failed".
     """
@@ -112,7 +111,7 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Processes started here never see SIGTERM or Ctrl-C, which reaches all of a terminal; this one gets them later."""
+    """Processes started here ignore SIGTERM and Ctrl-C, which a terminal sends to all; this process gets them later."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -134,14 +133,14 @@ def _watch(
             stopping.set()
         while reports.poll():
             try:
-                told = reports.recv()
+                report = reports.recv()
             except EOFError:  # worker 0 died
                 workers[0].join()
                 return None
-            if not isinstance(told, Progress):
-                end: End = told
+            if not isinstance(report, Progress):
+                end: End = report
                 return end
-            on_progress(told)
+            on_progress(report)
     return None
 
 
@@ -152,15 +151,7 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
         # A signal's number is negative; workers that only noticed the loss end with 1.
         code, lost = min((code, rank) for rank, code in enumerate(exits) if code)
         reason = f"worker {lost} of {config.workers} died with exit code {code} (killed, or out of memory)."
-        failure = {
-            "attempt": attempt,
-            "state": "failed",
-            "reason": reason,
-            "traceback": reason,
-            "log": log_name(config.key, attempt),
-            "settings": identity_and_settings(config),
-            **describe_machine(torch.device("cpu")),
-        }
+        failure = failure_record(config, attempt, reason, reason, **describe_machine(torch.device("cpu")))
         store.write_failure(config.key, attempt, failure)
     store.remove_live(config.key)
     return str(failure["reason"])
@@ -171,19 +162,12 @@ def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connecti
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
-
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{order.rendezvous}", rank=rank, world_size=size, timeout=PATIENCE
-    )
+    place = f"file://{order.rendezvous}"
+    distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=size, timeout=PATIENCE)
     gpus = torch.cuda.device_count() if order.device is None else 0
     device = torch.device("cuda", rank) if gpus >= size else torch.device("cpu")
-    execution = Execution(
-        TrialConfig(**order.settings),
-        open_store(order.results),
-        device=str(device),
-        group=join(rank, size, device),
-        **order.options,
-    )
+    config, group = TrialConfig(**order.settings), join(rank, size, device)
+    execution = Execution(config, open_store(order.results), device=str(device), group=group, **order.options)
 
     def tell(progress: Progress) -> None:
         if reports is not None:

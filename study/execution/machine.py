@@ -1,4 +1,4 @@
-"""When, where and with what a trial ended: columns of trials.parquet that explain differences and decide nothing.
+"""When, where and with what a trial ended: columns of trials.parquet that explain differences between numbers.
 
 Knows the machine and package versions; does not know the trial.
 """

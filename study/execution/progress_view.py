@@ -1,4 +1,4 @@
-"""What a person sees of trials in progress: their figures in a line, a table of them, a bar and the time left.
+"""What `gnc run` and `gnc status` show of trials in progress: their figures in a line or a table, a bar, the time left.
 
 Knows rich; does not know Ray, the store or torch.
 """

@@ -7,7 +7,8 @@ import json
 import sys
 from typing import Any
 
-from study.design.config import TrialConfig, settings_with
+from study.design.columns import columns_with
+from study.design.config import TrialConfig
 from study.design.errors import StudyError
 from study.design.setting import SPELLINGS, canonical
 from study.store.schemas import FINAL, stored_config
@@ -19,13 +20,13 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
 
     Data sets of the same settings are nested in their sizes, so the smallest stored one of each is enough.
     """
-    wanted = {_pool(config) for config in configs}
+    wanted = {config.values_with("data") for config in configs}
     smallest: dict[tuple[object, ...], tuple[TrialConfig, str]] = {}
     for row in store.read_trials().to_pylist():
         if row["dataset_digest"] is None:
             continue
         config = stored_config(row)
-        pool = _pool(config)
+        pool = config.values_with("data")
         if pool in wanted and (pool not in smallest or _sizes(config) < _sizes(smallest[pool][0])):
             smallest[pool] = config, row["dataset_digest"]
     if not smallest:
@@ -49,7 +50,7 @@ def warn_mixed_machines(store: Store) -> None:
 
 
 def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
-    """The configs, but a finished trial that was stored under another spelling of the same settings as it was stored.
+    """The configs; one whose trial finished under another spelling of the same settings has the stored spelling.
 
     Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
     its rows, and counts as the trial that a study asks for, however that study writes it.
@@ -73,16 +74,15 @@ def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
     for trial in trials:
         if trial["dataset_digest"]:
             config = stored_config(trial)
-            digests.setdefault((_pool(config), _sizes(config)), set()).add(trial["dataset_digest"])
+            digests.setdefault(config.values_with("data", "size"), set()).add(trial["dataset_digest"])
     if any(len(found) > 1 for found in digests.values()):
         sentences.append("trials with the same data settings have different dataset_digest; they cannot be compared")
-    for name in ("cpu_model", "gpu_model", "versions"):
+    for name in columns_with("machine"):
         values = sorted({str(trial[name]) for trial in trials if trial["state"] == "complete"})
         if len(values) > 1:
             shown = [_differences(value, values) if name == "versions" else value for value in values[:5]]
-            sentences.append(
-                f"trials have {len(values)} values of {name} ({'; '.join(shown)}); numbers are the same to the last bit only within one of them"
-            )
+            told = f"trials have {len(values)} values of {name} ({'; '.join(shown)})"
+            sentences.append(f"{told}; numbers are the same to the last bit only within one of them")
     return sentences
 
 
@@ -92,10 +92,5 @@ def _differences(versions: str, others: list[str]) -> str:
     return ", ".join(f"{k} {v}" for k, v in mine.items() if len({p.get(k) for p in parsed}) > 1)
 
 
-def _pool(config: TrialConfig) -> tuple[object, ...]:
-    """Two trials that agree here draw from the same pool, whatever their numbers of classes and samples."""
-    return tuple(getattr(config, name) for name in settings_with("data"))
-
-
 def _sizes(config: TrialConfig) -> tuple[int, ...]:
-    return tuple(getattr(config, name) or 0 for name in settings_with("size"))
+    return tuple(value or 0 for value in config.values_with("size"))

@@ -54,7 +54,7 @@ class Requests:
             self._is_deferring = False
 
     def end_soon(self) -> None:
-        """End the process by the deferred request, a little later, so that the driver hears of the trial first."""
+        """End the process by the deferred request, after a delay in which the driver receives the trial's result."""
         for number in list(self._before)[:1]:
             timer = threading.Timer(LINGER_SECONDS, signal.raise_signal, (number,))
             timer.daemon = True
@@ -65,7 +65,7 @@ REQUESTS = Requests()
 
 
 class Polled:
-    """The answer to a question that is asked at most every so many seconds, and no more once it is true."""
+    """The answer to a question that is asked at most once in so many seconds, and no longer once it is true."""
 
     def __init__(self, ask: Callable[[], str | bool], seconds: float) -> None:
         self._ask, self._seconds = ask, seconds

@@ -1,4 +1,4 @@
-"""The log of one attempt at one trial: what it was asked, how it went, what it printed, how it ended.
+"""The log of one attempt at one trial: what it was asked, how it went, what it printed, how it ended or failed.
 
 Knows the store; does not know how a trial is trained. Where the results lie on a disk every line is there at once; in
 an object store the whole log is put again at heartbeats and at the end. A log that cannot be written stops no trial:
@@ -15,12 +15,22 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
+from study.design.config import TrialConfig
 from study.store.attempts import log_name
+from study.store.schemas import identity_and_settings
 from study.store.store import Store
 
 MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, except how it ended
+
+
+def failure_record(
+    config: TrialConfig, attempt: int, reason: str, traceback: str, *, charged: bool = True, **more: Any
+) -> dict[str, Any]:
+    """How an attempt failed, as the store keeps it; charged: whether it counts against the trial."""
+    record = {"attempt": attempt, "state": "failed", "charged": charged, "reason": reason, "traceback": traceback}
+    return {**record, "log": log_name(config.key, attempt), "settings": identity_and_settings(config), **more}
 
 
 class TrialLog:
@@ -42,9 +52,8 @@ class TrialLog:
         with self._lock:
             if self._bytes + len(content) > MOST_BYTES and not always:
                 if self._bytes <= MOST_BYTES:
-                    self._add(
-                        f"{now} the log is full at {MOST_BYTES} bytes; of the rest only the end follows\n".encode()
-                    )
+                    notice = f"the log is full at {MOST_BYTES} bytes; of the rest only the end follows"
+                    self._add(f"{now} {notice}\n".encode())
                     self._bytes = MOST_BYTES + 1
                 return
             self._add(content)

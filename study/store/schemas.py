@@ -16,7 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.design.columns import Measurement, Reference, SealedFrom, TrialRecord
+from study.design.columns import Measurement, Reference, SealedFrom, TrialRecord, columns_with
 from study.design.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
 from study.design.errors import StudyError
 from study.store.fragment_bytes import to_checked_parquet
@@ -93,10 +93,7 @@ TRIAL_COLUMNS = _columns_of(TrialRecord)
 SEALED_FROM = _columns_of(SealedFrom)
 MEASURED = frozenset(column.name for column in MEASUREMENTS)
 # Columns that differ between two correct runs of the same trial: time, host, memory and attempt.
-CIRCUMSTANCES = frozenset(
-    {"wall_seconds", "peak_memory_bytes", "seconds", "finished_at", "host", "attempts", "resumed"}
-    | {column.name for column in SEALED_FROM}
-)
+CIRCUMSTANCES = frozenset(columns_with("run"))
 
 
 def _schema(columns: tuple[Column, ...]) -> pa.Schema:

@@ -4,6 +4,7 @@ Knows Training, the data and the measures of gnc_models; does not know when a tr
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,7 +24,7 @@ PGD_STEPS = 20
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network makes of every set there is, [samples, dim] each; None where there is no such set."""
+    """The network's features of each set, [samples, dim]; None where the trial has no such set."""
 
     train: Tensor
     test: Tensor | None
@@ -33,12 +34,12 @@ class Outputs:
 
 
 def compute_outputs(training: Training, data: Dataset, features: Tensor | None) -> Outputs:
-    """Everything that is measured, from a pass over all sets; all workers call it together.
+    """The network's outputs on all sets, from which everything is measured; all workers call it together.
 
     Args:
         training: the network as it stands.
         data: what it was trained on.
-        features: of the training set, where the caller has them already.
+        features: of the training set, if the caller has computed them already.
     Raises:
         Diverged: features or rows are not finite.
     """
@@ -150,8 +151,7 @@ def _attacks(training: Training, data: Dataset, final: bool) -> dict[str, Any]:
     network = nn.Sequential(training.encoder, training.classifier)
     accuracies: dict[str, Any] = {"fgsm_accuracy": [], "pgd_accuracy": []}
     for radius in map(float, radii.split(",")):
-        common = {"radius": radius, "limits": limits}
-        accuracies["fgsm_accuracy"].append(attack_accuracy(network, inputs, labels, **common))  # type: ignore[arg-type]
-        pgd = attack_accuracy(network, inputs, labels, steps=PGD_STEPS, generator=generator, **common)  # type: ignore[arg-type]
-        accuracies["pgd_accuracy"].append(pgd)
+        attack = partial(attack_accuracy, network, inputs, labels, radius=radius, limits=limits)
+        accuracies["fgsm_accuracy"].append(attack())
+        accuracies["pgd_accuracy"].append(attack(steps=PGD_STEPS, generator=generator))
     return accuracies

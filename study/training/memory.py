@@ -31,7 +31,7 @@ def is_free_again(held: int) -> bool:
 
 
 class PeakMemory:
-    """Counts from its making: on a GPU the bytes torch allocated, on CPU the process's resident bytes.
+    """Counts from when it is made: on a GPU the bytes torch allocated, on CPU the process's resident bytes.
 
     A process keeps its high-water mark for life; Linux resets it on request, and where that is refused (other
     systems, some containers) a reused process cannot tell its own peak, so the answer is None.
@@ -50,7 +50,7 @@ class PeakMemory:
             return
 
     def bytes(self) -> int | None:
-        """Peak so far, None where it cannot be told."""
+        """Peak so far, None if unknown."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()) if self._is_reset else None

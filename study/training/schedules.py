@@ -39,6 +39,5 @@ def temperature_at(config: TrialConfig, progress: float) -> float:
         return 1.0
     if config.temperature_start is None:
         return config.temperature
-    return float(
-        config.temperature_start * (config.temperature / config.temperature_start) ** min(1.0, progress / ANNEALED)
-    )
+    ratio = config.temperature / config.temperature_start
+    return float(config.temperature_start * ratio ** min(1.0, progress / ANNEALED))

@@ -1,4 +1,4 @@
-"""Where every random number of a trial comes from: a seed per (purpose, position), never a stream that must be kept.
+"""Where every random number of a trial comes from: a seed per (purpose, position); no generator state is stored.
 
 Knows hashlib only. A resumed trial needs no generator state, since epoch 7's seed is the same whoever asks.
 """

@@ -69,12 +69,8 @@ class Training:
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:
             synchronise_batch_norms(self.encoder, group.exchange)
-        self.loss = make_loss(
-            config.loss,
-            num_classes=config.num_classes,
-            feature_dim=config.feature_dim,
-            **_settings_of(config, LOSSES[config.loss].settings),
-        ).to(device)
+        size = {"num_classes": config.num_classes, "feature_dim": config.feature_dim}
+        self.loss = make_loss(config.loss, **size, **_settings_of(config, LOSSES[config.loss].settings)).to(device)
         self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
@@ -107,19 +103,13 @@ class Training:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = pace.learning_rate
         share, labels = self.group.share(len(batch)), self.train_labels[batch]
-        inputs = augment(
-            self.train_inputs[batch[share]],
-            self.config.augmentation,
-            augmentation,
-            start=share.start,
-            batch_size=len(batch),
-        )
+        own, change = self.train_inputs[batch[share]], self.config.augmentation
+        inputs = augment(own, change, augmentation, start=share.start, batch_size=len(batch))
         with self._autocast():
             part, features = self._objective(inputs, labels, pace.temperature)
         self.optimizer.zero_grad(set_to_none=True)
-        (
-            part * self.group.size if self.group.size > 1 else part
-        ).backward()  # workers' gradients are averaged, not added
+        # Workers' gradients are averaged, not added.
+        (part * self.group.size if self.group.size > 1 else part).backward()
         self.optimizer.step()
         self.classifier.observe(features.detach().to(self.dtype), labels[share], sum_over_workers=self.group.sum)
         return part.detach()
@@ -183,12 +173,12 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that training goes on from: parameters, buffers, optimiser state."""
-        kept = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
-        kept |= {f"head.{name}": value for name, value in self.classifier.state_dict().items()}
+        tensors = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
+        tensors |= {f"head.{name}": value for name, value in self.classifier.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            kept |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
         # Clones: two names may share storage, which safetensors refuses.
-        return {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from tensors(); the inverse, bit for bit on CPU."""
@@ -247,8 +237,10 @@ def _make_objective(
         return objective
     # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.
     known = inspect.signature(DistributedDataParallel).parameters
-    apart: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-    return DistributedDataParallel(objective, process_group=group.exchange, **apart)
+    options: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
+    return DistributedDataParallel(objective, process_group=group.exchange, **options)
 
 
 def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:
@@ -263,9 +255,8 @@ def _make_optimizer(config: TrialConfig, encoder: nn.Module, classifier: Classif
         {"params": list(classifier.parameters()), "weight_decay": head_decay},
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum or 0.0, nesterov=bool(config.momentum)
-        )
+        momentum = config.momentum or 0.0
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=bool(momentum))
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 

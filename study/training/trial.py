@@ -63,7 +63,7 @@ class Trial:
         self.training = Training(config, self.dataset, self.device, group, code_rows)
         self.measurements: list[Measurement] = []
         self.collapse: Collapse | None = None  # of the last measured epoch in this process
-        self.epoch = -1  # not even the untrained network was looked at
+        self.epoch = -1  # the untrained network was not measured yet
         self.step = 0
         self.terminal_epoch: int | None = None
         self._seconds_before = 0.0
@@ -139,10 +139,8 @@ class Trial:
     def _paces(self) -> list[Pace]:
         """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
         config, total = self.config, self._total_steps()
-        steps = range(self.step, min(self.step + self.training.steps_per_epoch, total))
-        return [
-            Pace(config.learning_rate * self._rate_share(step), temperature_at(config, step / total)) for step in steps
-        ]
+        steps, peak = range(self.step, min(self.step + self.training.steps_per_epoch, total)), config.learning_rate
+        return [Pace(peak * self._rate_share(step), temperature_at(config, step / total)) for step in steps]
 
     def _rate_share(self, step: int) -> float:
         if self.config.budget != "terminal":

@@ -1,4 +1,4 @@
-"""The workers of one trial: which share of a batch each takes, what they exchange, how they decide as one.
+"""The workers of one trial: which share of a batch each takes, what they exchange, how they decide together.
 
 Knows torch.distributed; does not know Ray, training, or how the processes were started. One worker is a group too,
 which exchanges nothing.
@@ -61,12 +61,12 @@ class Group:
         return gathered
 
     def agree(self, value: Value) -> Value:
-        """Worker 0's value, to every worker; theirs are not looked at."""
+        """Worker 0's value, on every worker; the values of the others are ignored."""
         if self.size == 1:
             return value
-        told: list[Any] = [value if self.leads else None]
-        distributed.broadcast_object_list(told, src=0)
-        agreed: Value = told[0]
+        shared: list[Any] = [value if self.leads else None]
+        distributed.broadcast_object_list(shared, src=0)
+        agreed: Value = shared[0]
         return agreed
 
     def everyone(self, value: Value) -> list[Value]:
@@ -78,7 +78,7 @@ class Group:
         return values
 
     def lead(self, find: Callable[[], Value], *, shared: type[Exception]) -> Value:
-        """What `find` gives worker 0, to every worker; only worker 0 calls it.
+        """What `find` returns on worker 0, on every worker; only worker 0 calls it.
 
         Raises:
             whatever `find` does, on worker 0; on the others the same if it is a `shared` error, else PeerFailed.

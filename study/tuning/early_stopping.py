@@ -1,7 +1,7 @@
 """Stopping poor trials early: Ray Tune's rules, one instance for each group of trials that compete.
 
-Knows Ray and the store. A rule's decision is written to the store, where the trial looks after each measurement. It then
-ends itself, its rows and checkpoint written. If Ray ended a trial, its last rows would be lost.
+Knows Ray and the store. A rule's decision is written to the store. The trial looks there after each measurement, writes
+its rows and checkpoint and ends. If Ray ended it, its last rows would be lost.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ class CompetingTrials:
 
     def __init__(self, search: Search, store: Store) -> None:
         self._search, self._store = search, store
-        self._rules: dict[str, TrialScheduler] = {}
+        self._rule_of_group: dict[str, TrialScheduler] = {}
+        self._rules: dict[str, TrialScheduler] = {}  # of each trial's group, by its key
         self._trials: dict[str, _Replayed] = {}
-        self._groups: dict[str, str] = {}
 
     def replay(self, configs: Iterable[TrialConfig]) -> None:
         """Tell the rules what stored trials measured, in order of epochs, so that a continued study decides as before.
 
-        A trial that is still to run and was to stop, or was asked to by another rule, is told so anew.
+        A stop that was decided before is requested again. A request that another rule made is withdrawn.
         """
         wanted = {config.key: config for config in configs}
         metric = self._search.scheduler.metric
@@ -70,9 +70,8 @@ class CompetingTrials:
         if epoch < self._search.scheduler.grace_epochs:
             return TrialScheduler.CONTINUE
         result = {"epoch": epoch, "metric": value}
-        if past and isinstance(
-            rule, MedianStoppingRule
-        ):  # given as a running trial's row, it could stop the trial again
+        # Given as a running trial's row, a past one could stop the trial again.
+        if past and isinstance(rule, MedianStoppingRule):
             rule.on_trial_complete(self, trial, result)
             return TrialScheduler.CONTINUE
         return rule.on_trial_result(self, trial, result)
@@ -88,26 +87,20 @@ class CompetingTrials:
         return self._trials[config.key]
 
     def _rule(self, config: TrialConfig) -> TrialScheduler:
-        if config.key not in self._groups:
-            self._groups[config.key] = group_of(config, self._search)
-        group = self._groups[config.key]
-        if group not in self._rules:
-            self._rules[group] = make_rule(self._search.scheduler)
-        return self._rules[group]
+        if config.key not in self._rules:
+            rule = self._rule_of_group.setdefault(group_of(config, self._search), make_rule(self._search.scheduler))
+            self._rules[config.key] = rule
+        return self._rules[config.key]
 
 
 def make_rule(scheduler: Scheduler) -> TrialScheduler:
     """Ray's scheduler for one group of trials; its results have the keys epoch and metric."""
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "metric", "mode": scheduler.mode}
-    if scheduler.name == "asha":
-        return AsyncHyperBandScheduler(
-            grace_period=scheduler.grace_epochs,
-            reduction_factor=scheduler.reduction_factor,
-            max_t=FOREVER,
-            stop_last_trials=False,
-            **common,
-        )
-    return MedianStoppingRule(grace_period=scheduler.grace_epochs, min_samples_required=scheduler.min_trials, **common)
+    common["grace_period"] = scheduler.grace_epochs
+    if scheduler.name == "median":
+        return MedianStoppingRule(min_samples_required=scheduler.min_trials, **common)
+    asha = {"reduction_factor": scheduler.reduction_factor, "max_t": FOREVER, "stop_last_trials": False}
+    return AsyncHyperBandScheduler(**asha, **common)
 
 
 def group_of(config: TrialConfig, search: Search) -> str:

@@ -64,7 +64,7 @@ def run_trials(
         trials: where they come from, by their number of workers.
         store: the results folder.
         allotments: what a trial gets, by its number of workers.
-        view: told of every trial.
+        view: shows every trial.
         concurrent: at most so many at once.
         forgive: failures before this run do not count against a trial.
         held_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
@@ -84,9 +84,8 @@ def run_trials(
             retries = Retries(source, store, study.resources, forgive=forgive)
             queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
             callback = RunCallback(view, store, run, retries, competition, study)
-            _run_experiment(
-                study, store, run, _trainable(study, store, run, workers, allotment, held_bytes), queue, callback
-            )
+            trainable = _trainable(study, store, run, workers, allotment, held_bytes)
+            _run_experiment(study, store, run, trainable, queue, callback)
     return not stopping.is_set()
 
 

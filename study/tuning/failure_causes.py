@@ -30,7 +30,7 @@ class ListensForSignals:
 
 
 def draining() -> Polled:
-    """Words that say so once the node of this process is being drained, as before a spot machine is taken away."""
+    """Says that the node of this process is being drained, as before a spot machine is taken away; empty until then."""
     node = ray.get_runtime_context().get_node_id()
     words = "its machine is being taken away (the node is draining)"
     return Polled(lambda: words if node in _draining_nodes() else "", DRAIN_POLL_SECONDS)

@@ -1,12 +1,13 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
 
-A log is a copy of rows to look at; nothing is ever read from one. Where the results are a folder it lies in
+A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies in
 callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
 when a study names it. Does not know Ray.
 """
 
 import hashlib
 import importlib.util
+import logging
 import math
 import os
 import secrets
@@ -26,7 +27,7 @@ Row = Mapping[str, float]  # measured columns with a number, `epoch` and `step` 
 
 
 class Logger(Protocol):
-    """Hears of each trial's start, rows and end, in this order, of several trials at a time."""
+    """Receives each trial's start, rows and end, in this order; several trials can be in progress."""
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
         """A trial begins. What an earlier attempt logged of it is removed."""
@@ -38,7 +39,7 @@ class Logger(Protocol):
         """The trial has ended in this state, or was interrupted."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """The run has ended."""
 
 
 class LogFolder:
@@ -130,8 +131,6 @@ class MLflow:
 
     def __init__(self, study: str, store: Store) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        import logging
-
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
@@ -192,8 +191,9 @@ class WeightsAndBiases:
         self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
         self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
-        self._mode: Any = os.environ.get("WANDB_MODE")
-        self._mode = self._mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+        self._mode: Any = os.environ.get("WANDB_MODE") or (
+            "online" if wandb.login(prompt=False, verify=False) else "offline"
+        )
         self._runs: dict[str, Any] = {}
 
     def start(self, key: str, settings: Mapping[str, Any]) -> None:
@@ -247,14 +247,12 @@ def check_callbacks(names: Iterable[str], store: Store) -> None:
     for name in names:
         tool = TOOLS[name]
         if importlib.util.find_spec(tool.module) is None:
-            raise StudyError(
-                f"[log] callbacks must name installed tools, got {name!r} without its package {tool.module}. {tool.install}"
-            )
+            got = f"got {name!r} without its package {tool.module}"
+            raise StudyError(f"[log] callbacks must name installed tools, {got}. {tool.install}")
         if name == "mlflow" and not store.storage.is_local and not os.environ.get("MLFLOW_TRACKING_URI"):
-            raise StudyError(
-                f"MLFLOW_TRACKING_URI must be set where the results are no local folder, got {store.uri!r}. "
-                "Name a tracking server, or leave mlflow out of [log] callbacks."
-            )
+            cure = "Name a tracking server, or leave mlflow out of [log] callbacks."
+            rule = "MLFLOW_TRACKING_URI must be set where the results are no local folder"
+            raise StudyError(f"{rule}, got {store.uri!r}. {cure}")
 
 
 def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:

@@ -28,7 +28,7 @@ class LoggingCallback(DriverOnly, tune.Callback):
     """Passes trials on to one tool's logger, in a thread. If the logger fails, gnc warns once and the run continues."""
 
     def __init__(self, name: str, study: Study, store: Store) -> None:
-        # A store of its own: a store notes what it could not read, and this one is read in another thread.
+        # A store of its own, because it is read in another thread.
         self._name, self._study, self._store = name, study.name, open_store(store.uri)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._logger: Logger | None = None

@@ -12,15 +12,7 @@ from typing import Any
 from ray import tune
 
 from study.design.config import TrialConfig
-from study.execution.attempt import (
-    INTERRUPTED,
-    Execution,
-    await_run,
-    final_figures,
-    live_figures,
-    row_figures,
-    stop_request,
-)
+from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures, live_figures, row_figures
 from study.execution.signals import REQUESTS, Preempted
 from study.store.store import open_store
 from study.training import memory
@@ -36,12 +28,11 @@ def train_on_ray(
 ) -> None:
     """One trial in a Ray worker; options: of its Execution. Module-level and undecorated: Ray pickles it by reference.
 
-    If the trial leaves memory on the GPU behind, the process ends once the trial is in the store, where the driver finds
-    how it went; the next trial gets a new process.
+    If the trial leaves memory on the GPU behind, the process ends once the trial is in the store. The driver finds the
+    result there, and the next trial gets a new process.
     """
     store = open_store(results)
-    await_run(store, run)
-    asked = stop_request(store, run)
+    asked = await_run(store, run)
     if asked():
         tune.report({"state": INTERRUPTED})
         return
@@ -63,7 +54,7 @@ def train_on_ray(
     if state == INTERRUPTED and (REQUESTS.reason or drained()):
         raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
     if state != INTERRUPTED and not memory.is_free_again((held_bytes or memory.held_bytes)()):
-        os._exit(0)  # Tune cannot be told to replace a process; one that is gone it replaces
+        os._exit(0)  # Tune cannot be asked to replace a process, but it replaces one that has ended
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
 
 

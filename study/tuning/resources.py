@@ -50,8 +50,8 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced."""
     address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
-    if address is None:  # its workers look for data where this process does, wherever Ray starts them
-        os.environ[VARIABLE] = str(data_folder().resolve())
+    # Workers of a cluster that is started here look for data where this process does, wherever Ray starts them.
+    runtime_env = None if address else {"env_vars": {VARIABLE: str(data_folder().resolve())}}
     try:
         # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
         with contextlib.chdir(Path(study.__file__).parents[1]):
@@ -62,15 +62,15 @@ def join_cluster(address: str | None) -> None:
                 log_to_driver=False,
                 configure_logging=True,
                 logging_level=logging.ERROR,
+                runtime_env=runtime_env,
             )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if address is None:
             raise
         problem = " ".join(str(error).split())
-        raise StudyError(
-            f"--address must name a running Ray cluster that knows this token, got {address!r}: {problem}. "
-            "Start one with `ray up cluster.yaml`, or leave --address out to use this machine."
-        ) from None
+        rule = f"--address must name a running Ray cluster that knows this token, got {address!r}"
+        cure = "Start one with `ray up cluster.yaml`, or leave --address out to use this machine."
+        raise StudyError(f"{rule}: {problem}. {cure}") from None
 
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
@@ -86,10 +86,8 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
     known = [*machines, *(machine for machine, _ in to_come)]
     gpus = gpu_share(resources, known, workers=workers)
     if workers > 1 and gpus % 1:
-        raise StudyError(
-            f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. "
-            "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
-        )
+        cure = "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
+        raise StudyError(f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. {cure}")
     here = sum(fits(machine, resources.cpus, gpus) for machine in machines)
     later = sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come)
     fitting = max(here, later)
@@ -99,7 +97,7 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
 
 
 def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
-    """GPUs of a worker: what the study says, else where any machine has one a share of it, or one for each of several."""
+    """GPUs per worker: what the study says; else 0 without GPUs, a share of one with one worker, 1 with several."""
     if resources.gpus is not None:
         return resources.gpus
     share = GPU_SHARE if workers == 1 else 1.0
@@ -121,14 +119,12 @@ def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
 def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, Any]]) -> str:
     there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
     asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
-    if workers == 1:
-        rule = f"fit on one machine, got {asked} per trial where the machines have"
-    else:
-        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit: the machines have"
-    more = f"; and {len(there) - 5} more" if len(there) > 5 else ""
-    return (
-        f"[resources] must {rule} {'; '.join(there[:5])}{more}. Ask for less, or join a larger cluster with --address."
-    )
+    rule = f"fit on one machine, got {asked} per trial where"
+    if workers > 1:
+        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit:"
+    there = [*there[:5], *([f"and {len(there) - 5} more"] if len(there) > 5 else [])]
+    cure = "Ask for less, or join a larger cluster with --address."
+    return f"[resources] must {rule} the machines have {'; '.join(there)}. {cure}"
 
 
 def check_shared_folder(store: Store) -> None:
@@ -141,29 +137,26 @@ def check_shared_folder(store: Store) -> None:
     if len(machines) < 2:
         return
     nonces = {node: f"probe-{secrets.token_hex(8)}" for node in machines}
-    apart = {}
+    unshared = {}
     for node, error in ask_machines(_write_nonce, {node: (absolute(store), nonce) for node, nonce in nonces.items()}):
         if error:
-            apart[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
+            unshared[node] = f"{machines[node]} ({str(error).strip().splitlines()[-1]})"
         elif store.storage.read(nonces[node]) is None:
-            apart[node] = machines[node]
+            unshared[node] = machines[node]
         store.storage.remove(nonces[node])
     still = alive_machines()
-    _refuse_apart(store, [told for node, told in apart.items() if node in still])
+    _refuse_unshared(store, [machine for node, machine in unshared.items() if node in still])
 
 
-def _refuse_apart(store: Store, apart: list[str]) -> None:
-    lacking = [machine for machine in apart if "No module named 'study'" in machine]
+def _refuse_unshared(store: Store, unshared: list[str]) -> None:
+    lacking = [machine for machine in unshared if "No module named 'study'" in machine]
     if lacking:
-        raise FolderError(
-            f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. "
-            "Bring it there: ray up runs the cluster file's set-up commands."
-        )
-    if apart:
-        raise FolderError(
-            f"results folder must be shared by all machines, got {store.uri!r}, which is another on {', '.join(apart[:5])}. "
-            "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
-        )
+        cure = "Bring it there: ray up runs the cluster file's set-up commands."
+        raise FolderError(f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. {cure}")
+    if unshared:
+        got = f"got {store.uri!r}, which is another on {', '.join(unshared[:5])}"
+        cure = "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
+        raise FolderError(f"results folder must be shared by all machines, {got}. {cure}")
 
 
 def ask_machines(

@@ -63,7 +63,7 @@ class View:
         count = f"[{len(self.ended_states)}/{self._expected}]"
         reason = f"  {figures.get('reason')}" if state != "complete" else ""
         line = f"{count} {state:<9}{self._names[key]}  {figures_line(figures)}  {now - began:.0f} s{reason}"
-        if state != "complete" or self._live is None:  # on a terminal only what needs attention scrolls by
+        if state != "complete" or self._live is None:  # a terminal prints only the trials that need attention
             self._line(line)
 
     def _line(self, text: str) -> None:

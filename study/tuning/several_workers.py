@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.design.config import TrialConfig
-from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures, stop_request
+from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures
 from study.execution.signals import Preempted
 from study.store.store import open_store
 from study.training.worker_group import PATIENCE, join
@@ -46,6 +46,7 @@ def drive_on_ray(
         tune.report(end)
         return
     attempt = store.next_attempt(trial.key)
+    name, each = f"{trial.key}-{attempt}", {"CPU": allotment.cpus, "GPU": allotment.gpus}
     order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
@@ -54,13 +55,9 @@ def drive_on_ray(
             # Over gloo the workers meet and decide; on GPUs tensors get a group over NCCL beside it.
             torch_config=TorchConfig(backend="gloo", timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=train.ScalingConfig(
-                num_workers=trial.workers,
-                use_gpu=allotment.gpus > 0,
-                resources_per_worker={"CPU": allotment.cpus, "GPU": allotment.gpus},
+                num_workers=trial.workers, use_gpu=allotment.gpus > 0, resources_per_worker=each
             ),
-            run_config=train.RunConfig(
-                name=f"{trial.key}-{attempt}", storage_path=scratch, callbacks=[TuneReportCallback()]
-            ),
+            run_config=train.RunConfig(name=name, storage_path=scratch, callbacks=[TuneReportCallback()]),
         )
         try:
             end = trainer.fit().return_value
@@ -85,10 +82,9 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
-    await_run(store, order["run"])
+    asked = await_run(store, order["run"])
     reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
-    drained, asked = draining(), stop_request(store, order["run"])
-    trial = TrialConfig(**order["settings"])
+    drained, trial = draining(), TrialConfig(**order["settings"])
     execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
     state = execution.run(
         should_stop=lambda: drained() or (group.leads and asked()),

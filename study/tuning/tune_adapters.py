@@ -15,9 +15,9 @@ from ray.tune.search import Searcher
 
 from study.design.study_file import Study
 from study.execution.signals import Preempted
+from study.execution.trial_log import failure_record
 from study.scheduling.retries import Retries
-from study.store.attempts import log_name
-from study.store.schemas import FINAL, identity_and_settings
+from study.store.schemas import FINAL
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.tuning.early_stopping import CompetingTrials
@@ -26,7 +26,7 @@ from study.tuning.run_view import View
 
 
 class DriverOnly:
-    """Pickled without its contents: Ray saves its experiment for a restore that is never done here."""
+    """Pickled without its contents: Ray saves an experiment so that it can be restored, which is never done here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -123,10 +123,10 @@ class RunCallback(DriverOnly, tune.Callback):
             self._view.ended(key, stored.record.state, {"reason": stored.record.reason})
             self._retries.ended(key, stored.record.state)
             return True
-        told = self._store.failure_of(key, attempt)
-        if told is not None:
-            self._failed(key, told, is_charged=told.get("charged", True))
-        return told is not None
+        failure = self._store.failure_of(key, attempt)
+        if failure is not None:
+            self._failed(key, failure, is_charged=failure.get("charged", True))
+        return failure is not None
 
     def _attempt_of(self, key: str) -> tuple[int, bool]:
         """The number of the attempt whose process just ended, and whether it began before its process did."""
@@ -140,17 +140,8 @@ class RunCallback(DriverOnly, tune.Callback):
         """Write the failure of an attempt that could not write it itself; its reason, with what its log adds."""
         lines = self._store.last_log_lines(key, attempt)
         reason = ": ".join([reason, *(line for line in lines if line.startswith("Fatal Python error"))])
-        failure = {
-            "attempt": attempt,
-            "state": "failed",
-            "charged": is_charged,
-            "reason": reason,
-            "traceback": str(error or ""),
-            "log": log_name(key, attempt),
-            "last_lines": lines,
-            "epoch": epoch,
-            "settings": identity_and_settings(self._retries.in_flight[key]),
-        }
+        config, more = self._retries.in_flight[key], {"last_lines": lines, "epoch": epoch}
+        failure = failure_record(config, attempt, reason, str(error or ""), charged=is_charged, **more)
         try:
             self._store.write_failure(key, attempt, failure)
             if is_charged:

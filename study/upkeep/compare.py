@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from study.design.columns import columns_with
 from study.design.where import Selection
 from study.store.finished_trials import Fragment
 from study.store.schemas import (
@@ -28,7 +29,7 @@ from study.store.schemas import (
 from study.store.sealing.table_rows import only
 from study.store.store import Store
 
-MACHINE = ("cpu_model", "gpu_model", "versions")  # shown beside the differences; not differences themselves
+MACHINE = columns_with("machine")  # told beside the differences, and no differences themselves
 IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))
 MEASURED = tuple(c.name for c in MEASUREMENTS if c.name not in {*CIRCUMSTANCES, "epoch"})
 ENDING = tuple(c.name for c in TRIAL_COLUMNS if c.name not in {*CIRCUMSTANCES, *MACHINE, "reason", "stopped_by"})

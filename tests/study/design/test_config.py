@@ -2,11 +2,15 @@
 
 import json
 import math
+import typing
 from pathlib import Path
 
 import pytest
 from pydantic import Field
 
+from gnc_models.catalog.members import ANY_NORM
+from gnc_models.classifiers.fixed import CODES
+from gnc_models.datasets.samples.augmentation import AUGMENTATIONS
 from study.design import config as config_module
 from study.design.config import LATER_SETTINGS, TrialConfig, canonical_json
 from study.design.errors import StudyError, make_config
@@ -132,7 +136,7 @@ def test_settings_without_effect_are_none():
         ({"dataset": "image_folder"}, "folder must be given where dataset is 'image_folder'"),
         ({"num_classes": 1390, "ood_classes": 10}, "num_classes must be at most 1387 beside 10 ood_classes"),
         ({"label_noise": 1.5}, "label_noise must be at most 1, got 1.5"),
-        ({"attack_radii": "a lot"}, "attack_radii must be numbers parted by commas, got 'a lot'"),
+        ({"attack_radii": "a lot"}, "attack_radii must be numbers separated by commas, got 'a lot'"),
         (
             {"temperature_schedule": "annealed", "budget": "terminal"},
             "temperature_schedule must be 'constant' with budget 'terminal'",
@@ -153,3 +157,10 @@ def test_a_wrong_setting_is_refused_in_words(wrong, words):
 def test_a_missing_setting_is_named_with_its_meaning():
     with pytest.raises(StudyError, match="feature_dim must be given: Dimension of the last-layer features"):
         make_config({"num_classes": 24})
+
+
+def test_names_that_the_mathematics_lists_are_those_a_setting_may_take():
+    listed = {"code": CODES, "augmentation": tuple(AUGMENTATIONS), "norm_layer": ANY_NORM}
+    for name, names in listed.items():
+        literal, _ = typing.get_args(TrialConfig.model_fields[name].annotation)
+        assert typing.get_args(literal) == names

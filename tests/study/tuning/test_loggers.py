@@ -248,7 +248,7 @@ def test_a_tool_that_is_not_installed_is_refused_before_anything_starts(tmp_path
     ("table", "words"),
     [
         ('callbacks = ["tensorbord"]', "got 'tensorbord'. Did you mean 'tensorboard'?"),
-        ('callbacks = "tensorboard"', "must be a list of names"),
+        ('callbacks = "tensorboard"', "must be a list, got 'tensorboard'. It is: names of logging tools"),
         ('callbacks = ["mlflow", "mlflow"]', "must be distinct"),
         ("callback = []", "Did you mean 'callbacks'?"),
     ],

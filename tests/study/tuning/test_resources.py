@@ -60,6 +60,7 @@ from pathlib import Path
 from study.training.data import data_folder
 from study.tuning.resources import join_cluster
 join_cluster(None)
+print(os.environ.get("GNC_DATA"))
 def found():
     import study
     os.chdir("/")
@@ -78,4 +79,4 @@ def test_workers_find_our_packages_and_the_data_where_this_process_does(tmp_path
     command = [sys.executable, "scripts/run.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(ROOT / "study/__init__.py"), str(tmp_path / "data")]
+    assert done.stdout.splitlines() == ["None", str(ROOT / "study/__init__.py"), str(tmp_path / "data")]
