@@ -85,7 +85,7 @@ def block_classes(final: pa.Table, heads: Heads) -> FigureBlock:
         "left end is a network whose minimum is set by a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
-        panels=panels_of(found, lambda n: f"per-class margins, d = {n.feature_dim}", alt_classes, draw_classes),
+        panels=panels_of(found, alt_classes, draw_classes),
         missing=None if found else "No complete trial kept per-class margins.",
     )
 
@@ -164,13 +164,7 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     numbers = numbers_ladder(final)
     more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
     height = 1.2 + 0.32 * max(len(numbers.labels), 3)
-    panel = Panel(
-        "margin ladder",
-        alt_ladder(numbers),
-        lambda ax: draw_ladder(ax, numbers),
-        (5.1, height),
-        (0.95, 0.15, 0.52, 0.62),
-    )
+    panel = Panel(alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (5.1, height), (0.95, 0.15, 0.52, 0.62))
     return FigureBlock(
         name="ladder",
         heading="The margin ladder",

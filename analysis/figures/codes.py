@@ -199,7 +199,7 @@ def block_codes(final: pa.Table, heads: Heads) -> FigureBlock:
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
-        panels=panels_of(pictures, title_of, alt_of, draw_code, SQUARE_INCHES, SQUARE_MARGINS),
+        panels=panels_of(pictures, alt_of, draw_code, SQUARE_INCHES, SQUARE_MARGINS),
         missing=missing,
     )
 

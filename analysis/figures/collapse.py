@@ -104,7 +104,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
         "a rise of the minimum margin (GNC2)." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
-        panels=panels_of(found, lambda n: f"{n.measure}, d = {n.feature_dim}", alt_of, draw_collapse),
+        panels=panels_of(found, alt_of, draw_collapse),
         missing=None if found else "No complete trial was measured at two epochs after its first step.",
     )
 

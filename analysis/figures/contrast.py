@@ -139,8 +139,7 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
 
 def contrast_panels(contrasts: Sequence[Contrast]) -> tuple[Panel, ...]:
     """One panel for each contrast."""
-    title = "{0.measure} by {0.setting}".format
-    return panels_of(contrasts, title, alt_contrast, draw_contrast, *ROOM)
+    return panels_of(contrasts, alt_contrast, draw_contrast, *ROOM)
 
 
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:

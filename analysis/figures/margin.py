@@ -211,9 +211,7 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
         "dotted: random rows." + mixed + one,
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for n in found for s in n.series for t in s.trials),
-        panels=panels_of(
-            found, lambda n: f"margin, d = {n.feature_dim}", alt_margin, draw_margin, PANEL_INCHES, WIDE_MARGINS
-        ),
+        panels=panels_of(found, alt_margin, draw_margin, PANEL_INCHES, WIDE_MARGINS),
         missing=None if found else "No complete trial has a measured margin.",
     )
 

@@ -126,9 +126,7 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
         "names fewer than two. Each dot is a single seed, and the front of noisy values flatters the trials on it.",
         rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are those of trials on the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
-        panels=panels_of(
-            found, lambda n: f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}", alt_pareto, draw_pareto, *ROOM
-        ),
+        panels=panels_of(found, alt_pareto, draw_pareto, *ROOM),
         missing=None if found else problem,
         columns=2,
     )

@@ -88,7 +88,7 @@ def block_phase(final: pa.Table) -> FigureBlock:
     left_out = (
         f" {found[0].left_out} cells have no temperature and so no place here." if found and found[0].left_out else ""
     )
-    panels = panels_of(found, lambda n: f"phase map of {n.measure}", alt_phase, draw_phase, *ROOM)
+    panels = panels_of(found, alt_phase, draw_phase, *ROOM)
     return FigureBlock(
         name="phase",
         heading="Phase map",

@@ -87,7 +87,7 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
         "predicted the held-out cells best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
         f"the largest number of classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
-        panels=panels_of(found, lambda n: f"{n.measure} predicted, d = {n.feature_dim}", alt_of, draw_prediction),
+        panels=panels_of(found, alt_of, draw_prediction),
         missing=None
         if found
         else "No form predicted its largest class counts, so no trend is carried beyond its data.",

@@ -89,7 +89,7 @@ def block_relations(final: pa.Table) -> FigureBlock:
         "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
         "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
-        panels=panels_of(found, lambda n: f"{n.up} against {n.across}", alt_relation, draw_relation, *ROOM),
+        panels=panels_of(found, alt_relation, draw_relation, *ROOM),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",
         columns=3,
     )
