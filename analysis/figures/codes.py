@@ -15,10 +15,10 @@ from scipy.spatial import ConvexHull, QhullError
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
-from analysis.rows import theory
 from analysis.rows.frames import Heads, best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
+from gnc_models.references.tables import best_code_points
 
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
@@ -82,7 +82,7 @@ def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
     if row["normalization"] not in ("both", "features"):
         means = unit_rows(means)  # raw features have no common length
     num_classes, dim = rows.shape
-    optimum = theory.best_code_points(num_classes, dim) if num_classes <= MOST_ALIGNED else None
+    optimum = best_code_points(num_classes, dim) if num_classes <= MOST_ALIGNED else None
     angle = None
     if optimum is not None:
         laid = align(rows, optimum)

@@ -10,7 +10,7 @@ from analysis.effects.contrast import REFERENCE_LINES, Contrast
 from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
 from analysis.rows.frames import SIZES
-from analysis.rows.wording import LETTERS, column_label, shown_value
+from analysis.rows.wording import LETTERS, axis_label, shown_value
 
 LINE_LOOKS = {
     "random_margin": ("random rows", MUTED, (0, (1, 2))),
@@ -130,9 +130,9 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
     else:
         ax.margins(y=0.08)
     # tilted names leave no room below them for the setting's
-    title = column_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
+    title = axis_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
     if not tilt:
-        ax.set_xlabel(column_label(contrast.setting))
+        ax.set_xlabel(axis_label(contrast.setting))
     ax.set_title(title + (f"\n{contrast.where}" if contrast.where else ""))
     soft_grid(ax)
 

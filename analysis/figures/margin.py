@@ -120,8 +120,7 @@ def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
     own = np.array([label == matching[0] for label in comparison.cells.group], dtype=bool)
     sizes = np.exp(comparison.cells.log_predictors[own, 0])
     at = np.geomspace(sizes.min(), sizes.max(), BAND_POINTS)
-    bands = np.array([fit.predict_interval(float(k), matching[0]) for k in at])
-    return FitBand(fit.form, at, fit.predict(at, matching[0]), bands[:, 0], bands[:, 1])
+    return FitBand(fit.form, at, fit.predict(at, matching[0]), *fit.predict_interval(at, matching[0]))
 
 
 def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:

@@ -12,7 +12,7 @@ from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, MUTED, soft_grid
 from analysis.rows.frames import groups
 from analysis.rows.measures import measure_values
-from analysis.rows.wording import column_label, number
+from analysis.rows.wording import axis_label, number
 from study.design.where import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
@@ -103,9 +103,9 @@ def draw_pareto(ax: Axes, numbers: ParetoNumbers) -> None:
     along = "post" if numbers.objectives[0][1] == "min" else "pre"
     ax.step(numbers.x[order], numbers.y[order], where=along, color=CATEGORIES[0], linewidth=1.3)  # type: ignore[arg-type]
     ax.plot(numbers.x[order], numbers.y[order], "o", color=CATEGORIES[0])
-    ax.set_xlabel(f"{column_label(numbers.objectives[0][0])}, {numbers.objectives[0][1]}")
+    ax.set_xlabel(f"{axis_label(numbers.objectives[0][0])}, {numbers.objectives[0][1]}")
     size = f"d = {numbers.feature_dim}, K = {numbers.num_classes}"
-    ax.set_title(f"{size}: {column_label(numbers.objectives[1][0])}, {numbers.objectives[1][1]}")
+    ax.set_title(f"{size}: {axis_label(numbers.objectives[1][0])}, {numbers.objectives[1][1]}")
     ax.margins(0.08)
     soft_grid(ax, "both")
 

@@ -44,7 +44,7 @@ def numbers_prediction(comparison: FormComparison) -> PredictionNumbers | None:
     group = max(sorted(set(cells.group)), key=cells.group.count)
     mine = np.array([g == group for g in cells.group], dtype=bool)
     at = np.geomspace(sizes.min(), BEYOND * sizes.max(), POINTS)
-    bands = [verdict.fit.predict_interval(float(k), group) for k in at]
+    low, high = verdict.fit.predict_interval(at, group)
     return PredictionNumbers(
         measure=comparison.measure,
         feature_dim=comparison.feature_dim,
@@ -55,8 +55,8 @@ def numbers_prediction(comparison: FormComparison) -> PredictionNumbers | None:
         held_out=np.isin(np.round(sizes[mine]), verdict.held_out.sizes),
         curve_sizes=at,
         curve=verdict.fit.predict(at, group),
-        low=np.array([low for low, _ in bands]),
-        high=np.array([high for _, high in bands]),
+        low=low,
+        high=high,
     )
 
 

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, log_axis, soft_grid
 from analysis.rows.frames import cell_rows
-from analysis.rows.wording import column_label, number
+from analysis.rows.wording import axis_label, number
 from analysis.statistics.inference import MIN_CELLS
 
 MOST_DOTS = 400
@@ -69,9 +69,9 @@ def draw_relation(ax: Axes, numbers: RelationNumbers) -> None:
         ax.plot(numbers.x[here], numbers.y[here], "o", color=colour, alpha=0.8, label=f"d = {dim:.0f}")
     log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.1, numbers.x.max() * 1.1]))
     log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.1, numbers.y.max() * 1.1]))
-    ax.set_xlabel(LABELS.get(numbers.across, column_label(numbers.across)))
+    ax.set_xlabel(LABELS.get(numbers.across, axis_label(numbers.across)))
     told = "" if numbers.correlation is None else f"; rank corr. {number(numbers.correlation)}"
-    ax.set_title(LABELS.get(numbers.up, column_label(numbers.up)) + told, fontsize=9.5)
+    ax.set_title(LABELS.get(numbers.up, axis_label(numbers.up)) + told, fontsize=9.5)
     soft_grid(ax, "both")
     if len(np.unique(numbers.feature_dim)) <= 8:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2)

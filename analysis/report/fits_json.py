@@ -12,9 +12,8 @@ from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
 from analysis.scaling.collapse_rates import LAWS
-from analysis.scaling.form_choice import FormComparison, FormVerdict
+from analysis.scaling.form_choice import FormComparison, FormVerdict, LargestHeldOut
 from analysis.scaling.forms import FORMS
-from analysis.scaling.held_out_largest import LargestHeldOut
 from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
 from analysis.scaling.predictions import Score, Scores
 from study.design.config import NUMBERS_VERSION

@@ -7,7 +7,7 @@ from analysis.report.page import Cell, Heading, Long, Number, Paragraph, Part, T
 from analysis.report.power_law_tables import bracketed_exponent, parameters_text
 from analysis.rows.wording import ABSENT, number, percent
 from analysis.scaling.collapse_rates import LAWS, TimeLaw
-from analysis.scaling.held_out_largest import LargestHeldOut, summarise_by_measure
+from analysis.scaling.form_choice import LargestHeldOut, summarise_by_measure
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
 
@@ -78,9 +78,9 @@ def largest_section(found: Sequence[LargestHeldOut]) -> list[Part]:
             note("The largest class count cannot be predicted without it: no form can be fitted to the smaller ones.")
         ]
     told = "; ".join(
-        f"{s.measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
+        f"{measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
         f"the {LEVEL:.0%} interval"
-        for s in summarise_by_measure(found)
+        for measure, s in summarise_by_measure(found).items()
     )
     headers = columns("measure | d | K | form | form chosen by | median error | inside 90 % | cells")
     text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {told}."

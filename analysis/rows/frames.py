@@ -165,6 +165,11 @@ def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
     return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
 
 
+def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings behind each of `group_labels`."""
+    return dict(zip(group_labels(table, names), table.select(list(names)).to_pylist() or [{}], strict=False))
+
+
 def independent_settings(final: pa.Table) -> list[str]:
     """Settings that vary by themselves: not with the size (samples chosen by feature_dim) or with another of these."""
     varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]

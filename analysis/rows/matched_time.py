@@ -18,12 +18,11 @@ VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
 class MatchedRows:
     """Final rows with VARIABILITY read at the shared moment instead of at the end, null where a trial has none.
 
-    moment: what is shared, in words. left_out: complete trials without it.
+    moment: what is shared, in words.
     """
 
     rows: pa.Table
     moment: str
-    left_out: int
 
 
 @dataclass(frozen=True)
@@ -105,4 +104,4 @@ def _with(final: pa.Table, found: dict[str, dict[str, float]], moment: str) -> M
         index = final.schema.get_field_index(name)
         column = pa.array([None if np.isnan(x) else x for x in numbers], pa.float64())
         final = final.set_column(index, final.schema.field(index), column)
-    return MatchedRows(final, moment, len(trials) - len(found))
+    return MatchedRows(final, moment)

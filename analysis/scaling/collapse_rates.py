@@ -30,9 +30,7 @@ KEPT_OUT = 0.25  # share of a trial's terminal epochs, the last ones, that each 
 class TrialLaw:
     """One trial's rates by law, the median relative error of each on its last epochs, and how many were at the floor."""
 
-    trial: str
     cell: str
-    feature_dim: int
     rates: Mapping[str, float]
     errors: Mapping[str, float]
     at_floor: int
@@ -64,11 +62,9 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     found = []
     courses = terminal_courses(rows, final)
     onset = _onsets(rows, courses)
-    own = {r["trial"]: r for r in final.select(["trial", "cell", "feature_dim"]).to_pylist()}
+    cell = dict(zip(final["trial"].to_pylist(), final["cell"].to_pylist(), strict=True))
     for measure in VARIABILITY:
-        laws = {}
-        for trial, course in courses.items():
-            laws[trial] = _trial_law(own[trial], course.steps, course.measures[measure], onset[trial])
+        laws = {t: _trial_law(cell[t], c.steps, c.measures[measure], onset[t]) for t, c in courses.items()}
         for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
             mine = [laws[t] for t in members["trial"].to_pylist() if t in laws]
             if mine:
@@ -85,19 +81,16 @@ def _onsets(rows: pa.Table, courses: Mapping[str, object]) -> dict[str, float]:
     return {trial: float(max(steps[trial], 1)) for trial in courses}
 
 
-def _trial_law(own: Mapping[str, object], steps: np.ndarray, measured: np.ndarray, onset: float) -> TrialLaw | None:
+def _trial_law(cell: str, steps: np.ndarray, measured: np.ndarray, onset: float) -> TrialLaw | None:
     kept = np.isfinite(measured) & (measured >= 0)
     steps, measured = steps[kept], measured[kept]
     if len(steps) < MIN_EPOCHS or np.ptp(steps) == 0:
         return None
-    floored = measured <= FLOAT_FLOOR
     rates, errors = {}, {}
     for law in LAWS:
         rates[law] = _rate(law, steps / onset, measured, np.ones(len(steps), dtype=bool))[1]
         errors[law] = _error(law, steps / onset, measured)
-    return TrialLaw(
-        str(own["trial"]), str(own["cell"]), int(str(own["feature_dim"])), rates, errors, int(floored.sum())
-    )
+    return TrialLaw(cell, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
 
 def _clock(law: str, time: np.ndarray) -> np.ndarray:

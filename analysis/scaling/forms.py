@@ -8,10 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.scaling.power_law import Cells, Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import (
+    Cells,
+    Exponent,
+    FitRefused,
+    expected_ends,
+    exponents_of,
+    interval_halves,
+    level_columns,
+)
 from analysis.statistics.huber import LinearFit, fit_linear, huber_losses
 from analysis.statistics.inference import MIN_CELLS
 
@@ -55,14 +62,12 @@ class FormFit:
         """The measure at these class counts."""
         return np.exp(self._log(np.asarray(num_classes, dtype=float), group))
 
-    def predict_interval(self, num_classes: float, group: str = "", *, level: float = 0.9) -> tuple[float, float]:
-        """Where the average of a new cell is expected to lie, uncertainty of the fit and spread of cells together."""
-        k = np.array([float(num_classes)])
-        row = design_of(self, k, group)[0]
-        spread = float(np.sqrt(row @ self.linear.covariance @ row + self.scale**2))
-        half = spread * float(student_t.ppf((1 + level) / 2, self.cells - len(row)))
-        middle = float(self._log(k, group)[0])
-        return float(np.exp(middle - half)), float(np.exp(middle + half))
+    def predict_interval(
+        self, num_classes: np.ndarray | float, group: str = "", *, level: float = 0.9
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ends between which the averages of new cells are expected, an array each."""
+        k = np.atleast_1d(np.asarray(num_classes, dtype=float))
+        return expected_ends(self._log(k, group), design_of(self, k, group), self.linear, level)
 
     def _shape(self) -> np.ndarray:
         return np.array([p.estimate for p in self.parameters[len(FORMS[self.form].names) :]])
@@ -81,8 +86,7 @@ def design_of(fit: FormFit, num_classes: np.ndarray, group: str = "") -> np.ndar
     """Derivative of the log prediction at these class counts by every parameter, levels behind [n, parameters]."""
     k = np.asarray(num_classes, dtype=float)
     own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
-    levels = np.array([[float(group == label) for label in sorted(fit.levels)]] * len(k))
-    return np.concatenate([own, levels], axis=1)
+    return np.concatenate([own, level_columns([group] * len(k), sorted(fit.levels))], axis=1)
 
 
 def _log_columns(*powers: int) -> Columns:
@@ -141,7 +145,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     form, k = FORMS[name], np.exp(cells.log_predictors[:, 0])
     centre = float(np.exp(np.mean(np.log(np.unique(k)))))
     labels = sorted(set(cells.group))
-    levels = np.array([[g == label for label in labels] for g in cells.group], dtype=float)
+    levels = level_columns(cells.group, labels)
     columns = form.columns(k, feature_dim)
     count = columns.shape[1] + len(form.shapes) + len(labels)
     _check_enough(k, count, len(labels))
@@ -159,13 +163,10 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     tangent = fit_linear(design, solved.residuals)
     halves = interval_halves(design, tangent, samples=samples, seed=seed)
     estimates = [*solved.coefficients[: columns.shape[1]], *shape]
-    names = [*form.names, *form.shapes]
     return FormFit(
         form=name,
         feature_dim=feature_dim,
-        parameters=tuple(
-            Exponent(n, float(e), float(e - h), float(e + h)) for n, e, h in zip(names, estimates, halves, strict=False)
-        ),
+        parameters=exponents_of([*form.names, *form.shapes], estimates, halves),
         levels=dict(zip(labels, map(float, solved.coefficients[columns.shape[1] :]), strict=True)),
         scale=tangent.scale,
         aicc=aicc(solved.residuals, solved.threshold, count),

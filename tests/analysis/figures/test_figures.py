@@ -242,7 +242,7 @@ def test_the_margin_figure_bands_each_series_by_the_form_that_was_chosen(make_st
         assert series.fit.form == chosen.chosen
         assert (series.fit.num_classes[0], series.fit.num_classes[-1]) == pytest.approx((12, 48))
         assert series.fit.curve == pytest.approx(fit.predict(series.fit.num_classes, group))
-        assert (series.fit.low[0], series.fit.high[0]) == pytest.approx(fit.predict_interval(12, group))
+        assert (series.fit.low[0], series.fit.high[0]) == pytest.approx(np.ravel(fit.predict_interval(12, group)))
     assert f"the fitted form ({chosen.chosen} at d = 3)" in block_margin(final, comparisons).caption
     assert all(s.fit is None for s in numbers_margin(final, 3).series)
 
