@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.effects.margin_ladder import GAPS, LadderGaps
 from analysis.effects.variance_shares import Explained
-from analysis.report.page import Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.report.page import TIMES, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
 from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
 from analysis.statistics.inference import MIN_SEEDS
-
-TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def contrast_sections(found: Sequence[Contrast]) -> list[Part]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from analysis.figures.panels import Drawn, FigureBlock
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 Kind = Literal["", "over", "studied", "answer", "keys", "note", "warning"]
 
 
