@@ -125,14 +125,9 @@ def numbers_ladder(final: pa.Table) -> LadderNumbers:
     usual = final.take(np.flatnonzero(is_usual(final)))
     best = [best_trial(rows) for _, rows in groups(usual, ["feature_dim", "num_classes"])]
     shown = evenly(best, MOST_RUNGS)
-    rungs = [[np.nan if row[name] is None else row[name] for name in RUNGS] for row in shown]
+    rungs = np.array([[row[name] for name in RUNGS] for row in shown], dtype=float).reshape(-1, len(RUNGS))
     labels = tuple(f"{row['feature_dim']}, {row['num_classes']}" for row in shown)
-    return LadderNumbers(
-        labels,
-        np.array(rungs, dtype=float).reshape(-1, len(RUNGS)),
-        tuple(r["trial"] for r in shown),
-        len(best) - len(shown),
-    )
+    return LadderNumbers(labels, rungs, tuple(r["trial"] for r in shown), len(best) - len(shown))
 
 
 def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_ROOM
 from analysis.rows.frames import Heads, best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
@@ -48,12 +48,8 @@ class CodePicture:
 
 def numbers_codes(final: pa.Table, heads: Heads) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
-    pictures = []
-    for row in choose_trials(final):
-        head = heads.read_head(row["trial"])
-        if head is not None:
-            pictures.append(picture_of(row, head))
-    return pictures
+    read = ((row, heads.read_head(row["trial"])) for row in choose_trials(final))
+    return [picture_of(row, head) for row, head in read if head is not None]
 
 
 def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
@@ -132,11 +128,9 @@ def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
     view = _view()
     size = float(np.clip(14 / np.sqrt(picture.num_classes), 1.1, 4))
     if picture.optimum is not None:
-        points = picture.optimum @ view.T
-        edges = [points[[i, j], :2] for i, j in hull_edges(picture.optimum)]
-        heights = [points[i, 2] + points[j, 2] for i, j in hull_edges(picture.optimum)]
+        points, edges = picture.optimum @ view.T, hull_edges(picture.optimum)
         for front, colour in ((False, RULE), (True, MUTED)):
-            shown = [edge for edge, height in zip(edges, heights, strict=True) if (height > 0) == front]
+            shown = [points[[i, j], :2] for i, j in edges if (points[i, 2] + points[j, 2] > 0) == front]
             ax.add_collection(LineCollection(shown, colors=colour, linewidths=0.9, zorder=3 if front else 1))
         _rings(ax, points[points[:, 2] <= 0], 34 * size, RULE)
         _rings(ax, points[points[:, 2] > 0], 34 * size, INK)
@@ -180,14 +174,9 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
 def block_codes(final: pa.Table, heads: Heads) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
     pictures = numbers_codes(final, heads)
-    missing = None
-    if not pictures:
-        planar = {2, 3} & set(final["feature_dim"].to_pylist())
-        missing = (
-            "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."
-            if planar
-            else "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
-        )
+    missing = "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
+    if {2, 3} & set(final["feature_dim"].to_pylist()):
+        missing = "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."
     return FigureBlock(
         name="codes",
         heading="The codes that were learned",
@@ -199,8 +188,8 @@ def block_codes(final: pa.Table, heads: Heads) -> FigureBlock:
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
-        panels=panels_of(pictures, alt_of, draw_code, SQUARE_INCHES, SQUARE_MARGINS),
-        missing=missing,
+        panels=panels_of(pictures, alt_of, draw_code, *SQUARE_ROOM),
+        missing=None if pictures else missing,
     )
 
 

@@ -74,17 +74,8 @@ def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
     ax.set_title(f"d = {numbers.feature_dim}: {axis_label(numbers.measure)}")
     ax.set_xlabel(axis_label("step"))
     soft_grid(ax)
-    ends = [_end(c, numbers, colours) for c in _last_of_each_size(numbers, evenly(sizes, 5))]
-    label_ends(ax, ends)
-
-
-def _end(course: Trajectory, numbers: CollapseNumbers, colours: dict[int, str]) -> tuple[float, float, str, str]:
-    return course.step[-1], course.value[-1], f"K = {course.num_classes}", colours[course.num_classes]
-
-
-def _last_of_each_size(numbers: CollapseNumbers, sizes: list[int]) -> list[Trajectory]:
-    usual = {c.num_classes: c for c in numbers.courses if c.usual}
-    return [usual[size] for size in sizes]
+    last = {c.num_classes: c for c in numbers.courses if c.usual}
+    label_ends(ax, [(last[k].step[-1], last[k].value[-1], f"K = {k}", colours[k]) for k in evenly(sizes, 5)])
 
 
 def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:

@@ -104,15 +104,12 @@ LADDER_TEXT = (
 def explained_table(explained: Sequence[Explained]) -> list[Part]:
     """What explains the margin relative to the best known, the variability and the duality gap."""
     if not explained:
-        told = "Too few trials to say what explains the margin: the settings vary as much as the trials."
-        return [note(told)]
+        return [note("Too few trials to say what explains the margin: the settings vary as much as the trials.")]
     headers = columns(
         "measure | lost when the setting is left out | all settings | s.d. of settings | s.d. of seeds | seeds | trials"
     )
-    return [
-        Paragraph(EXPLAINED),
-        Table("What explains the measures", headers, [_explained_row(found) for found in explained]),
-    ]
+    rows = [_explained_row(found) for found in explained]
+    return [Paragraph(EXPLAINED), Table("What explains the measures", headers, rows)]
 
 
 def _explained_row(found: Explained) -> list[Cell]:

@@ -5,7 +5,7 @@
 Knows every other module of analysis and the writing of reports by the store; does not compute anything itself.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from analysis.report.sections import make_page, unreadable_text
 from analysis.rows.frames import Heads, StudyFrame, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling import predictions
-from analysis.scaling.predictions import Prediction, Scores
+from analysis.scaling.predictions import Scores
 from study.store.store import Store
 
 PREDICTIONS = "predictions.json"
@@ -98,14 +98,19 @@ def write_report(
         StudyError: the folder is no results folder.
         NothingToReport: it holds no finished trial that can be read.
     """
-    frame = load_study(store, keys=keys, courses=COURSES, measures=measures_needed(store.latest_study()))
+    objectives = [name.partition("[")[0] for name, _ in objectives_of(store.latest_study())]
+    frame = load_study(store, keys=keys, courses=COURSES, measures={*MEASURES, *objectives})
     if frame.trials.num_rows == 0:
         raise NothingToReport(_why_nothing(frame, store.uri))
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
     heads = Heads(store, set())
     blocks = figure_blocks(frame, heads, findings)
-    warned = provenance.warnings(frame.trials) + _lost_predictions(earlier)
+    warned = provenance.warnings(frame.trials)
+    if earlier is None:
+        warned.append(
+            f"report/{PREDICTIONS} cannot be read as predictions and was left as it is; none was scored or added."
+        )
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
     files = {"fits.json": fits_json(frame, findings)}
     files |= {f"figures/{b.name}.svg": svg_file(drawn[b.name], b.columns) for b in blocks if b.name in drawn}
@@ -150,17 +155,6 @@ def _why_nothing(frame: StudyFrame, uri: str) -> str:
             f"{frame.outside} trials of other studies there."
         )
     return f"No trial in {uri} has finished yet, so no report was written."
-
-
-def _lost_predictions(earlier: Sequence[Prediction] | None) -> list[str]:
-    if earlier is not None:
-        return []
-    return [f"report/{PREDICTIONS} cannot be read as predictions and was left as it is; none was scored or added."]
-
-
-def measures_needed(study: str | None) -> set[str]:
-    """The measurements that the report reads of final rows; the objectives of the study's search among them."""
-    return {*MEASURES, *(name.partition("[")[0] for name, _ in objectives_of(study))}
 
 
 def figure_blocks(frame: StudyFrame, heads: Heads, findings: Findings) -> list[FigureBlock]:

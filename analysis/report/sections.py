@@ -120,14 +120,11 @@ def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Seque
         Heading(title, 1),
         Paragraph(sentences.sentence_studied(frame), "studied"),
         Paragraph(sentences.sentences_answer(frame, trends), "answer"),
+        Details("Words used on this page", (Paragraph(WORDS),)),
     ]
-    parts.append(Details("Words used on this page", (Paragraph(WORDS),)))
     if frame.missing:
-        parts.append(
-            note(
-                f"{frame.missing} trials of the study have not been run or have not finished; gnc run continues the study."
-            )
-        )
+        left = f"{frame.missing} trials of the study have not been run or have not finished"
+        parts.append(note(f"{left}; gnc run continues the study."))
     if frame.outside:
         parts.append(note(f"{frame.outside} trials in this folder belong to other studies and are not in this report."))
     unreadable = [unreadable_text(frame.unreadable)] if frame.unreadable else []

@@ -44,7 +44,7 @@ def sentence_studied(frame: StudyFrame) -> str:
     trials = frame.trials
     networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
     sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
-    parts = [f"{_count(trials.num_rows, 'trial')} of {networks} on {data}"]
+    parts = [f"{trials.num_rows} trial{'s' * (trials.num_rows != 1)} of {networks} on {data}"]
     parts.append(f"K = {sizes} classes in d = {dims} feature dimensions")
     if temperatures := [t for t in distinct(trials, "temperature") if t is not None]:
         parts.append(f"temperature {listed(temperatures)}")
@@ -104,11 +104,9 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
             f"No exponent of the margin is claimed: at d = {dim} the bare estimate is K to the power "
             f"{number(exponent.estimate)}, without an interval ({best.refused})."
         )
-    limit = (
-        f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
-        if dim >= 2
-        else ""
-    )
+    limit = ""
+    if dim >= 2:
+        limit = f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
     names = own_prefactors(best)
     own = f", with one prefactor for each {' and '.join(names)}" if names else ""
     over = f"over {best.fit.cells} cells{own}{limit}"
@@ -162,7 +160,3 @@ def _where(final: pa.Table, index: int) -> str:
     row = {name: final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature")}
     cold = "" if row["temperature"] is None else f", temperature {number(row['temperature'])}"
     return f"d = {row['feature_dim']}, K = {row['num_classes']}{cold}"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -19,8 +19,6 @@ from study.store.store import Store, open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
 SIZES = ("num_classes", "feature_dim")
-
-
 ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
 # What a figure of margin or variability shows on an axis or as a line, numbers before names; other settings are pooled.
@@ -146,13 +144,17 @@ def varied_settings(table: pa.Table) -> list[str]:
     return [name for name in SETTING_NAMES if len(table[name].unique()) > 1]
 
 
+def settings_of_rows(table: pa.Table, names: Collection[str]) -> list[tuple[Any, ...]]:
+    """The values of these columns in each row."""
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True)) or [()] * table.num_rows
+
+
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
     if table.num_rows == 0:
         return
-    columns = [table[name].to_pylist() for name in names]
     members: dict[tuple[Any, ...], list[int]] = {}
-    for index, key in enumerate(zip(*columns, strict=True) if columns else [()] * table.num_rows):
+    for index, key in enumerate(settings_of_rows(table, names)):
         members.setdefault(key, []).append(index)
     for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
         yield dict(zip(names, key, strict=True)), table.take(members[key])
@@ -160,8 +162,7 @@ def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, 
 
 def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
     """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
-    columns = [table[name].to_pylist() for name in names]
-    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
+    rows = settings_of_rows(table, names)
     return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
 
 

@@ -4,6 +4,7 @@ Knows forms and frames; draws nothing. AICc stands beside the held-out error and
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,10 +101,8 @@ def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
     everything = cells_of(rows, compared.measure, within, terminal_only=False)
     others: tuple[Exponent, ...] = ()
     if compared.chosen and everything is not None and not values(rows, "terminal").all():
-        try:
+        with suppress(FitRefused):
             others = fit_form(compared.chosen, everything, compared.feature_dim, samples=49).parameters
-        except FitRefused:
-            others = ()
     return replace(compared, left_out=left_out, with_all=others, settings=settings_by_label(rows, within))
 
 

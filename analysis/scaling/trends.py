@@ -51,11 +51,8 @@ class Trend:
 
 def own_prefactors(trend: Trend) -> list[str]:
     """The settings of `within` that take more than one value among the fitted cells."""
-    levels = (
-        [dict(part.split(" = ", 1) for part in label.split(", ") if part) for label in trend.fit.levels]
-        if trend.fit
-        else []
-    )
+    labels = trend.fit.levels if trend.fit else ()
+    levels = [dict(part.split(" = ", 1) for part in label.split(", ") if part) for label in labels]
     return [name for name in trend.within if len({level.get(name) for level in levels}) > 1]
 
 

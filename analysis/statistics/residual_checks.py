@@ -30,16 +30,13 @@ class Diagnostics:
 
     def warnings(self) -> list[str]:
         """What a reader should know, in a few words each; empty where nothing stands out."""
-        said = []
-        if self.bend_p is not None and self.bend_p < 0.01:
-            said.append("residuals bend with size")
-        if self.spread_p is not None and self.spread_p < 0.01:
-            said.append("noise changes with size")
-        if self.far_off > 0.1:
-            said.append(f"{self.far_off:.0%} of cells far off")
-        if self.leverage > LEAN:
-            said.append("one cell decides")
-        return said
+        signs = {
+            "residuals bend with size": self.bend_p is not None and self.bend_p < 0.01,
+            "noise changes with size": self.spread_p is not None and self.spread_p < 0.01,
+            f"{self.far_off:.0%} of cells far off": self.far_off > 0.1,
+            "one cell decides": self.leverage > LEAN,
+        }
+        return [warning for warning, shows in signs.items() if shows]
 
 
 def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:

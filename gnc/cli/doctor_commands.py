@@ -17,8 +17,6 @@ from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, is_own, r
 from study.store.store import open_store
 from study.training.data import missing_for
 
-EXIT_WELL, EXIT_FAILED = 0, 1
-
 
 def add_doctor_parser(commands: Commands) -> None:
     parser = add_command(commands, command_doctor, "gnc doctor cluster.yaml --study studies/dimension.toml", add_json)
@@ -40,7 +38,7 @@ def command_doctor(options: argparse.Namespace) -> int:
         print(json.dumps({"checks": [check.facts() for check in checks], "failed": wrong}))
     elif wrong:
         say(f"{wrong} of {len(checks)} checks failed")
-    return EXIT_FAILED if wrong else EXIT_WELL
+    return 1 if wrong else 0
 
 
 def _checks(options: argparse.Namespace) -> Iterator[Check]:
@@ -126,4 +124,4 @@ def command_prepare(options: argparse.Namespace) -> int:
         print(f"wrote {group} into {options.cluster}")
     else:
         print(f"SecurityGroupIds: [{group}]")
-    return EXIT_WELL
+    return 0

@@ -7,12 +7,13 @@ inside the functions that compute: the other commands start without it.
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gnc.cli.output import print_facts, print_json, shown
+from gnc.cli.output import fact_lines, show, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.references.margin import random_margin, reference_margin, unconstrained_optimum
 from gnc_models.references.tables import NO_OPTIMA
@@ -63,12 +64,8 @@ def command_margins(options: argparse.Namespace) -> int:
     margins = of_rows(rows.to(device), tolerance=options.tolerance, mode=options.mode)
     facts = _margin_facts(margins, rows, options, time.monotonic() - started)
     classes = _class_facts(margins, row_norms(rows), len(rows) if options.per_class else options.top or 0)
-    if options.json:
-        print_json(facts | ({"classes": classes} if classes else {}))
-        return 0
-    print_facts(facts)
-    if classes:
-        _print_classes(classes)
+    found = facts | ({"classes": classes} if classes else {})
+    show(options, found, [*fact_lines(facts), *(_class_lines(classes) if classes else [])])
     return 0
 
 
@@ -102,11 +99,11 @@ def _class_facts(margins: "Margins", norms: "Tensor", top: int) -> list[dict[str
     ]
 
 
-def _print_classes(classes: list[dict[str, Any]]) -> None:
-    print(f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support")
+def _class_lines(classes: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support"
     for one in classes:
         bounds = f"{shown('lower', one['lower']):>17}  {shown('upper', one['upper']):>17}"
-        print(f"{one['class']:>8}  {bounds}  {one['norm']:>10.4g}  {' '.join(map(str, one['support']))}")
+        yield f"{one['class']:>8}  {bounds}  {one['norm']:>10.4g}  {' '.join(map(str, one['support']))}"
 
 
 def _references(num_classes: int, feature_dim: int) -> dict[str, Any]:
@@ -149,7 +146,7 @@ def command_code(options: argparse.Namespace) -> int:
         with open(options.output, "wb") as file:
             np.save(file, points.double().numpy())
         facts["output"] = options.output
-    (print_json if options.json else print_facts)(facts)
+    show(options, facts, fact_lines(facts))
     return 0
 
 
@@ -163,10 +160,10 @@ def _check_code_options(options: argparse.Namespace) -> None:
     require(0 <= options.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, got {options.seed}.")
     is_possible = options.temperature is None or 0 < options.temperature < math.inf
     require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
-    if options.output and not Path(options.output).parent.is_dir():  # a search may take minutes
-        raise StudyError(f"--output must lie in a folder that exists, got {options.output!r}.")
-    if options.output and Path(options.output).is_dir():
-        raise StudyError(f"--output must name a file, got the folder {options.output!r}.")
+    if options.output:
+        path = Path(options.output)
+        require(path.parent.is_dir(), f"--output must lie in a folder that exists, got {options.output!r}.")
+        require(not path.is_dir(), f"--output must name a file, got the folder {options.output!r}.")
 
 
 def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
@@ -189,9 +186,8 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
 def _search_words(options: argparse.Namespace) -> str:
     """What a search will do; StudyError where its starts would not fit into memory."""
     size = options.starts * options.classes * options.dim
-    require(
-        size <= MOST_STARTED, f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search."
-    )
+    rule = f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search, got {size:,}."
+    require(size <= MOST_STARTED, rule)
     return f"optimised from {options.starts} starts, seed {options.seed}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnc.cli.opening import existing_store
-from gnc.cli.output import print_facts, print_json
+from gnc.cli.output import fact_lines, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.errors import StudyError
 from study.store.store import open_store
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
 LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
-
-
 # What cannot be told of features alone: all that speaks of classifier rows.
 NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
                  "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
@@ -41,12 +39,7 @@ def command_measure(options: argparse.Namespace) -> int:
     """Measure the collapse of features in a file, or the classifiers kept in a results folder."""
     is_file = Path(options.source).suffix == ".npz"
     facts = [_measure_file(options)] if is_file else _measure_heads(options.source)
-    if options.json:
-        print_json(facts[0] if is_file else facts)
-        return 0
-    for index, one in enumerate(facts):
-        print(end="\n" if index else "")
-        print_facts(one)
+    show(options, facts[0] if is_file else facts, ["\n\n".join("\n".join(fact_lines(one)) for one in facts)])
     return 0
 
 

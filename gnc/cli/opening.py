@@ -30,11 +30,12 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """The option of `selection_of`."""
-    meaning = (
-        "take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a setting "
+    parser.add_argument(
+        "--where",
+        metavar="EXPRESSION",
+        help="take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a "
+        "setting that has no effect is false, and 'temperature is None' asks for that",
     )
-    meaning += "that has no effect is false, and 'temperature is None' asks for that"
-    parser.add_argument("--where", metavar="EXPRESSION", help=meaning)
 
 
 def add_all(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +81,14 @@ def _parse_stored(text: str) -> Study | None:
     except StudyError as error:
         say(f"warning: the study file run last is no longer valid, so every trial in the folder is taken: {error}")
         return None
+
+
+def states_of(store: Store) -> dict[str, str]:
+    """The state of each trial in the folder, with a warning for each file that cannot be read."""
+    unreadable: list[str] = []
+    states = store.states(on_unreadable=unreadable.append)
+    warn_unreadable(unreadable)
+    return states
 
 
 def warn_unreadable(names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, warn_unreadable
+from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, states_of
 from gnc.cli.output import say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.config import TrialConfig
@@ -42,15 +42,13 @@ def command_check(options: argparse.Namespace) -> int:
     """Say what a study would run, what is stored and what the rest costs, and run nothing."""
     study, store = open_study(options)
     check_callbacks(study.callbacks, store)
-    unreadable: list[str] = []
-    states = store.states(on_unreadable=unreadable.append)
+    states = states_of(store)
     missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
     if options.trials and not options.json:
         for config in study.configs:
             print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
     show(options, _check_facts(study, store, missing, cost), _check_lines(study, store, missing, cost))
-    warn_unreadable(unreadable)
     return 0
 
 
@@ -105,9 +103,7 @@ def command_run(options: argparse.Namespace) -> int:
     most = options.max_concurrent
     require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
     check_callbacks(study.callbacks, store)
-    unreadable: list[str] = []
-    done = done_keys(study, store, store.states(on_unreadable=unreadable.append))
-    warn_unreadable(unreadable)
+    done = done_keys(study, store, states_of(store))
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()
@@ -170,9 +166,9 @@ def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[
 def _again(options: argparse.Namespace) -> str:
     """The command that continues this run, with its machine flags."""
     words = ["gnc", "run", options.study, *([options.results] if options.results else [])]
-    words += ["--address", options.address] if options.address else []
-    words += ["--where", options.where] if options.where else []
-    words += ["--max-concurrent", str(options.max_concurrent)] if options.max_concurrent else []
+    for name in ("address", "where", "max_concurrent"):
+        if value := getattr(options, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
 
 
@@ -188,12 +184,10 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
         say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
         say(f"The search found no untried settings for {unsuggested} more trials.")
-    if counts["failed"]:
-        left = {c.key for c in study.configs} - done - spent
-        if left:
-            say(f"{len(left)} trials have attempts left. To start them again: {again}")
-        else:
-            say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
+    if counts["failed"] and (left := {c.key for c in study.configs} - done - spent):
+        say(f"{len(left)} trials have attempts left. To start them again: {again}")
+    elif counts["failed"]:
+        say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
     if counts["diverged"]:
         say("Diverged trials are results too: running again does not repeat them.")
     satisfied = counts["complete"] + sum(states.get(key) == "stopped" for key in done)
