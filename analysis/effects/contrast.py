@@ -1,9 +1,9 @@
 """The values of one setting beside each other, paired over seeds and everything else that is shared.
 
-A cell is the settings that a group of trials shares; its trials differ in the seed. A unit is one seed in cells that
-differ in the contrasted setting alone. The number of a seed is its mean over the shared cells, and every interval and
-test is over seeds: sizes were chosen, seeds are what chance decided. Works on any column of the tables by name. Knows
-rows and statistics; draws and words nothing.
+The trials of a cell share all settings but the seed. A unit is one seed in cells that differ in the compared setting
+alone. Each seed gives one number, its mean over the shared cells, and intervals and tests are over seeds: the sizes were
+chosen, while the seeds stand for chance. Works on any column of the tables by name. Knows rows and statistics; draws
+nothing.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ MINIMUM_MARGINS = frozenset(
      "mean_direction_margin_min", "sample_margin_min"}
 )  # fmt: skip
 REFERENCE_LINES = ("random_margin", "ufm_margin", "reference_margin_lower")
-LINEAR_UNITS = frozenset({"distance", "share", "cosine"})  # never compared as ratios
-WIDE = 10.0  # times the smallest: positive values that spread further are compared as ratios
+LINEAR_UNITS = frozenset({"distance", "share", "cosine"})  # measures in these units are never compared as ratios
+WIDE = 10.0  # positive values are compared as ratios where the largest is more than this many times the smallest
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class Level:
 class Contrast:
     """One measure over the values of one setting, all against `base`.
 
-    held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that some values lack and
-    others take several of: their trials are averaged, over what those values share. moving: settings that change
-    together with the setting, so that their effects cannot be told apart. apart: values that share no seed and cell
-    with the base. keys: of the trials behind the numbers.
+    held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that have no effect at some
+    of the values and several values at others; their trials are averaged over what those others share. moving: settings
+    that change together with the setting, so that the two effects cannot be separated. apart: values that share no seed
+    and cell with the base. keys: of the trials that were compared.
     """
 
     setting: str
@@ -181,8 +181,8 @@ def adjust_together(found: Sequence[Contrast]) -> list[Contrast]:
 def held_settings(rows: pa.Table, setting: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Settings that must agree within a unit (seed last), those pooled, and those that move with the setting.
 
-    A setting that is null at some value of `setting` and not at another exists for some of them only and cannot be
-    held. One that shares no value between any two values of `setting` moves with it; sizes are always held.
+    A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
+    that takes no value at two values of `setting` moves with it. Sizes are always held.
     """
     held, pooled, moving = [], [], []
     for name in SETTING_NAMES:

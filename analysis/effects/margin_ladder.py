@@ -3,7 +3,8 @@
 The rungs are four margins in one unit: of the best code known, of the classifier rows, of the class means, and of the
 worst training sample.
 
-Knows frames and contrasts; draws nothing. Gaps are shares of the best known margin, so that sizes can be averaged.
+Gaps are shares of the best known margin, so that they can be averaged over sizes. Knows frames and contrasts; draws
+nothing.
 """
 
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ GAPS = ("geometry", "duality", "variability")
 
 @dataclass(frozen=True)
 class LadderGaps:
-    """One value of a setting: mean share of the best margin lost at each step and kept at the end, over cells.
+    """One value of a setting: the share of the best known margin that each step loses, and what is left, over cells.
 
-    gaps: GAPS to (mean, low, high), the ends None under MIN_CELLS cells; kept: what the worst sample has left, which is
-    below 0 where it is misclassified. cells: shared with the other values, so that sizes are alike.
+    gaps: (mean, low, high) by the names in GAPS, the ends None under MIN_CELLS cells. kept: the share that the worst
+    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting.
     """
 
     setting: str

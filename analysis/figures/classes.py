@@ -1,4 +1,4 @@
-"""Margins class by class, sorted; and the ladder from the best code down to the worst training sample."""
+"""The sorted margins of the classes, and the ladder of margins from the best code to the worst training sample."""
 
 from dataclasses import dataclass
 from typing import Any

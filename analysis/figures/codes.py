@@ -1,6 +1,6 @@
 """Learned codes in two and three dimensions, drawn beside the best code known.
 
-Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.statistics.procrustes`.
+Classifier rows and class means come from the heads that trials kept, and are rotated onto the optimum.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
 
 
 def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
-    """Unit rows and means of a kept head, laid over the optimum where its coordinates are held."""
+    """Unit rows and class means of a trial's head, rotated onto the optimum where its coordinates are tabulated."""
     rows = unit_rows(np.asarray(head["weights"], dtype=float))
     means = np.asarray(head["class_means"], dtype=float)
     if row["normalization"] not in ("both", "features"):

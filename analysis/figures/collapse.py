@@ -1,4 +1,4 @@
-"""Collapse over steps: variability, margin and duality of every trial as training goes on."""
+"""Collapse over training steps: variability, margin and duality of every trial."""
 
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     found = [numbers_collapse(rows, final, measure, dim) for dim in dims for measure in MEASURES]
     found = [n for n in found if any(len(course.step) > 1 for course in n.courses)]
     hidden = max((n.hidden for n in found), default=0)
-    left_out = f" {MOST_LINES} trials a panel are drawn; up to {hidden} more are in the table." if hidden else ""
+    left_out = f" {MOST_LINES} trials per panel are drawn; up to {hidden} more are in the table." if hidden else ""
     usual = usual_normalization(final) if final.num_rows else ""
     return FigureBlock(
         name="collapse",

@@ -1,4 +1,4 @@
-"""The values of a setting beside each other: seeds, their mean and interval, cells, and what a margin is compared with."""
+"""The values of a setting beside each other: seeds, their mean and interval, cells, and reference margins."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Margin against the number of classes for each dimension, between random rows and the best code known, with the fits."""
+"""Margin against the number of classes for each dimension, with random rows, the best code known and the fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class FitBand:
 class MarginSeries:
     """Trials of one temperature at one feature_dim; the optimum is of unconstrained features, NaN if not tabulated.
 
-    temperature: None where there is none, or where each number of classes has its own. fit: None where no form was
-    chosen, or where the series pools several groups of the fit.
+    temperature: None where there is none, or where it was chosen by the number of classes. fit: None where no form was
+    chosen, or where the series contains several groups of the fit.
     """
 
     temperature: float | None

@@ -1,7 +1,7 @@
 """Panels drawn as SVG for the page, and as SVG, PDF or PNG files for papers and slides.
 
-Knows matplotlib. Ids carry a prefix, so that panels of one page never share one, and text stays text, so that it can be
-searched, selected and set in the page's font.
+Ids have a prefix, so that no two panels of a page share one. Text stays text, so that it can be searched, selected and
+shown in the page's font. Knows matplotlib.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The Pareto front: trials that no other trial beats in every objective of a search."""
+"""The Pareto front: the trials that no other trial beats in both objectives."""
 
 import tomllib
 from dataclasses import dataclass

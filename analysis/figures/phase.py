@@ -1,4 +1,4 @@
-"""The phase map: at how many classes per dimension and how cold a loss networks collapse and come near the best code."""
+"""The phase map: collapse and margin over the number of classes per dimension and the coldness of the loss."""
 
 from dataclasses import dataclass
 

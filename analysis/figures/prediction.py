@@ -1,4 +1,4 @@
-"""Trends carried beyond their data: the form that predicted best, its band, and the sizes it was tested on."""
+"""Trends beyond the measured sizes: the form that predicted best, its band, and the sizes it was tested on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

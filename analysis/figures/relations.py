@@ -1,4 +1,4 @@
-"""GNC1, GNC2 and GNC3 against each other and against the loss left over its optimum."""
+"""GNC1, GNC2 and GNC3 against each other and against the excess of the loss over its optimum."""
 
 from dataclasses import dataclass
 

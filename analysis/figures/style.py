@@ -1,7 +1,7 @@
-"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib and how numbers are written.
+"""The common style of all figures: colours, sizes, axes, labels at the ends of lines.
 
-Colours are written as the hex values below and nowhere else: the page replaces them by CSS variables of the same order,
-so that dark mode and print restyle a figure without drawing it again.
+Colours appear only as the hex values below: the page replaces them by CSS variables, so that dark mode and print change
+the colours of a figure without drawing it again. Knows matplotlib and how numbers are written.
 """
 
 import math

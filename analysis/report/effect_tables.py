@@ -1,4 +1,4 @@
-"""The report's tables of what settings do: contrasts, the margin ladder's gaps, and shares of the variance."""
+"""The report's tables of the effects of settings: contrasts, gaps of the margin ladder, and shares of the variance."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""fits.json: every fit with what is needed to use it without the page. Its schema is `fits.schema.json` beside this."""
+"""fits.json: every fit with all that is needed to use it without the page. `fits.schema.json` is its schema."""
 
 import json
 import math

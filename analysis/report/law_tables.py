@@ -20,7 +20,7 @@ from analysis.scaling.trends import Trend, own_prefactors
 
 
 def fits_sections(trends: Sequence[Trend]) -> list[Part]:
-    """The fits that may be believed, then those refused with their bare estimates."""
+    """The power laws with intervals, then those that were refused, with their bare estimates."""
     parts: list[Part] = [Paragraph(METHOD)]
     believed = [_fit_row(t) for t in trends if t.believed]
     refused = [[*_fit_row(t), Long(t.refused)] for t in trends if t.refused]
@@ -76,7 +76,7 @@ def _residual_text(fit: PowerLawFit) -> str:
 
 
 def _left_out(trend: Trend) -> str:
-    """How many complete trials did not enter, why, and the exponents if those short of the terminal phase had."""
+    """How many complete trials were left out and why, and the exponents with those that are not terminal included."""
     reasons = ((trend.not_terminal, "not terminal"), (trend.not_positive, "no positive value then"))
     counts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
     beside = ", ".join(f"{e.name} {bracketed_exponent(e)}" for e in trend.with_all)
@@ -119,14 +119,14 @@ FORMS_METHOD = (
 
 
 def _others(comparison: FormComparison, verdict: FormVerdict) -> str:
-    """How many trials did not enter, and what the chosen form says with those short of the terminal phase."""
+    """How many trials were left out, and the chosen form's parameters with those that are not terminal included."""
     if verdict.form != comparison.chosen or not comparison.with_all:
         return str(comparison.left_out)
     return f"{comparison.left_out}; with all {parameters_text(comparison.with_all)}"
 
 
 def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
-    """Which trends no pure power law can follow, measured or, for margins at d >= 8, known from the best codes."""
+    """Which trends are no pure power law: by their fits or, for margins at d >= 8, by the best codes."""
     bent = [f"{c.measure} at d = {c.feature_dim}" for c in comparisons if c.power_law_is_misspecified]
     known = sorted({c.feature_dim for c in comparisons if c.measure == MARGIN and c.feature_dim >= IRREGULAR_DIM})
     said = []

@@ -1,6 +1,6 @@
-"""Where the rows come from: versions, machines, data, and warnings when a folder mixes them.
+"""Where the rows come from: versions, machines and data, with warnings where a folder mixes them.
 
-Knows the trials table; does not know HTML.
+Knows the trials table; does not know pages.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""`gnc report`: writes a page that opens with the answer, its figures as files, and fits and predictions as JSON.
+"""`gnc report`: writes a page that begins with the main result, its figures as files, and fits and predictions as JSON.
 
     report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json
 
-Knows every other module of analysis and the writing of reports by the store; does not compute anything itself.
+Knows the rest of the analysis and how the store writes a report; computes nothing itself.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The sections of the report's page in their order, its header and its provenance."""
+"""The sections of the report's page in their order, with its header and the section on provenance."""
 
 from collections.abc import Mapping, Sequence
 

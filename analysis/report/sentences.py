@@ -1,4 +1,4 @@
-"""The sentences that open the report: what was studied, and the answer. Every number in them comes from a fit or a row.
+"""The sentences at the top of the report: what was studied, and the result. Their numbers come from fits and rows.
 
 Knows rows and fits; does not know pages.
 """

@@ -21,7 +21,7 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
     final = frame.final.sort_by([(name, "ascending") for name in ("feature_dim", "num_classes", "temperature", "seed")])
     if final.num_rows == 0:
         return [note("No trial is complete, so there are no final rows to show.")], frozenset()
-    # a setting that takes one value and null follows from another one
+    # a setting with one value besides null has no effect of its own: another setting decides whether it is null
     apart = [n for n in varied_settings(final) if len(final[n].drop_null().unique()) > 1]
     varied = [n for n in apart if n not in {*SHOWN_SETTINGS, "seed"}]
     settings = ["feature_dim", "num_classes", "temperature", "normalization", *varied, "seed"]

@@ -21,7 +21,7 @@ SETTING_NAMES = tuple(column.name for column in SETTINGS)
 SIZES = ("num_classes", "feature_dim")
 ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
-# What a figure of margin or variability shows on an axis or as a line, numbers before names; other settings are pooled.
+# The settings that figures of margin or variability show on an axis or as a line, numbers first; others are pooled.
 SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
 
 
@@ -46,8 +46,8 @@ class StudyFrame:
     """What the store holds of one study.
 
     rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
-    complete trial with the trial's state and circumstances joined. outside: trials in the folder that are not of this
-    study. missing: trials of the study that have no row in the trials table yet.
+    complete trial joined with the columns of the trials table. outside: trials in the folder that are not of this study.
+    missing: trials of the study that have no row in the trials table yet.
     """
 
     rows: pa.Table
@@ -161,7 +161,7 @@ def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, 
 
 
 def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
+    """`temperature = 0.1, normalization = both` for each row: the group that has a prefactor of its own."""
     rows = settings_of_rows(table, names)
     return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
 
@@ -172,7 +172,7 @@ def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[s
 
 
 def independent_settings(final: pa.Table) -> list[str]:
-    """Settings that vary by themselves: not with the size (samples chosen by feature_dim) or with another of these."""
+    """Settings that vary at one size, even where the other settings of this list are fixed."""
     varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]
     kept: list[str] = []
     for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
@@ -220,7 +220,7 @@ def usual_temperature(table: pa.Table) -> float | None:
 
 
 def temperature_follows_size(table: pa.Table) -> bool:
-    """Whether a study chose the temperature by the number of classes: several temperatures, one at each size."""
+    """Whether the temperature was chosen by the number of classes: several temperatures, but one per size."""
     by_size = (members for _, members in groups(table, ["num_classes"]))
     return len(table["temperature"].unique()) > 1 and all(len(rows["temperature"].unique()) == 1 for rows in by_size)
 
@@ -228,7 +228,7 @@ def temperature_follows_size(table: pa.Table) -> bool:
 def is_usual(table: pa.Table) -> np.ndarray:
     """Which rows have the usual normalization and, within their feature_dim, the usual temperature.
 
-    Where the temperature was chosen by the number of classes every one is usual.
+    Where the temperature was chosen by the number of classes, every temperature is usual.
     """
     if table.num_rows == 0:
         return np.zeros(0, dtype=bool)

@@ -1,7 +1,7 @@
 """Variability at a moment that all trials share: equal steps after 99 % training accuracy, or equal excess loss.
 
-A fixed number of epochs means more steps for more classes, and late rows have had longer to collapse: a trend read off
-final rows mixes geometry with training time. Knows frames; fits nothing.
+A fixed number of epochs means more steps for more classes, hence more time to collapse: a trend of final rows mixes
+geometry with training time. Knows frames; fits nothing.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
 
 @dataclass(frozen=True)
 class MatchedRows:
-    """Final rows with VARIABILITY read at the shared moment instead of at the end, null where a trial has none.
+    """Final rows with VARIABILITY read at a shared moment instead of at the end, null where a trial never reached it.
 
-    moment: what is shared, in words.
+    moment: the moment in words.
     """
 
     rows: pa.Table

@@ -1,7 +1,7 @@
-"""What theory says a margin can be at (num_classes, feature_dim): the curves that figures draw and fits compare with.
+"""The margins that theory gives at (num_classes, feature_dim): curves that figures draw and fits compare with.
 
-Knows `gnc_models.references.margin`; does not know rows. Null: random rows. Ceilings: the same-temperature optimum of the
-unconstrained-feature model, the best code known, the proven upper bound.
+From below: the margin of random rows. From above: the best code known and the proven upper bound. Knows
+`gnc_models.references.margin`; does not know rows.
 """
 
 import functools
@@ -24,7 +24,7 @@ class MarginCurves:
 
 
 def margin_curves(num_classes: Iterable[int], feature_dim: int) -> MarginCurves:
-    """The null and the ceilings of the minimum margin at each number of classes.
+    """The reference margins at each number of classes.
 
     Args:
         num_classes: any order, repeats allowed; the curves are sorted.

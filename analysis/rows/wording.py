@@ -11,7 +11,7 @@ LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMAL
 
 
 def axis_label(name: str) -> str:
-    """The column's own name, its letter and unit: the word is the same in the study file and in the table."""
+    """The column's name as in the study file and the tables, with its letter or unit."""
     unit = COLUMNS[name].unit if name in COLUMNS else ""  # an entry of a list column is its own label
     letter = LETTERS.get(name)
     return name + (f", {letter}" if letter else f" ({unit})" if unit else "")

@@ -1,7 +1,8 @@
-"""Time laws: how variability falls over steps once training accuracy has reached 99 %, trial by trial.
+"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %.
 
-Rows of one trial are not independent, so each trial gives one rate and intervals are over cells. Knows matched courses
-and robust fits; draws nothing. Trials end while a schedule lowers the learning rate: a rate is of that schedule too.
+The rows of one trial are not independent of each other, so each trial gives one rate, and intervals are over cells. The
+learning rate falls during the same steps, so a rate also depends on its schedule. Knows matched courses and robust
+fits; draws nothing.
 """
 
 from collections.abc import Mapping
@@ -23,12 +24,12 @@ LAWS: Mapping[str, str] = {
     "exponential": "A exp(-a steps / s)",
 }
 MIN_EPOCHS = 6
-KEPT_OUT = 0.25  # share of a trial's terminal epochs, the last ones, that each law must predict
+KEPT_OUT = 0.25  # each law must predict this last share of a trial's terminal epochs
 
 
 @dataclass(frozen=True)
 class TrialLaw:
-    """One trial's rates by law, the median relative error of each on its last epochs, and how many were at the floor."""
+    """One trial's rate by each law, the median relative error of each law on the last epochs, and the values at the floor."""
 
     cell: str
     rates: Mapping[str, float]
@@ -38,10 +39,11 @@ class TrialLaw:
 
 @dataclass(frozen=True)
 class TimeLaw:
-    """The trials of one feature_dim: which law predicts their last epochs better, and its rate.
+    """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
 
-    rate: mean over cells with its interval, None ends under MIN_CELLS cells. best_in: share of trials that the chosen
-    law predicts better. trials, cells: behind it. short: terminal trials with fewer than MIN_EPOCHS epochs there.
+    rate: mean over cells with its interval, whose ends are None under MIN_CELLS cells. best_in: the share of trials that
+    the chosen law predicts better. trials, cells: how many the rate comes from. short: trials with fewer than MIN_EPOCHS
+    terminal epochs.
     """
 
     measure: str

@@ -1,6 +1,6 @@
-"""Which form a trend has: every form fitted, judged by predicting the largest sizes from the smaller ones.
+"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones.
 
-Knows forms and frames; draws nothing. AICc stands beside the held-out error and decides nothing.
+AICc is reported too, but decides nothing. Knows forms and frames; draws nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit
 from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells, select
 from analysis.scaling.trends import MEASURES
 
-# Sizes kept out at the top: one of every four, at least one.
+# The largest quarter of the sizes is held out, at least one size.
 HELD_OUT_SHARE = 0.25
-ROUND_OFF = 1e-9  # a bend below it is arithmetic, in data without noise
+ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
 WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How a form fitted to the smaller sizes predicted the cells of the larger: relative errors, and 90 % coverage."""
+    """How well a form fitted to the smaller sizes predicted the larger: relative errors, and the share inside 90 %."""
 
     median_error: float
     covered: float
@@ -35,13 +35,13 @@ class HeldOut:
 
     @property
     def mean_error(self) -> float:
-        """Mean relative error: of a few cells it tells forms apart more often than the median does."""
+        """Mean relative error; with few cells it separates two forms more often than the median does."""
         return float(np.mean(self.errors)) if self.errors else self.median_error
 
 
 @dataclass(frozen=True)
 class FormVerdict:
-    """One form's fit and test; refused says why there is none of either."""
+    """One form's fit and its test; refused says why there are none."""
 
     form: str
     fit: FormFit | None
@@ -53,8 +53,8 @@ class FormVerdict:
 class FormComparison:
     """All forms for one measure at one feature_dim. chosen: see `choose`.
 
-    left_out: complete trials short of the terminal phase or without a positive value. with_all: the chosen form's
-    parameters if those with a value entered too, empty where none was left out. settings: of each group by its label.
+    left_out: complete trials that did not reach the terminal phase or have no positive value. with_all: the chosen
+    form's parameters with those trials included, empty where none was left out. settings: of each group, by its label.
     """
 
     measure: str
@@ -94,7 +94,7 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
 
 
 def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
-    """The comparison with what was left out, the other answer, and the settings behind its groups."""
+    """The comparison with the number of trials left out, the fit that includes them, and the settings of its groups."""
     measured, within = values(rows, compared.measure), compared.within
     positive = np.isfinite(measured) & (measured > 0)
     left_out = int((~(positive & values(rows, "terminal"))).sum())
@@ -128,8 +128,8 @@ def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
     """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those cells.
 
-    A form that contains another predicts as well wherever the other is true: without this it would win half the time.
-    The mean, not the median: of the three held-out cells of a study of twelve the median uses one.
+    Where a simple form is true, a form that contains it predicts equally well, and the smaller error alone would choose
+    it half the time. The mean is compared, since the median of three held-out cells depends on one of them.
     """
     tested = [(v.held_out.mean_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
     if not tested:
@@ -158,7 +158,7 @@ def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
 
 
 def largest_sizes(cells: Cells) -> np.ndarray:
-    """The log sizes that are kept out."""
+    """The logarithms of the sizes that are held out."""
     sizes = np.unique(cells.log_predictors[:, 0])
     return sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
 

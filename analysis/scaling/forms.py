@@ -1,7 +1,8 @@
-"""Forms a trend in the number of classes can take: pure power, offset, tied to theory, a bound's curve, curved.
+"""The forms that a trend in the number of classes can have: pure power, offset, tied to theory, a bound's curve, curved.
 
 Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape parameters are searched
-on a grid that zooms in, the rest is solved inside (variable projection). Knows theory and robust fits, not tables.
+on grids that zoom in; at each grid point the linear parameters are solved for (variable projection). Knows theory and
+robust fits; does not know tables.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ class Form:
 class FormFit:
     """A fitted form: parameters with intervals, levels by group, Huber scale of log residuals, AICc.
 
-    centre is the size that the offset form counts K in, so that its parameters do not depend on a unit.
+    centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
     """
 
     form: str
@@ -83,7 +84,7 @@ class FormFit:
 
 
 def design_of(fit: FormFit, num_classes: np.ndarray, group: str = "") -> np.ndarray:
-    """Derivative of the log prediction at these class counts by every parameter, levels behind [n, parameters]."""
+    """Derivatives [n, parameters] of the log prediction at these class counts by every parameter, the levels last."""
     k = np.asarray(num_classes, dtype=float)
     own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
     return np.concatenate([own, level_columns([group] * len(k), sorted(fit.levels))], axis=1)
@@ -152,7 +153,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     inner = np.concatenate([columns, levels], axis=1)
     shape = _search(form, inner, cells.log_measure, k, centre, feature_dim)
     for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
-        if not least <= value <= most:  # an offset of nothing, or a curve that never ends to rise
+        if not least <= value <= most:  # no offset, or a curve that rises without end
             raise FitRefused(f"the sizes do not tell {parameter}: its best value lies beyond {least:g} to {most:g}")
     target = cells.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
     solved = fit_linear(inner, target)
@@ -186,7 +187,7 @@ def _check_enough(k: np.ndarray, count: int, num_groups: int) -> None:
 
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
-    """Corrected Akaike criterion of Gaussian noise whose outliers count as the Huber loss counts them.
+    """Corrected Akaike criterion of Gaussian noise in which outliers weigh as much as in the Huber loss.
 
     Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise.
     """
@@ -198,7 +199,7 @@ def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
 
 
 def _argument(form: Form, scaled: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Shape parameters act on K in units of the centre; bounds need K itself."""
+    """What fixed(K, shape) is a function of: K in units of the centre where there are shapes, K itself for bounds."""
     return scaled if form.shapes else k
 
 

@@ -1,4 +1,4 @@
-"""Forms over all dimensions at once: the margin in K and d, and in temperature or coldness beside them.
+"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness.
 
 `log measure = level[group] + fixed(cells) + columns(cells) @ coefficients`, tested by keeping out the largest K, the
 largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing.
@@ -42,7 +42,7 @@ Axes = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class JointForm:
-    """A form; cold ones read the temperature themselves, the others have a level for each."""
+    """A form. cold: it is a function of temperature too; without it each temperature has a level of its own."""
 
     formula: str
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ def _logs(*names: str) -> Callable[[Axes], list[np.ndarray]]:
 
 
 def _by_dim(curve: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[Axes], np.ndarray]:
-    """A curve in K of one d, read at every cell."""
+    """The logarithm of a curve(K, d) at every cell."""
 
     def at(axes: Axes) -> np.ndarray:
         found = np.zeros(len(axes["num_classes"]))
@@ -118,7 +118,7 @@ class JointFit:
     def predict_interval(
         self, axes: Axes, group: str, *, level: float = 0.9
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Prediction and the ends where new cells are expected at these axes, arrays [n] each."""
+        """Prediction at these axes and the ends between which new cells are expected, an array [n] each."""
         form = JOINT_FORMS[self.form]
         design = _design(form, axes, [group] * len(axes["num_classes"]), sorted(self.levels))
         middle = form.fixed(axes) + design @ self.linear.coefficients
@@ -148,7 +148,7 @@ class JointVerdict:
 
 @dataclass(frozen=True)
 class JointComparison:
-    """All joint forms of one measure. chosen: least mean error over the axes kept out; None if none was tested."""
+    """All joint forms of one measure. chosen: the one with the least mean error in its tests; None if none was tested."""
 
     measure: str
     within: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Power laws over cells: exponents with intervals, or a refusal that carries the estimate.
 
-`log measure = level[group] + sum over predictors of exponent * log predictor`, by summed Huber loss in log space. The
-problem is convex there, so one start finds the only optimum. Knows `analysis.statistics.huber`; does not know tables or figures.
-Seeds of a cell share everything but chance: they are averaged first and the cells are resampled.
+`log measure = level[group] + sum over predictors of exponent * log predictor`, fitted by summed Huber loss. This is
+convex, so there is one optimum and any start finds it. The trials of a cell differ in the seed alone: they are averaged
+first, and cells are resampled. Knows the statistical methods; does not know tables or figures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 MOST_RESAMPLED = 60
 FEW = 3  # degrees of freedom
-SEED = 20231009  # of the bootstrap's signs: a report made twice says the same
+SEED = 20231009  # of the bootstrap's signs, so that a report made twice says the same
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def exponents_of(names: Sequence[str], estimates: Iterable[float], halves: np.nd
 class PowerLawFit:
     """A fitted power law.
 
-    levels: log of the prefactor by group. residual_scale: robust spread of log residuals over cells. cells, trials:
-    what the fit stands on. sizes: distinct values of the first predictor. open_share: share of cells known only as an
-    interval. diagnostics: what the residuals say against the fit.
+    levels: log of the prefactor by group. residual_scale: robust spread of log residuals over cells. cells, trials: how
+    many were fitted. sizes: distinct values of the first predictor. open_share: share of cells known only as an
+    interval. diagnostics: signs in the residuals that the fit is wrong.
     """
 
     exponents: tuple[Exponent, ...]
@@ -67,7 +67,7 @@ class PowerLawFit:
 
 
 class FitRefused(ValueError):
-    """The data cannot carry the claim. `estimate` is the fit without an interval, None where there is not even that."""
+    """The data do not support a claim. `estimate` is the fit without an interval, None where there is not even that."""
 
     def __init__(self, reason: str, estimate: PowerLawFit | None = None) -> None:
         super().__init__(reason)
@@ -222,7 +222,7 @@ def _why_not(cells: Cells, design: np.ndarray, names: list[str]) -> str:
 
 
 def _without_lone_groups(cells: Cells) -> Cells:
-    """A group of one cell says nothing about an exponent: its own level absorbs it."""
+    """The cells without the groups of one cell, whose level fits that cell exactly and says nothing of an exponent."""
     keep = np.array([cells.group.count(g) > 1 for g in cells.group], dtype=bool)
     if not keep.any():
         raise FitRefused("no two cells differ in the predictor alone")

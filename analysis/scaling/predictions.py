@@ -1,4 +1,4 @@
-"""Predictions of cells that a study file names, kept beside the report, and scored by the rows that arrive later.
+"""Predictions of cells that a study file names. They are kept with the report and scored once trials of the cell have run.
 
     [report]
     predict = [{num_classes = 400, feature_dim = 10}, {num_classes = 400, feature_dim = 10, temperature = 0.1}]
@@ -30,8 +30,8 @@ class Prediction:
     """What is expected of a cell before its trials are seen.
 
     cell: settings by name, those asked for and those of the fitted group. predicted, low, high: the geometric mean over
-    a cell's seeds and where LEVEL of new cells are expected, None if refused. fitted_cells: what the form stood on.
-    seen: trials of this very cell that existed already, which can score nothing.
+    a cell's seeds, and the ends between which LEVEL of new cells are expected; None if refused. fitted_cells: how many
+    cells the form was fitted to. seen: trials of this cell that had run already and so cannot score the prediction.
     """
 
     cell: Mapping[str, Any]
@@ -49,9 +49,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Score:
-    """A prediction against the trials that arrived since: their geometric mean, relative error, inside the interval.
+    """A prediction compared with later trials: their geometric mean, the relative error, whether the interval holds it.
 
-    trials: how many scored it. not_terminal: others of the cell that did not reach the terminal phase and do not count.
+    trials: how many were compared. not_terminal: trials of the cell that did not reach the terminal phase and are not
+    counted.
     """
 
     prediction: Prediction
@@ -110,7 +111,7 @@ def _predict(
 
 
 def _occurs(final: pa.Table, name: str, value: Any, joint: Sequence[JointComparison]) -> bool:
-    # a form in temperature carries to temperatures that were never run
+    # a form that is a function of temperature predicts temperatures that were never run
     if name == "temperature" and any(c.chosen and JOINT_FORMS[c.chosen].cold for c in joint):
         return True
     return name in final.column_names and value in final[name].unique().to_pylist()
@@ -146,7 +147,7 @@ def _expected(cell: dict[str, Any], comparison: FormComparison | JointComparison
 def _group(
     cell: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], members: list[str], levels: Mapping[str, float]
 ) -> str | None:
-    """The group of cells that agrees with all that is asked; of several the one with most cells."""
+    """The group whose settings agree with the cell; of several the one with most cells, None without any."""
     fitting = [
         label
         for label in sorted(levels)
@@ -175,7 +176,7 @@ def kept_with(earlier: Sequence[Prediction], new: Sequence[Prediction]) -> list[
 
 
 def score(predictions: Sequence[Prediction], final: pa.Table) -> Scores:
-    """Score the last prediction of each cell and measure made before trials of the cell arrived."""
+    """Score, for each cell and measure, the last prediction that was made before trials of the cell had run."""
     found: dict[str, Score] = {}
     waiting: set[str] = set()
     for prediction in predictions:

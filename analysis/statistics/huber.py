@@ -1,6 +1,6 @@
-"""Huber regression: linear fits that one bad cell cannot bend, for many right-hand sides at once, and their intervals.
+"""Huber regression: linear fits that one outlier cannot bend, for many right-hand sides at once, and their errors.
 
-Knows numpy only. Rows are cells (seeds already averaged), so that rows are independent.
+Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy only.
 """
 
 from collections.abc import Callable
@@ -87,8 +87,8 @@ def _fits_with_pulls(
     """Coefficients [batch, p], the HC3 pulls on them [batch, n, p], residuals and leverages of targets [batch, n]."""
     coefficients = _reweighted(design, targets, threshold)
     residuals = targets - coefficients @ design.T
-    # the loss is straight beyond the threshold: such a cell pulls but holds nothing. A tenth of the hold is left to it,
-    # or a few cells could leave nothing to lean on
+    # beyond the threshold the loss is linear and has no curvature; a tenth of the curvature is left to such cells, so that
+    # the matrix stays invertible when few cells lie inside
     hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
     inverse = np.linalg.inv(_gram(design, hold))
     projected = design @ inverse  # [batch, n, p]: the inverse is symmetric

@@ -1,6 +1,6 @@
-"""What the residuals of a fit say against it: a bend left over, noise that grows with size, single cells that decide.
+"""Signs in the residuals that a fit is wrong: a bend, noise that changes with size, a single cell that decides the fit.
 
-Knows robust fits and scipy; decides nothing, it warns.
+They are warnings and decide nothing. Knows robust fits and scipy.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its v
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """bend_p: p value that residuals follow no parabola in the log size; spread_p: that their size does not go with it.
+    """bend_p: p value of no parabola in the residuals over log size; spread_p: of no change of their size with log size.
 
-    Both None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
+    Both are None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
     """
 
     bend_p: float | None
