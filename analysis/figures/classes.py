@@ -1,5 +1,6 @@
 """The sorted margins of the classes, and the ladder of margins from the best code to the worst training sample."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ from matplotlib.axes import Axes
 from analysis.effects.margin_ladder import RUNGS
 from analysis.figures.panels import FigureBlock, Panel, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
-from analysis.rows.frames import Heads, best_trial, groups, is_usual
+from analysis.rows.frames import best_trial, groups, is_usual
 from analysis.rows.wording import axis_label, number
 
+ReadMargins = Callable[[str], pa.Table | None]  # by the trial's key
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
 RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
@@ -38,12 +40,12 @@ class ClassNumbers:
     curves: tuple[MarginCurve, ...]
 
 
-def numbers_classes(final: pa.Table, heads: Heads, feature_dim: int) -> ClassNumbers:
+def numbers_classes(final: pa.Table, read_margins: ReadMargins, feature_dim: int) -> ClassNumbers:
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = final.take(np.flatnonzero(is_usual(final)))
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
     best = evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES)
-    curves = [_curve(row, heads.read_margins(row["trial"])) for row in best]
+    curves = [_curve(row, read_margins(row["trial"])) for row in best]
     return ClassNumbers(feature_dim, tuple(c for c in curves if c is not None))
 
 
@@ -73,10 +75,10 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     label_ends(ax, labels)
 
 
-def block_classes(final: pa.Table, heads: Heads) -> FigureBlock:
+def block_classes(final: pa.Table, read_margins: ReadMargins) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
-    found = [n for n in (numbers_classes(final, heads, dim) for dim in dims) if n.curves]
+    found = [n for n in (numbers_classes(final, read_margins, dim) for dim in dims) if n.curves]
     return FigureBlock(
         name="classes",
         heading="Margins class by class",

@@ -3,6 +3,7 @@
 Classifier rows and class means come from the heads that trials kept, and are rotated onto the optimum.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,12 @@ from scipy.spatial import ConvexHull, QhullError
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_ROOM
-from analysis.rows.frames import Heads, best_trial, groups, usual_normalization, with_normalization
+from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
 from gnc_models.references.tables import best_code_points
 
+ReadHead = Callable[[str], dict[str, np.ndarray] | None]  # by the trial's key
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
 MOST_ALIGNED = 200  # classes; beyond it the points would touch and matching is slow
@@ -46,9 +48,9 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, heads: Heads) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, read_head: ReadHead) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
-    read = ((row, heads.read_head(row["trial"])) for row in choose_trials(final))
+    read = ((row, read_head(row["trial"])) for row in choose_trials(final))
     return [picture_of(row, head) for row, head in read if head is not None]
 
 
@@ -171,9 +173,9 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, heads: Heads) -> FigureBlock:
+def block_codes(final: pa.Table, read_head: ReadHead) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
-    pictures = numbers_codes(final, heads)
+    pictures = numbers_codes(final, read_head)
     missing = "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
     if {2, 3} & set(final["feature_dim"].to_pylist()):
         missing = "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."

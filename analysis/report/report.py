@@ -7,6 +7,7 @@ Knows the rest of the analysis and how the store writes a report; computes nothi
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from analysis.figures.classes import block_classes, block_ladder
@@ -28,7 +29,7 @@ from analysis.report.law_tables import score_parts
 from analysis.report.markdown import parts_to_markdown, to_markdown
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
-from analysis.rows.frames import Heads, StudyFrame, load_study
+from analysis.rows.frames import StudyFrame, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
@@ -104,8 +105,8 @@ def write_report(
         raise NothingToReport(_why_nothing(frame, store.uri))
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
-    heads = Heads(store, set())
-    blocks = figure_blocks(frame, heads, findings)
+    unreadable = set(frame.unreadable)
+    blocks = figure_blocks(frame, findings, store, unreadable.add)
     warned = provenance.warnings(frame.trials)
     if earlier is None:
         warned.append(
@@ -130,7 +131,7 @@ def write_report(
         fits=sum(t.believed is not None for t in findings.trends),
         refused=sum(t.refused is not None for t in findings.trends),
         predictions=sum(p.refused is None for p in findings.predictions),
-        unreadable=tuple(sorted({*frame.unreadable, *heads.unreadable})),
+        unreadable=tuple(sorted(unreadable)),
         warnings=tuple(warned),
     )
 
@@ -157,18 +158,20 @@ def _why_nothing(frame: StudyFrame, uri: str) -> str:
     return f"No trial in {uri} has finished yet, so no report was written."
 
 
-def figure_blocks(frame: StudyFrame, heads: Heads, findings: Findings) -> list[FigureBlock]:
+def figure_blocks(
+    frame: StudyFrame, findings: Findings, store: Store, on_unreadable: Callable[[str], None]
+) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [
-        block_codes(final, heads),
+        block_codes(final, partial(store.read_head, on_unreadable=on_unreadable)),
         block_collapse(frame.rows, final),
         block_margin(final, findings.comparisons),
         block_phase(final),
         block_variability(final),
         block_relations(final),
         *map(block_contrast, findings.contrasts.values()),
-        block_classes(final, heads),
+        block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
         block_ladder(final),
         block_pareto(final, frame.study),
         block_prediction(findings.comparisons),

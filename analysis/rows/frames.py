@@ -26,22 +26,6 @@ SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.i
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Margins and heads of a store's trials; `unreadable` collects the names of torn files."""
-
-    store: Store
-    unreadable: set[str]
-
-    def read_margins(self, key: str) -> pa.Table | None:
-        """Per-class margins, None where absent or torn."""
-        return self.store.read_margins(key, self.unreadable.add)
-
-    def read_head(self, key: str) -> dict[str, np.ndarray] | None:
-        """Final head and class means, None where absent or torn."""
-        return self.store.read_head(key, self.unreadable.add)
-
-
-@dataclass(frozen=True)
 class StudyFrame:
     """What the store holds of one study.
 
