@@ -27,8 +27,12 @@ class MatchedRows:
 
 @dataclass(frozen=True)
 class Course:
-    """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability."""
+    """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability.
 
+    onset: the step of that epoch.
+    """
+
+    onset: float
     steps: np.ndarray
     excess: np.ndarray
     measures: dict[str, np.ndarray]
@@ -45,9 +49,11 @@ def terminal_courses(rows: pa.Table, final: pa.Table) -> dict[str, Course]:
     for start, end in zip([0, *edges], [*edges, len(trial)], strict=True):
         kept = np.arange(start, end)[columns["terminal"][start:end]]
         if len(kept) and trial[start] in complete:
-            steps = columns["step"][kept] - columns["step"][kept[0]]
+            onset = columns["step"][kept[0]]
             measures = {name: columns[name][kept] for name in VARIABILITY}
-            found[str(trial[start])] = Course(steps, columns["loss_excess"][kept], measures)
+            found[str(trial[start])] = Course(
+                onset, columns["step"][kept] - onset, columns["loss_excess"][kept], measures
+            )
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows.frames import groups
-from analysis.rows.matched_time import VARIABILITY, terminal_courses
+from analysis.rows.matched_time import VARIABILITY, Course, terminal_courses
 from analysis.rows.measures import FLOAT_FLOOR
 from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
@@ -63,10 +63,9 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     """The time law of each variability measure at each feature_dim that has terminal trials."""
     found = []
     courses = terminal_courses(rows, final)
-    onset = _onsets(rows, courses)
     cell = dict(zip(final["trial"].to_pylist(), final["cell"].to_pylist(), strict=True))
     for measure in VARIABILITY:
-        laws = {t: _trial_law(cell[t], c.steps, c.measures[measure], onset[t]) for t, c in courses.items()}
+        laws = {t: _trial_law(cell[t], c, c.measures[measure]) for t, c in courses.items()}
         for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
             mine = [laws[t] for t in members["trial"].to_pylist() if t in laws]
             if mine:
@@ -74,24 +73,15 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     return found
 
 
-def _onsets(rows: pa.Table, courses: Mapping[str, object]) -> dict[str, float]:
-    """Step at which each trial's first terminal epoch was measured, at least 1."""
-    terminal = rows.select(["trial", "step", "terminal"])
-    terminal = terminal.filter(terminal["terminal"])
-    first = terminal.group_by("trial").aggregate([("step", "min")])
-    steps = dict(zip(first["trial"].to_pylist(), first["step_min"].to_pylist(), strict=True))
-    return {trial: float(max(steps[trial], 1)) for trial in courses}
-
-
-def _trial_law(cell: str, steps: np.ndarray, measured: np.ndarray, onset: float) -> TrialLaw | None:
-    kept = np.isfinite(measured) & (measured >= 0)
-    steps, measured = steps[kept], measured[kept]
-    if len(steps) < MIN_EPOCHS or np.ptp(steps) == 0:
+def _trial_law(cell: str, course: Course, measured: np.ndarray) -> TrialLaw | None:
+    known = np.isfinite(measured) & (measured >= 0)
+    time, measured = course.steps[known] / max(course.onset, 1.0), measured[known]
+    if len(time) < MIN_EPOCHS or np.ptp(time) == 0:
         return None
     rates, errors = {}, {}
     for law in LAWS:
-        rates[law] = _rate(law, steps / onset, measured, np.ones(len(steps), dtype=bool))[1]
-        errors[law] = _error(law, steps / onset, measured)
+        rates[law] = _rate(law, time, measured, np.ones(len(time), dtype=bool))[1]
+        errors[law] = _error(law, time, measured)
     return TrialLaw(cell, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
 

@@ -1,7 +1,7 @@
 """`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
 
-Knows gnc_models and the store; does not know trials or Ray. PyTorch takes seconds to load, so that what needs it is
-imported inside the functions that compute: the other commands start without it.
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models and the
+store; does not know trials or Ray.
 """
 
 import argparse
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
-LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
-# What cannot be told of features alone: all that speaks of classifier rows.
+LARGEST_FEATURE = 1e100  # up to here squares and their sums over a file stay finite, and those of the inverse
+# Columns that need classifier rows and are null where the file holds features alone.
 NEEDS_WEIGHTS = ("margin_", "hull_", "centred_", "weight_", "gnc3", "max_cosine", "mean_direction", "sample_margin",
                  "effective_temperature", "ncc_agreement", "active_classes", "input_correlation")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The study, the results folder and the trials that a command is asked for, and the options that name them.
+"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them.
 
 Knows study files and the store; does not know what the commands do with them.
 """
@@ -39,7 +39,7 @@ def add_where(parser: argparse.ArgumentParser) -> None:
 
 
 def add_all(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that otherwise mean the latest study alone."""
+    """The option of commands that otherwise take the trials of the latest study alone."""
     parser.add_argument("--all", action="store_true", help="take every trial in the folder, not only the last study's")
 
 
@@ -54,7 +54,7 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
 
 
 def selection_of(options: argparse.Namespace) -> Selection | None:
-    """The trials that --where means; None for all."""
+    """The trials that --where selects; None for all."""
     return None if options.where is None else parse_selection(options.where)
 
 
@@ -92,7 +92,7 @@ def states_of(store: Store) -> dict[str, str]:
 
 
 def warn_unreadable(names: Iterable[str]) -> None:
-    """Name the files that a reading skipped, and what follows from it."""
+    """Warn of each file that could not be read, and say what happens to its trial."""
     for name in dict.fromkeys(names):
         follows = "its trial will be run again" if name.startswith("rows/") else "the other files are used"
         say(f"warning: {name} cannot be read and was skipped; {follows}")

@@ -1,6 +1,6 @@
-"""What a command found, for people or as JSON: sentences, names and values; interval ends rounded outward.
+"""Prints what a command found, as text or as JSON; the ends of intervals are rounded outward.
 
-Knows nothing of what the names mean, but that `_lower` and `_upper` end an interval.
+Does not know what the names mean, except that `_lower` and `_upper` are the ends of an interval.
 """
 
 import argparse
@@ -16,7 +16,7 @@ ROUNDINGS = {"lower": ROUND_FLOOR, "upper": ROUND_CEILING}
 
 
 def say(sentence: object) -> None:
-    """A sentence on stderr, beside the data."""
+    """Print a sentence on stderr, apart from the data."""
     print(sentence, file=sys.stderr)
 
 
@@ -27,7 +27,7 @@ def show(options: argparse.Namespace, facts: Any, lines: Iterable[str]) -> None:
 
 
 def shown(name: str, value: object) -> str:
-    """A value in ten digits; the lower end of an interval is rounded down and the upper end up, so that it still holds."""
+    """A value in ten digits; the lower end of an interval is rounded down, the upper end up, so that both stay true."""
     if not isinstance(value, float):
         return "-" if value is None else str(value)
     if not math.isfinite(value):

@@ -1,6 +1,6 @@
-"""The gnc commands of trials: check (what would run), run (many, on Ray) and trial (one, in this process).
+"""The gnc commands that run trials: check (shows what would run), run (on Ray) and trial (one, in this process).
 
-Knows how a run goes from what is missing to how it ended; imports Ray and torch only once there is something to run.
+Knows the steps of a run; imports Ray and torch only once there is something to run.
 """
 
 import argparse
@@ -35,11 +35,11 @@ def add_check_parser(commands: Commands) -> None:
     example = "gnc check studies/quickstart.toml --trials"
     parser = add_command(commands, command_check, example, add_study_and_results, add_json)
     parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
-    parser.add_argument("--probe", action="store_true", help="measure the cost by a few steps of each kind of trial")
+    parser.add_argument("--probe", action="store_true", help="measure the cost with a few steps of each kind of trial")
 
 
 def command_check(options: argparse.Namespace) -> int:
-    """Say what a study would run, what is stored and what the rest costs, and run nothing."""
+    """Show what a study would run, what is stored and what the rest costs, without running anything."""
     study, store = open_study(options)
     check_callbacks(study.callbacks, store)
     states = states_of(store)
@@ -63,7 +63,7 @@ def _check_lines(study: Study, store: Store, missing: list[TrialConfig], cost: P
 
 
 def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
-    known = {c.key for c in study.configs}  # what a search is still to suggest has no key yet
+    known = {c.key for c in study.configs}  # trials that a search has not suggested yet have no key
     return {
         "name": study.name,
         "results": store.uri,
@@ -94,11 +94,11 @@ def add_run_parser(commands: Commands) -> None:
     parser = add_command(commands, command_run, example, add_study_and_results)
     parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
-    parser.add_argument("--retry-failed", action="store_true", help="also start trials whose attempts are used up")
+    parser.add_argument("--retry-failed", action="store_true", help="also run trials that failed in all their attempts")
 
 
 def command_run(options: argparse.Namespace) -> int:
-    """Run the trials of a study that the results folder lacks."""
+    """Run the trials of a study that are not in the results folder yet."""
     study, store = open_study(options)
     most = options.max_concurrent
     require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
@@ -164,7 +164,7 @@ def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[
 
 
 def _again(options: argparse.Namespace) -> str:
-    """The command that continues this run, with its machine flags."""
+    """The command that continues this run, with the same options."""
     words = ["gnc", "run", options.study, *([options.results] if options.results else [])]
     for name in ("address", "where", "max_concurrent"):
         if value := getattr(options, name):
@@ -218,7 +218,7 @@ def command_trial(options: argparse.Namespace) -> int:
     check_data([config])
     check_datasets(store, [config])
     REQUESTS.listen(signal.SIGINT, signal.SIGTERM)
-    terminal = sys.stderr  # while the trial runs, what goes to sys.stderr is put into its log as well
+    terminal = sys.stderr  # while the trial runs, sys.stderr also writes into its log
 
     def follow(progress: Any) -> None:
         if progress.measurement is not None:
