@@ -83,8 +83,8 @@ def block_classes(final: pa.Table, read_margins: ReadMargins) -> FigureBlock:
         name="classes",
         heading="Margins class by class",
         caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the "
-        "same K and d. In an optimal code nearly all classes sit at the minimum; a curve that rises far above its "
-        "left end is a network whose minimum is set by a few close pairs." + _shares(found),
+        "same K and d. In an optimal code nearly all classes have the minimum; where a curve rises far above its "
+        "left end, the minimum comes from a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
         panels=panels_of(found, alt_classes, draw_classes),

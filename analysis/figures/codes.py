@@ -182,11 +182,10 @@ def block_codes(final: pa.Table, read_head: ReadHead) -> FigureBlock:
     return FigureBlock(
         name="codes",
         heading="The codes that were learned",
-        caption="Blue dots are classifier rows, the small orange ones class means of the training features, open "
-        "rings the best code known, turned and matched to the rows; on the sphere the back is faint and thin lines "
-        "are the edges of the best code's hull. A learned code is optimal where every blue dot sits in a ring; an "
-        "orange dot in the middle of its blue one is self-duality, one inside the circle is a class whose features "
-        "still spread.",
+        caption="Blue dots are classifier rows. Small orange dots are class means of the training features. Open rings "
+        "are the best code known, rotated and matched to the rows. On the sphere the back is faint, and thin lines are "
+        "the edges of the best code's hull. A learned code is optimal where every blue dot lies in a ring. An orange dot "
+        "at the centre of its blue dot shows self-duality; one inside the circle is a class whose features still spread.",
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),

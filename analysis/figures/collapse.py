@@ -90,9 +90,9 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
         name="collapse",
         heading="Collapse over training steps",
         caption="Each line is one trial from its first measured epoch after the start. Colour is the number of classes, for "
-        f"the temperature most class counts share and normalization = {usual}; grey lines are the other trials. "
-        "Collapse shows as a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
-        "a rise of the minimum margin (GNC2)." + left_out,
+        f"normalization = {usual} and the temperature that most class counts share; grey lines are the other trials. "
+        "In collapse, variability (GNC1) and the angle between class means and classifier rows (GNC3) fall, and the "
+        "minimum margin (GNC2) rises." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
         panels=panels_of(found, alt_of, draw_collapse),

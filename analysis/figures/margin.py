@@ -177,7 +177,7 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
     mixed = f"Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
     told = [mixed if pooled else "Lines join medians over seeds."]
     if fitted := ", ".join(f"{s.fit.form} at d = {n.feature_dim}" for n in found for s in n.series[:1] if s.fit):
-        told.append(f"Shaded, around a broken line: the fitted form ({fitted}) and where 90 % of cells are expected.")
+        told.append(f"The broken line is the fitted form ({fitted}), in the band where 90 % of cells are expected.")
     if any(len(s.trials) > MOST_DOTS for s in series):
         told.append(f"At most {MOST_DOTS} dots of a series are drawn; medians use every trial.")
     if not any(len(s.sizes) > 1 for s in series):
@@ -186,10 +186,10 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
     return FigureBlock(
         name="margin",
         heading="Margin against the number of classes",
-        caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold "
-        "dark. Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid "
-        "line: the best code known; dashed: the proven upper bound; the largest possible margin lies in the band between them; "
-        f"dotted: random rows. {' '.join(told)}",
+        caption="Dots are trained networks (margin_min_lower, a certified lower bound); darker colours are lower "
+        "temperatures. Open diamonds show the margin at the best loss of unconstrained features at the same temperature. "
+        "The solid line is the best code known, the dashed line the proven upper bound: the largest possible margin lies "
+        f"between them. The dotted line shows random rows. {' '.join(told)}",
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for s in series for t in s.trials),
         panels=panels_of(found, alt_margin, draw_margin, *WIDE_ROOM),

@@ -121,9 +121,9 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
     return FigureBlock(
         name="pareto",
         heading="Pareto front",
-        caption="Blue: trials that no other trial of the same K and d beats in both objectives; grey: the others. The "
-        "objectives are those of the study's search, or the margin over the best known and test accuracy where it "
-        "names fewer than two. Each dot is a single seed, and the front of noisy values flatters the trials on it.",
+        caption="Blue dots are trials that no other trial of the same K and d beats in both objectives; the others are "
+        "grey. The objectives are those of the study's search, or the margin over the best known margin and test accuracy "
+        "where it names fewer than two. Each dot is a single seed, so chance alone can place a trial on the front.",
         rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are those of trials on the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
         panels=panels_of(found, alt_pareto, draw_pareto, *ROOM),

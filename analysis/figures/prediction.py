@@ -83,14 +83,12 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
     return FigureBlock(
         name="prediction",
         heading="Trends beyond their data",
-        caption="Dots are cells, open where they were held out to test the forms; the line is the form that "
-        "predicted the held-out cells best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
-        f"the largest number of classes. {told}.",
+        caption="Dots are cells; open dots were held out to test the forms. The line is the form that predicted them best, "
+        "fitted to all cells, and the band is where 90 % of new cells are expected, up to twice the largest number of "
+        f"classes. {told}.",
         rows="cells of the trials that reached the terminal phase",
         panels=panels_of(found, alt_of, draw_prediction),
-        missing=None
-        if found
-        else "No form predicted its largest class counts, so no trend is carried beyond its data.",
+        missing=None if found else "No form predicted its largest class counts, so no trend is drawn beyond its data.",
     )
 
 

@@ -85,9 +85,9 @@ def block_relations(final: pa.Table) -> FigureBlock:
         name="relations",
         heading="GNC1, GNC2, GNC3 and the loss",
         caption="Each dot is a cell, the median over its seeds: variability (GNC1), how far the minimum margin stays below the "
-        "best known (GNC2), the angle between means and rows (GNC3), and the loss left over the optimum of "
-        "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
-        "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
+        "best known (GNC2), the angle between means and rows (GNC3), and the excess of the loss over the "
+        "optimum of unconstrained features at the same temperature. Rank correlations are computed within each feature_dim "
+        "and averaged. Cells at or beyond a reference have no place on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
         panels=panels_of(found, alt_relation, draw_relation, *ROOM),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",

@@ -124,9 +124,9 @@ def _explained_row(found: Explained) -> list[Cell]:
 EXPLAINED = (
     "Shares of the variance over all complete trials, in an additive model with every setting as a category: the share "
     "that is lost when one setting is left out, and the share that all settings explain. Settings overlap and interact, "
-    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, after "
-    "the chance of their seeds is taken out, and between the seeds of one cell. The column seeds is their share of both "
-    "variances."
+    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, without "
+    "the chance of their seeds, and between the seeds of one cell. The column seeds is the seeds' share of both variances "
+    "together."
 )
 
 

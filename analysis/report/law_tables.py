@@ -39,11 +39,11 @@ def fits_sections(trends: Sequence[Trend]) -> list[Part]:
 
 METHOD = (
     f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the "
-    "logarithms of cells, the seeds of a cell averaged. Intervals are 95 %, the wider of a wild bootstrap-t over "
-    "cells and Student's t; under five cells or three sizes none is given. Only trials that reached 99 % training "
-    "accuracy enter; variability is read where trials are alike (equal steps after that, or equal excess loss over "
-    "the tabulated optimum) and, beside it, at the end. A pure power law is a first form: the best margins themselves "
-    "follow one only for large K."
+    "logarithms of cells; the seeds of a cell are averaged first. Intervals are 95 %, the wider of a wild bootstrap-t "
+    "over cells and Student's t; under five cells or three sizes there is none. Only trials that reached 99 % training "
+    "accuracy are fitted. Variability is read at a moment that all trials share (equal steps after 99 %, or equal excess "
+    "loss over the tabulated optimum), and also at the end. A pure power law is only a first approximation: the best "
+    "margins themselves follow one only for large K."
 )
 
 
@@ -114,7 +114,7 @@ FORMS_METHOD = (
     "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the "
     "held-out error is the median relative error over those cells, beside the share of them inside the 90 % "
     "prediction interval. The simplest form that is as good as the best up to the noise of the held-out cells is "
-    "marked, one that misses by half or more has failed; AICc is shown beside it and decides nothing."
+    "marked; a form that misses by half or more has failed. AICc is shown too, but decides nothing."
 )
 
 
@@ -182,8 +182,8 @@ def _time_row(law: TimeLaw) -> list[Cell]:
 
 
 TIME_TEXT = (
-    "How variability falls over steps counted from 99 % training accuracy, in units of the steps it took to get there. "
-    "Each trial gives one rate, the rates of a cell's seeds are averaged, and intervals are over cells. Each law was "
+    "How variability falls after 99 % training accuracy. Time is counted in steps from there, in units of the steps it "
+    "took to get there. Each trial gives one rate, the rates of a cell's seeds are averaged, and intervals are over cells. Each law was "
     "fitted to the earlier three quarters of a trial's epochs after 99 % and had to predict the rest; the law that did "
     "better in more trials is shown. A value at the float floor, the rounding error of the features, counts as lying "
     "below it. The learning rate falls over the same steps, so a rate describes collapse under this schedule."
