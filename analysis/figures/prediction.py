@@ -77,7 +77,7 @@ def draw_prediction(ax: Axes, numbers: PredictionNumbers) -> None:
 def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
     """The figure of trends beyond their data, or why there is none."""
     found = [n for n in map(numbers_prediction, comparisons) if n is not None][:MOST_PANELS]
-    told = "; ".join(
+    forms = "; ".join(
         f"{n.measure} at d = {n.feature_dim}: {n.form}" + (f" ({n.group})" if n.group else "") for n in found
     )
     return FigureBlock(
@@ -85,7 +85,7 @@ def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
         heading="Trends beyond their data",
         caption="Dots are cells; open dots were held out to test the forms. The line is the form that predicted them best, "
         "fitted to all cells, and the band is where 90 % of new cells are expected, up to twice the largest number of "
-        f"classes. {told}.",
+        f"classes. {forms}.",
         rows="cells of the trials that reached the terminal phase",
         panels=panels_of(found, alt_of, draw_prediction),
         missing=None if found else "No form predicted its largest class counts, so no trend is drawn beyond its data.",

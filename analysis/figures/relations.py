@@ -70,8 +70,8 @@ def draw_relation(ax: Axes, numbers: RelationNumbers) -> None:
     log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.1, numbers.x.max() * 1.1]))
     log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.1, numbers.y.max() * 1.1]))
     ax.set_xlabel(LABELS.get(numbers.across, axis_label(numbers.across)))
-    told = "" if numbers.correlation is None else f"; rank corr. {number(numbers.correlation)}"
-    ax.set_title(LABELS.get(numbers.up, axis_label(numbers.up)) + told, fontsize=9.5)
+    correlation = "" if numbers.correlation is None else f"; rank corr. {number(numbers.correlation)}"
+    ax.set_title(LABELS.get(numbers.up, axis_label(numbers.up)) + correlation, fontsize=9.5)
     soft_grid(ax, "both")
     if len(np.unique(numbers.feature_dim)) <= 8:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2)
@@ -97,5 +97,5 @@ def block_relations(final: pa.Table) -> FigureBlock:
 
 def alt_relation(numbers: RelationNumbers) -> str:
     """The panel in a sentence."""
-    told = "" if numbers.correlation is None else f", rank correlation within d {number(numbers.correlation)}"
-    return f"{numbers.up} against {numbers.across} of {len(numbers.x)} cells{told}."
+    correlation = "" if numbers.correlation is None else f", rank correlation within d {number(numbers.correlation)}"
+    return f"{numbers.up} against {numbers.across} of {len(numbers.x)} cells{correlation}."

@@ -49,34 +49,34 @@ def _contrast_row(contrast: Contrast, level: Level) -> list[Cell]:
         return number(math.exp(x) if contrast.is_log else x)
 
     gap = level.difference
-    told = [ABSENT, ABSENT, "compared with"]
+    compared = [ABSENT, ABSENT, "compared with"]
     if gap is not None:
         p = ABSENT if math.isnan(gap.adjusted) else number(gap.adjusted)
-        told = [f"{TIMES} " * contrast.is_log + bracketed(gap.mean, gap.low, gap.high, show), p, verdict(gap)]
+        compared = [f"{TIMES} " * contrast.is_log + bracketed(gap.mean, gap.low, gap.high, show), p, verdict(gap)]
     counts = [Number(len(level.by_seed)), Number(len(level.by_cell))]
     mean = bracketed(level.mean, level.low, level.high, show)
     reached = f"{level.terminal} of {level.trials}"
-    return [contrast.measure, shown_value(level.value), *counts, reached, mean, *told]
+    return [contrast.measure, shown_value(level.value), *counts, reached, mean, *compared]
 
 
 def caveats(contrast: Contrast) -> list[str]:
     """What weakens a contrast."""
-    told = []
+    found = []
     gaps = [level.difference for level in contrast.levels if level.difference]
     if few := sorted({gap.seeds for gap in gaps if gap.seeds < MIN_SEEDS}):
         seeds = " or ".join(map(str, few)) + (" seed" if few == [1] else " seeds")
-        told.append(f"With {seeds} no verdict is given: at least {MIN_SEEDS} are needed.")
+        found.append(f"With {seeds} no verdict is given: at least {MIN_SEEDS} are needed.")
     if contrast.moving:
         changes = "changes" if len(contrast.moving) == 1 else "change"
-        told.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {contrast.setting}.")
+        found.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {contrast.setting}.")
     if contrast.pooled:
-        told.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
+        found.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
     if contrast.apart:
         apart = ", ".join(map(shown_value, contrast.apart[:5]))
-        told.append(
+        found.append(
             f"These values share no seed and cell with {shown_value(contrast.base)} and are not compared: {apart}."
         )
-    return told
+    return found
 
 
 def ladder_table(ladder: Sequence[LadderGaps]) -> list[Part]:

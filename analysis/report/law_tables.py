@@ -69,10 +69,10 @@ def _fit_row(trend: Trend) -> list[Cell]:
 
 
 def _residual_text(fit: PowerLawFit) -> str:
-    said = fit.diagnostics.warnings() if fit.diagnostics else []
+    sentences = fit.diagnostics.warnings() if fit.diagnostics else []
     if fit.open_share:
-        said.append(f"{percent(fit.open_share)} of cells known as intervals only")
-    return "; ".join(said) or "nothing stands out"
+        sentences.append(f"{percent(fit.open_share)} of cells known as intervals only")
+    return "; ".join(sentences) or "nothing stands out"
 
 
 def _left_out(trend: Trend) -> str:
@@ -97,13 +97,15 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
     """Every form that could be fitted, with its error on the largest sizes when it was fitted to the smaller ones alone."""
     rows = [_form_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
     if not rows:
-        told = "No form with a curve or an offset can be told from a power law: that needs more class counts."
-        return [Heading("Which form"), note(told)]
+        sentence = (
+            "No form with a curve or an offset can be distinguished from a power law: that needs more class counts."
+        )
+        return [Heading("Which form"), note(sentence)]
     parts: list[Part] = [Heading("Which form"), Paragraph(FORMS_METHOD)]
-    if told := sentence_asymptote(comparisons):
-        parts.append(Paragraph(told))
-    if warned := misspecified_sentence(comparisons):
-        parts.append(note(warned))
+    if sentence := sentence_asymptote(comparisons):
+        parts.append(Paragraph(sentence))
+    if sentence := misspecified_sentence(comparisons):
+        parts.append(note(sentence))
     headers = columns(
         "measure | d | form | parameters [95 %] | AICc | held-out error | inside 90 % | held-out K | left out | verdict"
     )
@@ -129,15 +131,15 @@ def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
     """Which trends are no pure power law: by their fits or, for margins at d >= 8, by the best codes."""
     bent = [f"{c.measure} at d = {c.feature_dim}" for c in comparisons if c.power_law_is_misspecified]
     known = sorted({c.feature_dim for c in comparisons if c.measure == MARGIN and c.feature_dim >= IRREGULAR_DIM})
-    said = []
+    sentences = []
     if bent:
-        said.append(f"A pure power law is misspecified, its exponent changes with K, for {'; '.join(bent)}.")
+        sentences.append(f"A pure power law is misspecified, its exponent changes with K, for {'; '.join(bent)}.")
     if known:
-        said.append(
+        sentences.append(
             f"At d = {', '.join(map(str, known))} a pure power law in K is misspecified whatever it fits: the best codes "
             "themselves fall along an irregular curve with plateaus there, far from their large-K exponent."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 IRREGULAR_DIM = 8  # from here on the best known margins have no power law at the class counts that can be trained
@@ -177,8 +179,8 @@ def _time_row(law: TimeLaw) -> list[Cell]:
     left += [f"{law.at_floor} values at the float floor"] if law.at_floor else []
     rate = bracketed_exponent(law.rate) + (f" ({law.refused})" if law.refused else "")
     counts = map(Number, (percent(law.best_in), percent(law.error), law.trials, law.cells))
-    told = f"{law.law}: {LAWS[law.law]}"
-    return [law.measure, Number(law.feature_dim), told, rate, *counts, Long("; ".join(left) or "none")]
+    formula = f"{law.law}: {LAWS[law.law]}"
+    return [law.measure, Number(law.feature_dim), formula, rate, *counts, Long("; ".join(left) or "none")]
 
 
 TIME_TEXT = (
@@ -224,13 +226,13 @@ def largest_section(found: Sequence[LargestHeldOut]) -> list[Part]:
     """How well the largest class count was predicted when even the form was chosen without it."""
     if not found:
         return [note("The largest class count cannot be predicted: no form can be fitted to the smaller ones.")]
-    told = "; ".join(
+    outcomes = "; ".join(
         f"{measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
         f"the {LEVEL:.0%} interval"
         for measure, s in summarise_by_measure(found).items()
     )
     headers = columns("measure | d | K | form | form chosen by | median error | inside 90 % | cells")
-    text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {told}."
+    text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {outcomes}."
     table = Table("The largest K held out", headers, [_largest_row(one) for one in found])
     return [Heading("The largest K held out"), Paragraph(text), table]
 

@@ -119,7 +119,7 @@ def _cells(trend: Trend) -> int:
 
 def sentence_asymptote(comparisons: Sequence[FormComparison]) -> str:
     """Whether the exponents of margins agree with theory's large-K exponent, by the form that carries a correction."""
-    said = []
+    parts = []
     for comparison in comparisons:
         fits = {v.form: v.fit for v in comparison.verdicts if v.fit}
         if comparison.measure != MARGIN or comparison.feature_dim < 2 or comparison.chosen is None:
@@ -133,8 +133,10 @@ def sentence_asymptote(comparisons: Sequence[FormComparison]) -> str:
         assert slope.high is not None
         inside = "covers" if slope.low <= limit <= slope.high else "does not cover"
         kind = "the asymptote of the form with a correction" if name == "corrected" else "the exponent"
-        said.append(f"at d = {comparison.feature_dim} {kind} is {interval_text(slope)}, which {inside} {number(limit)}")
-    return f"Against the large-K exponent -2/(d-1) of the best codes: {'; '.join(said)}." if said else ""
+        parts.append(
+            f"at d = {comparison.feature_dim} {kind} is {interval_text(slope)}, which {inside} {number(limit)}"
+        )
+    return f"Against the large-K exponent -2/(d-1) of the best codes: {'; '.join(parts)}." if parts else ""
 
 
 def interval_text(exponent: Exponent) -> str:

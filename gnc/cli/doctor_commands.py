@@ -113,7 +113,7 @@ def command_prepare(options: argparse.Namespace) -> int:
     """Create on AWS the security group and the roles that a cluster file names."""
     config, text = read_cluster_file(options.cluster)
     group, done = aws.prepare(config)
-    for sentence in done or ["Everything is there already."]:
+    for sentence in done or ["everything is there already"]:
         print(sentence)
     if "REPLACE-group" in text:
         try:
