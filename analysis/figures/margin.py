@@ -175,15 +175,13 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
     series, pooled = [s for n in found for s in n.series], sorted({name for n in found for name in n.pooled})
     mixed = f"Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
-    sentences = [mixed if pooled else "Lines join medians over seeds."]
+    notes = [mixed if pooled else "Lines join medians over seeds."]
     if fitted := ", ".join(f"{s.fit.form} at d = {n.feature_dim}" for n in found for s in n.series[:1] if s.fit):
-        sentences.append(
-            f"The broken line is the fitted form ({fitted}), in the band where 90 % of cells are expected."
-        )
+        notes.append(f"The broken line is the fitted form ({fitted}), in the band where 90 % of cells are expected.")
     if any(len(s.trials) > MOST_DOTS for s in series):
-        sentences.append(f"At most {MOST_DOTS} dots of a series are drawn; medians use every trial.")
+        notes.append(f"At most {MOST_DOTS} dots of a series are drawn; medians use every trial.")
     if not any(len(s.sizes) > 1 for s in series):
-        sentences.append("Every series has one class count only, so no trend can be seen.")
+        notes.append("Every series has one class count only, so no trend can be seen.")
     usual = usual_normalization(final) if final.num_rows else ""
     return FigureBlock(
         name="margin",
@@ -191,7 +189,7 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
         caption="Dots are trained networks (margin_min_lower, a certified lower bound); darker colours are lower "
         "temperatures. Open diamonds show the margin at the best loss of unconstrained features at the same temperature. "
         "The solid line is the best code known, the dashed line the proven upper bound: the largest possible margin lies "
-        f"between them. The dotted line shows random rows. {' '.join(sentences)}",
+        f"between them. The dotted line shows random rows. {' '.join(notes)}",
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for s in series for t in s.trials),
         panels=panels_of(found, alt_margin, draw_margin, *WIDE_ROOM),
