@@ -1,6 +1,6 @@
-"""The command `gnc` (gnc.cli). Where another study, gnc_models or analysis would be imported in place of ours, it says so.
+"""The command `gnc` (gnc.cli). Refuses to start where Python would import another package named study or analysis.
 
-Knows where its packages lie; imports none of them.
+Knows where its packages are; imports none of them.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def _hidden(home: Path) -> str | None:
-    """A sentence about the first package that Python finds elsewhere than in `home`, None where it finds all of ours."""
+    """A sentence about the first of our packages that Python finds outside `home`, None where it finds all in it."""
     for name in ("study", "gnc_models", "analysis"):
         spec = find_spec(name)
         if spec is None or spec.origin == str(home / name / "__init__.py"):

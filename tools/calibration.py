@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.rows.frames import median
-from analysis.scaling.form_choice import choose, largest_sizes, select, verdict_of
+from analysis.scaling.form_choice import choose, largest_sizes, verdict_of
 from analysis.scaling.forms import FORMS, design_of, fit_form
-from analysis.scaling.power_law import Cells, FitRefused
+from analysis.scaling.power_law import Cells, FitRefused, select
 
 CELL_COUNTS = (6, 12, 30)
 FEATURE_DIM = 3
@@ -113,7 +113,7 @@ def calibrate(
             assert parameter.high is not None
             covered[parameter.name].append(parameter.low <= truth <= parameter.high)
             errors[parameter.name].append(abs(parameter.estimate - truth))
-        low, high = np.log(fit.predict_interval(2 * LARGEST))
+        low, high = np.log(fit.predict_interval(2 * LARGEST)).ravel()
         predicted.append(bool(low <= new <= high))
     found = []
     for name, hits in covered.items():

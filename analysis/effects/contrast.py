@@ -1,19 +1,20 @@
 """The values of one setting beside each other, paired over seeds and everything else that is shared.
 
-A cell is the settings that a group of trials shares; its trials differ in the seed. A unit is one seed in cells that
-differ in the contrasted setting alone. The number of a seed is its mean over the shared cells, and every interval and
-test is over seeds: sizes were chosen, seeds are what chance decided. Works on any column of the tables by name. Knows
-rows and statistics; draws and words nothing.
+The trials of a cell share all settings but the seed. A unit is one seed in cells that differ in the compared setting
+alone. Each seed gives one number, its mean over the shared cells, and intervals and tests are over seeds: the sizes were
+chosen, while the seeds stand for chance. Works on any column of the tables by name. Knows rows and statistics; draws
+nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, values
+from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, settings_of_rows, values
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
 from analysis.statistics.inference import LEVEL, MIN_SEEDS, holm, mean_interval, paired_p
@@ -26,8 +27,8 @@ MINIMUM_MARGINS = frozenset(
      "mean_direction_margin_min", "sample_margin_min"}
 )  # fmt: skip
 REFERENCE_LINES = ("random_margin", "ufm_margin", "reference_margin_lower")
-LINEAR_UNITS = frozenset({"distance", "share", "cosine"})  # never compared as ratios
-WIDE = 10.0  # times the smallest: positive values that spread further are compared as ratios
+LINEAR_UNITS = frozenset({"distance", "share", "cosine"})  # measures in these units are never compared as ratios
+WIDE = 10.0  # positive values are compared as ratios where the largest is more than this many times the smallest
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ class Level:
 class Contrast:
     """One measure over the values of one setting, all against `base`.
 
-    held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that some values lack and
-    others take several of: their trials are averaged, over what those values share. moving: settings that change
-    together with the setting, so that their effects cannot be told apart. apart: values that share no seed and cell
-    with the base. keys: of the trials behind the numbers.
+    held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that have no effect at some
+    of the values and several values at others; their trials are averaged over what those others share. moving: settings
+    that change together with the setting, so that the two effects cannot be separated. apart: values that share no seed
+    and cell with the base. keys: of the trials that were compared.
     """
 
     setting: str
@@ -109,7 +110,7 @@ def numbers_contrast(
     measured = measure_values(final, measure)
     kept = np.flatnonzero(np.isfinite(measured))
     held, pooled, moving = held_settings(final.take(kept), setting)
-    keys, taken, beside = (_entries(final, names) for names in (held, [setting], pooled))
+    keys, taken, beside = (settings_of_rows(final, names) for names in (held, [setting], pooled))
     kept = kept[_supported([keys[i] for i in kept], [taken[i] for i in kept], [beside[i] for i in kept])]
     rows, measured = final.take(kept), measured[kept]
     is_log = _is_log(measure, measured)
@@ -139,10 +140,6 @@ def numbers_contrast(
         keys=tuple(mine["trial"].to_pylist()),
         where=where,
     )
-
-
-def _entries(table: pa.Table, names: Sequence[str]) -> list[tuple]:
-    return list(zip(*(table[name].to_pylist() for name in names), strict=True)) or [()] * table.num_rows
 
 
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
@@ -184,8 +181,8 @@ def adjust_together(found: Sequence[Contrast]) -> list[Contrast]:
 def held_settings(rows: pa.Table, setting: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Settings that must agree within a unit (seed last), those pooled, and those that move with the setting.
 
-    A setting that is null at some value of `setting` and not at another exists for some of them only and cannot be
-    held. One that shares no value between any two values of `setting` moves with it; sizes are always held.
+    A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
+    that takes no value at two values of `setting` moves with it. Sizes are always held.
     """
     held, pooled, moving = [], [], []
     for name in SETTING_NAMES:
@@ -198,15 +195,11 @@ def held_settings(rows: pa.Table, setting: str) -> tuple[list[str], tuple[str, .
         if name not in SIZES and 0 < len(only_null) < len(at):
             if any(len(others) > 1 for others in at.values()):
                 pooled.append(name)
-        elif name not in SIZES and len(at) > 1 and not _share_any(list(at.values())):
+        elif name not in SIZES and len(at) > 1 and not any(a & b for a, b in combinations(at.values(), 2)):
             moving.append(name)
         else:
             held.append(name)
     return [*held, "seed"], tuple(pooled), tuple(moving)
-
-
-def _share_any(groups: list[set[Any]]) -> bool:
-    return any(groups[i] & groups[j] for i in range(len(groups)) for j in range(i))
 
 
 def _is_log(measure: str, measured: np.ndarray) -> bool:
@@ -226,7 +219,7 @@ def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tup
 
 def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, setting: str) -> Any:
     if against is not None:
-        matching = [value for value in found if str(value) == str(against) or _null_named(value, against)]
+        matching = [value for value in found if str(against) in (str(value), shown_value(value))]
         if not matching:
             raise ConditionRefused(
                 f"--against must be a value of {setting} in these rows, got {against!r}. "
@@ -237,10 +230,6 @@ def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, 
     return max(found, key=lambda value: shares[value], default=None)  # the first of the best: `found` is sorted
 
 
-def _null_named(value: Any, against: Any) -> bool:
-    return value is None and str(against) == "null"
-
-
 def _level(
     rows: pa.Table, setting: str, value: Any, base: Any, shared: dict[tuple, dict[Any, float]], measure: str
 ) -> Level:
@@ -248,15 +237,13 @@ def _level(
     by_seed = _means({key: unit[value] for key, unit in mine.items()}, slice(-1, None))
     by_cell = _means({key: unit[value] for key, unit in mine.items()}, slice(0, -1))
     here = rows.take(np.flatnonzero([v == value for v in rows[setting].to_pylist()]))
-    references = {name: float("nan") for name in REFERENCE_LINES}
-    if measure in MINIMUM_MARGINS:
-        references = {
-            name: float(np.mean(values(here, name))) if here.num_rows else float("nan") for name in REFERENCE_LINES
-        }
+    has_lines = measure in MINIMUM_MARGINS and here.num_rows > 0
+    references = {name: float(np.mean(values(here, name))) if has_lines else float("nan") for name in REFERENCE_LINES}
     difference = None
     if value != base:
-        gaps = _means({key: unit[value] - unit[base] for key, unit in mine.items()}, slice(-1, None))
-        difference = _difference(np.array(list(gaps.values())), len(by_cell))
+        by_pair = _means({key: unit[value] - unit[base] for key, unit in mine.items()}, slice(-1, None))
+        gaps = np.array(list(by_pair.values()))
+        difference = Difference(*mean_interval(gaps), len(gaps), len(by_cell), paired_p(gaps), float("nan"))
     mean, low, high = mean_interval(np.array(list(by_seed.values())))
     terminal = int(values(here, "terminal").sum())
     return Level(value, {s: m for (s,), m in by_seed.items()}, by_cell, mean, low, high, here.num_rows, terminal,
@@ -269,11 +256,6 @@ def _means(numbers: dict[tuple, float], part: slice) -> dict[tuple, float]:
     for key, value in numbers.items():
         found.setdefault(key[part], []).append(value)
     return {key: float(np.mean(several)) for key, several in sorted(found.items(), key=lambda item: str(item[0]))}
-
-
-def _difference(gaps: np.ndarray, cells: int) -> Difference:
-    mean, low, high = mean_interval(gaps)
-    return Difference(mean, low, high, len(gaps), cells, paired_p(gaps), float("nan"))
 
 
 def _adjusted(levels: Sequence[Level]) -> list[Level]:

@@ -3,7 +3,8 @@
 The rungs are four margins in one unit: of the best code known, of the classifier rows, of the class means, and of the
 worst training sample.
 
-Knows frames and contrasts; draws nothing. Gaps are shares of the best known margin, so that sizes can be averaged.
+Gaps are shares of the best known margin, so that they can be averaged over sizes. Knows frames and contrasts; draws
+nothing.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.effects.contrast import held_settings
-from analysis.rows.frames import distinct, values
+from analysis.rows.frames import distinct, settings_of_rows, values
 from analysis.statistics.inference import MIN_CELLS, mean_interval
 
 # Best first: each is at least the next (the last where the third is not negative). A gap is a step, over the first.
@@ -23,10 +24,10 @@ GAPS = ("geometry", "duality", "variability")
 
 @dataclass(frozen=True)
 class LadderGaps:
-    """One value of a setting: mean share of the best margin lost at each step and kept at the end, over cells.
+    """One value of a setting: the share of the best known margin that each step loses, and what is left, over cells.
 
-    gaps: GAPS to (mean, low, high), the ends None under MIN_CELLS cells; kept: what the worst sample has left, which is
-    below 0 where it is misclassified. cells: shared with the other values, so that sizes are alike.
+    gaps: (mean, low, high) by the names in GAPS, the ends None under MIN_CELLS cells. kept: the share that the worst
+    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting.
     """
 
     setting: str
@@ -44,7 +45,7 @@ def ladder_gaps(final: pa.Table, setting: str) -> list[LadderGaps]:
     if rows.num_rows == 0:
         return []
     held, _, _ = held_settings(rows, setting)
-    keys = list(zip(*(rows[name].to_pylist() for name in held if name != "seed"), strict=True)) or [()] * rows.num_rows
+    keys = settings_of_rows(rows, [name for name in held if name != "seed"])
     taken = rows[setting].to_pylist()
     found = distinct(rows, setting)
     where = {value: {key for key, v in zip(keys, taken, strict=True) if v == value} for value in found}
@@ -62,7 +63,7 @@ def _gaps(
     means = np.array([np.mean(found, axis=0) for found in by_cell.values()])
     steps = means[:, :-1] - means[:, 1:]
     gaps = {}
-    for index, name in enumerate(GAPS):
-        mean, low, high = mean_interval(steps[:, index])
+    for name, lost in zip(GAPS, steps.T, strict=True):
+        mean, low, high = mean_interval(lost)
         gaps[name] = (mean, low, high) if len(means) >= MIN_CELLS else (mean, None, None)
     return LadderGaps(setting, value, gaps, float(means[:, -1].mean()), len(means))

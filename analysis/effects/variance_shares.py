@@ -1,7 +1,7 @@
 """How much of the spread of a measure each setting explains, and how much is the chance of the seeds.
 
-Knows frames; draws nothing. Settings enter as categories, so no shape of their effect is assumed. An average
-over few seeds carries chance of its own, so the spread inside cells is taken out of the spread between them.
+Settings enter as categories, so no shape of their effect is assumed. An average over few seeds still varies by chance,
+so the spread inside cells is subtracted from the spread between them. Knows frames; draws nothing.
 """
 
 import math
@@ -18,7 +18,7 @@ MIN_TRIALS = 8
 
 @dataclass(frozen=True)
 class Share:
-    """Share of the total variance that is lost from the additive model when the setting leaves it; levels it takes."""
+    """The share of the total variance that is no longer explained without the setting, and how many values it takes."""
 
     setting: str
     share: float
@@ -41,10 +41,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Explained:
-    """Drop-one shares of an additive model of log measure; they need not add up to `together`, settings overlap.
+    """Shares of variance lost when one setting is left out of an additive model of log measure.
 
-    together: share of all settings at once. spread: seeds and settings apart, None without repeated cells. trials: how
-    many there were.
+    They need not add up to `together`, the share of all settings, because settings overlap. spread: of settings and of
+    seeds, None where no cell has two trials. trials: how many there were.
     """
 
     measure: str
@@ -100,7 +100,7 @@ def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
 
 
 def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
-    """Spread between cells and between their seeds, apart; None without two cells or without a repeated one.
+    """The spread between cells and the spread between their seeds; None without two cells or a cell of two trials.
 
     Args:
         logs: [trials]. cell: of each trial; cells may have different numbers of seeds.

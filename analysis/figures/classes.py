@@ -1,5 +1,6 @@
-"""Margins class by class, sorted; and the ladder from the best code down to the worst training sample."""
+"""The sorted margins of the classes, and the ladder of margins from the best code to the worst training sample."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ from matplotlib.axes import Axes
 from analysis.effects.margin_ladder import RUNGS
 from analysis.figures.panels import FigureBlock, Panel, evenly, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
-from analysis.rows.frames import Heads, best_trial, groups, is_usual
+from analysis.rows.frames import best_trial, groups, is_usual
 from analysis.rows.wording import axis_label, number
 
+ReadMargins = Callable[[str], pa.Table | None]  # by the trial's key
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
 EXCESSES = (0.01, 0.05, 0.20)
 RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
@@ -38,12 +40,12 @@ class ClassNumbers:
     curves: tuple[MarginCurve, ...]
 
 
-def numbers_classes(final: pa.Table, heads: Heads, feature_dim: int) -> ClassNumbers:
+def numbers_classes(final: pa.Table, read_margins: ReadMargins, feature_dim: int) -> ClassNumbers:
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = final.take(np.flatnonzero(is_usual(final)))
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
     best = evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES)
-    curves = [_curve(row, heads.read_margins(row["trial"])) for row in best]
+    curves = [_curve(row, read_margins(row["trial"])) for row in best]
     return ClassNumbers(feature_dim, tuple(c for c in curves if c is not None))
 
 
@@ -73,19 +75,19 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     label_ends(ax, labels)
 
 
-def block_classes(final: pa.Table, heads: Heads) -> FigureBlock:
+def block_classes(final: pa.Table, read_margins: ReadMargins) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
-    found = [n for n in (numbers_classes(final, heads, dim) for dim in dims) if n.curves]
+    found = [n for n in (numbers_classes(final, read_margins, dim) for dim in dims) if n.curves]
     return FigureBlock(
         name="classes",
         heading="Margins class by class",
         caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the "
-        "same K and d. In an optimal code nearly all classes sit at the minimum; a curve that rises far above its "
-        "left end is a network whose minimum is set by a few close pairs." + _shares(found),
+        "same K and d. In an optimal code nearly all classes have the minimum; where a curve rises far above its "
+        "left end, the minimum comes from a few close pairs." + _shares(found),
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
-        panels=panels_of(found, lambda n: f"per-class margins, d = {n.feature_dim}", alt_classes, draw_classes),
+        panels=panels_of(found, alt_classes, draw_classes),
         missing=None if found else "No complete trial kept per-class margins.",
     )
 
@@ -125,14 +127,9 @@ def numbers_ladder(final: pa.Table) -> LadderNumbers:
     usual = final.take(np.flatnonzero(is_usual(final)))
     best = [best_trial(rows) for _, rows in groups(usual, ["feature_dim", "num_classes"])]
     shown = evenly(best, MOST_RUNGS)
-    rungs = [[np.nan if row[name] is None else row[name] for name in RUNGS] for row in shown]
+    rungs = np.array([[row[name] for name in RUNGS] for row in shown], dtype=float).reshape(-1, len(RUNGS))
     labels = tuple(f"{row['feature_dim']}, {row['num_classes']}" for row in shown)
-    return LadderNumbers(
-        labels,
-        np.array(rungs, dtype=float).reshape(-1, len(RUNGS)),
-        tuple(r["trial"] for r in shown),
-        len(best) - len(shown),
-    )
+    return LadderNumbers(labels, rungs, tuple(r["trial"] for r in shown), len(best) - len(shown))
 
 
 def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
@@ -164,13 +161,7 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     numbers = numbers_ladder(final)
     more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
     height = 1.2 + 0.32 * max(len(numbers.labels), 3)
-    panel = Panel(
-        "margin ladder",
-        alt_ladder(numbers),
-        lambda ax: draw_ladder(ax, numbers),
-        (5.1, height),
-        (0.95, 0.15, 0.52, 0.62),
-    )
+    panel = Panel(alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (5.1, height), (0.95, 0.15, 0.52, 0.62))
     return FigureBlock(
         name="ladder",
         heading="The margin ladder",

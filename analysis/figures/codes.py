@@ -1,8 +1,9 @@
 """Learned codes in two and three dimensions, drawn beside the best code known.
 
-Rows come from kept heads: classifier rows and class means, laid over the optimum by `analysis.statistics.procrustes`.
+Classifier rows and class means come from the heads that trials kept, and are rotated onto the optimum.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,13 @@ from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_INCHES, SQUARE_MARGINS
-from analysis.rows import theory
-from analysis.rows.frames import Heads, best_trial, groups, usual_normalization, with_normalization
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_ROOM
+from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
 from analysis.rows.wording import number
 from analysis.statistics.procrustes import align, unit_rows
+from gnc_models.references.tables import best_code_points
 
+ReadHead = Callable[[str], dict[str, np.ndarray] | None]  # by the trial's key
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
 MOST_ALIGNED = 200  # classes; beyond it the points would touch and matching is slow
@@ -46,14 +48,10 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, heads: Heads) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, read_head: ReadHead) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
-    pictures = []
-    for row in choose_trials(final):
-        head = heads.read_head(row["trial"])
-        if head is not None:
-            pictures.append(picture_of(row, head))
-    return pictures
+    read = ((row, read_head(row["trial"])) for row in choose_trials(final))
+    return [picture_of(row, head) for row, head in read if head is not None]
 
 
 def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
@@ -76,13 +74,13 @@ def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
 
 
 def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
-    """Unit rows and means of a kept head, laid over the optimum where its coordinates are held."""
+    """Unit rows and class means of a trial's head, rotated onto the optimum where its coordinates are tabulated."""
     rows = unit_rows(np.asarray(head["weights"], dtype=float))
     means = np.asarray(head["class_means"], dtype=float)
     if row["normalization"] not in ("both", "features"):
         means = unit_rows(means)  # raw features have no common length
     num_classes, dim = rows.shape
-    optimum = theory.best_code_points(num_classes, dim) if num_classes <= MOST_ALIGNED else None
+    optimum = best_code_points(num_classes, dim) if num_classes <= MOST_ALIGNED else None
     angle = None
     if optimum is not None:
         laid = align(rows, optimum)
@@ -132,11 +130,9 @@ def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
     view = _view()
     size = float(np.clip(14 / np.sqrt(picture.num_classes), 1.1, 4))
     if picture.optimum is not None:
-        points = picture.optimum @ view.T
-        edges = [points[[i, j], :2] for i, j in hull_edges(picture.optimum)]
-        heights = [points[i, 2] + points[j, 2] for i, j in hull_edges(picture.optimum)]
+        points, edges = picture.optimum @ view.T, hull_edges(picture.optimum)
         for front, colour in ((False, RULE), (True, MUTED)):
-            shown = [edge for edge, height in zip(edges, heights, strict=True) if (height > 0) == front]
+            shown = [points[[i, j], :2] for i, j in edges if (points[i, 2] + points[j, 2] > 0) == front]
             ax.add_collection(LineCollection(shown, colors=colour, linewidths=0.9, zorder=3 if front else 1))
         _rings(ax, points[points[:, 2] <= 0], 34 * size, RULE)
         _rings(ax, points[points[:, 2] > 0], 34 * size, INK)
@@ -177,30 +173,24 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, heads: Heads) -> FigureBlock:
+def block_codes(final: pa.Table, read_head: ReadHead) -> FigureBlock:
     """The figure of learned codes, or why there is none."""
-    pictures = numbers_codes(final, heads)
-    missing = None
-    if not pictures:
-        planar = {2, 3} & set(final["feature_dim"].to_pylist())
-        missing = (
-            "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."
-            if planar
-            else "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
-        )
+    pictures = numbers_codes(final, read_head)
+    missing = "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
+    if {2, 3} & set(final["feature_dim"].to_pylist()):
+        missing = "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."
     return FigureBlock(
         name="codes",
         heading="The codes that were learned",
-        caption="Blue dots are classifier rows, the small orange ones class means of the training features, open "
-        "rings the best code known, turned and matched to the rows; on the sphere the back is faint and thin lines "
-        "are the edges of the best code's hull. A learned code is optimal where every blue dot sits in a ring; an "
-        "orange dot in the middle of its blue one is self-duality, one inside the circle is a class whose features "
-        "still spread.",
+        caption="Blue dots are classifier rows. Small orange dots are class means of the training features. Open rings "
+        "are the best code known, rotated and matched to the rows. On the sphere the back is faint, and thin lines are "
+        "the edges of the best code's hull. A learned code is optimal where every blue dot lies in a ring. An orange dot "
+        "at the centre of its blue dot shows self-duality; one inside the circle is a class whose features still spread.",
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
-        panels=panels_of(pictures, title_of, alt_of, draw_code, SQUARE_INCHES, SQUARE_MARGINS),
-        missing=missing,
+        panels=panels_of(pictures, alt_of, draw_code, *SQUARE_ROOM),
+        missing=None if pictures else missing,
     )
 
 

@@ -1,4 +1,4 @@
-"""Collapse over steps: variability, margin and duality of every trial as training goes on."""
+"""Collapse over training steps: variability, margin and duality of every trial."""
 
 from dataclasses import dataclass
 
@@ -74,17 +74,8 @@ def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
     ax.set_title(f"d = {numbers.feature_dim}: {axis_label(numbers.measure)}")
     ax.set_xlabel(axis_label("step"))
     soft_grid(ax)
-    ends = [_end(c, numbers, colours) for c in _last_of_each_size(numbers, evenly(sizes, 5))]
-    label_ends(ax, ends)
-
-
-def _end(course: Trajectory, numbers: CollapseNumbers, colours: dict[int, str]) -> tuple[float, float, str, str]:
-    return course.step[-1], course.value[-1], f"K = {course.num_classes}", colours[course.num_classes]
-
-
-def _last_of_each_size(numbers: CollapseNumbers, sizes: list[int]) -> list[Trajectory]:
-    usual = {c.num_classes: c for c in numbers.courses if c.usual}
-    return [usual[size] for size in sizes]
+    last = {c.num_classes: c for c in numbers.courses if c.usual}
+    label_ends(ax, [(last[k].step[-1], last[k].value[-1], f"K = {k}", colours[k]) for k in evenly(sizes, 5)])
 
 
 def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
@@ -93,18 +84,18 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     found = [numbers_collapse(rows, final, measure, dim) for dim in dims for measure in MEASURES]
     found = [n for n in found if any(len(course.step) > 1 for course in n.courses)]
     hidden = max((n.hidden for n in found), default=0)
-    left_out = f" {MOST_LINES} trials a panel are drawn; up to {hidden} more are in the table." if hidden else ""
+    left_out = f" {MOST_LINES} trials per panel are drawn; up to {hidden} more are in the table." if hidden else ""
     usual = usual_normalization(final) if final.num_rows else ""
     return FigureBlock(
         name="collapse",
         heading="Collapse over training steps",
         caption="Each line is one trial from its first measured epoch after the start. Colour is the number of classes, for "
-        f"the temperature most class counts share and normalization = {usual}; grey lines are the other trials. "
-        "Collapse shows as a fall of variability (GNC1) and of the angle between class means and classifier rows (GNC3), and "
-        "a rise of the minimum margin (GNC2)." + left_out,
+        f"normalization = {usual} and the temperature that most class counts share; grey lines are the other trials. "
+        "In collapse, variability (GNC1) and the angle between class means and classifier rows (GNC3) fall, and the "
+        "minimum margin (GNC2) rises." + left_out,
         rows="every measured epoch of the complete trials, step > 0",
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
-        panels=panels_of(found, lambda n: f"{n.measure}, d = {n.feature_dim}", alt_of, draw_collapse),
+        panels=panels_of(found, alt_of, draw_collapse),
         missing=None if found else "No complete trial was measured at two epochs after its first step.",
     )
 

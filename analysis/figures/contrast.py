@@ -1,4 +1,4 @@
-"""The values of a setting beside each other: seeds, their mean and interval, cells, and what a margin is compared with."""
+"""The values of a setting beside each other: seeds, their mean and interval, cells, and reference margins."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from analysis.effects.contrast import REFERENCE_LINES, Contrast
 from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file, panels_of
 from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
 from analysis.rows.frames import SIZES
-from analysis.rows.wording import LETTERS, column_label, shown_value
+from analysis.rows.wording import LETTERS, axis_label, shown_value
 
 LINE_LOOKS = {
     "random_margin": ("random rows", MUTED, (0, (1, 2))),
@@ -29,10 +29,9 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     back = np.exp if contrast.is_log else np.asarray
     heights: list[float] = []
     labels = _draw_cells(ax, contrast, place, heights)
-    width = _spread(contrast, at)
     for x, level in zip(at, contrast.levels, strict=True):
         dots = back(np.array(list(level.by_seed.values())))
-        ax.plot(_beside(x, len(dots), contrast, width), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
+        ax.plot(_beside(x, len(dots), contrast, at), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
         mean = float(back(level.mean))
         low, high = (mean if end is None else float(back(end)) for end in (level.low, level.high))
         ax.errorbar([x], [mean], yerr=[[mean - low], [high - mean]], fmt="D", color=INK, markersize=5, capsize=4)
@@ -63,10 +62,8 @@ def _draw_cells(
 
 def places(contrast: Contrast) -> dict[object, float]:
     """Where each value stands: to scale if all are numbers, else in order."""
-    levels = [level.value for level in contrast.levels]
-    if is_numeric(contrast):
-        return {value: float(value) for value in levels}
-    return {value: float(i) for i, value in enumerate(levels)}
+    to_scale = is_numeric(contrast)
+    return {level.value: float(level.value if to_scale else i) for i, level in enumerate(contrast.levels)}
 
 
 def is_numeric(contrast: Contrast) -> bool:
@@ -80,16 +77,12 @@ def _is_wide(contrast: Contrast) -> bool:
     return is_numeric(contrast) and min(numbers) > 0 and max(numbers) > WIDE * min(numbers)
 
 
-def _spread(contrast: Contrast, at: Sequence[float]) -> float:
-    """Half the room for the dots of one value: of the axis, or of its logarithm."""
+def _beside(x: float, count: int, contrast: Contrast, at: Sequence[float]) -> np.ndarray:
+    """Places for the dots of one value, side by side on the axis, or on its logarithm."""
+    offsets = np.linspace(-1, 1, count) if count > 1 else np.zeros(count)
     if _is_wide(contrast):
-        return 0.012 * float(np.log(max(at) / min(at)))
-    return 0.14 if not is_numeric(contrast) else 0.015 * max(max(at) - min(at), 1e-12)
-
-
-def _beside(x: float, count: int, contrast: Contrast, width: float) -> np.ndarray:
-    offsets = np.linspace(-width, width, count) if count > 1 else np.zeros(count)
-    return x * np.exp(offsets) if _is_wide(contrast) else x + offsets
+        return np.asarray(x * np.exp(0.012 * np.log(max(at) / min(at)) * offsets))
+    return x + offsets * (0.015 * max(max(at) - min(at), 1e-12) if is_numeric(contrast) else 0.14)
 
 
 def _draw_lines(
@@ -130,17 +123,16 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
     else:
         ax.margins(y=0.08)
     # tilted names leave no room below them for the setting's
-    title = column_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
+    title = axis_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
     if not tilt:
-        ax.set_xlabel(column_label(contrast.setting))
+        ax.set_xlabel(axis_label(contrast.setting))
     ax.set_title(title + (f"\n{contrast.where}" if contrast.where else ""))
     soft_grid(ax)
 
 
 def contrast_panels(contrasts: Sequence[Contrast]) -> tuple[Panel, ...]:
     """One panel for each contrast."""
-    title = "{0.measure} by {0.setting}".format
-    return panels_of(contrasts, title, alt_contrast, draw_contrast, *ROOM)
+    return panels_of(contrasts, alt_contrast, draw_contrast, *ROOM)
 
 
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:

@@ -1,4 +1,4 @@
-"""Margin against the number of classes for each dimension, between random rows and the best code known, with the fits."""
+"""Margin against the number of classes for each dimension, with random rows, the best code known and the fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import (
-    INK,
-    MUTED,
-    PANEL_INCHES,
-    RULE,
-    WIDE_MARGINS,
-    label_ends,
-    log_axis,
-    ramp,
-    soft_grid,
-    spread_ticks,
-)
+from analysis.figures.style import INK, MUTED, RULE, WIDE_ROOM, label_ends, log_axis, ramp, soft_grid, spread_ticks
 from analysis.rows.frames import (
     groups,
     independent_settings,
@@ -56,8 +45,8 @@ class FitBand:
 class MarginSeries:
     """Trials of one temperature at one feature_dim; the optimum is of unconstrained features, NaN if not tabulated.
 
-    temperature: None where there is none, or where each number of classes has its own. fit: None where no form was
-    chosen, or where the series pools several groups of the fit.
+    temperature: None where there is none, or where it was chosen by the number of classes. fit: None where no form was
+    chosen, or where the series contains several groups of the fit.
     """
 
     temperature: float | None
@@ -120,8 +109,7 @@ def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
     own = np.array([label == matching[0] for label in comparison.cells.group], dtype=bool)
     sizes = np.exp(comparison.cells.log_predictors[own, 0])
     at = np.geomspace(sizes.min(), sizes.max(), BAND_POINTS)
-    bands = np.array([fit.predict_interval(float(k), matching[0]) for k in at])
-    return FitBand(fit.form, at, fit.predict(at, matching[0]), bands[:, 0], bands[:, 1])
+    return FitBand(fit.form, at, fit.predict(at, matching[0]), *fit.predict_interval(at, matching[0]))
 
 
 def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
@@ -185,35 +173,26 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) ->
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
     found = [numbers_margin(final, dim, comparisons) for dim in dims]
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
-    one = (
-        ""
-        if any(len(s.sizes) > 1 for n in found for s in n.series)
-        else " Every series has one class count only, so no trend can be seen."
-    )
-    pooled = sorted({name for n in found for name in n.pooled})
-    mixed = (
-        f" Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
-        if pooled
-        else " Lines join medians over seeds."
-    )
-    fitted = [f"{s.fit.form} at d = {n.feature_dim}" for n in found for s in n.series[:1] if s.fit]
-    if fitted:
-        mixed += f" Shaded, around a broken line: the fitted form ({', '.join(fitted)}) and where 90 % of cells are expected."
+    series, pooled = [s for n in found for s in n.series], sorted({name for n in found for name in n.pooled})
+    mixed = f"Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
+    notes = [mixed if pooled else "Lines join medians over seeds."]
+    if fitted := ", ".join(f"{s.fit.form} at d = {n.feature_dim}" for n in found for s in n.series[:1] if s.fit):
+        notes.append(f"The broken line is the fitted form ({fitted}), in the band where 90 % of cells are expected.")
+    if any(len(s.trials) > MOST_DOTS for s in series):
+        notes.append(f"At most {MOST_DOTS} dots of a series are drawn; medians use every trial.")
+    if not any(len(s.sizes) > 1 for s in series):
+        notes.append("Every series has one class count only, so no trend can be seen.")
     usual = usual_normalization(final) if final.num_rows else ""
-    if any(len(s.trials) > MOST_DOTS for n in found for s in n.series):
-        mixed += f" At most {MOST_DOTS} dots of a series are drawn; medians use every trial."
     return FigureBlock(
         name="margin",
         heading="Margin against the number of classes",
-        caption="Dots are trained networks (margin_min_lower, a certified lower bound), coloured by temperature, cold "
-        "dark. Open diamonds: the margin at the best loss of unconstrained features at the same temperature. Solid "
-        "line: the best code known; dashed: the proven upper bound; the largest possible margin lies in the band between them; "
-        "dotted: random rows." + mixed + one,
+        caption="Dots are trained networks (margin_min_lower, a certified lower bound); darker colours are lower "
+        "temperatures. Open diamonds show the margin at the best loss of unconstrained features at the same temperature. "
+        "The solid line is the best code known, the dashed line the proven upper bound: the largest possible margin lies "
+        f"between them. The dotted line shows random rows. {' '.join(notes)}",
         rows=f"final rows of the complete trials with normalization = {usual}",
-        trials=tuple(t for n in found for s in n.series for t in s.trials),
-        panels=panels_of(
-            found, lambda n: f"margin, d = {n.feature_dim}", alt_margin, draw_margin, PANEL_INCHES, WIDE_MARGINS
-        ),
+        trials=tuple(t for s in series for t in s.trials),
+        panels=panels_of(found, alt_margin, draw_margin, *WIDE_ROOM),
         missing=None if found else "No complete trial has a measured margin.",
     )
 

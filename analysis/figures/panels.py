@@ -1,7 +1,7 @@
 """Panels drawn as SVG for the page, and as SVG, PDF or PNG files for papers and slides.
 
-Knows matplotlib. Ids carry a prefix, so that panels of one page never share one, and text stays text, so that it can be
-searched, selected and set in the page's font.
+Ids have a prefix, so that no two panels of a page share one. Text stays text, so that it can be searched, selected and
+shown in the page's font. Knows matplotlib.
 """
 
 import io
@@ -25,12 +25,11 @@ DPI = 150  # of a PNG
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: what it is called, what a reader who cannot see it is told, and what draws it.
+    """One pair of axes: what a reader who cannot see it is told, and what draws it.
 
     margins: inches left, right, below and above the axes; the same for all panels of a figure, so that axes line up.
     """
 
-    title: str
     alt: str
     draw: Callable[[Axes], None]
     inches: tuple[float, float] = PANEL_INCHES
@@ -39,7 +38,6 @@ class Panel:
 
 def panels_of(
     found: Sequence[Any],
-    title: Callable[[Any], str],
     alt: Callable[[Any], str],
     draw: Callable[[Axes, Any], None],
     inches: tuple[float, float] = PANEL_INCHES,
@@ -50,7 +48,7 @@ def panels_of(
     def drawer(numbers: Any) -> Callable[[Axes], None]:
         return lambda ax: draw(ax, numbers)
 
-    return tuple(Panel(title(n), alt(n), drawer(n), inches, margins) for n in found)
+    return tuple(Panel(alt(n), drawer(n), inches, margins) for n in found)
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,9 @@ def render(block: FigureBlock) -> list[Drawn]:
 def render_panel(panel: Panel, prefix: str) -> Drawn:
     """Draw a panel; the same panel and prefix give the same bytes."""
     width, height = panel.inches
-    left, right, below, above = panel.margins
     buffer = io.StringIO()
     with use_style(**{"svg.hashsalt": prefix}):
-        figure = Figure(figsize=panel.inches)
-        ax = figure.add_axes((left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height))
-        panel.draw(ax)
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        FigureCanvasSVG(side_by_side([panel], 1)).print_svg(buffer, metadata={"Date": None})
     markup = buffer.getvalue()
     inside = markup[markup.index(">", markup.index("<svg")) + 1 : markup.rindex("</svg>")]
     inside = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", inside, flags=re.DOTALL)
@@ -168,8 +162,8 @@ def side_by_side(panels: Sequence[Panel], columns: int) -> Figure:
         left, right, below, above = panel.margins
         x, y = index % columns * width, total_height - (index // columns + 1) * height
         ax = figure.add_axes(
-            ((x + left) / total_width, (y + below) / total_height, (width - left - right) / total_width,
-             (height - below - above) / total_height)
+            ((x + left) / total_width, (y + below) / total_height, width / total_width - (left + right) / total_width,
+             height / total_height - (below + above) / total_height)
         )  # fmt: skip
         panel.draw(ax)
     return figure

@@ -1,4 +1,4 @@
-"""The Pareto front: trials that no other trial beats in every objective of a search."""
+"""The Pareto front: the trials that no other trial beats in both objectives."""
 
 import tomllib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, MUTED, soft_grid
 from analysis.rows.frames import groups
 from analysis.rows.measures import measure_values
-from analysis.rows.wording import column_label, number
+from analysis.rows.wording import axis_label, number
 from study.design.where import ConditionRefused
 
 MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
@@ -103,9 +103,9 @@ def draw_pareto(ax: Axes, numbers: ParetoNumbers) -> None:
     along = "post" if numbers.objectives[0][1] == "min" else "pre"
     ax.step(numbers.x[order], numbers.y[order], where=along, color=CATEGORIES[0], linewidth=1.3)  # type: ignore[arg-type]
     ax.plot(numbers.x[order], numbers.y[order], "o", color=CATEGORIES[0])
-    ax.set_xlabel(f"{column_label(numbers.objectives[0][0])}, {numbers.objectives[0][1]}")
+    ax.set_xlabel(f"{axis_label(numbers.objectives[0][0])}, {numbers.objectives[0][1]}")
     size = f"d = {numbers.feature_dim}, K = {numbers.num_classes}"
-    ax.set_title(f"{size}: {column_label(numbers.objectives[1][0])}, {numbers.objectives[1][1]}")
+    ax.set_title(f"{size}: {axis_label(numbers.objectives[1][0])}, {numbers.objectives[1][1]}")
     ax.margins(0.08)
     soft_grid(ax, "both")
 
@@ -121,14 +121,12 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
     return FigureBlock(
         name="pareto",
         heading="Pareto front",
-        caption="Blue: trials that no other trial of the same K and d beats in both objectives; grey: the others. The "
-        "objectives are those of the study's search, or the margin over the best known and test accuracy where it "
-        "names fewer than two. Each dot is a single seed, and the front of noisy values flatters the trials on it.",
+        caption="Blue dots are trials that no other trial of the same K and d beats in both objectives; the others are "
+        "grey. The objectives are those of the study's search, or the margin over the best known margin and test accuracy "
+        "where it names fewer than two. Each dot is a single seed, so chance alone can place a trial on the front.",
         rows=f"final rows of the complete trials at the {MOST_SIZES} sizes with most of them; the keys are those of trials on the fronts",
         trials=tuple(t for n in found for t in n.front_trials),
-        panels=panels_of(
-            found, lambda n: f"Pareto front, d = {n.feature_dim}, K = {n.num_classes}", alt_pareto, draw_pareto, *ROOM
-        ),
+        panels=panels_of(found, alt_pareto, draw_pareto, *ROOM),
         missing=None if found else problem,
         columns=2,
     )

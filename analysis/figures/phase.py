@@ -1,4 +1,4 @@
-"""The phase map: at how many classes per dimension and how cold a loss networks collapse and come near the best code."""
+"""The phase map: collapse and margin over the number of classes per dimension and the coldness of the loss."""
 
 from dataclasses import dataclass
 
@@ -86,15 +86,16 @@ def block_phase(final: pa.Table) -> FigureBlock:
     found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
     found = [n for n in found if len(n.x)]
     left_out = (
-        f" {found[0].left_out} cells have no temperature and so no place here." if found and found[0].left_out else ""
+        f" {found[0].left_out} cells have no temperature and cannot be shown." if found and found[0].left_out else ""
     )
-    panels = panels_of(found, lambda n: f"phase map of {n.measure}", alt_phase, draw_phase, *ROOM)
+    panels = panels_of(found, alt_phase, draw_phase, *ROOM)
     return FigureBlock(
         name="phase",
         heading="Phase map",
-        caption="Each dot is a cell, the median over its seeds. Across: how crowded the space is; up: coldness, how sharply "
-        "cross-entropy sees the smallest margin. Colour: the margin over the best known, and within-class variability; "
-        "open dots are cells in which a seed stayed short of 99 % training accuracy." + left_out,
+        caption="Each dot is a cell, the median over its seeds. The horizontal axis shows how crowded the space is, the "
+        "vertical axis the coldness, which is how strongly cross-entropy depends on the smallest margin. Colour is the "
+        "margin over the best known margin, or within-class variability. Open dots are cells in which a seed did not reach "
+        "99 % training accuracy." + left_out,
         rows="final rows of the complete trials with a temperature, medians of cells",
         panels=panels,
         missing=None

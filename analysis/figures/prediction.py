@@ -1,4 +1,4 @@
-"""Trends carried beyond their data: the form that predicted best, its band, and the sizes it was tested on."""
+"""Trends beyond the measured sizes: the form that predicted best, its band, and the sizes it was tested on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def numbers_prediction(comparison: FormComparison) -> PredictionNumbers | None:
     group = max(sorted(set(cells.group)), key=cells.group.count)
     mine = np.array([g == group for g in cells.group], dtype=bool)
     at = np.geomspace(sizes.min(), BEYOND * sizes.max(), POINTS)
-    bands = [verdict.fit.predict_interval(float(k), group) for k in at]
+    low, high = verdict.fit.predict_interval(at, group)
     return PredictionNumbers(
         measure=comparison.measure,
         feature_dim=comparison.feature_dim,
@@ -55,8 +55,8 @@ def numbers_prediction(comparison: FormComparison) -> PredictionNumbers | None:
         held_out=np.isin(np.round(sizes[mine]), verdict.held_out.sizes),
         curve_sizes=at,
         curve=verdict.fit.predict(at, group),
-        low=np.array([low for low, _ in bands]),
-        high=np.array([high for _, high in bands]),
+        low=low,
+        high=high,
     )
 
 
@@ -77,20 +77,18 @@ def draw_prediction(ax: Axes, numbers: PredictionNumbers) -> None:
 def block_prediction(comparisons: Sequence[FormComparison]) -> FigureBlock:
     """The figure of trends beyond their data, or why there is none."""
     found = [n for n in map(numbers_prediction, comparisons) if n is not None][:MOST_PANELS]
-    told = "; ".join(
+    forms = "; ".join(
         f"{n.measure} at d = {n.feature_dim}: {n.form}" + (f" ({n.group})" if n.group else "") for n in found
     )
     return FigureBlock(
         name="prediction",
         heading="Trends beyond their data",
-        caption="Dots are cells, open where they were held out to test the forms; the line is the form that "
-        "predicted the held-out cells best, fitted to all cells, and the band is where 90 % of new cells are expected, up to twice "
-        f"the largest number of classes. {told}.",
+        caption="Dots are cells; open dots were held out to test the forms. The line is the form that predicted them best, "
+        "fitted to all cells, and the band is where 90 % of new cells are expected, up to twice the largest number of "
+        f"classes. {forms}.",
         rows="cells of the trials that reached the terminal phase",
-        panels=panels_of(found, lambda n: f"{n.measure} predicted, d = {n.feature_dim}", alt_of, draw_prediction),
-        missing=None
-        if found
-        else "No form predicted its largest class counts, so no trend is carried beyond its data.",
+        panels=panels_of(found, alt_of, draw_prediction),
+        missing=None if found else "No form predicted its largest class counts, so no trend is drawn beyond its data.",
     )
 
 

@@ -1,4 +1,4 @@
-"""GNC1, GNC2 and GNC3 against each other and against the loss left over its optimum."""
+"""GNC1, GNC2 and GNC3 against each other and against the excess of the loss over its optimum."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from analysis.figures.panels import FigureBlock, evenly, panels_of
 from analysis.figures.style import CATEGORIES, log_axis, soft_grid
 from analysis.rows.frames import cell_rows
-from analysis.rows.wording import column_label, number
+from analysis.rows.wording import axis_label, number
 from analysis.statistics.inference import MIN_CELLS
 
 MOST_DOTS = 400
@@ -69,9 +69,9 @@ def draw_relation(ax: Axes, numbers: RelationNumbers) -> None:
         ax.plot(numbers.x[here], numbers.y[here], "o", color=colour, alpha=0.8, label=f"d = {dim:.0f}")
     log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.1, numbers.x.max() * 1.1]))
     log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.1, numbers.y.max() * 1.1]))
-    ax.set_xlabel(LABELS.get(numbers.across, column_label(numbers.across)))
-    told = "" if numbers.correlation is None else f"; rank corr. {number(numbers.correlation)}"
-    ax.set_title(LABELS.get(numbers.up, column_label(numbers.up)) + told, fontsize=9.5)
+    ax.set_xlabel(LABELS.get(numbers.across, axis_label(numbers.across)))
+    correlation = "" if numbers.correlation is None else f"; rank corr. {number(numbers.correlation)}"
+    ax.set_title(LABELS.get(numbers.up, axis_label(numbers.up)) + correlation, fontsize=9.5)
     soft_grid(ax, "both")
     if len(np.unique(numbers.feature_dim)) <= 8:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2)
@@ -85,11 +85,11 @@ def block_relations(final: pa.Table) -> FigureBlock:
         name="relations",
         heading="GNC1, GNC2, GNC3 and the loss",
         caption="Each dot is a cell, the median over its seeds: variability (GNC1), how far the minimum margin stays below the "
-        "best known (GNC2), the angle between means and rows (GNC3), and the loss left over the optimum of "
-        "unconstrained features at the same temperature. Rank correlations are taken within each feature_dim and "
-        "averaged. Cells at or beyond a reference cannot stand on a logarithmic axis and are left out.",
+        "best known (GNC2), the angle between means and rows (GNC3), and the excess of the loss over the "
+        "optimum of unconstrained features at the same temperature. Rank correlations are computed within each feature_dim "
+        "and averaged. Cells at or beyond a reference have no place on a logarithmic axis and are left out.",
         rows="final rows of the complete trials, medians of cells",
-        panels=panels_of(found, lambda n: f"{n.up} against {n.across}", alt_relation, draw_relation, *ROOM),
+        panels=panels_of(found, alt_relation, draw_relation, *ROOM),
         missing=None if found else "Fewer than two cells have two positive measures, so none is set against another.",
         columns=3,
     )
@@ -97,5 +97,5 @@ def block_relations(final: pa.Table) -> FigureBlock:
 
 def alt_relation(numbers: RelationNumbers) -> str:
     """The panel in a sentence."""
-    told = "" if numbers.correlation is None else f", rank correlation within d {number(numbers.correlation)}"
-    return f"{numbers.up} against {numbers.across} of {len(numbers.x)} cells{told}."
+    correlation = "" if numbers.correlation is None else f", rank correlation within d {number(numbers.correlation)}"
+    return f"{numbers.up} against {numbers.across} of {len(numbers.x)} cells{correlation}."

@@ -1,7 +1,7 @@
-"""One look for every figure: colours, sizes, axes, labels at the ends of lines. Knows matplotlib and how numbers are written.
+"""The common style of all figures: colours, sizes, axes, labels at the ends of lines.
 
-Colours are written as the hex values below and nowhere else: the page replaces them by CSS variables of the same order,
-so that dark mode and print restyle a figure without drawing it again.
+Colours appear only as the hex values below: the page replaces them by CSS variables, so that dark mode and print change
+the colours of a figure without drawing it again. Knows matplotlib and how numbers are written.
 """
 
 import math
@@ -24,9 +24,8 @@ CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 POINTS = 72  # of an inch
 PANEL_INCHES = (3.95, 3.1)
 PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
-WIDE_MARGINS = (0.58, 1.0, 0.52, 0.36)  # room for longer labels at the ends of lines
-SQUARE_INCHES = (3.95, 4.3)
-SQUARE_MARGINS = (0.05, 0.05, 0.02, 0.43)
+WIDE_ROOM = (PANEL_INCHES, (0.58, 1.0, 0.52, 0.36))  # for longer labels at the ends of lines
+SQUARE_ROOM = ((3.95, 4.3), (0.05, 0.05, 0.02, 0.43))
 DIVISIONS = (
     (1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
 )  # fmt: skip

@@ -98,7 +98,7 @@ def block_variability(final: pa.Table) -> FigureBlock:
         rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
         "most class counts share",
         trials=tuple(usual["trial"].to_pylist()),
-        panels=panels_of(found, lambda n: f"{n.measure} against {n.against}", alt_variability, draw_variability),
+        panels=panels_of(found, alt_variability, draw_variability),
         missing=None if found else "No complete trial has a within-class variability above zero.",
         columns=2,
     )

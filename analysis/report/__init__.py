@@ -1,4 +1,4 @@
-"""The report: all findings of a study, worded and set as a page, and written as HTML or Markdown beside fits.json.
+"""The report: the findings of a study as sentences and tables on a page in HTML or Markdown, and as fits.json.
 
-Stands on every other folder of the analysis; must not compute, and nothing of the analysis imports it.
+Uses every other folder of the analysis; must not compute, and no other folder of the analysis imports it.
 """

@@ -1,4 +1,4 @@
-"""The report's tables of what settings do: contrasts, the margin ladder's gaps, and shares of the variance."""
+"""The report's tables of the effects of settings: contrasts, gaps of the margin ladder, and shares of the variance."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.effects.margin_ladder import GAPS, LadderGaps
 from analysis.effects.variance_shares import Explained
-from analysis.report.page import Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.report.page import TIMES, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
 from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
 from analysis.statistics.inference import MIN_SEEDS
-
-TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def contrast_sections(found: Sequence[Contrast]) -> list[Part]:
@@ -51,34 +49,34 @@ def _contrast_row(contrast: Contrast, level: Level) -> list[Cell]:
         return number(math.exp(x) if contrast.is_log else x)
 
     gap = level.difference
-    told = [ABSENT, ABSENT, "compared with"]
+    compared = [ABSENT, ABSENT, "compared with"]
     if gap is not None:
         p = ABSENT if math.isnan(gap.adjusted) else number(gap.adjusted)
-        told = [f"{TIMES} " * contrast.is_log + bracketed(gap.mean, gap.low, gap.high, show), p, verdict(gap)]
+        compared = [f"{TIMES} " * contrast.is_log + bracketed(gap.mean, gap.low, gap.high, show), p, verdict(gap)]
     counts = [Number(len(level.by_seed)), Number(len(level.by_cell))]
     mean = bracketed(level.mean, level.low, level.high, show)
     reached = f"{level.terminal} of {level.trials}"
-    return [contrast.measure, shown_value(level.value), *counts, reached, mean, *told]
+    return [contrast.measure, shown_value(level.value), *counts, reached, mean, *compared]
 
 
 def caveats(contrast: Contrast) -> list[str]:
     """What weakens a contrast."""
-    told = []
+    found = []
     gaps = [level.difference for level in contrast.levels if level.difference]
     if few := sorted({gap.seeds for gap in gaps if gap.seeds < MIN_SEEDS}):
         seeds = " or ".join(map(str, few)) + (" seed" if few == [1] else " seeds")
-        told.append(f"With {seeds} no verdict is given: at least {MIN_SEEDS} are needed.")
+        found.append(f"With {seeds} no verdict is given: at least {MIN_SEEDS} are needed.")
     if contrast.moving:
         changes = "changes" if len(contrast.moving) == 1 else "change"
-        told.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {contrast.setting}.")
+        found.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {contrast.setting}.")
     if contrast.pooled:
-        told.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
+        found.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
     if contrast.apart:
         apart = ", ".join(map(shown_value, contrast.apart[:5]))
-        told.append(
+        found.append(
             f"These values share no seed and cell with {shown_value(contrast.base)} and are not compared: {apart}."
         )
-    return told
+    return found
 
 
 def ladder_table(ladder: Sequence[LadderGaps]) -> list[Part]:
@@ -106,15 +104,12 @@ LADDER_TEXT = (
 def explained_table(explained: Sequence[Explained]) -> list[Part]:
     """What explains the margin relative to the best known, the variability and the duality gap."""
     if not explained:
-        told = "Too few trials to say what explains the margin: the settings vary as much as the trials."
-        return [note(told)]
+        return [note("Too few trials to say what explains the margin: the settings vary as much as the trials.")]
     headers = columns(
         "measure | lost when the setting is left out | all settings | s.d. of settings | s.d. of seeds | seeds | trials"
     )
-    return [
-        Paragraph(EXPLAINED),
-        Table("What explains the measures", headers, [_explained_row(found) for found in explained]),
-    ]
+    rows = [_explained_row(found) for found in explained]
+    return [Paragraph(EXPLAINED), Table("What explains the measures", headers, rows)]
 
 
 def _explained_row(found: Explained) -> list[Cell]:
@@ -129,9 +124,9 @@ def _explained_row(found: Explained) -> list[Cell]:
 EXPLAINED = (
     "Shares of the variance over all complete trials, in an additive model with every setting as a category: the share "
     "that is lost when one setting is left out, and the share that all settings explain. Settings overlap and interact, "
-    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, after "
-    "the chance of their seeds is taken out, and between the seeds of one cell. The column seeds is their share of both "
-    "variances."
+    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, without "
+    "the chance of their seeds, and between the seeds of one cell. The column seeds is the seeds' share of both variances "
+    "together."
 )
 
 

@@ -1,4 +1,4 @@
-"""Everything that is fitted to a study, made once and shared by page, JSON and command line. Knows the fits; no figures."""
+"""All fits of a study, made once for the page, fits.json and the command line. Does not know figures."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,12 @@ from analysis.effects.margin_ladder import LadderGaps, ladder_gaps
 from analysis.effects.variance_shares import Explained, explain
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
-from analysis.scaling.form_choice import FormComparison, compare_all
-from analysis.scaling.held_out_largest import LargestHeldOut, hold_out_largest
+from analysis.scaling.form_choice import FormComparison, LargestHeldOut, compare_all, hold_out_largest
 from analysis.scaling.joint_forms import JointComparison, compare_joint
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
 
-# Trends are fitted in the sizes, and seeds are chance; the other settings that vary are contrasted over seeds.
+# Sizes have trends, and seeds stand for chance; the values of the other settings are compared.
 NOT_CONTRASTED = frozenset({*SIZES, "seed"})
 MOST_CONTRASTS = 8
 MOST_LEVELS = 12  # of a setting: a searched value has as many levels as trials
@@ -75,7 +74,7 @@ def contrasted(final: pa.Table) -> dict[str, tuple[Contrast, ...]]:
     """The contrasts of the settings that vary where everything else is shared, those with figures first."""
     found: dict[str, tuple[Contrast, ...]] = {}
     for name in dict.fromkeys((*SHOWN_SETTINGS, *SETTING_NAMES)) if final.num_rows else ():
-        # a setting that takes one value and null only follows from another one
+        # a setting with one value besides null has no effect of its own: another setting decides whether it is null
         if name in NOT_CONTRASTED or not 1 < len(final[name].drop_null().unique()) <= MOST_LEVELS:
             continue
         if len(found) < MOST_CONTRASTS and (several := contrasts(final, name, DEFAULT_MEASURES)):

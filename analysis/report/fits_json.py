@@ -1,4 +1,4 @@
-"""fits.json: every fit with what is needed to use it without the page. Its schema is `fits.schema.json` beside this."""
+"""fits.json: every fit with all that is needed to use it without the page. `fits.schema.json` is its schema."""
 
 import json
 import math
@@ -12,9 +12,8 @@ from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
 from analysis.scaling.collapse_rates import LAWS
-from analysis.scaling.form_choice import FormComparison, FormVerdict
+from analysis.scaling.form_choice import FormComparison, FormVerdict, LargestHeldOut
 from analysis.scaling.forms import FORMS
-from analysis.scaling.held_out_largest import LargestHeldOut
 from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
 from analysis.scaling.predictions import Score, Scores
 from study.design.config import NUMBERS_VERSION
@@ -93,15 +92,15 @@ def _largest(found: LargestHeldOut) -> dict[str, Any]:
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
-    told = _some(contrast, "setting", "measure", "base", "is_log", "pooled", "moving", "apart")
-    return told | {"levels": [_level(level) for level in contrast.levels]}
+    entries = _some(contrast, "setting", "measure", "base", "is_log", "pooled", "moving", "apart")
+    return entries | {"levels": [_level(level) for level in contrast.levels]}
 
 
 def _level(level: Level) -> dict[str, Any]:
-    told = _some(level, "value", "mean", "low", "high", "trials", "terminal")
+    entries = _some(level, "value", "mean", "low", "high", "trials", "terminal")
     gap = level.difference
     difference = None if gap is None else vars(gap) | {"verdict": verdict(gap)}
-    return told | {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
+    return entries | {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
 
 
 def _scores(scores: Scores | None) -> dict[str, Any] | None:
@@ -110,8 +109,8 @@ def _scores(scores: Scores | None) -> dict[str, Any] | None:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    told = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
-    return told | {name: entry for name, entry in vars(score).items() if name != "prediction"}
+    entries = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
+    return entries | {name: entry for name, entry in vars(score).items() if name != "prediction"}
 
 
 def fits_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The page as one HTML file: no script, nothing fetched. Everything that comes from data is escaped here.
+"""Writes the page as one HTML file without scripts or files to fetch. All text that comes from data is escaped here.
 
 Knows the parts of a page; does not know what the study was about.
 """

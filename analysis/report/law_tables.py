@@ -1,15 +1,166 @@
-"""The report's sections on laws over time, forms over all dimensions, the largest size held out, and predictions."""
+"""The report's tables of laws: trends in K and d, their forms, laws over time, forms over all d, and predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.report.page import Cell, Heading, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.report.power_law_tables import bracketed_exponent, parameters_text
-from analysis.rows.wording import ABSENT, number, percent
+import numpy as np
+
+from analysis.report.page import TIMES, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.report.sentences import sentence_asymptote
+from analysis.rows import theory
+from analysis.rows.measures import MARGIN
+from analysis.rows.wording import ABSENT, bracketed, number, percent, shown
 from analysis.scaling.collapse_rates import LAWS, TimeLaw
-from analysis.scaling.held_out_largest import LargestHeldOut, summarise_by_measure
+from analysis.scaling.form_choice import WORST_ERROR, FormComparison, FormVerdict, LargestHeldOut, summarise_by_measure
+from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
+from analysis.scaling.power_law import Exponent, PowerLawFit
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
+from analysis.scaling.trends import Trend, own_prefactors
+
+
+def fits_sections(trends: Sequence[Trend]) -> list[Part]:
+    """The power laws with intervals, then those that were refused, with their bare estimates."""
+    parts: list[Part] = [Paragraph(METHOD)]
+    believed = [_fit_row(t) for t in trends if t.believed]
+    refused = [[*_fit_row(t), Long(t.refused)] for t in trends if t.refused]
+    headers = columns(
+        "measure | read at | where | own prefactor by | exponent of K [95 %] | exponent of d [95 %] | large-K theory | log residual | residuals | cells | trials | left out"
+    )
+    if believed:
+        parts.append(Table("Power laws with intervals", headers, believed))
+    else:
+        parts.append(note("No power law can be claimed from these trials: the table of refusals says why for each."))
+    if refused:
+        body = Table("Refused power laws", (*headers, "why refused"), refused)
+        parts.append(Details(f"Refused, with the bare estimate ({len(refused)})", (body,), wide=True))
+    return parts
+
+
+METHOD = (
+    f"Exponents a (and b) of measure = prefactor {TIMES} K^a ({TIMES} d^b), fitted by summed Huber loss to the "
+    "logarithms of cells; the seeds of a cell are averaged first. Intervals are 95 %, the wider of a wild bootstrap-t "
+    "over cells and Student's t; under five cells or three sizes there is none. Only trials that reached 99 % training "
+    "accuracy are fitted. Variability is read at a moment that all trials share (equal steps after 99 %, or equal excess "
+    "loss over the tabulated optimum), and also at the end. A pure power law is only a first approximation: the best "
+    "margins themselves follow one only for large K."
+)
+
+
+def _fit_row(trend: Trend) -> list[Cell]:
+    fit, dim = trend.fit, trend.where.get("feature_dim")
+    exponents = {e.name: bracketed_exponent(e) for e in fit.exponents} if fit else {}
+    limit = theory.asymptotic_exponent(dim) if trend.measure == MARGIN and dim is not None and dim >= 2 else np.nan
+    where = ", ".join(f"{name} {shown(value)}" for name, value in trend.where.items()) or "every feature_dim"
+    return [
+        trend.measure,
+        trend.moment,
+        where,
+        ", ".join(own_prefactors(trend)) or ABSENT,
+        exponents.get("num_classes", ABSENT),
+        exponents.get("feature_dim", ABSENT),
+        Number(number(limit)),
+        Number(number(fit.residual_scale) if fit else ABSENT),
+        Long(_residual_text(fit) if fit else ABSENT),
+        Number(fit.cells if fit else ABSENT),
+        Number(fit.trials if fit else ABSENT),
+        _left_out(trend),
+    ]
+
+
+def _residual_text(fit: PowerLawFit) -> str:
+    sentences = fit.diagnostics.warnings() if fit.diagnostics else []
+    if fit.open_share:
+        sentences.append(f"{percent(fit.open_share)} of cells known as intervals only")
+    return "; ".join(sentences) or "nothing stands out"
+
+
+def _left_out(trend: Trend) -> str:
+    """How many complete trials were left out and why, and the exponents with those that are not terminal included."""
+    reasons = ((trend.not_terminal, "not terminal"), (trend.not_positive, "no positive value then"))
+    counts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+    beside = ", ".join(f"{e.name} {bracketed_exponent(e)}" for e in trend.with_all)
+    return (counts or "none") + (f"; with all of them {beside}" if beside else "")
+
+
+def bracketed_exponent(exponent: Exponent) -> str:
+    """`estimate [low, high]`, the ends left out where they were refused."""
+    return bracketed(exponent.estimate, exponent.low, exponent.high)
+
+
+def parameters_text(parameters: Sequence[Exponent]) -> str:
+    """The parameters of a form with their intervals."""
+    return ", ".join(f"{p.name} = {bracketed_exponent(p)}" for p in parameters) or "one prefactor"
+
+
+def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
+    """Every form that could be fitted, with its error on the largest sizes when it was fitted to the smaller ones alone."""
+    rows = [_form_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
+    if not rows:
+        sentence = (
+            "No form with a curve or an offset can be distinguished from a power law: that needs more class counts."
+        )
+        return [Heading("Which form"), note(sentence)]
+    parts: list[Part] = [Heading("Which form"), Paragraph(FORMS_METHOD)]
+    if sentence := sentence_asymptote(comparisons):
+        parts.append(Paragraph(sentence))
+    if sentence := misspecified_sentence(comparisons):
+        parts.append(note(sentence))
+    headers = columns(
+        "measure | d | form | parameters [95 %] | AICc | held-out error | inside 90 % | held-out K | left out | verdict"
+    )
+    return [*parts, Table("Forms of the trend", headers, rows)]
+
+
+FORMS_METHOD = (
+    "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the "
+    "held-out error is the median relative error over those cells, beside the share of them inside the 90 % "
+    "prediction interval. The simplest form that is as good as the best up to the noise of the held-out cells is "
+    "marked; a form that misses by half or more has failed. AICc is shown too, but decides nothing."
+)
+
+
+def _others(comparison: FormComparison, verdict: FormVerdict) -> str:
+    """How many trials were left out, and the chosen form's parameters with those that are not terminal included."""
+    if verdict.form != comparison.chosen or not comparison.with_all:
+        return str(comparison.left_out)
+    return f"{comparison.left_out}; with all {parameters_text(comparison.with_all)}"
+
+
+def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
+    """Which trends are no pure power law: by their fits or, for margins at d >= 8, by the best codes."""
+    bent = [f"{c.measure} at d = {c.feature_dim}" for c in comparisons if c.power_law_is_misspecified]
+    known = sorted({c.feature_dim for c in comparisons if c.measure == MARGIN and c.feature_dim >= IRREGULAR_DIM})
+    sentences = []
+    if bent:
+        sentences.append(f"A pure power law is misspecified, its exponent changes with K, for {'; '.join(bent)}.")
+    if known:
+        sentences.append(
+            f"At d = {', '.join(map(str, known))} a pure power law in K is misspecified whatever it fits: the best codes "
+            "themselves fall along an irregular curve with plateaus there, far from their large-K exponent."
+        )
+    return " ".join(sentences)
+
+
+IRREGULAR_DIM = 8  # from here on the best known margins have no power law at the class counts that can be trained
+
+
+def _form_row(comparison: FormComparison, verdict: FormVerdict) -> list[Cell]:
+    assert verdict.fit is not None
+    held = verdict.held_out
+    failed = held is not None and held.median_error > WORST_ERROR
+    return [
+        comparison.measure,
+        Number(comparison.feature_dim),
+        f"{verdict.form}: {FORMS[verdict.form].formula}",
+        parameters_text(verdict.fit.parameters),
+        Number(number(verdict.fit.aicc)),
+        Number(percent(held.median_error) if held else ABSENT),
+        Number(f"{percent(held.covered)} of {held.cells}" if held else ABSENT),
+        ", ".join(map(str, held.sizes)) if held else "too few sizes",
+        _others(comparison, verdict),
+        "predicts best" if verdict.form == comparison.chosen else "failed" if failed else "",
+    ]
 
 
 def time_sections(laws: Sequence[TimeLaw]) -> list[Part]:
@@ -28,13 +179,13 @@ def _time_row(law: TimeLaw) -> list[Cell]:
     left += [f"{law.at_floor} values at the float floor"] if law.at_floor else []
     rate = bracketed_exponent(law.rate) + (f" ({law.refused})" if law.refused else "")
     counts = map(Number, (percent(law.best_in), percent(law.error), law.trials, law.cells))
-    told = f"{law.law}: {LAWS[law.law]}"
-    return [law.measure, Number(law.feature_dim), told, rate, *counts, Long("; ".join(left) or "none")]
+    formula = f"{law.law}: {LAWS[law.law]}"
+    return [law.measure, Number(law.feature_dim), formula, rate, *counts, Long("; ".join(left) or "none")]
 
 
 TIME_TEXT = (
-    "How variability falls over steps counted from 99 % training accuracy, in units of the steps it took to get there. "
-    "Each trial gives one rate, the rates of a cell's seeds are averaged, and intervals are over cells. Each law was "
+    "How variability falls after 99 % training accuracy. Time is counted in steps from there, in units of the steps it "
+    "took to get there. Each trial gives one rate, the rates of a cell's seeds are averaged, and intervals are over cells. Each law was "
     "fitted to the earlier three quarters of a trial's epochs after 99 % and had to predict the rest; the law that did "
     "better in more trials is shown. A value at the float floor, the rounding error of the features, counts as lying "
     "below it. The learning rate falls over the same steps, so a rate describes collapse under this schedule."
@@ -74,16 +225,14 @@ def _joint_row(comparison: JointComparison, verdict: JointVerdict) -> list[Cell]
 def largest_section(found: Sequence[LargestHeldOut]) -> list[Part]:
     """How well the largest class count was predicted when even the form was chosen without it."""
     if not found:
-        return [
-            note("The largest class count cannot be predicted without it: no form can be fitted to the smaller ones.")
-        ]
-    told = "; ".join(
-        f"{s.measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
+        return [note("The largest class count cannot be predicted: no form can be fitted to the smaller ones.")]
+    outcomes = "; ".join(
+        f"{measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
         f"the {LEVEL:.0%} interval"
-        for s in summarise_by_measure(found)
+        for measure, s in summarise_by_measure(found).items()
     )
     headers = columns("measure | d | K | form | form chosen by | median error | inside 90 % | cells")
-    text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {told}."
+    text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {outcomes}."
     table = Table("The largest K held out", headers, [_largest_row(one) for one in found])
     return [Heading("The largest K held out"), Paragraph(text), table]
 

@@ -1,4 +1,4 @@
-"""The page as Markdown: the same sentences and tables, figures as links to their files. Knows the parts of a page."""
+"""Writes the page as Markdown: the same sentences and tables, figures as links to their files. Knows the page's parts."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,6 +1,6 @@
 """A page as data: sections of paragraphs, tables and figures.
 
-`html.py` and `markdown.py` write it; this knows neither of them, nor what the study was about.
+`html.py` and `markdown.py` write it. Does not know them, nor what the study was about.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Literal
 
 from analysis.figures.panels import Drawn, FigureBlock
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 Kind = Literal["", "over", "studied", "answer", "keys", "note", "warning"]
 
 

@@ -1,11 +1,10 @@
-"""Where the rows come from: versions, machines, data, and warnings when a folder mixes them.
+"""Where the rows come from: versions, machines and data, with warnings where a folder mixes them.
 
-Knows the trials table; does not know HTML.
+Knows the trials table; does not know pages.
 """
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -14,33 +13,14 @@ from study.design.config import settings_with
 MACHINE = ("cpu_model", "gpu_model", "host")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """One fact about some of the trials: `torch` is `2.15.0` in 29 of them."""
-
-    name: str
-    value: str
-    trials: int
-
-
-@dataclass(frozen=True)
-class DataOrigin:
-    """A digest of data tensors, the settings they were made from, and the trials that saw them."""
-
-    settings: str
-    digest: str
-    trials: int
-
-
-def origins(trials: pa.Table) -> list[Origin]:
-    """Package versions and machines, each value with its number of trials; trials that recorded none are left out."""
+def origins(trials: pa.Table) -> Counter[tuple[str, str]]:
+    """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
     counted: Counter[tuple[str, str]] = Counter()
     for text in trials["versions"].to_pylist():
-        for name, value in parse_versions(text).items():
-            counted[name, value] += 1
+        counted.update(parse_versions(text).items())
     for name in MACHINE:
         counted.update((name, value) for value in trials[name].to_pylist() if value)
-    return [Origin(name, value, n) for (name, value), n in sorted(counted.items())]
+    return counted
 
 
 def parse_versions(text: str | None) -> dict[str, str]:
@@ -54,35 +34,33 @@ def parse_versions(text: str | None) -> dict[str, str]:
     return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {"versions": str(parsed)[:60]}
 
 
-def data_origins(trials: pa.Table) -> list[DataOrigin]:
-    """The data sets behind the trials, one entry for each digest and its settings."""
+def data_origins(trials: pa.Table) -> Counter[tuple[str, str]]:
+    """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
     names = [name for name in settings_with("data", "size") if name in trials.column_names]
     counted: Counter[tuple[str, str]] = Counter()
     for row in trials.select([*names, "dataset_digest"]).to_pylist():
         if digest := row.pop("dataset_digest"):
             counted[", ".join(f"{k} {v}" for k, v in row.items() if v is not None), digest] += 1
-    return [DataOrigin(settings, digest, n) for (settings, digest), n in sorted(counted.items())]
+    return counted
 
 
 def warnings(trials: pa.Table) -> list[str]:
     """What makes rows of this study not comparable bit for bit."""
-    found = []
-    values: dict[str, set[str]] = {}
-    for origin in origins(trials):
-        values.setdefault(origin.name, set()).add(origin.value)
-    for name, seen in values.items():
-        if len(seen) > 1 and name != "host":
-            found.append(
-                f"Trials were run under {len(seen)} values of {name}: {', '.join(sorted(seen)[:5])}. Equal settings "
-                "may give other numbers."
-            )
-    digests: dict[str, set[str]] = {}
-    for data in data_origins(trials):
-        digests.setdefault(data.settings, set()).add(data.digest)
-    for settings, seen in digests.items():
-        if len(seen) > 1:
-            found.append(
-                f"The same data settings gave {len(seen)} different data sets ({settings}): "
-                "do not compare those trials."
-            )
-    return found
+    found = [
+        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other "
+        "numbers."
+        for name, seen in _several(origins(trials)).items()
+        if name != "host"
+    ]
+    return found + [
+        f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
+        for settings, seen in _several(data_origins(trials)).items()
+    ]
+
+
+def _several(counted: Counter[tuple[str, str]]) -> dict[str, list[str]]:
+    """The names that have more than one value, with their values."""
+    values: dict[str, list[str]] = {}
+    for name, value in sorted(counted):
+        values.setdefault(name, []).append(value)
+    return {name: seen for name, seen in values.items() if len(seen) > 1}

@@ -1,12 +1,13 @@
-"""`gnc report`: writes a page that opens with the answer, its figures as files, and fits and predictions as JSON.
+"""`gnc report`: writes a page that begins with the main result, its figures as files, and fits and predictions as JSON.
 
     report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json
 
-Knows every other module of analysis and the writing of reports by the store; does not compute anything itself.
+Knows the rest of the analysis and how the store writes a report; computes nothing itself.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from analysis.figures.classes import block_classes, block_ladder
@@ -28,10 +29,10 @@ from analysis.report.law_tables import score_parts
 from analysis.report.markdown import parts_to_markdown, to_markdown
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
-from analysis.rows.frames import Heads, StudyFrame, load_study
+from analysis.rows.frames import StudyFrame, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling import predictions
-from analysis.scaling.predictions import Prediction, Scores
+from analysis.scaling.predictions import Scores
 from study.store.store import Store
 
 PREDICTIONS = "predictions.json"
@@ -98,14 +99,19 @@ def write_report(
         StudyError: the folder is no results folder.
         NothingToReport: it holds no finished trial that can be read.
     """
-    frame = load_study(store, keys=keys, courses=COURSES, measures=measures_needed(store.latest_study()))
+    objectives = [name.partition("[")[0] for name, _ in objectives_of(store.latest_study())]
+    frame = load_study(store, keys=keys, courses=COURSES, measures={*MEASURES, *objectives})
     if frame.trials.num_rows == 0:
         raise NothingToReport(_why_nothing(frame, store.uri))
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     findings = find(frame, predict=predict, earlier=earlier or ())
-    heads = Heads(store, set())
-    blocks = figure_blocks(frame, heads, findings)
-    warned = provenance.warnings(frame.trials) + _lost_predictions(earlier)
+    unreadable = set(frame.unreadable)
+    blocks = figure_blocks(frame, findings, store, unreadable.add)
+    warned = provenance.warnings(frame.trials)
+    if earlier is None:
+        warned.append(
+            f"report/{PREDICTIONS} cannot be read as predictions and was left as it is; none was scored or added."
+        )
     drawn = {block.name: render(block) for block in blocks if block.missing is None}
     files = {"fits.json": fits_json(frame, findings)}
     files |= {f"figures/{b.name}.svg": svg_file(drawn[b.name], b.columns) for b in blocks if b.name in drawn}
@@ -125,7 +131,7 @@ def write_report(
         fits=sum(t.believed is not None for t in findings.trends),
         refused=sum(t.refused is not None for t in findings.trends),
         predictions=sum(p.refused is None for p in findings.predictions),
-        unreadable=tuple(sorted({*frame.unreadable, *heads.unreadable})),
+        unreadable=tuple(sorted(unreadable)),
         warnings=tuple(warned),
     )
 
@@ -152,29 +158,20 @@ def _why_nothing(frame: StudyFrame, uri: str) -> str:
     return f"No trial in {uri} has finished yet, so no report was written."
 
 
-def _lost_predictions(earlier: Sequence[Prediction] | None) -> list[str]:
-    if earlier is not None:
-        return []
-    return [f"report/{PREDICTIONS} cannot be read as predictions and was left as it is; none was scored or added."]
-
-
-def measures_needed(study: str | None) -> set[str]:
-    """The measurements that the report reads of final rows; the objectives of the study's search among them."""
-    return {*MEASURES, *(name.partition("[")[0] for name, _ in objectives_of(study))}
-
-
-def figure_blocks(frame: StudyFrame, heads: Heads, findings: Findings) -> list[FigureBlock]:
+def figure_blocks(
+    frame: StudyFrame, findings: Findings, store: Store, on_unreadable: Callable[[str], None]
+) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
     return [
-        block_codes(final, heads),
+        block_codes(final, partial(store.read_head, on_unreadable=on_unreadable)),
         block_collapse(frame.rows, final),
         block_margin(final, findings.comparisons),
         block_phase(final),
         block_variability(final),
         block_relations(final),
         *map(block_contrast, findings.contrasts.values()),
-        block_classes(final, heads),
+        block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
         block_ladder(final),
         block_pareto(final, frame.study),
         block_prediction(findings.comparisons),

@@ -1,4 +1,4 @@
-"""The sections of the report's page in their order, its header and its provenance."""
+"""The sections of the report's page in their order, with its header and the section on provenance."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,14 @@ from analysis.figures.panels import Drawn, FigureBlock
 from analysis.report import provenance, sentences
 from analysis.report.effect_tables import contrast_sections, explained_table, ladder_table
 from analysis.report.findings import Findings
-from analysis.report.law_tables import joint_sections, largest_section, predictions_sections, time_sections
+from analysis.report.law_tables import (
+    fits_sections,
+    forms_sections,
+    joint_sections,
+    largest_section,
+    predictions_sections,
+    time_sections,
+)
 from analysis.report.page import (
     Details,
     Figure,
@@ -24,7 +31,6 @@ from analysis.report.page import (
     Table,
     note,
 )
-from analysis.report.power_law_tables import fits_sections, forms_sections
 from analysis.report.trial_tables import failed_table, trials_table
 from analysis.rows.frames import StudyFrame, varied_settings
 from analysis.scaling.trends import Trend
@@ -114,14 +120,11 @@ def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Seque
         Heading(title, 1),
         Paragraph(sentences.sentence_studied(frame), "studied"),
         Paragraph(sentences.sentences_answer(frame, trends), "answer"),
+        Details("Words used on this page", (Paragraph(WORDS),)),
     ]
-    parts.append(Details("Words used on this page", (Paragraph(WORDS),)))
     if frame.missing:
-        parts.append(
-            note(
-                f"{frame.missing} trials of the study have not been run or have not finished; gnc run continues the study."
-            )
-        )
+        left = f"{frame.missing} trials of the study have not been run or have not finished"
+        parts.append(note(f"{left}; gnc run continues the study."))
     if frame.outside:
         parts.append(note(f"{frame.outside} trials in this folder belong to other studies and are not in this report."))
     unreadable = [unreadable_text(frame.unreadable)] if frame.unreadable else []
@@ -151,13 +154,13 @@ def unreadable_text(names: Sequence[str]) -> str:
 def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """Versions, machines, data, the study file, and how to get the rows."""
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
-    origins = provenance.origins(frame.trials)
-    rows = [(o.name, o.value if len(o.value) < 40 else Long(o.value), Number(o.trials)) for o in origins]
+    origins = sorted(provenance.origins(frame.trials).items())
+    rows = [(name, value if len(value) < 40 else Long(value), Number(count)) for (name, value), count in origins]
     versions = Table("Versions and machines", ("what", "value", "trials"), rows)
     parts.append(versions if rows else note("No trial recorded its versions or machine."))
     parts.append(Paragraph(versions_text(frame.final)))
     if data := provenance.data_origins(frame.trials):
-        seen = [(Long(d.settings), d.digest, Number(d.trials)) for d in data]
+        seen = [(Long(settings), digest, Number(count)) for (settings, digest), count in sorted(data.items())]
         table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
         parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))
     if frame.study:

@@ -1,4 +1,4 @@
-"""The sentences that open the report: what was studied, and the answer. Every number in them comes from a fit or a row.
+"""The sentences at the top of the report: what was studied, and the result. Their numbers come from fits and rows.
 
 Knows rows and fits; does not know pages.
 """
@@ -44,7 +44,7 @@ def sentence_studied(frame: StudyFrame) -> str:
     trials = frame.trials
     networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
     sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
-    parts = [f"{_count(trials.num_rows, 'trial')} of {networks} on {data}"]
+    parts = [f"{trials.num_rows} trial{'s' * (trials.num_rows != 1)} of {networks} on {data}"]
     parts.append(f"K = {sizes} classes in d = {dims} feature dimensions")
     if temperatures := [t for t in distinct(trials, "temperature") if t is not None]:
         parts.append(f"temperature {listed(temperatures)}")
@@ -104,11 +104,9 @@ def sentence_trend(trends: Sequence[Trend]) -> str:
             f"No exponent of the margin is claimed: at d = {dim} the bare estimate is K to the power "
             f"{number(exponent.estimate)}, without an interval ({best.refused})."
         )
-    limit = (
-        f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
-        if dim >= 2
-        else ""
-    )
+    limit = ""
+    if dim >= 2:
+        limit = f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
     names = own_prefactors(best)
     own = f", with one prefactor for each {' and '.join(names)}" if names else ""
     over = f"over {best.fit.cells} cells{own}{limit}"
@@ -121,7 +119,7 @@ def _cells(trend: Trend) -> int:
 
 def sentence_asymptote(comparisons: Sequence[FormComparison]) -> str:
     """Whether the exponents of margins agree with theory's large-K exponent, by the form that carries a correction."""
-    said = []
+    parts = []
     for comparison in comparisons:
         fits = {v.form: v.fit for v in comparison.verdicts if v.fit}
         if comparison.measure != MARGIN or comparison.feature_dim < 2 or comparison.chosen is None:
@@ -135,8 +133,10 @@ def sentence_asymptote(comparisons: Sequence[FormComparison]) -> str:
         assert slope.high is not None
         inside = "covers" if slope.low <= limit <= slope.high else "does not cover"
         kind = "the asymptote of the form with a correction" if name == "corrected" else "the exponent"
-        said.append(f"at d = {comparison.feature_dim} {kind} is {interval_text(slope)}, which {inside} {number(limit)}")
-    return f"Against the large-K exponent -2/(d-1) of the best codes: {'; '.join(said)}." if said else ""
+        parts.append(
+            f"at d = {comparison.feature_dim} {kind} is {interval_text(slope)}, which {inside} {number(limit)}"
+        )
+    return f"Against the large-K exponent -2/(d-1) of the best codes: {'; '.join(parts)}." if parts else ""
 
 
 def interval_text(exponent: Exponent) -> str:
@@ -162,7 +162,3 @@ def _where(final: pa.Table, index: int) -> str:
     row = {name: final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature")}
     cold = "" if row["temperature"] is None else f", temperature {number(row['temperature'])}"
     return f"d = {row['feature_dim']}, K = {row['num_classes']}{cold}"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -21,7 +21,7 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
     final = frame.final.sort_by([(name, "ascending") for name in ("feature_dim", "num_classes", "temperature", "seed")])
     if final.num_rows == 0:
         return [note("No trial is complete, so there are no final rows to show.")], frozenset()
-    # a setting that takes one value and null follows from another one
+    # a setting with one value besides null has no effect of its own: another setting decides whether it is null
     apart = [n for n in varied_settings(final) if len(final[n].drop_null().unique()) > 1]
     varied = [n for n in apart if n not in {*SHOWN_SETTINGS, "seed"}]
     settings = ["feature_dim", "num_classes", "temperature", "normalization", *varied, "seed"]
@@ -32,10 +32,8 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
         for row in rows
     ]
     text = f"Final rows of the complete trials ({final.num_rows})."
-    if final.num_rows > MOST_TRIALS:
-        text = (
-            f"Final rows of {MOST_TRIALS} of the {final.num_rows} complete trials; the others are in results.parquet."
-        )
+    if (count := final.num_rows) > MOST_TRIALS:
+        text = f"Final rows of {MOST_TRIALS} of the {count} complete trials; the others are in results.parquet."
     keys = [row["trial"] for row in rows]
     table = Table("Final rows", headers, body, [f"trial-{key}" for key in keys])
     return [Paragraph(text), table], frozenset(keys)
@@ -53,15 +51,9 @@ def failed_table(frame: StudyFrame) -> list[Part]:
         [_key(r["trial"]), r["state"], Long(_reason(r["reason"])), *(_value(n, r[n]) for n in settings)] for r in rows
     ]
     more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
-    return [
-        Paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}"),
-        Table(
-            "Trials that are not complete",
-            ("trial", "state", "reason", *settings),
-            body,
-            [f"trial-{row['trial']}" for row in rows],
-        ),
-    ]
+    headers, anchors = ("trial", "state", "reason", *settings), [f"trial-{row['trial']}" for row in rows]
+    table = Table("Trials that are not complete", headers, body, anchors)
+    return [Paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}"), table]
 
 
 def _key(trial: str) -> Cell:
@@ -74,7 +66,5 @@ def _value(name: str, value: Any) -> Cell:
 
 
 def _reason(reason: str | None) -> str:
-    if not reason:
-        return "no reason was recorded"
-    first = reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
+    first = ((reason or "").strip().splitlines() or ["no reason was recorded"])[0]
     return first if len(first) <= 300 else first[:300] + " …"

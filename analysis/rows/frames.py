@@ -19,28 +19,10 @@ from study.store.store import Store, open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
 SIZES = ("num_classes", "feature_dim")
-
-
 ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
-# What a figure of margin or variability shows on an axis or as a line, numbers before names; other settings are pooled.
+# The settings that figures of margin or variability show on an axis or as a line, numbers first; others are pooled.
 SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Margins and heads of a store's trials; `unreadable` collects the names of torn files."""
-
-    store: Store
-    unreadable: set[str]
-
-    def read_margins(self, key: str) -> pa.Table | None:
-        """Per-class margins, None where absent or torn."""
-        return self.store.read_margins(key, self.unreadable.add)
-
-    def read_head(self, key: str) -> dict[str, np.ndarray] | None:
-        """Final head and class means, None where absent or torn."""
-        return self.store.read_head(key, self.unreadable.add)
 
 
 @dataclass(frozen=True)
@@ -48,8 +30,8 @@ class StudyFrame:
     """What the store holds of one study.
 
     rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
-    complete trial with the trial's state and circumstances joined. outside: trials in the folder that are not of this
-    study. missing: trials of the study that have no row in the trials table yet.
+    complete trial joined with the columns of the trials table. outside: trials in the folder that are not of this study.
+    missing: trials of the study that have no row in the trials table yet.
     """
 
     rows: pa.Table
@@ -146,27 +128,35 @@ def varied_settings(table: pa.Table) -> list[str]:
     return [name for name in SETTING_NAMES if len(table[name].unique()) > 1]
 
 
+def settings_of_rows(table: pa.Table, names: Collection[str]) -> list[tuple[Any, ...]]:
+    """The values of these columns in each row."""
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True)) or [()] * table.num_rows
+
+
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
     if table.num_rows == 0:
         return
-    columns = [table[name].to_pylist() for name in names]
     members: dict[tuple[Any, ...], list[int]] = {}
-    for index, key in enumerate(zip(*columns, strict=True) if columns else [()] * table.num_rows):
+    for index, key in enumerate(settings_of_rows(table, names)):
         members.setdefault(key, []).append(index)
     for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
         yield dict(zip(names, key, strict=True)), table.take(members[key])
 
 
 def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """`temperature = 0.1, normalization = both` of each row: what has a prefactor of its own."""
-    columns = [table[name].to_pylist() for name in names]
-    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
+    """`temperature = 0.1, normalization = both` for each row: the group that has a prefactor of its own."""
+    rows = settings_of_rows(table, names)
     return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
 
 
+def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings behind each of `group_labels`."""
+    return dict(zip(group_labels(table, names), table.select(list(names)).to_pylist() or [{}], strict=False))
+
+
 def independent_settings(final: pa.Table) -> list[str]:
-    """Settings that vary by themselves: not with the size (samples chosen by feature_dim) or with another of these."""
+    """Settings that vary at one size, even where the other settings of this list are fixed."""
     varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]
     kept: list[str] = []
     for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
@@ -214,7 +204,7 @@ def usual_temperature(table: pa.Table) -> float | None:
 
 
 def temperature_follows_size(table: pa.Table) -> bool:
-    """Whether a study chose the temperature by the number of classes: several temperatures, one at each size."""
+    """Whether the temperature was chosen by the number of classes: several temperatures, but one per size."""
     by_size = (members for _, members in groups(table, ["num_classes"]))
     return len(table["temperature"].unique()) > 1 and all(len(rows["temperature"].unique()) == 1 for rows in by_size)
 
@@ -222,7 +212,7 @@ def temperature_follows_size(table: pa.Table) -> bool:
 def is_usual(table: pa.Table) -> np.ndarray:
     """Which rows have the usual normalization and, within their feature_dim, the usual temperature.
 
-    Where the temperature was chosen by the number of classes every one is usual.
+    Where the temperature was chosen by the number of classes, every temperature is usual.
     """
     if table.num_rows == 0:
         return np.zeros(0, dtype=bool)

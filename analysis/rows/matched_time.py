@@ -1,7 +1,7 @@
 """Variability at a moment that all trials share: equal steps after 99 % training accuracy, or equal excess loss.
 
-A fixed number of epochs means more steps for more classes, and late rows have had longer to collapse: a trend read off
-final rows mixes geometry with training time. Knows frames; fits nothing.
+A fixed number of epochs means more steps for more classes, hence more time to collapse: a trend of final rows mixes
+geometry with training time. Knows frames; fits nothing.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,23 @@ VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
 
 @dataclass(frozen=True)
 class MatchedRows:
-    """Final rows with VARIABILITY read at the shared moment instead of at the end, null where a trial has none.
+    """Final rows with VARIABILITY read at a shared moment instead of at the end, null where a trial never reached it.
 
-    moment: what is shared, in words. left_out: complete trials without it.
+    moment: the moment in words.
     """
 
     rows: pa.Table
     moment: str
-    left_out: int
 
 
 @dataclass(frozen=True)
 class Course:
-    """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability."""
+    """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability.
 
+    onset: the step of that epoch.
+    """
+
+    onset: float
     steps: np.ndarray
     excess: np.ndarray
     measures: dict[str, np.ndarray]
@@ -46,9 +49,11 @@ def terminal_courses(rows: pa.Table, final: pa.Table) -> dict[str, Course]:
     for start, end in zip([0, *edges], [*edges, len(trial)], strict=True):
         kept = np.arange(start, end)[columns["terminal"][start:end]]
         if len(kept) and trial[start] in complete:
-            steps = columns["step"][kept] - columns["step"][kept[0]]
+            onset = columns["step"][kept[0]]
             measures = {name: columns[name][kept] for name in VARIABILITY}
-            found[str(trial[start])] = Course(steps, columns["loss_excess"][kept], measures)
+            found[str(trial[start])] = Course(
+                onset, columns["step"][kept] - onset, columns["loss_excess"][kept], measures
+            )
     return found
 
 
@@ -105,4 +110,4 @@ def _with(final: pa.Table, found: dict[str, dict[str, float]], moment: str) -> M
         index = final.schema.get_field_index(name)
         column = pa.array([None if np.isnan(x) else x for x in numbers], pa.float64())
         final = final.set_column(index, final.schema.field(index), column)
-    return MatchedRows(final, moment, len(trials) - len(found))
+    return MatchedRows(final, moment)

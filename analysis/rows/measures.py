@@ -1,4 +1,4 @@
-"""What is fitted, as intervals: bounds of a margin, shortfall of the reference, variability above the float floor.
+"""The measures that are fitted, as intervals: a margin's bounds, its shortfall, variability above the float floor.
 
 Knows frames; fits nothing.
 """
@@ -13,7 +13,7 @@ from analysis.rows.matched_time import VARIABILITY
 from study.design.where import ConditionRefused, check_column
 
 MARGIN = "margin_min_lower"
-# 1 - margin / reference: both are known as intervals, so it is one.
+# 1 - margin / reference; both are known as intervals, and so is this
 SHORTFALL = "reference_shortfall"
 ERROR = "test_error"
 # Unit features in float32 scatter by about 1e-7 squared even when they coincide: below this a value is round-off.
@@ -68,7 +68,7 @@ def measure_values(table: pa.Table, measure: str) -> np.ndarray:
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if is_list != (index is not None):
         cure = f"Write {name}[-1] for its last entry." if is_list else "It is no list: leave the index out."
-        raise ConditionRefused(f"measure must name one number a row, got {measure!r}. {cure}")
+        raise ConditionRefused(f"measure must name one number per row, got {measure!r}. {cure}")
     if is_list:
         return np.array([_entry(row, int(index)) for row in table[name].to_pylist()])
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):

@@ -1,7 +1,7 @@
-"""What theory says a margin can be at (num_classes, feature_dim): the curves that figures draw and fits compare with.
+"""The margins that theory gives at (num_classes, feature_dim): curves that figures draw and fits compare with.
 
-Knows `gnc_models.references.margin`; does not know rows. Null: random rows. Ceilings: the same-temperature optimum of the
-unconstrained-feature model, the best code known, the proven upper bound.
+From below: the margin of random rows. From above: the best code known and the proven upper bound. Knows
+`gnc_models.references.margin`; does not know rows.
 """
 
 import functools
@@ -17,35 +17,34 @@ from gnc_models.references import margin as bounds
 class MarginCurves:
     """Reference margins over the number of classes at one feature_dim; arrays of equal length, NaN where unknown."""
 
-    feature_dim: int
     num_classes: np.ndarray
     random: np.ndarray
     best_known: np.ndarray
     upper_bound: np.ndarray
-    sources: tuple[str, ...]
 
 
 def margin_curves(num_classes: Iterable[int], feature_dim: int) -> MarginCurves:
-    """The null and the ceilings of the minimum margin at each number of classes.
+    """The reference margins at each number of classes.
 
     Args:
         num_classes: any order, repeats allowed; the curves are sorted.
         feature_dim: dimension d of the unit vectors, at least 1.
     Returns:
-        Random rows, best known code and proven bound, with the source of each best known value.
+        Random rows, best known code and proven bound.
     Source: `gnc_models.references.margin`; Jiang et al., arXiv 2310.05351 (the softmax code).
     """
     sizes = sorted({int(k) for k in num_classes if k >= 2})
     references = [bounds.reference_margin(k, feature_dim) for k in sizes]
     random = [bounds.random_margin(k, feature_dim) for k in sizes]
     return MarginCurves(
-        feature_dim=feature_dim,
         num_classes=np.array(sizes, dtype=float),
         random=_floats(random),
         best_known=_floats([r.lower for r in references]),
         upper_bound=_floats([r.upper for r in references]),
-        sources=tuple(str(r.source) for r in references),
     )
+
+
+asymptotic_exponent = bounds.asymptotic_exponent
 
 
 def sizes_between(num_classes: Iterable[int], *, most: int = 24) -> list[int]:
@@ -55,11 +54,6 @@ def sizes_between(num_classes: Iterable[int], *, most: int = 24) -> list[int]:
         return asked
     between = np.geomspace(asked[0], asked[-1], max(most - len(asked), 2))
     return sorted({*asked, *(round(k) for k in between)})
-
-
-def asymptotic_exponent(feature_dim: int) -> float:
-    """Exponent of the best margin in the number of classes as that grows: -2 / (d - 1); d >= 2."""
-    return float(bounds.asymptotic_exponent(feature_dim))
 
 
 def best_known_curve(num_classes: np.ndarray, feature_dim: int) -> np.ndarray:
@@ -85,11 +79,6 @@ def _levenshtein(num_classes: int, feature_dim: int) -> float:
 def coldness(reference: np.ndarray, temperature: np.ndarray, num_classes: np.ndarray) -> np.ndarray:
     """reference / (temperature ln num_classes): how sharply cross-entropy sees the smallest margin; no unit."""
     return np.asarray(reference / (temperature * np.log(num_classes)))
-
-
-def best_code_points(num_classes: int, feature_dim: int) -> np.ndarray | None:
-    """Points [num_classes, feature_dim] of the best code known, for d = 2 and 3 where it is held; else None."""
-    return bounds.best_code_points(num_classes, feature_dim) if feature_dim in (2, 3) else None
 
 
 def _floats(numbers: Iterable[float | None]) -> np.ndarray:

@@ -11,18 +11,10 @@ LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMAL
 
 
 def axis_label(name: str) -> str:
-    """The column's own name, its letter and unit: the word is the same in the study file and in the table."""
-    unit = COLUMNS[name].unit
+    """The column's name as in the study file and the tables, with its letter or unit."""
+    unit = COLUMNS[name].unit if name in COLUMNS else ""  # an entry of a list column is its own label
     letter = LETTERS.get(name)
     return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
-
-
-def column_label(name: str) -> str:
-    """`axis_label`, for any name: a column without a schema entry, or an entry of a list column, is its own label."""
-    try:
-        return axis_label(name)
-    except KeyError:
-        return name
 
 
 def number(value: float) -> str:

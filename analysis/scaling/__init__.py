@@ -1,4 +1,4 @@
 """Trends in the number of classes, the dimension, the temperature and time: fits, forms, tests and predictions.
 
-Stands on rows and statistics; must not know effects, figures or pages.
+Uses rows and statistics; must not know effects, figures or pages.
 """

@@ -1,7 +1,8 @@
-"""Time laws: how variability falls over steps once training accuracy has reached 99 %, trial by trial.
+"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %.
 
-Rows of one trial are not independent, so each trial gives one rate and intervals are over cells. Knows matched courses
-and robust fits; draws nothing. Trials end while a schedule lowers the learning rate: a rate is of that schedule too.
+The rows of one trial are not independent of each other, so each trial gives one rate, and intervals are over cells. The
+learning rate falls during the same steps, so a rate also depends on its schedule. Knows matched courses and robust
+fits; draws nothing.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows.frames import groups
-from analysis.rows.matched_time import VARIABILITY, terminal_courses
+from analysis.rows.matched_time import VARIABILITY, Course, terminal_courses
 from analysis.rows.measures import FLOAT_FLOOR
 from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
@@ -23,16 +24,14 @@ LAWS: Mapping[str, str] = {
     "exponential": "A exp(-a steps / s)",
 }
 MIN_EPOCHS = 6
-KEPT_OUT = 0.25  # share of a trial's terminal epochs, the last ones, that each law must predict
+KEPT_OUT = 0.25  # each law must predict this last share of a trial's terminal epochs
 
 
 @dataclass(frozen=True)
 class TrialLaw:
-    """One trial's rates by law, the median relative error of each on its last epochs, and how many were at the floor."""
+    """One trial's rate by each law, the median relative error of each law on the last epochs, and the values at the floor."""
 
-    trial: str
     cell: str
-    feature_dim: int
     rates: Mapping[str, float]
     errors: Mapping[str, float]
     at_floor: int
@@ -40,10 +39,11 @@ class TrialLaw:
 
 @dataclass(frozen=True)
 class TimeLaw:
-    """The trials of one feature_dim: which law predicts their last epochs better, and its rate.
+    """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
 
-    rate: mean over cells with its interval, None ends under MIN_CELLS cells. best_in: share of trials that the chosen
-    law predicts better. trials, cells: behind it. short: terminal trials with fewer than MIN_EPOCHS epochs there.
+    rate: mean over cells with its interval, whose ends are None under MIN_CELLS cells. best_in: the share of trials that
+    the chosen law predicts better. trials, cells: how many the rate comes from. short: trials with fewer than MIN_EPOCHS
+    terminal epochs.
     """
 
     measure: str
@@ -63,12 +63,9 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     """The time law of each variability measure at each feature_dim that has terminal trials."""
     found = []
     courses = terminal_courses(rows, final)
-    onset = _onsets(rows, courses)
-    own = {r["trial"]: r for r in final.select(["trial", "cell", "feature_dim"]).to_pylist()}
+    cell = dict(zip(final["trial"].to_pylist(), final["cell"].to_pylist(), strict=True))
     for measure in VARIABILITY:
-        laws = {}
-        for trial, course in courses.items():
-            laws[trial] = _trial_law(own[trial], course.steps, course.measures[measure], onset[trial])
+        laws = {t: _trial_law(cell[t], c, c.measures[measure]) for t, c in courses.items()}
         for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
             mine = [laws[t] for t in members["trial"].to_pylist() if t in laws]
             if mine:
@@ -76,28 +73,16 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     return found
 
 
-def _onsets(rows: pa.Table, courses: Mapping[str, object]) -> dict[str, float]:
-    """Step at which each trial's first terminal epoch was measured, at least 1."""
-    terminal = rows.select(["trial", "step", "terminal"])
-    terminal = terminal.filter(terminal["terminal"])
-    first = terminal.group_by("trial").aggregate([("step", "min")])
-    steps = dict(zip(first["trial"].to_pylist(), first["step_min"].to_pylist(), strict=True))
-    return {trial: float(max(steps[trial], 1)) for trial in courses}
-
-
-def _trial_law(own: Mapping[str, object], steps: np.ndarray, measured: np.ndarray, onset: float) -> TrialLaw | None:
-    kept = np.isfinite(measured) & (measured >= 0)
-    steps, measured = steps[kept], measured[kept]
-    if len(steps) < MIN_EPOCHS or np.ptp(steps) == 0:
+def _trial_law(cell: str, course: Course, measured: np.ndarray) -> TrialLaw | None:
+    known = np.isfinite(measured) & (measured >= 0)
+    time, measured = course.steps[known] / max(course.onset, 1.0), measured[known]
+    if len(time) < MIN_EPOCHS or np.ptp(time) == 0:
         return None
-    floored = measured <= FLOAT_FLOOR
     rates, errors = {}, {}
     for law in LAWS:
-        rates[law] = _rate(law, steps / onset, measured, np.ones(len(steps), dtype=bool))[1]
-        errors[law] = _error(law, steps / onset, measured)
-    return TrialLaw(
-        str(own["trial"]), str(own["cell"]), int(str(own["feature_dim"])), rates, errors, int(floored.sum())
-    )
+        rates[law] = _rate(law, time, measured, np.ones(len(time), dtype=bool))[1]
+        errors[law] = _error(law, time, measured)
+    return TrialLaw(cell, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
 
 def _clock(law: str, time: np.ndarray) -> np.ndarray:

@@ -1,30 +1,31 @@
-"""Which form a trend has: every form fitted, judged by predicting the largest sizes from the smaller ones.
+"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones.
 
-Knows forms and frames; draws nothing. AICc stands beside the held-out error and decides nothing.
+AICc is reported too, but decides nothing. Knows forms and frames; draws nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import group_labels, groups, independent_settings, values
+from analysis.rows.frames import group_labels, groups, independent_settings, settings_by_label, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
-from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells
+from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells, select
 from analysis.scaling.trends import MEASURES
 
-# Sizes kept out at the top: one of every four, at least one.
+# The largest quarter of the sizes is held out, at least one size.
 HELD_OUT_SHARE = 0.25
-ROUND_OFF = 1e-9  # a bend below it is arithmetic, in data without noise
+ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
 WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How a form fitted to the smaller sizes predicted the cells of the larger: relative errors, and 90 % coverage."""
+    """How well a form fitted to the smaller sizes predicted the larger: relative errors, and the share inside 90 %."""
 
     median_error: float
     covered: float
@@ -34,13 +35,13 @@ class HeldOut:
 
     @property
     def mean_error(self) -> float:
-        """Mean relative error: of a few cells it tells forms apart more often than the median does."""
+        """Mean relative error; with few cells it separates two forms more often than the median does."""
         return float(np.mean(self.errors)) if self.errors else self.median_error
 
 
 @dataclass(frozen=True)
 class FormVerdict:
-    """One form's fit and test; refused says why there is none of either."""
+    """One form's fit and its test; refused says why there are none."""
 
     form: str
     fit: FormFit | None
@@ -52,8 +53,8 @@ class FormVerdict:
 class FormComparison:
     """All forms for one measure at one feature_dim. chosen: see `choose`.
 
-    left_out: complete trials short of the terminal phase or without a positive value. with_all: the chosen form's
-    parameters if those with a value entered too, empty where none was left out. settings: of each group by its label.
+    left_out: complete trials that did not reach the terminal phase or have no positive value. with_all: the chosen
+    form's parameters with those trials included, empty where none was left out. settings: of each group, by its label.
     """
 
     measure: str
@@ -93,21 +94,16 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
 
 
 def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
-    """The comparison with what was left out, the other answer, and the settings behind its groups."""
+    """The comparison with the number of trials left out, the fit that includes them, and the settings of its groups."""
     measured, within = values(rows, compared.measure), compared.within
     positive = np.isfinite(measured) & (measured > 0)
     left_out = int((~(positive & values(rows, "terminal"))).sum())
     everything = cells_of(rows, compared.measure, within, terminal_only=False)
     others: tuple[Exponent, ...] = ()
     if compared.chosen and everything is not None and not values(rows, "terminal").all():
-        try:
+        with suppress(FitRefused):
             others = fit_form(compared.chosen, everything, compared.feature_dim, samples=49).parameters
-        except FitRefused:
-            others = ()
-    labels = group_labels(rows, within)
-    columns = [rows[name].to_pylist() for name in within]
-    settings = {label: {n: c[i] for n, c in zip(within, columns, strict=True)} for i, label in enumerate(labels)}
-    return replace(compared, left_out=left_out, with_all=others, settings=settings)
+    return replace(compared, left_out=left_out, with_all=others, settings=settings_by_label(rows, within))
 
 
 def cells_of(rows: pa.Table, measure: str, within: Sequence[str], *, terminal_only: bool = True) -> Cells | None:
@@ -132,8 +128,8 @@ def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
     """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those cells.
 
-    A form that contains another predicts as well wherever the other is true: without this it would win half the time.
-    The mean, not the median: of the three held-out cells of a study of twelve the median uses one.
+    Where a simple form is true, a form that contains it predicts equally well, and the smaller error alone would choose
+    it half the time. The mean is compared, since the median of three held-out cells depends on one of them.
     """
     tested = [(v.held_out.mean_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
     if not tested:
@@ -162,7 +158,7 @@ def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
 
 
 def largest_sizes(cells: Cells) -> np.ndarray:
-    """The log sizes that are kept out."""
+    """The logarithms of the sizes that are held out."""
     sizes = np.unique(cells.log_predictors[:, 0])
     return sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
 
@@ -175,22 +171,63 @@ def predict_out(name: str, cells: Cells, feature_dim: int, top: np.ndarray) -> H
     except FitRefused:
         return None
     held = select(cells, out)
-    errors, inside = [], []
-    for log_measure, log_k, group in zip(held.log_measure, held.log_predictors[:, 0], held.group, strict=True):
+    errors: list[float] = []
+    inside: list[bool] = []
+    for measured, k, group in zip(np.exp(held.log_measure), np.exp(held.log_predictors), held.group, strict=True):
         if group in fit.levels:
-            predicted = float(fit.predict(np.exp([log_k]), group)[0])
-            low, high = fit.predict_interval(float(np.exp(log_k)), group)
-            errors.append(abs(predicted / np.exp(log_measure) - 1))
-            inside.append(low <= np.exp(log_measure) <= high)
+            low, high = fit.predict_interval(k, group)
+            errors.append(abs(float(fit.predict(k, group)[0]) / measured - 1))
+            inside.append(bool(low[0] <= measured <= high[0]))
     if not errors:
         return None
-    return HeldOut(
-        float(np.median(errors)), float(np.mean(inside)), len(errors), tuple(round(float(np.exp(s))) for s in top),
-        tuple(map(float, errors)),
-    )  # fmt: skip
+    sizes = tuple(round(float(np.exp(s))) for s in top)
+    return HeldOut(float(np.median(errors)), float(np.mean(inside)), len(errors), sizes, tuple(map(float, errors)))
 
 
-def select(cells: Cells, keep: np.ndarray) -> Cells:
-    """The cells where keep is true."""
-    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
-    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep])
+@dataclass(frozen=True)
+class LargestHeldOut:
+    """One measure at one feature_dim: the form, how it was chosen (held-out sizes of the rest, or AICc), the outcome."""
+
+    measure: str
+    feature_dim: int
+    form: str
+    chosen_by: str
+    held: HeldOut
+
+
+def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldOut]:
+    """The largest size predicted by a form that is both chosen and fitted without it.
+
+    A form chosen by its error on the largest sizes has seen them, so its error there is no prediction error. Comparisons
+    whose smaller sizes do not suffice for any form are left out.
+    """
+    return [found for found in map(_hold_out_largest, comparisons) if found is not None]
+
+
+def _hold_out_largest(comparison: FormComparison) -> LargestHeldOut | None:
+    log_k = comparison.cells.log_predictors[:, 0]
+    rest = select(comparison.cells, log_k < log_k.max())
+    if len(np.unique(rest.log_predictors)) < 2:
+        return None
+    inner = compare_forms(rest, comparison.feature_dim, comparison.measure, comparison.within)
+    fits = [v.fit for v in inner.verdicts if v.fit]
+    if not fits:
+        return None
+    form = inner.chosen or min(fits, key=lambda fit: fit.aicc).form
+    held = predict_out(form, comparison.cells, comparison.feature_dim, np.array([log_k.max()]))
+    if held is None:
+        return None
+    chosen_by = "its largest sizes" if inner.chosen else "AICc"
+    return LargestHeldOut(comparison.measure, comparison.feature_dim, form, chosen_by, held)
+
+
+def summarise_by_measure(found: Sequence[LargestHeldOut]) -> dict[str, HeldOut]:
+    """By measure, the outcomes of all its dimensions as one."""
+    summaries = {}
+    for measure in dict.fromkeys(one.measure for one in found):
+        own = [one.held for one in found if one.measure == measure]
+        errors, cells = [e for held in own for e in held.errors], sum(held.cells for held in own)
+        covered = sum(held.covered * held.cells for held in own) / cells
+        sizes = tuple(sorted({size for held in own for size in held.sizes}))
+        summaries[measure] = HeldOut(float(np.median(errors)), covered, cells, sizes, tuple(errors))
+    return summaries

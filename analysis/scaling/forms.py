@@ -1,17 +1,25 @@
-"""Forms a trend in the number of classes can take: pure power, offset, tied to theory, a bound's curve, curved.
+"""The forms that a trend in the number of classes can have: pure power, offset, tied to theory, a bound's curve, curved.
 
 Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape parameters are searched
-on a grid that zooms in, the rest is solved inside (variable projection). Knows theory and robust fits, not tables.
+on grids that zoom in; at each grid point the linear parameters are solved for (variable projection). Knows theory and
+robust fits; does not know tables.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.scaling.power_law import Cells, Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import (
+    Cells,
+    Exponent,
+    FitRefused,
+    expected_ends,
+    exponents_of,
+    interval_halves,
+    level_columns,
+)
 from analysis.statistics.huber import LinearFit, fit_linear, huber_losses
 from analysis.statistics.inference import MIN_CELLS
 
@@ -37,7 +45,7 @@ class Form:
 class FormFit:
     """A fitted form: parameters with intervals, levels by group, Huber scale of log residuals, AICc.
 
-    centre is the size that the offset form counts K in, so that its parameters do not depend on a unit.
+    centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
     """
 
     form: str
@@ -55,14 +63,12 @@ class FormFit:
         """The measure at these class counts."""
         return np.exp(self._log(np.asarray(num_classes, dtype=float), group))
 
-    def predict_interval(self, num_classes: float, group: str = "", *, level: float = 0.9) -> tuple[float, float]:
-        """Where the average of a new cell is expected to lie, uncertainty of the fit and spread of cells together."""
-        k = np.array([float(num_classes)])
-        row = design_of(self, k, group)[0]
-        spread = float(np.sqrt(row @ self.linear.covariance @ row + self.scale**2))
-        half = spread * float(student_t.ppf((1 + level) / 2, self.cells - len(row)))
-        middle = float(self._log(k, group)[0])
-        return float(np.exp(middle - half)), float(np.exp(middle + half))
+    def predict_interval(
+        self, num_classes: np.ndarray | float, group: str = "", *, level: float = 0.9
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ends between which the averages of new cells are expected, an array each."""
+        k = np.atleast_1d(np.asarray(num_classes, dtype=float))
+        return expected_ends(self._log(k, group), design_of(self, k, group), self.linear, level)
 
     def _shape(self) -> np.ndarray:
         return np.array([p.estimate for p in self.parameters[len(FORMS[self.form].names) :]])
@@ -78,11 +84,10 @@ class FormFit:
 
 
 def design_of(fit: FormFit, num_classes: np.ndarray, group: str = "") -> np.ndarray:
-    """Derivative of the log prediction at these class counts by every parameter, levels behind [n, parameters]."""
+    """Derivatives [n, parameters] of the log prediction at these class counts by every parameter, the levels last."""
     k = np.asarray(num_classes, dtype=float)
     own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
-    levels = np.array([[float(group == label) for label in sorted(fit.levels)]] * len(k))
-    return np.concatenate([own, levels], axis=1)
+    return np.concatenate([own, level_columns([group] * len(k), sorted(fit.levels))], axis=1)
 
 
 def _log_columns(*powers: int) -> Columns:
@@ -141,14 +146,14 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     form, k = FORMS[name], np.exp(cells.log_predictors[:, 0])
     centre = float(np.exp(np.mean(np.log(np.unique(k)))))
     labels = sorted(set(cells.group))
-    levels = np.array([[g == label for label in labels] for g in cells.group], dtype=float)
+    levels = level_columns(cells.group, labels)
     columns = form.columns(k, feature_dim)
     count = columns.shape[1] + len(form.shapes) + len(labels)
     _check_enough(k, count, len(labels))
     inner = np.concatenate([columns, levels], axis=1)
     shape = _search(form, inner, cells.log_measure, k, centre, feature_dim)
     for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
-        if not least <= value <= most:  # an offset of nothing, or a curve that never ends to rise
+        if not least <= value <= most:  # no offset, or a curve that rises without end
             raise FitRefused(f"the sizes do not tell {parameter}: its best value lies beyond {least:g} to {most:g}")
     target = cells.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
     solved = fit_linear(inner, target)
@@ -159,13 +164,10 @@ def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, s
     tangent = fit_linear(design, solved.residuals)
     halves = interval_halves(design, tangent, samples=samples, seed=seed)
     estimates = [*solved.coefficients[: columns.shape[1]], *shape]
-    names = [*form.names, *form.shapes]
     return FormFit(
         form=name,
         feature_dim=feature_dim,
-        parameters=tuple(
-            Exponent(n, float(e), float(e - h), float(e + h)) for n, e, h in zip(names, estimates, halves, strict=False)
-        ),
+        parameters=exponents_of([*form.names, *form.shapes], estimates, halves),
         levels=dict(zip(labels, map(float, solved.coefficients[columns.shape[1] :]), strict=True)),
         scale=tangent.scale,
         aicc=aicc(solved.residuals, solved.threshold, count),
@@ -185,7 +187,7 @@ def _check_enough(k: np.ndarray, count: int, num_groups: int) -> None:
 
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
-    """Corrected Akaike criterion of Gaussian noise whose outliers count as the Huber loss counts them.
+    """Corrected Akaike criterion of Gaussian noise in which outliers weigh as much as in the Huber loss.
 
     Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise.
     """
@@ -197,7 +199,7 @@ def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
 
 
 def _argument(form: Form, scaled: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Shape parameters act on K in units of the centre; bounds need K itself."""
+    """What fixed(K, shape) is a function of: K in units of the centre where there are shapes, K itself for bounds."""
     return scaled if form.shapes else k
 
 

@@ -1,4 +1,4 @@
-"""Forms over all dimensions at once: the margin in K and d, and in temperature or coldness beside them.
+"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness.
 
 `log measure = level[group] + fixed(cells) + columns(cells) @ coefficients`, tested by keeping out the largest K, the
 largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing.
@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.rows.frames import group_labels, values
+from analysis.rows.frames import group_labels, settings_by_label, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.forms import aicc
-from analysis.scaling.power_law import Exponent, FitRefused, interval_halves
+from analysis.scaling.power_law import Exponent, FitRefused, expected_ends, exponents_of, interval_halves, level_columns
 from analysis.statistics.huber import LinearFit, fit_linear
 from analysis.statistics.inference import MIN_CELLS, MIN_SIZES
 from analysis.statistics.residual_checks import Diagnostics, diagnose
@@ -26,17 +25,16 @@ LARGEST = {"num_classes": "largest K", "feature_dim": "largest d", "temperature"
 
 @dataclass(frozen=True)
 class JointCells:
-    """Averages over seeds: log measure and the three axes [cells] (temperature NaN where null), group, trial count."""
+    """Averages over seeds: log measure and the three axes [cells] (temperature NaN where null), and the group."""
 
     log_measure: np.ndarray
     axes: Mapping[str, np.ndarray]
     group: tuple[str, ...]
-    trials: np.ndarray
 
     def take(self, keep: np.ndarray) -> "JointCells":
         """The cells where keep is true."""
         group = tuple(g for g, k in zip(self.group, keep, strict=True) if k)
-        return JointCells(self.log_measure[keep], {n: a[keep] for n, a in self.axes.items()}, group, self.trials[keep])
+        return JointCells(self.log_measure[keep], {n: a[keep] for n, a in self.axes.items()}, group)
 
 
 Axes = Mapping[str, np.ndarray]
@@ -44,7 +42,7 @@ Axes = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class JointForm:
-    """A form; cold ones read the temperature themselves, the others have a level for each."""
+    """A form. cold: it is a function of temperature too; without it each temperature has a level of its own."""
 
     formula: str
     names: tuple[str, ...]
@@ -59,7 +57,7 @@ def _logs(*names: str) -> Callable[[Axes], list[np.ndarray]]:
 
 
 def _by_dim(curve: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[Axes], np.ndarray]:
-    """A curve in K of one d, read at every cell."""
+    """The logarithm of a curve(K, d) at every cell."""
 
     def at(axes: Axes) -> np.ndarray:
         found = np.zeros(len(axes["num_classes"]))
@@ -120,14 +118,11 @@ class JointFit:
     def predict_interval(
         self, axes: Axes, group: str, *, level: float = 0.9
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Prediction and the ends where new cells are expected at these axes, arrays [n] each."""
-        form, labels = JOINT_FORMS[self.form], sorted(self.levels)
-        size = len(axes["num_classes"])
-        design = _design(form, axes, (group,) * size, labels)
+        """Prediction at these axes and the ends between which new cells are expected, an array [n] each."""
+        form = JOINT_FORMS[self.form]
+        design = _design(form, axes, [group] * len(axes["num_classes"]), sorted(self.levels))
         middle = form.fixed(axes) + design @ self.linear.coefficients
-        spread = np.sqrt(np.einsum("np,pq,nq->n", design, self.linear.covariance, design) + self.scale**2)
-        half = spread * float(student_t.ppf((1 + level) / 2, max(self.cells - design.shape[1], 1)))
-        return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
+        return np.exp(middle), *expected_ends(middle, design, self.linear, level)
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ class JointVerdict:
 
 @dataclass(frozen=True)
 class JointComparison:
-    """All joint forms of one measure. chosen: least mean error over the axes kept out; None if none was tested."""
+    """All joint forms of one measure. chosen: the one with the least mean error in its tests; None if none was tested."""
 
     measure: str
     within: tuple[str, ...]
@@ -170,18 +165,12 @@ def joint_cells(
     kept = np.flatnonzero(
         values(final, "terminal") & np.isfinite(measured) & (measured > 0) & (values(final, "feature_dim") > 1)
     )
-    rows = final.take(kept)
-    logs = np.log(measured[kept])
-    names, first, index = np.unique(
-        np.asarray(rows["cell"].to_pylist(), dtype=str), return_index=True, return_inverse=True
-    )
-    trials = np.bincount(index, minlength=len(names))
-    labels = group_labels(rows, within)
-    columns = [rows[name].to_pylist() for name in within]
-    settings = {labels[i]: {n: c[i] for n, c in zip(within, columns, strict=True)} for i in first}
+    rows, labels = final.take(kept), group_labels(final.take(kept), within)
+    cell = np.asarray(rows["cell"].to_pylist(), dtype=str)
+    _, first, index = np.unique(cell, return_index=True, return_inverse=True)
+    means = np.bincount(index, weights=np.log(measured[kept])) / np.bincount(index)
     axes = {name: values(rows, name)[first] for name in AXES}
-    means = np.bincount(index, weights=logs, minlength=len(names)) / np.maximum(trials, 1)
-    return JointCells(means, axes, tuple(labels[i] for i in first), trials), settings
+    return JointCells(means, axes, tuple(labels[i] for i in first)), settings_by_label(rows, within)
 
 
 def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> JointComparison | None:
@@ -243,14 +232,12 @@ def fit_joint(name: str, cells: JointCells, *, least: int = MIN_SIZES, samples: 
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(cells.axes))
     halves = interval_halves(design, fit, samples=samples, seed=seed)
-    ends = zip(form.names, fit.coefficients, halves, strict=False)
-    count = design.shape[1]
     return JointFit(
         form=name,
-        parameters=tuple(Exponent(n, float(e), float(e - h), float(e + h)) for n, e, h in ends),
+        parameters=exponents_of(form.names, fit.coefficients, halves),
         levels=dict(zip(labels, map(float, fit.coefficients[len(form.names) :]), strict=True)),
         scale=fit.scale,
-        aicc=aicc(fit.residuals, fit.threshold, count),
+        aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
         cells=len(design),
         diagnostics=diagnose(fit, np.log(cells.axes["num_classes"])),
         linear=fit,
@@ -258,9 +245,8 @@ def fit_joint(name: str, cells: JointCells, *, least: int = MIN_SIZES, samples: 
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    levels = np.array([[g == label for label in labels] for g in group], dtype=float)
-    levels = levels.reshape(len(group), len(labels))  # also of no group at all
-    return np.concatenate([*(column[:, None] for column in form.columns(axes)), levels], axis=1)
+    columns = (column[:, None] for column in form.columns(axes))
+    return np.concatenate([*columns, level_columns(group, labels)], axis=1)
 
 
 def _keep_out(name: str, cells: JointCells, axis: str) -> KeptOut | None:

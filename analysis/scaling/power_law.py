@@ -1,11 +1,11 @@
 """Power laws over cells: exponents with intervals, or a refusal that carries the estimate.
 
-`log measure = level[group] + sum over predictors of exponent * log predictor`, by summed Huber loss in log space. The
-problem is convex there, so one start finds the only optimum. Knows `analysis.statistics.huber`; does not know tables or figures.
-Seeds of a cell share everything but chance: they are averaged first and the cells are resampled.
+`log measure = level[group] + sum over predictors of exponent * log predictor`, fitted by summed Huber loss. This is
+convex, so there is one optimum and any start finds it. The trials of a cell differ in the seed alone: they are averaged
+first, and cells are resampled. Knows the statistical methods; does not know tables or figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 MOST_RESAMPLED = 60
 FEW = 3  # degrees of freedom
-SEED = 20231009  # of the bootstrap's signs: a report made twice says the same
+SEED = 20231009  # of the bootstrap's signs, so that a report made twice says the same
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,21 @@ class Exponent:
     high: float | None
 
 
+def exponents_of(names: Sequence[str], estimates: Iterable[float], halves: np.ndarray | None) -> tuple[Exponent, ...]:
+    """The first estimates by name with the ends of their intervals, which halves gives the half widths of."""
+    if halves is None:
+        return tuple(Exponent(n, float(e), None, None) for n, e in zip(names, estimates, strict=False))
+    ends = zip(names, estimates, halves, strict=False)
+    return tuple(Exponent(n, float(e), float(e - h), float(e + h)) for n, e, h in ends)
+
+
 @dataclass(frozen=True)
 class PowerLawFit:
     """A fitted power law.
 
-    levels: log of the prefactor by group. residual_scale: robust spread of log residuals over cells. cells, trials:
-    what the fit stands on. sizes: distinct values of the first predictor. open_share: share of cells known only as an
-    interval. diagnostics: what the residuals say against the fit.
+    levels: log of the prefactor by group. residual_scale: robust spread of log residuals over cells. cells, trials: how
+    many were fitted. sizes: distinct values of the first predictor. open_share: share of cells known only as an
+    interval. diagnostics: signs in the residuals that the fit is wrong.
     """
 
     exponents: tuple[Exponent, ...]
@@ -59,7 +67,7 @@ class PowerLawFit:
 
 
 class FitRefused(ValueError):
-    """The data cannot carry the claim. `estimate` is the fit without an interval, None where there is not even that."""
+    """The data do not support a claim. `estimate` is the fit without an interval, None where there is not even that."""
 
     def __init__(self, reason: str, estimate: PowerLawFit | None = None) -> None:
         super().__init__(reason)
@@ -80,6 +88,19 @@ class Cells:
     log_upper: np.ndarray | None = None
 
 
+def select(cells: Cells, keep: np.ndarray) -> Cells:
+    """The cells where keep is true."""
+    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
+    upper = None if cells.log_upper is None else cells.log_upper[keep]
+    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)
+
+
+def level_columns(group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Columns [cells, labels] of a design that give each group a level of its own."""
+    columns = np.array([[g == label for label in labels] for g in group], dtype=float)
+    return columns.reshape(len(group), len(labels))  # also of no group at all
+
+
 def average_cells(
     measure: np.ndarray,
     predictors: Mapping[str, np.ndarray],
@@ -95,13 +116,10 @@ def average_cells(
     trials = np.bincount(index, minlength=len(names))
     lowest = np.log(np.where(np.asarray(measure) > 0, measure, 1.0))
     lows = np.where(np.asarray(measure) > 0, lowest, -np.inf)
-    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in (lows, *_logs(upper))]
+    uppers = [] if upper is None else [np.log(upper)]
+    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in (lows, *uppers)]
     logs = np.stack([np.log(np.asarray(x, dtype=float))[first] for x in predictors.values()], axis=1)
     return Cells(means[0], logs, tuple(group[i] for i in first), trials, means[1] if upper is not None else None)
-
-
-def _logs(upper: np.ndarray | None) -> list[np.ndarray]:
-    return [] if upper is None else [np.log(upper)]
 
 
 def fit_power_law(
@@ -135,7 +153,7 @@ def fit_power_law(
     cells = average_cells(measure, predictors, cell, group if group is not None else [""] * len(measure), upper)
     cells = _without_lone_groups(cells)
     labels = sorted(set(cells.group))
-    design = _design(cells, labels)
+    design = np.concatenate([cells.log_predictors, level_columns(cells.group, labels)], axis=1)
     reason = _why_not(cells, design, list(predictors))
     if design.shape[0] < design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused(reason or "the predictors do not vary independently of each other")
@@ -144,10 +162,32 @@ def fit_power_law(
         reason = reason or f"{completed.open_share:.0%} of the cells are known as intervals only, at most half may be"
     fit = fit_linear(design, completed.target)
     half = None if reason else interval_halves(design, fit, samples=samples, seed=seed)[: len(predictors)]
-    result = _result(fit, half, cells, list(predictors), labels, completed.open_share)
+    result = PowerLawFit(
+        exponents=exponents_of(list(predictors), fit.coefficients, half),
+        levels=dict(zip(labels, map(float, fit.coefficients[len(predictors) :]), strict=True)),
+        residual_scale=float(np.median(np.abs(fit.residuals)) / 0.6745),
+        cells=len(cells.group),
+        trials=int(cells.trials.sum()),
+        sizes=len(np.unique(cells.log_predictors[:, 0])),
+        open_share=completed.open_share,
+        diagnostics=diagnose(fit, cells.log_predictors[:, 0]),
+    )
     if reason:
         raise FitRefused(reason, result)
     return result
+
+
+def expected_ends(
+    middle: np.ndarray, design: np.ndarray, fit: LinearFit, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends between which new cells are expected: uncertainty of the fit and spread of the cells together.
+
+    Args:
+        middle: [n], predicted logarithms. design: [n, p], their derivatives by the parameters of the fit.
+    """
+    spread = np.sqrt(np.einsum("np,pq,nq->n", design, fit.covariance, design) + fit.scale**2)
+    half = spread * float(student_t.ppf((1 + level) / 2, max(len(fit.residuals) - design.shape[1], 1)))
+    return np.exp(middle - half), np.exp(middle + half)
 
 
 def interval_halves(design: np.ndarray, fit: LinearFit, *, samples: int, seed: int) -> np.ndarray:
@@ -162,7 +202,7 @@ def interval_halves(design: np.ndarray, fit: LinearFit, *, samples: int, seed: i
     student = student_t.ppf((1 + LEVEL) / 2, degrees)
     if len(design) > MOST_RESAMPLED:
         return np.asarray(student * fit.standard_errors)
-    deviations, _ = wild_bootstrap_t(design, fit, samples=samples, seed=seed)
+    deviations = wild_bootstrap_t(design, fit, samples=samples, seed=seed)
     bootstrap = np.quantile(np.abs(deviations), LEVEL, axis=0)
     wider = (bootstrap + student) / 2 if degrees <= FEW else np.maximum(bootstrap, student)
     return np.asarray(wider * fit.standard_errors)
@@ -182,39 +222,11 @@ def _why_not(cells: Cells, design: np.ndarray, names: list[str]) -> str:
 
 
 def _without_lone_groups(cells: Cells) -> Cells:
-    """A group of one cell says nothing about an exponent: its own level absorbs it."""
+    """The cells without the groups of one cell, whose level fits that cell exactly and says nothing of an exponent."""
     keep = np.array([cells.group.count(g) > 1 for g in cells.group], dtype=bool)
     if not keep.any():
         raise FitRefused("no two cells differ in the predictor alone")
-    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
-    upper = None if cells.log_upper is None else cells.log_upper[keep]
-    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)
-
-
-def _design(cells: Cells, labels: list[str]) -> np.ndarray:
-    levels = np.array([[g == label for label in labels] for g in cells.group], dtype=float)
-    return np.concatenate([cells.log_predictors, levels], axis=1)
-
-
-def _result(
-    fit: LinearFit, half: np.ndarray | None, cells: Cells, names: list[str], labels: list[str], open_share: float
-) -> PowerLawFit:
-    exponents = []
-    for index, name in enumerate(names):
-        estimate = float(fit.coefficients[index])
-        width = None if half is None else float(half[index])
-        ends = (None, None) if width is None else (estimate - width, estimate + width)
-        exponents.append(Exponent(name, estimate, *ends))
-    return PowerLawFit(
-        exponents=tuple(exponents),
-        levels=dict(zip(labels, map(float, fit.coefficients[len(names) :]), strict=True)),
-        residual_scale=float(np.median(np.abs(fit.residuals)) / 0.6745),
-        cells=len(cells.group),
-        trials=int(cells.trials.sum()),
-        sizes=len(np.unique(cells.log_predictors[:, 0])),
-        open_share=open_share,
-        diagnostics=diagnose(fit, cells.log_predictors[:, 0]),
-    )
+    return select(cells, keep)
 
 
 def _check_positive(name: str, numbers: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Predictions of cells that a study file names, kept beside the report, and scored by the rows that arrive later.
+"""Predictions of cells that a study file names. They are kept with the report and scored once trials of the cell have run.
 
     [report]
     predict = [{num_classes = 400, feature_dim = 10}, {num_classes = 400, feature_dim = 10, temperature = 0.1}]
@@ -8,7 +8,7 @@ Knows the forms compared and the final rows; reads and writes no file.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,11 @@ import pyarrow.compute as pc
 from analysis.rows.frames import SIZES, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.form_choice import FormComparison
-from analysis.scaling.forms import FORMS
-from analysis.scaling.joint_forms import AXES, JOINT_FORMS, JointComparison
+from analysis.scaling.forms import FORMS, FormFit
+from analysis.scaling.joint_forms import AXES, JOINT_FORMS, JointComparison, JointFit
 
 SCHEMA = 1
 LEVEL = 0.9  # of a prediction interval
-FIELDS = ("cell", "measure", "form", "formula", "predicted", "low", "high", "level", "fitted_cells", "seen", "refused")
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Prediction:
     """What is expected of a cell before its trials are seen.
 
     cell: settings by name, those asked for and those of the fitted group. predicted, low, high: the geometric mean over
-    a cell's seeds and where LEVEL of new cells are expected, None if refused. fitted_cells: what the form stood on.
-    seen: trials of this very cell that existed already, which can score nothing.
+    a cell's seeds, and the ends between which LEVEL of new cells are expected; None if refused. fitted_cells: how many
+    cells the form was fitted to. seen: trials of this cell that had run already and so cannot score the prediction.
     """
 
     cell: Mapping[str, Any]
@@ -50,9 +49,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Score:
-    """A prediction against the trials that arrived since: their geometric mean, relative error, inside the interval.
+    """A prediction compared with later trials: their geometric mean, the relative error, whether the interval holds it.
 
-    trials: how many scored it. not_terminal: others of the cell that did not reach the terminal phase and do not count.
+    trials: how many were compared. not_terminal: trials of the cell that did not reach the terminal phase and are not
+    counted.
     """
 
     prediction: Prediction
@@ -99,84 +99,61 @@ def _predict(
     comparisons: Sequence[FormComparison],
     joint: Sequence[JointComparison],
 ) -> Prediction:
-    unknown = [name for name in cell if name not in SIZES and not _occurs(final, name, cell[name], joint)]
-    if unknown:
-        return _refused(cell, measure, f"no complete trial has {unknown[0]} = {cell[unknown[0]]}")
-    own = [c for c in comparisons if c.measure == measure and c.feature_dim == cell["feature_dim"] and c.chosen]
-    for comparison in own:
-        if found := _of_one_dim(cell, comparison, final):
-            return found
-    for together in joint:
-        if together.measure == measure and together.chosen and (found := _of_all_dims(cell, together, final)):
+    for name, value in cell.items():
+        if name not in SIZES and not _occurs(final, name, value, joint):
+            return _refused(cell, measure, f"no complete trial has {name} = {value}")
+    of_one_dim = (c for c in comparisons if c.feature_dim == cell["feature_dim"])
+    together: list[FormComparison | JointComparison] = [*of_one_dim, *joint]
+    for comparison in together:
+        if comparison.measure == measure and comparison.chosen and (found := _expected(cell, comparison, final)):
             return found
     return _refused(cell, measure, "no form predicted its largest sizes for such a cell")
 
 
 def _occurs(final: pa.Table, name: str, value: Any, joint: Sequence[JointComparison]) -> bool:
-    # a form in temperature carries to temperatures that were never run
+    # a form that is a function of temperature predicts temperatures that were never run
     if name == "temperature" and any(c.chosen and JOINT_FORMS[c.chosen].cold for c in joint):
         return True
     return name in final.column_names and value in final[name].unique().to_pylist()
 
 
-def _of_one_dim(cell: dict[str, Any], comparison: FormComparison, final: pa.Table) -> Prediction | None:
-    verdict = next(v for v in comparison.verdicts if v.form == comparison.chosen)
-    assert verdict.fit is not None
-    group = _group(cell, comparison.settings, list(comparison.cells.group), verdict.fit.levels)
-    if group is None:
-        return None
-    predicted = float(verdict.fit.predict(np.array([cell["num_classes"]]), group)[0])
-    low, high = verdict.fit.predict_interval(cell["num_classes"], group, level=LEVEL)
-    whole = cell | dict(comparison.settings.get(group, {}))
-    formula = FORMS[verdict.form].formula
-    return _prediction(
-        whole, comparison.measure, verdict.form, formula, (predicted, low, high), verdict.fit.cells, final
-    )
-
-
-def _of_all_dims(cell: dict[str, Any], comparison: JointComparison, final: pa.Table) -> Prediction | None:
-    verdict = next(v for v in comparison.verdicts if v.form == comparison.chosen)
-    assert verdict.fit is not None
-    cold = JOINT_FORMS[verdict.form].cold
+def _expected(cell: dict[str, Any], comparison: FormComparison | JointComparison, final: pa.Table) -> Prediction | None:
+    """What the chosen form says of a cell; None where it has no group for the cell, or needs a temperature."""
+    fit = next(v.fit for v in comparison.verdicts if v.form == comparison.chosen)
+    assert fit is not None
+    cold = isinstance(fit, JointFit) and JOINT_FORMS[fit.form].cold
     if cold and cell.get("temperature") is None:
         return None
-    asked = {k: v for k, v in cell.items() if not (cold and k == "temperature")}
-    group = _group(asked, comparison.settings, list(verdict.fit.levels), verdict.fit.levels)
+    asked = {name: value for name, value in cell.items() if not (cold and name == "temperature")}
+    members = list(comparison.cells.group if isinstance(comparison, FormComparison) else fit.levels)
+    group = _group(asked, comparison.settings, members, fit.levels)
     if group is None:
         return None
-    axes = {name: np.array([float(cell.get(name) or np.nan)]) for name in AXES}
-    predicted, low, high = (float(x[0]) for x in verdict.fit.predict_interval(axes, group, level=LEVEL))
-    whole = cell | dict(comparison.settings.get(group, {}))
-    formula = JOINT_FORMS[verdict.form].formula
-    name = f"joint {verdict.form}"
-    return _prediction(whole, comparison.measure, name, formula, (predicted, low, high), verdict.fit.cells, final)
+    if isinstance(fit, FormFit):
+        form, formula, at = fit.form, FORMS[fit.form].formula, np.array([cell["num_classes"]])
+        ends = (fit.predict(at, group), *fit.predict_interval(at, group, level=LEVEL))
+    else:
+        form, formula = f"joint {fit.form}", JOINT_FORMS[fit.form].formula
+        axes = {name: np.array([float(cell.get(name) or np.nan)]) for name in AXES}
+        ends = fit.predict_interval(axes, group, level=LEVEL)
+    cell = cell | dict(comparison.settings.get(group, {}))
+    predicted, low, high = (float(end[0]) for end in ends)
+    if not np.isfinite([predicted, low, high]).all():
+        return _refused(cell, comparison.measure, f"the form {form} has no value there")
+    seen = tuple(final.take(matching(final, cell))["trial"].to_pylist())
+    return Prediction(cell, comparison.measure, form, formula, predicted, low, high, LEVEL, fit.cells, seen, None)
 
 
 def _group(
     cell: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], members: list[str], levels: Mapping[str, float]
 ) -> str | None:
-    """The group of cells that agrees with all that is asked; of several the one with most cells."""
+    """The group whose settings agree with the cell; of several the one with most cells, None without any."""
     fitting = [
         label
         for label in sorted(levels)
         if all(settings.get(label, {}).get(name, cell[name]) == cell[name] for name in cell)
     ]
     return max(fitting, key=members.count, default=None)
-
-
-def _prediction(
-    cell: dict[str, Any],
-    measure: str,
-    form: str,
-    formula: str,
-    numbers: tuple[float, float, float],
-    fitted: int,
-    final: pa.Table,
-) -> Prediction:
-    if not np.isfinite(numbers).all():
-        return _refused(cell, measure, f"the form {form} has no value there")
-    seen = tuple(final.take(matching(final, cell))["trial"].to_pylist())
-    return Prediction(cell, measure, form, formula, *numbers, LEVEL, fitted, seen, None)
 
 
 def _refused(cell: dict[str, Any], measure: str, reason: str) -> Prediction:
@@ -199,7 +176,7 @@ def kept_with(earlier: Sequence[Prediction], new: Sequence[Prediction]) -> list[
 
 
 def score(predictions: Sequence[Prediction], final: pa.Table) -> Scores:
-    """Score the last prediction of each cell and measure made before trials of the cell arrived."""
+    """Score, for each cell and measure, the last prediction that was made before trials of the cell had run."""
     found: dict[str, Score] = {}
     waiting: set[str] = set()
     for prediction in predictions:
@@ -247,8 +224,9 @@ def predictions_from_json(content: bytes | None) -> list[Prediction] | None:
         read = json.loads(content)
         if read["predictions_schema"] != SCHEMA:
             return None
+        names = [field.name for field in fields(Prediction)]
         return [
-            Prediction(**{name: p[name] for name in FIELDS} | {"seen": tuple(p["seen"])}) for p in read["predictions"]
+            Prediction(**{name: p[name] for name in names} | {"seen": tuple(p["seen"])}) for p in read["predictions"]
         ]
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,6 +1,6 @@
-"""Which power laws a study can be asked for, each fitted or refused with its reason, and what was left out.
+"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out.
 
-Knows frames and fits; does not know figures or HTML.
+Knows frames and fits; does not know figures or pages.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from analysis.rows.matched_time import VARIABILITY, at_equal_loss_excess, at_equ
 from analysis.rows.measures import MARGIN, SHORTFALL, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
 
-# gnc1_pinv is not among the measures: its division by K puts an exponent of -1 in by itself.
+# gnc1_pinv is not among the measures: it is divided by K, which alone gives an exponent of -1.
 MEASURES = (MARGIN, *VARIABILITY)
 AT_THE_END = (MARGIN, SHORTFALL)
 AT_END = "end of training"
@@ -24,12 +24,12 @@ MAX_SERIES = 40  # single series in the report; the pooled fits use every row al
 
 @dataclass(frozen=True)
 class Trend:
-    """One question to the data and its answer.
+    """One power law that was asked for, fitted or refused.
 
-    where: the settings held fixed. within: settings that have a prefactor of their own. moment: when in training the
-    measure was read. fit: with intervals, or the bare estimate when refused says why there are none, or None.
-    not_terminal and not_positive: complete trials left out. with_all: exponents if trials that are not terminal entered
-    too, empty where none was left out.
+    where: the settings held fixed. within: settings whose values each have a prefactor of their own. moment: when in
+    training the measure was read. fit: the fit with intervals; the bare estimate or None where refused says why there
+    are none. not_terminal, not_positive: complete trials left out. with_all: the exponents with the trials that are not
+    terminal included, empty where there are none.
     """
 
     measure: str
@@ -51,11 +51,8 @@ class Trend:
 
 def own_prefactors(trend: Trend) -> list[str]:
     """The settings of `within` that take more than one value among the fitted cells."""
-    levels = (
-        [dict(part.split(" = ", 1) for part in label.split(", ") if part) for label in trend.fit.levels]
-        if trend.fit
-        else []
-    )
+    labels = trend.fit.levels if trend.fit else ()
+    levels = [dict(part.split(" = ", 1) for part in label.split(", ") if part) for label in labels]
     return [name for name in trend.within if len({level.get(name) for level in levels}) > 1]
 
 
@@ -121,7 +118,7 @@ def fit_trend(
 def _fit(
     kept: pa.Table, measure: str, predictors: tuple[str, ...], within: Sequence[str]
 ) -> tuple[PowerLawFit | None, str | None]:
-    """The fit, or the bare estimate and why there is no more."""
+    """The fit, or the bare estimate and the reason why it has no intervals."""
     if kept.num_rows == 0:
         return None, "no trial reached the terminal phase with a positive value"
     numbers = {name: values(kept, name) for name in predictors}

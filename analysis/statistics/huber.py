@@ -1,6 +1,6 @@
-"""Huber regression: linear fits that one bad cell cannot bend, for many right-hand sides at once, and their intervals.
+"""Huber regression: linear fits that one outlier cannot bend, for many right-hand sides at once, and their errors.
 
-Knows numpy only. Rows are cells (seeds already averaged), so that rows are independent.
+Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy only.
 """
 
 from collections.abc import Callable
@@ -61,15 +61,13 @@ def huber_losses(design: np.ndarray, targets: np.ndarray, threshold: float) -> n
     return np.asarray(bent.sum(axis=1))
 
 
-def wild_bootstrap_t(
-    design: np.ndarray, fit: LinearFit, *, samples: int = 1999, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def wild_bootstrap_t(design: np.ndarray, fit: LinearFit, *, samples: int, seed: int) -> np.ndarray:
     """Studentised deviations of wild bootstrap refits, the spread that a coefficient's t statistic really has.
 
     Args:
         design: [n, p] of the fit. samples: refits. seed: of the random signs; same seed, same numbers.
     Returns:
-        t [samples, p], and the refitted coefficients [samples, p].
+        t [samples, p].
     Source: Cameron, Gelbach and Miller, Rev. Econ. Stat. 90 (2008); six-point weights: Webb, QED 1315 (2014).
     """
     webb = np.sqrt([0.5, 1.0, 1.5])
@@ -80,7 +78,7 @@ def wild_bootstrap_t(
     coefficients, pulls, _, _ = _fits_with_pulls(design, fitted + signs * noise, fit.threshold)
     errors = np.sqrt((pulls**2).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num((coefficients - fit.coefficients) / errors), coefficients
+        return np.nan_to_num((coefficients - fit.coefficients) / errors)
 
 
 def _fits_with_pulls(
@@ -89,8 +87,8 @@ def _fits_with_pulls(
     """Coefficients [batch, p], the HC3 pulls on them [batch, n, p], residuals and leverages of targets [batch, n]."""
     coefficients = _reweighted(design, targets, threshold)
     residuals = targets - coefficients @ design.T
-    # the loss is straight beyond the threshold: such a cell pulls but holds nothing. A tenth of the hold is left to it,
-    # or a few cells could leave nothing to lean on
+    # beyond the threshold the loss is linear and has no curvature; a tenth of the curvature is left to such cells, so that
+    # the matrix stays invertible when few cells lie inside
     hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
     inverse = np.linalg.inv(_gram(design, hold))
     projected = design @ inverse  # [batch, n, p]: the inverse is symmetric

@@ -1,7 +1,7 @@
 """Values known only as intervals: a certified margin, a shortfall under an uncertain optimum, GNC1 at the float floor.
 
-Knows `analysis.statistics.huber`. A value between bounds enters a fit as its expectation there, given the fit; nothing is rounded
-to a midpoint and nothing at a floor is taken for a measurement.
+A value between bounds enters a fit as its expected value there, given the fit. No interval is replaced by its midpoint,
+and a value at a floor is not taken for a measurement. Knows the Huber fit.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from analysis.statistics.huber import LinearFit, fit_linear
 ROUNDS = 40
 NARROW = 1e-3  # of the logarithm: certified bounds closer than this are one number
 OPEN = 0.5  # of the logarithm: an interval wider than this hardly says where the value is
-MOST_CENSORED = 0.5  # share of cells: beyond it the fit would mostly be fitted to itself
+MOST_CENSORED = 0.5  # share of cells; with more of them the fit would mostly be fitted to its own expectations
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Laying one spherical code over another: the rotation and matching under which they agree best.
+"""Lays one spherical code over another: finds the rotation and the matching of points under which they agree best.
 
-Knows numpy and scipy. A learned code equals the optimum only up to a rotation, a mirror image and the order of the
-classes, so a picture of both needs all three undone.
+A learned code equals the optimum only up to a rotation, a mirror image and the order of the classes, so a picture of
+both has to undo all three. Knows numpy and scipy.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""What the residuals of a fit say against it: a bend left over, noise that grows with size, single cells that decide.
+"""Signs in the residuals that a fit is wrong: a bend, noise that changes with size, a single cell that decides the fit.
 
-Knows robust fits and scipy; decides nothing, it warns.
+They are warnings and decide nothing. Knows robust fits and scipy.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its v
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """bend_p: p value that residuals follow no parabola in the log size; spread_p: that their size does not go with it.
+    """bend_p: p value of no parabola in the residuals over log size; spread_p: of no change of their size with log size.
 
-    Both None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
+    Both are None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
     """
 
     bend_p: float | None
@@ -30,16 +30,13 @@ class Diagnostics:
 
     def warnings(self) -> list[str]:
         """What a reader should know, in a few words each; empty where nothing stands out."""
-        said = []
-        if self.bend_p is not None and self.bend_p < 0.01:
-            said.append("residuals bend with size")
-        if self.spread_p is not None and self.spread_p < 0.01:
-            said.append("noise changes with size")
-        if self.far_off > 0.1:
-            said.append(f"{self.far_off:.0%} of cells far off")
-        if self.leverage > LEAN:
-            said.append("one cell decides")
-        return said
+        signs = {
+            "residuals bend with size": self.bend_p is not None and self.bend_p < 0.01,
+            "noise changes with size": self.spread_p is not None and self.spread_p < 0.01,
+            f"{self.far_off:.0%} of cells far off": self.far_off > 0.1,
+            "one cell decides": self.leverage > LEAN,
+        }
+        return [warning for warning, shows in signs.items() if shows]
 
 
 def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:

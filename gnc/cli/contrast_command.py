@@ -1,4 +1,4 @@
-"""`gnc contrast`: the values of one setting beside each other, as tables in Markdown and as a figure."""
+"""`gnc contrast`: compares the values of one setting, in tables in Markdown and in a figure."""
 
 import argparse
 from pathlib import Path
@@ -17,14 +17,21 @@ def add_contrast_parser(commands: Commands) -> None:
     parser = add_command(commands, command_contrast, example, add_results)
     parser.add_argument("--setting", required=True, help="the setting whose values are compared")
     parser.add_argument(
-        "--measure", action="append", metavar="COLUMN", help="repeatable; COLUMN[INDEX] reads an entry of a list"
+        "--measure",
+        action="append",
+        metavar="COLUMN",
+        help="what is compared; repeatable; COLUMN[INDEX] reads an entry of a list",
     )
     parser.add_argument(
-        "--where", action="append", default=[], metavar="CONDITION", help='only these rows, e.g. "num_classes == 100"'
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="take only these rows, such as 'num_classes == 100'; repeatable",
     )
-    parser.add_argument("--by", metavar="COLUMN", help="one table for each value of this column")
-    parser.add_argument("--against", metavar="VALUE", help="the value to compare with; null for no effect")
-    parser.add_argument("--figure", metavar="FILE", help="draw into this .svg, .pdf or .png file")
+    parser.add_argument("--by", metavar="COLUMN", help="print a table for each value of this column")
+    parser.add_argument("--against", metavar="VALUE", help="the value to compare with; null: the setting has no effect")
+    parser.add_argument("--figure", metavar="FILE", help="draw the comparison into this .svg, .pdf or .png file")
 
 
 def command_contrast(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
-"""`gnc doctor` and `gnc prepare`: is everything there that a study needs, here and on the cluster?
+"""`gnc doctor` and `gnc prepare`: check that this machine or a cluster has what a study needs, and set up AWS.
 
-Knows the rooms that look; does not look itself. A check that fails does not end the list.
+Calls the checks in `study.doctor`; checks nothing itself. A check that fails does not stop the others.
 """
 
 import argparse
@@ -17,19 +17,17 @@ from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, is_own, r
 from study.store.store import open_store
 from study.training.data import missing_for
 
-EXIT_WELL, EXIT_FAILED = 0, 1
-
 
 def add_doctor_parser(commands: Commands) -> None:
     parser = add_command(commands, command_doctor, "gnc doctor cluster.yaml --study studies/dimension.toml", add_json)
     parser.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; default: this machine")
-    parser.add_argument("--study", metavar="STUDY", help="a study file whose needs are checked too")
+    parser.add_argument("--study", metavar="STUDY", help="also check what this study file needs")
     parser.add_argument("--results", help="the results folder or its URI; default: results/, or the cluster file's")
-    parser.add_argument("--address", help="a running Ray cluster, such as auto, whose machines are compared")
+    parser.add_argument("--address", help="compare the machines of this running Ray cluster, such as auto")
 
 
 def command_doctor(options: argparse.Namespace) -> int:
-    """Check that this machine or a cluster has all that a study needs, and say what to do where it has not."""
+    """Check that this machine or a cluster has what a study needs, and say what to do about what is missing."""
     checks = []
     for check in _checks(options):
         checks.append(check)
@@ -40,7 +38,7 @@ def command_doctor(options: argparse.Namespace) -> int:
         print(json.dumps({"checks": [check.facts() for check in checks], "failed": wrong}))
     elif wrong:
         say(f"{wrong} of {len(checks)} checks failed")
-    return EXIT_FAILED if wrong else EXIT_WELL
+    return 1 if wrong else 0
 
 
 def _checks(options: argparse.Namespace) -> Iterator[Check]:
@@ -97,7 +95,7 @@ def _cluster_file_checks(config: Config, text: str, study: Study | None, results
 
 
 def _check_results_kind(config: Config, results: str | None) -> Check:
-    """Where results go must outlive the machines, and be one place for all."""
+    """Results must go to one place for all machines, and outlive them."""
     cure = "Write results: s3://bucket/folder under metadata."
     if not results or PLACEHOLDER in results:
         return failed("results", f"metadata.results is {results!r}", cure)
@@ -112,7 +110,7 @@ def add_prepare_parser(commands: Commands) -> None:
 
 
 def command_prepare(options: argparse.Namespace) -> int:
-    """Make on AWS what a cluster file names: the security group and the roles."""
+    """Create on AWS the security group and the roles that a cluster file names."""
     config, text = read_cluster_file(options.cluster)
     group, done = aws.prepare(config)
     for sentence in done or ["everything is there already"]:
@@ -126,4 +124,4 @@ def command_prepare(options: argparse.Namespace) -> int:
         print(f"wrote {group} into {options.cluster}")
     else:
         print(f"SecurityGroupIds: [{group}]")
-    return EXIT_WELL
+    return 0

@@ -1,6 +1,6 @@
 """The gnc commands that need the results folder alone: status, report, best, compare, merge, seal, prune.
 
-Knows what does the work and how its outcome is said; runs no trial.
+Calls what does the work and prints the outcome; runs no trial.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from study.upkeep.status import Status, read_status, status_facts, status_lines
 def add_status_parser(commands: Commands) -> None:
     example = "gnc status results/quickstart --watch"
     parser = add_command(commands, command_status, example, add_results, add_all, add_where, add_json)
-    watch = "look again every SECONDS, else every 5, until the study ends"
+    watch = "update every SECONDS until the study ends; default: 5"
     parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help=watch)
 
 
 def command_status(options: argparse.Namespace) -> int:
-    """Say how far the study is that was run last, from any machine that sees the results folder."""
+    """Show the progress of the latest study, on any machine that can read the results folder."""
     store, selection = existing_store(options.results), selection_of(options)
     if options.watch is not None:
         return _watch(options, store)
@@ -47,7 +47,7 @@ def command_status(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace, store: Store) -> int:
-    """Until the study's end; 1 if trials failed, as gnc run."""
+    """Show the progress until the study ends; returns 1 if trials failed, as gnc run does."""
     from study.upkeep.watch import watch  # loads rich, which only a live view needs
 
     require(0 < options.watch < math.inf, f"--watch must be a number of seconds above 0, got {options.watch:g}.")
@@ -67,7 +67,7 @@ def _watch(options: argparse.Namespace, store: Store) -> int:
 def add_report_parser(commands: Commands) -> None:
     parser = add_command(commands, command_report, "gnc report results/quickstart", add_results, add_all)
     parser.add_argument("--format", choices=("html", "md"), default="html", help="format of the page; default: html")
-    parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by newer trials")
+    parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by later trials")
 
 
 def command_report(options: argparse.Namespace) -> int:
@@ -102,8 +102,8 @@ def add_best_parser(commands: Commands) -> None:
     parser = add_command(commands, command_best, example, add_results, add_all, add_where, add_json)
     parser.add_argument("--metric", required=True, help="the measured column to compare, at each trial's last epoch")
     parser.add_argument("--mode", choices=("min", "max"), default="max", help="which is best; default: max")
-    parser.add_argument("--by", metavar="NAMES", help="settings that make a cell, with commas; default: the grid's")
-    parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings as a new study file")
+    parser.add_argument("--by", metavar="NAMES", help="settings of a cell, separated by commas; default: the grid's")
+    parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings into a new study file")
     parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
 
 
@@ -145,11 +145,11 @@ def _seeds(text: str) -> list[int]:
 def add_compare_parser(commands: Commands) -> None:
     parser = add_command(commands, command_compare, "gnc compare results/before results/after", add_where, add_json)
     parser.add_argument("first", metavar="A", help="a results folder or its URI")
-    parser.add_argument("second", metavar="B", help="the other one")
+    parser.add_argument("second", metavar="B", help="another results folder or its URI")
 
 
 def command_compare(options: argparse.Namespace) -> int:
-    """Say whether two results folders hold the same numbers for the same trials; exit 1 where they do not."""
+    """Check whether two results folders hold the same numbers for the same trials; exit 1 where they do not."""
     first, second = existing_store(options.first), existing_store(options.second)
     comparison = compare_stores(first, second, selection_of(options))
     show(options, comparison_facts(comparison), comparison_lines(comparison))
@@ -201,13 +201,13 @@ def command_seal(options: argparse.Namespace) -> int:
 
 def add_prune_parser(commands: Commands) -> None:
     parser = add_command(commands, command_prune, "gnc prune results/quickstart", add_results, add_json)
-    parser.add_argument("--yes", action="store_true", help="delete them; otherwise nothing is changed")
-    silent = "take a trial for dead that wrote nothing for HOURS, unless its process runs on this machine; default: 24"
+    parser.add_argument("--yes", action="store_true", help="delete these files; without it nothing is changed")
+    silent = "treat a trial as dead after HOURS without output, unless its process runs on this machine; default: 24"
     parser.add_argument("--silent", type=float, default=24.0, metavar="HOURS", help=silent)
 
 
 def command_prune(options: argparse.Namespace) -> int:
-    """List the files of a results folder that nothing will read again."""
+    """List the files of a results folder that no command needs any more, or delete them."""
     store = existing_store(options.results)
     require(options.silent >= 0, f"--silent must be a number of hours, at least 0, got {options.silent:g}.")
     found = find_prunable(store, silent_seconds=3600 * options.silent)

@@ -1,18 +1,19 @@
-"""`gnc margins` and `gnc code`: the margins of anyone's classifier, and the best that is known.
+"""`gnc margins` and `gnc code`: the margins of any classifier, and the best margins known.
 
-Knows gnc_models; does not know studies, trials or Ray. PyTorch takes seconds to load, so that what needs it is imported
-inside the functions that compute: the other commands start without it.
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models; does not
+know studies, trials or Ray.
 """
 
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gnc.cli.output import print_facts, print_json, shown
+from gnc.cli.output import fact_lines, show, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.references.margin import margin_score, random_margin, reference_margin, unconstrained_optimum
 from gnc_models.references.tables import NO_OPTIMA
@@ -23,25 +24,25 @@ if TYPE_CHECKING:
 
     from gnc_models.geometry.margins import Margins
 
-MOST_CLASSES = 10_000_000  # there the bounds take more than a minute, far above it they do not end
-LARGEST_CODE = 5_000_000  # coordinates; above that even families that can be written down take minutes
-MOST_STARTED = 1_000_000_000  # coordinates of all starts of a search, which are held at once: 8 GB
+MOST_CLASSES = 10_000_000  # the bounds take more than a minute there, and far longer above it
+LARGEST_CODE = 5_000_000  # coordinates; above that even explicit constructions take minutes
+MOST_STARTED = 1_000_000_000  # coordinates of all starts of a search, which are in memory together: 8 GB
 
 
 def add_margins_parser(commands: Commands) -> None:
     example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
     parser = add_command(commands, command_margins, example, add_json)
-    parser.add_argument("file", help="the weights: .npy, .npz, .pt or .safetensors; no pickled code is ever run")
-    parser.add_argument("--tensor", metavar="NAME", help="the matrix to take, where the file holds several")
+    parser.add_argument("file", help="the weights: .npy, .npz, .pt or .safetensors; code in a pickle is never run")
+    parser.add_argument("--tensor", metavar="NAME", help="the matrix to use, where the file holds several")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
     parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
-    parser.add_argument("--raw", action="store_true", help="take the rows as they are, not scaled to unit length")
+    parser.add_argument("--raw", action="store_true", help="use the rows as they are, not scaled to unit length")
     parser.add_argument("--per-class", action="store_true", help="print a line for every class")
-    parser.add_argument("--top", type=int, metavar="N", help="print a line for the N classes of smallest margin")
+    parser.add_argument("--top", type=int, metavar="N", help="print a line for the N classes with the smallest margins")
 
 
 def command_margins(options: argparse.Namespace) -> int:
-    """Measure the certified one-vs-rest margins of anyone's classifier."""
+    """Measure the certified one-vs-rest margins of any classifier."""
     require(0 < options.tolerance < 1, f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
     require(options.top is None or options.top >= 1, f"--top must be at least 1, got {options.top}.")
     import torch
@@ -63,12 +64,8 @@ def command_margins(options: argparse.Namespace) -> int:
     margins = of_rows(rows.to(device), tolerance=options.tolerance, mode=options.mode)
     facts = _margin_facts(margins, rows, options, time.monotonic() - started)
     classes = _class_facts(margins, row_norms(rows), len(rows) if options.per_class else options.top or 0)
-    if options.json:
-        print_json(facts | ({"classes": classes} if classes else {}))
-        return 0
-    print_facts(facts)
-    if classes:
-        _print_classes(classes)
+    found = facts | ({"classes": classes} if classes else {})
+    show(options, found, [*fact_lines(facts), *(_class_lines(classes) if classes else [])])
     return 0
 
 
@@ -93,7 +90,7 @@ def _margin_facts(margins: "Margins", rows: "Tensor", options: argparse.Namespac
 
 
 def _class_facts(margins: "Margins", norms: "Tensor", top: int) -> list[dict[str, Any]]:
-    """The classes of smallest margin first; those never certified in mode min have the wide interval they had."""
+    """Classes with the smallest margins first; in mode min, classes that were not certified keep a wide interval."""
     order = margins.upper.argsort(stable=True).tolist()[:top]
     values = (margins.lower.tolist(), margins.upper.tolist(), norms.tolist(), margins.support)
     return [
@@ -102,11 +99,11 @@ def _class_facts(margins: "Margins", norms: "Tensor", top: int) -> list[dict[str
     ]
 
 
-def _print_classes(classes: list[dict[str, Any]]) -> None:
-    print(f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support")
+def _class_lines(classes: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support"
     for one in classes:
         bounds = f"{shown('lower', one['lower']):>17}  {shown('upper', one['upper']):>17}"
-        print(f"{one['class']:>8}  {bounds}  {one['norm']:>10.4g}  {' '.join(map(str, one['support']))}")
+        yield f"{one['class']:>8}  {bounds}  {one['norm']:>10.4g}  {' '.join(map(str, one['support']))}"
 
 
 def _references(num_classes: int, feature_dim: int) -> dict[str, Any]:
@@ -125,17 +122,17 @@ def add_code_parser(commands: Commands) -> None:
     parser.add_argument("--classes", type=int, required=True, metavar="K", help="number of classes")
     parser.add_argument("--dim", type=int, required=True, metavar="D", help="number of feature dimensions")
     parser.add_argument("--temperature", type=float, metavar="T", help="optimum of unconstrained features at T instead")
-    parser.add_argument("--optimise", action="store_true", help="search now, even where a code is known already")
+    parser.add_argument("--optimise", action="store_true", help="search for a code even where one is known")
     parser.add_argument("--starts", type=int, default=16, metavar="N", help="random starts of a search; default: 16")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random starts; default: 0")
     parser.add_argument(
-        "--results", metavar="FOLDER", help="keep a computed optimum there and compare its rows with it"
+        "--results", metavar="FOLDER", help="store a computed optimum there, and compare its rows with it"
     )
-    parser.add_argument("--output", metavar="FILE.npy", help="write the rows of the code into this file")
+    parser.add_argument("--output", metavar="FILE.npy", help="write the coordinates of the code into this file")
 
 
 def command_code(options: argparse.Namespace) -> int:
-    """Say what margin the best code known for K classes in D dimensions has, or search for one."""
+    """Print the margin of the best code known for K classes in D dimensions, or search for a code."""
     _check_code_options(options)
     size = {"num_classes": options.classes, "feature_dim": options.dim}
     facts: dict[str, Any] = size | _references(**size)
@@ -145,11 +142,11 @@ def command_code(options: argparse.Namespace) -> int:
     elif options.optimise or options.output:
         points = _add_code(facts, options)
     if options.output and points is not None:
-        # numpy would add the ending to the name of another
+        # numpy would append .npy to a name without it
         with open(options.output, "wb") as file:
             np.save(file, points.double().numpy())
         facts["output"] = options.output
-    (print_json if options.json else print_facts)(facts)
+    show(options, facts, fact_lines(facts))
     return 0
 
 
@@ -163,14 +160,14 @@ def _check_code_options(options: argparse.Namespace) -> None:
     require(0 <= options.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, got {options.seed}.")
     is_possible = options.temperature is None or 0 < options.temperature < math.inf
     require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
-    if options.output and not Path(options.output).parent.is_dir():  # a search may take minutes
-        raise StudyError(f"--output must lie in a folder that exists, got {options.output!r}.")
-    if options.output and Path(options.output).is_dir():
-        raise StudyError(f"--output must name a file, got the folder {options.output!r}.")
+    if options.output:
+        path = Path(options.output)
+        require(path.parent.is_dir(), f"--output must lie in a folder that exists, got {options.output!r}.")
+        require(not path.is_dir(), f"--output must name a file, got the folder {options.output!r}.")
 
 
 def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
-    """Coordinates of an explicit code where one is known, else of the best found by optimising now."""
+    """Coordinates of an explicit code where one is known, else of the best code that a search finds."""
     from gnc_models.codes.best_code import explicit_code, optimise_code
     from gnc_models.geometry.pairwise import max_cosine
 
@@ -187,18 +184,17 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
 
 
 def _search_words(options: argparse.Namespace) -> str:
-    """What a search will do; StudyError where its starts would not fit into memory."""
+    """The search in words; StudyError where its starts would not fit into memory."""
     size = options.starts * options.classes * options.dim
-    require(
-        size <= MOST_STARTED, f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search."
-    )
+    rule = f"--starts times --classes times --dim must be at most {MOST_STARTED:,} for a search, got {size:,}."
+    require(size <= MOST_STARTED, rule)
     return f"optimised from {options.starts} starts, seed {options.seed}"
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor | None":
-    """The unconstrained-feature model's optimum: from a table, else (or for its coordinates) optimised now.
+    """The optimum of the unconstrained-feature model: from a table, or optimised where none or coordinates are needed.
 
-    What is optimised is kept in the results folder that --results names, whose rows are compared with it from then on.
+    A computed optimum is stored in the folder of --results, whose rows are compared with it from then on.
     """
     own = NO_OPTIMA
     if options.results:

@@ -1,7 +1,7 @@
 """The command `gnc`: parse, call, print. Data on stdout, progress and refusals on stderr; exit 0, 1 or 2.
 
-Composes the groups of commands, each of which owns its parsers. Only the group that is asked for is imported, and none
-imports torch or ray on top: `gnc check`, `gnc status`, `gnc report` and `gnc --help` start without them.
+Each group of commands has its parsers in its own module. Only the module of the command that is asked for is imported,
+and none imports torch or Ray at the top: `gnc check`, `gnc status`, `gnc report` and `gnc --help` start without them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ GROUPS = {  # command -> the module of gnc.cli that owns it, in the order of gnc
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one gnc command; 0 done, 1 trials failed or were left, 2 the user's input is wrong."""
+    """Run one gnc command; returns 0 if it is done, 1 if trials failed or are left, 2 if the user's input is wrong."""
     words = sys.argv[1:] if arguments is None else arguments
     asked = next((word for word in words if not word.startswith("-")), None)
     options = make_parser(asked if asked in GROUPS else None).parse_args(words)
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stdout is not None:  # it is None where the caller closed it
             sys.stdout.flush()
         return outcome
-    except BrokenPipeError:  # the reader of our output left; what was asked for was done
+    except BrokenPipeError:  # the program that reads our output has ended; the command itself is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds no broken pipe
         return EXIT_DONE
     except (StudyError, OSError) as error:

@@ -1,7 +1,7 @@
 """`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
 
-Knows gnc_models and the store; does not know trials or Ray. PyTorch takes seconds to load, so that what needs it is
-imported inside the functions that compute: the other commands start without it.
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models and the
+store; does not know trials or Ray.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnc.cli.opening import existing_store
-from gnc.cli.output import print_facts, print_json
+from gnc.cli.output import fact_lines, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.columns import columns_with
 from study.design.errors import StudyError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
-LARGEST_FEATURE = 1e100  # squares and their sums over any file stay finite, and those of the inverse
+LARGEST_FEATURE = 1e100  # up to here squares and their sums over a file stay finite, and those of the inverse
 
 
 def add_measure_parser(commands: Commands) -> None:
@@ -37,12 +37,7 @@ def command_measure(options: argparse.Namespace) -> int:
     """Measure the collapse of features in a file, or the classifiers kept in a results folder."""
     is_file = Path(options.source).suffix == ".npz"
     facts = [_measure_file(options)] if is_file else _measure_heads(options.source)
-    if options.json:
-        print_json(facts[0] if is_file else facts)
-        return 0
-    for index, one in enumerate(facts):
-        print(end="\n" if index else "")
-        print_facts(one)
+    show(options, facts[0] if is_file else facts, ["\n\n".join("\n".join(fact_lines(one)) for one in facts)])
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The study, the results folder and the trials that a command is asked for, and the options that name them.
+"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them.
 
 Knows study files and the store; does not know what the commands do with them.
 """
@@ -30,15 +30,16 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """The option of `selection_of`."""
-    meaning = (
-        "take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a setting "
+    parser.add_argument(
+        "--where",
+        metavar="EXPRESSION",
+        help="take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a "
+        "setting that has no effect is false, and 'temperature is None' asks for that",
     )
-    meaning += "that has no effect is false, and 'temperature is None' asks for that"
-    parser.add_argument("--where", metavar="EXPRESSION", help=meaning)
 
 
 def add_all(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that otherwise mean the latest study alone."""
+    """The option of commands that otherwise take the trials of the latest study alone."""
     parser.add_argument("--all", action="store_true", help="take every trial in the folder, not only the last study's")
 
 
@@ -53,7 +54,7 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
 
 
 def selection_of(options: argparse.Namespace) -> Selection | None:
-    """The trials that --where means; None for all."""
+    """The trials that --where selects; None for all."""
     return None if options.where is None else parse_selection(options.where)
 
 
@@ -82,8 +83,16 @@ def _parse_stored(text: str) -> Study | None:
         return None
 
 
+def states_of(store: Store) -> dict[str, str]:
+    """The state of each trial in the folder, with a warning for each file that cannot be read."""
+    unreadable: list[str] = []
+    states = store.states(on_unreadable=unreadable.append)
+    warn_unreadable(unreadable)
+    return states
+
+
 def warn_unreadable(names: Iterable[str]) -> None:
-    """Name the files that a reading skipped, and what follows from it."""
+    """Warn of each file that could not be read, and say what happens to its trial."""
     for name in dict.fromkeys(names):
         follows = "its trial will be run again" if name.startswith("rows/") else "the other files are used"
         say(f"warning: {name} cannot be read and was skipped; {follows}")

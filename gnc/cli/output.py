@@ -1,13 +1,13 @@
-"""What a command found, for people or as JSON: sentences, names and values; interval ends rounded outward.
+"""Prints what a command found, as text or as JSON; the ends of intervals are rounded outward.
 
-Knows nothing of what the names mean, but that `_lower` and `_upper` end an interval.
+Does not know what the names mean, except that `_lower` and `_upper` are the ends of an interval.
 """
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from typing import Any
 
@@ -16,21 +16,18 @@ ROUNDINGS = {"lower": ROUND_FLOOR, "upper": ROUND_CEILING}
 
 
 def say(sentence: object) -> None:
-    """A sentence on stderr, beside the data."""
+    """Print a sentence on stderr, apart from the data."""
     print(sentence, file=sys.stderr)
 
 
 def show(options: argparse.Namespace, facts: Any, lines: Iterable[str]) -> None:
-    """The facts as one line of JSON where --json asks for it, else the lines."""
-    if options.json:
-        print(json.dumps(facts))
-        return
-    for line in lines:
+    """The facts as JSON on one line where --json asks for it, else the lines; infinity and NaN are null in JSON."""
+    for line in [json.dumps(_plain(facts), allow_nan=False)] if options.json else lines:
         print(line)
 
 
 def shown(name: str, value: object) -> str:
-    """A value in ten digits; the lower end of an interval is rounded down and the upper end up, so that it still holds."""
+    """A value in ten digits; the lower end of an interval is rounded down, the upper end up, so that both stay true."""
     if not isinstance(value, float):
         return "-" if value is None else str(value)
     if not math.isfinite(value):
@@ -39,16 +36,10 @@ def shown(name: str, value: object) -> str:
     return f"{float(Context(prec=DIGITS, rounding=rounding).create_decimal_from_float(value)):.{DIGITS}g}"
 
 
-def print_facts(facts: Mapping[str, object]) -> None:
+def fact_lines(facts: Mapping[str, object]) -> list[str]:
     """A line for each name."""
     width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {shown(name, value)}")
-
-
-def print_json(found: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    """One JSON value on one line; numbers that JSON does not have (infinity, NaN) are null."""
-    print(json.dumps(_plain(found), allow_nan=False))
+    return [f"{name:<{width}}  {shown(name, value)}" for name, value in facts.items()]
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How every gnc command is parsed and explained: refusals in one line, an example in each help page.
+"""Parses and explains every gnc command: a refusal is one line, and each help page has an example.
 
 Knows argparse and how a refusal is raised; does not know any command.
 """
@@ -14,7 +14,7 @@ from study.design.errors import StudyError
 
 
 def require(holds: bool, rule: str) -> None:
-    """StudyError with the rule, what was got and the cure, unless it holds."""
+    """StudyError with the rule, the value and the cure, unless the rule holds."""
     if not holds:
         raise StudyError(rule)
 
@@ -23,7 +23,7 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that refuses in one line and names the nearest option for a misspelt one."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse, but what this command does not know is refused at once."""
+        """As argparse, but an unknown argument is refused at once, with the nearest option."""
         for argument in sys.argv[1:] if args is None else args:
             if any("\ud800" <= character <= "\udfff" for character in argument):  # bytes that are no text
                 self.error(f"arguments must be UTF-8, got {argument!r}")
@@ -48,7 +48,7 @@ def add_command(
     example: str,
     *shared: Callable[[argparse.ArgumentParser], None],
 ) -> argparse.ArgumentParser:
-    """Add `command_NAME` as NAME, its docstring as help, an example to paste, and options that other commands have too."""
+    """Add `command_NAME` as NAME, with its docstring as help, an example to paste, and options that it shares."""
     purpose = (command.__doc__ or "").split("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(
         command.__name__.removeprefix("command_"),
@@ -64,5 +64,5 @@ def add_command(
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that also print for programs."""
+    """The option of commands that can print JSON for programs."""
     parser.add_argument("--json", action="store_true", help="print JSON on one line instead of text")

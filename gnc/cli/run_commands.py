@@ -1,6 +1,6 @@
-"""The gnc commands of trials: check (what would run), run (many, on Ray) and trial (one, in this process).
+"""The gnc commands that run trials: check (shows what would run), run (on Ray) and trial (one, in this process).
 
-Knows how a run goes from what is missing to how it ended; imports Ray and torch only once there is something to run.
+Knows the steps of a run; imports Ray and torch only once there is something to run.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, warn_unreadable
+from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, states_of
 from gnc.cli.output import say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from study.design.config import TrialConfig
@@ -35,22 +35,20 @@ def add_check_parser(commands: Commands) -> None:
     example = "gnc check studies/quickstart.toml --trials"
     parser = add_command(commands, command_check, example, add_study_and_results, add_json)
     parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
-    parser.add_argument("--probe", action="store_true", help="measure the cost by a few steps of each kind of trial")
+    parser.add_argument("--probe", action="store_true", help="measure the cost with a few steps of each kind of trial")
 
 
 def command_check(options: argparse.Namespace) -> int:
-    """Say what a study would run, what is stored and what the rest costs, and run nothing."""
+    """Show what a study would run, what is stored and what the rest costs, without running anything."""
     study, store = open_study(options)
     check_callbacks(study.callbacks, store)
-    unreadable: list[str] = []
-    states = store.states(on_unreadable=unreadable.append)
+    states = states_of(store)
     missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
     if options.trials and not options.json:
         for config in study.configs:
             print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
     show(options, _check_facts(study, store, missing, cost), _check_lines(study, store, missing, cost))
-    warn_unreadable(unreadable)
     return 0
 
 
@@ -65,7 +63,7 @@ def _check_lines(study: Study, store: Store, missing: list[TrialConfig], cost: P
 
 
 def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
-    known = {c.key for c in study.configs}  # what a search is still to suggest has no key yet
+    known = {c.key for c in study.configs}  # trials that a search has not suggested yet have no key
     return {
         "name": study.name,
         "results": store.uri,
@@ -96,18 +94,16 @@ def add_run_parser(commands: Commands) -> None:
     parser = add_command(commands, command_run, example, add_study_and_results)
     parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
-    parser.add_argument("--retry-failed", action="store_true", help="also start trials whose attempts are used up")
+    parser.add_argument("--retry-failed", action="store_true", help="also run trials that failed in all their attempts")
 
 
 def command_run(options: argparse.Namespace) -> int:
-    """Run the trials of a study that the results folder lacks."""
+    """Run the trials of a study that are not in the results folder yet."""
     study, store = open_study(options)
     most = options.max_concurrent
     require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
     check_callbacks(study.callbacks, store)
-    unreadable: list[str] = []
-    done = done_keys(study, store, store.states(on_unreadable=unreadable.append))
-    warn_unreadable(unreadable)
+    done = done_keys(study, store, states_of(store))
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()
@@ -168,11 +164,11 @@ def _sources(study: Study, store: Store, missing: list[TrialConfig], spent: set[
 
 
 def _again(options: argparse.Namespace) -> str:
-    """The command that continues this run, with its machine flags."""
+    """The command that continues this run, with the same options."""
     words = ["gnc", "run", options.study, *([options.results] if options.results else [])]
-    words += ["--address", options.address] if options.address else []
-    words += ["--where", options.where] if options.where else []
-    words += ["--max-concurrent", str(options.max_concurrent)] if options.max_concurrent else []
+    for name in ("address", "where", "max_concurrent"):
+        if value := getattr(options, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
 
 
@@ -188,12 +184,10 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
         say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
         say(f"The search found no untried settings for {unsuggested} more trials.")
-    if counts["failed"]:
-        left = {c.key for c in study.configs} - done - spent
-        if left:
-            say(f"{len(left)} trials have attempts left. To start them again: {again}")
-        else:
-            say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
+    if counts["failed"] and (left := {c.key for c in study.configs} - done - spent):
+        say(f"{len(left)} trials have attempts left. To start them again: {again}")
+    elif counts["failed"]:
+        say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
     if counts["diverged"]:
         say("Diverged trials are results too: running again does not repeat them.")
     satisfied = counts["complete"] + sum(states.get(key) == "stopped" for key in done)
@@ -224,7 +218,7 @@ def command_trial(options: argparse.Namespace) -> int:
     check_data([config])
     check_datasets(store, [config])
     REQUESTS.listen(signal.SIGINT, signal.SIGTERM)
-    terminal = sys.stderr  # while the trial runs, what goes to sys.stderr is put into its log as well
+    terminal = sys.stderr  # while the trial runs, sys.stderr also writes into its log
 
     def follow(progress: Any) -> None:
         if progress.measurement is not None:

@@ -1,4 +1,4 @@
-"""Anyone's matrices from disk: .npy, .npz, .safetensors, .pt. No pickle is ever executed.
+"""Reads matrices from files of the user: .npy, .npz, .safetensors, .pt. Code in a pickle is never run.
 
 Knows numpy, torch and safetensors; does not know what the matrices mean.
 """
@@ -7,6 +7,7 @@ import pickle
 import warnings
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -27,12 +28,12 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise StudyError(f"FILE must be a file that exists, got {path!r}.")
     try:
-        with warnings.catch_warnings(action="ignore"):  # a refusal below says all that is to be said
+        with warnings.catch_warnings(action="ignore"):  # the refusals below are enough
             if suffix == ".safetensors":
                 return load_file(path)
             if suffix in (".npy", ".npz"):
                 return _read_numpy(path)
-            return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))))
+            return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))))
     except pickle.UnpicklingError:
         raise StudyError(
             f"FILE must hold tensors only, got {path!r}, which would have to run code to load. "
@@ -44,7 +45,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
 
 
 def array_names(path: str) -> set[str]:
-    """What an .npz file that could be read holds, with what is no number and so not among `read_tensors`."""
+    """The names of all arrays in a readable .npz file, with those that hold no numbers and that `read_tensors` skips."""
     return set(np.load(path, allow_pickle=False))
 
 
@@ -98,11 +99,6 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
         return [(prefix or "tensor", value.detach())] if dense else []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     return [found for key, inner in items for found in _flatten(inner, f"{prefix}.{key}" if prefix else str(key))]
-
-
-def _is_zip(path: str) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(2) == b"PK"
 
 
 def _listing(tensors: dict[str, Tensor]) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.rows import theory
 from gnc_models.references import margin as bounds
+from gnc_models.references.tables import best_code_points
 from study.design.config import TrialConfig
 from study.store.schemas import MARGINS_SCHEMA, RESULTS_SCHEMA, TRIALS_SCHEMA
 from study.store.storage import ignore
@@ -143,7 +143,7 @@ def made_up_trial(config: TrialConfig, state: str = "complete", reason: str | No
 def made_up_head(config: TrialConfig, *, noise: float = 0.05) -> dict[str, np.ndarray]:
     """The best code held (or random rows), turned, in another order, and shaken."""
     chance = np.random.default_rng(config.seed)
-    points = theory.best_code_points(config.num_classes, config.feature_dim)
+    points = best_code_points(config.num_classes, config.feature_dim)
     if points is None:
         points = chance.normal(size=(config.num_classes, config.feature_dim))
         points /= np.linalg.norm(points, axis=1, keepdims=True)

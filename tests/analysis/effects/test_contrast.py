@@ -71,6 +71,14 @@ def test_only_shared_seeds_and_cells_are_paired(make_store):
     assert (gap.seeds, gap.cells) == (5, 1)
 
 
+def test_a_whole_number_is_a_base_though_another_value_shares_nothing_with_it(make_store):
+    grid = [(3, 12, t, "both", s) for t, seeds in ((0.1, range(5)), (1.0, range(5)), (0.3, [9])) for s in seeds]
+    final = final_rows(make_store(grid))
+    for against in (1.0, "1.0", "1"):
+        found = numbers_contrast(final, "temperature", "margin_min_lower", against=against)
+        assert (found.base, found.apart) == (1.0, (0.3,))
+
+
 def test_null_is_a_value_of_its_own(make_store):
     grid = [(3, 12, t, n, s) for t, n in ((0.1, "both"), (None, "none")) for s in range(5)]
     final = final_rows(make_store(grid))

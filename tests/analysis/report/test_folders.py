@@ -269,7 +269,7 @@ def test_the_contrast_command_prints_a_table_and_draws_or_refuses_in_a_sentence(
     assert main([*arguments, "--setting", "normalization"]) == 2
     assert "normalization must vary" in capsys.readouterr().err
     assert main([*arguments, "--setting", "num_classes", "--where", "num_class == 3"]) == 2
-    assert "Did you mean num_classes" in capsys.readouterr().err
+    assert "Did you mean 'num_classes'" in capsys.readouterr().err
     figure = tmp_path / "figures" / "contrast.png"
     assert main([*arguments, "--setting", "num_classes", "--where", "seed >= 0", "--figure", str(figure)]) == 0
     text = capsys.readouterr().out

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from analysis.report.power_law_tables import misspecified_sentence
+from analysis.report.law_tables import misspecified_sentence
 from analysis.rows.frames import final_rows
 from analysis.scaling.form_choice import cells_of, compare_forms
 from analysis.scaling.trends import fit_trends

@@ -2,11 +2,12 @@
 
 import json
 import math
+from argparse import Namespace
 from decimal import Decimal
 
 import pytest
 
-from gnc.cli.output import print_facts, print_json, shown
+from gnc.cli.output import fact_lines, show, shown
 
 VALUES = [0.06501013206526132, 1 / 3, 2 / 3, 1.0, 0.0, 4.377493841e-09, 1e300, -0.123456789012345, 12345678901234.5]
 
@@ -24,7 +25,8 @@ def test_what_is_not_a_finite_number_is_shown_as_it_is():
 
 
 def test_json_is_json(capsys):
-    print_json({"upper": math.inf, "classes": [{"lower": math.nan, "support": [1, 2]}], "rounds": 3})
+    facts = {"upper": math.inf, "classes": [{"lower": math.nan, "support": [1, 2]}], "rounds": 3}
+    show(Namespace(json=True), facts, [])
     assert json.loads(capsys.readouterr().out) == {
         "upper": None,
         "classes": [{"lower": None, "support": [1, 2]}],
@@ -32,6 +34,5 @@ def test_json_is_json(capsys):
     }
 
 
-def test_names_are_aligned(capsys):
-    print_facts({"a": 1, "longer": 0.5})
-    assert capsys.readouterr().out == "a       1\nlonger  0.5\n"
+def test_names_are_aligned():
+    assert fact_lines({"a": 1, "longer": 0.5}) == ["a       1", "longer  0.5"]
