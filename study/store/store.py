@@ -61,8 +61,6 @@ class Store(SealedTables):
         trials = self.read_trials().select(["trial", "state", "stopped_by"]).to_pylist()
         return {trial["trial"]: trial["stopped_by"] for trial in trials if trial["state"] == "stopped"}
 
-    # --- study files -------------------------------------------------------------------------------------------
-
     def write_study(self, text: str) -> None:
         """Store the text of a study file that is run; running it again makes it the latest."""
         self.storage.write(f"studies/{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml", text.encode())
@@ -75,8 +73,6 @@ class Store(SealedTables):
         """The texts of all study files that were run here, the latest at the end."""
         entries = sorted(self.storage.entries("studies", ".toml"), key=lambda entry: (entry.modified_ns, entry.name))
         return [(self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace") for entry in entries]
-
-    # --- suggestions of a search -------------------------------------------------------------------------------
 
     def write_suggestion(self, cell: str, settings: dict[str, Any]) -> None:
         """Store a suggestion, as settings without a seed, before the first of its trials starts."""
@@ -91,8 +87,6 @@ class Store(SealedTables):
             if settings is not None:
                 found[entry.name.removesuffix(".json")] = settings
         return found
-
-    # --- report ------------------------------------------------------------------------------------------------
 
     def write_report(self, files: dict[str, bytes]) -> None:
         """Write the report's files under report/, each whole."""

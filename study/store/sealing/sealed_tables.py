@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from study.store.attempts import Attempts
 from study.store.finished_trials import FinishedTrials, Fragment
@@ -189,19 +188,22 @@ class SealedTables(FinishedTrials, Attempts):
     def _read_projected(self, names: list[str], tell: Tell, *, last: bool) -> pa.Table | None:
         """Columns of the sealed rows with those finished since; None where the tables have to be made anew."""
         references = References(read_optima(self.storage))
-        with self._open_results(tell) as file:
-            sealed = self._sealed_trials(tell)
-            if file is None or _mark(file.schema_arrow.metadata) != sealed.mark:
-                return None
-            held = project(file, ["trial", "epoch", "reference_version"])
-            if not references.are_in(held):
-                return None
-            copies = find_copies(sealed, self, {}, tell)
-            wanted = pc.is_in(held.column("trial"), pa.array(copies.sealed, pa.string()))
-            indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
-            if last:
-                indices = indices[last_rows(held.take(indices).select(["trial", "epoch"]))]
-            old = project(file, names, indices)
+        file = self.storage.read_as(RESULTS, open_parquet, tell, is_mapped=True)
+        sealed = self._sealed_trials(tell)
+        if file is None or not is_known_version(file.schema_arrow.metadata):
+            return None
+        has_columns = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+        if _mark(file.schema_arrow.metadata) != sealed.mark or not has_columns:
+            return None
+        held = project(file, ["trial", "epoch", "reference_version"])
+        if not references.are_in(held):
+            return None
+        copies = find_copies(sealed, self, {}, tell)
+        wanted = pc.is_in(held.column("trial"), pa.array(copies.sealed, pa.string()))
+        indices = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
+        if last:
+            indices = indices[last_rows(held.take(indices).select(["trial", "epoch"]))]
+        old = project(file, names, indices)
         _, new = self._fresh_rows(copies, tell)
         if not new.num_rows:
             return old
@@ -296,17 +298,6 @@ class SealedTables(FinishedTrials, Attempts):
 
     def _read_sealed(self, name: str, tell: Tell) -> pa.Table | None:
         return self.storage.read_as(name, read_parquet, tell, is_mapped=True)
-
-    @contextlib.contextmanager
-    def _open_results(self, tell: Tell) -> Iterator[pq.ParquetFile | None]:
-        """The sealed rows, not read yet; None where there are none or they are of another kind."""
-        file = self.storage.read_as(RESULTS, open_parquet, tell, is_mapped=True)
-        if file is None:
-            yield None
-            return
-        with file:
-            known = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
-            yield file if known and is_known_version(file.schema_arrow.metadata) else None
 
 
 def _mark(metadata: dict[bytes, bytes] | None) -> bytes | None:
