@@ -1,6 +1,6 @@
 """One measurement of a network: what its features, rows and accuracies are after an epoch, as values by column.
 
-Knows Training, the data and the measures of gnc_models; does not know when a trial is measured or where rows go.
+Knows Training, the data and the measures of gnc_models; does not know when a trial is measured (`trial` decides) or where rows go.
 """
 
 from dataclasses import dataclass

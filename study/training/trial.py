@@ -1,5 +1,7 @@
 """One trial, start to finish: settings in, measurements out, stoppable and resumable after any epoch.
 
+Decides which epochs are measured and when the budget is used up.
+
 Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials.
 """
 
