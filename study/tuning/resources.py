@@ -50,8 +50,10 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced."""
     address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
-    # Workers of a cluster that is started here look for data where this process does, wherever Ray starts them.
-    runtime_env = None if address else {"env_vars": {VARIABLE: str(data_folder().resolve())}}
+    # Workers of a cluster that is started here look for data where this process does, wherever Ray starts them. Without
+    # such a folder nothing is said of it: an environment of its own costs every worker process a second at its start.
+    data = data_folder()
+    runtime_env = {"env_vars": {VARIABLE: str(data.resolve())}} if not address and data.exists() else None
     try:
         # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
         with contextlib.chdir(Path(study.__file__).parents[1]):

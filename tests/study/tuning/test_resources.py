@@ -73,6 +73,7 @@ ray.shutdown()
 def test_workers_find_our_packages_and_the_data_where_this_process_does(tmp_path):
     (tmp_path / "study").mkdir()
     (tmp_path / "study/__init__.py").touch()
+    (tmp_path / "data").mkdir()
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/run.py").write_text(AWAY_FROM_HOME)
     environment = {name: value for name, value in os.environ.items() if name != "GNC_DATA"}
