@@ -48,6 +48,7 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     study = select(read_study(options.study), selection_of(options))
     store = open_store(options.results or f"results/{study.name}")
     unreadable: list[str] = []
+    store.check_checkpoints(unreadable.append)
     study = complete_study(study, store, unreadable.append)
     warn_unreadable(unreadable)
     return study, store

@@ -54,9 +54,8 @@ def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
 def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> Study:
     """The study with the trials that its search suggested so far, and finished ones under their stored keys.
 
-    on_unreadable: is told torn suggestions and checkpoints.
+    on_unreadable: is told torn suggestions.
     """
-    store.check_checkpoints(on_unreadable)
     if not study.is_adaptive:
         return dataclasses.replace(study, configs=with_stored_spellings(study.configs, store))
     found = stored_suggestions(study, store, on_unreadable)

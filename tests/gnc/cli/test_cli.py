@@ -195,3 +195,11 @@ def test_mixed_machines_are_told(tmp_path, capsys):
         finish(store, made_up_config(seed=seed), cpu_model=cpu, versions="{}")
     assert main(["status", str(tmp_path)]) == 0
     assert "2 values of cpu_model (another CPU; one CPU)" in capsys.readouterr().err
+
+
+def test_checking_a_study_names_a_torn_checkpoint(study_file, tmp_path, capsys):
+    store = open_store(tmp_path / "results")
+    name = "checkpoints/0123456789abcdef/00000001.checkpoint"
+    store.storage.write(name, b"{")
+    assert main(["check", str(study_file()), store.uri]) == 0
+    assert f"warning: {name} cannot be read" in capsys.readouterr().err

@@ -151,5 +151,6 @@ def test_a_command_that_opens_a_study_is_told_torn_suggestions_and_checkpoints(s
     for name in names:
         store.storage.write(name, b"{")
     told: list[str] = []
+    store.check_checkpoints(told.append)
     complete_study(search_study(), store, told.append)
     assert told == names
