@@ -5,7 +5,7 @@ BIN := .venv/bin
 DIGEST := $(shell $(PYTHON) -c "import hashlib,sys;h=hashlib.sha256(sys.version.encode());[h.update(open(f,'rb').read()) for f in ('pyproject.toml','constraints.txt')];print(h.hexdigest()[:16])")
 ENVIRONMENT := .venv/made-$(DIGEST)
 
-.PHONY: help quickstart test test-ray test-workers test-cluster chaos check bench codes calibrate docs constraints test-wheel clean
+.PHONY: help quickstart test test-ray test-workers test-cluster test-slurm test-docs chaos check bench codes calibrate docs docs-site constraints test-wheel clean
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -14,7 +14,7 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 	  test $$outcome -lt 2 && $(BIN)/gnc report results/quickstart && exit $$outcome
 
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-ray: $(ENVIRONMENT) ## searches, trials of several workers, faults and loggers on real Ray; about ten minutes
 	$(BIN)/python -m pytest -m ray
@@ -29,6 +29,15 @@ test-cluster: $(ENVIRONMENT) ## three hosts in namespaces, AWS and S3 on loopbac
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test-cluster]'
 	$(BIN)/python -m pytest tests/cluster -m cluster -n 0 --durations=10
 
+test-slurm: $(ENVIRONMENT) ## arrays on SLURM's own daemons, started on this machine as root: limits, requeues, lost nodes; about ten minutes
+	@test -x /usr/sbin/slurmctld && test -x /usr/sbin/slurmd && test -x /usr/sbin/munged && command -v sbatch >/dev/null || \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    slurmctld slurmd slurm-client munge) >/dev/null || echo "SLURM could not be installed: its tests will skip"
+	$(BIN)/python -m pytest tests/slurm -m slurm -n 0 --durations=10
+
+test-docs: docs-site ## every command and code block of the documents, and the site opened in Chromium; about five minutes
+	$(BIN)/python -m pytest tests/docs -m docs -n 0 --durations=10
+
 chaos: $(ENVIRONMENT) ## 100 randomly timed faults, each followed by a rerun and a comparison; about an hour
 	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED))
 
@@ -37,10 +46,14 @@ check: $(ENVIRONMENT) ## format, lint, types, import rules, generated docs up to
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tools.data_dictionary --check docs/rows.md
+	$(BIN)/python -m tools.data_dictionary --check docs/rows.md docs/settings.md
 
 docs: $(ENVIRONMENT) ## write the generated pages
-	$(BIN)/python -m tools.data_dictionary docs/rows.md
+	$(BIN)/python -m tools.data_dictionary docs/rows.md docs/settings.md
+
+docs-site: $(ENVIRONMENT) ## the documentation as a site in build/site, which needs no internet; warnings are errors; npm brings KaTeX once
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million rows, the results folder and `gnc run` at thousands of trials: about two hours; never part of the tests
 	$(BIN)/python -m benchmarks.margins
@@ -49,13 +62,15 @@ bench: $(ENVIRONMENT) ## margins, chunked cross-entropy, a report of a million r
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.sharing
 
 codes: $(ENVIRONMENT) ## how near the code optimiser comes to the best known; 120 CPU seconds a pair, goes on where it was
 	$(BIN)/python -m benchmarks.codes --kept benchmarks/codes.csv
 
-calibrate: $(ENVIRONMENT) ## coverage of the trend intervals on simulated studies, and which form is chosen; ten minutes of one core
-	$(BIN)/python -m tools.calibration --studies 1000
-	$(BIN)/python -m tools.calibration --choices 100 --cells 12 --cells 30
+calibrate: $(ENVIRONMENT) ## do the report's intervals and sentences hold on planted studies, and which form is chosen? half an hour of one core
+	$(BIN)/python -m tools.planted_studies --studies 500
+	$(BIN)/python -m tools.calibration --studies 300
+	$(BIN)/python -m tools.calibration --choices 60 --cells 12
 
 test-wheel: ## build the wheel, install it in an empty environment, use it outside the checkout
 	PYTHON=$(PYTHON) sh tests/wheel.sh

@@ -1,8 +1,9 @@
 """Losses so small that they underflow, by their logarithms. Knows torch only."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from gnc_models.shapes import Float
 
 
 def log_softplus(odds: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -42,20 +42,31 @@ def read_or_make(
         pick: reads members, and raises ValueError or KeyError where they are not what `make` gives. It sees the file
             lazily: only the members it asks for are read.
     """
-    path = cache_folder() / f"{name}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return pick(arrays)
-    except FileNotFoundError:
-        _log.info("making %s", path)
-    except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a .npy under our name is no archive
-        _log.warning("%s cannot be used (%s) and is made again", path, error)
-    arrays = make()
+    if (held := read(name, pick=pick)) is not None:
+        return held
+    arrays, path = make(), _path(name)
     try:
         _write(path, arrays)
     except OSError as error:
         _log.warning("%s cannot be written (%s); going on without it", path, error)
     return pick(arrays)
+
+
+def read(name: str, *, pick: Callable[[Mapping[str, np.ndarray]], _Picked]) -> _Picked | None:
+    """What `pick` takes from the cached arrays of that name; None where they are absent or unreadable."""
+    path = _path(name)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return pick(arrays)
+    except FileNotFoundError:
+        _log.info("there is no %s yet", path)
+    except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a .npy under our name is no archive
+        _log.warning("%s cannot be used (%s) and is made again", path, error)
+    return None
+
+
+def _path(name: str) -> Path:
+    return cache_folder() / f"{name}.npz"
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,12 +1,13 @@
 """Benchmarks can be run: every one imports, and the parts that only they use do what they say."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import trained_head
+from benchmarks import gpu, trained_head
 from benchmarks.margins import ROWS
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py"))
@@ -22,6 +23,30 @@ def test_the_trained_head_is_trained(monkeypatch):
     rows, accuracy = trained_head.train_head(40, 8)
     assert rows.shape == (40, 8)
     assert accuracy > 0.5  # chance is 0.025
+
+
+@pytest.mark.parametrize(("family", "member"), [(f, m) for f, members in gpu.FAMILIES.items() for m in members])
+def test_every_member_has_a_trial_that_compares_a_gpu_with_a_cpu(family, member):
+    assert str(getattr(gpu.make_agreement_config(family, member), family)) == str(member)
+
+
+def test_a_difference_between_devices_is_seen():
+    assert gpu.apart(1.0, 1.0 + 1e-5) == pytest.approx(1e-5, rel=1e-3)
+    assert gpu.apart([1.0, 2.0], (1.0, 1.0)) == 0.5
+    assert gpu.apart(float("nan"), float("nan")) == gpu.apart(None, None) == gpu.apart("a", "a") == 0
+    assert gpu.apart(float("nan"), 1.0) == gpu.apart(None, 1.0) == gpu.apart([1.0], [1.0, 1.0]) == float("inf")
+
+
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "FAMILIES", {"loss": ["mse"], "attack_radii": ["0.01"]})
+    monkeypatch.setattr(gpu, "make_many_classes", partial(gpu.make_many_classes, classes=8))
+    gpu.main(["--device", "cpu", "--small"])
+    said = capsys.readouterr().out
+    assert "  loss             0.0e+00\n" in said  # the same device
+    assert said.count("images/s") == 4
+    assert "  (60, 8): 0.2" in said
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cuda:99" if torch.cuda.is_available() else "cuda"])
 
 
 @pytest.mark.parametrize("kind", sorted(set(ROWS) - {"trained", "kerdock", "e8", "600-cell"}))

@@ -12,28 +12,26 @@ from gnc.cli.main import make_parser
 from gnc_models.catalog.members import CLASSIFIERS, LOSSES
 from study.design.study_file import parse_study
 from study.store.schemas import RESULTS_SCHEMA
+from tests.docs.blocks import PAGES, ROOT, blocks_of
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGES = ("gnc", "study", "gnc_models", "analysis")
 
 
-def commands_in(text: str) -> list[str]:
-    """Lines of fenced blocks that begin with gnc, a prompt in front or not; comments cut."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    blocks = [block for language, block in fenced if language in ("sh", "console", "")]
-    lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line.split(" #")[0].strip() for line in lines if line.startswith("gnc ")]
+def commands_in(page: Path) -> list[str]:
+    """Lines of blocks of commands that begin with gnc, also of those that are not run; comments cut."""
+    blocks = [block.code for block in blocks_of(page) if block.language == "sh"]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [re.split(r" #| > \w+\.sbatch", line)[0].strip() for line in lines if line.startswith("gnc ")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_shown_is_one_that_gnc_understands(page):
-    for command in commands_in(page.read_text()):
+    for command in commands_in(page):
         make_parser().parse_args(shlex.split(command)[1:])
 
 
 def test_the_readme_shows_commands():
-    assert len(commands_in((ROOT / "README.md").read_text())) >= 5
+    assert len(commands_in(ROOT / "README.md")) >= 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -103,6 +101,16 @@ def test_the_readme_is_short_and_its_library_example_runs():
     example = next(code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "torch" in code)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=ROOT)
     assert len(done.stdout.split()) == 3  # variability, margin and duality
+
+
+def test_the_examples_of_the_library_run():
+    """Those of the frameworks run in the tests of their adapters."""
+    text = (ROOT / "docs" / "library.md").read_text()
+    examples = [code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "adapters" not in code]
+    assert len(examples) == 2
+    code = "\n".join(examples)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert len(done.stdout.splitlines()) == 6
 
 
 def test_the_study_that_the_readme_shows_is_one(tmp_path):

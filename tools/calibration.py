@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.rows.frames import median
+from analysis.scaling.cells import Cells, select
 from analysis.scaling.form_choice import choose, largest_sizes, verdict_of
 from analysis.scaling.forms import FORMS, design_of, fit_form
-from analysis.scaling.power_law import Cells, FitRefused, select
+from analysis.scaling.power_law import FitRefused
 
 CELL_COUNTS = (6, 12, 30)
 FEATURE_DIM = 3
@@ -101,10 +102,10 @@ def calibrate(
     covered: dict[str, list[float]] = {name: [] for name in (TRUTHS[form] or {"prefactor": 0.0})}
     errors: dict[str, list[float]] = {name: [] for name in covered}
     predicted: list[float] = []
-    for study in range(studies):
+    for _ in range(studies):
         cells, new = simulate(form, num_cells, rng, noise=noise, outliers=outliers)
         try:
-            fit = fit_form(form, cells, FEATURE_DIM, samples=299, seed=study)
+            fit = fit_form(form, cells, FEATURE_DIM)
         except FitRefused:
             continue
         for parameter in fit.parameters:
@@ -145,8 +146,7 @@ def choices(form: str, num_cells: int, studies: int, *, noise: float = 0.01, see
     chosen: list[str | None] = []
     for _ in range(studies):
         cells, _ = simulate(form, num_cells, rng, noise=noise, outliers=0.0)
-        # bootstrap intervals decide nothing here
-        chosen.append(choose([verdict_of(name, cells, FEATURE_DIM, samples=1) for name in FORMS]))
+        chosen.append(choose([verdict_of(name, cells, FEATURE_DIM) for name in FORMS]))
     return {name: chosen.count(name) / studies for name in FORMS}
 
 
@@ -161,14 +161,14 @@ def distances(form: str, num_cells: int, *, noise: float = 0.01) -> dict[str, fl
     exact = Cells(law(form, sizes, centre), np.log(sizes)[:, None], ("",) * num_cells, np.ones(num_cells, dtype=int))
     out = np.isin(exact.log_predictors[:, 0], largest_sizes(exact))
     rest, held = select(exact, ~out), select(exact, out)
-    own = fit_form(form, rest, FEATURE_DIM, samples=1)
+    own = fit_form(form, rest, FEATURE_DIM)
     fitted, predicted = (design_of(own, np.exp(cells.log_predictors[:, 0])) for cells in (rest, held))
     carried = predicted @ np.linalg.pinv(fitted.T @ fitted) @ predicted.T
     spread = noise**2 * (1 + SEED_SHARE**2 / SEEDS) * (np.eye(len(carried)) + carried)
     found = {}
     for name in FORMS:
         try:
-            fit = fit_form(name, rest, FEATURE_DIM, samples=1)
+            fit = fit_form(name, rest, FEATURE_DIM)
         except FitRefused:
             found[name] = float("nan")
             continue

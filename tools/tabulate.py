@@ -1,12 +1,16 @@
 """Makes the reference tables of gnc_models/data: rows that a table already has stay, missing ones are computed.
 
+A row with an empty field is of an older search: it is computed again and replaced.
+
 Knows the optimisers and the tables' columns; only the code benchmark imports it. It runs on one thread, so that a row
 does not depend on the number of cores.
 
     python -m tools.tabulate unconstrained --minutes 30      unconstrained_optima.csv, the quickstart's cells first
+    python -m tools.tabulate unconstrained --again 1         rows that few starts reached, from seed 1; the lower loss stays
     python -m tools.tabulate random --minutes 30             random_margins.csv
     python -m tools.tabulate codes --minutes 30              found_codes.csv, from the optimiser
     python -m tools.tabulate words --minutes 30              found_codes.csv, signed words
+    python -m tools.tabulate layers --minutes 30             found_codes.csv, rows at one cosine from a row of a family
     python -m tools.tabulate points --minutes 30             code_points_3d.csv
 """
 
@@ -16,18 +20,22 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gnc_models.codes.code import Code
 from gnc_models.codes.search import optimise_code, random_codes
 from gnc_models.codes.unconstrained_features import optimise_unconstrained
+from gnc_models.constructions.explicit import FAMILIES, derived, make_points
 from gnc_models.constructions.words import signed_words
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.references.margin import reference_margin
+from gnc_models.references.tables import read_table
 
 DATA = Path(__file__).parents[1] / "gnc_models" / "data"
 
@@ -44,6 +52,13 @@ QUICKSTART_SIZES = [(d, k) for d, sizes in {2: (8, 12), 3: (12, 24, 48), 10: (50
 OPTIMA_DIMS = (2, 3, 4, 5, 8, 10, 16, 32, 64)
 OPTIMA_CLASSES = (8, 10, 12, 16, 20, 24, 32, 48, 50, 64, 100, 128, 200, 256, 512)
 TEMPERATURES = (0.1, 0.2, 0.05, 1.0, 0.3, 0.5, 0.02)
+
+# Starts and rounds of hops, by the most classes they are for.
+OPTIMUM_BUDGETS = ((32, (24, 0)), (64, (24, 10)), (128, (192, 60)), (256, (64, 60)), (512, (12, 20)))
+SETTLED, MANY_CLASSES = (
+    8,
+    100,
+)  # starts that end at a row's loss, and classes, from which on --again leaves it, takes it up
 
 # up to d + 1 classes the simplex is the optimum, in closed form
 OPTIMA_CELLS = [(k, d, tau) for tau in TEMPERATURES for k in OPTIMA_CLASSES for d in OPTIMA_DIMS if k > d + 1]
@@ -69,6 +84,8 @@ CODE_SIZES = [
 # Rows that crowd few dimensions, where the published tables end.
 CROWDED_SIZES = [(d, k) for k in (80, 128, 160, 200, 256, 320, 400, 512, 1000) for d in range(3, 10)]
 
+MOST_IN_LAYER = 50_000
+
 WORD_SHAPES_BY_DIM = [
     (d, weight, overlap)
     for d in range(4, 21)
@@ -84,16 +101,31 @@ class Recipe:
 
     file: str
     num_keys: int
-    cells: Iterable[tuple[float, ...] | tuple[int, ...]]
+    cells: Iterable[tuple[float, ...] | tuple[int, ...] | tuple[str]]
     rows: Callable[..., list[list[object]]]
 
 
-def optimum_rows(num_classes: int, feature_dim: int, temperature: float) -> list[list[object]]:
-    """The unconstrained-feature model's best loss and its margin."""
-    starts = 24 if num_classes <= 100 else 12 if num_classes <= 256 else 6
-    found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=0)
+def optimum_rows(num_classes: int, feature_dim: int, temperature: float, seed: int = 0) -> list[list[object]]:
+    """The unconstrained-feature model's best loss and its margin; the row that the table has, where its loss is lower."""
+    starts, hops = next(budget for most, budget in OPTIMUM_BUDGETS if num_classes <= most)
+    found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, hops=hops, seed=seed)
     numbers = (found.loss, found.margin, found.margin_low, found.margin_high)
-    return [[num_classes, feature_dim, temperature, *(f"{x:.10g}" for x in numbers), starts, 0, "annealed L-BFGS"]]
+    new = [num_classes, feature_dim, temperature, *(f"{x:.10g}" for x in numbers), starts, hops, found.found, seed]
+    for row in read_table("unconstrained_optima.csv"):
+        if _optimum_key(row) == (num_classes, feature_dim, temperature):
+            print(f"{found.loss / float(row['loss']) - 1:+.1e} beside the table", file=sys.stderr)
+            return [new if found.loss < float(row["loss"]) else list(row.values())]
+    return [new]
+
+
+def _optimum_key(row: Mapping[str, str]) -> tuple[int, int, float]:
+    return int(row["num_classes"]), int(row["feature_dim"]), float(row["temperature"])
+
+
+def unsettled_optima() -> list[tuple[int, int, float]]:
+    """The table's rows of many classes whose loss few of their starts reached."""
+    rows = [row for row in read_table("unconstrained_optima.csv") if int(row["found"] or 0) < SETTLED]
+    return [key for key in map(_optimum_key, rows) if key[0] >= MANY_CLASSES]
 
 
 def random_rows(feature_dim: int, num_classes: int) -> list[list[object]]:
@@ -134,6 +166,52 @@ def word_rows(feature_dim: int, weight: int, overlap: int) -> list[list[object]]
     return [[feature_dim, len(rows), floor_text(margin), f"signed_words({feature_dim};{weight};{overlap})", 20, 0]]
 
 
+def layer_rows(name: str) -> list[list[object]]:
+    """Layers of one family, where they beat the reference and one another at their own sizes."""
+    dim, size, _ = FAMILIES[name]
+    points = make_points(name)
+    found: list[tuple[int, int, float, str]] = []
+    for row, cosine in _levels(points):
+        inner = derived(points, cosine, row)
+        margin = _margin_above_reference(inner)
+        if margin is not None:
+            found.append((inner.shape[1], len(inner), margin, f"layer({dim};{size};{row};{cosine:.6f})"))
+    return [[*code[:2], floor_text(code[2]), code[3], 0, 0] for code in _undominated(found)]
+
+
+def _levels(points: np.ndarray) -> list[tuple[int, float]]:
+    """Rows and cosines from them with unlike numbers of rows, of a sample of the rows."""
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    sample = np.random.default_rng(0).choice(len(unit), min(len(unit), 40), replace=False).tolist()
+    levels: dict[tuple[float, int], tuple[int, float]] = {}
+    for row in [0, *sample, len(unit) - 1]:
+        values, counts = np.unique(np.round(unit @ unit[row], 6), return_counts=True)
+        for cosine, count in zip(values.tolist(), counts.tolist(), strict=True):
+            if abs(cosine) < 0.95 and count > 2 * points.shape[1]:
+                levels.setdefault((abs(cosine), count), (row, cosine))
+    return list(levels.values())
+
+
+def _margin_above_reference(points: np.ndarray) -> float | None:
+    """The rows' margin if it beats the reference; a few rows against all decide first."""
+    known = reference_margin(len(points), points.shape[1]).lower + 1e-6
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    first = unit[:100] @ unit.T - 3 * np.eye(min(100, len(unit)), len(unit))
+    if len(points) > MOST_IN_LAYER or 1 - first.max() <= known:
+        return None
+    margin = Code.of(torch.from_numpy(points)).margin_lower
+    return margin if margin > known else None
+
+
+def _undominated(found: list[tuple[int, int, float, str]]) -> list[tuple[int, int, float, str]]:
+    """Codes to which no other has as many rows in no more dimensions at the same margin; the first of equal ones."""
+    best: list[tuple[int, int, float, str]] = []
+    for code in sorted(found, key=lambda code: (code[0], -code[1], -code[2], len(code[3]))):
+        if not any(d <= code[0] and k >= code[1] and m >= code[2] - 1e-9 for d, k, m, _ in best):
+            best.append(code)
+    return best
+
+
 def point_rows(num_classes: int) -> list[list[object]]:
     """Coordinates of the best code found in three dimensions."""
     code = optimise_code(num_classes, 3, starts=256 if num_classes <= 50 else 1024, seed=0)
@@ -150,6 +228,11 @@ def _by_size(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return sorted(cells, key=lambda cell: cell[0] * cell[1])
 
 
+def _coordinates(family: str) -> int:
+    dim, size, _ = FAMILIES[family]
+    return dim * size
+
+
 RECIPES = {
     "unconstrained": Recipe(
         "unconstrained_optima.csv", 3, QUICKSTART_OPTIMA + PAPER_OPTIMA + OPTIMA_CELLS, optimum_rows
@@ -162,32 +245,58 @@ RECIPES = {
     ),
     "codes": Recipe("found_codes.csv", 2, [(10, 50), (10, 100), (10, 200), *CODE_SIZES, *CROWDED_SIZES], code_rows),
     "words": Recipe("found_codes.csv", 2, WORD_SHAPES_BY_DIM, word_rows),
+    # a family has no row of its own in the table: every call looks at all again, from the smallest
+    "layers": Recipe("found_codes.csv", 2, [(n,) for n in sorted(FAMILIES, key=_coordinates)], layer_rows),
     "points": Recipe("code_points_3d.csv", 1, [(k,) for k in POINT_SIZES], point_rows),
 }
 
 
-def make_table(recipe: Recipe, folder: Path, seconds: float) -> int:
-    """Append missing rows, each as soon as it is known, until the time is up; returns how many cells were computed."""
+def make_table(recipe: Recipe, folder: Path, seconds: float, *, again: bool = False) -> int:
+    """Append missing rows, each as soon as it is known, until the time is up; returns how many cells were computed.
+
+    again: cells whose rows are there are computed too, and replaced.
+    """
     path, end, done = folder / recipe.file, time.monotonic() + seconds, 0
-    have = _keys(path, recipe.num_keys)
-    for cell in recipe.cells:
+    have: set[tuple[float | str, ...]] = set() if again else {*_keys(path, recipe.num_keys)}
+    for cell in dict.fromkeys(recipe.cells):
         if cell in have:
             continue
         if time.monotonic() > end:
             break
         began = time.monotonic()
         rows = recipe.rows(*cell)
+        _drop(path, recipe.num_keys, cell, again)
         with path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
-        have.add(cell)
         done += 1
         print(f"{recipe.file} {cell} {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
     return done
 
 
 def _keys(path: Path, num_keys: int) -> set[tuple[float, ...]]:
+    """Of all rows without an empty field."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return {tuple(float(x) for x in row[:num_keys]) for row in csv.reader(lines[1:])}
+    return {_key(line, num_keys) for line in lines[1:] if "" not in line.split(",")}
+
+
+def _key(line: str, num_keys: int) -> tuple[float, ...]:
+    return tuple(float(x) for x in line.split(",")[:num_keys])
+
+
+def _drop(path: Path, num_keys: int, cell: tuple[float | str, ...], whole: bool) -> None:
+    """Take out the row of this key that has an empty field, or a whole one too."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    body = next(i for i, line in enumerate(lines) if not line.startswith("#")) + 1
+    stale = [
+        i >= body
+        and not line.startswith("#")
+        and (whole or "" in line.strip().split(","))
+        and _key(line, num_keys) == cell
+        for i, line in enumerate(lines)
+    ]
+    kept = [line for line, is_stale in zip(lines, stale, strict=True) if not is_stale]
+    if len(kept) < len(lines):
+        path.write_text("".join(kept), encoding="utf-8")
 
 
 def main() -> None:
@@ -195,9 +304,15 @@ def main() -> None:
     parser.add_argument("table", choices=sorted(RECIPES))
     parser.add_argument("--minutes", type=float, default=30.0, help="start no new row after so many minutes")
     parser.add_argument("--folder", type=Path, default=DATA, help="folder of the table")
+    parser.add_argument("--again", type=int, metavar="SEED", help="optima that few starts reached, from this seed")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(make_table(RECIPES[given.table], given.folder, 60 * given.minutes))
+    recipe = RECIPES[given.table]
+    if given.again is not None:
+        if given.table != "unconstrained":
+            parser.error(f"--again must go with unconstrained, got {given.table}. Other rows do not depend on a seed.")
+        recipe = replace(recipe, cells=unsettled_optima(), rows=partial(optimum_rows, seed=given.again))
+    print(make_table(recipe, given.folder, 60 * given.minutes, again=given.again is not None))
 
 
 if __name__ == "__main__":

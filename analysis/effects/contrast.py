@@ -17,7 +17,15 @@ import pyarrow as pa
 from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, settings_of_rows, values
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
-from analysis.statistics.inference import LEVEL, MIN_SEEDS, holm, mean_interval, paired_p
+from analysis.statistics.inference import (
+    LEVEL,
+    MIN_SEEDS,
+    detectable_gap,
+    equivalence_bound,
+    holm,
+    mean_interval,
+    paired_p,
+)
 from study.design.where import ConditionRefused, check_column
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
@@ -26,7 +34,7 @@ MINIMUM_MARGINS = frozenset(
     {"margin_min_lower", "margin_min_upper", "mean_margin_min_lower", "mean_margin_min_upper",
      "mean_direction_margin_min", "sample_margin_min"}
 )  # fmt: skip
-REFERENCE_LINES = ("random_margin", "ufm_margin", "reference_margin_lower")
+REFERENCE_LINES = ("random_margin", "ufm_margin_low", "ufm_margin_high", "reference_margin_lower")
 LINEAR_UNITS = frozenset({"distance", "share", "cosine"})  # measures in these units are never compared as ratios
 WIDE = 10.0  # positive values are compared as ratios where the largest is more than this many times the smallest
 
@@ -36,7 +44,8 @@ class Difference:
     """Paired difference from the base value over shared seeds; of logarithms where the contrast is_log.
 
     low, high: ends of the LEVEL interval, None under two seeds. p, adjusted: of the paired t test and after Holm's
-    correction over the family it was computed in; NaN under MIN_SEEDS seeds, where nothing is tested.
+    correction over the family it was computed in; NaN under MIN_SEEDS seeds, where nothing is tested. within,
+    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p.
     """
 
     mean: float
@@ -45,6 +54,8 @@ class Difference:
     seeds: int
     cells: int
     p: float
+    within: float
+    detectable: float
     adjusted: float
 
 
@@ -94,14 +105,15 @@ class Contrast:
 
 
 def numbers_contrast(
-    final: pa.Table, setting: str, measure: str, *, against: Any = None, where: str = ""
+    final: pa.Table, setting: str, measure: str, *, against: Any = None, where: str = "", tuned: Sequence[str] = ()
 ) -> Contrast | None:
     """Contrast the values of a setting; None where no two of them share a seed and everything else.
 
     Args:
         final: one row per complete trial. setting: a settings column; null, the setting without effect, is a value.
         measure: see `measure_values`. against: the value compared with; None: the first that shares the most units.
-        where: of the rows in words, carried along for captions.
+        where: of the rows in words, carried along for captions. tuned: settings chosen for each value by itself, such
+            as a learning rate; values are paired though they differ in these.
     Raises:
         ConditionRefused: an unknown setting, measure or base value.
     """
@@ -109,7 +121,9 @@ def numbers_contrast(
         check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
     measured = measure_values(final, measure)
     kept = np.flatnonzero(np.isfinite(measured))
-    held, pooled, moving = held_settings(final.take(kept), setting)
+    if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
+        return None
+    held, pooled, moving = held_settings(final.take(kept), setting, tuned)
     keys, taken, beside = (settings_of_rows(final, names) for names in (held, [setting], pooled))
     kept = kept[_supported([keys[i] for i in kept], [taken[i] for i in kept], [beside[i] for i in kept])]
     rows, measured = final.take(kept), measured[kept]
@@ -122,7 +136,7 @@ def numbers_contrast(
     apart = tuple(value for value in distinct(rows, setting) if value not in together)
     if apart and shared:  # what is held and pooled depends on the values that are compared
         among = final.take(np.flatnonzero([value not in apart for value in final[setting].to_pylist()]))
-        found = numbers_contrast(among, setting, measure, against=shown_value(base), where=where)
+        found = numbers_contrast(among, setting, measure, against=shown_value(base), where=where, tuned=tuned)
         return found and replace(found, apart=(*apart, *found.apart))
     if not shared:
         return None
@@ -160,14 +174,12 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
     return np.array(enters, dtype=bool)
 
 
-def contrasts(
-    final: pa.Table, setting: str, measures: Sequence[str], *, against: Any = None, where: str = ""
-) -> list[Contrast]:
+def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options: Any) -> list[Contrast]:
     """One contrast per measure, p values adjusted over all of them together; measures without shared units are left out.
 
-    Args and raises: as `numbers_contrast`.
+    Args, options and raises: as `numbers_contrast`.
     """
-    found = [numbers_contrast(final, setting, measure, against=against, where=where) for measure in measures]
+    found = [numbers_contrast(final, setting, measure, **options) for measure in measures]
     return adjust_together([contrast for contrast in found if contrast is not None])
 
 
@@ -178,15 +190,20 @@ def adjust_together(found: Sequence[Contrast]) -> list[Contrast]:
     return [replace(c, levels=tuple(next(adjusted) for _ in c.levels)) for c in found]
 
 
-def held_settings(rows: pa.Table, setting: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+def held_settings(
+    rows: pa.Table, setting: str, tuned: Sequence[str] = ()
+) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Settings that must agree within a unit (seed last), those pooled, and those that move with the setting.
 
     A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
-    that takes no value at two values of `setting` moves with it. Sizes are always held.
+    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held.
     """
     held, pooled, moving = [], [], []
     for name in SETTING_NAMES:
         if name in (setting, "seed") or len(rows[name].unique()) < 2:
+            continue
+        if name in tuned:
+            moving.append(name)
             continue
         at: dict[Any, set[Any]] = {}
         for value, other in zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True):
@@ -243,7 +260,8 @@ def _level(
     if value != base:
         by_pair = _means({key: unit[value] - unit[base] for key, unit in mine.items()}, slice(-1, None))
         gaps = np.array(list(by_pair.values()))
-        difference = Difference(*mean_interval(gaps), len(gaps), len(by_cell), paired_p(gaps), float("nan"))
+        tests = (paired_p(gaps), equivalence_bound(gaps), detectable_gap(gaps))
+        difference = Difference(*mean_interval(gaps), len(gaps), len(by_cell), *tests, adjusted=float("nan"))
     mean, low, high = mean_interval(np.array(list(by_seed.values())))
     terminal = int(values(here, "terminal").sum())
     return Level(value, {s: m for (s,), m in by_seed.items()}, by_cell, mean, low, high, here.num_rows, terminal,
@@ -266,10 +284,14 @@ def _adjusted(levels: Sequence[Level]) -> list[Level]:
     ]
 
 
-def verdict(difference: Difference) -> str:
-    """What may be said of a difference: higher, lower, none shown, or nothing for too few seeds."""
+def verdict(difference: Difference, bound: float | None = None) -> str:
+    """What may be said of a difference: higher, lower, none shown, or nothing for too few seeds.
+
+    bound: differences below it do not matter, in the unit of the difference (a logarithm where the contrast is_log);
+    where the difference is shown to stay below it, that is said too.
+    """
     if np.isnan(difference.adjusted):
         return f"no verdict: {difference.seeds} of {MIN_SEEDS} seeds"
-    if difference.adjusted >= 1 - LEVEL:
-        return "no difference shown"
-    return "higher" if difference.mean > 0 else "lower"
+    sign = "higher" if difference.mean > 0 else "lower"
+    found = "no difference shown" if difference.adjusted >= 1 - LEVEL else sign
+    return found if bound is None else f"{found}, {'inside' if difference.within < bound else 'not inside'} the bound"

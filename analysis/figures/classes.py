@@ -11,25 +11,24 @@ from matplotlib.axes import Axes
 
 from analysis.effects.margin_ladder import RUNGS
 from analysis.figures.panels import FigureBlock, Panel, evenly, panels_of
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, ramp, soft_grid
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, name_marks, ramp, soft_grid
 from analysis.rows.frames import best_trial, groups, is_usual
-from analysis.rows.wording import axis_label, number
+from analysis.rows.wording import number, size_label, trial_titles
 
 ReadMargins = Callable[[str], pa.Table | None]  # by the trial's key
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
-EXCESSES = (0.01, 0.05, 0.20)
 RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
 
 
 @dataclass(frozen=True)
 class MarginCurve:
-    """Sorted margins of one trial's classes (midpoints); above: share of classes over (1 + excess) x minimum."""
+    """Sorted margins of one trial's classes (midpoints)."""
 
     trial: str
+    title: str
     num_classes: int
     margin: np.ndarray
     best_known: float | None
-    above: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,18 @@ def numbers_classes(final: pa.Table, read_margins: ReadMargins, feature_dim: int
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = final.take(np.flatnonzero(is_usual(final)))
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
+    titles = dict(zip(here["trial"].to_pylist(), trial_titles(here), strict=True))
     best = evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES)
-    curves = [_curve(row, read_margins(row["trial"])) for row in best]
+    curves = [_curve(row, titles[row["trial"]], read_margins(row["trial"])) for row in best]
     return ClassNumbers(feature_dim, tuple(c for c in curves if c is not None))
 
 
-def _curve(row: dict[str, Any], margins: pa.Table | None) -> MarginCurve | None:
+def _curve(row: dict[str, Any], title: str, margins: pa.Table | None) -> MarginCurve | None:
     if margins is None or margins.num_rows == 0:
         return None
     lower, upper = (np.asarray(margins[name].to_pylist(), dtype=float) for name in ("lower", "upper"))
     middle = np.sort((lower + upper) / 2)
-    above = tuple(float(np.mean(middle > (1 + excess) * middle[0])) for excess in EXCESSES)
-    return MarginCurve(row["trial"], row["num_classes"], middle, row["reference_margin_lower"], above)
+    return MarginCurve(row["trial"], title, row["num_classes"], middle, row["reference_margin_lower"])
 
 
 def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
@@ -63,7 +62,8 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     labels = []
     for curve, colour in zip(numbers.curves, ramp(len(numbers.curves)), strict=True):
         rank = np.linspace(0, 1, len(curve.margin))
-        ax.plot(rank, curve.margin, color=colour)
+        (line,) = ax.plot(rank, curve.margin, color=colour)
+        name_marks(line, [curve.title])
         labels.append((1.0, float(curve.margin[-1]), f"K = {curve.num_classes}", colour))
         if curve.best_known is not None:
             ax.hlines(curve.best_known, -0.06, 0.0, color=colour, linewidth=2.4)
@@ -84,24 +84,12 @@ def block_classes(final: pa.Table, read_margins: ReadMargins) -> FigureBlock:
         heading="Margins class by class",
         caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the "
         "same K and d. In an optimal code nearly all classes have the minimum; where a curve rises far above its "
-        "left end, the minimum comes from a few close pairs." + _shares(found),
+        "left end, the minimum comes from a few close pairs.",
         rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
         trials=tuple(c.trial for n in found for c in n.curves),
         panels=panels_of(found, alt_classes, draw_classes),
         missing=None if found else "No complete trial kept per-class margins.",
     )
-
-
-def _shares(found: list[ClassNumbers]) -> str:
-    if not found:
-        return ""
-    limits = ", ".join(f"{100 * e:.0f}" for e in EXCESSES)
-    largest = [max(n.curves, key=lambda c: c.num_classes) for n in found]
-    shares = [
-        f"{', '.join(number(100 * share) for share in curve.above)} % at d = {n.feature_dim}, K = {curve.num_classes}"
-        for n, curve in zip(found, largest, strict=True)
-    ]
-    return f" Share of classes more than {limits} % above their minimum: {'; '.join(shares)}."
 
 
 def alt_classes(numbers: ClassNumbers) -> str:
@@ -114,7 +102,7 @@ def alt_classes(numbers: ClassNumbers) -> str:
 
 @dataclass(frozen=True)
 class LadderNumbers:
-    """One row per setting: label and the four rungs, NaN where not known."""
+    """One row per size: label and the four rungs, NaN where not known."""
 
     labels: tuple[str, ...]
     rungs: np.ndarray
@@ -128,7 +116,7 @@ def numbers_ladder(final: pa.Table) -> LadderNumbers:
     best = [best_trial(rows) for _, rows in groups(usual, ["feature_dim", "num_classes"])]
     shown = evenly(best, MOST_RUNGS)
     rungs = np.array([[row[name] for name in RUNGS] for row in shown], dtype=float).reshape(-1, len(RUNGS))
-    labels = tuple(f"{row['feature_dim']}, {row['num_classes']}" for row in shown)
+    labels = tuple(size_label(row["feature_dim"], row["num_classes"]) for row in shown)
     return LadderNumbers(labels, rungs, tuple(r["trial"] for r in shown), len(best) - len(shown))
 
 
@@ -144,12 +132,14 @@ def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
         (MUTED, "o", "none"),
     )
     for column, (colour, marker, face) in enumerate(looks):
-        ax.plot(numbers.rungs[:, column], places, marker, color=colour, markerfacecolor=face, label=RUNG_NAMES[column])
+        known, label = np.isfinite(numbers.rungs[:, column]), RUNG_NAMES[column]
+        look: dict[str, Any] = {"color": colour, "markerfacecolor": face, "label": label}
+        (marks,) = ax.plot(numbers.rungs[known, column], places[known], marker, **look)
+        name_marks(marks, [f"{label} of {numbers.trials[i]}: {numbers.labels[i]}" for i in np.flatnonzero(known)])
     ax.set_yticks(places, labels=numbers.labels)
     ax.axvline(0, color=MUTED, linewidth=0.8)
     ax.set_ylim(-0.7, len(places) - 0.3)
     ax.set_xlabel("margin (distance)")
-    ax.set_ylabel(f"{axis_label('feature_dim')} and {axis_label('num_classes')}")
     soft_grid(ax, "x")
     ax.legend(
         loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, frameon=False, handletextpad=0.3, columnspacing=1.2
@@ -161,7 +151,7 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     numbers = numbers_ladder(final)
     more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
     height = 1.2 + 0.32 * max(len(numbers.labels), 3)
-    panel = Panel(alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (5.1, height), (0.95, 0.15, 0.52, 0.62))
+    panel = Panel(alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (5.1, height), (1.2, 0.15, 0.52, 0.62))
     return FigureBlock(
         name="ladder",
         heading="The margin ladder",
@@ -179,7 +169,7 @@ def block_ladder(final: pa.Table) -> FigureBlock:
 def alt_ladder(numbers: LadderNumbers) -> str:
     """The ladder in a sentence."""
     rows = [
-        f"d, K = {label}: " + ", ".join(f"{name} {number(float(v))}" for name, v in zip(RUNG_NAMES, rung, strict=True))
+        f"{label}: " + ", ".join(f"{name} {number(float(v))}" for name, v in zip(RUNG_NAMES, rung, strict=True))
         for label, rung in zip(numbers.labels[:8], numbers.rungs, strict=False)
     ]
     return f"Margin ladder; {'; '.join(rows)}."

@@ -3,7 +3,7 @@
 Classifier rows and class means come from the heads that trials kept, and are rotated onto the optimum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from matplotlib.patches import Circle
 from scipy.spatial import ConvexHull, QhullError
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_ROOM
+from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, SQUARE_ROOM, name_marks
 from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
-from analysis.rows.wording import number
+from analysis.rows.wording import number, size_label
 from analysis.statistics.procrustes import align, unit_rows
 from gnc_models.references.tables import best_code_points
 
 ReadHead = Callable[[str], dict[str, np.ndarray] | None]  # by the trial's key
+ReadCode = Callable[[int, int], np.ndarray | None]  # the best code known, by classes and dimensions
 MOST_SIZES = 4
 MOST_TEMPERATURES = 4
 MOST_ALIGNED = 200  # classes; beyond it the points would touch and matching is slow
@@ -48,10 +49,10 @@ class CodePicture:
     angle: float | None
 
 
-def numbers_codes(final: pa.Table, read_head: ReadHead) -> list[CodePicture]:
+def numbers_codes(final: pa.Table, read_head: ReadHead, read_code: ReadCode = best_code_points) -> list[CodePicture]:
     """For d = 2 and 3: the best trial of up to four class counts, then of up to four temperatures of one of them."""
     read = ((row, read_head(row["trial"])) for row in choose_trials(final))
-    return [picture_of(row, head) for row, head in read if head is not None]
+    return [picture_of(row, head, read_code) for row, head in read if head is not None]
 
 
 def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
@@ -73,14 +74,14 @@ def choose_trials(final: pa.Table) -> list[dict[str, Any]]:
     return sorted(chosen.values(), key=lambda r: (r["feature_dim"], r["num_classes"], -(r["temperature"] or 0.0)))
 
 
-def picture_of(row: dict[str, Any], head: dict[str, np.ndarray]) -> CodePicture:
-    """Unit rows and class means of a trial's head, rotated onto the optimum where its coordinates are tabulated."""
+def picture_of(row: dict[str, Any], head: dict[str, np.ndarray], read_code: ReadCode) -> CodePicture:
+    """Unit rows and class means of a trial's head, rotated onto the optimum where its coordinates are known."""
     rows = unit_rows(np.asarray(head["weights"], dtype=float))
     means = np.asarray(head["class_means"], dtype=float)
     if row["normalization"] not in ("both", "features"):
         means = unit_rows(means)  # raw features have no common length
     num_classes, dim = rows.shape
-    optimum = best_code_points(num_classes, dim) if num_classes <= MOST_ALIGNED else None
+    optimum = read_code(num_classes, dim) if num_classes <= MOST_ALIGNED else None
     angle = None
     if optimum is not None:
         laid = align(rows, optimum)
@@ -114,7 +115,7 @@ def title_of(picture: CodePicture) -> str:
     """Size, temperature and how near the margin is to the best known."""
     cold = "" if picture.temperature is None else f", τ = {number(picture.temperature)}"
     of = "" if picture.best_known is None else f" of {number(picture.best_known)}"
-    return f"d = {picture.feature_dim}, K = {picture.num_classes}{cold}\nmargin {number(picture.margin)}{of}"
+    return f"{size_label(picture.feature_dim, picture.num_classes)}{cold}\nmargin {number(picture.margin)}{of}"
 
 
 def _draw_circle(ax: Axes, picture: CodePicture) -> None:
@@ -122,8 +123,8 @@ def _draw_circle(ax: Axes, picture: CodePicture) -> None:
     ax.add_collection(LineCollection(spokes, colors=RULE, linewidths=0.9, zorder=1))
     if picture.optimum is not None:
         _rings(ax, picture.optimum, 130, INK)
-    _dots(ax, picture.rows, 56, ROWS, 1.0, 3)
-    _dots(ax, picture.means, 15, MEANS, 1.0, 4)
+    for points, what, colour, area in kinds(picture, 56, 15):
+        _dots(ax, points, area, colour, 1.0, 3 + (colour == MEANS), what)
 
 
 def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
@@ -136,18 +137,26 @@ def _draw_sphere(ax: Axes, picture: CodePicture) -> None:
             ax.add_collection(LineCollection(shown, colors=colour, linewidths=0.9, zorder=3 if front else 1))
         _rings(ax, points[points[:, 2] <= 0], 34 * size, RULE)
         _rings(ax, points[points[:, 2] > 0], 34 * size, INK)
-    for points, colour, area in ((picture.rows, ROWS, 15), (picture.means, MEANS, 4)):
+    for points, what, colour, area in kinds(picture, 15 * size, 4 * size):
         turned = points @ view.T
-        _dots(ax, turned[turned[:, 2] <= 0], area * size, colour, 0.3, 2)
-        _dots(ax, turned[turned[:, 2] > 0], area * size, colour, 1.0, 5)
+        _dots(ax, turned[turned[:, 2] <= 0], area, colour, 0.3, 2, what)
+        _dots(ax, turned[turned[:, 2] > 0], area, colour, 1.0, 5, what)
+
+
+def kinds(picture: CodePicture, *areas: float) -> list[tuple[np.ndarray, str, str, float]]:
+    """The two kinds of dots with their title, colour and size."""
+    title = f"{picture.trial}: {size_label(picture.feature_dim, picture.num_classes)}"
+    names = (f"a class's row in the classifier of {title}", f"a class mean of the features of {title}")
+    return list(zip((picture.rows, picture.means), names, (ROWS, MEANS), areas, strict=True))
 
 
 def _rings(ax: Axes, points: np.ndarray, size: float, colour: str) -> None:
     ax.scatter(points[:, 0], points[:, 1], s=size, facecolors="none", edgecolors=colour, linewidths=1.0, zorder=4)
 
 
-def _dots(ax: Axes, points: np.ndarray, size: float, colour: str, alpha: float, zorder: int) -> None:
-    ax.scatter(points[:, 0], points[:, 1], s=size, color=colour, alpha=alpha, linewidths=0, zorder=zorder)
+def _dots(ax: Axes, points: np.ndarray, size: float, colour: str, alpha: float, zorder: int, title: str) -> None:
+    look: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidths": 0, "zorder": zorder}
+    name_marks(ax.scatter(points[:, 0], points[:, 1], s=size, **look), [title])
 
 
 def _view() -> np.ndarray:
@@ -173,9 +182,11 @@ def hull_edges(points: np.ndarray) -> list[tuple[int, int]]:
     return [edge for edge, pair in faces.items() if float(normals[pair[0]] @ normals[pair[1]]) < 1 - 1e-6]
 
 
-def block_codes(final: pa.Table, read_head: ReadHead) -> FigureBlock:
-    """The figure of learned codes, or why there is none."""
-    pictures = numbers_codes(final, read_head)
+def block_codes(
+    final: pa.Table, read_head: ReadHead, read_code: ReadCode = best_code_points, folder: str = "RESULTS"
+) -> FigureBlock:
+    """The figure of learned codes, or why there is none. folder: the results folder, for the command of a missing ring."""
+    pictures = numbers_codes(final, read_head, read_code)
     missing = "No complete trial has feature_dim 2 or 3, the dimensions whose codes can be drawn."
     if {2, 3} & set(final["feature_dim"].to_pylist()):
         missing = "The trials with d = 2 or 3 kept no head, so their codes cannot be drawn."
@@ -185,13 +196,40 @@ def block_codes(final: pa.Table, read_head: ReadHead) -> FigureBlock:
         caption="Blue dots are classifier rows. Small orange dots are class means of the training features. Open rings "
         "are the best code known, rotated and matched to the rows. On the sphere the back is faint, and thin lines are "
         "the edges of the best code's hull. A learned code is optimal where every blue dot lies in a ring. An orange dot "
-        "at the centre of its blue dot shows self-duality; one inside the circle is a class whose features still spread.",
+        "at the centre of its blue dot shows self-duality; one inside the circle is a class whose features still spread."
+        + missing_rings(pictures, folder),
         rows="for each d the complete trial with the largest minimum margin at each K, then at each temperature of "
         "one K",
         trials=tuple(p.trial for p in pictures),
         panels=panels_of(pictures, alt_of, draw_code, *SQUARE_ROOM),
         missing=None if pictures else missing,
+        lead=max(range(len(pictures)), key=lambda i: (pictures[i].feature_dim, nearness(pictures[i])), default=0),
     )
+
+
+def nearness(picture: CodePicture) -> float:
+    """The margin over the best known; 0 where none is known."""
+    return picture.margin / picture.best_known if picture.best_known else 0.0
+
+
+def missing_rings(pictures: Sequence[CodePicture], folder: str) -> str:
+    """Why pictures have no rings, with the command that gives the first of them; empty where all have."""
+    bare = sorted({(p.num_classes, p.feature_dim) for p in pictures if p.optimum is None})
+    if not bare:
+        return ""
+    sizes = ", ".join(size_label(d, k) for k, d in bare[:5])
+    k, d = bare[0]
+    cure = (
+        f"gnc code --classes {k} --dim {d} --output {folder}/report/{code_file(k, d)} finds them for the next report."
+    )
+    if k > MOST_ALIGNED:
+        cure = f"Above {MOST_ALIGNED} classes rings would cover each other."
+    return f" No rings at {sizes}: the coordinates of the best code are in no table. {cure}"
+
+
+def code_file(num_classes: int, feature_dim: int) -> str:
+    """Where the report looks for the rows of a code that no table holds, in its own folder."""
+    return f"code-{num_classes}-{feature_dim}.npy"
 
 
 def alt_of(picture: CodePicture) -> str:

@@ -1,6 +1,7 @@
 """Collapse over training steps: variability, margin and duality of every trial."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +9,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import MUTED, label_ends, log_axis, ramp, soft_grid
+from analysis.figures.style import MUTED, label_ends, log_axis, name_marks, ramp, soft_grid
 from analysis.rows.frames import groups, is_usual, usual_normalization, values
-from analysis.rows.wording import axis_label, number
+from analysis.rows.wording import axis_label, number, trial_titles
 
 MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
 ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})
@@ -20,9 +21,10 @@ MOST_DIMS = 4
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One trial's course; usual: at the temperature and normalization that most trials of its feature_dim have."""
+    """One trial's course, and its title; usual: at the temperature and normalization that most trials of its feature_dim have."""
 
     trial: str
+    title: str
     num_classes: int
     usual: bool
     step: np.ndarray
@@ -43,6 +45,7 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
     """Measured epochs after the first step, for the complete trials of one feature_dim."""
     here = final.filter(pc.equal(final["feature_dim"], feature_dim))
     usual = dict(zip(here["trial"].to_pylist(), is_usual(here), strict=True))
+    titles = dict(zip(usual, trial_titles(here), strict=True))
     shown = set(evenly(sorted(usual, key=lambda t: (not usual[t], t)), MOST_LINES))
     courses = []
     columns = rows.select(["trial", "num_classes", "step", measure])
@@ -52,7 +55,8 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
         keep = (step > 0) & np.isfinite(value) & ((value > 0) | (measure not in ON_LOG_AXIS))
         if keep.any():
             trial = where["trial"]
-            courses.append(Trajectory(trial, where["num_classes"], bool(usual[trial]), step[keep], value[keep]))
+            sized = (titles[trial], where["num_classes"], bool(usual[trial]))
+            courses.append(Trajectory(trial, *sized, step[keep], value[keep]))
     return CollapseNumbers(measure, feature_dim, tuple(courses), len(usual) - len(shown))
 
 
@@ -63,8 +67,9 @@ def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
     for course in sorted(numbers.courses, key=lambda c: c.usual):
         colour = colours[course.num_classes] if course.usual else MUTED
         width, alpha = (1.7, 1.0) if course.usual else (0.9, 0.5)
-        ax.plot(course.step, course.value, color=colour, linewidth=width, alpha=alpha, solid_capstyle="round")
-        ax.plot(course.step[-1:], course.value[-1:], "o", color=colour, markersize=3.5, alpha=alpha)
+        look: dict[str, Any] = {"color": colour, "markersize": 3.5, "alpha": alpha, "solid_capstyle": "round"}
+        (line,) = ax.plot(course.step, course.value, "-o", linewidth=width, markevery=[-1], **look)
+        name_marks(line, [course.title])
     log_axis(ax, "x", np.concatenate([c.step for c in numbers.courses]))
     heights = np.concatenate([c.value for c in numbers.courses])
     if numbers.measure in ON_LOG_AXIS:
@@ -97,6 +102,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
         trials=tuple(sorted({c.trial for n in found for c in n.courses})),
         panels=panels_of(found, alt_of, draw_collapse),
         missing=None if found else "No complete trial was measured at two epochs after its first step.",
+        lead=max(range(len(found)), key=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)), default=0),
     )
 
 

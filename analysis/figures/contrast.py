@@ -6,15 +6,25 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.effects.contrast import REFERENCE_LINES, Contrast
+from analysis.effects.contrast import REFERENCE_LINES, Contrast, Level
 from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file, panels_of
-from analysis.figures.style import CATEGORIES, INK, MUTED, label_ends, log_axis, soft_grid, spread_ticks
-from analysis.rows.frames import SIZES
-from analysis.rows.wording import LETTERS, axis_label, shown_value
+from analysis.figures.style import (
+    CATEGORIES,
+    INK,
+    MUTED,
+    end_at_one,
+    label_ends,
+    log_axis,
+    name_marks,
+    soft_grid,
+    spread_ticks,
+)
+from analysis.rows.wording import LETTERS, axis_label, shown_value, unit_of
 
 LINE_LOOKS = {
     "random_margin": ("random rows", MUTED, (0, (1, 2))),
-    "ufm_margin": ("optimum at this τ", CATEGORIES[1], (0, (4, 3))),
+    "ufm_margin_low": ("", CATEGORIES[1], (0, (4, 3))),
+    "ufm_margin_high": ("optima at this τ", CATEGORIES[1], (0, (4, 3))),
     "reference_margin_lower": ("best code known", INK, "solid"),
 }
 WIDE = 8.0  # a numeric setting that spans more than this factor is drawn on a logarithmic axis
@@ -31,7 +41,9 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     labels = _draw_cells(ax, contrast, place, heights)
     for x, level in zip(at, contrast.levels, strict=True):
         dots = back(np.array(list(level.by_seed.values())))
-        ax.plot(_beside(x, len(dots), contrast, at), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
+        spots = _beside(x, len(dots), contrast, at)
+        (marks,) = ax.plot(spots, dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
+        name_marks(marks, [_seed_title(contrast, level, seed) for seed in level.by_seed])
         mean = float(back(level.mean))
         low, high = (mean if end is None else float(back(end)) for end in (level.low, level.high))
         ax.errorbar([x], [mean], yerr=[[mean - low], [high - mean]], fmt="D", color=INK, markersize=5, capsize=4)
@@ -39,6 +51,11 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     labels += _draw_lines(ax, contrast, at, heights)
     _frame(ax, contrast, place, np.array(heights))
     label_ends(ax, labels)
+
+
+def _seed_title(contrast: Contrast, level: Level, seed: object) -> str:
+    where = f"{contrast.setting} = {shown_value(level.value)}, seed {seed}"
+    return f"{where}: mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else where
 
 
 def _draw_cells(
@@ -54,7 +71,8 @@ def _draw_cells(
         y = np.exp(y) if contrast.is_log else y
         ax.plot(x, y, "-", color=MUTED, alpha=0.45, linewidth=0.9, zorder=0)
         heights += list(y)
-        sizes = [f"{LETTERS[name]} = {v}" for name, v in zip(contrast.held, cell, strict=True) if name in SIZES]
+        held = dict(zip(contrast.held, cell, strict=True))
+        sizes = [f"{LETTERS[name]} = {held[name]}" for name in ("feature_dim", "num_classes") if name in held]
         if sizes and len(cells) <= MOST_LABELS:
             labels.append((x[-1], float(y[-1]), ", ".join(sizes), MUTED))
     return labels
@@ -104,6 +122,8 @@ def _draw_lines(
         else:
             ax.hlines(height, places - 0.35, places + 0.35, **look)
         heights += list(height)
+        if not text:
+            continue
         labels.append((float(places[-1]) if is_numeric(contrast) else len(at) - 0.5, float(height[-1]), text, colour))
     return labels
 
@@ -122,6 +142,7 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
         log_axis(ax, "y", finite)
     else:
         ax.margins(y=0.08)
+        end_at_one(ax, "y", unit_of(contrast.measure), finite)
     # tilted names leave no room below them for the setting's
     title = axis_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
     if not tilt:
@@ -142,8 +163,8 @@ def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
         name=f"effect-{setting}",
         heading=f"The effect of {setting}",
         caption=f"Dots are seeds, each the mean over the cells that two values of {setting} share; diamonds are means "
-        "with 95 % intervals over seeds; thin lines are single cells. The other lines show random rows, the optimum at "
-        "the same temperature, and the best code known.",
+        "with 95 % intervals over seeds; thin lines are single cells. The other lines show random rows, the ends of the "
+        "range of margins over minima of free features near the lowest loss at the same temperature, and the best code known.",
         rows=f"final rows of the complete trials in cells shared by two values of {setting}",
         trials=tuple(sorted({key for contrast in contrasts for key in contrast.keys})),
         panels=contrast_panels(contrasts),

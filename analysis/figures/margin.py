@@ -10,10 +10,22 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import INK, MUTED, RULE, WIDE_ROOM, label_ends, log_axis, ramp, soft_grid, spread_ticks
+from analysis.figures.style import (
+    INK,
+    MUTED,
+    RULE,
+    WIDE_ROOM,
+    label_ends,
+    log_axis,
+    name_marks,
+    ramp,
+    soft_grid,
+    spread_ticks,
+)
 from analysis.rows.frames import (
     groups,
     independent_settings,
+    median,
     temperature_follows_size,
     usual_normalization,
     values,
@@ -21,7 +33,7 @@ from analysis.rows.frames import (
 )
 from analysis.rows.measures import MARGIN
 from analysis.rows.theory import MarginCurves, margin_curves, sizes_between
-from analysis.rows.wording import axis_label, number
+from analysis.rows.wording import axis_label, number, trial_titles
 from analysis.scaling.form_choice import FormComparison
 
 MOST_DIMS = 9
@@ -43,8 +55,10 @@ class FitBand:
 
 @dataclass(frozen=True)
 class MarginSeries:
-    """Trials of one temperature at one feature_dim; the optimum is of unconstrained features, NaN if not tabulated.
+    """Trials of one temperature at one feature_dim.
 
+    optimum_low, optimum_high: least and largest margin of the minima of unconstrained features near the lowest loss
+    known at this temperature; NaN if not tabulated.
     temperature: None where there is none, or where it was chosen by the number of classes. fit: None where no form was
     chosen, or where the series contains several groups of the fit.
     """
@@ -53,9 +67,11 @@ class MarginSeries:
     trials: tuple[str, ...]
     num_classes: np.ndarray
     margin: np.ndarray
+    titles: np.ndarray
     sizes: np.ndarray
     median: np.ndarray
-    optimum: np.ndarray
+    optimum_low: np.ndarray
+    optimum_high: np.ndarray
     fit: FitBand | None = None
 
 
@@ -83,37 +99,41 @@ def numbers_margin(final: pa.Table, feature_dim: int, comparisons: Sequence[Form
 
 def _series(rows: pa.Table, where: dict[str, Any], fitted: FormComparison | None) -> MarginSeries:
     by_size = [(w["num_classes"], members) for w, members in groups(rows, ["num_classes"])]
-    dots = evenly(range(rows.num_rows), MOST_DOTS)
+    measured = np.flatnonzero(np.isfinite(values(rows, MARGIN)))
+    dots = evenly(measured.tolist(), MOST_DOTS)
     return MarginSeries(
         temperature=where.get("temperature"),
         trials=tuple(rows["trial"].to_pylist()),
         num_classes=values(rows, "num_classes")[dots],
-        margin=values(rows, "margin_min_lower")[dots],
+        margin=values(rows, MARGIN)[dots],
+        titles=np.array(trial_titles(rows.take(pa.array(dots, pa.int64())))),
         sizes=np.array([k for k, _ in by_size], dtype=float),
-        median=np.array([np.nanmedian(values(m, "margin_min_lower")) for _, m in by_size]),
-        optimum=np.array([values(m, "ufm_margin")[0] for _, m in by_size]),
+        median=np.array([median(values(m, MARGIN)) for _, m in by_size]),
+        optimum_low=np.array([values(m, "ufm_margin_low")[0] for _, m in by_size]),
+        optimum_high=np.array([values(m, "ufm_margin_high")[0] for _, m in by_size]),
         fit=_band(fitted, {**where, "normalization": rows["normalization"][0].as_py()}) if fitted else None,
     )
 
 
 def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
-    """The chosen form over the sizes of the one group that has these settings; None where there are none or several."""
-    fit = next((v.fit for v in comparison.verdicts if v.form == comparison.chosen and v.fit), None)
+    """What is expected of the one group that has these settings, over its sizes; None where none or several have them."""
     matching = [
-        label
-        for label, settings in comparison.settings.items()
-        if fit is not None and label in fit.levels and all(where.get(n, v) == v for n, v in settings.items())
+        (one, label)
+        for one in (comparison.series or (comparison,))
+        for label, settings in one.settings.items()
+        if one.chosen and label in one.weighted[0][0].levels and all(where.get(n, v) == v for n, v in settings.items())
     ]
-    if fit is None or len(matching) != 1:
+    if len(matching) != 1:
         return None
-    own = np.array([label == matching[0] for label in comparison.cells.group], dtype=bool)
-    sizes = np.exp(comparison.cells.log_predictors[own, 0])
+    one, label = matching[0]
+    own = np.array([group == label for group in one.cells.group], dtype=bool)
+    sizes = np.exp(one.cells.log_predictors[own, 0])
     at = np.geomspace(sizes.min(), sizes.max(), BAND_POINTS)
-    return FitBand(fit.form, at, fit.predict(at, matching[0]), *fit.predict_interval(at, matching[0]))
+    return FitBand(str(one.chosen), at, *one.expected(at, label))
 
 
 def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
-    """Trained trials between random rows and the best code known; open diamonds are the same-temperature optimum."""
+    """Trained trials between random rows and the best code known; bars span the minima near the lowest loss."""
     curves, labels = numbers.curves, []
     _draw_curve(ax, curves.num_classes, curves.best_known, color=INK, linewidth=1.3)
     _draw_curve(ax, curves.num_classes, curves.upper_bound, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -130,8 +150,11 @@ def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
             ax.fill_between(band.num_classes, band.low, band.high, color=colour, alpha=0.16, linewidth=0, zorder=3)
             ax.plot(band.num_classes, band.curve, color=colour, linewidth=1.0, linestyle=(0, (5, 2)), zorder=3)
         ax.plot(series.sizes, series.median, color=colour, zorder=4)
-        ax.plot(series.num_classes, series.margin, "o", color=colour, zorder=5)
-        ax.plot(series.sizes, series.optimum, "D", color=colour, markerfacecolor="none", markersize=8, zorder=4)
+        (marks,) = ax.plot(series.num_classes, series.margin, "o", color=colour, zorder=5)
+        name_marks(marks, series.titles)
+        ax.vlines(series.sizes, series.optimum_low, series.optimum_high, color=colour, linewidth=4, alpha=0.5, zorder=4)
+        for end in (series.optimum_low, series.optimum_high):
+            ax.plot(series.sizes, end, "_", color=colour, markersize=11, zorder=4)
         if series.temperature is not None:
             labels += [_last(series.sizes, series.median, f"τ = {number(series.temperature)}", colour)]
     _frame_margin(ax, numbers)
@@ -155,7 +178,7 @@ def _last(x: np.ndarray, y: np.ndarray, text: str, colour: str) -> tuple[float, 
 def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
     curves = numbers.curves
     margins = np.concatenate([s.margin for s in numbers.series])
-    tops = np.concatenate([margins, curves.upper_bound, curves.random, *(s.optimum for s in numbers.series)])
+    tops = np.concatenate([margins, curves.upper_bound, curves.random, *(s.optimum_high for s in numbers.series)])
     sizes = np.concatenate([s.sizes for s in numbers.series])
     log_axis(ax, "x", [sizes.min() / 1.1, sizes.max() * 1.1], at=spread_ticks(list(sizes)))
     positive = curves.best_known[curves.best_known > 0]
@@ -164,37 +187,60 @@ def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
     else:
         ax.set_ylim(0, float(np.nanmax(tops)) * 1.06)
     ax.set_xlabel(axis_label("num_classes"))
-    ax.set_title(f"d = {numbers.feature_dim}: minimum margin")
+    ax.set_title(f"d = {numbers.feature_dim}: {axis_label(MARGIN)}")
     soft_grid(ax)
 
 
-def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = ()) -> FigureBlock:
-    """The figure of margin against the number of classes, or why there is none."""
+def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = (), folder: str = "RESULTS") -> FigureBlock:
+    """The figure of margin against the number of classes, or why there is none. folder: for the command of a missing bar."""
     dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
     found = [numbers_margin(final, dim, comparisons) for dim in dims]
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
     series, pooled = [s for n in found for s in n.series], sorted({name for n in found for name in n.pooled})
     mixed = f"Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
+    usual = usual_normalization(final) if final.num_rows else ""
     notes = [mixed if pooled else "Lines join medians over seeds."]
-    if fitted := ", ".join(f"{s.fit.form} at d = {n.feature_dim}" for n in found for s in n.series[:1] if s.fit):
-        notes.append(f"The broken line is the fitted form ({fitted}), in the band where 90 % of cells are expected.")
+    forms = {n.feature_dim: dict.fromkeys(s.fit.form for s in n.series if s.fit) for n in found}
+    if fitted := ", ".join(f"{' and '.join(names)} at d = {dim}" for dim, names in forms.items() if names):
+        notes.append(
+            "The broken line is the mean of the tested forms, each with the weight of its predictions (the best by itself: "
+            f"{fitted}), in the band where 90 % of cells are expected."
+        )
     if any(len(s.trials) > MOST_DOTS for s in series):
         notes.append(f"At most {MOST_DOTS} dots of a series are drawn; medians use every trial.")
     if not any(len(s.sizes) > 1 for s in series):
         notes.append("Every series has one class count only, so no trend can be seen.")
-    usual = usual_normalization(final) if final.num_rows else ""
+    notes += missing_bars(found, folder) if usual == "both" else []
     return FigureBlock(
         name="margin",
         heading="Margin against the number of classes",
         caption="Dots are trained networks (margin_min_lower, a certified lower bound); darker colours are lower "
-        "temperatures. Open diamonds show the margin at the best loss of unconstrained features at the same temperature. "
+        "temperatures. Bars between two short lines show the margins of unconstrained features at the same temperature: the "
+        "range over minima near the lowest loss (within 1e-4, relative); one short line where all agree. "
         "The solid line is the best code known, the dashed line the proven upper bound: the largest possible margin lies "
         f"between them. The dotted line shows random rows. {' '.join(notes)}",
         rows=f"final rows of the complete trials with normalization = {usual}",
         trials=tuple(t for s in series for t in s.trials),
         panels=panels_of(found, alt_margin, draw_margin, *WIDE_ROOM),
         missing=None if found else "No complete trial has a measured margin.",
+        lead=max(range(len(found)), key=lambda i: len(found[i].curves.num_classes), default=0),
     )
+
+
+def missing_bars(found: Sequence[MarginNumbers], folder: str) -> list[str]:
+    """Why cells have no bar of free features, with the command that computes the first of them."""
+    bare = [
+        (round(k), n.feature_dim, s.temperature)
+        for n in found
+        for s in n.series
+        for k, optimum in zip(s.sizes, s.optimum_low, strict=True)
+        if s.temperature is not None and not np.isfinite(optimum)
+    ]
+    if not bare:
+        return []
+    k, d, temperature = bare[0]
+    command = f"gnc code --classes {k} --dim {d} --temperature {temperature:g} --results {folder}"
+    return [f"{len(bare)} cells have no bar, for their optimum is in no table: {command} computes that of the first."]
 
 
 def alt_margin(numbers: MarginNumbers) -> str:

@@ -17,7 +17,8 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.figures.style import PANEL_INCHES, PANEL_MARGINS, POINTS, use_style
+from analysis.figures.style import BETWEEN, MUTED, PANEL_INCHES, PANEL_MARGINS, POINTS, TITLES, use_style
+from analysis.rows.wording import NAME_FOLLOWS
 
 SUFFIXES = (".svg", ".pdf", ".png")
 DPI = 150  # of a PNG
@@ -55,7 +56,7 @@ def panels_of(
 class FigureBlock:
     """A figure of the report: panels with a heading and caption, or the sentence that stands in for it.
 
-    rows: the rows behind it in words; trials: their keys.
+    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page.
     """
 
     name: str
@@ -66,6 +67,7 @@ class FigureBlock:
     panels: tuple[Panel, ...] = ()
     missing: str | None = None
     columns: int = 3
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def render_panel(panel: Panel, prefix: str) -> Drawn:
     inside = markup[markup.index(">", markup.index("<svg")) + 1 : markup.rindex("</svg>")]
     inside = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", inside, flags=re.DOTALL)
     inside = re.sub(r"<style[^>]*>.*?</style>", "", inside, flags=re.DOTALL)  # its `*` rule would reach the whole page
-    inside = re.sub(r"\n\s*", "\n", inside).strip()
+    inside = _with_titles(_with_small_names(re.sub(r"\n\s*", "\n", inside).strip()))
     return Drawn(_with_prefixed_ids(inside, prefix), POINTS * width, POINTS * height, panel.alt)
 
 
@@ -118,6 +120,28 @@ def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
         "<style>*{stroke-linejoin: round; stroke-linecap: butt}</style>\n"
         f'<rect width="100%" height="100%" fill="white"/>\n{"".join(groups)}\n</svg>\n'
     ).encode()
+
+
+def _with_small_names(markup: str) -> str:
+    """The name of a column that follows its words, small and muted."""
+    small = f'<tspan style="font-size: 82%; fill: {MUTED}"> \\1</tspan>'
+    return re.sub(f"{NAME_FOLLOWS}([^<]+)", small, markup)
+
+
+def _with_titles(markup: str) -> str:
+    """A `<title>` in every mark of an artist that `name_marks` has named; the titles stand in the id of its group."""
+    pieces = re.split(f'<g id="{TITLES}([^"]*)">', markup)
+    named = [_titled(body, titles.split(BETWEEN)) for titles, body in zip(pieces[1::2], pieces[2::2], strict=True)]
+    return pieces[0] + "".join(named)
+
+
+def _titled(body: str, titles: Sequence[str]) -> str:
+    if len(titles) == 1:
+        return f"<g><title>{titles[0]}</title>{body}"
+    left = iter(titles)
+    return "<g>" + re.sub(
+        r"(<use [^>]*)/>", lambda found: f"{found[1]}><title>{next(left)}</title></use>", body, count=len(titles)
+    )
 
 
 def _with_prefixed_ids(markup: str, prefix: str) -> str:
@@ -152,12 +176,12 @@ def figure_file(name: str, panels: Sequence[Panel], columns: int, suffix: str) -
     return buffer.getvalue()
 
 
-def side_by_side(panels: Sequence[Panel], columns: int) -> Figure:
-    """One matplotlib figure with every panel in its place; to be called inside `use_style`."""
+def side_by_side(panels: Sequence[Panel], columns: int, make: Callable[..., Figure] = Figure) -> Figure:
+    """One matplotlib figure with every panel in its place; to be called inside `use_style`. make: what makes the figure."""
     columns = min(columns, len(panels))
     width, height = panels[0].inches
     total_width, total_height = columns * width, math.ceil(len(panels) / columns) * height
-    figure = Figure(figsize=(total_width, total_height))
+    figure = make(figsize=(total_width, total_height))
     for index, panel in enumerate(panels):
         left, right, below, above = panel.margins
         x, y = index % columns * width, total_height - (index // columns + 1) * height

@@ -9,15 +9,16 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import CATEGORIES, MUTED, soft_grid
+from analysis.figures.style import CATEGORIES, MUTED, end_at_one, name_marks, soft_grid
 from analysis.rows.frames import groups
 from analysis.rows.measures import measure_values
-from analysis.rows.wording import axis_label, number
+from analysis.rows.wording import axis_label, number, size_label, trial_titles, unit_of
 from study.design.where import ConditionRefused
 
-MOST_DOTS, MOST_SIZES, MIN_TRIALS = 600, 4, 3
+MOST_DOTS, MOST_SIZES, MIN_ON_FRONT = 600, 4, 3
 SIZES = ("feature_dim", "num_classes")
 ROOM = ((4.6, 3.4), (0.75, 0.3, 0.52, 0.4))  # inches of a panel, and of its margins
+LARGE = {"max": "large", "min": "small"}
 DEFAULT = (("margin_ratio_upper", "max"), ("test_accuracy", "max"))
 
 
@@ -29,6 +30,7 @@ class ParetoNumbers:
     num_classes: int
     objectives: tuple[tuple[str, str], tuple[str, str]]
     trials: tuple[str, ...]
+    titles: tuple[str, ...]
     x: np.ndarray
     y: np.ndarray
     front: np.ndarray
@@ -46,13 +48,9 @@ def objectives_of(study: str | None) -> tuple[tuple[str, str], tuple[str, str]]:
         tune = tomllib.loads(study or "").get("tune", {})
     except tomllib.TOMLDecodeError:
         return DEFAULT
-    metrics = tune.get("metric") if isinstance(tune, dict) else None
-    if not isinstance(metrics, list) or len(metrics) < 2:
-        return DEFAULT
-    mode = tune.get("mode", "max")
-    modes = mode if isinstance(mode, list) else [mode] * len(metrics)
-    pairs = [(str(m), str(o)) for m, o in zip(metrics, modes, strict=False)][:2]
-    return (pairs[0], pairs[1]) if len(pairs) == 2 else DEFAULT
+    metrics, modes = ((given if isinstance(given, list) else [given]) for given in map(tune.get, ("metric", "mode")))
+    pairs = [(str(metric), str(mode)) for metric, mode in zip(metrics, modes, strict=False)]
+    return (pairs[0], pairs[1]) if len(pairs) > 1 else DEFAULT
 
 
 def numbers_pareto(
@@ -63,10 +61,10 @@ def numbers_pareto(
     Raises:
         ConditionRefused: an objective that is no column of the rows.
     """
-    by_size = [(where, rows) for where, rows in groups(final, SIZES) if rows.num_rows >= MIN_TRIALS]
+    by_size = [(where, rows) for where, rows in groups(final, SIZES) if rows.num_rows >= MIN_ON_FRONT]
     most = sorted(by_size, key=lambda pair: -pair[1].num_rows)[:MOST_SIZES]
     found = [_numbers(where, rows, objectives) for where, rows in most]
-    return [numbers for numbers in found if len(numbers.x) >= MIN_TRIALS]
+    return [numbers for numbers in found if len(numbers.x) >= MIN_ON_FRONT]
 
 
 def _numbers(
@@ -74,11 +72,18 @@ def _numbers(
 ) -> ParetoNumbers:
     x, y = (measure_values(rows, name) for name, _ in objectives)
     kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    trials = rows["trial"].to_pylist()
+    trials, titles = rows["trial"].to_pylist(), trial_titles(rows)
     signs = np.array([1.0 if mode == "max" else -1.0 for _, mode in objectives])
     front = on_front(np.stack([x[kept], y[kept]], axis=1) * signs)
     return ParetoNumbers(
-        where["feature_dim"], where["num_classes"], objectives, tuple(trials[i] for i in kept), x[kept], y[kept], front
+        feature_dim=where["feature_dim"],
+        num_classes=where["num_classes"],
+        objectives=objectives,
+        trials=tuple(trials[i] for i in kept),
+        titles=tuple(titles[i] for i in kept),
+        x=x[kept],
+        y=y[kept],
+        front=front,
     )
 
 
@@ -98,21 +103,24 @@ def on_front(points: np.ndarray) -> np.ndarray:
 def draw_pareto(ax: Axes, numbers: ParetoNumbers) -> None:
     """Every trial grey, the front joined by steps."""
     rest = np.array(evenly(np.flatnonzero(~numbers.front).tolist(), MOST_DOTS), dtype=int)
-    ax.plot(numbers.x[rest], numbers.y[rest], "o", color=MUTED, alpha=0.5, markersize=4)
     order = np.flatnonzero(numbers.front)[np.argsort(numbers.x[numbers.front], kind="stable")]
     along = "post" if numbers.objectives[0][1] == "min" else "pre"
     ax.step(numbers.x[order], numbers.y[order], where=along, color=CATEGORIES[0], linewidth=1.3)  # type: ignore[arg-type]
-    ax.plot(numbers.x[order], numbers.y[order], "o", color=CATEGORIES[0])
-    ax.set_xlabel(f"{axis_label(numbers.objectives[0][0])}, {numbers.objectives[0][1]}")
-    size = f"d = {numbers.feature_dim}, K = {numbers.num_classes}"
-    ax.set_title(f"{size}: {axis_label(numbers.objectives[1][0])}, {numbers.objectives[1][1]}")
+    for shown, look in ((rest, {"color": MUTED, "alpha": 0.5, "markersize": 4}), (order, {"color": CATEGORIES[0]})):
+        (marks,) = ax.plot(numbers.x[shown], numbers.y[shown], "o", **look)
+        name_marks(marks, [numbers.titles[i] for i in shown])
+    (across, mode), (up, up_mode) = numbers.objectives
+    ax.set_xlabel(f"{LARGE[mode]} {axis_label(across)}")
+    ax.set_title(f"{size_label(numbers.feature_dim, numbers.num_classes)}: {LARGE[up_mode]} {axis_label(up)}")
     ax.margins(0.08)
+    for which, name, data in (("x", across, numbers.x), ("y", up, numbers.y)):
+        end_at_one(ax, which, unit_of(name), data)
     soft_grid(ax, "both")
 
 
 def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
     """The Pareto front, or why there is none."""
-    problem = f"No size has {MIN_TRIALS} complete trials with both objectives, so there is no front."
+    problem = f"No size has {MIN_ON_FRONT} complete trials with both objectives, so there is no front."
     found: list[ParetoNumbers] = []
     try:
         found = numbers_pareto(final, objectives_of(study))

@@ -7,10 +7,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import MUTED, RAMP, log_axis, soft_grid
+from analysis.figures.style import MUTED, RAMP, log_axis, name_marks, soft_grid
 from analysis.rows import theory
 from analysis.rows.frames import cell_rows
-from analysis.rows.wording import number
+from analysis.rows.wording import axis_label, number
 
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
@@ -32,6 +32,7 @@ class PhaseNumbers:
     step: np.ndarray
     edges: tuple[float, ...]
     terminal: np.ndarray
+    titles: np.ndarray
     left_out: int
 
 
@@ -48,7 +49,15 @@ def numbers_phase(final: pa.Table, measure: str) -> PhaseNumbers:
     x = cells["num_classes"] / cells["feature_dim"]
     step = np.searchsorted(edges, value[kept], side="right")
     return PhaseNumbers(
-        measure, x[kept], y[kept], value[kept], step, edges, cells["terminal"][kept] > 0, int((~known).sum())
+        measure,
+        x[kept],
+        y[kept],
+        value[kept],
+        step,
+        edges,
+        cells["terminal"][kept] > 0,
+        cells["title"][kept],
+        int((~known).sum()),
     )
 
 
@@ -69,14 +78,15 @@ def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:
         here, colour = numbers.step == step, RAMP[min(step, len(RAMP) - 1)]
         for chosen, face in ((numbers.terminal, colour), (~numbers.terminal, "none")):
             x, y = numbers.x[here & chosen], numbers.y[here & chosen]
-            ax.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=7)
+            (marks,) = ax.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=7)
+            name_marks(marks, numbers.titles[here & chosen])
         ax.plot([], [], "o", label=text, color=colour, markersize=7)
     ax.axvline(1.0, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.15, numbers.x.max() * 1.15]))
     log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.15, numbers.y.max() * 1.15]))
     ax.set_xlabel("classes per dimension, K / d")
     ax.set_ylabel("coldness, best known / (τ ln K)")
-    ax.set_title(numbers.measure)
+    ax.set_title(axis_label(numbers.measure))
     soft_grid(ax, "both")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2, fontsize=8.5)
 

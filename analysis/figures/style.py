@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
@@ -118,25 +119,27 @@ def _tick_text(value: float) -> str:
 
 
 def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 12.5) -> None:
-    """Write (x, y, text, colour) right of each point, pushed apart to `gap` points; call after the limits are set."""
+    """Write (x, y, text, colour) right of the axes at the height of each point, pushed apart to `gap` points.
+
+    A line that ends early is led to its label. To be called after the limits are set.
+    """
     to_points = POINTS / ax.figure.dpi
     shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
-    heights = [ax.transData.transform(label[:2])[1] * to_points for label in shown]
+    ends = [ax.transData.transform(label[:2]) for label in shown]
+    heights = [end[1] * to_points for end in ends]
     order = sorted(range(len(shown)), key=heights.__getitem__)
-    floor = ax.transAxes.transform((0, 0))[1] * to_points + gap / 3  # below it are the tick labels
-    placed = label_positions([heights[i] for i in order], gap, floor)
+    (_, bottom), (right, _) = ax.transAxes.transform([(0, 0), (1, 1)])
+    placed = label_positions([heights[i] for i in order], gap, bottom * to_points + gap / 3)  # below are tick labels
     for index, height in zip(order, placed, strict=True):
         x, y, text, colour = shown[index]
-        ax.annotate(
-            text,
-            (x, y),
-            xytext=(7, height - heights[index]),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9.5,
-            va="center",
-            annotation_clip=False,
-        )
+        if right - ends[index][0] > LED * to_points:
+            ax.plot([x, ax.get_xlim()[1]], [y, y], ":", color=colour, linewidth=0.7, alpha=0.7, zorder=0)
+        place: dict[str, Any] = {"xytext": (7, height - heights[index]), "textcoords": "offset points", "va": "center"}
+        look: dict[str, Any] = {"color": colour, "fontsize": 9.5, "annotation_clip": False}
+        ax.annotate(text, (1.0, y), xycoords=("axes fraction", "data"), **place, **look)
+
+
+LED = 20  # points from the end of a line to the edge of the axes, from which on a thin line leads to its label
 
 
 def label_positions(heights: Sequence[float], gap: float, floor: float = -math.inf) -> list[float]:
@@ -154,6 +157,25 @@ def label_positions(heights: Sequence[float], gap: float, floor: float = -math.i
         if clear:
             break
     return moved
+
+
+TITLES, BETWEEN = "titles:", "\N{SYMBOL FOR RECORD SEPARATOR}"  # in the id of an artist whose marks have titles
+
+
+def name_marks(artist: Artist, titles: Sequence[str] | np.ndarray) -> None:
+    """What the page shows when the pointer is on a mark: a title for each mark in turn, or one for all of them."""
+    if len(titles):
+        artist.set_gid(TITLES + BETWEEN.join(titles))
+
+
+def end_at_one(ax: Axes, which: str, unit: str, data: np.ndarray) -> None:
+    """End the axis of a share at 1, which none exceeds; other units keep matplotlib's limits. The axis is linear."""
+    if unit != "share" or not np.isfinite(data).any():
+        return
+    room = 0.06 * max(1.0 - float(np.nanmin(data)), 0.05)
+    (ax.set_xlim if which == "x" else ax.set_ylim)(max(float(np.nanmin(data)) - room, 0.0), 1.0)
+    for line in ax.lines:  # a mark at 1 stays whole
+        line.set_clip_on(False)
 
 
 def soft_grid(ax: Axes, which: str = "y") -> None:

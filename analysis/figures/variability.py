@@ -7,10 +7,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import label_ends, log_axis, ramp, soft_grid, spread_ticks
+from analysis.figures.style import label_ends, log_axis, name_marks, ramp, soft_grid, spread_ticks
 from analysis.rows.frames import groups, is_usual, values
 from analysis.rows.matched_time import VARIABILITY
-from analysis.rows.wording import LETTERS, axis_label, number
+from analysis.rows.wording import LETTERS, axis_label, number, trial_titles
 
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
 
@@ -19,7 +19,7 @@ MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use eve
 class VariabilitySeries:
     """Trials that share one value of `by`: x, y and whether training accuracy had reached the terminal phase.
 
-    sizes, medians: over all trials; x, y and terminal hold at most MOST_DOTS of them.
+    sizes, medians: over all trials; x, y, terminal and titles hold at most MOST_DOTS of them.
     """
 
     by: str
@@ -27,6 +27,7 @@ class VariabilitySeries:
     x: np.ndarray
     y: np.ndarray
     terminal: np.ndarray
+    titles: np.ndarray
     sizes: np.ndarray
     medians: np.ndarray
 
@@ -59,6 +60,7 @@ def _series(rows: pa.Table, measure: str, against: str, by: str) -> VariabilityS
         x=x[dots],
         y=y[dots],
         terminal=values(rows, "terminal")[dots],
+        titles=np.array(trial_titles(rows.take(pa.array(dots, pa.int64())))),
         sizes=sizes,
         medians=np.array([np.median(y[x == size]) for size in sizes]),
     )
@@ -70,7 +72,8 @@ def draw_variability(ax: Axes, numbers: VariabilityNumbers) -> None:
     for series, colour in zip(numbers.series, ramp(len(numbers.series)), strict=True):
         ax.plot(series.sizes, series.medians, color=colour)
         for chosen, face in ((series.terminal, colour), (~series.terminal, "none")):
-            ax.plot(series.x[chosen], series.y[chosen], "o", color=colour, markerfacecolor=face)
+            (marks,) = ax.plot(series.x[chosen], series.y[chosen], "o", color=colour, markerfacecolor=face)
+            name_marks(marks, series.titles[chosen])
         labels.append((series.sizes[-1], series.medians[-1], f"{LETTERS[series.by]} = {series.value:.0f}", colour))
     x = np.concatenate([s.x for s in numbers.series])
     log_axis(ax, "x", [x.min() / 1.1, x.max() * 1.1], at=spread_ticks(list(x)))

@@ -8,13 +8,26 @@ import pyarrow as pa
 
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
 from analysis.effects.margin_ladder import LadderGaps, ladder_gaps
+from analysis.effects.search import (
+    Distinction,
+    Group,
+    Importance,
+    Rung,
+    groups_of,
+    importances,
+    rungs,
+    search_of,
+    stopped_trials,
+)
 from analysis.effects.variance_shares import Explained, explain
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
-from analysis.scaling.form_choice import FormComparison, LargestHeldOut, compare_all, hold_out_largest
+from analysis.scaling.form_choice import FormComparison, compare_all
 from analysis.scaling.joint_forms import JointComparison, compare_joint
+from analysis.scaling.largest_size import LargestHeldOut, hold_out_largest
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
+from study.design.search import GRID, Search
 
 # Sizes have trends, and seeds stand for chance; the values of the other settings are compared.
 NOT_CONTRASTED = frozenset({*SIZES, "seed"})
@@ -28,8 +41,11 @@ class Findings:
     """What was fitted.
 
     trends: power laws. comparisons: forms in num_classes. joint: forms over all dimensions. time_laws: collapse over
-    steps. held_out_largest: predictions of the largest size. contrasts: by setting. explained: shares of the variance.
-    ladder: gaps of the margin ladder. predictions: of cells asked for; scores: of earlier predictions.
+    steps. held_out_largest: predictions of the largest size. contrasts: by setting. not_contrasted: values of
+    the settings that have too many. explained: shares of the variance.
+    ladder: gaps of the margin ladder. predictions: of cells asked for; scores: of earlier predictions. search: how trials
+    were chosen; searched: its trials by group; importances: of its settings; stopped: what distinguishes trials that were
+    stopped early; rungs: of its scheduler.
     """
 
     trends: tuple[Trend, ...]
@@ -38,10 +54,16 @@ class Findings:
     time_laws: tuple[TimeLaw, ...] = ()
     held_out_largest: tuple[LargestHeldOut, ...] = ()
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
+    not_contrasted: Mapping[str, int] = field(default_factory=dict)
     explained: tuple[Explained, ...] = ()
     ladder: tuple[LadderGaps, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     scores: Scores | None = None
+    search: Search = GRID
+    searched: tuple[Group, ...] = ()
+    importances: tuple[Importance, ...] = ()
+    stopped: tuple[Distinction, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
 
 def find(
@@ -55,6 +77,9 @@ def find(
     final = frame.final
     within = independent_settings(final)
     comparisons = tuple(compare_all(final))
+    compared, too_many = contrasted(final)
+    search = search_of(frame.study)
+    searched = tuple(groups_of(final, search))
     joint = tuple(c for c in (compare_joint(final, measure, within) for measure in MEASURES) if c is not None)
     return Findings(
         trends=tuple(fit_trends(final, frame.rows)),
@@ -62,24 +87,37 @@ def find(
         joint=joint,
         time_laws=tuple(fit_time_laws(frame.rows, final)),
         held_out_largest=tuple(hold_out_largest(comparisons)),
-        contrasts=contrasted(final),
+        contrasts=compared,
+        not_contrasted=too_many,
         explained=tuple(e for m, r in EXPLAINED if final.num_rows and (e := explain(final, m, relative_to=r))),
         ladder=tuple(ladder(final, within)),
         predictions=tuple(predict_cells(predict, final, comparisons, joint)),
         scores=score(earlier, final) if earlier else None,
+        search=search,
+        searched=searched,
+        importances=tuple(importances(searched, search)),
+        stopped=tuple(stopped_trials(frame.trials, search)),
+        rungs=tuple(rungs(frame, search)),
     )
 
 
-def contrasted(final: pa.Table) -> dict[str, tuple[Contrast, ...]]:
-    """The contrasts of the settings that vary where everything else is shared, those with figures first."""
+def contrasted(final: pa.Table) -> tuple[dict[str, tuple[Contrast, ...]], dict[str, int]]:
+    """The contrasts of the settings that vary where everything else is shared, those with figures first.
+
+    Then, by setting, the number of values where they are too many to compare, or come after MOST_CONTRASTS settings.
+    """
     found: dict[str, tuple[Contrast, ...]] = {}
+    too_many: dict[str, int] = {}
     for name in dict.fromkeys((*SHOWN_SETTINGS, *SETTING_NAMES)) if final.num_rows else ():
         # a setting with one value besides null has no effect of its own: another setting decides whether it is null
-        if name in NOT_CONTRASTED or not 1 < len(final[name].drop_null().unique()) <= MOST_LEVELS:
+        count = len(final[name].drop_null().unique())
+        if name in NOT_CONTRASTED or count < 2:
             continue
-        if len(found) < MOST_CONTRASTS and (several := contrasts(final, name, DEFAULT_MEASURES)):
+        if count > MOST_LEVELS or len(found) == MOST_CONTRASTS:
+            too_many[name] = count
+        elif several := contrasts(final, name, DEFAULT_MEASURES):
             found[name] = tuple(several)
-    return found
+    return found, too_many
 
 
 def ladder(final: pa.Table, within: Sequence[str]) -> Iterator[LadderGaps]:

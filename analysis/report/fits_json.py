@@ -11,15 +11,17 @@ from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
+from analysis.scaling.asymptote import asymptote
 from analysis.scaling.collapse_rates import LAWS
-from analysis.scaling.form_choice import FormComparison, FormVerdict, LargestHeldOut
+from analysis.scaling.form_choice import FormComparison, FormVerdict, one_by_one
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
+from analysis.scaling.largest_size import LargestHeldOut
 from analysis.scaling.predictions import Score, Scores
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
-FITS_SCHEMA = 3
+FITS_SCHEMA = 5
 
 
 def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
@@ -31,7 +33,7 @@ def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
         "study": sentences.study_name(frame),
         "complete_trials": frame.final.num_rows,
         "trends": findings.trends,
-        "comparisons": [_comparison(comparison) for comparison in findings.comparisons],
+        "comparisons": [_comparison(comparison) for comparison in one_by_one(findings.comparisons)],
         "joint": [_joint(comparison) for comparison in findings.joint],
         "time_laws": [vars(law) | {"formula": LAWS[law.law]} for law in findings.time_laws],
         "blind": [_largest(found) for found in findings.held_out_largest],
@@ -61,20 +63,26 @@ def _some(found: object, *names: str) -> dict[str, Any]:
 
 
 def _comparison(comparison: FormComparison) -> dict[str, Any]:
-    names = ("measure", "feature_dim", "within", "chosen", "left_out", "with_all", "power_law_is_misspecified")
+    names = ["measure", "feature_dim", "within", "chosen", "left_out", "with_all", "power_law_is_misspecified"]
+    names += ["slopes_p", "slope"]
+    more = {
+        "groups": sorted(set(comparison.cells.group)),
+        "weights": {fit.form: weight for fit, weight in comparison.weighted},
+    }
     forms = [_form(verdict) for verdict in comparison.verdicts]
-    return _some(comparison, *names) | {"cells": len(comparison.cells.group), "forms": forms}
+    counted = {"cells": len(comparison.cells.group), "forms": forms, "asymptote": asymptote(comparison)}
+    return _some(comparison, *names) | more | counted
 
 
 def _form(verdict: FormVerdict) -> dict[str, Any]:
     held = verdict.held_out and _some(verdict.held_out, "median_error", "covered", "cells", "sizes")
-    fitted = _some(verdict.fit, "centre") | {"held_out": held, "formula": FORMS[verdict.form].formula}
+    fitted = _some(verdict.fit or verdict.bare, "centre") | {"held_out": held, "formula": FORMS[verdict.form].formula}
     return _fitted(verdict) | fitted
 
 
 def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
-    fit = verdict.fit
-    found = {"parameters": fit.parameters if fit else [], "levels": fit.levels if fit else {}}
+    fit = verdict.fit or getattr(verdict, "bare", None)
+    found: dict[str, Any] = {"parameters": fit.parameters if fit else [], "levels": fit.levels if fit else {}}
     return _some(verdict, "form", "refused") | _some(fit, "aicc") | found | {"residual_scale": fit and fit.scale}
 
 

@@ -1,6 +1,6 @@
 """A page as data: sections of paragraphs, tables and figures.
 
-`html.py` and `markdown.py` write it. Does not know them, nor what the study was about.
+`writers.py` writes it. Does not know it, nor what the study was about.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Literal
 from analysis.figures.panels import Drawn, FigureBlock
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-Kind = Literal["", "over", "studied", "answer", "keys", "note", "warning"]
+Kind = Literal["", "over", "question", "studied", "answer", "open", "keys", "note", "warning"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,16 @@ class Link:
 
     text: str
     target: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be typed as it stands."""
+
+    text: str
+
+
+Piece = str | Link | Code
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ Cell = str | Link | Long | Number
 class Paragraph:
     """Text with links in it. kind: how it is set; a note or warning stands apart."""
 
-    text: str | Sequence[str | Link]
+    text: str | Sequence[Piece]
     kind: Kind = ""
 
 
@@ -86,6 +96,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """One panel at the top of the page, with a short caption; name: the section with the whole figure."""
+
+    name: str
+    drawn: Drawn
+    caption: str
+
+
+@dataclass(frozen=True)
+class Leads:
+    """The panels that carry the answer, side by side."""
+
+    figures: Sequence[Lead]
+
+
+@dataclass(frozen=True)
 class Details:
     """Parts that open on a click. wide: as wide as the page, for tables."""
 
@@ -94,7 +120,7 @@ class Details:
     wide: bool = False
 
 
-Part = Paragraph | Heading | Preformatted | Table | Figure | Details
+Part = Paragraph | Heading | Preformatted | Table | Figure | Leads | Details
 
 
 @dataclass(frozen=True)

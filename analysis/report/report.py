@@ -1,47 +1,55 @@
 """`gnc report`: writes a page that begins with the main result, its figures as files, and fits and predictions as JSON.
 
-    report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json
+    report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json    report/next.toml
 
 Knows the rest of the analysis and how the store writes a report; computes nothing itself.
 """
 
+import io
+import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+
+from analysis.effects.search import search_of
 from analysis.figures.classes import block_classes, block_ladder
-from analysis.figures.codes import block_codes
+from analysis.figures.codes import block_codes, code_file
 from analysis.figures.collapse import block_collapse
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import FigureBlock, render, svg_file
 from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
-from analysis.figures.prediction import block_prediction
-from analysis.figures.relations import block_relations
+from analysis.figures.search import block_history, block_importance, block_parallel
 from analysis.figures.variability import block_variability
 from analysis.report import provenance, sentences
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
-from analysis.report.html import to_html
 from analysis.report.law_tables import score_parts
-from analysis.report.markdown import parts_to_markdown, to_markdown
+from analysis.report.next_study import next_study
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
+from analysis.report.writers import parts_to_markdown, to_html, to_markdown
 from analysis.rows.frames import StudyFrame, load_study
 from analysis.rows.matched_time import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
+from analysis.statistics.procrustes import unit_rows
+from gnc_models.progress import counted
+from gnc_models.references.tables import best_code_points
 from study.store.store import Store
 
-PREDICTIONS = "predictions.json"
+PREDICTIONS, NEXT = "predictions.json", "next.toml"
 # Columns read of every epoch, and of final rows; a study of a hundred thousand trials holds many more.
 COURSES = ("num_classes", "step", "terminal", "loss_excess", *VARIABILITY, "margin_min_lower", "gnc3_uncentred")
 MEASURES = (
-    "step", "terminal", "train_accuracy", "test_accuracy", *VARIABILITY, "gnc3_uncentred", "loss_excess",
+    "step", "terminal", "stationary", "train_accuracy", "test_accuracy", *VARIABILITY, "gnc3_uncentred", "loss_excess",
     "margin_min_lower", "margin_min_upper", "mean_direction_margin_min", "sample_margin_min", "random_margin",
-    "reference_margin_lower", "reference_margin_upper", "margin_ratio_upper", "ufm_margin",
+    "reference_margin_lower", "reference_margin_upper", "margin_ratio_upper", "ufm_margin_low",
+    "ufm_margin_high",
 )  # fmt: skip
 Format = Literal["html", "md"]
 WRITERS: dict[Format, Callable[[Page], str]] = {"html": to_html, "md": to_markdown}
@@ -59,6 +67,8 @@ class ReportSummary:
     complete: int
     studied: str
     answer: str
+    unknown: str
+    command: str
     page: str
     figures: tuple[str, ...]
     missing: dict[str, str]
@@ -70,7 +80,8 @@ class ReportSummary:
 
     def __str__(self) -> str:
         """What the command line prints."""
-        lines = [self.studied, self.answer]
+        settled = f" To settle it: {self.command}" if self.command else ""
+        lines = [self.studied, self.answer, f"{self.unknown}{settled}"]
         drawn = f"{len(self.figures)} figures" + (f" ({', '.join(self.figures)})" if self.figures else "")
         lines.append(f"{self.page}: {drawn}; {self.fits} power laws with intervals, {self.refused} refused")
         if self.predictions:
@@ -83,6 +94,7 @@ def write_report(
     store: Store,
     *,
     keys: Collection[str] | None = None,
+    study: str | None = None,
     predict: Iterable[Mapping[str, Any]] = (),
     page_format: Format = "html",
 ) -> ReportSummary:
@@ -90,7 +102,8 @@ def write_report(
 
     Args:
         store: an open results folder.
-        keys: the trials of the latest study; None reports on everything the folder holds.
+        keys: the trials of the study; None reports on everything the folder holds.
+        study: the text of the study file; None for the one that was run last.
         predict: cells to state predictions of, as settings by name.
         page_format: what the page is written as; the figures are SVG files.
     Returns:
@@ -99,8 +112,12 @@ def write_report(
         StudyError: the folder is no results folder.
         NothingToReport: it holds no finished trial that can be read.
     """
-    objectives = [name.partition("[")[0] for name, _ in objectives_of(store.latest_study())]
-    frame = load_study(store, keys=keys, courses=COURSES, measures={*MEASURES, *objectives})
+    text = study or store.latest_study()
+    search = search_of(text)
+    objectives = {name.partition("[")[0] for name, _ in objectives_of(text)}
+    courses = {*COURSES, *filter(None, [search.scheduler.metric])}
+    measures = {*MEASURES, *objectives, *search.metrics}
+    frame = load_study(store, keys=keys, study=study, courses=courses, measures=measures)
     if frame.trials.num_rows == 0:
         raise NothingToReport(_why_nothing(frame, store.uri))
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
@@ -112,10 +129,13 @@ def write_report(
         warned.append(
             f"report/{PREDICTIONS} cannot be read as predictions and was left as it is; none was scored or added."
         )
-    drawn = {block.name: render(block) for block in blocks if block.missing is None}
-    files = {"fits.json": fits_json(frame, findings)}
+    drawn = {b.name: render(b) for b in counted(blocks, "figures", len(blocks)) if b.missing is None}
+    files: dict[str, bytes | None] = {"fits.json": fits_json(frame, findings)}
     files |= {f"figures/{b.name}.svg": svg_file(drawn[b.name], b.columns) for b in blocks if b.name in drawn}
-    page = make_page(frame, findings, blocks, drawn, warned)
+    opened = next_study(frame, findings)
+    files[NEXT] = None if opened.text is None else opened.text.encode()
+    command = "" if opened.text is None else run_command(store.uri, opened.text)
+    page = make_page(frame, findings, blocks, drawn, warned, opened, command)
     files[f"report.{page_format}"] = WRITERS[page_format](page).encode()
     if earlier is not None and (kept := predictions.kept_with(earlier, findings.predictions)):
         files[PREDICTIONS] = predictions.predictions_to_json(kept)
@@ -124,7 +144,9 @@ def write_report(
         trials=frame.trials.num_rows,
         complete=frame.final.num_rows,
         studied=sentences.sentence_studied(frame),
-        answer=sentences.sentences_answer(frame, findings.trends),
+        answer="\n".join(sentences.sentences_answer(frame, findings)),
+        unknown=opened.unknown,
+        command=command,
         page=f"report/report.{page_format}",
         figures=tuple(b.name for b in blocks if b.missing is None),
         missing={b.name: b.missing for b in blocks if b.missing is not None},
@@ -152,7 +174,7 @@ def _why_nothing(frame: StudyFrame, uri: str) -> str:
         return f"No trial in {uri} can be read, so no report was written. {unreadable_text(frame.unreadable)}"
     if frame.outside:
         return (
-            f"No trial of the latest study in {uri} has finished, so no report was written; --all reports on the "
+            f"No trial of the study in {uri} has finished, so no report was written; --all reports on the "
             f"{frame.outside} trials of other studies there."
         )
     return f"No trial in {uri} has finished yet, so no report was written."
@@ -163,16 +185,41 @@ def figure_blocks(
 ) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final = frame.final
+    search = [
+        block_history(findings.searched),
+        block_parallel(findings.searched, findings.search),
+        block_importance(findings.importances, findings.search),
+    ]
     return [
-        block_codes(final, partial(store.read_head, on_unreadable=on_unreadable)),
+        *(search if findings.search.method != "grid" else ()),
+        block_codes(
+            final, partial(store.read_head, on_unreadable=on_unreadable), partial(known_code, store), store.uri
+        ),
         block_collapse(frame.rows, final),
-        block_margin(final, findings.comparisons),
+        block_margin(final, findings.comparisons, store.uri),
         block_phase(final),
         block_variability(final),
-        block_relations(final),
         *map(block_contrast, findings.contrasts.values()),
         block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
         block_ladder(final),
         block_pareto(final, frame.study),
-        block_prediction(findings.comparisons),
     ]
+
+
+def known_code(store: Store, num_classes: int, feature_dim: int) -> np.ndarray | None:
+    """The rows of the best code [K, d]: from the tables, else as `gnc code` wrote them into the report's folder."""
+    points = best_code_points(num_classes, feature_dim)
+    kept = None if points is not None else store.read_report(code_file(num_classes, feature_dim))
+    try:
+        found = points if kept is None else np.load(io.BytesIO(kept), allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    if found is None or found.shape != (num_classes, feature_dim) or not np.isfinite(found).all():
+        return None
+    return unit_rows(found.astype(float))
+
+
+def run_command(uri: str, study: str) -> str:
+    """What runs the proposed study into the folder that it was made for; a file in an object store is to be copied first."""
+    allow = " --allow-code" * ("code" in tomllib.loads(study))  # of parts of one's own, whose code the folder holds
+    return f"gnc run {NEXT if '://' in uri else f'{uri}/report/{NEXT}'} {uri}{allow}"

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from analysis.figures.panels import Drawn, FigureBlock
+from analysis.figures.panels import Drawn, FigureBlock, render_panel
 from analysis.report import provenance, sentences
 from analysis.report.effect_tables import contrast_sections, explained_table, ladder_table
-from analysis.report.findings import Findings
+from analysis.report.findings import MOST_CONTRASTS, MOST_LEVELS, Findings
 from analysis.report.law_tables import (
     fits_sections,
     forms_sections,
@@ -16,24 +16,28 @@ from analysis.report.law_tables import (
     predictions_sections,
     time_sections,
 )
+from analysis.report.next_study import NextStudy
 from analysis.report.page import (
+    Code,
     Details,
     Figure,
     Heading,
+    Lead,
+    Leads,
     Link,
     Long,
     Number,
     Page,
     Paragraph,
     Part,
+    Piece,
     Preformatted,
     Section,
     Table,
     note,
 )
-from analysis.report.trial_tables import failed_table, trials_table
+from analysis.report.trial_tables import distinction_parts, failed_table, rung_parts, trials_table
 from analysis.rows.frames import StudyFrame, varied_settings
-from analysis.scaling.trends import Trend
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
@@ -50,12 +54,15 @@ def make_page(
     blocks: Sequence[FigureBlock],
     drawn: Mapping[str, Sequence[Drawn]],
     warned: Sequence[str],
+    opened: NextStudy,
+    command: str,
 ) -> Page:
-    """The report as a page.
+    """The report as a page: question, answer and what carries it in view, everything else in sections that fold.
 
     Args:
         blocks: every figure, by its name a section. drawn: the panels of those that are not missing.
         warned: what a reader must know before comparing rows.
+        opened: what cannot be told yet; command: what would settle it, empty where nothing would.
     """
     final_table, listed = trials_table(frame)
     by_name = {block.name: block for block in blocks}
@@ -66,26 +73,35 @@ def make_page(
         return Section(name, block.heading, [*shown, *more])
 
     effects = [figured(f"effect-{name}", *contrast_sections(found)) for name, found in findings.contrasts.items()]
+    searched = [figured(name) for name in ("history", "parallel", "importance") if name in by_name]
+    if searched:
+        searched.append(Section("stopped", "Trials that were stopped", stopped_parts(frame, findings)))
     title = sentences.study_name(frame)
     return Page(
         f"{title}: generalized neural collapse",
-        header(frame, findings.trends, title, warned),
+        [
+            *answer_parts(frame, findings, title),
+            Leads(lead_panels(by_name)),
+            *open_parts(opened, command),
+            *caveat_parts(frame, warned),
+        ],
         (
+            *searched,
             figured("codes"),
             figured("collapse"),
             figured("margin"),
             figured("phase"),
             figured("variability"),
             Section("time", "Variability over time", time_sections(findings.time_laws)),
-            figured("relations"),
-            *(effects or [Section("effects", "The effect of settings", [note(NO_EFFECTS)])]),
+            *effects,
+            *uncompared_section(findings),
             Section("explained", "What explains the margin", explained_table(findings.explained)),
             figured("classes"),
             figured("ladder", *ladder_table(findings.ladder)),
             figured("pareto"),
             Section("fits", "Power laws", [*fits_sections(findings.trends), *forms_sections(findings.comparisons)]),
             Section("joint", "All dimensions at once", joint_sections(findings.joint)),
-            figured("prediction", *largest_section(findings.held_out_largest)),
+            Section("prediction", "The largest class count held out", largest_section(findings.held_out_largest)),
             Section(
                 "predictions", "Predictions asked for", predictions_sections(findings.predictions, findings.scores)
             ),
@@ -96,9 +112,50 @@ def make_page(
     )
 
 
+# The figures that carry the answer, with what each shows; the first of each row that is not missing stands in its place.
+LEADS = (
+    (
+        ("history", "The best value of the search so far (line) and each trial (dots)."),
+        ("codes", "Learned rows (blue) and class means (orange) beside the best code known (rings)."),
+        ("ladder", "From the best code known (diamonds) to the rows, the class means and the worst sample."),
+    ),
+    (
+        ("importance", "How much each setting mattered."),
+        ("margin", "The margin over the class count, between random rows (dotted) and the best code known (solid)."),
+    ),
+    (("collapse", "Within-class variability over training; a line that falls is collapse."),),
+)
+
+
+def lead_panels(by_name: Mapping[str, FigureBlock]) -> list[Lead]:
+    """A panel of each of the three figures that carry the answer; fewer where they are missing."""
+    found = []
+    for choices in LEADS:
+        for name, caption in choices:
+            block = by_name.get(name)
+            if block is not None and block.panels:
+                found.append(Lead(name, render_panel(block.panels[block.lead], f"lead-{name}"), caption))
+                break
+    return found
+
+
 NO_EFFECTS = (
     "No setting but the sizes takes two values between complete trials that share a seed and every other setting, so "
     "no values are compared."
+)
+
+
+def uncompared_section(findings: Findings) -> list[Section]:
+    """Why settings have no figure of their effect; nothing where all have one."""
+    told = [NO_EFFECTS] if not findings.contrasts and not findings.not_contrasted else []
+    if findings.not_contrasted:
+        names = ", ".join(f"{name} ({count} values)" for name, count in findings.not_contrasted.items())
+        told.append(f"Not compared: {names}. {TOO_MANY}")
+    return [Section("effects", "The effect of other settings", [note(" ".join(told))])] if told else []
+
+
+TOO_MANY = (
+    f"At most {MOST_CONTRASTS} settings of at most {MOST_LEVELS} values are compared here; gnc contrast compares any."
 )
 
 
@@ -113,15 +170,28 @@ def figure_parts(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[s
     return [Figure(block, drawn), Details(f"Trial keys ({len(block.trials)})", (Paragraph(spaced, "keys"),))]
 
 
-def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Sequence[str]) -> list[Part]:
-    """Title, what was studied, the answer, and what a reader must know before believing it."""
-    parts: list[Part] = [
+def answer_parts(frame: StudyFrame, findings: Findings, title: str) -> list[Part]:
+    """Title, question, answer, and what was studied."""
+    answer = sentences.sentences_answer(frame, findings)
+    return [
         Paragraph("Generalized neural collapse, a scaling study", "over"),
         Heading(title, 1),
+        Paragraph(sentences.question(frame), "question"),
+        *(Paragraph(text, "answer") for text in answer),
         Paragraph(sentences.sentence_studied(frame), "studied"),
-        Paragraph(sentences.sentences_answer(frame, trends), "answer"),
-        Details("Words used on this page", (Paragraph(WORDS),)),
     ]
+
+
+def open_parts(opened: NextStudy, command: str) -> list[Part]:
+    """What cannot be told yet, the command that would settle it, and the page's words."""
+    told: list[Piece] = [opened.unknown]
+    told += [" To settle it: ", Code(command), ", whose file lies beside this page."] if command else []
+    return [Paragraph(told, "open"), Details("Words used on this page", (Paragraph(WORDS),))]
+
+
+def caveat_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
+    """What a reader must know before believing the page."""
+    parts: list[Part] = []
     if frame.missing:
         left = f"{frame.missing} trials of the study have not been run or have not finished"
         parts.append(note(f"{left}; gnc run continues the study."))
@@ -129,6 +199,22 @@ def header(frame: StudyFrame, trends: Sequence[Trend], title: str, warned: Seque
         parts.append(note(f"{frame.outside} trials in this folder belong to other studies and are not in this report."))
     unreadable = [unreadable_text(frame.unreadable)] if frame.unreadable else []
     return [*parts, *(Paragraph(text, "warning") for text in [*unreadable, *warned])]
+
+
+def stopped_parts(frame: StudyFrame, findings: Findings) -> list[Part]:
+    """What distinguishes the trials that were stopped, and the rungs of the scheduler."""
+    rule = findings.search.scheduler
+    if rule.name == "none":
+        return [note("The study has no scheduler, so no trial was stopped early.")]
+    parts: list[Part] = distinction_parts(findings.stopped) if findings.stopped else [note(NOT_STOPPED)]
+    if findings.rungs:
+        parts += rung_parts(findings.rungs, rule)
+    elif rule.name == "median":
+        parts.append(note("The median rule has no rungs: it looks at every measured epoch after the grace epochs."))
+    return parts
+
+
+NOT_STOPPED = "The scheduler has stopped no trial of settings that can be compared with a complete one."
 
 
 WORDS = (
@@ -181,7 +267,7 @@ def footer() -> Paragraph:
         [f"{title}, ", Link(f"arXiv {number}", f"https://arxiv.org/abs/{number}"), "; "] for title, number in PAPERS
     ]
     papers = [piece for link in links for piece in link][:-1]
-    certified = ". Margins are certified intervals; intervals of fits are 95 %, clustered by cell."
+    certified = ". Margins are certified intervals; intervals of fits are 95 %, over class counts."
     return Paragraph(["Measures as defined in ", *papers, certified])
 
 

@@ -11,13 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from analysis.effects.variance_shares import Explained
+from analysis.report.findings import Findings
 from analysis.rows import theory
-from analysis.rows.frames import StudyFrame, distinct, median, values
+from analysis.rows.frames import StudyFrame, distinct, median, values, varied_settings
 from analysis.rows.measures import MARGIN
-from analysis.rows.wording import number, percent
+from analysis.rows.wording import number, percent, shown, shown_value, words
+from analysis.scaling.asymptote import Asymptote, asymptote
 from analysis.scaling.form_choice import FormComparison
-from analysis.scaling.power_law import Exponent
-from analysis.scaling.trends import Trend, own_prefactors
+from analysis.scaling.power_law import Exponent, PowerLawFit
+from analysis.scaling.trends import AT_END, Trend, own_prefactors
+from analysis.statistics.inference import MIN_CELLS, sizes_needed
 
 BEATEN = 1e-6  # above the best known margin by more than its rounding
 STATE_ORDER = ("complete", "stopped", "diverged", "failed")
@@ -29,6 +33,11 @@ def study_name(frame: StudyFrame) -> str:
         return str(tomllib.loads(frame.study or "").get("name") or "Study")
     except tomllib.TOMLDecodeError:
         return "Study"
+
+
+def counted(count: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def listed(items: Sequence[Any], *, most: int = 6) -> str:
@@ -44,7 +53,7 @@ def sentence_studied(frame: StudyFrame) -> str:
     trials = frame.trials
     networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
     sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
-    parts = [f"{trials.num_rows} trial{'s' * (trials.num_rows != 1)} of {networks} on {data}"]
+    parts = [f"{counted(trials.num_rows, 'trial')} of {networks} on {data}"]
     parts.append(f"K = {sizes} classes in d = {dims} feature dimensions")
     if temperatures := [t for t in distinct(trials, "temperature") if t is not None]:
         parts.append(f"temperature {listed(temperatures)}")
@@ -52,91 +61,342 @@ def sentence_studied(frame: StudyFrame) -> str:
     states = trials["state"].to_pylist()
     ends = ", ".join(f"{states.count(s)} {s}" for s in STATE_ORDER if s in states)
     terminal = int(values(frame.final, "terminal").sum()) if frame.final.num_rows else 0
-    return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy."
+    rested = frame.final["stationary"].drop_null().to_pylist()  # null unless budget is stationary
+    rest = f" {sum(rested)} of {len(rested)} trials that were to train until they rest came to rest." if rested else ""
+    return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{rest}"
 
 
-def sentences_answer(frame: StudyFrame, trends: Sequence[Trend]) -> str:
-    """The answer in two sentences: what training did, and how the margin goes with the number of classes."""
+def question(frame: StudyFrame) -> str:
+    """What the study asks: its description, or a question made of what it varies."""
+    try:
+        described = str(tomllib.loads(frame.study or "").get("description") or "")
+    except tomllib.TOMLDecodeError:
+        described = ""
+    varied = [n for n in varied_settings(frame.trials) if n != "seed" and len(frame.trials[n].drop_null().unique()) > 1]
+    return described or f"How do collapse and margin go with {listed(list(map(words, varied))) or 'the seed alone'}?"
+
+
+def sentences_answer(frame: StudyFrame, findings: Findings) -> list[str]:
+    """The answer in three sentences: what training did, how good the codes are, and how the margin goes with the classes.
+
+    Of a search the third says what was best.
+    """
     if frame.final.num_rows == 0:
-        return "No trial is complete, so there is no answer yet."
-    return f"{sentence_collapse(frame)} {sentence_trend(trends)}"
+        return ["No trial is complete, so there is no answer yet."]
+    last = sentence_classes(findings.trends, findings.comparisons)
+    if findings.search.method != "grid":
+        last = sentence_search(findings)
+    return [sentence_collapse(frame), sentence_codes(frame.final, findings.explained), last]
+
+
+def sentence_search(findings: Findings) -> str:
+    """The best trial of a search in its largest group, and the setting that mattered most there."""
+    group = next((group for group in findings.searched if np.isfinite(group.goal).any()), None)
+    if group is None:
+        return "What is best cannot be told: no complete trial has measured what the search optimises."
+    best = int((np.nanargmax if group.mode == "max" else np.nanargmin)(group.goal))
+    at = ", ".join(f"{words(name)} {shown(column[best])}" for name, column in group.settings.items())
+    kind = "largest" if group.mode == "max" else "smallest"
+    where = f" at {group.label}" if group.label else ""
+    told = f"The {kind} {words(group.metric)} of {len(group.trials)} trials{where} is {number(float(group.goal[best]))}, with {at}"
+    shares = [one.shares["fANOVA"] for one in findings.importances if one.label == group.label]
+    top = [max(share, key=share.__getitem__) for share in shares]
+    return f"{told}; {words(top[0])} mattered most ({percent(shares[0][top[0]])} by fANOVA)." if top else f"{told}."
+
+
+COLLAPSED, MOVED = 0.1, 0.9  # of the first value: below the one features have collapsed, above the other they have not
 
 
 def sentence_collapse(frame: StudyFrame) -> str:
-    """Variability, duality and margin at the end against the beginning, and the margin against the best code known."""
-    parts = []
-    for name, label in (("gnc1_rank", "variability (gnc1_rank)"), ("gnc3_uncentred", "duality gap (gnc3_uncentred)")):
-        first, last = medians_over_training(frame, name)
-        if np.isfinite([first, last]).all():
-            verb = "fell" if last < first else "rose"
-            parts.append(f"the median {label} {verb} from {number(first)} to {number(last)}")
-    start = "Over training " + " and ".join(parts) if parts else "The trials were measured only at their end"
-    return f"{start}; {clause_ratio(frame.final)}."
+    """Variability and duality at the end against the beginning, and what that means."""
+    found = {name: medians_over_training(frame, name) for name in ("gnc1_rank", "gnc3_uncentred")}
+    known = {name: pair for name, pair in found.items() if np.isfinite(pair).all()}
+    if not known:
+        return "Whether features collapse cannot be told: the trials were measured only at their end."
+    told = " and ".join(
+        f"the median {words(name)} ({name}) {'fell' if last < first else 'rose'} from {number(first)} to {number(last)}"
+        for name, (first, last) in known.items()
+    )
+    first, last = known.get("gnc1_rank", (np.nan, np.nan))
+    verdict = (
+        "Features collapse"
+        if last <= COLLAPSED * first
+        else "Features collapse in part"
+        if last <= MOVED * first
+        else ""
+    )
+    verdict = verdict or ("Features do not collapse" if np.isfinite(last) else "Class means turn to their rows")
+    short = frame.final.num_rows - int(values(frame.final, "terminal").sum())
+    late = f"; {short} of {frame.final.num_rows} trials stayed short of 99 % training accuracy" if short else ""
+    return f"{verdict}: over training {told}{late}."
+
+
+NEAR, HALFWAY = 0.95, 0.5  # of the best known margin
+
+
+def sentence_codes(final: pa.Table, explained: Sequence[Explained] = ()) -> str:
+    """How near the margin comes to that of the best code known, what that means, and which setting matters most for it."""
+    ratio, clause = median_ratio(final), clause_ratio(final)
+    verdict = "The codes are far from the best ones known: "
+    if ratio > BEATEN + 1:
+        verdict = "The codes are better than the best ones known: "
+    elif ratio >= HALFWAY:
+        verdict = (
+            "The codes are nearly the best ones known: "
+            if ratio >= NEAR
+            else "The codes stay short of the best ones known: "
+        )
+    told = verdict + clause if np.isfinite(ratio) else clause[0].upper() + clause[1:]
+    shares = [share for one in explained if one.measure == MARGIN for share in one.shares]
+    most = max(shares, key=lambda share: share.share, default=None)
+    matters = most is not None and most.share >= MATTERS
+    return f"{told}; {words(most.setting)} matters most for it." if most and matters else f"{told}."
+
+
+MATTERS = 0.1  # of the variance, lost when a setting is left out
+
+
+def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparison]) -> str:
+    """How the margin goes with the number of classes in every dimension that tells it, beside theory; or why none does."""
+    own = [t for t in trends if (t.measure, t.moment, t.predictor) == (MARGIN, AT_END, "num_classes")]
+    pooled = [t for t in own if list(t.where) == ["feature_dim"]]
+    claimed = [(t.where["feature_dim"], t.believed.exponent) for t in pooled if t.believed]
+    if not claimed:
+        return f"No trend in the number of classes can be told: {_why_none(pooled)}."
+    verdicts = {c.feature_dim: found.verdict for c in comparisons if (found := asymptote(c))}
+    parts = [
+        f"{power_text(exponent)} at d = {dim}{_beside_theory(dim, verdicts.get(dim, ''))}"
+        for dim, exponent in claimed[:MOST_NAMED]
+    ]
+    told = [exponent for _, exponent in claimed if not holds_zero(exponent)]
+    verb = "falls" if all(exponent.estimate < 0 for exponent in told) else "changes"
+    start = f"With more classes the minimum margin {verb}"
+    if not told:
+        start = "No change of the margin with the number of classes is found, for every interval holds 0"
+    return f"{start}: {'; '.join(parts)}."
+
+
+def _why_none(pooled: Sequence[Trend]) -> str:
+    few = [(t.fit.sizes, t.where["feature_dim"]) for t in pooled if t.fit and t.fit.sizes < MIN_CELLS]
+    if not few:
+        return _reason(pooled[0]) if pooled else "no values"
+    counts = listed([f"{sizes} at d = {dim}" for sizes, dim in few])
+    return f"an exponent needs {COUNTS[MIN_CELLS]} class counts, and there are {counts}"
+
+
+def _beside_theory(dim: int, verdict: str) -> str:
+    if verdict not in ("inside", "outside"):
+        return ""
+    return f", with theory's {number(theory.asymptotic_exponent(dim))} {verdict} the interval of its asymptote"
+
+
+def _ratios(final: pa.Table) -> np.ndarray:
+    margins, best = values(final, MARGIN), values(final, "reference_margin_lower")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(best > 0, margins / best, np.nan)
+
+
+def median_ratio(final: pa.Table) -> float:
+    """The minimum margin over the best known code's, in the median over trials; NaN where none is tabulated."""
+    return median(_ratios(final))
 
 
 def clause_ratio(final: pa.Table) -> str:
     """How near the minimum margin comes to that of the best code known."""
-    margins, best = values(final, MARGIN), values(final, "reference_margin_lower")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(best > 0, margins / best, np.nan)
+    ratio, margins = _ratios(final), values(final, MARGIN)
+    if not np.isfinite(margins).any():
+        return "no complete trial has measured its minimum margin"
     if not np.isfinite(ratio).any():
-        median = number(float(np.nanmedian(margins)))
-        return f"the minimum margin is {median} in the median, and no best known code is tabulated to compare it with"
+        return f"the minimum margin is {number(median(margins))} in the median, and no best known code is tabulated to compare it with"
     low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
     beaten = ", which is a better code than the tables hold" if ratio[high] > 1 + BEATEN else ""
+    ends = [percent(ratio[i]) for i in (low, high)]
+    if ends[0] == ends[1]:
+        where = f"in all {len(ratio)} trials" if len(ratio) > 1 else f"at {_where(final, low)}"
+        return f"the minimum margin reaches {ends[0]} of the best known code's {where}{beaten}"
     return (
         f"the minimum margin reaches {percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
-        f"from {percent(ratio[low])} at {_where(final, low)} to {percent(ratio[high])} at {_where(final, high)}{beaten}"
+        f"from {ends[0]} at {_where(final, low)} to {ends[1]} at {_where(final, high)}{beaten}"
     )
 
 
-def sentence_trend(trends: Sequence[Trend]) -> str:
-    """The margin's exponent in the number of classes with its interval, or why none is claimed."""
-    margin = [t for t in trends if t.measure == MARGIN and t.predictors == ("num_classes",)]
-    fitted = sorted((t for t in margin if t.fit), key=lambda t: (t.refused is not None, -_cells(t)))
-    if not fitted:
-        return f"No trend in the number of classes can be told: {margin[0].refused if margin else 'no margins'}."
-    best = fitted[0]
-    assert best.fit is not None
-    dim, exponent = best.where["feature_dim"], best.fit.exponents[0]
-    if best.refused:
+def sentences_trend(
+    trends: Sequence[Trend], comparisons: Sequence[FormComparison], measure: str = MARGIN, moment: str = AT_END
+) -> list[str]:
+    """For each feature_dim: the exponent in the number of classes, what it rests on, and theory beside a margin's."""
+    own = [t for t in trends if (t.measure, t.moment, t.predictor) == (measure, moment, "num_classes")]
+    pooled = [t for t in own if list(t.where) == ["feature_dim"]]
+    if not any(t.fit for t in pooled):  # one sentence is enough where nothing can be told anywhere
+        return [f"No trend in the number of classes can be told: {_reason(pooled[0]) if pooled else 'no values'}."]
+    beside = {c.feature_dim: sentence_asymptote(c) for c in comparisons if c.measure == measure}
+    found = []
+    for trend in pooled:
+        series = [s for s in own if trend.where.items() < s.where.items()]
+        text = f"{sentence_trend(trend, series)} {beside.get(trend.where['feature_dim'], '')}"
+        found.append(text.strip())
+    return found
+
+
+def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
+    """One trend in words: an exponent with its interval, those of its series where they differ, or what is missing."""
+    fit, what = trend.fit, f"At d = {trend.where['feature_dim']}"
+    name = MEASURE_NAMES.get(trend.measure, trend.measure)
+    if fit is None:
+        return f"{what} no trend of {name} in K can be told: {_reason(trend)}."
+    exponent = fit.exponent
+    if fit.slopes_differ:
+        shown = [s for s in series if s.fit]
+        each = "; ".join(f"{power_text(s.fit.exponent)} at {_settings(trend, s)}" for s in shown[:MOST_NAMED] if s.fit)
+        more = f"; {len(shown) - MOST_NAMED} more are in the table" if len(shown) > MOST_NAMED else ""
         return (
-            f"No exponent of the margin is claimed: at d = {dim} the bare estimate is K to the power "
-            f"{number(exponent.estimate)}, without an interval ({best.refused})."
+            f"{what} the exponents of {name} differ between the {len(fit.levels)} series (p = {fit.slopes_p:.1g} that they are "
+            f"equal), so none holds for all: {each}{more}. These rest on {_basis(fit)}.{_missing(fit)}"
         )
-    limit = ""
-    if dim >= 2:
-        limit = f"; for large K the exponent of the best codes tends to {number(theory.asymptotic_exponent(dim))}"
-    names = own_prefactors(best)
-    own = f", with one prefactor for each {' and '.join(names)}" if names else ""
-    over = f"over {best.fit.cells} cells{own}{limit}"
-    return f"At d = {dim} the margin scales as K to the power {interval_text(exponent)} {over}."
-
-
-def _cells(trend: Trend) -> int:
-    return trend.fit.cells if trend.fit else 0
-
-
-def sentence_asymptote(comparisons: Sequence[FormComparison]) -> str:
-    """Whether the exponents of margins agree with theory's large-K exponent, by the form that carries a correction."""
-    parts = []
-    for comparison in comparisons:
-        fits = {v.form: v.fit for v in comparison.verdicts if v.fit}
-        if comparison.measure != MARGIN or comparison.feature_dim < 2 or comparison.chosen is None:
-            continue
-        limit = theory.asymptotic_exponent(comparison.feature_dim)
-        name = comparison.chosen if comparison.chosen in ("power", "corrected") else "corrected"
-        if name not in fits:
-            continue
-        slope = fits[name].parameters[0]
-        assert slope.low is not None
-        assert slope.high is not None
-        inside = "covers" if slope.low <= limit <= slope.high else "does not cover"
-        kind = "the asymptote of the form with a correction" if name == "corrected" else "the exponent"
-        parts.append(
-            f"at d = {comparison.feature_dim} {kind} is {interval_text(slope)}, which {inside} {number(limit)}"
+    if trend.refused:
+        bare = f"The bare estimate is K to the power {number(exponent.estimate)}, from {_basis(fit)}."
+        why = "" if fit.sizes < MIN_CELLS else f": {_reason(trend)}"
+        return f"{what} no exponent of {name} is claimed{why}.{_missing(fit)} {bare}"
+    names = own_prefactors(trend)
+    basis = f"{_basis(fit)}, with one prefactor for each {' and '.join(names)}" if names else _basis(fit)
+    if holds_zero(exponent):
+        ends = f"{number(exponent.low or 0)} to {number(exponent.high or 0)}"
+        return (
+            f"{what} no trend of {name} in K is found: the 95 % interval of its exponent, {ends}, holds 0. This rests on "
+            f"{basis}. {_to_settle(fit)}"
         )
-    return f"Against the large-K exponent -2/(d-1) of the best codes: {'; '.join(parts)}." if parts else ""
+    verb = "falls" if exponent.estimate < 0 else "rises"
+    return f"{what} {name} {verb} as {power_text(exponent)}. This rests on {basis}."
+
+
+MEASURE_NAMES = {MARGIN: "the minimum margin"}
+MOST_NAMED = 6
+COUNTS = ("no", "one", "two", "three", "four", "five")
+
+
+def holds_zero(exponent: Exponent) -> bool:
+    """Whether the interval holds 0; one without ends holds everything."""
+    return exponent.low is None or exponent.high is None or exponent.low <= 0 <= exponent.high
+
+
+def power_text(exponent: Exponent) -> str:
+    """`K to the power ...` with its interval, or that it has none."""
+    without = " (no interval)" if exponent.low is None else ""
+    return f"K to the power {interval_text(exponent)}{without}"
+
+
+def _basis(fit: PowerLawFit) -> str:
+    """The class counts and seeds that a fit rests on."""
+    least, most = fit.seeds
+    seeds = f"{least} to {most} seeds" if least < most else "one seed" if most == 1 else f"{most} seeds"
+    low, high = (number(float(round(end))) for end in fit.range)
+    return f"{fit.sizes} class counts from {low} to {high}, {seeds} each"
+
+
+def _reason(trend: Trend) -> str:
+    counts = (trend.refused or "").replace("value of num_classes", "class count")
+    return counts.replace("values of num_classes", "class counts")
+
+
+def _missing(fit: PowerLawFit) -> str:
+    missing = MIN_CELLS - fit.sizes
+    return f" An interval needs {COUNTS[missing]} more class count{'s' * (missing > 1)}." if missing > 0 else ""
+
+
+def _settings(trend: Trend, series: Trend) -> str:
+    return ", ".join(f"{n} {shown_value(v)}" for n, v in series.where.items() if n not in trend.where)
+
+
+def _to_settle(fit: PowerLawFit) -> str:
+    return _needed_text(needed_sizes(fit), fit.sizes, "An exponent of this size would be told from 0")
+
+
+def needed_sizes(fit: PowerLawFit) -> int | None:
+    """How many class counts would tell the exponent from 0; those there are where they do, None where no number would."""
+    exponent = fit.exponent
+    if not holds_zero(exponent) or exponent.high is None:
+        return fit.sizes
+    return sizes_needed(exponent.high - exponent.estimate, fit.sizes, 2, abs(exponent.estimate))
+
+
+def _needed_text(needed: int | None, sizes: int, settled: str) -> str:
+    if needed is None:
+        return f"{settled} only over a wider range of K, or with less scatter."
+    return f"{settled} with {needed - sizes} more class count{'s' * (needed - sizes > 1)} over the same range, if they scatter alike."
+
+
+def sentence_asymptote(comparison: FormComparison) -> str:
+    """Whether theory's large-K exponent agrees with the margin's, by the form with a correction; empty for other measures."""
+    pooled = asymptote(comparison)
+    if pooled is None:
+        return ""
+    told = [(one, found) for one in (comparison.series or (comparison,)) if (found := asymptote(one))]
+    start = f"Theory's large-K exponent of the best codes, {number(pooled.limit)},"
+    if not any(found.exponent for _, found in told):
+        return f"{start} cannot be compared with it."
+    known = [
+        _asymptote_text(one if len(told) > 1 else None, found) for one, found in told if found.verdict != "cannot tell"
+    ]
+    unknown = [(one, found) for one, found in told if found.verdict == "cannot tell"]
+    parts = [f"{start} {'; '.join(known)} (by the form with a correction term, which alone can tell)."] if known else []
+    if unknown:
+        which = f"For {len(unknown)} of {len(told)} series it" if known else start
+        parts.append(_cannot_tell(*unknown[0], which, several=len(told) > 1))
+        if not known and len(unknown) > 1:
+            parts.append("The other series cannot tell either.")
+    return " ".join(parts)
+
+
+def _asymptote_text(series: FormComparison | None, found: Asymptote) -> str:
+    at = f" at {series_of(series)}" if series else ""
+    assert found.exponent is not None
+    return f"lies {found.verdict} the interval of the asymptote, {interval_text(found.exponent)}{at}"
+
+
+def _cannot_tell(comparison: FormComparison, found: Asymptote, which: str, *, several: bool) -> str:
+    why = found.why.replace("values of num_classes", "class counts")
+    if found.exponent is None or found.exponent.high is None:
+        return f"{which} cannot be compared: {why}."
+    fit = next(v.fit for v in comparison.verdicts if v.form == "corrected")
+    assert fit is not None
+    needed = sizes_needed(found.exponent.high - found.exponent.estimate, fit.sizes, 3, abs(found.limit))
+    settle = _needed_text(needed, fit.sizes, "It would be told")
+    ends = f"the interval of the asymptote, {interval_text(found.exponent)}"
+    ends += f" at {series_of(comparison)}" * several
+    return f"{which} is inside {ends}, but so is 0, so whether it holds cannot be told. {settle}"
+
+
+def series_of(comparison: FormComparison) -> str:
+    """The label of the one series that was compared; empty for several."""
+    labels = set(comparison.cells.group)
+    return next(iter(labels)) if len(labels) == 1 else ""
+
+
+def sentences_opposite(trends: Sequence[Trend]) -> list[str]:
+    """Trends of one measure that rise under one condition and fall under another, with what that means."""
+    known = [t for t in trends if t.predictor == "num_classes" and "feature_dim" in t.where]
+    claimed = [t for t in known if t.believed and not holds_zero(t.believed.exponent)]
+    found = []
+    for measure, dim in dict.fromkeys((t.measure, t.where["feature_dim"]) for t in claimed):
+        own = [t for t in claimed if (t.measure, t.where["feature_dim"]) == (measure, dim)]
+        rising, falling = ([t for t in own if t.fit and sign * t.fit.exponent.estimate > 0] for sign in (1, -1))
+        if rising and falling:
+            up, down = rising[0], falling[0]
+            why = OTHER_MOMENT if up.moment != down.moment else OTHER_SERIES
+            found.append(f"At d = {dim} {measure} rises with K {_condition(up)} and falls {_condition(down)}. {why}")
+    return found
+
+
+OTHER_MOMENT = (
+    "These are different questions: at the end of training the class count is mixed with the time that each trial had "
+    "after 99 % training accuracy, while equal steps hold this time fixed and an equal excess loss holds the loss fixed."
+)
+OTHER_SERIES = "So the direction depends on this setting, and no statement about K alone holds."
+
+
+def _condition(trend: Trend) -> str:
+    held = "".join(f", {n} {shown_value(v)}" for n, v in trend.where.items() if n != "feature_dim")
+    assert trend.fit is not None
+    return f"({trend.moment}{held}: {interval_text(trend.fit.exponent)})"
 
 
 def interval_text(exponent: Exponent) -> str:

@@ -47,6 +47,7 @@ def load_study(
     store: Store,
     *,
     keys: Collection[str] | None = None,
+    study: str | None = None,
     courses: Collection[str] | None = None,
     measures: Collection[str] | None = None,
 ) -> StudyFrame:
@@ -54,7 +55,7 @@ def load_study(
 
     Args:
         store: an open results folder.
-        keys: the trials of the study; None for all that the folder holds.
+        keys: the trials of the study; None for all that the folder holds. study: its text; None for the one run last.
         courses: columns of `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings.
     Returns:
         The frame; `unreadable` names the fragments that were skipped.
@@ -78,7 +79,7 @@ def load_study(
         outside=outside,
         missing=missing,
         unreadable=tuple(sorted(skipped)),
-        study=store.latest_study(),
+        study=study or store.latest_study(),
     )
 
 
@@ -227,7 +228,7 @@ def is_usual(table: pa.Table) -> np.ndarray:
 
 
 def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
-    """One entry per cell, in the order of cell keys: medians over its seeds and the sizes and temperature they share.
+    """One entry per cell, in the order of cell keys: medians over its seeds, what they share, and its trials' keys as title.
 
     Args:
         table: one row per complete trial. measures: columns of numbers; NaN where no seed has one.
@@ -243,6 +244,8 @@ def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]
     edges = np.searchsorted(index[order], np.arange(1, len(first)))
     found = {name: frame[name][first] for name in shared}
     found |= {name: np.array([median(v) for v in np.split(frame[name][order], edges)]) for name in measures}
+    keys = np.split(np.asarray(table["trial"].to_pylist(), dtype=str)[order], edges)
+    found["title"] = np.array([f"{', '.join(mine[:3])}{' and more' * (len(mine) > 3)}" for mine in keys])
     found["terminal"] = np.minimum.reduceat(values(table, "terminal")[order].astype(float), [0, *edges])
     return found
 

@@ -4,17 +4,73 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from analysis.rows.frames import COLUMNS
+import pyarrow as pa
+
+from analysis.rows.frames import COLUMNS, settings_of_rows, varied_settings
 
 ABSENT = "\N{EN DASH}"
 LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
 
 
+# Between a quantity in words and its column's name, which pictures and pages set small: an en space.
+NAME_FOLLOWS = "\N{EN SPACE}"
+WORDS = {
+    "num_classes": "number of classes",
+    "feature_dim": "feature dimension",
+    "gnc1_rank": "within-class variability",
+    "trace_within": "within-class spread",
+    "cdnv_nearest": "spread over distance",
+    "gnc3_uncentred": "duality gap",
+    "margin_min_lower": "minimum margin",
+    "margin_ratio_upper": "margin over best known",
+    "reference_margin_lower": "best known margin",
+    "reference_shortfall": "margin lost of the best known",
+    "train_accuracy": "training accuracy",
+    "loss_excess": "excess loss",
+    "step": "optimiser steps",
+}
+
+
+IMPLIED = frozenset({"distance", "squared distance", "share", "cosine", "classes", "dimensions"})  # units of no choice
+
+
+def words(name: str) -> str:
+    """A column in words; one without words of its own by its name, spaced."""
+    return WORDS.get(name, name.replace("_", " "))
+
+
+def unit_of(name: str) -> str:
+    """A column's unit; an entry of a list column has none of its own."""
+    return COLUMNS[name].unit if name in COLUMNS else ""
+
+
 def axis_label(name: str) -> str:
-    """The column's name as in the study file and the tables, with its letter or unit."""
-    unit = COLUMNS[name].unit if name in COLUMNS else ""  # an entry of a list column is its own label
-    letter = LETTERS.get(name)
-    return name + (f", {letter}" if letter else f" ({unit})" if unit else "")
+    """What a column holds in words, then its name as in the study file and the tables, with its unit."""
+    lettered = f"{words(name)}, {LETTERS[name]}" if name in LETTERS else words(name)
+    if words(name) == name:
+        return lettered
+    unit = unit_of(name)
+    return f"{lettered}{NAME_FOLLOWS}{name}" + f", {unit}" * (unit not in ("", *IMPLIED, words(name).split()[-1]))
+
+
+def size_label(feature_dim: int, num_classes: int) -> str:
+    """`d = 3, K = 12`."""
+    return f"d = {feature_dim:.0f}, K = {num_classes:.0f}"
+
+
+def trial_titles(rows: pa.Table) -> list[str]:
+    """For each row its trial's key and what tells it from the others, as a dot says when the pointer is on it."""
+    varied = [name for name in varied_settings(rows) if not name.endswith("_source")]
+    shown = list(dict.fromkeys(("feature_dim", "num_classes", "temperature", *varied)))
+    texts = (
+        ", ".join(
+            f"{LETTERS.get(name, name)} = {shown_value(value)}"
+            for name, value in zip(shown, row, strict=True)
+            if value is not None
+        )
+        for row in settings_of_rows(rows, shown)
+    )
+    return [f"{key}: {text}" for key, text in zip(rows["trial"].to_pylist(), texts, strict=True)]
 
 
 def number(value: float) -> str:

@@ -1,8 +1,8 @@
 """Time laws: how fast variability falls in each trial once training accuracy has reached 99 %.
 
-The rows of one trial are not independent of each other, so each trial gives one rate, and intervals are over cells. The
-learning rate falls during the same steps, so a rate also depends on its schedule. Knows matched courses and robust
-fits; draws nothing.
+The rows of one trial are not independent of each other, and cells of one class count share its deviation: each trial gives
+one rate, and intervals are over class counts. The learning rate falls during the same steps, so a rate also depends on
+its schedule. Knows matched courses and robust fits; draws nothing.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ class TrialLaw:
     """One trial's rate by each law, the median relative error of each law on the last epochs, and the values at the floor."""
 
     cell: str
+    size: int
     rates: Mapping[str, float]
     errors: Mapping[str, float]
     at_floor: int
@@ -41,9 +42,9 @@ class TrialLaw:
 class TimeLaw:
     """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
 
-    rate: mean over cells with its interval, whose ends are None under MIN_CELLS cells. best_in: the share of trials that
-    the chosen law predicts better. trials, cells: how many the rate comes from. short: trials with fewer than MIN_EPOCHS
-    terminal epochs.
+    rate: mean over class counts of the means over their cells, with its interval, whose ends are None under MIN_CELLS class
+    counts. best_in: the share of trials that the chosen law predicts better. trials, cells, sizes: how many the rate comes
+    from. short: trials with fewer than MIN_EPOCHS terminal epochs.
     """
 
     measure: str
@@ -54,6 +55,7 @@ class TimeLaw:
     error: float
     trials: int
     cells: int
+    sizes: int
     short: int
     at_floor: int
     refused: str | None
@@ -63,9 +65,10 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     """The time law of each variability measure at each feature_dim that has terminal trials."""
     found = []
     courses = terminal_courses(rows, final)
-    cell = dict(zip(final["trial"].to_pylist(), final["cell"].to_pylist(), strict=True))
+    names = ("trial", "cell", "num_classes")
+    places = {t: (cell, size) for t, cell, size in zip(*(final[n].to_pylist() for n in names), strict=True)}
     for measure in VARIABILITY:
-        laws = {t: _trial_law(cell[t], c, c.measures[measure]) for t, c in courses.items()}
+        laws = {t: _trial_law(*places[t], c, c.measures[measure]) for t, c in courses.items()}
         for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
             mine = [laws[t] for t in members["trial"].to_pylist() if t in laws]
             if mine:
@@ -73,7 +76,7 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     return found
 
 
-def _trial_law(cell: str, course: Course, measured: np.ndarray) -> TrialLaw | None:
+def _trial_law(cell: str, size: int, course: Course, measured: np.ndarray) -> TrialLaw | None:
     known = np.isfinite(measured) & (measured >= 0)
     time, measured = course.steps[known] / max(course.onset, 1.0), measured[known]
     if len(time) < MIN_EPOCHS or np.ptp(time) == 0:
@@ -82,7 +85,7 @@ def _trial_law(cell: str, course: Course, measured: np.ndarray) -> TrialLaw | No
     for law in LAWS:
         rates[law] = _rate(law, time, measured, np.ones(len(time), dtype=bool))[1]
         errors[law] = _error(law, time, measured)
-    return TrialLaw(cell, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
+    return TrialLaw(cell, size, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
 
 def _clock(law: str, time: np.ndarray) -> np.ndarray:
@@ -123,14 +126,17 @@ def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> Tim
     judged = errors[np.isfinite(errors).all(axis=1)]
     wins = np.bincount(judged.argmin(axis=1), minlength=len(LAWS)) if len(judged) else np.zeros(len(LAWS))
     chosen = list(LAWS)[int(wins.argmax())]
-    cells: dict[str, list[float]] = {}
+    cells: dict[tuple[int, str], list[float]] = {}
     for law in known:
-        cells.setdefault(law.cell, []).append(law.rates[chosen])
-    means = np.array([np.mean(rates) for rates in cells.values()])
-    mean, low, high = mean_interval(means)
+        cells.setdefault((law.size, law.cell), []).append(law.rates[chosen])
+    sizes = sorted({size for size, _ in cells})
+    means = [np.mean([np.mean(rates) for (k, _), rates in cells.items() if k == size]) for size in sizes]
+    mean, low, high = mean_interval(np.array(means))
     refused = None
-    if len(means) < MIN_CELLS:
-        refused = f"{len(means)} cells with {MIN_EPOCHS} measured terminal epochs, at least {MIN_CELLS} are needed"
+    if len(sizes) < MIN_CELLS:
+        refused = (
+            f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs, at least {MIN_CELLS} are needed"
+        )
         low = high = None
     index = list(LAWS).index(chosen)
     return TimeLaw(
@@ -141,7 +147,8 @@ def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> Tim
         best_in=float(wins[index] / len(judged)) if len(judged) else float("nan"),
         error=float(np.median(judged[:, index])) if len(judged) else float("nan"),
         trials=len(known),
-        cells=len(means),
+        cells=len(cells),
+        sizes=len(sizes),
         short=len(laws) - len(known),
         at_floor=sum(law.at_floor for law in known),
         refused=refused,

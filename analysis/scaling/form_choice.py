@@ -3,7 +3,7 @@
 AICc is reported too, but decides nothing. Knows forms and frames; draws nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,14 +13,18 @@ import pyarrow as pa
 
 from analysis.rows.frames import group_labels, groups, independent_settings, settings_by_label, values
 from analysis.rows.measures import MARGIN
-from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form
-from analysis.scaling.power_law import Cells, Exponent, FitRefused, average_cells, select
+from analysis.scaling.cells import Cells, average_cells, select, size_means
+from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form, weigh
+from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, FitRefused
 from analysis.scaling.trends import MEASURES
+from analysis.statistics.inference import LEVEL, mixed_interval
 
 # The largest quarter of the sizes is held out, at least one size.
 HELD_OUT_SHARE = 0.25
 ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
 WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
+MOST_SERIES = 12  # fitted one by one at one feature_dim where their slopes differ
+Ends = tuple[np.ndarray, np.ndarray, np.ndarray]  # prediction and its interval's ends
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class FormVerdict:
-    """One form's fit and its test; refused says why there are none."""
+    """One form's fit and its test; refused says why there is no fit with intervals, bare is the fit without them."""
 
     form: str
     fit: FormFit | None
     held_out: HeldOut | None
     refused: str | None
+    bare: FormFit | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class FormComparison:
 
     left_out: complete trials that did not reach the terminal phase or have no positive value. with_all: the chosen
     form's parameters with those trials included, empty where none was left out. settings: of each group, by its label.
+    series: a comparison for each group by itself where their slopes differ, the largest MOST_SERIES; slopes_p: the p value
+    that they do not.
     """
 
     measure: str
@@ -66,6 +73,34 @@ class FormComparison:
     left_out: int = 0
     with_all: tuple[Exponent, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    series: tuple["FormComparison", ...] = ()
+    slopes_p: float | None = None
+
+    @property
+    def weighted(self) -> list[tuple[FormFit, float]]:
+        """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first.
+
+        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance.
+        """
+        tested = [(v.held_out.mean_error, v.fit) for v in self.verdicts if v.held_out and v.fit]
+        noise = min((fit.scale for _, fit in tested), default=0.0)
+        tested = [(error, fit.with_bias(max(error**2 - noise**2, 0.0))) for error, fit in tested]
+        return sorted(weigh(tested), key=lambda entry: entry[0].form != self.chosen)
+
+    def expected(self, num_classes: np.ndarray, group: str, *, level: float = 0.9) -> Ends:
+        """The prediction of all tested forms together, and the ends that new cells lie between."""
+        parts = [(fit.expect(num_classes, group), weight) for fit, weight in self.weighted if group in fit.levels]
+        middle, low, high = mixed_interval(parts, level)
+        return np.exp(middle), np.exp(low), np.exp(high)
+
+    @property
+    def slope(self) -> Exponent | None:
+        """The mean exponent from the least to the largest size, by all tested forms together; None without a chosen one."""
+        if not self.chosen:
+            return None
+        k = np.exp(self.cells.log_predictors[:, 0])
+        parts = [(fit.mean_exponent(k.min(), k.max()), weight) for fit, weight in self.weighted]
+        return Exponent("mean exponent", *(float(end[0]) for end in mixed_interval(parts, LEVEL)))
 
     @property
     def power_law_is_misspecified(self) -> bool:
@@ -93,6 +128,11 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
     return found
 
 
+def one_by_one(comparisons: Iterable[FormComparison]) -> list[FormComparison]:
+    """The comparisons, each whose series have different slopes followed by those series."""
+    return [one for comparison in comparisons for one in (comparison, *comparison.series)]
+
+
 def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
     """The comparison with the number of trials left out, the fit that includes them, and the settings of its groups."""
     measured, within = values(rows, compared.measure), compared.within
@@ -102,31 +142,56 @@ def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
     others: tuple[Exponent, ...] = ()
     if compared.chosen and everything is not None and not values(rows, "terminal").all():
         with suppress(FitRefused):
-            others = fit_form(compared.chosen, everything, compared.feature_dim, samples=49).parameters
-    return replace(compared, left_out=left_out, with_all=others, settings=settings_by_label(rows, within))
+            others = fit_form(compared.chosen, everything, compared.feature_dim).parameters
+    return replace(with_settings(compared, rows), left_out=left_out, with_all=others)
 
 
-def cells_of(rows: pa.Table, measure: str, within: Sequence[str], *, terminal_only: bool = True) -> Cells | None:
+def with_settings(compared: FormComparison, rows: pa.Table) -> FormComparison:
+    """The comparison, and those of its series, with the settings of their groups in these rows."""
+    settings = settings_by_label(rows, compared.within)
+    series = tuple(with_settings(one, rows) for one in compared.series)
+    own = {label: settings[label] for label in set(compared.cells.group) if label in settings}
+    return replace(compared, settings=own, series=series)
+
+
+def cells_of(
+    rows: pa.Table,
+    measure: str,
+    within: Sequence[str],
+    axes: Sequence[str] = ("num_classes",),
+    *,
+    terminal_only: bool = True,
+) -> Cells | None:
     """Cell averages of the trials that reached the terminal phase with a positive measure; None without any."""
     measured = values(rows, measure)
     wanted = values(rows, "terminal") | (not terminal_only)
     kept = rows.take(np.flatnonzero(wanted & np.isfinite(measured) & (measured > 0)))
     if kept.num_rows == 0:
         return None
-    group = group_labels(kept, within)
-    predictors = {"num_classes": values(kept, "num_classes")}
-    return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group)
+    predictors = {name: values(kept, name) for name in axes}
+    return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group_labels(kept, within))
 
 
-def compare_forms(cells: Cells, feature_dim: int, measure: str, within: Sequence[str] = ()) -> FormComparison:
-    """Fit and test every form that suits the measure."""
-    names = MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS
+def compare_forms(
+    cells: Cells, feature_dim: int, measure: str, within: Sequence[str] = (), *, names: Sequence[str] | None = None
+) -> FormComparison:
+    """Fit and test every form that suits the measure, or those named; groups whose slopes differ one by one."""
+    names = names or (MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS)
+    slopes_p, labels = size_means(cells).slopes_p, sorted(set(cells.group), key=lambda g: (-cells.group.count(g), g))
+    if slopes_p is not None and slopes_p < EQUAL_LEVEL:
+        reason = f"the exponents of the {len(labels)} series differ (p = {slopes_p:.1g} that they are equal)"
+        own = (select(cells, np.array([g == label for g in cells.group])) for label in labels[:MOST_SERIES])
+        series = tuple(compare_forms(one, feature_dim, measure, within, names=names) for one in own)
+        verdicts = tuple(FormVerdict(name, None, None, reason) for name in names)
+        return FormComparison(
+            measure, feature_dim, tuple(within), verdicts, None, cells, series=series, slopes_p=slopes_p
+        )
     verdicts = tuple(verdict_of(name, cells, feature_dim) for name in names)
-    return FormComparison(measure, feature_dim, tuple(within), verdicts, choose(verdicts), cells)
+    return FormComparison(measure, feature_dim, tuple(within), verdicts, choose(verdicts), cells, slopes_p=slopes_p)
 
 
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
-    """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those cells.
+    """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those sizes.
 
     Where a simple form is true, a form that contains it predicts equally well, and the smaller error alone would choose
     it half the time. The mean is compared, since the median of three held-out cells depends on one of them.
@@ -138,23 +203,18 @@ def choose(verdicts: Sequence[FormVerdict]) -> str | None:
     assert best.held_out is not None
     if best.held_out.median_error > WORST_ERROR:
         return None
-    as_good = least + fit.scale / np.sqrt(best.held_out.cells)
+    as_good = least + fit.scale / np.sqrt(len(best.held_out.sizes))
     near = [(len(fit.parameters), error, v.form) for error, fit, v in tested if error <= as_good]
     return min(near)[2]
 
 
-def verdict_of(name: str, cells: Cells, feature_dim: int, *, samples: int = 499) -> FormVerdict:
-    """One form fitted and tested; samples: of the bootstrap behind its parameters' intervals."""
+def verdict_of(name: str, cells: Cells, feature_dim: int) -> FormVerdict:
+    """One form fitted and tested."""
     try:
-        fit = fit_form(name, cells, feature_dim, samples=samples)
+        fit = fit_form(name, cells, feature_dim)
     except FitRefused as refusal:
-        return FormVerdict(name, None, None, str(refusal))
+        return FormVerdict(name, None, None, str(refusal), refusal.estimate)
     return FormVerdict(name, fit, hold_out(name, cells, feature_dim), None)
-
-
-def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
-    """Fit to the smaller sizes and predict the cells of the larger; None where too little is left to fit."""
-    return predict_out(name, cells, feature_dim, largest_sizes(cells))
 
 
 def largest_sizes(cells: Cells) -> np.ndarray:
@@ -163,71 +223,28 @@ def largest_sizes(cells: Cells) -> np.ndarray:
     return sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
 
 
-def predict_out(name: str, cells: Cells, feature_dim: int, top: np.ndarray) -> HeldOut | None:
-    """Predict the cells of these log sizes from all the others; None where too little is left to fit."""
-    out = np.isin(cells.log_predictors[:, 0], top)
+def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
+    """Fit to the smaller sizes and predict the cells of the larger; None where too little is left to fit."""
+    out = np.isin(cells.log_predictors[:, 0], largest_sizes(cells))
     try:
-        fit = fit_form(name, select(cells, ~out), feature_dim, samples=49)
-    except FitRefused:
-        return None
-    held = select(cells, out)
+        fit = fit_form(name, select(cells, ~out), feature_dim)
+    except FitRefused as refusal:  # a test needs the prediction alone, not the intervals that were refused
+        if refusal.estimate is None:
+            return None
+        fit = refusal.estimate
+    return judge(select(cells, out), set(fit.levels), lambda k, g: (fit.predict(k, g), *fit.predict_interval(k, g)))
+
+
+def judge(held: Cells, known: set[str], expected: Callable[[np.ndarray, str], Ends]) -> HeldOut | None:
+    """Predictions compared with the cells of the known groups that were kept out."""
     errors: list[float] = []
     inside: list[bool] = []
     for measured, k, group in zip(np.exp(held.log_measure), np.exp(held.log_predictors), held.group, strict=True):
-        if group in fit.levels:
-            low, high = fit.predict_interval(k, group)
-            errors.append(abs(float(fit.predict(k, group)[0]) / measured - 1))
+        if group in known:
+            middle, low, high = expected(k, group)
+            errors.append(abs(float(middle[0]) / measured - 1))
             inside.append(bool(low[0] <= measured <= high[0]))
     if not errors:
         return None
-    sizes = tuple(round(float(np.exp(s))) for s in top)
+    sizes = tuple(round(float(np.exp(s))) for s in np.unique(held.log_predictors[:, 0]))
     return HeldOut(float(np.median(errors)), float(np.mean(inside)), len(errors), sizes, tuple(map(float, errors)))
-
-
-@dataclass(frozen=True)
-class LargestHeldOut:
-    """One measure at one feature_dim: the form, how it was chosen (held-out sizes of the rest, or AICc), the outcome."""
-
-    measure: str
-    feature_dim: int
-    form: str
-    chosen_by: str
-    held: HeldOut
-
-
-def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldOut]:
-    """The largest size predicted by a form that is both chosen and fitted without it.
-
-    A form chosen by its error on the largest sizes has seen them, so its error there is no prediction error. Comparisons
-    whose smaller sizes do not suffice for any form are left out.
-    """
-    return [found for found in map(_hold_out_largest, comparisons) if found is not None]
-
-
-def _hold_out_largest(comparison: FormComparison) -> LargestHeldOut | None:
-    log_k = comparison.cells.log_predictors[:, 0]
-    rest = select(comparison.cells, log_k < log_k.max())
-    if len(np.unique(rest.log_predictors)) < 2:
-        return None
-    inner = compare_forms(rest, comparison.feature_dim, comparison.measure, comparison.within)
-    fits = [v.fit for v in inner.verdicts if v.fit]
-    if not fits:
-        return None
-    form = inner.chosen or min(fits, key=lambda fit: fit.aicc).form
-    held = predict_out(form, comparison.cells, comparison.feature_dim, np.array([log_k.max()]))
-    if held is None:
-        return None
-    chosen_by = "its largest sizes" if inner.chosen else "AICc"
-    return LargestHeldOut(comparison.measure, comparison.feature_dim, form, chosen_by, held)
-
-
-def summarise_by_measure(found: Sequence[LargestHeldOut]) -> dict[str, HeldOut]:
-    """By measure, the outcomes of all its dimensions as one."""
-    summaries = {}
-    for measure in dict.fromkeys(one.measure for one in found):
-        own = [one.held for one in found if one.measure == measure]
-        errors, cells = [e for held in own for e in held.errors], sum(held.cells for held in own)
-        covered = sum(held.covered * held.cells for held in own) / cells
-        sizes = tuple(sorted({size for held in own for size in held.sizes}))
-        summaries[measure] = HeldOut(float(np.median(errors)), covered, cells, sizes, tuple(errors))
-    return summaries

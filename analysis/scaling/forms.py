@@ -1,33 +1,28 @@
 """The forms that a trend in the number of classes can have: pure power, offset, tied to theory, a bound's curve, curved.
 
-Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape parameters are searched
-on grids that zoom in; at each grid point the linear parameters are solved for (variable projection). Knows theory and
-robust fits; does not know tables.
+Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`, fitted to one value for each class
+count. Shape parameters are searched on grids that zoom in; at each grid point the linear parameters are solved for
+(variable projection). Knows theory and robust fits; does not know tables.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from analysis.rows import theory
-from analysis.scaling.power_law import (
-    Cells,
-    Exponent,
-    FitRefused,
-    expected_ends,
-    exponents_of,
-    interval_halves,
-    level_columns,
-)
+from analysis.scaling.cells import Cells, size_means
+from analysis.scaling.power_law import Exponent, FitRefused, expect, exponents_of, interval_halves, too_few_sizes
 from analysis.statistics.huber import LinearFit, fit_linear, huber_losses
-from analysis.statistics.inference import MIN_CELLS
+from analysis.statistics.inference import Expected, mixed_interval
 
 Columns = Callable[[np.ndarray, int], np.ndarray]
 Fixed = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
 GRID = 33  # points of a shape parameter's range
 # Points of the grids that zoom in, how many steps of the last one they reach, and how many grids there are.
-FINE, NEAR, ZOOMS = 13, 2, 10
+FINE, REACH, ZOOMS = 13, 2, 10
+LEAST_SQUARE = 1e-18  # of error and noise, in data without noise
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,10 @@ class Form:
 
 @dataclass(frozen=True)
 class FormFit:
-    """A fitted form: parameters with intervals, levels by group, Huber scale of log residuals, AICc.
+    """A fitted form: parameters with intervals, levels by group, Huber scale of the sizes' log residuals, AICc.
 
     centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
+    own_variance: by group, of a new cell about the value of its size.
     """
 
     form: str
@@ -55,8 +51,9 @@ class FormFit:
     scale: float
     aicc: float
     cells: int
-    residuals: tuple[float, ...]
+    sizes: int
     centre: float
+    own_variance: Mapping[str, float] = field(repr=False)
     linear: LinearFit = field(repr=False, compare=False)
 
     def predict(self, num_classes: np.ndarray, group: str = "") -> np.ndarray:
@@ -66,9 +63,27 @@ class FormFit:
     def predict_interval(
         self, num_classes: np.ndarray | float, group: str = "", *, level: float = 0.9
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ends between which the averages of new cells are expected, an array each."""
+        """The ends between which the averages of new cells at new class counts are expected, an array each."""
         k = np.atleast_1d(np.asarray(num_classes, dtype=float))
-        return expected_ends(self._log(k, group), design_of(self, k, group), self.linear, level)
+        _, low, high = mixed_interval([(self.expect(k, group), 1.0)], level)
+        return np.exp(low), np.exp(high)
+
+    def expect(self, num_classes: np.ndarray, group: str) -> Expected:
+        """Where the logarithms of the averages of new cells are expected."""
+        k = np.asarray(num_classes, dtype=float)
+        return expect(self._log(k, group), design_of(self, k), self.linear, self.own_variance[group])
+
+    def with_bias(self, variance: float) -> "FormFit":
+        """The fit that expects new cells with so much more variance."""
+        return replace(self, own_variance={group: own + variance for group, own in self.own_variance.items()})
+
+    def mean_exponent(self, least: float, largest: float) -> Expected:
+        """The mean exponent between two sizes, as if the form were true."""
+        ends, width, group = np.array([least, largest]), np.log(largest / least), min(self.levels)
+        slope = np.diff(self._log(ends, group)) / width
+        change = np.diff(design_of(self, ends), axis=0)[0] / width
+        spread = np.sqrt(change @ self.linear.covariance @ change)
+        return Expected(slope, spread[None], max(self.sizes - len(change), 1))
 
     def _shape(self) -> np.ndarray:
         return np.array([p.estimate for p in self.parameters[len(FORMS[self.form].names) :]])
@@ -83,11 +98,11 @@ class FormFit:
         )  # fmt: skip
 
 
-def design_of(fit: FormFit, num_classes: np.ndarray, group: str = "") -> np.ndarray:
-    """Derivatives [n, parameters] of the log prediction at these class counts by every parameter, the levels last."""
+def design_of(fit: FormFit, num_classes: np.ndarray) -> np.ndarray:
+    """Derivatives [n, parameters] of the log prediction at these class counts by every parameter, the level last."""
     k = np.asarray(num_classes, dtype=float)
     own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
-    return np.concatenate([own, level_columns([group] * len(k), sorted(fit.levels))], axis=1)
+    return np.concatenate([own, np.ones((len(k), 1))], axis=1)
 
 
 def _log_columns(*powers: int) -> Columns:
@@ -127,63 +142,70 @@ MARGIN_FORMS = tuple(FORMS)
 VARIABILITY_FORMS = ("power", "offset", "curved")
 
 
-def fit_form(name: str, cells: Cells, feature_dim: int, *, samples: int = 499, seed: int = 0) -> FormFit:
+def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
+    """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
+
+    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise.
+    """
+    noise = min((fit.scale for _, fit in tested), default=0.0)
+    weights = [1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested]
+    return [(fit, weight / sum(weights)) for (_, fit), weight in zip(tested, weights, strict=True)]
+
+
+def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     """Fit one form to cells whose only predictor is num_classes.
 
     Args:
-        name: one of FORMS. cells: from `analysis.scaling.power_law.average_cells`. feature_dim: d of all of them.
-        samples, seed: of the bootstrap behind the parameters' intervals.
+        name: one of FORMS. cells: from `analysis.scaling.cells.average_cells`. feature_dim: d of all of them.
     Returns:
         The fit with LEVEL intervals on its parameters.
     Raises:
-        FitRefused: fewer than MIN_CELLS cells, two cells fewer than parameters, sizes that do not tell them apart, or a
+        FitRefused: fewer than MIN_CELLS sizes, two sizes fewer than parameters, sizes that do not tell them apart, or a
             shape parameter whose search leaves its range.
         ValueError: an unknown form.
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) for variable projection.
     """
     if name not in FORMS:
         raise ValueError(f"form must be one of {list(FORMS)}, got {name!r}.")
-    form, k = FORMS[name], np.exp(cells.log_predictors[:, 0])
-    centre = float(np.exp(np.mean(np.log(np.unique(k)))))
-    labels = sorted(set(cells.group))
-    levels = level_columns(cells.group, labels)
+    form, means = FORMS[name], size_means(cells)
+    k, levels = np.exp(means.log_size), np.ones((len(means.log_size), 1))
+    centre = float(np.exp(np.mean(means.log_size)))
     columns = form.columns(k, feature_dim)
-    count = columns.shape[1] + len(form.shapes) + len(labels)
-    _check_enough(k, count, len(labels))
+    count = columns.shape[1] + len(form.shapes) + 1
+    reason = too_few_sizes(len(k), count)
+    if len(k) <= count:
+        raise FitRefused(reason)
     inner = np.concatenate([columns, levels], axis=1)
-    shape = _search(form, inner, cells.log_measure, k, centre, feature_dim)
+    shape = _search(form, inner, means.log_measure, k, centre, feature_dim)
     for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
         if not least <= value <= most:  # no offset, or a curve that rises without end
             raise FitRefused(f"the sizes do not tell {parameter}: its best value lies beyond {least:g} to {most:g}")
-    target = cells.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
+    target = means.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
     solved = fit_linear(inner, target)
     design = np.concatenate([_jacobian(form, k / centre, k, feature_dim, shape), levels], axis=1)
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused("the sizes do not tell the form's parameters apart")
     # around the solution the shape parameters are linear too: their interval comes from that tangent
     tangent = fit_linear(design, solved.residuals)
-    halves = interval_halves(design, tangent, samples=samples, seed=seed)
-    estimates = [*solved.coefficients[: columns.shape[1]], *shape]
-    return FormFit(
+    halves = None if reason else interval_halves(design, tangent)
+    fit = FormFit(
         form=name,
         feature_dim=feature_dim,
-        parameters=exponents_of([*form.names, *form.shapes], estimates, halves),
-        levels=dict(zip(labels, map(float, solved.coefficients[columns.shape[1] :]), strict=True)),
+        parameters=exponents_of(
+            [*form.names, *form.shapes], [*solved.coefficients[: columns.shape[1]], *shape], halves
+        ),
+        levels={g: float(level + solved.coefficients[-1]) for g, level in means.levels.items()},
         scale=tangent.scale,
         aicc=aicc(solved.residuals, solved.threshold, count),
-        cells=len(k),
-        residuals=tuple(map(float, solved.residuals)),
+        cells=len(cells.group),
+        sizes=len(k),
         centre=centre,
+        own_variance=means.own_variance,
         linear=tangent,
     )
-
-
-def _check_enough(k: np.ndarray, count: int, num_groups: int) -> None:
-    cells, sizes = len(k), len(np.unique(k))
-    if cells < max(MIN_CELLS, count + 2):
-        raise FitRefused(f"{cells} cells for {count} parameters, at least {max(MIN_CELLS, count + 2)} are needed")
-    if sizes < count - num_groups + 2:
-        raise FitRefused(f"{sizes} sizes, at least {count - num_groups + 2} are needed for this form")
+    if reason:
+        raise FitRefused(reason, fit)
+    return fit
 
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
@@ -218,10 +240,10 @@ def _search(
         count = FINE if zoom else GRID
         axes = [np.linspace(a, b, count) for a, b in zip(low, high, strict=True)]
         points = np.stack([axis.ravel() for axis in np.meshgrid(*axes)], axis=1)
-        fixed = np.stack([form.fixed(_argument(form, k / centre, k), feature_dim, point) for point in points])
+        fixed = form.fixed(_argument(form, k / centre, k), feature_dim, points.T[..., None])  # [points, sizes]
         best = points[int(np.argmin(huber_losses(inner, target - fixed, threshold)))]
         step = (high - low) / (count - 1)
-        low, high = best - NEAR * step, best + NEAR * step
+        low, high = best - REACH * step, best + REACH * step
     return np.asarray(best)
 
 

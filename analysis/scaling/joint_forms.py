@@ -1,43 +1,40 @@
 """Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness.
 
 `log measure = level[group] + fixed(cells) + columns(cells) @ coefficients`, tested by keeping out the largest K, the
-largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing.
+largest d and the lowest temperature in turn. Cells of one class count or of one dimension share their deviation, so
+intervals are the wider of two jackknives, one over each. Knows theory and robust fits; draws nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.stats import t as student_t
 
 from analysis.rows import theory
-from analysis.rows.frames import group_labels, settings_by_label, values
+from analysis.rows.frames import settings_by_label
 from analysis.rows.measures import MARGIN
-from analysis.scaling.forms import aicc
-from analysis.scaling.power_law import Exponent, FitRefused, expected_ends, exponents_of, interval_halves, level_columns
-from analysis.statistics.huber import LinearFit, fit_linear
-from analysis.statistics.inference import MIN_CELLS, MIN_SIZES
+from analysis.scaling.cells import Cells, level_columns, select
+from analysis.scaling.form_choice import Ends, cells_of, judge
+from analysis.scaling.forms import aicc, weigh
+from analysis.scaling.power_law import Exponent, FitRefused, exponents_of
+from analysis.statistics.huber import LinearFit, clustered_covariance, fit_linear
+from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, mixed_interval
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 AXES = ("num_classes", "feature_dim", "temperature")
 LARGEST = {"num_classes": "largest K", "feature_dim": "largest d", "temperature": "lowest temperature"}
 
 
-@dataclass(frozen=True)
-class JointCells:
-    """Averages over seeds: log measure and the three axes [cells] (temperature NaN where null), and the group."""
-
-    log_measure: np.ndarray
-    axes: Mapping[str, np.ndarray]
-    group: tuple[str, ...]
-
-    def take(self, keep: np.ndarray) -> "JointCells":
-        """The cells where keep is true."""
-        group = tuple(g for g, k in zip(self.group, keep, strict=True) if k)
-        return JointCells(self.log_measure[keep], {n: a[keep] for n, a in self.axes.items()}, group)
+Axes = Mapping[str, np.ndarray]  # the logarithm of each axis at every cell; temperature NaN where it is null
+Columns = Callable[[Axes], list[np.ndarray]]
 
 
-Axes = Mapping[str, np.ndarray]
+def log_axes(cells: Cells) -> Axes:
+    """The axes of cells whose predictors they are."""
+    return dict(zip(AXES, cells.log_predictors.T, strict=True))
 
 
 @dataclass(frozen=True)
@@ -46,56 +43,52 @@ class JointForm:
 
     formula: str
     names: tuple[str, ...]
-    columns: Callable[[Axes], list[np.ndarray]]
+    columns: Columns
     fixed: Callable[[Axes], np.ndarray] = lambda axes: np.zeros(len(axes["num_classes"]))
     cold: bool = False
     margins_only: bool = False
 
 
-def _logs(*names: str) -> Callable[[Axes], list[np.ndarray]]:
-    return lambda axes: [np.log(axes[name]) for name in names]
+def _columns(*names: str) -> Columns:
+    return lambda axes: [axes[name] for name in names]
 
 
-def _by_dim(curve: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[Axes], np.ndarray]:
-    """The logarithm of a curve(K, d) at every cell."""
+def _by_dim(log_curve: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[Axes], np.ndarray]:
+    """A curve(log K, d) at every cell."""
 
     def at(axes: Axes) -> np.ndarray:
         found = np.zeros(len(axes["num_classes"]))
         for dim in np.unique(axes["feature_dim"]):
             here = axes["feature_dim"] == dim
-            found[here] = np.log(curve(axes["num_classes"][here], int(dim)))
+            found[here] = log_curve(axes["num_classes"][here], round(float(np.exp(dim))))
         return found
 
     return at
 
 
-def _tied(axes: Axes) -> np.ndarray:
-    return np.array([theory.asymptotic_exponent(int(d)) for d in axes["feature_dim"]]) * np.log(axes["num_classes"])
+_tied = _by_dim(lambda log_k, d: theory.asymptotic_exponent(d) * log_k)
+_levenshtein = _by_dim(lambda log_k, d: np.log(theory.levenshtein_curve(np.exp(log_k), d)))
+_best_known = _by_dim(lambda log_k, d: np.log(theory.best_known_curve(np.exp(log_k), d)))
 
 
 def log_coldness(axes: Axes) -> np.ndarray:
     """Logarithm of best known margin / (temperature ln K)."""
-    best = np.exp(_by_dim(theory.best_known_curve)(axes))
-    return np.log(theory.coldness(best, axes["temperature"], axes["num_classes"]))
+    return np.log(
+        theory.coldness(np.exp(_best_known(axes)), *(np.exp(axes[n]) for n in ("temperature", "num_classes")))
+    )
 
 
 JOINT_FORMS: Mapping[str, JointForm] = {
-    "power": JointForm("A K^a d^b", ("a", "b"), _logs("num_classes", "feature_dim")),
-    "theory": JointForm("A K^(-2/(d-1)) d^b", ("b",), _logs("feature_dim"), _tied, margins_only=True),
-    "levenshtein": JointForm(
-        "A times the Levenshtein bound", (), lambda axes: [], _by_dim(theory.levenshtein_curve), margins_only=True
-    ),
-    "reference": JointForm(
-        "A times the best known margin", (), lambda axes: [], _by_dim(theory.best_known_curve), margins_only=True
-    ),
-    "power-temperature": JointForm(
-        "A K^a d^b temperature^g", ("a", "b", "g"), _logs("num_classes", "feature_dim", "temperature"), cold=True
-    ),
+    "power": JointForm("A K^a d^b", ("a", "b"), _columns("num_classes", "feature_dim")),
+    "theory": JointForm("A K^(-2/(d-1)) d^b", ("b",), _columns("feature_dim"), _tied, margins_only=True),
+    "levenshtein": JointForm("A times the Levenshtein bound", (), _columns(), _levenshtein, margins_only=True),
+    "reference": JointForm("A times the best known margin", (), _columns(), _best_known, margins_only=True),
+    "power-temperature": JointForm("A K^a d^b temperature^g", ("a", "b", "g"), _columns(*AXES), cold=True),
     "reference-coldness": JointForm(
         "A (best known margin) coldness^g exp(h / coldness)",
         ("g", "h"),
         lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
-        _by_dim(theory.best_known_curve),
+        _best_known,
         cold=True,
         margins_only=True,
     ),
@@ -104,7 +97,10 @@ JOINT_FORMS: Mapping[str, JointForm] = {
 
 @dataclass(frozen=True)
 class JointFit:
-    """A fitted joint form: parameters with LEVEL intervals, level by group, robust spread, AICc, diagnostics."""
+    """A fitted joint form: parameters, level by group, robust spread, AICc, diagnostics.
+
+    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
+    """
 
     form: str
     parameters: tuple[Exponent, ...]
@@ -112,17 +108,17 @@ class JointFit:
     scale: float
     aicc: float
     cells: int
+    sizes: int
     diagnostics: Diagnostics
     linear: LinearFit = field(repr=False, compare=False)
 
-    def predict_interval(
-        self, axes: Axes, group: str, *, level: float = 0.9
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Prediction at these axes and the ends between which new cells are expected, an array [n] each."""
+    def expect(self, axes: Axes, group: str) -> Expected:
+        """Where the logarithms of new cells at these axes are expected."""
         form = JOINT_FORMS[self.form]
         design = _design(form, axes, [group] * len(axes["num_classes"]), sorted(self.levels))
         middle = form.fixed(axes) + design @ self.linear.coefficients
-        return np.exp(middle), *expected_ends(middle, design, self.linear, level)
+        reach = np.einsum("np,pq,nq->n", design, self.linear.covariance, design)
+        return Expected(middle, np.sqrt(reach + self.linear.scale**2), max(self.sizes - 2, 1))
 
 
 @dataclass(frozen=True)
@@ -145,6 +141,11 @@ class JointVerdict:
     kept_out: tuple[KeptOut, ...]
     refused: str | None
 
+    @property
+    def mean_error(self) -> float:
+        """Mean over the tests of their median errors; NaN without any."""
+        return float(np.mean([k.median_error for k in self.kept_out])) if self.kept_out else float("nan")
+
 
 @dataclass(frozen=True)
 class JointComparison:
@@ -156,25 +157,16 @@ class JointComparison:
     chosen: str | None
     settings: Mapping[str, Mapping[str, object]]
 
-
-def joint_cells(
-    final: pa.Table, measure: str, within: Sequence[str]
-) -> tuple[JointCells, dict[str, dict[str, object]]]:
-    """Cell averages of terminal trials with a positive measure, and the settings behind each group's label."""
-    measured = values(final, measure)
-    kept = np.flatnonzero(
-        values(final, "terminal") & np.isfinite(measured) & (measured > 0) & (values(final, "feature_dim") > 1)
-    )
-    rows, labels = final.take(kept), group_labels(final.take(kept), within)
-    cell = np.asarray(rows["cell"].to_pylist(), dtype=str)
-    _, first, index = np.unique(cell, return_index=True, return_inverse=True)
-    means = np.bincount(index, weights=np.log(measured[kept])) / np.bincount(index)
-    axes = {name: values(rows, name)[first] for name in AXES}
-    return JointCells(means, axes, tuple(labels[i] for i in first)), settings_by_label(rows, within)
+    @property
+    def weighted(self) -> list[tuple[JointFit, float]]:
+        """The fits that were tested, with their weights in a prediction; the chosen form's first."""
+        tested = [(v.mean_error, v.fit) for v in self.verdicts if v.kept_out and v.fit]
+        return sorted(weigh(tested), key=lambda entry: entry[0].form != self.chosen)
 
 
 def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> JointComparison | None:
     """Fit and test every joint form; None where fewer than two dimensions were run."""
+    final = final.filter(pc.greater(final["feature_dim"], 1))  # on a line there is no margin
     if final.num_rows == 0 or len(final["feature_dim"].unique()) < 2:
         return None
     verdicts: list[JointVerdict] = []
@@ -182,13 +174,14 @@ def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> Joint
     for name, form in JOINT_FORMS.items():
         if form.margins_only and measure != MARGIN:
             continue
-        cells, settings = joint_cells(final, measure, [n for n in within if not (form.cold and n == "temperature")])
-        known |= settings
-        verdicts.append(_verdict(name, cells))
+        held = [n for n in within if not (form.cold and n == "temperature")]
+        known |= settings_by_label(final, held)
+        if (cells := cells_of(final, measure, held, AXES)) is not None:
+            verdicts.append(_verdict(name, cells))
     return JointComparison(measure, tuple(within), tuple(verdicts), _choose(verdicts), known)
 
 
-def _verdict(name: str, cells: JointCells) -> JointVerdict:
+def _verdict(name: str, cells: Cells) -> JointVerdict:
     try:
         fit = fit_joint(name, cells)
     except FitRefused as refusal:
@@ -199,7 +192,7 @@ def _verdict(name: str, cells: JointCells) -> JointVerdict:
 
 def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
     """Least mean error over the axes of size, fewest parameters among those as good up to a tenth."""
-    tested = [(float(np.mean([k.median_error for k in v.kept_out])), v) for v in verdicts if v.kept_out and v.fit]
+    tested = [(v.mean_error, v) for v in verdicts if v.kept_out and v.fit]
     if not tested:
         return None
     least = min(error for error, _ in tested)
@@ -207,41 +200,50 @@ def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
     return min(near)[2]
 
 
-def fit_joint(name: str, cells: JointCells, *, least: int = MIN_SIZES, samples: int = 199, seed: int = 0) -> JointFit:
+def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     """Fit one joint form.
 
     Args:
         least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do.
-        samples, seed: of the bootstrap behind the parameters' intervals.
     Raises:
         FitRefused: too few cells, dimensions or temperatures, or axes that do not vary apart.
     """
-    form = JOINT_FORMS[name]
-    if form.cold and not np.isfinite(cells.axes["temperature"]).all():
+    form, axes = JOINT_FORMS[name], log_axes(cells)
+    if form.cold and not np.isfinite(axes["temperature"]).all():
         raise FitRefused("some cells have no temperature")
     labels = sorted(set(cells.group))
-    design = _design(form, cells.axes, cells.group, labels)
+    design = _design(form, axes, cells.group, labels)
     needed = max(MIN_CELLS, design.shape[1] + 2)
     if len(design) < needed:
         raise FitRefused(f"{len(design)} cells for {design.shape[1]} parameters, at least {needed} are needed")
     for axis in AXES if form.cold else AXES[:1]:
-        count = len(np.unique(cells.axes[axis]))
+        count = len(np.unique(axes[axis]))
         if count < (least if axis != "feature_dim" else 2):
             raise FitRefused(f"{count} values of {axis} are too few for this form")
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused("the axes do not vary independently of each other")
-    fit = fit_linear(design, cells.log_measure - form.fixed(cells.axes))
-    halves = interval_halves(design, fit, samples=samples, seed=seed)
+    fit = fit_linear(design, cells.log_measure - form.fixed(axes))
+    by_axis = {name: _jackknife(design, fit, axes[name]) for name in AXES[:2]}
+    halves = [half for _, half in by_axis.values() if half is not None]
+    known = np.max(halves, axis=0) if len(halves) == len(by_axis) else None
     return JointFit(
         form=name,
-        parameters=exponents_of(form.names, fit.coefficients, halves),
+        parameters=exponents_of(form.names, fit.coefficients, known),
         levels=dict(zip(labels, map(float, fit.coefficients[len(form.names) :]), strict=True)),
         scale=fit.scale,
         aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
         cells=len(design),
-        diagnostics=diagnose(fit, np.log(cells.axes["num_classes"])),
-        linear=fit,
+        sizes=len(np.unique(axes["num_classes"])),
+        diagnostics=diagnose(fit, axes["num_classes"]),
+        linear=replace(fit, covariance=by_axis["num_classes"][0]),
     )
+
+
+def _jackknife(design: np.ndarray, fit: LinearFit, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Covariance of the coefficients over the values of an axis, and half widths; None for fewer than MIN_CELLS values."""
+    covariance, clusters = clustered_covariance(design, fit, axis), len(np.unique(axis))
+    student = student_t.ppf((1 + LEVEL) / 2, max(clusters - 2, 1))
+    return covariance, student * np.sqrt(np.diag(covariance)) if clusters >= MIN_CELLS else None
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -249,25 +251,23 @@ def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[
     return np.concatenate([*columns, level_columns(group, labels)], axis=1)
 
 
-def _keep_out(name: str, cells: JointCells, axis: str) -> KeptOut | None:
+def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
     """Predict the cells at the largest value (the lowest temperature) from the others; None where that cannot be."""
-    along = cells.axes[axis]
+    along = log_axes(cells)[axis]
     if len(np.unique(along)) < 3:
         return None
-    end = float(along.min() if axis == "temperature" else along.max())
+    end = along.min() if axis == "temperature" else along.max()
     out = along == end
     try:
-        fit = fit_joint(name, cells.take(~out), least=2, samples=49)
+        fit = fit_joint(name, select(cells, ~out), least=2)
     except FitRefused:
         return None
-    errors, inside = [], []
-    for label in sorted(set(cells.group) & set(fit.levels)):
-        held = cells.take(out & np.array([g == label for g in cells.group]))
-        if len(held.group):
-            middle, low, high = fit.predict_interval(held.axes, label)
-            measured = np.exp(held.log_measure)
-            errors += list(np.abs(middle / measured - 1))
-            inside += list((low <= measured) & (measured <= high))
-    if not errors:
-        return None
-    return KeptOut(axis, end, float(np.median(errors)), float(np.mean(inside)), len(errors))
+
+    def expected(at: np.ndarray, group: str) -> Ends:
+        axes = {name: np.log(at[i : i + 1]) for i, name in enumerate(AXES)}
+        middle, low, high = mixed_interval([(fit.expect(axes, group), 1.0)], 0.9)
+        return np.exp(middle), np.exp(low), np.exp(high)
+
+    held = judge(select(cells, out), set(fit.levels), expected)
+    at = float(f"{np.exp(end):.6g}")
+    return KeptOut(axis, at, held.median_error, held.covered, held.cells) if held else None

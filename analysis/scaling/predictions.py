@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from analysis.rows.frames import SIZES, values
 from analysis.rows.measures import MARGIN
-from analysis.scaling.form_choice import FormComparison
+from analysis.scaling.form_choice import FormComparison, one_by_one
 from analysis.scaling.forms import FORMS, FormFit
 from analysis.scaling.joint_forms import AXES, JOINT_FORMS, JointComparison, JointFit
+from analysis.statistics.inference import Expected, mixed_interval
 
 SCHEMA = 1
 LEVEL = 0.9  # of a prediction interval
@@ -102,7 +103,7 @@ def _predict(
     for name, value in cell.items():
         if name not in SIZES and not _occurs(final, name, value, joint):
             return _refused(cell, measure, f"no complete trial has {name} = {value}")
-    of_one_dim = (c for c in comparisons if c.feature_dim == cell["feature_dim"])
+    of_one_dim = (c for c in one_by_one(comparisons) if c.feature_dim == cell["feature_dim"])
     together: list[FormComparison | JointComparison] = [*of_one_dim, *joint]
     for comparison in together:
         if comparison.measure == measure and comparison.chosen and (found := _expected(cell, comparison, final)):
@@ -118,9 +119,31 @@ def _occurs(final: pa.Table, name: str, value: Any, joint: Sequence[JointCompari
 
 
 def _expected(cell: dict[str, Any], comparison: FormComparison | JointComparison, final: pa.Table) -> Prediction | None:
-    """What the chosen form says of a cell; None where it has no group for the cell, or needs a temperature."""
-    fit = next(v.fit for v in comparison.verdicts if v.form == comparison.chosen)
-    assert fit is not None
+    """What all tested forms together say of a cell, each with its weight.
+
+    None where the chosen form has no group for the cell, or needs a temperature.
+    """
+    told = [(fit, weight, *found) for fit, weight in comparison.weighted if (found := _of_form(cell, comparison, fit))]
+    if not told or told[0][0].form != comparison.chosen:
+        return None
+    fit, _, group, _ = told[0]
+    joint = isinstance(fit, JointFit)
+    form, formula = (
+        (f"joint {fit.form}", JOINT_FORMS[fit.form].formula) if joint else (fit.form, FORMS[fit.form].formula)
+    )
+    ends = mixed_interval([(expected, weight) for _, weight, _, expected in told], LEVEL)
+    predicted, low, high = (float(np.exp(end[0])) for end in ends)
+    cell = cell | dict(comparison.settings.get(group, {}))
+    if not np.isfinite([predicted, low, high]).all():
+        return _refused(cell, comparison.measure, f"the form {form} has no value there")
+    seen = tuple(final.take(matching(final, cell))["trial"].to_pylist())
+    return Prediction(cell, comparison.measure, form, formula, predicted, low, high, LEVEL, fit.cells, seen, None)
+
+
+def _of_form(
+    cell: dict[str, Any], comparison: FormComparison | JointComparison, fit: FormFit | JointFit
+) -> tuple[str, Expected] | None:
+    """The group that a form has for the cell, and what it expects there."""
     cold = isinstance(fit, JointFit) and JOINT_FORMS[fit.form].cold
     if cold and cell.get("temperature") is None:
         return None
@@ -130,18 +153,8 @@ def _expected(cell: dict[str, Any], comparison: FormComparison | JointComparison
     if group is None:
         return None
     if isinstance(fit, FormFit):
-        form, formula, at = fit.form, FORMS[fit.form].formula, np.array([cell["num_classes"]])
-        ends = (fit.predict(at, group), *fit.predict_interval(at, group, level=LEVEL))
-    else:
-        form, formula = f"joint {fit.form}", JOINT_FORMS[fit.form].formula
-        axes = {name: np.array([float(cell.get(name) or np.nan)]) for name in AXES}
-        ends = fit.predict_interval(axes, group, level=LEVEL)
-    cell = cell | dict(comparison.settings.get(group, {}))
-    predicted, low, high = (float(end[0]) for end in ends)
-    if not np.isfinite([predicted, low, high]).all():
-        return _refused(cell, comparison.measure, f"the form {form} has no value there")
-    seen = tuple(final.take(matching(final, cell))["trial"].to_pylist())
-    return Prediction(cell, comparison.measure, form, formula, predicted, low, high, LEVEL, fit.cells, seen, None)
+        return group, fit.expect(np.array([cell["num_classes"]]), group)
+    return group, fit.expect({name: np.log([float(cell.get(name) or np.nan)]) for name in AXES}, group)
 
 
 def _group(

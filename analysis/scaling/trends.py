@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import group_labels, groups, independent_settings, values
+from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, values
 from analysis.rows.matched_time import VARIABILITY, at_equal_loss_excess, at_equal_steps
 from analysis.rows.measures import MARGIN, SHORTFALL, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
@@ -26,14 +26,14 @@ MAX_SERIES = 40  # single series in the report; the pooled fits use every row al
 class Trend:
     """One power law that was asked for, fitted or refused.
 
-    where: the settings held fixed. within: settings whose values each have a prefactor of their own. moment: when in
-    training the measure was read. fit: the fit with intervals; the bare estimate or None where refused says why there
-    are none. not_terminal, not_positive: complete trials left out. with_all: the exponents with the trials that are not
-    terminal included, empty where there are none.
+    predictor: the size that it is a trend in. where: the settings held fixed. within: settings whose values each have a
+    prefactor of their own. moment: when in training the measure was read. fit: the fit with intervals; the bare estimate
+    or None where refused says why there are none. not_terminal, not_positive: complete trials left out. with_all: the
+    exponent with the trials that are not terminal included, empty where there are none.
     """
 
     measure: str
-    predictors: tuple[str, ...]
+    predictor: str
     where: dict[str, Any]
     within: tuple[str, ...]
     moment: str
@@ -59,51 +59,60 @@ def own_prefactors(trend: Trend) -> list[str]:
 def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """Every trend in num_classes (and feature_dim) that the settings of these rows suggest.
 
-    For each measure: one series per feature_dim and combination of the other settings; one fit per feature_dim with an
-    exponent common to its series; one over all with exponents of num_classes and feature_dim.
-
     Args:
         final: one row per complete trial. rows: their measured epochs, from which variability is read at shared moments;
             without them, and beside them, it is read at the end.
     """
     others = independent_settings(final)
-    found = _trends_of(final, AT_THE_END, AT_END, others, series=True)
+    found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
     matched = [] if rows is None else [at_equal_steps(rows, final), at_equal_loss_excess(rows, final)]
     for moment in filter(None, matched):
-        found += _trends_of(moment.rows, VARIABILITY, moment.moment, others, series=False)
-    return found + _trends_of(final, VARIABILITY, AT_END, others, series=True)
+        for measure in VARIABILITY:
+            found += trends_of(moment.rows, measure, others, moment.moment, series=False)
+    return found + [t for measure in VARIABILITY for t in trends_of(final, measure, others)]
 
 
-def _trends_of(
-    final: pa.Table, measures: Sequence[str], moment: str, others: list[str], *, series: bool
+def trends_of(
+    final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END, *, series: bool = True
 ) -> list[Trend]:
+    """The trends of one measure: in each size over all values of the other, in num_classes at each feature_dim, by series.
+
+    Margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it.
+
+    Args:
+        others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only
+            where the test says that their exponents differ.
+    """
     found = []
-    for measure in measures:
-        if len(final["feature_dim"].unique()) > 1:
-            found.append(fit_trend(final, measure, ("num_classes", "feature_dim"), {}, others, moment))
-        for where, rows in groups(final, ["feature_dim"]):
-            found.append(fit_trend(rows, measure, ("num_classes",), where, others, moment))
-            single = [g for g in groups(rows, others) if len(g[1]["num_classes"].unique()) > 1] if series else []
+    if measure != MARGIN and len(final["feature_dim"].unique()) > 1:
+        for name, other in (SIZES, SIZES[::-1]):
+            found.append(fit_trend(final, measure, {}, [other, *others], moment, predictor=name))
+    for where, rows in groups(final, ["feature_dim"]):
+        pooled = fit_trend(rows, measure, where, others, moment)
+        found.append(pooled)
+        if series or (pooled.fit and pooled.fit.slopes_differ):
+            single = [g for g in groups(rows, others) if len(g[1]["num_classes"].unique()) > 1]
             for held, members in single[:MAX_SERIES] if len(single) > 1 else []:
-                found.append(fit_trend(members, measure, ("num_classes",), where | held, [], moment))
+                found.append(fit_trend(members, measure, where | held, [], moment))
     return found
 
 
 def fit_trend(
     rows: pa.Table,
     measure: str,
-    predictors: tuple[str, ...],
     where: dict[str, Any],
     within: Sequence[str],
     moment: str = AT_END,
+    *,
+    predictor: str = "num_classes",
 ) -> Trend:
     """Fit one trend on the trials that reached the terminal phase and whose measure is positive."""
     terminal, positive = values(rows, "terminal"), usable(*measured_interval(rows, measure))
-    fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictors, within)
-    others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictors, within)[0]
+    fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictor, within)
+    others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictor, within)[0]
     return Trend(
         measure=measure,
-        predictors=predictors,
+        predictor=predictor,
         where=where,
         within=tuple(within),
         moment=moment,
@@ -115,16 +124,13 @@ def fit_trend(
     )
 
 
-def _fit(
-    kept: pa.Table, measure: str, predictors: tuple[str, ...], within: Sequence[str]
-) -> tuple[PowerLawFit | None, str | None]:
+def _fit(kept: pa.Table, measure: str, predictor: str, within: Sequence[str]) -> tuple[PowerLawFit | None, str | None]:
     """The fit, or the bare estimate and the reason why it has no intervals."""
     if kept.num_rows == 0:
         return None, "no trial reached the terminal phase with a positive value"
-    numbers = {name: values(kept, name) for name in predictors}
-    cell, group = kept["cell"].to_pylist(), group_labels(kept, within)
+    sizes, cell, group = values(kept, predictor), kept["cell"].to_pylist(), group_labels(kept, within)
     try:
         low, high = measured_interval(kept, measure)
-        return fit_power_law(low, numbers, cell=cell, group=group, upper=high), None
+        return fit_power_law(low, sizes, name=predictor, cell=cell, group=group, upper=high), None
     except FitRefused as refusal:
         return refusal.estimate, str(refusal)

@@ -3,12 +3,10 @@
 Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy only.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-Solve = Callable[[np.ndarray, np.ndarray], np.ndarray]  # weights, targets [batch, n] -> coefficients [batch, p]
 ROUNDS = 60
 # 1.345 residual scales keep 95 % of least squares' precision on Gaussian noise (Huber 1964).
 HUBER_SCALES = 1.345
@@ -17,13 +15,24 @@ FLOOR = 1e-12  # threshold of data without noise
 
 @dataclass(frozen=True)
 class LinearFit:
-    """coefficients [p] with their covariance [p, p], residuals [n], leverages [n] in 0..1, the Huber threshold used."""
+    """coefficients [p], their covariance [p, p], residuals [n], leverages [n] in 0..1, the Huber threshold, (X'X)^-1 [p, p]."""
 
     coefficients: np.ndarray
     residuals: np.ndarray
     leverages: np.ndarray
     covariance: np.ndarray
     threshold: float
+    inverse_gram: np.ndarray
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom left, at least 1."""
+        return max(len(self.residuals) - len(self.coefficients), 1)
+
+    @property
+    def variance(self) -> float:
+        """Of the noise, from all residuals: without the bias that `scale` has where few residuals are left."""
+        return float(self.residuals @ self.residuals) / self.degrees
 
     @property
     def standard_errors(self) -> np.ndarray:
@@ -50,8 +59,31 @@ def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
     degrees = max(len(target) - design.shape[1], 1)
     # least absolute deviations passes through p rows exactly: the median is taken over the others
     scale = float(np.median(np.sort(spread)[-degrees:])) / 0.6745
-    coefficients, pulls, residuals, leverages = _fits_with_pulls(design, target[None], HUBER_SCALES * scale)
-    return LinearFit(coefficients[0], residuals[0], leverages[0], pulls[0].T @ pulls[0], HUBER_SCALES * scale)
+    threshold = HUBER_SCALES * scale
+    coefficients = _reweighted(design, target[None], threshold)[0]
+    residuals = target - design @ coefficients
+    hold, pull = _hold_and_pull(residuals, threshold)
+    projected = design @ np.linalg.inv(_gram(design, hold))
+    leverages = np.clip((projected * design).sum(axis=1) * hold, 0.0, 1 - 1e-9)
+    pulls = projected * (pull / (1 - leverages))[:, None]
+    inverse = np.linalg.inv(_gram(design, np.ones(len(target))))
+    return LinearFit(coefficients, residuals, leverages, pulls.T @ pulls, threshold, inverse)
+
+
+def clustered_covariance(design: np.ndarray, fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
+    """Covariance [p, p] of the coefficients where the residuals of a cluster [n] may have anything in common: CR3.
+
+    Source: Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form.
+    """
+    hold, pull = _hold_and_pull(fit.residuals, fit.threshold)
+    inverse = np.linalg.inv(_gram(design, hold))
+    scores = []
+    for name in np.unique(cluster):
+        own = design[cluster == name]
+        apart = np.eye(len(own)) - own @ inverse @ (own * hold[cluster == name, None]).T
+        scores.append(own.T @ np.linalg.lstsq(apart, pull[cluster == name], rcond=1e-9)[0])
+    pulls = np.stack(scores) @ inverse
+    return np.asarray(pulls.T @ pulls)
 
 
 def huber_losses(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
@@ -61,84 +93,34 @@ def huber_losses(design: np.ndarray, targets: np.ndarray, threshold: float) -> n
     return np.asarray(bent.sum(axis=1))
 
 
-def wild_bootstrap_t(design: np.ndarray, fit: LinearFit, *, samples: int, seed: int) -> np.ndarray:
-    """Studentised deviations of wild bootstrap refits, the spread that a coefficient's t statistic really has.
+def _hold_and_pull(residuals: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Curvature and slope of the loss at each residual.
 
-    Args:
-        design: [n, p] of the fit. samples: refits. seed: of the random signs; same seed, same numbers.
-    Returns:
-        t [samples, p].
-    Source: Cameron, Gelbach and Miller, Rev. Econ. Stat. 90 (2008); six-point weights: Webb, QED 1315 (2014).
+    Beyond the threshold the loss is linear and has no curvature; a tenth is left to such cells, so that a matrix of few
+    cells inside stays invertible.
     """
-    webb = np.sqrt([0.5, 1.0, 1.5])
-    signs = np.random.default_rng(seed).choice(np.concatenate([-webb, webb]), size=(samples, len(design)))
-    # residuals shrink by sqrt(1 - leverage) in the fit: undone, or few cells look more certain than they are
-    noise = fit.residuals / np.sqrt(1 - fit.leverages)
-    fitted = design @ fit.coefficients
-    coefficients, pulls, _, _ = _fits_with_pulls(design, fitted + signs * noise, fit.threshold)
-    errors = np.sqrt((pulls**2).sum(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num((coefficients - fit.coefficients) / errors)
-
-
-def _fits_with_pulls(
-    design: np.ndarray, targets: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients [batch, p], the HC3 pulls on them [batch, n, p], residuals and leverages of targets [batch, n]."""
-    coefficients = _reweighted(design, targets, threshold)
-    residuals = targets - coefficients @ design.T
-    # beyond the threshold the loss is linear and has no curvature; a tenth of the curvature is left to such cells, so that
-    # the matrix stays invertible when few cells lie inside
     hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
-    inverse = np.linalg.inv(_gram(design, hold))
-    projected = design @ inverse  # [batch, n, p]: the inverse is symmetric
-    leverages = np.clip((projected * design).sum(axis=2) * hold, 0.0, 1 - 1e-9)
-    pull = _huber_weights(residuals, threshold) * residuals
-    return coefficients, projected * (pull / (1 - leverages))[..., None], residuals, leverages
+    return hold, _huber_weights(residuals, threshold) * residuals
 
 
 def _reweighted(design: np.ndarray, targets: np.ndarray, threshold: float) -> np.ndarray:
     """Iteratively reweighted least squares; threshold 0 is least absolute deviations, smoothed at round-off."""
-    solve = _group_means(design) if _is_one_hot(design) else _solve_of(design)
     weights = np.ones_like(targets)
     floor = max(threshold, 1e-9 * (1 + float(np.abs(targets).max(initial=0.0))))
+    basis, triangle = np.linalg.qr(design)  # columns that are nearly alike and weights of 1e-9 together are singular
     coefficients = np.zeros((len(targets), design.shape[1]))
     for _ in range(ROUNDS):
-        updated = solve(weights, targets)
+        updated = np.linalg.solve(_gram(basis, weights), ((weights * targets) @ basis)[..., None])[..., 0]
         moved = float(np.abs(updated - coefficients).max())
         coefficients = updated
         if moved < 1e-12 * (1 + float(np.abs(updated).max())):
             break
-        weights = _huber_weights(targets - coefficients @ design.T, floor)
-    return coefficients
+        weights = _huber_weights(targets - coefficients @ basis.T, floor)
+    return np.asarray(np.linalg.solve(triangle, coefficients.T).T)
 
 
 def _gram(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(design.T @ (weights[..., None] * design))
-
-
-def _solve_of(design: np.ndarray) -> Solve:
-    """Weighted least squares of every row of targets."""
-    return lambda weights, targets: np.asarray(
-        np.linalg.solve(_gram(design, weights), ((weights * targets) @ design)[..., None])[..., 0]
-    )
-
-
-def _is_one_hot(design: np.ndarray) -> bool:
-    return bool(((design == 0) | (design == 1)).all() and (design.sum(axis=1) == 1).all() and design.any(axis=0).all())
-
-
-def _group_means(design: np.ndarray) -> Solve:
-    """The same where columns only say which group a row is in: means, in time that does not grow with the groups."""
-    member = design.argmax(axis=1)
-    order = np.argsort(member, kind="stable")
-    starts = np.searchsorted(member[order], np.arange(design.shape[1]))
-
-    def means(weights: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        sums = np.add.reduceat((weights * targets)[:, order], starts, axis=1)
-        return np.asarray(sums / np.add.reduceat(weights[:, order], starts, axis=1))
-
-    return means
 
 
 def _huber_weights(residuals: np.ndarray, threshold: float) -> np.ndarray:

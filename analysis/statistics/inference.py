@@ -1,14 +1,20 @@
-"""Means with Student intervals, paired tests and Holm's correction, with the least data that each needs."""
+"""Means with Student intervals, mixtures of them, paired tests and Holm's correction, with the least data each needs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
+from scipy.stats import nct
 from scipy.stats import t as student_t
 
 LEVEL = 0.95
+POWER = 0.8  # chance of finding a difference that is called detectable
 MIN_SEEDS = 5  # of a claim about seeds
 MIN_CELLS = 5  # of an interval over cells
 MIN_SIZES = 3  # of a trend: values of its predictor
+BISECTIONS = 40
 ROUNDING = 1e-14  # gaps below it are the last bits of numbers about 1, however regular
 
 
@@ -18,6 +24,49 @@ def mean_interval(numbers: np.ndarray) -> tuple[float, float | None, float | Non
         return (float(numbers[0]) if len(numbers) else float("nan")), None, None
     half = float(student_t.ppf((1 + LEVEL) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
     return float(numbers.mean()), float(numbers.mean()) - half, float(numbers.mean()) + half
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Where new values lie: Student's t about `middle` [n], scaled by `spread` [n], with so many degrees of freedom."""
+
+    middle: np.ndarray
+    spread: np.ndarray
+    degrees: int
+
+
+def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and ends of the central interval, [n] each, of the mixture of the parts, each with its weight over its variance.
+
+    So a part that says little by its own account widens the others' interval little.
+    """
+    middles = np.stack([part.middle for part, _ in parts])
+    spreads = np.maximum([part.spread for part, _ in parts], 1e-12)
+    weights = np.array([weight for _, weight in parts])[:, None] / (spreads / spreads.min(axis=0)) ** 2
+    weights /= weights.sum(axis=0)
+    degrees = np.array([part.degrees for part, _ in parts])[:, None]
+    ends = []
+    for share in ((1 - level) / 2, (1 + level) / 2):
+        own = middles + spreads * stdtrit(degrees, share)
+        low, high = own.min(axis=0), own.max(axis=0)  # the mixture's quantile lies between those of its parts
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            is_below = (weights * stdtr(degrees, (middle - middles) / spreads)).sum(axis=0) < share
+            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+        ends.append(high)
+    return (weights * middles).sum(axis=0), ends[0], ends[1]
+
+
+def sizes_needed(half: float, sizes: int, parameters: int, wanted: float, *, most: int = 60) -> int | None:
+    """How many sizes over the same range bring an interval's half width below `wanted`, if the scatter stays; None: over most.
+
+    The half width goes as Student's quantile over the square root of the number of sizes.
+    """
+    unit = half * np.sqrt(sizes) / student_t.ppf((1 + LEVEL) / 2, sizes - parameters)
+    for more in range(sizes + 1, most + 1):
+        if unit * student_t.ppf((1 + LEVEL) / 2, more - parameters) / np.sqrt(more) < wanted:
+            return more
+    return None
 
 
 def paired_p(gaps: np.ndarray) -> float:
@@ -30,6 +79,29 @@ def paired_p(gaps: np.ndarray) -> float:
     if error == 0:
         return 1.0 if gaps[0] == 0 else 0.0
     return float(2 * student_t.sf(abs(gaps.mean()) / error, len(gaps) - 1))
+
+
+def equivalence_bound(gaps: np.ndarray) -> float:
+    """Smallest bound that the absolute mean gap is shown to stay below, by two one-sided t tests at 1 - LEVEL.
+
+    It is the far end of the interval at 2 LEVEL - 1 (90 %). NaN under MIN_SEEDS gaps.
+    Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
+    """
+    if len(gaps) < MIN_SEEDS:
+        return float("nan")
+    return float(abs(gaps.mean()) + student_t.ppf(LEVEL, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+
+
+def detectable_gap(gaps: np.ndarray) -> float:
+    """Smallest true mean gap that a two-sided paired t test at 1 - LEVEL finds with POWER, gaps scattered as these.
+
+    NaN under MIN_SEEDS gaps.
+    """
+    if len(gaps) < MIN_SEEDS:
+        return float("nan")
+    critical = student_t.ppf((1 + LEVEL) / 2, len(gaps) - 1)
+    shift = brentq(lambda x: nct.sf(critical, len(gaps) - 1, x) - POWER, 0.0, 4 * critical)
+    return float(shift * gaps.std(ddof=1) / np.sqrt(len(gaps)))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

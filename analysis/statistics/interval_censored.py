@@ -13,13 +13,16 @@ from analysis.statistics.huber import LinearFit, fit_linear
 
 ROUNDS = 40
 NARROW = 1e-3  # of the logarithm: certified bounds closer than this are one number
-OPEN = 0.5  # of the logarithm: an interval wider than this hardly says where the value is
 MOST_CENSORED = 0.5  # share of cells; with more of them the fit would mostly be fitted to its own expectations
 
 
 @dataclass(frozen=True)
 class Completed:
-    """target: log values with the expectation in place of an interval; open_share: share wider than OPEN."""
+    """target: log values with the expectation in place of an interval.
+
+    open_share: share of intervals wider than the spread of the completed values about the fit, which say little of where
+    in that spread a value lies.
+    """
 
     target: np.ndarray
     open_share: float
@@ -53,7 +56,7 @@ def complete(design: np.ndarray, low: np.ndarray, high: np.ndarray) -> Completed
         target = updated
         if moved < 1e-6:
             break
-    return Completed(target, float((high - low > OPEN).mean()))
+    return Completed(target, float((wide & (high - low > _scale(fit, wide))).mean()))
 
 
 def _scale(fit: LinearFit, wide: np.ndarray) -> float:

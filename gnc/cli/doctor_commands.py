@@ -1,28 +1,34 @@
-"""`gnc doctor` and `gnc prepare`: check that this machine or a cluster has what a study needs, and set up AWS.
+"""`gnc doctor`, `gnc slurm` and `gnc prepare`: check that a machine or a cluster has what a study needs, and set up clusters.
 
 Calls the checks in `study.doctor`; checks nothing itself. A check that fails does not stop the others.
 """
 
 import argparse
+import dataclasses
+import importlib
 import json
 from collections.abc import Iterator
 
+from gnc.cli.opening import add_study_and_results, open_study
 from gnc.cli.output import say
 from gnc.cli.parser import Commands, add_command, add_json
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
-from study.doctor import aws, own_machines, this_machine
+from study.doctor import aws, environment, own_machines, slurm_script, this_machine
+from study.doctor.allocation import check_allocation
 from study.doctor.check import Check, failed, guarded, ok
 from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, is_own, read_cluster_file
 from study.store.store import open_store
-from study.training.data import missing_for
+from study.training.data import find_data
 
 
 def add_doctor_parser(commands: Commands) -> None:
     parser = add_command(commands, command_doctor, "gnc doctor cluster.yaml --study studies/dimension.toml", add_json)
+    parser.set_defaults(has_view=True)
     parser.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; default: this machine")
     parser.add_argument("--study", metavar="STUDY", help="also check what this study file needs")
     parser.add_argument("--results", help="the results folder or its URI; default: results/, or the cluster file's")
+    parser.add_argument("--slurm", action="store_true", help="within a SLURM job: what is granted, and what a run sees")
     parser.add_argument("--address", help="compare the machines of this running Ray cluster, such as auto")
 
 
@@ -47,6 +53,8 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
         config, text = read_cluster_file(options.cluster)
         yield from _cluster_file_checks(config, text, study, options.results)
     elif options.address is None:
+        if options.slurm:
+            yield from check_allocation(open_store(options.results) if options.results else None)
         yield from _local_checks(study, options)
     if options.address is not None:
         from study.doctor.ray_cluster import check_cluster
@@ -63,20 +71,21 @@ def _local_checks(study: Study | None, options: argparse.Namespace) -> Iterator[
     store = open_store(options.results or (f"results/{study.name}" if study else "results"))
     yield guarded("results", lambda: this_machine.check_writable(store), "Name a folder or URI that you may write to.")
     yield guarded("disk", lambda: this_machine.check_disks(store), "Check the results folder and RAY_TMPDIR.")
-    yield guarded("old Ray sessions", this_machine.check_old_sessions, "Remove Ray's temporary folder.")
+    yield from environment.check_environment(store)
+    yield guarded("RAY_ADDRESS", lambda: _about_ray("check_named_address"), "Unset RAY_ADDRESS.")
     if study is not None:
         yield _check_data(study)
-    yield guarded("ray", _check_ray_starts, "Look at the newest logs in Ray's temporary folder.")
+    yield guarded("ray", lambda: _about_ray("check_ray_starts"), "Mend what the lines above say.")
 
 
-def _check_ray_starts() -> Check:
-    from study.doctor.ray_cluster import check_ray_starts
-
-    return check_ray_starts()
+def _about_ray(name: str) -> Check:
+    """What a function of study.doctor.ray_cluster finds; a Ray that cannot be imported is no reason to end."""
+    check: Check = getattr(importlib.import_module("study.doctor.ray_cluster"), name)()
+    return check
 
 
 def _check_data(study: Study) -> Check:
-    missing = missing_for(list(study.configs))
+    missing = find_data(study.configs).missing
     if missing:
         return failed("data", f"{study.name} lacks data", missing[0])
     return ok("data", f"everything that {study.name} reads is here")
@@ -102,6 +111,33 @@ def _check_results_kind(config: Config, results: str | None) -> Check:
     if "://" not in results and not is_own(config):
         return failed("results", f"{results} is a folder on a machine that ends with the cluster", cure)
     return ok("results", f"go to {results}")
+
+
+def add_slurm_parser(commands: Commands) -> None:
+    example = "gnc slurm studies/dimension.toml /network/dimension --gpus 1 --cpus 8 --time 4:00:00 --tasks 8"
+    parser = add_command(commands, command_slurm, example, add_study_and_results)
+    parser.add_argument("--tasks", type=int, required=True, metavar="N", help="so many tasks share the trials")
+    parser.add_argument("--cpus", type=int, required=True, metavar="N", help="processors of each task")
+    parser.add_argument("--gpus", default="0", metavar="N", help="GPUs of each task, or TYPE:N; default: none")
+    parser.add_argument("--time", required=True, metavar="H:MM:SS", help="time limit of each task, as SLURM writes it")
+    warning = "seconds before the limit in which running trials keep checkpoints; longer than an epoch; default: 120"
+    parser.add_argument("--warning", type=int, default=120, metavar="SECONDS", help=warning)
+    parser.add_argument("--memory", metavar="16G", help="memory of each task; default: the cluster's")
+    for name in ("partition", "account", "qos"):
+        parser.add_argument(f"--{name}", help=f"as sbatch --{name}; default: the cluster's")
+
+
+def command_slurm(options: argparse.Namespace) -> int:
+    """Print a SLURM script: an array of gnc run that share a results folder. It is not submitted."""
+    study, store = open_study(options)
+    asked = {field.name: getattr(options, field.name) for field in dataclasses.fields(slurm_script.Request)}
+    request = slurm_script.Request(**asked)
+    request.check(study)
+    script = slurm_script.make_script(study, store, request, study_path=options.study, where=options.where)
+    if problem := slurm_script.ask_slurm(script):
+        say(f"note: {problem}")
+    print(script, end="")
+    return 0
 
 
 def add_prepare_parser(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""The gnc commands that need the results folder alone: status, report, best, compare, merge, seal, prune.
+"""The gnc commands that look after results folders: status, compare, merge, seal, prune.
 
 Calls what does the work and prints the outcome; runs no trial.
 """
@@ -8,17 +8,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from gnc.cli.opening import add_all, add_results, add_where, existing_store, latest_study, selection_of, warn_unreadable
-from gnc.cli.output import say, show
+from gnc.cli.opening import add_results, add_where, add_which, selection_of, stored_study, warn_unreadable
+from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
-from study.design.errors import StudyError
 from study.execution.same_data import mixed_machines
 from study.store.disk_use import in_words
 from study.store.storage import Entry
-from study.store.store import Store, open_store
-from study.upkeep.best import best_lines, default_by, find_best, next_study
+from study.store.store import Store, existing_store, open_store
 from study.upkeep.compare import compare_stores, comparison_facts, comparison_lines, difference_line, machine_lines
 from study.upkeep.merge import Merge, merge_lines, merge_stores
 from study.upkeep.prune import Prunable, find_prunable, prune
@@ -27,20 +24,20 @@ from study.upkeep.status import Status, read_status, status_facts, status_lines
 
 def add_status_parser(commands: Commands) -> None:
     example = "gnc status results/quickstart --watch"
-    parser = add_command(commands, command_status, example, add_results, add_all, add_where, add_json)
+    parser = add_command(commands, command_status, example, add_results, add_which, add_where, add_json)
     watch = "update every SECONDS until the study ends; default: 5"
     parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help=watch)
 
 
 def command_status(options: argparse.Namespace) -> int:
-    """Show the progress of the latest study, on any machine that can read the results folder."""
+    """Show the progress of a study, the latest if none is named, on any machine that can read the results folder."""
     store, selection = existing_store(options.results), selection_of(options)
     if options.watch is not None:
         return _watch(options, store)
-    study = None if options.all else latest_study(store, selection)
+    study = stored_study(options, store, selection=selection)
     status = read_status(store, study, selection=selection)
     show(options, status_facts(status), status_lines(status))
-    for sentence in mixed_machines(store.read_trials().to_pylist()):
+    for sentence in mixed_machines(store.read_trials()):
         say(f"warning: {sentence}")
     warn_unreadable(status.unreadable)
     return 0
@@ -55,91 +52,13 @@ def _watch(options: argparse.Namespace, store: Store) -> int:
     known: dict[Entry, str] = {}
 
     def read() -> Status:
-        study = None if options.all else latest_study(store, selection)
+        study = stored_study(options, store, selection=selection)
         return read_status(store, study, selection=selection, known=known)
 
     status = watch(read, seconds=options.watch, as_json=options.json)
-    study = latest_study(store, selection)
+    study = stored_study(options, store, selection=selection, whatever=True)
     bad = ("failed", "diverged") if study is None or study.search.method == "grid" else ("failed",)
     return 1 if any(status.counts[state] for state in bad) else 0
-
-
-def add_report_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_report, "gnc report results/quickstart", add_results, add_all)
-    parser.add_argument("--format", choices=("html", "md"), default="html", help="format of the page; default: html")
-    parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by later trials")
-
-
-def command_report(options: argparse.Namespace) -> int:
-    """Fit trends, draw figures and write report/report.html into the results folder."""
-    # matplotlib takes a second to load: only here, where figures are drawn
-    from analysis.report.report import NothingToReport, check_report, scores_text, write_report
-
-    store = existing_store(options.results)
-    study = latest_study(store)
-    keys = None if options.all or study is None else {c.key for c in study.configs}
-    if options.check:
-        scores = check_report(store)
-        if scores is None:
-            raise StudyError(
-                f"predictions.json must be written by gnc report, got another file in {store.uri}/report. Remove it."
-            )
-        print(scores_text(scores), end="")
-    else:
-        predict = study.report.predict if study else ()
-        try:
-            summary = write_report(store, keys=keys, predict=predict, page_format=options.format)
-        except NothingToReport as reason:
-            say(str(reason))
-            return 1
-        print(summary)
-        warn_unreadable(summary.unreadable)
-    return 0
-
-
-def add_best_parser(commands: Commands) -> None:
-    example = "gnc best results/quickstart --metric test_accuracy --by num_classes,feature_dim"
-    parser = add_command(commands, command_best, example, add_results, add_all, add_where, add_json)
-    parser.add_argument("--metric", required=True, help="the measured column to compare, at each trial's last epoch")
-    parser.add_argument("--mode", choices=("min", "max"), default="max", help="which is best; default: max")
-    parser.add_argument("--by", metavar="NAMES", help="settings of a cell, separated by commas; default: the grid's")
-    parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings into a new study file")
-    parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
-
-
-def command_best(options: argparse.Namespace) -> int:
-    """Find the best settings of each cell of the grid, and write a study file that runs them again."""
-    store = existing_store(options.results)
-    study = None if options.all else latest_study(store)
-    if options.by is None and study is None:
-        raise StudyError("--by must be given where no study file names the cells. Write --by num_classes,feature_dim.")
-    by = default_by(study) if options.by is None and study else _words(options.by)
-    keys = {config.key for config in study.configs} if study else None
-    best = find_best(store, metric=options.metric, mode=options.mode, by=by, keys=keys, selection=selection_of(options))
-    if options.write is not None:
-        text = next_study(best, study=study or latest_study(store), seeds=_seeds(options.seeds))
-        _write_next(Path(options.write), text)
-    show(options, dataclasses.asdict(best), best_lines(best))
-    return 0
-
-
-def _write_next(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise StudyError(f"--write must name a new file, got {str(path)!r}, which exists. Name another.") from None
-    say(f"Wrote {path}. What it would run: gnc check {path}")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _seeds(text: str) -> list[int]:
-    are_numbers = all(word.isdecimal() for word in _words(text))
-    require(are_numbers, f"--seeds must be whole numbers separated by commas, got {text!r}. Write --seeds 0,1,2.")
-    return [int(word) for word in _words(text)]
 
 
 def add_compare_parser(commands: Commands) -> None:
@@ -194,7 +113,7 @@ def command_seal(options: argparse.Namespace) -> int:
     store = existing_store(options.results)
     started = time.monotonic()
     sealed = store.seal(compact=options.compact)
-    print(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
+    put(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
     warn_unreadable(sealed.unreadable)
     return 0
 

@@ -5,33 +5,53 @@ and none imports torch or Ray at the top: `gnc check`, `gnc status`, `gnc report
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 from importlib.metadata import version
 
+from gnc.cli.output import Watch
 from gnc.cli.parser import CommandParser
 from study.design.errors import StudyError
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 GROUPS = {  # command -> the module of gnc.cli that owns it, in the order of gnc --help
+    **dict.fromkeys(("init", "settings", "completion"), "first_commands"),
     **dict.fromkeys(("check", "run", "trial"), "run_commands"),
-    **dict.fromkeys(("status", "report", "best", "compare", "merge", "seal", "prune"), "folder_commands"),
-    "contrast": "contrast_command",
-    **dict.fromkeys(("margins", "code"), "geometry_commands"),
+    "status": "folder_commands",
+    **dict.fromkeys(("report", "best", "contrast", "export"), "answer_commands"),
+    **dict.fromkeys(("compare", "merge", "seal", "prune"), "folder_commands"),
+    "margins": "margins_command",
+    "code": "geometry_commands",
     "measure": "measure_command",
-    **dict.fromkeys(("doctor", "prepare"), "doctor_commands"),
+    **dict.fromkeys(("doctor", "slurm", "prepare"), "doctor_commands"),
 }
+
+WELCOME = """gnc measures neural collapse, in a classifier that you have or in a study of many networks.
+
+  gnc margins model.safetensors    how far apart the classes of a classifier are, as certified intervals
+  gnc init my-study                write a study file to begin with, with a comment on every line
+  gnc run my-study.toml            run its trials; Ctrl-C stops, and running it again continues
+  gnc status results/my-study      how far it is
+  gnc report results/my-study      the answer, its figures and fits, as a page to open in a browser
+
+All commands: gnc --help. One of them, with an example: gnc run --help. What a study can vary: gnc settings.
+The documentation begins in README.md; a study that is ready to run is studies/quickstart.toml."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one gnc command; returns 0 if it is done, 1 if trials failed or are left, 2 if the user's input is wrong."""
     words = sys.argv[1:] if arguments is None else arguments
     asked = next((word for word in words if not word.startswith("-")), None)
+    if not words:
+        print(WELCOME)
+        return EXIT_DONE
     options = make_parser(asked if asked in GROUPS else None).parse_args(words)
     try:
-        outcome = int(options.command(options))
+        with contextlib.nullcontext() if options.has_view else Watch(f"gnc {asked}"):
+            outcome = int(options.command(options))
         if sys.stdout is not None:  # it is None where the caller closed it
             sys.stdout.flush()
         return outcome

@@ -1,111 +1,242 @@
 """`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
 
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models and the
-store; does not know trials or Ray.
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models and
+files; does not know the store, trials or Ray.
 """
 
 import argparse
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnc.cli.opening import existing_store
-from gnc.cli.output import fact_lines, show
+from gnc.cli.geometry_commands import measure_heads
+from gnc.cli.output import fact_lines, note_lines, show
 from gnc.cli.parser import Commands, add_command, add_json, require
-from study.design.columns import columns_with
 from study.design.errors import StudyError
-from study.store.store import open_store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KNOWN = {"features", "labels", "weights", "test_features", "test_labels"}
+    from gnc.files.stored import StoredArray
+
 LARGEST_FEATURE = 1e100  # up to here squares and their sums over a file stay finite, and those of the inverse
+LARGEST_SET = 1 << 29  # numbers of features that are taken into memory at once: 4 GiB in float64
+OF_FEATURES = ("labels", "weights", "tensor", "relabel", "normalization", "temperature", "stream")
+UNIT_TOLERANCE = 2e-3  # of a length: float16 and bfloat16 round each coordinate by as much as 1/256
 
 
 def add_measure_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_measure, "gnc measure features.npz --temperature 0.05", add_json)
-    source = "a file with the arrays features, labels and perhaps weights; or a results folder"
-    parser.add_argument("source", metavar="FEATURES.npz|RESULTS", help=source)
-    scaled = "what the classifier scales to unit length; default: both"
-    choices = ("both", "features", "weights", "none")
-    parser.add_argument("--normalization", choices=choices, default="both", help=scaled)
-    parser.add_argument("--temperature", type=float, default=1.0, help="what the logits are divided by; default: 1")
+    example = "gnc measure features.npz --normalization both --temperature 0.05"
+    parser = add_command(commands, command_measure, example, add_json)
+    source = "arrays features, labels and perhaps weights, bias, test_features, test_labels: .npz, Parquet, .npy files "
+    parser.add_argument("source", metavar="FEATURES|RESULTS", help=source + "side by side; or a results folder")
+    parser.add_argument("--labels", metavar="FILE", help="the labels, where they lie in another file")
+    parser.add_argument("--weights", metavar="FILE", help="the classifier: any checkpoint that gnc margins reads")
+    parser.add_argument("--tensor", metavar="NAME", help="the classifier's name in the checkpoint")
+    parser.add_argument("--relabel", action="store_true", help="number the classes by their sorted labels")
+    scaled = "what the classifier scales to unit length; default: both if all is of unit length, else none"
+    parser.add_argument("--normalization", choices=("both", "features", "weights", "none"), help=scaled)
+    parser.add_argument("--temperature", type=float, help="what the logits are divided by; default: 1")
+    parser.add_argument("--stream", action="store_true", help="read in batches; columns of single samples are left out")
 
 
 def command_measure(options: argparse.Namespace) -> int:
     """Measure the collapse of features in a file, or the classifiers kept in a results folder."""
-    is_file = Path(options.source).suffix == ".npz"
-    facts = [_measure_file(options)] if is_file else _measure_heads(options.source)
-    show(options, facts[0] if is_file else facts, ["\n\n".join("\n".join(fact_lines(one)) for one in facts)])
+    place = Path(options.source)
+    if place.is_file() or (place / "features.npy").is_file():
+        facts, notes = _measure_file(options)
+        show(options, facts | {"notes": notes}, [*fact_lines(facts), *note_lines(notes)])
+        return 0
+    ignored = [name for name in OF_FEATURES if getattr(options, name)]
+    require(not ignored, f"--{(*ignored, '')[0]} must come with features, got the results folder {options.source!r}.")
+    heads = measure_heads(options.source)
+    show(options, heads, ["\n\n".join("\n".join(fact_lines(one)) for one in heads)])
     return 0
 
 
-def _measure_file(options: argparse.Namespace) -> dict[str, Any]:
-    is_possible = 0 < options.temperature < math.inf
-    require(is_possible, f"--temperature must be greater than 0 and finite, got {options.temperature!r}.")
-    import torch
+def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from gnc.files.features import class_labels, open_features
 
-    from gnc.cli.tensor_files import array_names, read_tensors
-    from gnc_models.metrics.collapse import measure_collapse
-
-    arrays = read_tensors(options.source)
-    for name in sorted(KNOWN & (array_names(options.source) - set(arrays))):
-        raise StudyError(f"{name} must hold numbers of at most 8 bytes, got an array of another kind.")
-    _check_arrays(arrays)
-    features, labels = arrays["features"].double(), arrays["labels"].long()
-    num_classes = len(arrays["weights"]) if "weights" in arrays else int(labels.max()) + 1
-    _check_labels(labels, num_classes)
-    means = torch.stack([features[labels == k].mean(0) for k in range(num_classes)])
-    weights = arrays.get("weights", means).double()
-    temperature = None if options.normalization == "none" else options.temperature
+    given = options.temperature
+    is_possible = given is None or 0 < given < math.inf
+    require(is_possible, f"--temperature must be greater than 0 and finite, got {given!r}.")
+    require(options.weights or not options.tensor, "--tensor must come with --weights, got it alone.")
+    arrays, notes = open_features(options.source, options.labels)
+    _check_shapes(arrays, notes)
+    labels, classes = class_labels(arrays["labels"], relabel=options.relabel)
+    weights, bias = _head(options, arrays, notes)
+    num_classes = int(labels.max()) + 1 if weights is None else len(weights)
+    if classes is not None:
+        shown = ", ".join(map(str, classes[:3].tolist())) + (", ..." if len(classes) > 3 else "")
+        notes.append(f"classes are numbered in the order of their {len(classes)} labels: {shown}")
+        rule = f"weights must have one row for each of the {len(classes)} labels with --relabel, got {num_classes}."
+        require(num_classes == len(classes), f"{rule} Without it, row k belongs to the label k.")
+    _check_labels(labels, num_classes, notes, has_weights=weights is not None)
+    test = _test_set(arrays, classes, num_classes)
+    normalization, temperature = _normalization(options, arrays["features"], weights, notes)
+    counted, singles = _counted(labels, num_classes, notes)
+    head = {"weights": weights, "bias": bias, "normalization": normalization, "temperature": temperature}
+    is_streamed = options.stream or math.prod(arrays["features"].shape) > LARGEST_SET
+    if bias is not None:
+        entered = "no column of a set that is read in batches" if is_streamed else "ncc_agreement and active_classes"
+        notes.append(f"the bias enters {entered}; margins are of the rows without it")
     try:
-        collapse = measure_collapse(
-            features,
-            labels,
-            weights,
-            normalization=options.normalization,
-            temperature=temperature,
-            test_features=arrays["test_features"].double() if "test_features" in arrays else None,
-            test_labels=arrays["test_labels"].long() if "test_labels" in arrays else None,
-        )
+        if is_streamed:
+            notes.append("the set is read in batches: columns of single samples and of a test set cannot be had")
+            values = _streamed(arrays["features"], labels, counted, num_classes, head)
+        else:
+            values = _measured(arrays["features"], labels, counted, head, test)
     except ValueError as error:
         raise StudyError(str(error)) from None
-    values = dict(collapse.values)
-    if "weights" not in arrays:
-        values |= {name: None for name in columns_with("rows") if name in values}  # features alone do not tell them
-    return {"num_classes": num_classes, "feature_dim": features.shape[1], **values}
+    sizes = {"num_classes": num_classes, "feature_dim": arrays["features"].shape[1]}
+    assumed = {"normalization": normalization, "temperature": temperature, "single_sample_classes": singles}
+    return {**sizes, **assumed, **values}, notes
 
 
-def _check_arrays(arrays: dict[str, "Tensor"]) -> None:
-    """Names, kinds, shapes and sizes of what the file holds."""
+def _measured(
+    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", head: dict[str, Any], test: dict[str, Any]
+) -> dict[str, Any]:
+    """Every column, from all samples in memory."""
+    from gnc_models.metrics.collapse import measure_collapse
+
+    features = stored.tensor()
+    _check_size("features", features)
+    return dict(measure_collapse(features, labels, counted=counted, absent_classes=True, **head, **test).values)
+
+
+def _streamed(
+    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", num_classes: int, head: dict[str, Any]
+) -> dict[str, Any]:
+    """The columns that statistics of the classes tell, from one pass over batches."""
+    from gnc.files.features import in_batches
+    from gnc.meter import CollapseMeter
+
+    settings = {name: head[name] for name in ("normalization", "temperature")}
+    meter = CollapseMeter(num_classes, stored.shape[1], **settings)
+    at = 0
+    for batch in in_batches(stored):
+        _check_size("features", batch)
+        taken = slice(at, at + len(batch))
+        enters = slice(None) if counted is None else counted[taken]
+        meter.update(batch[enters], labels[taken][enters])
+        at += len(batch)
+    values = dict(meter.compute(head["weights"], head["bias"]))
+    # the meter has not seen the classes of one sample, so what compares rows by their classes' counts is not known
+    unknown = [name for name in values if counted is not None and re.search("_rare_|_frequent_|_count_", name)]
+    return values | dict.fromkeys(unknown)
+
+
+def _head(
+    options: argparse.Namespace, arrays: "dict[str, StoredArray]", notes: list[str]
+) -> "tuple[Tensor | None, Tensor | None]":
+    """Rows and bias from the features' file or from the checkpoint; margins are of the rows alone."""
+    weights, bias = (arrays[name].tensor() if name in arrays else None for name in ("weights", "bias"))
+    if options.weights:
+        from gnc.files.classifier import read_classifier
+
+        require(weights is None, f"--weights must not come with an array weights, got both in {options.source!r}.")
+        found = read_classifier(options.weights, options.tensor)
+        rule = f"bias must be given once, got it in {options.source!r} and in {options.weights!r}."
+        require(bias is None or found.bias is None, rule)
+        weights, bias = found.rows, found.bias if bias is None else bias
+        notes.extend(found.notes)
+    dim = arrays["features"].shape[1]
+    if weights is None:
+        notes.append("no classifier rows were given, so there are no columns about rows")
+    else:
+        rule = f"weights must be [classes, {dim}] as the features are, got {tuple(weights.shape)}."
+        require(weights.ndim == 2 and weights.shape[1] == dim and len(weights) > 0, rule)
+        _check_size("weights", weights)
+        weights = weights.double()
+    if bias is not None:
+        require(weights is not None, "bias must come with weights, got it alone. Add the classifier's weights.")
+        size = None if weights is None else len(weights)
+        is_matched = bias.shape == (size,) and bool(bias.double().isfinite().all())
+        require(is_matched, f"bias must be {size} finite numbers, one per row of weights, got {tuple(bias.shape)}.")
+        bias = bias.double()
+    return weights, bias
+
+
+def _normalization(
+    options: argparse.Namespace, features: "StoredArray", weights: "Tensor | None", notes: list[str]
+) -> tuple[str, float | None]:
+    """What the head scales and divides by: as given, else the plain head unless everything is of unit length."""
+    normalization, temperature = options.normalization, options.temperature
+    if normalization is None:
+        from gnc.files.features import in_batches
+
+        is_unit = (weights is None or _are_unit(weights)) and all(map(_are_unit, in_batches(features)))
+        normalization = "both" if is_unit else "none"
+        cure = "Give --normalization: what does the head scale?"
+        rule = f"--temperature must come with features and rows of unit length or --normalization, got {temperature}."
+        require(is_unit or temperature is None, f"{rule} {cure}")
+        reason = "features and rows are" if is_unit else "features or rows are not"
+        notes.append(f"--normalization {normalization} is assumed, since {reason} of unit length")
+    rule = "--normalization weights must come with weights, got none. Give --weights FILE."
+    require(normalization != "weights" or weights is not None, rule)
+    if normalization == "none":
+        rule = f"--temperature must not come with --normalization none, got {temperature}."
+        require(temperature is None, f"{rule} A plain head divides by nothing: divide its weights and bias instead.")
+        return normalization, None
+    if temperature is None:
+        notes.append("--temperature 1 is assumed")
+    return normalization, 1.0 if temperature is None else temperature
+
+
+def _are_unit(rows: "Tensor") -> bool:
+    return bool(((rows.double().norm(dim=1) - 1).abs() < UNIT_TOLERANCE).all())
+
+
+def _counted(labels: "Tensor", num_classes: int, notes: list[str]) -> "tuple[Tensor | None, int]":
+    """The samples of classes with two samples or more, None for all; the variability of one sample is not known."""
+    counts = labels.bincount(minlength=num_classes)
+    singles = int((counts == 1).sum())
+    if not singles or not bool((counts > 1).any()):
+        return None, singles
+    notes.append(f"{singles} classes with one sample are left out of every column of samples and class means")
+    return counts[labels] > 1, singles
+
+
+def _test_set(arrays: "dict[str, StoredArray]", classes: Any, num_classes: int) -> "dict[str, Tensor]":
+    """The test set's features and labels, numbered as the training labels are."""
+    from gnc.files.features import class_labels
+
+    if "test_labels" not in arrays:
+        return {}
+    labels, _ = class_labels(arrays["test_labels"], relabel=classes is not None, known=classes)
+    features = arrays["test_features"].tensor()
+    _check_size("test_features", features)
+    _check_range("test_labels", labels, num_classes)
+    return {"test_features": features.double(), "test_labels": labels}
+
+
+def _check_shapes(arrays: "dict[str, StoredArray]", unused: list[str]) -> None:
+    """Names and shapes, before any number is read."""
     for name in ("features", "labels"):
-        require(name in arrays, f"FILE must hold the array {name!r}, got {sorted(arrays)}.")
-    for name in sorted({"labels", "test_labels"} & set(arrays)):
-        values = arrays[name]
-        is_exact = not (values.is_floating_point() or values.is_complex())
-        rule = f"{name} must be integers of at least one sample, got {values.dtype} of {values.numel()}."
-        require(is_exact and values.numel() > 0, rule)
+        got = "; ".join([f"got {sorted(arrays)}", *unused[:5]]).removesuffix("?")
+        require(
+            name in arrays, f"FILE must hold the array {name!r}, {got}{'?' if unused and '?' in unused[-1] else '.'}"
+        )
+    rule = f"features must be real numbers, got {arrays['features'].dtype}."
+    require("complex" not in arrays["features"].dtype, rule)
     together = ("test_features" in arrays) == ("test_labels" in arrays)
     require(together, "test_features and test_labels must be in the file together or not at all, got one of them.")
-    features, labels = arrays["features"], arrays["labels"]
-    shapes = f"{tuple(features.shape)} and {tuple(labels.shape)}"
-    is_matched = features.ndim == 2 and labels.shape == features.shape[:1]
-    require(is_matched, f"features must be [samples, dim] and labels [samples], got {shapes}.")
-    for name, rows in (("weights", "classes"), ("test_features", "samples")):
-        given, dim = arrays.get(name, features), features.shape[1]
-        rule = f"{name} must be [{rows}, {dim}] as the features are, got {tuple(given.shape)}."
-        require(given.ndim == 2 and given.shape[1] == dim and len(given) > 0, rule)
-    if "test_labels" in arrays:
-        shape, tested = arrays["test_labels"].shape, arrays["test_features"].shape
-        rule = f"test_labels must be one per row of test_features, got {tuple(shape)} and {tuple(tested)}."
-        require(shape == tested[:1], rule)
-    for name in sorted({"features", "weights", "test_features"} & set(arrays)):
-        _check_size(name, arrays[name])
+    shapes = {name: found.shape for name, found in arrays.items()}
+    features, labels = shapes["features"], shapes["labels"]
+    is_matched = len(features) == 2 and labels == features[:1]
+    cure = " Of one-hot labels give argmax(1), of a column its numbers." if len(labels) == 2 else ""
+    require(is_matched, f"features must be [samples, dim] and labels [samples], got {features} and {labels}.{cure}")
+    if "test_labels" in shapes:
+        tested, found = shapes["test_features"], shapes["test_labels"]
+        rule = f"test_features must be [samples, {features[1]}] as the features are, got {tested}."
+        require(len(tested) == 2 and tested[1] == features[1] and tested[0] > 0, rule)
+        rule = f"test_labels must be one per row of test_features, got {found} and {tested}."
+        require(found == tested[:1], rule)
 
 
 def _check_size(name: str, values: "Tensor") -> None:
-    from gnc.cli.tensor_files import check_finite
+    from gnc.files.stored import check_finite
 
     require(not values.is_complex(), f"{name} must be real, got {values.dtype}.")
     check_finite(values, name)
@@ -114,46 +245,29 @@ def _check_size(name: str, values: "Tensor") -> None:
     require(not largest or least <= largest <= LARGEST_FEATURE, f"{rule} Multiply all by one number.")
 
 
-def _check_labels(labels: "Tensor", num_classes: int) -> None:
-    least, most, cure = int(labels.min()), int(labels.max()), "Renumber the labels."
-    require(least >= 0 and most < num_classes, f"labels must lie in 0..{num_classes - 1}, got {least}..{most}.")
+def _check_labels(labels: "Tensor", num_classes: int, notes: list[str], *, has_weights: bool) -> None:
+    """Labels in range; classes without samples only where rows tell that they are classes."""
+    from gnc.files.features import BY_ORDER
+
+    _check_range("labels", labels, num_classes)
     got = f"{num_classes:,} classes and {len(labels):,} samples"
-    require(num_classes <= len(labels), f"every class must have samples, got {got}. {cure}")
+    require(has_weights or num_classes <= len(labels), f"every class must have samples, got {got}. {BY_ORDER}.")
     empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
-    require(not empty, f"every class must have samples, got none for class {(*empty, None)[0]}. {cure}")
-
-
-def _measure_heads(results: str) -> list[dict[str, Any]]:
-    import torch
-
-    from gnc_models.geometry.margins import margins_of_directions
-    from gnc_models.geometry.pairwise import max_cosine, unit
-    from gnc_models.metrics.alignment import misalignment
-
-    if Path(results).is_file() or not open_store(results).storage.exists():
-        raise StudyError(f"SOURCE must be a .npz file or a results folder, got {results!r}.")
-    store, facts = existing_store(results), []
-    for key in store.head_keys():
-        head = store.read_head(key)
-        if head is None:
-            continue
-        rows, means = torch.from_numpy(head["weights"]).double(), torch.from_numpy(head["class_means"]).double()
-        present = means.isfinite().all(1)  # a rare token may have had no context that counted
-        lower, upper = margins_of_directions(rows).minimum
-        mean_lower, mean_upper = margins_of_directions(means[present]).minimum
-        facts.append(
-            {
-                "trial": key,
-                "num_classes": rows.shape[0],
-                "feature_dim": rows.shape[1],
-                "margin_min_lower": lower,
-                "margin_min_upper": upper,
-                "mean_margin_min_lower": mean_lower,
-                "mean_margin_min_upper": mean_upper,
-                "max_cosine": max_cosine(unit(rows)),
-                "gnc3_uncentred": misalignment(means[present], rows[present]),
-            }
+    rule = f"every class must have samples, got none for class {(*empty, None)[0]}. {BY_ORDER}."
+    require(has_weights or not empty, rule)
+    if empty:
+        first = ", ".join(map(str, empty[:5]))
+        notes.append(
+            f"{len(empty)} of {num_classes} classes have no sample, the first are {first}: only their rows count"
         )
-    if not facts:
-        raise StudyError(f'SOURCE must hold kept heads, got {results!r} without any. Run with keep = "head".')
-    return facts
+
+
+def _check_range(name: str, labels: "Tensor", num_classes: int) -> None:
+    from gnc.files.features import BY_ORDER
+
+    least, most = int(labels.min()), int(labels.max())
+    cure = f"{BY_ORDER}, and row i of weights is that of the label in place i."
+    if least < 0:
+        cure = "Leave out samples that belong to no class. If the label is that of a class, use --relabel."
+    rule = f"{name} must lie in 0..{num_classes - 1}, got {least}..{most}. {cure}"
+    require(least >= 0 and most < num_classes, rule)

@@ -8,7 +8,9 @@ import functools
 from collections.abc import Iterable
 
 from gnc.cli.output import say
-from study.design.errors import StudyError
+from gnc.cli.parser import require
+from gnc_models.catalog.parts import PartError
+from study.design.errors import SHOWN, StudyError
 from study.design.study_file import Study, parse_study, read_study
 from study.design.where import Selection, parse_selection
 from study.scheduling.remaining import select
@@ -38,9 +40,33 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_all(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that otherwise take the trials of the latest study alone."""
-    parser.add_argument("--all", action="store_true", help="take every trial in the folder, not only the last study's")
+def add_which(parser: argparse.ArgumentParser) -> None:
+    """The options of `stored_study`."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--study", metavar="NAME", help="take the trials of the study of this name; default: the last one"
+    )
+    which.add_argument("--all", action="store_true", help="take every trial in the folder, not only one study's")
+
+
+def add_allow_code(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that would run code which lies in a results folder."""
+    known = "run parts of one's own whose code only the results folder has or names; look at its code/ first"
+    parser.add_argument("--allow-code", action="store_true", help=known)
+
+
+def check_code(study: Study, store: Store, allowed: bool) -> None:
+    """StudyError unless all code that the study would run is the user's own, or the user allows that of the folder."""
+    if not study.code_elsewhere:
+        return
+    rule = f"--allow-code must be given to run code that {store.uri} has or names"
+    names = ", ".join(study.code_elsewhere[:SHOWN])
+    require(allowed, f"{rule}, got {names}. Look at its studies/ and code/ first.")
+    try:
+        for config in {str(config.parts()): config for config in study.configs}.values():
+            store.hold_code(config)
+    except PartError as error:
+        raise StudyError(str(error)) from None
 
 
 def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
@@ -51,6 +77,8 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     store.check_checkpoints(unreadable.append)
     study = complete_study(study, store, unreadable.append)
     warn_unreadable(unreadable)
+    for warning in study.warnings:
+        say(f"warning: {warning}")
     return study, store
 
 
@@ -59,18 +87,16 @@ def selection_of(options: argparse.Namespace) -> Selection | None:
     return None if options.where is None else parse_selection(options.where)
 
 
-def existing_store(results: str) -> Store:
-    """The store at an existing folder; StudyError where there is none, or another kind of folder."""
-    store = open_store(results)
-    if not store.storage.exists():
-        raise StudyError(f"RESULTS must be a results folder, got {results!r}, which does not exist.")
-    store.check_results_folder()
-    return store
+def stored_study(
+    options: argparse.Namespace, store: Store, *, selection: Selection | None = None, whatever: bool = False
+) -> Study | None:
+    """The selected trials of the study that --study names, else of the one run last; None where --all asks for every trial.
 
-
-def latest_study(store: Store, selection: Selection | None = None) -> Study | None:
-    """The study run last, its selected trials; None, with a warning, where its file is no longer a valid study."""
-    text = store.latest_study()
+    Also None, with a warning, where its file is no longer a valid study. whatever: --all makes no difference.
+    """
+    if options.all and not whatever:
+        return None
+    text = store.latest_study(options.study)
     study = None if text is None else _parse_stored(text)
     return None if study is None else complete_study(select(study, selection), store)
 
@@ -80,7 +106,7 @@ def _parse_stored(text: str) -> Study | None:
     try:
         return parse_study(text)
     except StudyError as error:
-        say(f"warning: the study file run last is no longer valid, so every trial in the folder is taken: {error}")
+        say(f"warning: the study file is no longer valid, so every trial in the folder is taken: {error}")
         return None
 
 

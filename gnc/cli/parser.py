@@ -23,11 +23,15 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that refuses in one line and names the nearest option for a misspelt one."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse, but an unknown argument is refused at once, with the nearest option."""
+        """As argparse, but optional places may be filled after options, and what is unknown is refused with the nearest."""
         for argument in sys.argv[1:] if args is None else args:
             if any("\ud800" <= character <= "\udfff" for character in argument):  # bytes that are no text
                 self.error(f"arguments must be UTF-8, got {argument!r}")
         options, unknown = super().parse_known_args(args, namespace)
+        places = [action.dest for action in self._actions if not action.option_strings and action.nargs == "?"]
+        for place in places:  # argparse gives up on them where an option comes first
+            if unknown and not unknown[0].startswith("-") and getattr(options, place) is None:
+                setattr(options, place, unknown.pop(0))
         if unknown:
             known = re.findall(r"--[a-z-]+", self.format_usage())
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
@@ -57,7 +61,7 @@ def add_command(
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, has_view=False)
     for add_options in shared:
         add_options(parser)
     return parser

@@ -6,63 +6,92 @@ Knows the steps of a run; imports Ray and torch only once there is something to 
 import argparse
 import dataclasses
 import shlex
-import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gnc.cli.opening import add_study_and_results, existing_store, latest_study, open_study, states_of
-from gnc.cli.output import say, show
+from gnc.cli.opening import add_allow_code, add_study_and_results, check_code, open_study, states_of, stored_study
+from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc.part_check import check_parts
+from gnc_models.processes import ASKS
 from study.design.config import TrialConfig
-from study.design.errors import StudyError
+from study.design.errors import SHOWN, StudyError
+from study.design.search import Scheduler
 from study.design.study_file import Study, read_study
+from study.doctor.environment import read_as_columns
+from study.execution.array_tasks import check_tasks_share
 from study.execution.cost import Price, price
-from study.execution.same_data import check_datasets, warn_mixed_machines
-from study.execution.signals import REQUESTS
+from study.execution.granted import data_room
+from study.execution.progress_view import time_left
+from study.execution.same_data import check_datasets, mixed_machines
+from study.execution.signals import REQUESTS, act_as_ctrl_c
 from study.scheduling.remaining import done_keys, spent_keys, trials_left
-from study.scheduling.retries import ListedTrials, Trials
+from study.scheduling.sharing import LOOK_SECONDS, ListedTrials, SharedTrials, Sharing, Trials
 from study.scheduling.suggestions import Suggestions, complete_study
-from study.store.store import Store, open_store
-from study.training.data import check_data, missing_for
+from study.store.store import Store, existing_store, open_store
+from study.training.data import DataFound, check_data, find_data
 from study.tuning.loggers import check_callbacks
-from study.upkeep.status import counts_line
+from study.upkeep.status import counts_line, runs_at_work
 
 
 def add_check_parser(commands: Commands) -> None:
     example = "gnc check studies/quickstart.toml --trials"
-    parser = add_command(commands, command_check, example, add_study_and_results, add_json)
+    parser = add_command(commands, command_check, example, add_study_and_results, add_json, add_allow_code)
     parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
     parser.add_argument("--probe", action="store_true", help="measure the cost with a few steps of each kind of trial")
 
 
 def command_check(options: argparse.Namespace) -> int:
-    """Show what a study would run, what is stored and what the rest costs, without running anything."""
+    """Show what a study would run, what is stored and what the rest costs, without running any trial."""
     study, store = open_study(options)
-    check_callbacks(study.callbacks, store)
+    roads = list[str]()
+    if options.allow_code or options.probe or not study.code_elsewhere:
+        check_code(study, store, options.allow_code)
+        roads = check_parts((*study.configs, *study.extremes))
+    check_callbacks(study.log.callbacks, store)
     states = states_of(store)
     missing = trials_left(study, done_keys(study, store, states))
     cost = price(missing, store, cpus=study.resources.cpus, probe=options.probe)
     if options.trials and not options.json:
         for config in study.configs:
-            print(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
-    show(options, _check_facts(study, store, missing, cost), _check_lines(study, store, missing, cost))
+            put(f"{config.key}  {states.get(config.key, 'missing'):<8}  {study.name_of(config)}")
+    found = find_data(missing, data_room())
+    found.held.extend(roads)
+    facts = _check_facts(study, store, missing, cost, found) if options.json else {}
+    if options.json:
+        # --where changes no index
+        whole = study if options.where is None else complete_study(read_study(options.study), store)
+        told = {
+            c.key: {"index": at, "key": c.key, "state": states.get(c.key, "missing")}
+            for at, c in enumerate(whole.configs)
+        }
+        facts["planned"] = [told[c.key] for c in study.configs]
+    show(options, facts, _check_lines(study, store, missing, cost, found))
     return 0
 
 
-def _check_lines(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> Iterator[str]:
+def _check_lines(
+    study: Study, store: Store, missing: list[TrialConfig], cost: Price, found: DataFound
+) -> Iterator[str]:
     yield f"{study.name}: {study.num_planned} trials, {study.num_planned - len(missing)} stored in {store.uri}"
+    if study.code_elsewhere:
+        yield f"Only {store.uri} has or names {', '.join(study.code_elsewhere[:SHOWN])}: --allow-code checks them too."
     if study.left_out:
         yield f"--where leaves out {study.left_out} more trials of the study"
     if study.varied:
         yield f"The trials differ in {', '.join(study.varied)}."
     yield _cost_sentence(cost)
-    yield from (f"missing: {sentence}" for sentence in missing_for(missing))
+    yield from (f"data: {sentence}" for sentence in found.held)
+    yield from (f"missing: {sentence}" for sentence in found.missing)
 
 
-def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: Price) -> dict[str, Any]:
+def _check_facts(
+    study: Study, store: Store, missing: list[TrialConfig], cost: Price, found: DataFound
+) -> dict[str, Any]:
     known = {c.key for c in study.configs}  # trials that a search has not suggested yet have no key
     return {
         "name": study.name,
@@ -70,11 +99,13 @@ def _check_facts(study: Study, store: Store, missing: list[TrialConfig], cost: P
         "trials": study.num_planned,
         "left_out": study.left_out,
         "missing": [c.key for c in missing if c.key in known],
-        "missing_data": missing_for(missing),
+        "missing_data": found.missing,
+        "data": found.held,
         "seconds": cost.seconds,
         "wall_seconds": cost.wall_seconds,
         "unpriced": cost.unpriced,
         "price_source": cost.source,
+        "price_is_bound": cost.is_bound,
     }
 
 
@@ -83,15 +114,17 @@ def _cost_sentence(cost: Price) -> str:
         return "Nothing is left to run."
     if cost.wall_seconds is None:
         return f"The cost of {cost.unpriced} of the {cost.trials} trials to run is unknown; --probe measures it."
+    about = "at most about" if cost.is_bound else "about"
     return (
-        f"{cost.trials} trials to run: about {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time, after "
+        f"{cost.trials} trials to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time, after "
         f"Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
     )
 
 
 def add_run_parser(commands: Commands) -> None:
     example = "gnc run studies/quickstart.toml --where 'num_classes <= 50'"
-    parser = add_command(commands, command_run, example, add_study_and_results)
+    parser = add_command(commands, command_run, example, add_study_and_results, add_allow_code)
+    parser.set_defaults(has_view=True)
     parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
     parser.add_argument("--retry-failed", action="store_true", help="also run trials that failed in all their attempts")
@@ -100,9 +133,12 @@ def add_run_parser(commands: Commands) -> None:
 def command_run(options: argparse.Namespace) -> int:
     """Run the trials of a study that are not in the results folder yet."""
     study, store = open_study(options)
+    check_code(study, store, options.allow_code)
+    if problem := read_as_columns(store):
+        say(f"warning: {problem}. Name the folder without =.")
     most = options.max_concurrent
     require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
-    check_callbacks(study.callbacks, store)
+    check_callbacks(study.log.callbacks, store)
     done = done_keys(study, store, states_of(store))
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
@@ -110,12 +146,14 @@ def command_run(options: argparse.Namespace) -> int:
     finished = True
     if missing:
         check_data(missing)
+        check_parts((*missing, *study.extremes))
         try:
+            act_as_ctrl_c()
             finished = _run_missing(options, study, store, missing, spent)
         except KeyboardInterrupt:  # before the trials began, or a second time
             finished = False
     else:
-        store.write_study(study.text)
+        store.write_study(study.text, study.code)
         say(f"0 trials to run: {len(done)} of {study.num_planned} are in {store.uri}")
     try:
         sealed = store.seal()
@@ -130,20 +168,25 @@ def _run_missing(
     options: argparse.Namespace, study: Study, store: Store, missing: list[TrialConfig], spent: set[str]
 ) -> bool:
     check_datasets(store, missing)
-    warn_mixed_machines(store)
+    for sentence in mixed_machines(store.read_trials()):
+        say(f"warning: {sentence}")
     stored = study.num_planned - len(missing)
     others = f", {study.left_out} left out by --where" if study.left_out else ""
     say(f"{study.name}: {len(missing)} trials to run, {stored} stored{others}; starting Ray")
+    names = [study.name_of(config) or config.key for config in sorted(missing, key=lambda config: config.workers)]
+    order = f"first {', '.join(names[:2])}{f', ..., last {names[-1]}' if len(names) > 2 else ''}"
+    say("the search suggests one trial after another" if study.is_adaptive else order)
+    check_tasks_share(store)
     # Ray takes seconds to load: only here, after the user was told
-    from study.tuning.experiment import leave_cluster, run_trials
-    from study.tuning.resources import allot, check_shared_folder, join_cluster
+    from study.tuning.experiment import run_trials
+    from study.tuning.resources import allot, check_shared_folder, join_cluster, leave_cluster
     from study.tuning.run_view import View
 
     try:
         join_cluster(options.address)
         allotments = {n: allot(study.resources, workers=n) for n in sorted({c.workers for c in missing})}
         check_shared_folder(store)
-        store.write_study(study.text)  # from here on it is a study that was run
+        store.write_study(study.text, study.code)  # from here on it is a study that was run
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
             return run_trials(
@@ -174,13 +217,19 @@ def _again(options: argparse.Namespace) -> str:
 
 def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finished: bool) -> int:
     states = store.states()
+    store.sweep_claims(states)
     done, spent = done_keys(study, store, states), spent_keys(study, store)
     counts = Counter(states.get(c.key, "missing") for c in study.configs)
     unsuggested = study.num_planned - len(study.configs)
     others = f"; --where left out {study.left_out} more trials of the study" if study.left_out else ""
-    say(f"{counts_line(counts)}{others}")
+    begun = {c.key for c in study.configs} - states.keys()
+    live = [trial for trial in store.read_live() if trial.key in begun]
+    say(f"{counts_line(counts, live)}{others}")
     again = _again(options)
-    if not finished or counts["missing"]:
+    with_others = _with_others(study, store, done | spent)
+    if with_others:
+        say(f"{sum(with_others.values())} trials are left to other runs on this folder: {', '.join(with_others)}")
+    if not finished or counts["missing"] > with_others.total():
         say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
         say(f"The search found no untried settings for {unsuggested} more trials.")
@@ -193,38 +242,117 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     satisfied = counts["complete"] + sum(states.get(key) == "stopped" for key in done)
     if study.search.method != "grid":  # a search tries what may diverge, and learns from it
         satisfied += counts["diverged"]
-    return 0 if finished and satisfied == len(study.configs) else 1
+    return 0 if finished and satisfied + with_others.total() == len(study.configs) else 1
+
+
+def _with_others(study: Study, store: Store, settled: set[str]) -> Counter[str]:
+    """How many trials that are still to run each run has that goes on."""
+    at_work = [found for found in runs_at_work(store) if not found.is_silent]
+    left = {config.key for config in study.configs} - settled
+    return +Counter({found.run.name: len(left.intersection(found.trials)) for found in at_work})
 
 
 def add_trial_parser(commands: Commands) -> None:
     parser = add_command(commands, command_trial, "gnc trial studies/quickstart.toml 093991")
+    parser.set_defaults(has_view=True, all=False)
     parser.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder where one was run")
-    parser.add_argument("key", help="the key of the trial, or its first digits")
+    parser.add_argument("key", nargs="?", help="the key of the trial, or its first digits")
+    parser.add_argument("--study", metavar="NAME", help="of a results folder: the study meant; default: the last one")
+    parser.add_argument("--next", action="store_true", help="instead of a key: the next trial that no run has")
+    by_index = "instead of a key: the trial with this index in gnc check --json, such as $SLURM_ARRAY_TASK_ID"
+    parser.add_argument("--index", type=int, metavar="N", help=by_index)
     parser.add_argument("--results", help="the results folder or its URI; default: results/NAME, or the folder given")
+    add_allow_code(parser)
 
 
 def command_trial(options: argparse.Namespace) -> int:
     """Run one trial in this process, without Ray."""
-    study, store = _study_of(options.source, options.results)
-    config = _find(study, options.key)
-    if store.states().get(config.key) == "complete":
-        say(f"{config.key} is complete in {store.uri}; nothing to run")
-        return 0
+    given = sum((options.key is not None, options.next, options.index is not None))
+    require(given == 1, f"gnc trial must be given one of KEY, --next and --index, got {given} of them.")
+    study, store = _study_of(options)
+    check_code(study, store, options.allow_code)
+    if options.index is not None:
+        options.key = _by_index(study, options.index)
     # PyTorch takes seconds to load: only here, where a trial will run
-    from study.execution.attempt import measurement_line
-    from study.execution.local_workers import run_here
+    from study.execution.run_mark import new_run, under_way
 
     store.storage.check_writable()
+    store.write_study(study.text, study.code)
+    run = new_run()
+    # a trial that is named goes on where a scheduler stopped it, and is tried again however often it failed
+    rule, attempts = (study.search.scheduler, study.resources.attempts) if options.next else (Scheduler(), None)
+    sharing = Sharing(store, run, rule, attempts)
+    with under_way(store, run, study=study.text):
+        trials = SharedTrials(_one_or_next(options, study, store), sharing)
+        try:
+            while (config := trials.next()) is None and trials.waits:
+                time.sleep(LOOK_SECONDS)
+            if config is None:
+                say(_nothing_to_run(options, study, store))
+                return 0 if options.next or store.states().get(_find(study, options.key).key) == "complete" else 1
+            state = _train_here(config, study, store, run)
+            trials.ended(config.key, state)
+        finally:
+            trials.close()
+    return 0 if state == "complete" else 1
+
+
+def _by_index(study: Study, index: int) -> str:
+    rule = "--index must be given for a study whose trials are all listed"
+    require(not study.is_adaptive, f"{rule}, got a search: {study.name}. Run its trials with --next.")
+    most = len(study.configs) - 1
+    require(0 <= index <= most, f"--index must be 0 to {most} in {study.name}, got {index}. See gnc check --json.")
+    return study.configs[index].key
+
+
+def _one_or_next(options: argparse.Namespace, study: Study, store: Store) -> Trials:
+    """The trial that was named, or those that are to run."""
+    if options.key is not None:
+        return ListedTrials([_find(study, options.key)])
+    done, spent = done_keys(study, store, states_of(store)), spent_keys(study, store)
+    if study.is_adaptive:
+        return Suggestions(study, store, spent=spent)
+    return ListedTrials(trials_left(study, done | spent))
+
+
+def _nothing_to_run(options: argparse.Namespace, study: Study, store: Store) -> str:
+    if options.next:
+        return f"no trial of {study.name} is left that no run has; gnc status {store.uri} shows who has what"
+    key = _find(study, options.key).key
+    claim = store.claim_of(key)
+    if claim is not None and claim.run:
+        return f"{key} is with {claim.run}, which is under way; gnc status {store.uri} shows where"
+    state = store.states().get(key)
+    again = (
+        ""
+        if state == "complete"
+        else f", as a {state} trial is a result too; in another folder, --results OTHER, it runs again"
+    )
+    return f"{key} is {state} in {store.uri}; nothing to run{again}"
+
+
+def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> str:
+    """Train a trial in this process and follow it on the terminal; the state it ended in."""
+    from study.execution.attempt import await_run, measurement_line
+    from study.execution.local_workers import run_here
+
     check_data([config])
     check_datasets(store, [config])
-    REQUESTS.listen(signal.SIGINT, signal.SIGTERM)
+    REQUESTS.listen(*ASKS)
     terminal = sys.stderr  # while the trial runs, sys.stderr also writes into its log
 
+    began: list[tuple[float, float]] = []  # when the first epoch ended, and the share done by then
+
     def follow(progress: Any) -> None:
+        if not began:
+            began.append((time.monotonic(), progress.share_done))
         if progress.measurement is not None:
-            print(measurement_line(progress.measurement), file=terminal)
+            (since, share), done = began[0], progress.share_done
+            left = time_left(time.monotonic() - since, done - share, 1 - done)
+            print(f"{measurement_line(progress.measurement)}  {left}", file=terminal)
 
     say(f"{config.key}  {study.name_of(config)}")
+    asked = await_run(store, run, config.key)
     with REQUESTS.deferred():
         state, reason = run_here(
             config,
@@ -232,20 +360,22 @@ def command_trial(options: argparse.Namespace) -> int:
             keep=study.keep,
             checkpoint_seconds=study.resources.checkpoint_seconds,
             device="cpu" if study.resources.gpus == 0 else None,
-            should_stop=lambda: REQUESTS.reason,
+            should_stop=lambda: REQUESTS.reason or asked(),
             on_progress=follow,
         )
     say(f"{state}{f': {reason}' if reason else ''}")
-    return 0 if state == "complete" else 1
+    return state
 
 
-def _study_of(source: str, results: str | None) -> tuple[Study, Store]:
+def _study_of(options: argparse.Namespace) -> tuple[Study, Store]:
+    source, results = options.source, options.results
     if Path(source).suffix == ".toml":
+        require(options.study is None, f"--study must come with a results folder, got the study file {source!r}.")
         study = read_study(source)
         store = open_store(results or f"results/{study.name}")
         return complete_study(study, store), store
     store = existing_store(source)
-    latest = latest_study(store)
+    latest = stored_study(options, store)
     if latest is None:
         raise StudyError(f"RESULTS must hold a study file, got {source!r} without one. Give the study file instead.")
     return latest, open_store(results) if results else store

@@ -8,7 +8,7 @@ Knows no torch, numpy or disk, so that a study can be checked in an instant.
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 
 class _Required:
@@ -46,11 +46,17 @@ class DataSet(Member):
     refuses: frozenset[str] = frozenset()
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it lies on the disk, so that its classes have an end."""
+        return self.made_by.startswith("stored.")
+
+    @property
     def is_balanced(self) -> bool:
         """Whether every class has as many samples unless an imbalance is asked for."""
         return "imbalance" not in self.refuses
 
 
+ANY = "any"  # kind of the inputs of a data set of one's own: only its tensors say it
 ANY_NORM = ("batch", "group", "layer", "none")
 
 
@@ -86,16 +92,41 @@ class Loss(Member):
     has_temperature: bool = True
 
 
+AnyMember = TypeVar("AnyMember", bound=Member)
+
+
+class _Family(dict[str, AnyMember]):
+    """A family by name. `own` stands for every part of one's own, whose name is a reference such as nets.py:make_net."""
+
+    def __init__(self, own: AnyMember, members: Mapping[str, AnyMember]) -> None:
+        super().__init__(members)
+        self.own = own
+
+    def __missing__(self, name: str) -> AnyMember:
+        if is_reference(name):
+            return self.own
+        raise KeyError(name)
+
+
+def is_reference(name: Any) -> bool:
+    """Whether this names a part of one's own: `file.py:name` or `package.module:name`."""
+    return isinstance(name, str) and ":" in name
+
+
+BUILT_IN_FONTS = (
+    "dejavu"  # in a wheel that is always installed; how many classes other fonts have only their files know
+)
+
 _TESTED = {"test_samples_per_class": 8}
 _PICTURES = {**_TESTED, "augmentation": "none", "ood_classes": 0}
 # Text already has a long tail, and the tokens outside a vocabulary are not classes of another set.
 _TEXT_REFUSES = frozenset({"imbalance", "imbalance_ratio", "ood_classes"})
 # An index has no content, so that no label of it can be wrong.
 _INDICES_REFUSE = frozenset({"label_noise", "ood_classes"})
-DATASETS: Mapping[str, DataSet] = {
+_DATASETS = {
     "glyphs": DataSet(
         "made.glyphs:make_glyphs",
-        {**_PICTURES, "resolution": 16, "unseen_family": "serif"},
+        {**_PICTURES, "resolution": 16, "unseen_family": "serif", "fonts": BUILT_IN_FONTS},
         max_classes={16: 1397, 32: 1611},
     ),
     "synthetic": DataSet(
@@ -121,10 +152,11 @@ DATASETS: Mapping[str, DataSet] = {
     ),
     "indices": DataSet("made.indices:make_indices", gives="index", max_classes=1_000_000, refuses=_INDICES_REFUSE),
 }
+DATASETS: Mapping[str, DataSet] = _Family(DataSet(settings=_PICTURES, gives=ANY), _DATASETS)
 
 _LAYER_NORM = ("layer",)  # what defines a transformer
 _RESNET_STAGES = "stages:resnet"
-ENCODERS: Mapping[str, Encoder] = {
+_ENCODERS = {
     "small_resnet": Encoder("small:make_small_resnet", {"width": 16, "depth": 1}, stages="stages:small_resnet"),
     "mlp": Encoder(
         "small:make_mlp", {"width": 128, "depth": 2}, takes=frozenset({"image", "vector"}), stages="stages:mlp"
@@ -146,6 +178,8 @@ ENCODERS: Mapping[str, Encoder] = {
     ),
     "unconstrained": Encoder("free_features:make_unconstrained", takes=frozenset({"index"}), norm_layers=()),
 }
+_ALL_KINDS = frozenset({"image", "vector", "tokens", "index", ANY})
+ENCODERS: Mapping[str, Encoder] = _Family(Encoder(takes=_ALL_KINDS, norm_layers=()), _ENCODERS)
 
 _SCALED = {"temperature": 0.1, "temperature_schedule": "constant"}
 NORMALIZATIONS: Mapping[str, Member] = {
@@ -164,14 +198,16 @@ TEMPERATURE_SCHEDULES: Mapping[str, Member] = {
 _FROZEN = frozenset({"decay_normalised"})
 CLASSIFIERS: Mapping[str, Member] = {
     "linear": Member(),
-    "class_mean": Member(settings={"class_mean_form": "sum", "class_mean_momentum": 0.9}, idle=_FROZEN),
+    "class_mean": Member(
+        settings={"class_mean_form": "sum", "class_mean_momentum": 0.9, "class_mean_update": "before"}, idle=_FROZEN
+    ),
     "fixed": Member(settings={"code": "best", "assignment": "random"}, idle=_FROZEN),
 }
 
 SCALES_ITSELF = "The loss scales features and rows to unit length itself."  # another normalization would have no effect
 _HUG: dict[str, Any] = {"across_samples": True, "only_both": SCALES_ITSELF, "has_temperature": False}
 _HUG_WEIGHTS = {"inter_weight": 0.15, "intra_weight": 0.015}
-LOSSES: Mapping[str, Loss] = {
+_LOSSES = {
     "cross_entropy": Loss("cross_entropy:CrossEntropy", {"cross_entropy": "dense"}),
     "log_cross_entropy": Loss("cross_entropy:LogCrossEntropy", across_samples=True),
     "hardmax": Loss(
@@ -196,6 +232,8 @@ LOSSES: Mapping[str, Loss] = {
         "contrastive:SupervisedContrastive", across_samples=True, only_both=SCALES_ITSELF, moves_rows=False
     ),
 }
+# A loss of one's own may look at the whole batch, so that workers bring their features together.
+LOSSES: Mapping[str, Loss] = _Family(Loss(across_samples=True), _LOSSES)
 
 IMBALANCES: Mapping[str, Member] = {
     "none": Member(),
@@ -209,6 +247,7 @@ BUDGETS: Mapping[str, Member] = {
     "steps": Member(settings={"steps": 1500}),
     "epochs": Member(settings={"epochs": 20}),
     "terminal": Member(settings={"terminal_epochs": 20, "max_epochs": 200}),
+    "stationary": Member(settings={"stationary_tolerance": 0.01, "max_steps": 15000}),
 }
 
 # The families by the setting that chooses a member. A setting that other members read (temperature_schedule) comes
@@ -224,22 +263,24 @@ FAMILIES: Mapping[str, Mapping[str, Member]] = {
     "optimizer": OPTIMIZERS,
     "budget": BUDGETS,
 }
+OWN_FAMILIES = ("dataset", "encoder", "loss")  # whose members can be one's own, with FAMILY_source and FAMILY_options
 
 
 def settings_of(family: str) -> frozenset[str]:
     """The settings that only some members of a family read, and those read by what these choose in turn."""
     own = {name for member in FAMILIES[family].values() for name in member.settings}
+    own |= {f"{family}_source", f"{family}_options"} if family in OWN_FAMILIES else set()
     return frozenset(own).union(*(settings_of(name) for name in own & FAMILIES.keys() - {family}))
 
 
-def max_classes(dataset: str, resolution: int | None) -> int | None:
-    """The most classes a data set can give, None where only its folder knows; ValueError for an unknown resolution."""
+def max_classes(dataset: str, resolution: int | None, fonts: str | None = None) -> int | None:
+    """The most classes a data set can give, None where only its files know; ValueError for an unknown resolution."""
     known = DATASETS[dataset].max_classes
     if known is None or isinstance(known, int):
         return known
     if resolution is None or resolution not in known:
         raise ValueError(f"resolution must be one of {sorted(known)} for {dataset}, got {resolution!r}.")
-    return known[resolution]
+    return known[resolution] if fonts in (None, BUILT_IN_FONTS) else None
 
 
 def load(package: str, place: str) -> Callable[..., Any]:

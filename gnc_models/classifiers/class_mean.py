@@ -10,6 +10,7 @@ from gnc_models.catalog.settings import check_choice
 from gnc_models.classifiers.classifier import Classifier, Features, Labels, random_directions
 
 CLASS_MEAN_FORMS = ("sum", "mean")
+CLASS_MEAN_UPDATES = ("before", "after")
 
 
 class ClassMeanClassifier(Classifier):
@@ -25,21 +26,26 @@ class ClassMeanClassifier(Classifier):
         init_norm: float,
         class_mean_form: str = "sum",
         class_mean_momentum: float = 0.9,
+        class_mean_update: str = "before",
     ) -> None:
         """Rows start in random directions (torch's default generator); `Classifier` lists the other arguments.
 
         Args:
             class_mean_form: "sum" as in the paper, or "mean".
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
+            class_mean_update: whether a batch moves the rows "before" its own loss is taken, as in the released code
+                of the paper, or "after" the optimiser's step.
         Raises:
             ValueError: a setting out of range, or normalization "none".
         """
         super().__init__(normalization=normalization, temperature=temperature)
         check_classifier("class_mean", normalization, num_classes, feature_dim, None)
         check_choice("class_mean_form", class_mean_form, CLASS_MEAN_FORMS)
+        check_choice("class_mean_update", class_mean_update, CLASS_MEAN_UPDATES)
         if not 0 <= class_mean_momentum < 1:
             raise ValueError(f"class_mean_momentum must be at least 0 and below 1, got {class_mean_momentum!r}.")
         self.form, self.momentum = class_mean_form, class_mean_momentum
+        self.observes_before_loss = class_mean_update == "before"
         self.register_buffer("weight", random_directions(num_classes, feature_dim))
 
     @torch.no_grad()

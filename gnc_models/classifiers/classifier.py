@@ -42,9 +42,11 @@ class Classifier(nn.Module):
         weight: the rows, `[classes, dim]`: never normalised in place by `forward`. A parameter or a buffer.
         temperature: what `logits` divides by unless told otherwise; 1.0 with normalization "none".
         normalises_features, normalises_weights: what `scaled` scales to unit length.
+        observes_before_loss: whether `observe` comes before the loss of the same batch, not after the step.
     """
 
     weight: Tensor
+    observes_before_loss = False
 
     def __init__(self, *, normalization: str, temperature: float | None) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class Classifier(nn.Module):
             )
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature!r}.")
+        self.normalization = normalization
         self.normalises_features, self.normalises_weights = NORMALIZATIONS[normalization]
         self.temperature = 1.0 if temperature is None else temperature
 
@@ -80,7 +83,7 @@ class Classifier(nn.Module):
     def observe(
         self, features: Features, labels: Labels, *, sum_over_workers: Callable[[Tensor], object] | None = None
     ) -> None:
-        """What the rows learn from a batch without a gradient, after each optimiser step: nothing here."""
+        """What the rows learn from a batch without a gradient, once for each batch: nothing here."""
 
 
 class LinearClassifier(Classifier):

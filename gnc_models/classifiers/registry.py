@@ -30,8 +30,8 @@ def make_classifier(
     Args:
         name: a name in `CLASSIFIERS`.
         num_classes, feature_dim, normalization, temperature, init_norm: see `Classifier`; at least 2 classes.
-        settings: `class_mean_form` and `class_mean_momentum` for class_mean; `code`, `assignment` and `similarity` for
-            fixed; None counts as not given.
+        settings: `class_mean_form`, `class_mean_momentum` and `class_mean_update` for class_mean; `code`, `assignment`
+            and `similarity` for fixed; None counts as not given.
     Returns:
         The classifier, initialised from torch's default generator.
     Raises:

@@ -14,6 +14,7 @@ from gnc_models.codes.code import Code, explicit_code
 from gnc_models.codes.neighbour_repulsion import relax_rows
 from gnc_models.codes.search import optimise_code, random_codes
 from gnc_models.codes.unconstrained_features import code_from_optimum
+from gnc_models.constructions.explicit import layer
 from gnc_models.constructions.words import signed_words
 from gnc_models.references.closed_forms import check_sizes
 from gnc_models.references.layered_codes import layered_points
@@ -113,6 +114,7 @@ def make_found_code(row: dict[str, str]) -> Code:
     recipes: dict[str, Callable[[], Code]] = {
         "optimise_code": lambda: optimise_code(*size, starts=starts, seed=seed),
         "from_optimum": lambda: code_from_optimum(*size, arguments[0], starts=starts, seed=seed),
+        "layer": lambda: Code.of(torch.from_numpy(layer(*map(int, arguments[:2]), *arguments[2:]))),
         "signed_words": lambda: Code.of(
             torch.from_numpy(signed_words(*(int(x) for x in arguments), tries=starts, seed=seed))
         ),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from gnc_models.constructions.explicit import FAMILIES, make_points, orthoplex, polygon, simplex
@@ -15,6 +14,7 @@ from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.geometry.pairwise import max_cosine, unit
 from gnc_models.references.closed_forms import check_sizes
 from gnc_models.references.margin import reference_margin
+from gnc_models.shapes import Float
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from scipy import optimize, sparse
 from torch import Tensor
 
 from gnc_models.codes.code import Code
+from gnc_models.shapes import Float
 
 
 def polish_code(points: Float[Tensor, "classes dim"], *, rounds: int = 30) -> Code:

@@ -6,9 +6,10 @@ Knows torch; does not know margins or tables. Memory is O(classes x dim) and a f
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from gnc_models.shapes import Float
 
 NEIGHBOURS = 64
 TILE_ROWS = 500

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
@@ -16,6 +15,8 @@ from gnc_models.codes.linear_program_polish import polish_code
 from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
 from gnc_models.constructions.explicit import FAMILIES
 from gnc_models.constructions.words import mixed_codes
+from gnc_models.progress import counted
+from gnc_models.shapes import Float
 
 # Sharpness of the soft maximum, in units of 1 / (margin expected): coarse enough to move points past each other at
 # first, sharp enough at the end that its value is the maximum to about log(pairs) / sharpness.
@@ -57,15 +58,17 @@ def optimise_code(
     """
     check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)
+    mirrors = _mirrors(feature_dim, starts)
     found = torch.cat(
         [
             _coarse(num_classes, feature_dim, signs, count, seed + i, iterations)
-            for i, (signs, count) in enumerate(_mirrors(feature_dim, starts))
+            for i, (signs, count) in counted(enumerate(mirrors), "symmetries", len(mirrors))
         ]
     )
     best = _sharpened(found, unit, iterations, 4)
     if structured and feature_dim in STRUCTURED_DIMS and num_classes > 2 * feature_dim:
-        for rows in structured_rows(num_classes, feature_dim, best.margin_lower, seed):
+        beginnings = structured_rows(num_classes, feature_dim, best.margin_lower, seed)
+        for rows in counted(beginnings, "structured beginnings", len(beginnings)):
             best = max(best, _from_rows(rows, num_classes, seed, iterations), key=lambda code: code.margin_lower)
     return polish_code(best.points) if polish and best.points.numel() <= LARGEST_POLISH else best
 
@@ -103,7 +106,7 @@ def _coarse(
     points = random_codes(rows, feature_dim, starts=starts, seed=seed)
     slow = feature_dim >= 8
     levels = SLOW_SHARPNESS if slow else SHARPNESS
-    for level, sharpness in enumerate(levels):
+    for level, sharpness in counted(enumerate(levels), "levels", len(levels)):
         points, value = _anneal(points, sharpness / unit, iterations // 2 if slow else iterations, signs)
         if level == len(levels) // 2:
             points = points[value.argsort()[: max(4, math.ceil(starts / 4))]]
@@ -115,7 +118,7 @@ def _coarse(
 
 def _sharpened(points: Tensor, unit: float, iterations: int, keep: int) -> Code:
     """The best of the codes after annealing to the final sharpness."""
-    values, _ = soft_max_cosine(SHARPNESS[-1] / unit)(points)
+    values, _ = soft_max_cosine(SHARPNESS[-1] / unit)(points, torch.arange(len(points)))
     points = points[values.argsort()[:keep]]
     for sharpness in FINAL_SHARPNESS:
         points, _ = _anneal(points, sharpness / unit, iterations)
@@ -199,7 +202,7 @@ def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:
     With `signs` the code is the rows and their images `rows * signs`; each row is compared with all of them.
     """
 
-    def energy(points: Float[Tensor, "starts rows dim"]) -> tuple[Tensor, Tensor]:
+    def energy(points: Float[Tensor, "starts rows dim"], _starts: Tensor) -> tuple[Tensor, Tensor]:
         everyone = points if signs is None else torch.cat([points, points * signs], dim=1)
         cosines = points @ everyone.mT
         cosines.diagonal(dim1=1, dim2=2).fill_(-torch.inf)

@@ -6,11 +6,13 @@ Knows torch only; does not know what is minimised.
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-# Value of each start and its gradient in the surrounding space; points are (starts, rows, dim) with unit rows.
-Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+from gnc_models.shapes import Float
+
+# Value of each start and its gradient in the surrounding space; points are (starts, rows, dim) with unit rows, and the
+# second argument says which starts of the batch they belong to.
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SUFFICIENT_DECREASE = 1e-4
 SMALLEST_STEP = 1e-10
@@ -31,7 +33,7 @@ def minimise_on_spheres(
         The points and values reached; no value is above that of its start.
     Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
     """
-    value, gradient = _tangent(objective, points)
+    value, gradient = _tangent(objective, points, torch.arange(len(points)))
     steps: list[Tensor] = []
     changes: list[Tensor] = []
     for _ in range(iterations):
@@ -66,8 +68,8 @@ def _project(vectors: Tensor, points: Tensor) -> Tensor:
     return vectors - (vectors * points).sum(-1, keepdim=True) * points
 
 
-def _tangent(objective: Objective, points: Tensor) -> tuple[Tensor, Tensor]:
-    value, gradient = objective(points)
+def _tangent(objective: Objective, points: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    value, gradient = objective(points, starts)
     return value, _project(gradient, points)
 
 
@@ -101,7 +103,7 @@ def _line_search(
     while len(waiting):
         trial = points[waiting] + step[waiting, None, None] * direction[waiting]
         trial = trial / trial.norm(dim=-1, keepdim=True)
-        trial_value, trial_gradient = _tangent(objective, trial)
+        trial_value, trial_gradient = _tangent(objective, trial, waiting)
         allowed = value[waiting] + SUFFICIENT_DECREASE * step[waiting] * slope[waiting]
         good = trial_value <= allowed
         for kept, found in zip(best, (trial, trial_value, trial_gradient), strict=True):

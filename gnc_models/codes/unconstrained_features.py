@@ -8,80 +8,96 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
+from gnc_models.catalog.settings import check_at_least
 from gnc_models.codes.code import Code, spherical_code_of
 from gnc_models.codes.linear_program_polish import polish_code
 from gnc_models.codes.search import check_search, random_codes
 from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.log_space import log_softplus
+from gnc_models.progress import counted
+from gnc_models.shapes import Float
 
-# Starts whose temperature * log(loss) is within this of the best count as near it; a distance, as the margin is.
-NEAR = 1e-3
-LARGEST_BATCH = 1 << 18  # logits held at once: more at a time take twice as long each
+NEAR = 1e-4  # minima whose loss is at most this much above the lowest, relative, give the margin's range
+SAME = 1e-6  # minima whose losses differ by less, relative, count as the same one
+FAR = 3e-4  # starts whose roughly minimised temperature * log(loss) is so far above the lowest are given up; a distance
+HOTTEST, COLDEST = 1.0, 1 / 3  # the warmest first temperature of a ladder, and the coldest in units of the last one
+LEVELS = 6  # temperatures of a ladder
+LEVEL_STEPS, ROUGH_STEPS, HOP_STEPS, LAST_STEPS = 40, 200, 100, 1500  # most L-BFGS steps
+HOPPING, PLACES = 8, 256  # minima that hop, places tried for each class that moves
+MOVES = (8, 0, 2, 4, 0)  # classes that move in the hops of five rounds; 0: every class moves a little
+SHAKE = 0.3  # length of that move
+LARGEST_BATCH = 1 << 18  # logits held at once: more at a time take longer each
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best of several local optima; margins are lower bounds from the margin solver, exact to 1e-6."""
+    """The best of several local optima; margins are lower bounds from the margin solver, exact to 1e-6.
+
+    margin_low, margin_high: over all minima found whose loss is within 1e-4 of the lowest, relative. found: how many of
+    the starts ended at the lowest, to 1e-6.
+    """
 
     loss: float
     margin: float
     margin_low: float
     margin_high: float
     starts: int
+    found: int
     weights: Float[Tensor, "classes dim"]
     features: Float[Tensor, "classes dim"]
 
 
 def optimise_unconstrained(
-    num_classes: int, feature_dim: int, temperature: float, *, starts: int = 12, seed: int = 0, iterations: int = 1500
+    num_classes: int, feature_dim: int, temperature: float, *, starts: int = 24, hops: int = 0, seed: int = 0
 ) -> Optimum:
     """Smallest mean cross-entropy over unit W and H with one feature per class, from random starts.
 
     `temperature * log(loss)` is minimised, in log space: the loss itself stalls from temperature 1/50 on, where it is
-    far below rounding. Starts are annealed from temperature 0.3 down, since cold starts freeze where they begin.
+    far below rounding. Every start has its own ladder of temperatures, from one that begins at a third of the last one
+    through none at all, which most are near, to one that begins at 1: none is best at all sizes. W = H during the search, which costs half as much and ends within 2e-7 of the
+    free minimum at (10, 100); at the end both are free.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 2.
         temperature: tau, above 0.
-        starts: random starts, W and H independent.
-        seed: of the starts.
-        iterations: most L-BFGS steps at the last temperature; a quarter of them at each warmer one.
+        starts: random starts.
+        hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what
+            comes of it if the loss is lower. Worth its time from some 100 classes on.
+        seed: of the starts and hops; same seed, same optimum on one machine.
     Returns:
-        The lowest loss found, its margin, and the margin's range over starts near it: a local minimiser bounds the
-        loss from above, not the margin.
+        The lowest loss found, its margin, and the margin's range over the minima near it: a local minimum bounds the
+        loss from above, but not the margin.
     Raises:
-        ValueError: a size or temperature out of range.
+        ValueError: a size, count or temperature out of range.
     """
     check_search(num_classes, feature_dim, starts)
+    check_at_least(0, hops=hops)
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
-    weights = random_codes(num_classes, feature_dim, starts=starts, seed=seed)
-    # features begin at their class's row, as the optimum has them: a random match would have to be unlearned
-    points = torch.cat([weights, weights], dim=1)
-    for tau in (tau for tau in (0.3, 0.15, 0.075, 0.04) if tau > 1.2 * temperature):
-        points, _ = _descend(points, tau, iterations // 4, 1e-5)
-    points, value = _descend(points, temperature, iterations, 1e-9)
-    best = int(value.argmin())
-    near = torch.nonzero(value <= value[best] + NEAR).flatten()
-    margins = [one_vs_rest_margins(points[i, :num_classes], mode="min").minimum[0] for i in near.tolist()]
-    return Optimum(
-        loss=math.exp(float(value[best]) / temperature),
-        margin=margins[near.tolist().index(best)],
-        margin_low=min(margins),
-        margin_high=max(margins),
-        starts=starts,
-        weights=points[best, :num_classes],
-        features=points[best, num_classes:],
-    )
+    rows = random_codes(num_classes, feature_dim, starts=starts, seed=seed)
+    for level in counted(_ladders(temperature, starts), "temperatures", LEVELS):
+        rows, _ = _descend(rows, level, LEVEL_STEPS, 1e-5)
+    last = torch.full((starts,), temperature, dtype=torch.float64)
+    rows, value = _descend(rows, last, ROUGH_STEPS, 1e-8)
+    hopping = _lowest_apart(value, SAME * temperature)[:HOPPING]
+    generator = torch.Generator().manual_seed(seed)
+    for hop in counted(range(hops), "hops", hops):
+        moved = _hopped(rows[hopping], MOVES[hop % len(MOVES)], generator)
+        tried, reached = _descend(moved, last[hopping], HOP_STEPS, 1e-8)
+        lower = reached < value[hopping]
+        rows[hopping[lower]], value[hopping[lower]] = tried[lower], reached[lower]
+    kept = value <= value.min() + FAR
+    points = rows[kept].repeat(1, 2, 1)  # features begin at their class's row
+    return _lowest(*_descend(points, last[kept], LAST_STEPS, 1e-9, tied=False), temperature, starts)
 
 
 def code_from_optimum(
-    num_classes: int, feature_dim: int, temperature: float, *, starts: int = 12, seed: int = 0
+    num_classes: int, feature_dim: int, temperature: float, *, starts: int = 24, seed: int = 0
 ) -> Code:
     """The spherical code u(W) of the optimum's rows, polished: at times better than a search for codes.
 
@@ -92,32 +108,95 @@ def code_from_optimum(
     return polish_code(spherical_code_of(optimum.weights).points)
 
 
-def _descend(points: Tensor, temperature: float, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
-    size = max(1, LARGEST_BATCH // (points.shape[1] // 2) ** 2)
+def _ladders(temperature: float, starts: int) -> Float[Tensor, "levels starts"]:
+    """The temperatures at which each start is minimised before the last one; half of them are within 13 % of the way."""
+    height = torch.linspace(-1.0, 1.0, starts, dtype=torch.float64) ** 3
+    ends = torch.where(height < 0, -math.log(COLDEST), math.log(max(HOTTEST / temperature, 1.0)))
+    way = torch.linspace(1.0, 1.0 / LEVELS, LEVELS, dtype=torch.float64)
+    return temperature * (way[:, None] * height * ends).exp()
+
+
+def _lowest_apart(value: Float[Tensor, " starts"], same: float) -> Tensor:
+    """Starts by rising value, one of those that ended at the same minimum: its copies would hop for nothing."""
+    order = value.argsort()
+    return order[torch.cat([torch.tensor([True]), value[order].diff() > same])]
+
+
+def _hopped(
+    rows: Float[Tensor, "starts classes dim"], moves: int, generator: torch.Generator
+) -> Float[Tensor, "starts classes dim"]:
+    """So many random classes of each start at the emptiest of some random places; with 0 moves, all rows a little off."""
+    rows, every = rows.clone(), torch.arange(len(rows))
+    if not moves:
+        noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64) / math.sqrt(rows.shape[2])
+        return torch.nn.functional.normalize(rows + SHAKE * noise, dim=-1)
+    drawn = torch.rand(rows.shape[:2], generator=generator).argsort(1)[:, :moves]
+    for moved in drawn.T:
+        places = torch.randn(len(rows), PLACES, rows.shape[2], generator=generator, dtype=torch.float64)
+        places = places / places.norm(dim=-1, keepdim=True)
+        cosines = places @ rows.mT
+        cosines[every, :, moved] = -1.0
+        rows[every, moved] = places[every, cosines.amax(-1).argmin(-1)]
+    return rows
+
+
+def _lowest(points: Tensor, value: Tensor, temperature: float, starts: int) -> Optimum:
+    """The start of least value, with the margins of those near it."""
+    excess = (value - value.min()) / temperature  # of log(loss)
+    near = torch.nonzero(excess <= NEAR).flatten().tolist()
+    weights, features = points.chunk(2, dim=1)
+    margins = {i: one_vs_rest_margins(weights[i], mode="min").minimum[0] for i in near}
+    best = int(value.argmin())
+    return Optimum(
+        loss=math.exp(float(value[best]) / temperature),
+        margin=margins[best],
+        margin_low=min(margins.values()),
+        margin_high=max(margins.values()),
+        starts=starts,
+        found=int((excess <= SAME).sum()),
+        weights=weights[best],
+        features=features[best],
+    )
+
+
+def _descend(
+    points: Tensor, temperatures: Float[Tensor, " starts"], iterations: int, tolerance: float, *, tied: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Minima near the points, in batches that fit LARGEST_BATCH; tied points are W and H at once."""
+    size = max(1, LARGEST_BATCH // (points.shape[1] if tied else points.shape[1] // 2) ** 2)
     found = [
-        minimise_on_spheres(cold_loss(temperature), part, iterations=iterations, tolerance=tolerance)
-        for part in points.split(size)
+        minimise_on_spheres(cold_loss(at, tied=tied), part, iterations=iterations, tolerance=tolerance)
+        for part, at in zip(points.split(size), temperatures.split(size), strict=True)
     ]
     return torch.cat([p for p, _ in found]), torch.cat([v for _, v in found])
 
 
-def cold_loss(temperature: float) -> Objective:
-    """`temperature * log(mean cross-entropy)` of W (first half of the rows) and H (second half), with its gradient."""
+def cold_loss(temperatures: Float[Tensor, " starts"], *, tied: bool = False) -> Objective:
+    """`temperature * log(mean cross-entropy)` of W (first half of the rows) and H (second half), with its gradient.
 
-    def objective(points: Float[Tensor, "starts rows dim"]) -> tuple[Tensor, Tensor]:
-        weights, features = points.chunk(2, dim=1)
-        logits = features @ weights.mT / temperature
-        own = logits.diagonal(dim1=1, dim2=2)
-        gaps = logits - own[..., None]
-        gaps.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        odds = gaps.logsumexp(-1)  # log of the sum of exp((w_j - w_k) h_k / tau)
+    Args:
+        temperatures: one for each start.
+        tied: the rows are W, and H is the same.
+    """
+
+    def objective(points: Float[Tensor, "starts rows dim"], starts: Tensor) -> tuple[Tensor, Tensor]:
+        weights, features = (points, points) if tied else points.chunk(2, dim=1)
+        tau = temperatures[starts]
+        # the memory of the logits is used again for all that follows: asking for more takes longer than computing
+        gaps = (features @ weights.mT).div_(tau[:, None, None])
+        gaps.sub_(gaps.diagonal(dim1=1, dim2=2)[..., None].clone()).diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        largest = gaps.amax(-1)
+        ratios = gaps.sub_(largest[..., None]).exp_()
+        sums = ratios.sum(-1)
+        odds = largest + sums.log()  # log of the sum of exp((w_j - w_k) h_k / tau)
         log_losses = log_softplus(odds)
         total = log_losses.logsumexp(-1)
         # d total / d odds = share of the class * sigmoid(odds) / softplus(odds), the latter 1 where odds << 0
-        share = (log_losses - total[:, None]).exp() * (torch.nn.functional.logsigmoid(odds) - log_losses).exp()
-        slopes = share[..., None] * (gaps - odds[..., None]).exp()
+        share = (log_losses - total[:, None]).exp() * (logsigmoid(odds) - log_losses).exp()
+        slopes = ratios.mul_((share / sums)[..., None])
         slopes.diagonal(dim1=1, dim2=2).copy_(-share)
-        gradient = torch.cat([slopes.mT @ features, slopes @ weights], dim=1)
-        return temperature * (total - math.log(weights.shape[1])), gradient
+        of_weights, of_features = slopes.mT @ features, slopes @ weights
+        gradient = of_weights + of_features if tied else torch.cat([of_weights, of_features], dim=1)
+        return tau * (total - math.log(weights.shape[1])), gradient
 
     return objective

@@ -1,19 +1,45 @@
-"""Codes from binary words and quadratic forms over GF(2): rows of signs, d a power of two or one less.
+"""Codes from binary words and quadratic forms over GF(2): the Golay code, rows of signs, signs on words.
 
 Knows numpy; does not know torch or optimisation.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+
+from gnc_models.shapes import Float, Int
 
 Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
 
 # Primitive polynomials over GF(2) by degree, as bits.
 PRIMITIVE = {3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101, 9: 0b1000010001}
+
+
+@functools.cache
+def golay_words() -> Int[np.ndarray, "4096 24"]:
+    """The 4,096 words of the extended Golay code, from quadratic residues modulo 23."""
+    residues = {(i * i) % 23 for i in range(1, 23)}
+    circulant = np.array([[1 if (j - i) % 23 in residues else 0 for j in range(23)] for i in range(23)])
+    generators = np.concatenate([circulant, circulant.sum(1, keepdims=True) % 2], axis=1)[:12]
+    choices = np.array(list(itertools.product((0, 1), repeat=12)))
+    return (choices @ generators) % 2
+
+
+def signs(weight: int, *, product: int = 0) -> Float[np.ndarray, "_ weight"]:
+    """Every row of signs of this length, or those with this product."""
+    rows = np.array(list(itertools.product((1.0, -1.0), repeat=weight)))
+    return rows[rows.prod(1) == product] if product else rows
+
+
+def on_supports(words: Int[np.ndarray, "_ length"], entries: Float[np.ndarray, "_ weight"]) -> Points:
+    """For every word of 0 and 1, all of whose weights are equal, rows with each of the entries on its ones."""
+    rows = np.zeros((len(words), len(entries), words.shape[1]))
+    for row, word in zip(rows, words, strict=True):
+        row[:, word == 1] = entries
+    return rows.reshape(-1, words.shape[1])
 
 
 def kerdock(bits: int) -> Points:

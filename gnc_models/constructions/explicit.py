@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
 
 from gnc_models.catalog.settings import check_choice
-from gnc_models.constructions.binary import extended_gold, gold, kerdock, quadratic_64
+from gnc_models.constructions import kissing
+from gnc_models.constructions.binary import extended_gold, golay_words, gold, kerdock, on_supports, quadratic_64, signs
+from gnc_models.constructions.kissing import two_nonzero
+from gnc_models.shapes import Float
 
 Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
 GOLDEN = (1 + math.sqrt(5)) / 2
@@ -46,7 +48,7 @@ def icosahedron() -> Points:
 
 def cell_24() -> Points:
     """24 vertices in four dimensions, the roots of D4, cosine 1/2."""
-    return _two_nonzero(4)
+    return two_nonzero(4)
 
 
 def cell_600() -> Points:
@@ -60,37 +62,38 @@ def cell_600() -> Points:
 
 def e8_roots() -> Points:
     """240 minimal vectors of E8, cosine 1/2."""
-    halves = [v for v in itertools.product((0.5, -0.5), repeat=8) if sum(v) % 2 == 0]
-    return np.concatenate([_two_nonzero(8), np.array(halves)])
+    return np.concatenate([two_nonzero(8), signs(8, product=1) / 2])
+
+
+def e6_roots() -> Points:
+    """72 minimal vectors of E6, cosine 1/2: the roots of E8 orthogonal to two of them at 120 degrees."""
+    roots = e8_roots()
+    normals = np.array([roots[0], roots[roots @ roots[0] == -1][0]])
+    return _flat(roots[(roots @ normals.T == 0).all(1)], normals)
 
 
 def leech_vectors() -> Points:
     """196,560 minimal vectors of the Leech lattice, cosine 1/2."""
     words = golay_words()
     octads = words[words.sum(1) == 8]
-    signs = np.array([s for s in itertools.product((1, -1), repeat=8) if math.prod(s) == 1])
-    eights = np.zeros((len(octads), len(signs), 24))
-    for row, octad in zip(eights, octads, strict=True):
-        row[:, octad == 1] = 2 * signs
+    eights = 2 * on_supports(octads, signs(8, product=1))
     odd = np.repeat((1.0 - 2.0 * words)[:, None, :], 24, axis=1)
     odd[:, np.arange(24), np.arange(24)] *= -3
-    return np.concatenate([4 * _two_nonzero(24), eights.reshape(-1, 24), odd.reshape(-1, 24)])
+    return np.concatenate([4 * two_nonzero(24), eights, odd.reshape(-1, 24)])
 
 
-@functools.cache
-def golay_words() -> np.ndarray:
-    """The 4,096 words of the extended Golay code, from quadratic residues modulo 23."""
-    residues = {(i * i) % 23 for i in range(1, 23)}
-    circulant = np.array([[1 if (j - i) % 23 in residues else 0 for j in range(23)] for i in range(23)])
-    generators = np.concatenate([circulant, circulant.sum(1, keepdims=True) % 2], axis=1)[:12]
-    choices = np.array(list(itertools.product((0, 1), repeat=12)))
-    return (choices @ generators) % 2
-
-
-def derived(points: Points, cosine: float) -> Points:
-    """Rows at this cosine from the first one, projected off it and written in one dimension less."""
+def derived(points: Points, cosine: float, row: int = 0) -> Points:
+    """Rows at this cosine from one of the rows, projected off it and written in one dimension less."""
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
-    return _flat(unit[np.abs(unit @ unit[0] - cosine) < 1e-9], unit[:1])
+    return _flat(unit[np.abs(unit @ unit[row] - cosine) < 1e-5], unit[row : row + 1])
+
+
+def layer(feature_dim: int, num_classes: int, *steps: float) -> Points:
+    """Rows derived from the family of this size: a row and a cosine for each step, the cosine to six digits."""
+    (points,) = (make_points(name) for name, size in FAMILIES.items() if size[:2] == (feature_dim, num_classes))
+    for row, cosine in zip(steps[::2], steps[1::2], strict=True):
+        points = derived(points, cosine, int(row))
+    return points
 
 
 def equiangular_276() -> Points:
@@ -142,15 +145,6 @@ def _root_section(roots: Points, places: np.ndarray, dim: int) -> Points:
     return roots[(roots @ others.T == 0).all(1)]
 
 
-def _two_nonzero(dim: int) -> Points:
-    """All vectors with two entries +-1 and zeros: the roots of D_n."""
-    rows = np.zeros((2 * dim * (dim - 1), dim))
-    places = [(i, j, a, b) for i, j in itertools.combinations(range(dim), 2) for a in (1, -1) for b in (1, -1)]
-    for row, (i, j, a, b) in zip(rows, places, strict=True):
-        row[i], row[j] = a, b
-    return rows
-
-
 def _is_even(permutation: tuple[int, ...]) -> bool:
     return sum(a > b for a, b in itertools.combinations(permutation, 2)) % 2 == 0
 
@@ -189,6 +183,17 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "extended Gold 32": (32, 2048, lambda: extended_gold(5)),
     "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
 }
+# Kissing configurations of no lattice: name, dimensions, rows and constructor; references.margin reads the sizes.
+KISSING: tuple[tuple[str, int, int, Callable[[], Points]], ...] = (
+    ("E6 roots", 6, 72, e6_roots),
+    ("Zinoviev and Ericson's kissing configuration", 13, 1154, kissing.thirteen),
+    ("Cohn and Li's kissing configuration", 17, 5730, kissing.seventeen),
+    ("bent hexagon of Cohn and Li's layout", 18, 8358, kissing.eighteen),
+    ("odd Golay code of Ho", 19, 11948, lambda: kissing.odd_golay(19)),
+    ("odd Golay code of Cohn and Li", 20, 19448, lambda: kissing.odd_golay(20)),
+    ("odd Golay code of Cohn and Li", 21, 29768, lambda: kissing.odd_golay(21)),
+)
+FAMILIES |= {f"{name}, {dim} dimensions": (dim, size, make) for name, dim, size, make in KISSING}
 FAMILIES |= {
     f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim)) for dim, size in LEECH_SECTIONS.items()
 }

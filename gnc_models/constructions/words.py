@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+
+from gnc_models.shapes import Bool, Float, Int
 
 Rows = Float[np.ndarray, "_ _"]
 LARGEST_WORK = 20_000_000  # entries of the table of compatible orbits

@@ -5,17 +5,21 @@ number of classes and in the samples of each class, so that a larger study conta
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gnc_models.catalog.members import DATASETS as MEMBERS
-from gnc_models.catalog.members import load
+from gnc_models.catalog.members import is_reference, load
+from gnc_models.catalog.parts import held_code, study_line
 from gnc_models.catalog.settings import check_at_least, check_choice
 from gnc_models.datasets.made.indices import number_samples
 from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.own_data import Recipe, make_own_dataset
+from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
 
 __all__ = ["DATASETS", "Dataset", "augment", "make_dataset"]
@@ -29,7 +33,7 @@ def make_dataset(
     name: str,
     *,
     num_classes: int,
-    samples_per_class: int,
+    samples_per_class: int | None,
     test_samples_per_class: int | None,
     data_seed: int,
     data_root: Path | None = None,
@@ -37,14 +41,18 @@ def make_dataset(
     imbalance_ratio: float | None = None,
     label_noise: float | None = None,
     ood_classes: int | None = None,
+    dataset_source: str | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    room: Room = HELD,
     **settings: Any,
 ) -> Dataset:
     """The data set of that name, the same tensors for the same arguments on every machine with the same packages.
 
     Args:
-        name: a name in `DATASETS`.
+        name: a name in `DATASETS`, or a reference to one's own.
         num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
-        samples_per_class: training samples of each class, of the largest one under an imbalance, on average for text.
+        samples_per_class: training samples of each class, of the largest one under an imbalance, on average for text;
+            None: all that each class of a stored set has.
         test_samples_per_class: test samples of each class, and of each class of the unseen and the OoD set where there
             is one; on average for text; None for indices alone, which do not read it.
         data_seed: chooses classes, samples and what is relabelled.
@@ -54,6 +62,8 @@ def make_dataset(
             indices.
         ood_classes: classes that follow the `num_classes` in the order, whose test samples become `ood_inputs`; not
             for text and indices.
+        dataset_source, dataset_options: of one's own: the digest of its code, and what its factory is given.
+        room: inputs of one's own and image folders that take more are streamed, and are the same.
         settings: `resolution` and `unseen_family` for glyphs, `input_dim` and `noise` for synthetic, `folder` and
             `resolution` for image_folder, `context_length` for text; None counts as not given.
     Returns:
@@ -64,9 +74,11 @@ def make_dataset(
         MissingData: files of a stored set are missing; the text names the command that gets them.
         TypeError: a setting that the data set does not read.
     """
-    check_choice("dataset", name, DATASETS)
+    if not is_reference(name):
+        check_choice("dataset", name, DATASETS)
     check_at_least(2, num_classes=num_classes)
-    check_at_least(1, samples_per_class=samples_per_class)
+    if samples_per_class is not None or not MEMBERS[name].is_stored:
+        check_at_least(1, samples_per_class=samples_per_class)
     if test_samples_per_class is not None or "test_samples_per_class" in MEMBERS[name].settings:
         check_at_least(1, test_samples_per_class=test_samples_per_class)
     check_at_least(0, data_seed=data_seed, ood_classes=ood_classes or 0)
@@ -75,14 +87,22 @@ def make_dataset(
     for setting, value in shape.items():
         if value not in (None, "none", 0) and setting in MEMBERS[name].refuses:
             raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")
-    counts = class_counts(
-        num_classes, samples_per_class, imbalance=imbalance or "none", imbalance_ratio=imbalance_ratio
-    )
-    if "data_root" in inspect.signature(DATASETS[name]).parameters:
+    kind, most = imbalance or "none", 1 if samples_per_class is None else samples_per_class
+    if samples_per_class is None and kind != "none":
+        raise ValueError(f"imbalance must be 'none' where all samples are taken, got {imbalance!r}.")
+    counts = class_counts(num_classes, most, imbalance=kind, imbalance_ratio=imbalance_ratio)
+    make = DATASETS.get(name)
+    if make is None:
+        source = dataset_source or ""
+        again = Recipe(name, source, dataset_options, {"data_root": data_root}, held_code().get(source))
+        make = partial(make_own_dataset, again(), again=again)
+    elif "data_root" in inspect.signature(make).parameters:
         settings["data_root"] = data_root
+    if "room" in inspect.signature(make).parameters:
+        settings["room"] = room
     given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
     try:
-        data = DATASETS[name](
+        data = make(
             num_classes=num_classes + (ood_classes or 0),
             samples_per_class=samples_per_class,
             test_samples_per_class=test_samples_per_class,
@@ -90,12 +110,14 @@ def make_dataset(
             **given,
         )
     except ValueError as error:
+        if is_reference(name):
+            error.add_note(study_line("dataset", name))
         if ood_classes:
             error.add_note(f"num_classes counts the {ood_classes} ood_classes too.")
         raise
     if ood_classes:
         data = keep_out_classes(data, num_classes)
-    if min(counts) < samples_per_class:
+    if min(counts) < most:
         data = keep_counts(data, counts)
     if label_noise:
         data = add_label_noise(data, label_noise, data_seed)

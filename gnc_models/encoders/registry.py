@@ -5,13 +5,14 @@
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from gnc_models.catalog.members import ENCODERS as MEMBERS
-from gnc_models.catalog.members import load
+from gnc_models.catalog.members import is_reference, load
+from gnc_models.catalog.parts import call_part
 from gnc_models.catalog.settings import check_at_least, check_choice
 
 PACKAGE = "gnc_models.encoders"
@@ -19,15 +20,23 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {name: load(PACKAGE, m.made_by) 
 
 
 def make_encoder(
-    name: str, *, input_shape: tuple[int, ...], feature_dim: int, norm_layer: str | None = None, **counts: int | None
+    name: str,
+    *,
+    input_shape: tuple[int, ...],
+    feature_dim: int,
+    norm_layer: str | None = None,
+    source: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **counts: int | None,
 ) -> nn.Module:
     """An encoder from `[batch, *input_shape]` to features `[batch, feature_dim]`; the last layer is a linear map.
 
     Args:
-        name: a name in `ENCODERS`.
+        name: a name in `ENCODERS`, or a reference to one's own.
         input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector for mlp; (context,) of
             token ids, int64, for transformer; (1,) of a sample's index, int64, for unconstrained.
         feature_dim: dimension of the features.
+        source, options: of one's own: the digest of its code, and what its factory is given.
         norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
         counts: None counts as not given. `width`: channels of the first stage of small_resnet, units of a layer of
             mlp, vit and transformer. `depth`: blocks in each stage of small_resnet, hidden layers of mlp, blocks of vit
@@ -37,6 +46,11 @@ def make_encoder(
     Raises:
         ValueError: an unknown name, a shape the encoder cannot take, a setting missing, unwanted or out of range.
     """
+    if is_reference(name):
+        extras = {setting: value for setting, value in counts.items() if value is not None}
+        given: Any = (input_shape, feature_dim)
+        network: nn.Module = call_part("encoder", name, source or "", *given, options=options, extras=extras)
+        return network
     check_choice("encoder", name, ENCODERS)
     check_at_least(1, feature_dim=feature_dim)
     norm_layer = _norm_layer(name, norm_layer)
@@ -70,14 +84,28 @@ def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]
     transformer reads out) and `[batch, units]` in mlp. The last stage, named "features", is the encoder's own output.
 
     Args:
-        name: a name in `ENCODERS`.
+        name: a name in `ENCODERS`, or a reference to one's own, which names its stages in a method `feature_stages()`.
         encoder: what `make_encoder` returned for it.
     Returns:
         (name, module) in the order in which a forward pass calls them, each once.
     Raises:
-        ValueError: an encoder without layers.
+        ValueError: an encoder without layers, or one of one's own that does not name them.
     """
+    if is_reference(name):
+        return [*_own_stages(name, encoder), ("features", encoder)]
     if not MEMBERS[name].stages:
         raise ValueError(f"encoder must have layers, got {name!r}, which has none.")
     stages: list[tuple[str, nn.Module]] = load(PACKAGE, MEMBERS[name].stages)(encoder)
     return stages
+
+
+def _own_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
+    method = getattr(encoder, "feature_stages", None)
+    found = method() if callable(method) else None
+    pairs: list[Any] = found if isinstance(found, list) else [None]
+    if not all(
+        isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], nn.Module) for p in pairs
+    ):
+        rule = "must have a method feature_stages() that returns a list of pairs (name, module) for layers = 'all'"
+        raise ValueError(f"encoder {name} {rule}, got {found!r}. Add it, or set layers = 'none'.")
+    return pairs

@@ -11,8 +11,9 @@ still comes nearer to the origin. The affine problem is `(V_S V_S^T + 1 1^T) u =
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from gnc_models.shapes import Bool, Float, Int
 
 # Relative ridge of the affine solves. Affinely dependent points (orthoplex, root systems) make them singular but
 # consistent; the refinement takes the ridge's effect out again.
@@ -47,18 +48,13 @@ def nearest_hull_points(
         start: working sets to begin with, at most dim + 1 points each; by default the point nearest to the origin.
     Source: Wolfe, Math. Programming 11 (1976); Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23.
     """
-    solve = _Solve(points, valid, tolerance, start)
-    for _ in range(20 + 4 * points.shape[2]):
-        solve.settle()
-        if not solve.grow():
-            return solve.result
-    solve.settle()
-    solve.store(solve.live)
-    return solve.result
+    return PointSets(points, valid, tolerance, start).solve(20 + 4 * points.shape[2])
 
 
-class _Solve:
+class PointSets:
     """The hulls that still move, some finished ones that are not removed yet, and the result of all of them."""
+
+    per_hull = ("rows", "live", "points", "valid", "unit", "positions", "used", "coefficients", "squares", "bound")
 
     def __init__(self, points: Tensor, valid: Tensor, tolerance: float, start: HullPoints | None) -> None:
         num_hulls, num_points, dim = points.shape
@@ -76,18 +72,29 @@ class _Solve:
         self.coefficients = torch.ones_like(self.positions, dtype=torch.float64)
         if start is not None:
             self._begin_from(start, sizes.amin(1, keepdim=True) > 0)  # a point at the origin is the answer
+        self._make_ready(started=start is not None)
+
+    def _make_ready(self, *, started: bool) -> None:
         self._gather()
         self.squares = torch.full_like(self.unit, torch.inf)
         # what a step must come below: a given start may not get worse, a single point has nowhere to go
-        self.bound = (
-            torch.einsum("bs,bsd->bd", self.coefficients, self.members).square().sum(1) if start else self.squares
-        )
-        shape = (num_hulls, self.capacity)
+        self.bound = self._square() if started else self.squares
+        shape = (len(self.rows), self.capacity)
         self.result = HullPoints(
-            torch.zeros(shape, dtype=torch.int64, device=points.device),
-            torch.zeros(shape, dtype=torch.bool, device=points.device),
-            torch.zeros(shape, dtype=torch.float64, device=points.device),
+            torch.zeros(shape, dtype=torch.int64, device=self.unit.device),
+            torch.zeros(shape, dtype=torch.bool, device=self.unit.device),
+            torch.zeros(shape, dtype=torch.float64, device=self.unit.device),
         )
+
+    def solve(self, most_steps: int) -> HullPoints:
+        """Move and grow the working sets until all hulls are done or have stalled."""
+        for _ in range(most_steps):
+            self.settle()
+            if not self.grow():
+                return self.result
+        self.settle()
+        self.store(self.live)
+        return self.result
 
     def _begin_from(self, start: HullPoints, wanted: Tensor) -> None:
         """Given working sets, where there are any, in place of the nearest points."""
@@ -116,6 +123,22 @@ class _Solve:
         self.members = torch.gather(self.points, 1, where).div_(self.unit[:, None, None])
         self.gram = torch.bmm(self.members, self.members.transpose(1, 2)).add_(1.0)
 
+    def _square(self) -> Float[Tensor, " hulls"]:
+        """The squared length of each hull's point."""
+        return torch.einsum("bs,bsd->bd", self.coefficients, self.members).square().sum(1)
+
+    def _square_and_values(self) -> tuple[Float[Tensor, " hulls"], Float[Tensor, "hulls points"]]:
+        """The squared length of each hull's point p, and `<v_j, p>` of all points of the hull."""
+        point = torch.einsum("bs,bsd->bd", self.coefficients, self.members)
+        values = torch.bmm(self.points, point.unsqueeze(-1)).squeeze(-1).div_(self.unit.unsqueeze(-1))
+        return point.square().sum(1), values
+
+    def _affine(self, gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+        return _affine_coefficients(gram, used)
+
+    def _refined(self, rows: Tensor, used: Tensor, coefficients: Tensor, factor: Tensor) -> Tensor:
+        return _refined(self.members[rows], used, coefficients, factor)
+
     def settle(self) -> None:
         """Move to the affine nearest point of a part of each working set, whose coefficients are all positive.
 
@@ -124,8 +147,7 @@ class _Solve:
         """
         used, coefficients = self.used.clone(), self.coefficients.clone()
         self._drop(self.live.nonzero()[:, 0], at_once=True)
-        point = torch.einsum("bs,bsd->bd", self.coefficients, self.members)
-        farther = (self.live & (point.square().sum(1) >= self.bound * (1.0 - 1e-14))).nonzero()[:, 0]
+        farther = (self.live & (self._square() >= self.bound * (1.0 - 1e-14))).nonzero()[:, 0]
         if len(farther):
             self.used[farther], self.coefficients[farther] = used[farther], coefficients[farther]
             self._drop(farther, at_once=False)
@@ -133,10 +155,10 @@ class _Solve:
     def _drop(self, rows: Tensor, *, at_once: bool) -> None:
         gram, used, coefficients = self.gram[rows], self.used[rows], self.coefficients[rows]
         while len(rows):
-            target, factor = _affine_coefficients(gram, used)
+            target, factor = self._affine(gram, used)
             inside = (target > 0).logical_or_(~used).all(1)
             if bool(inside.any()):
-                target[inside] = _refined(self.members[rows[inside]], used[inside], target[inside], factor[inside])
+                target[inside] = self._refined(rows[inside], used[inside], target[inside], factor[inside])
             leaving = used & (target <= 0)
             if at_once:
                 used = used & ~leaving
@@ -153,9 +175,7 @@ class _Solve:
 
     def grow(self) -> bool:
         """Take in the most violated points of each hull; store and drop the hulls that are done. False: all done."""
-        point = torch.einsum("bs,bsd->bd", self.coefficients, self.members)
-        square = point.square().sum(1)
-        values = torch.bmm(self.points, point.unsqueeze(-1)).squeeze(-1).div_(self.unit.unsqueeze(-1))
+        square, values = self._square_and_values()
         values.masked_fill_(~self.valid, torch.inf)
         self._compact()
         values.scatter_reduce_(1, self.positions, torch.where(self.used, 1.0, -1.0).double() * torch.inf, "amax")
@@ -216,20 +236,26 @@ class _Solve:
         """Forget finished hulls when they are many: copying the points of the others costs as much as a step."""
         live = int(self.live.sum())
         if live <= 0.6 * len(self.rows):
-            names = ("rows", "live", "points", "valid", "unit", "positions", "used", "coefficients", "squares", "bound")
             live_rows = self.live
-            for name in names:
+            for name in self.per_hull:
                 setattr(self, name, getattr(self, name)[live_rows])
         if live:
             self._gather()
 
 
-def _affine_coefficients(gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of the point of each affine hull nearest to the origin, 0 where unused, and the factor."""
+def affine_factor(
+    gram: Float[Tensor, "hulls width width"], used: Bool[Tensor, "hulls width"]
+) -> tuple[Float[Tensor, "hulls width width"], Float[Tensor, "hulls width"]]:
+    """The Cholesky factor of each affine problem, with rows of the identity where unused, and its right-hand side."""
     ones = used.to(torch.float64)
     masked = gram * ones.unsqueeze(2) * ones.unsqueeze(1)
     masked.diagonal(dim1=1, dim2=2).mul_(1.0 + RIDGE).add_(1.0 - ones)
-    factor = torch.linalg.cholesky_ex(masked)[0]
+    return torch.linalg.cholesky_ex(masked)[0], ones
+
+
+def _affine_coefficients(gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients of the point of each affine hull nearest to the origin, 0 where unused, and the factor."""
+    factor, ones = affine_factor(gram, used)
     solution = torch.cholesky_solve(ones.unsqueeze(2), factor).squeeze(2)
     return solution / solution.sum(1, keepdim=True), factor
 

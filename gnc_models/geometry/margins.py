@@ -8,16 +8,23 @@ against a few candidate rows, one streamed pass over all rows certifies it or na
 join the candidates, and so on. Memory is O(classes x dim) and one tile, never classes x classes.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnc_models.geometry.margin_search import MarginSearch
-from gnc_models.geometry.pairwise import scaled, unit
+from gnc_models.geometry.margin_search import MarginSearch, Step
+from gnc_models.geometry.pairwise import EPS, row_norms, scaled, unit
+from gnc_models.shapes import Float, Int
+
+# Called after each batch with the classes certified, all classes, and the interval of the smallest margin so far.
+# Where it returns True the search ends; the bounds hold at any time.
+Progress = Callable[[int, int, tuple[float, float]], bool | None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ def one_vs_rest_margins(
     mode: Literal["all", "min"] = "all",
     max_rounds: int = 50,
     warm_start: Margins | None = None,
+    progress: Progress | None = None,
 ) -> Margins:
     """Distance from each class weight to the convex hull of all the others, as a certified interval.
 
@@ -64,6 +72,7 @@ def one_vs_rest_margins(
             upper bound are left with the wide interval they had.
         max_rounds: passes over all rows at most; a class not certified by then keeps a wider interval.
         warm_start: margins of similar weights with the same classes, to begin from.
+        progress: told how far the search is after each batch of classes, and may end it by returning True.
     Returns:
         Lower and upper bound per class, the rows that support each hull point, and the rounds it took. The margin of
         a row inside the hull of the others is 0: its lower bound is 0, and its upper bound small beside the largest row.
@@ -77,38 +86,99 @@ def one_vs_rest_margins(
     scale = torch.frexp(weights.abs().max())[1]
     near_one = scaled(weights, -scale)
     search = MarginSearch(near_one, tolerance, mode, exact=torch.equal(scaled(near_one, scale), weights))
+    # of a graphics processor there is one queue
+    workers = torch.get_num_threads() if weights.device.type == "cpu" and len(weights) > search.batch else 1
+    steps = search.begin()
     if warm_start is not None:
-        search.begin_from(warm_start.support_rows, warm_start.coefficients)
-    pending = search.open(torch.arange(len(weights), device=weights.device))
-    rounds = 0
-    while len(pending) and rounds < max_rounds:
-        for rows in torch.split(pending, search.batch):
-            # in mode "min" the batches before may have ruled these classes out
-            search.improve(search.open(rows), round_index=rounds)
+        steps = search.begin_from(warm_start.support_rows, warm_start.coefficients)
+    rounds, pending = 0, torch.arange(len(weights), device=weights.device)
+    told = (lambda: bool(progress(*search.progress(), _minimum(search, scale)))) if progress else (lambda: False)
+    while not _ended_early(steps, told, workers):
         pending = search.open(pending)
+        if not len(pending) or rounds == max_rounds:
+            break
+        steps = search.improve_all(pending, round_index=rounds)
         rounds += 1
     return _result(search, rounds, scale)
 
 
 def margins_of_directions(
-    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all"
+    weights: Float[Tensor, "classes dim"],
+    *,
+    tolerance: float = 1e-6,
+    mode: Literal["all", "min"] = "all",
+    warm_start: Margins | None = None,
+    errors: Float[Tensor, " classes"] | None = None,
+    progress: Progress | None = None,
 ) -> Margins:
     """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
 
     Args:
-        weights: one row per class, none of zeros; any scale.
+        weights: one row per class, any scale. A row of zeros is refused, unless `errors` are given.
         tolerance: as in `one_vs_rest_margins`, before the intervals are widened by the rounding of the division.
-        mode: as in `one_vs_rest_margins`.
+        mode, warm_start, progress: as in `one_vs_rest_margins`.
+        errors: how far each row may be from the row that is meant, in the unit of the rows; None: the rows are meant.
+            A class whose row may have any direction makes the intervals wide: at worst 0 to 2.
     Raises:
         ValueError: as in `one_vs_rest_margins`, and for a row of zeros.
     """
-    zero = (~weights.any(-1)).nonzero()
-    if len(zero):
+    _check(weights, tolerance, mode, 1, warm_start)
+    zero = (~weights.any(1)).nonzero()
+    if len(zero) and errors is None:
         raise ValueError(f"weights must have no row of zeros, which has no direction, got row {int(zero[0, 0])}.")
-    found = one_vs_rest_margins(unit(weights), tolerance=tolerance, mode=mode)
-    # the row and any point of the hull are each off by what `unit` says
-    rounding = torch.finfo(torch.float64).eps * (weights.shape[1] / 2 + 3)
-    return replace(found, lower=(found.lower - rounding).clamp_min(0.0), upper=found.upper + rounding)
+    found = one_vs_rest_margins(unit(weights), tolerance=tolerance, mode=mode, warm_start=warm_start, progress=progress)
+    if errors is None:
+        errors = torch.zeros_like(found.lower)
+    # If each row moves by at most its own m_k, the distance of row k to any point of the hull changes by at most
+    # m_k + max_j m_j.
+    moved = _turned(weights, errors)
+    width = (moved + moved.max()) * (1 + 4 * EPS)
+    return replace(
+        found,
+        lower=torch.nextafter(found.lower - width, torch.zeros_like(width)).clamp_min(0.0),
+        upper=torch.nextafter(found.upper + width, torch.full_like(width, torch.inf)).clamp_max(2.0),
+    )
+
+
+def _turned(weights: Float[Tensor, "classes dim"], errors: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
+    """How far `unit` of each row may be from the direction of the row that is meant.
+
+    For vectors a and b at most e apart, |a/|a| - b/|b|| <= 2e / (|a| + |b|) <= 2e / (2|a| - e) (Kirk and Smiley 1964).
+    """
+    dim = weights.shape[1]
+    turned = 2 * errors / (2 * row_norms(weights) * (1 - dim * EPS) - errors).clamp_min(1e-300)
+    return (turned * (1 + 8 * EPS) + EPS / 2 * (dim / 2 + 3)).clamp_max(2.0)  # and what `unit` says of itself
+
+
+def _ended_early(steps: Iterator[Step], told: Callable[[], bool], workers: int) -> bool:
+    """Run the steps of a round; whether the caller ended it.
+
+    Small batched LAPACK calls use one thread whatever torch is given, so batches share the threads instead.
+    """
+    if workers == 1:
+        return any(told() for step in steps if step() is None)
+    running: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for step in steps:
+                running.append(pool.submit(step))
+                if len(running) > 2 * workers:
+                    running.popleft().result()
+                    if told():
+                        return True
+            while running:
+                running.popleft().result()
+                if told():
+                    return True
+            return False
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(workers)
+
+
+def _minimum(search: MarginSearch, scale: Tensor) -> tuple[float, float]:
+    lower, upper = scaled(torch.stack([search.lower.min(), search.upper.min()]), scale).tolist()
+    return lower, upper
 
 
 def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:
@@ -150,8 +220,7 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
         raise ValueError(f"weights must be finite, got NaN or infinity in {len(broken)} rows: {shown}.")
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")
+    check_tolerance(tolerance)
     if mode not in ("all", "min"):
         raise ValueError(f"mode must be 'all' or 'min', got {mode!r}.")
     if max_rounds < 1:
@@ -160,3 +229,9 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
         raise ValueError(
             f"warm_start must have one margin per class ({len(weights)}), got {len(warm_start.lower)}. Leave it out."
         )
+
+
+def check_tolerance(tolerance: float) -> None:
+    """ValueError unless it can be a relative gap."""
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")

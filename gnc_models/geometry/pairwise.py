@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
+
+from gnc_models.shapes import Float, Int
 
 EPS = torch.finfo(torch.float64).eps
 TILE_ENTRIES = 1 << 18  # of one tile of scores or distances: 2 MiB in float64, which caches hold

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gnc_models.catalog.members import LOSSES as MEMBERS
-from gnc_models.catalog.members import load
+from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.settings import check_choice, read_settings
 from gnc_models.losses.chunked import chunked_cross_entropy
 from gnc_models.losses.loss import Loss
+from gnc_models.losses.own_loss import OwnLoss
 
 __all__ = ["LOSSES", "Loss", "chunked_cross_entropy", "make_loss"]
 
@@ -24,14 +25,16 @@ def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any)
     """The loss of that name.
 
     Args:
-        name: a name in `LOSSES`.
+        name: a name in `LOSSES`, or a reference to one's own.
         num_classes, feature_dim: of the classifier's rows, at least 2 and 1.
-        settings: those the loss's constructor reads; None counts as not given.
+        settings: those the loss's constructor reads; None counts as not given. Of one's own: `source` and `options`.
     Returns:
         A module to call with features, labels, the classifier and the temperature in force.
     Raises:
         ValueError: an unknown name, a setting missing, out of range or without effect.
     """
+    if is_reference(name):
+        return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
     check_choice("loss", name, LOSSES)
     constructor = LOSSES[name]
     return constructor(

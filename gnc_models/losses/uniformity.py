@@ -3,7 +3,7 @@
 `inter_weight * inter + intra_weight * intra`. The proxies of the classes are the classifier's rows: trained (linear),
 moving averages (class_mean) or fixed. Proxies and features are scaled to unit length. `inter` moves proxies only, and so
 is a constant unless they are trained; `intra` moves features only, towards proxies held still. Sums over pairs of
-proxies are taken in float64: 2 - 2 cos cancels where proxies are close. They hold a few K x K matrices, so that
+proxies are taken in float64. They hold a few K x K matrices, so that
 K = 1,000 is easy and K = 10,000 takes gigabytes.
 
 Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code.
@@ -50,13 +50,13 @@ class _UniformityGap(Loss):
 
 
 class HypersphereEnergy(_UniformityGap):
-    """MHE. inter: mean over pairs of proxies of `1 / |w_i - w_j|^2`. intra: mean over the classes in the batch of the
-    mean distance of their samples from the proxy."""
+    """MHE. inter: mean over pairs of proxies of `1 / |w_i - w_j|^2`, from differences; pairs that coincide are left
+    out. intra: mean over the classes in the batch of the mean distance of their samples from the proxy."""
 
     def inter(self, proxies: Rows) -> Scalar:
-        squares = _squared_distances(proxies)
-        itself = torch.eye(len(proxies), dtype=torch.bool, device=proxies.device)
-        return squares.masked_fill(itself, torch.inf).reciprocal().sum() / (len(proxies) * (len(proxies) - 1))
+        distances = torch.pdist(proxies)
+        apart = distances[distances > 0]
+        return apart.square().reciprocal().sum() / max(1, len(apart))
 
     def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
         classes, position, counts = labels.unique(return_inverse=True, return_counts=True)

@@ -6,28 +6,50 @@ Knows class statistics and rows; does not know margins.
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from gnc_models.columns import columns
 from gnc_models.geometry.pairwise import tiles, unit
 from gnc_models.metrics.class_statistics import ClassStatistics
-from gnc_models.metrics.feature_views import Values, View
+from gnc_models.metrics.feature_views import View
+from gnc_models.shapes import Float, Int
 
 
-def alignment_columns(statistics: ClassStatistics, rows: Float[Tensor, "classes dim"]) -> Values:
-    """1 - cos of mean and row, averaged over classes, and how much cosines of means and rows differ.
+@columns("duality", "gnc3_uncentred", "gnc3_uniform_uncentred")
+def uncentred_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float, float]:
+    """1 - cos of mean and row, averaged over classes, and how much these cosines differ.
 
-    Source: Jiang et al. 2024 (GNC3); Wu and Papyan 2024 (uniform duality).
+    Source: Jiang et al. 2024 (GNC3); Wu and Papyan 2024 (uniform duality); as the next.
     """
-    centred = statistics.centred_means
-    exists = bool((centred.square().sum(1) > 0).all())
-    return {
-        "gnc3": misalignment(centred, rows) if exists else None,
-        "gnc3_uncentred": misalignment(statistics.means, rows),
-        "gnc3_uniform": float(_cosine_gaps(centred, rows).var(correction=0)) if exists else None,
-        "gnc3_uniform_uncentred": float(_cosine_gaps(statistics.means, rows).var(correction=0)),
-        "gnc3_cross": _cross_variance(centred, rows) if exists else None,
-    }
+    gaps = _cosine_gaps(head.means, own_rows)
+    return float(gaps.mean()), float(gaps.var(correction=0))
+
+
+@columns("duality", "gnc3", "gnc3_uniform")
+def centred_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float, float] | None:
+    """The same of centred means; None where a mean is the average of all."""
+    centred = head.centred_means
+    if not bool((centred.square().sum(1) > 0).all()):
+        return None
+    gaps = _cosine_gaps(centred, own_rows)
+    return float(gaps.mean()), float(gaps.var(correction=0))
+
+
+@columns("duality", "gnc3_weighted")
+def weighted_column(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> float | None:
+    """As `gnc3`, the means centred by that of all samples; None where one equals it."""
+    centred = head.sample_centred_means
+    return misalignment(centred, own_rows) if bool((centred.square().sum(1) > 0).all()) else None
+
+
+@columns("duality", "gnc3_cross")
+def cross_column(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> float | None:
+    """Variance over ordered pairs k != j of the cosine of row k and centred mean j.
+
+    Source: Wu and Papyan 2024.
+    """
+    centred = head.centred_means
+    return _cross_variance(centred, own_rows) if bool((centred.square().sum(1) > 0).all()) else None
 
 
 def misalignment(means: Float[Tensor, "classes dim"], rows: Float[Tensor, "classes dim"]) -> float:
@@ -43,24 +65,37 @@ def _cosine_gaps(means: Tensor, rows: Tensor) -> Float[Tensor, " classes"]:
 def _cross_variance(means: Tensor, rows: Tensor) -> float:
     """Variance over ordered pairs k != j of the cosine of row k and mean j."""
     moments = _PairMoments()
-    for cosines in _off_diagonal(unit(rows), unit(means)):
+    for cosines in off_diagonal(unit(rows), unit(means)):
         moments.update(cosines, cosines)
     return float(moments.products[0, 0]) / moments.count
 
 
-def ood_deviation(view: View, features: Float[Tensor, "ood_samples dim"] | None) -> float | None:
+@columns("samples", "ood_deviation")
+def ood_deviation(
+    view: View, head: ClassStatistics, ood_features: Float[Tensor, "ood_samples dim"] | None
+) -> float | None:
     """Mean over classes of abs cos(mean, mean of features of no class), neither centred; None without such features.
 
     Source: Ben Ammar et al., NECO, ICLR 2024, arXiv 2310.06823 (NC5).
     """
-    if features is None:
+    if ood_features is None:
         return None
-    total = torch.zeros_like(view.head.means[0])
-    for tile in tiles(len(features), features.shape[1]):
-        total += view.as_head_sees(features[tile]).sum(0)
+    total = torch.zeros_like(head.means[0])
+    for tile in tiles(len(ood_features), ood_features.shape[1]):
+        total += view.as_head_sees(ood_features[tile]).sum(0)
     if not bool(total.any()):
         return None
-    return float((unit(view.head.means) @ unit(total.unsqueeze(0)).T).abs().mean())
+    return float((unit(head.means) @ unit(total.unsqueeze(0)).T).abs().mean())
+
+
+@columns("samples", "input_correlation")
+def input_correlation_column(
+    own_rows: Float[Tensor, "present dim"],
+    class_inputs: Float[Tensor, "classes input_dim"] | None,
+    classes: Int[Tensor, " present"],
+) -> float | None:
+    """The correlation of the next function, None without inputs."""
+    return None if class_inputs is None else input_correlation(unit(own_rows), class_inputs[classes])
 
 
 def input_correlation(
@@ -74,11 +109,11 @@ def input_correlation(
     """
     centred = class_inputs.to(torch.float64)
     centred = centred - centred.mean(0)
-    if not bool(centred.any(1).all()):
+    if not bool((centred.square().sum(1) > 0).all()):
         return None
     moments = _PairMoments()
     inputs = unit(centred)
-    for likeness, gram in zip(_off_diagonal(inputs, inputs), _off_diagonal(unit_rows, unit_rows), strict=True):
+    for likeness, gram in zip(off_diagonal(inputs, inputs), off_diagonal(unit_rows, unit_rows), strict=True):
         moments.update(likeness, gram)
     spreads = moments.products.diagonal().clamp_min(0.0)
     if float(spreads.min() / moments.count) < 1e-24:  # standard deviations below 1e-12
@@ -104,7 +139,7 @@ class _PairMoments:
         self.means, self.count = self.means + shift * (size / joined), joined
 
 
-def _off_diagonal(left: Tensor, right: Tensor) -> Iterator[Float[Tensor, " pairs"]]:
+def off_diagonal(left: Tensor, right: Tensor) -> Iterator[Float[Tensor, " pairs"]]:
     """Inner products of all rows of one with all others' rows of the other, tile by tile."""
     for rows in tiles(len(left), len(right)):
         products = left[rows] @ right.T

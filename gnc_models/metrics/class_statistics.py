@@ -1,11 +1,18 @@
-"""Per-class statistics of features in one pass: counts, means, scatter and norms, mergeable and in float64.
+"""Per-class statistics of features in one pass: counts, means, scatter and norms, mergeable.
 
-Knows torch; does not know classifiers, metrics or where features come from. Memory is O(classes x dim + dim^2).
+Knows torch; does not know classifiers, metrics or where features come from. Memory is O(classes x dim + dim^2), and what
+is made on the way is a few blocks of BLOCK_ENTRIES numbers.
 """
 
+from collections.abc import Iterator, Mapping
+
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, distributed
+
+from gnc_models.geometry.pairwise import EPS
+from gnc_models.shapes import Float, Int
+
+BLOCK_ENTRIES = 1 << 22  # of the means that are handled at once: 32 MiB in float64
 
 
 class ClassStatistics:
@@ -20,23 +27,52 @@ class ClassStatistics:
         means: mean feature of each class, 0 for a class without samples.
         square_deviations: sum over a class's samples of `|h - mean|^2`.
         scatter: sum over all samples of `(h - mean)(h - mean)^T`, pooled over classes.
+        mean_errors: how far each mean may be from the exact mean of its class's samples: a bound, widened at every step.
         norm_mean, norm_square_deviation: mean of `|h|` over all samples, and the sum of squared deviations from it.
     Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
     """
 
-    def __init__(self, num_classes: int, feature_dim: int, device: torch.device | str = "cpu") -> None:
+    PARTS = ("counts", "means", "square_deviations", "mean_errors", "scatter", "norm_mean", "norm_square_deviation")
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        device: torch.device | str = "cpu",
+        *,
+        dtype: torch.dtype = torch.float64,
+        holds_scatter: bool = True,
+    ) -> None:
+        """Statistics of no samples.
+
+        Args:
+            holds_scatter: False: `scatter` has no entries, which takes a tenth of the time in many dimensions.
+            dtype: in which means and scatter are held; sums are made in float64. In float32 a within-class variance
+                below about 1e-13 times the squared length of the means is rounding.
+        """
         if num_classes < 1 or feature_dim < 1:
             raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
         self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self.means = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=device)
+        self.means = torch.zeros(num_classes, feature_dim, dtype=dtype, device=device)
         self.square_deviations = torch.zeros(num_classes, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(feature_dim, feature_dim, dtype=torch.float64, device=device)
+        self.mean_errors = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros([feature_dim * holds_scatter] * 2, dtype=dtype, device=device)
         self.norm_mean = torch.zeros((), dtype=torch.float64, device=device)
         self.norm_square_deviation = torch.zeros((), dtype=torch.float64, device=device)
 
-    def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> "ClassStatistics":
+    def update(
+        self,
+        features: Float[Tensor, "samples dim"],
+        labels: Int[Tensor, " samples"],
+        *,
+        norms: Float[Tensor, " samples"] | None = None,
+    ) -> "ClassStatistics":
         """Take in a batch; features of any floating type are converted to float64.
 
+        Args:
+            norms: lengths of the features, where those before a normalization are meant; None: of `features`.
         Raises:
             ValueError: another feature dimension, as many labels as features missing, or labels outside 0..classes-1.
         """
@@ -47,13 +83,14 @@ class ClassStatistics:
         if not len(features):
             return self
         # a batch that names few of many classes must not cost as much as all of them
-        few = len(features) * 8 < num_classes
-        named, places = labels.unique(return_inverse=True) if few else (None, labels)
-        size = num_classes if named is None else len(named)
-        return self.merge(_of_batch(features.to(torch.float64), places, size), rows=named)
+        named, places = labels.unique(return_inverse=True)
+        batch, deviations = _of_batch(features.to(torch.float64), places, len(named), norms)
+        # a single sample is its own mean
+        _add_products(self.scatter, deviations[(batch.counts > 1)[places]])
+        return self.merge(batch, rows=named)
 
     def merge(self, other: "ClassStatistics", *, rows: Int[Tensor, " named"] | None = None) -> "ClassStatistics":
-        """Take in statistics of other samples of the same classes, or of those classes that `rows` names.
+        """Take in statistics of other samples of the same classes, or but for their scatter of those that `rows` names.
 
         Raises:
             ValueError: another number of classes or another feature dimension.
@@ -64,7 +101,6 @@ class ClassStatistics:
                 f"statistics must have the same classes and dimension to merge, "
                 f"got {(size, self.means.shape[1])} and {tuple(other.means.shape)}."
             )
-        at = slice(None) if rows is None else rows
         seen, joined = self.num_samples, other.num_samples
         if joined:
             shift = other.norm_mean - self.norm_mean
@@ -72,42 +108,108 @@ class ClassStatistics:
                 self.norm_square_deviation + other.norm_square_deviation + shift**2 * (seen * joined / (seen + joined))
             )
             self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
-        counts, means = self.counts[at], self.means[at]
-        # integers divided by integers would be float32
-        share = other.counts.to(torch.float64) / (counts + other.counts).clamp_min(1)
-        between = other.means - means
-        weight = counts * share
-        self.square_deviations[at] = (
-            self.square_deviations[at] + other.square_deviations + weight * between.square().sum(1)
-        )
-        between_scaled = between * weight.sqrt().unsqueeze(1)
-        self.scatter = self.scatter + other.scatter + between_scaled.T @ between_scaled
-        self.means[at] = means + between * share.unsqueeze(1)
-        self.counts[at] = counts + other.counts
+        if rows is None:
+            self.scatter += other.scatter
+        for block in _blocks(other.means):
+            at = block if rows is None else rows[block]
+            counts, added, means = self.counts[at], other.counts[block], self.means[at].to(torch.float64)
+            # integers divided by integers would be float32
+            share = added.to(torch.float64) / (counts + added).clamp_min(1)
+            between = other.means[block].to(torch.float64) - means
+            weight = counts * share
+            self.square_deviations[at] = (
+                self.square_deviations[at] + other.square_deviations[block] + weight * between.square().sum(1)
+            )
+            met_before = weight > 0  # of a class that is seen for the first time there is no spread to add
+            between_scaled = between[met_before] * weight[met_before].sqrt().unsqueeze(1)
+            _add_products(self.scatter, between_scaled)
+            self.means[at] = (means + between * share.unsqueeze(1)).to(self.means.dtype)
+            # The exact mean is the same average of exact means. Difference, share and product are each right to eps / 2,
+            # so is the sum, and the number that is stored: of each size a whole unit covers their products too.
+            carried = self.mean_errors[at] * (1 - share) + other.mean_errors[block] * share
+            rounding = 2 * EPS * share * between.norm(dim=1) + self._unit * self.means[at].norm(dim=1).to(torch.float64)
+            self.mean_errors[at] = torch.where(added > 0, carried * (1 + 4 * EPS) + rounding, self.mean_errors[at])
+            self.counts[at] = counts + added
         return self
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
         """Merge the statistics of all workers of a process group; every worker ends with those of all samples.
 
-        Two sums over the workers, of O(classes x dim + dim^2) numbers: first counts and means, then each worker's
-        deviations with the spread of its means about the common ones. Workers agree bit for bit.
+        Sums over the workers, of O(classes x dim + dim^2) numbers in blocks: counts and means, then what the rounded
+        common means lack, then each worker's deviations with the spread of its means about the common ones. Workers
+        agree bit for bit.
         """
-        counts, sums = self.counts.clone(), self.means * self.counts.unsqueeze(1)
-        norms = torch.stack([self.norm_mean * self.num_samples, torch.zeros_like(self.norm_mean) + self.num_samples])
-        for tensor in (counts, sums, norms):
-            distributed.all_reduce(tensor, group=group)
-        means = sums / counts.clamp_min(1).unsqueeze(1)
-        norm_mean = norms[0] / norms[1].clamp_min(1)
-        shift = self.means - means
-        weighted = shift * self.counts.to(torch.float64).sqrt().unsqueeze(1)
-        squares = self.square_deviations + self.counts * shift.square().sum(1)
-        scatter = self.scatter + weighted.T @ weighted
+        device = self.means.device
+        if distributed.get_backend(group) == "nccl":  # which knows GPUs alone, while the statistics may be on the CPU
+            device = torch.device("cuda", torch.cuda.current_device())
+
+        def total(own: Tensor) -> Tensor:
+            shared = own.to(device, copy=True)
+            distributed.all_reduce(shared, group=group)
+            return shared.to(own.device)
+
+        counts, processes = total(self.counts), distributed.get_world_size(group)
+        samples = counts.sum().clamp_min(1)
+        norm_mean = total(self.norm_mean * self.num_samples) / samples
         norm_square = self.norm_square_deviation + self.num_samples * (self.norm_mean - norm_mean) ** 2
-        for tensor in (squares, scatter, norm_square):
-            distributed.all_reduce(tensor, group=group)
-        self.counts, self.means, self.square_deviations, self.scatter = counts, means, squares, scatter
-        self.norm_mean, self.norm_square_deviation = norm_mean, norm_square
+        scatter = self.scatter.to(torch.float64, copy=True)
+        for block in _blocks(self.means):
+            own, means = self.counts[block], self.means[block].to(torch.float64)
+            every = counts[block].clamp_min(1).unsqueeze(1)
+            common = total(means * own.unsqueeze(1)) / every
+            # about the first result, so that means that agree have no spread at all
+            common = common + total((means - common) * own.unsqueeze(1)) / every
+            shift = means - common
+            moved = own * (self.mean_errors[block] + 2 * EPS * (processes + 4) * shift.norm(dim=1))
+            self.mean_errors[block] = total(moved) / every[:, 0] * (1 + 4 * EPS) + self._unit * common.norm(dim=1)
+            weighted = shift * own.to(torch.float64).sqrt().unsqueeze(1)
+            _add_products(scatter, weighted)
+            self.square_deviations[block] = total(self.square_deviations[block] + own * shift.square().sum(1))
+            self.means[block] = common.to(self.means.dtype)
+        self.counts, self.scatter = counts, total(scatter).to(self.scatter.dtype)
+        self.norm_mean, self.norm_square_deviation = norm_mean, total(norm_square)
         return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that was seen, as tensors by name; not copied."""
+        return {name: getattr(self, name) for name in self.PARTS}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> "ClassStatistics":
+        """Begin again from what `state_dict` gave.
+
+        Args:
+            assign: hold these tensors themselves; False: copy every one into its place, device and dtype.
+        Raises:
+            ValueError: a part is missing, or of another number of classes or dimension.
+        """
+        for name in self.PARTS:
+            held: Tensor = getattr(self, name)
+            given = state.get(name)
+            if given is None or given.shape != held.shape:
+                shape = None if given is None else tuple(given.shape)
+                raise ValueError(f"{name} must have the shape {tuple(held.shape)}, got {shape}. It is another meter's.")
+        for name in self.PARTS:
+            if assign:
+                setattr(self, name, state[name])
+            else:
+                getattr(self, name).copy_(state[name])
+        return self
+
+    def of_classes(self, classes: Int[Tensor, " named"]) -> "ClassStatistics":
+        """The statistics of these classes in float64, where the others have no samples; these ones if it is all."""
+        if len(classes) == len(self.means) and self.means.dtype == torch.float64:
+            return self
+        found = ClassStatistics(1, 1, self.means.device)
+        for name in ("counts", "square_deviations", "mean_errors"):
+            setattr(found, name, getattr(self, name)[classes])
+        found.means, found.scatter = self.means[classes].to(torch.float64), self.scatter.to(torch.float64)
+        found.norm_mean, found.norm_square_deviation = self.norm_mean, self.norm_square_deviation
+        return found
+
+    @property
+    def _unit(self) -> float:
+        """Twice the rounding of a stored mean, for its conversion and the addition before."""
+        return 2 * torch.finfo(self.means.dtype).eps
 
     @property
     def num_samples(self) -> int:
@@ -135,10 +237,22 @@ class ClassStatistics:
         return self.means - self.means.mean(0)
 
     @property
+    def sample_centred_means(self) -> Float[Tensor, "classes dim"]:
+        """Class means minus the mean of all samples, in which a class weighs as many samples as it has."""
+        counts = self.counts.to(torch.float64)
+        if bool((counts == counts[0]).all()):
+            return self.centred_means  # the same to the last bit
+        return self.means - (counts / counts.sum()) @ self.means
+
+    @property
     def between_covariance(self) -> Float[Tensor, "dim dim"]:
         """Sigma_B: average over classes of `(mean - average)(mean - average)^T`."""
-        centred = self.centred_means
-        return centred.T @ centred / len(centred)
+        average = self.means.mean(0)
+        total = torch.zeros_like(self.scatter)
+        for block in _blocks(self.means):
+            centred = self.means[block] - average
+            total += centred.T @ centred
+        return total / len(self.means)
 
     def check_every_class(self) -> None:
         """ValueError unless every class has a sample."""
@@ -151,32 +265,82 @@ class ClassStatistics:
             )
 
 
+class MeanResiduals:
+    """Bounds how far computed means are from the exact means of float64 samples, by a second pass over the samples.
+
+    The exact mean of n samples h is m + (the mean of h - m), whatever m is. With u = eps / 2, each difference h - m is
+    computed to u |h - m| in every coordinate, a sum of n of them in any order to n u (the sum of their sizes), and the
+    division to another u. So the exact mean is within |r| + (n + 2) u s of m, where r is the computed mean of the
+    differences and s the mean of their lengths. The bound takes n eps instead of n u, which covers terms of order u^2
+    and the rounding of r's and s's own lengths.
+    """
+
+    def __init__(self, means: Float[Tensor, "classes dim"]) -> None:
+        self.means, self.sums = means, torch.zeros_like(means)
+        self.counts, self.lengths = means.new_zeros(2, len(means))
+
+    def update(self, samples: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> None:
+        """Take in float64 samples of these classes."""
+        differences = samples - self.means[labels]
+        self.sums.index_add_(0, labels, differences)
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+        self.lengths.index_add_(0, labels, differences.norm(dim=1))
+
+    def bound(self) -> Float[Tensor, " classes"]:
+        """How far each class's mean may be from the exact one of the samples taken in; every class must have some."""
+        dim = self.means.shape[1]
+        rounding = (self.counts + dim + 4) * EPS
+        return (self.sums.norm(dim=1) * (1 + dim * EPS) + rounding * self.lengths) / self.counts * (1 + 4 * EPS)
+
+
+def _blocks(means: Float[Tensor, "classes dim"]) -> Iterator[slice]:
+    """Slices of classes such that each block of their means stays small."""
+    height = max(1, BLOCK_ENTRIES // means.shape[1])
+    return (slice(start, min(start + height, len(means))) for start in range(0, len(means), height))
+
+
 def _of_batch(
-    features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], num_classes: int
-) -> ClassStatistics:
-    """Statistics of one batch of float64 features, by two passes."""
-    batch = ClassStatistics(num_classes, features.shape[1], features.device)
+    features: Float[Tensor, "samples dim"],
+    labels: Int[Tensor, " samples"],
+    num_classes: int,
+    norms: Float[Tensor, " samples"] | None,
+) -> tuple[ClassStatistics, Float[Tensor, "samples dim"]]:
+    """Statistics of one batch of float64 features without scatter, by two passes; the deviations from the means."""
+    batch = ClassStatistics(num_classes, features.shape[1], features.device, holds_scatter=False)
     batch.counts = torch.bincount(labels, minlength=num_classes)
     batch.means.index_add_(0, labels, features).div_(batch.counts.clamp_min(1).unsqueeze(1))
     deviations = features - batch.means[labels]
     # the mean of a batch is itself rounded: without this step noise below 1e-14 would be noise of the mean
     correction = torch.zeros_like(batch.means).index_add_(0, labels, deviations)
     batch.means += correction / batch.counts.clamp_min(1).unsqueeze(1)
+    # The exact mean is the mean before the step plus the exact mean of the deviations: a sum of n terms and its division
+    # are right to (n + 1) eps / 2 of the mean length of the deviations, which is at most the root mean square.
+    terms, step = batch.counts.clamp_min(1).to(torch.float64), (correction.norm(dim=1) / batch.counts.clamp_min(1))
     deviations = features - batch.means[labels]
     batch.square_deviations.index_add_(0, labels, deviations.square().sum(1))
-    batch.scatter = deviations.T @ deviations
-    norms = features.norm(dim=1)
+    spread = (batch.square_deviations / terms).sqrt() + 2 * step
+    batch.mean_errors = (terms + features.shape[1] + 4) * EPS * spread + 2 * EPS * batch.means.norm(dim=1)
+    norms = features.norm(dim=1) if norms is None else norms.to(torch.float64)
     batch.norm_mean = norms.mean()
     batch.norm_square_deviation = (norms - batch.norm_mean).square().sum()
-    return batch
+    return batch, deviations
 
 
-def check_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
+def _add_products(scatter: Float[Tensor, "size size"], rows: Float[Tensor, "rows dim"]) -> None:
+    """Add the sums over rows of products of their coordinates, where scatter is held at all."""
+    rows = rows[:, : len(scatter)]
+    if scatter.dtype == rows.dtype:
+        scatter.addmm_(rows.T, rows)
+    else:
+        scatter += rows.T @ rows
+
+
+def check_labels(labels: Tensor, num_samples: int, num_classes: int, name: str = "labels") -> None:
     """ValueError unless there is one integer label in 0..num_classes-1 for each sample."""
     if labels.shape != (num_samples,) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
-            f"labels must be {num_samples} integers, one per sample, got shape {tuple(labels.shape)} of {labels.dtype}."
+            f"{name} must be {num_samples} integers, one per sample, got shape {tuple(labels.shape)} of {labels.dtype}."
         )
     if num_samples and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         outside = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {outside!r}.")
+        raise ValueError(f"{name} must be in 0..{num_classes - 1}, got {outside!r}.")

@@ -1,26 +1,26 @@
-"""One measurement with all its columns: checks the arguments, prepares the features once, calls each kind of column.
+"""One measurement: checks the arguments, prepares the facts that the columns asked for need, and has them made.
 
 Knows every other module here; does not know networks, training, tables or the disk.
 """
 
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gnc_models.geometry.margins import Margins, one_vs_rest_margins
-from gnc_models.geometry.pairwise import max_cosine, one_vs_rest_scores, unit
-from gnc_models.metrics.alignment import alignment_columns, input_correlation, ood_deviation
-from gnc_models.metrics.class_statistics import check_labels
-from gnc_models.metrics.feature_views import Values, View
-from gnc_models.metrics.norms import effective_temperature, norm_columns, rank_columns
-from gnc_models.metrics.samples import nearest_mean_accuracy, sample_columns
-from gnc_models.metrics.separation import count_columns, margin_columns, scale_free_columns
-from gnc_models.metrics.uniformity import energy_columns, within_columns
-from gnc_models.metrics.variability import variability_columns
+from gnc_models.columns import Values, choose, facts_needed, make_columns
+from gnc_models.geometry.margins import Margins, check_tolerance, margins_of_directions, one_vs_rest_margins
+from gnc_models.geometry.pairwise import EPS, unit
+from gnc_models.metrics import alignment, norms, samples, separation, simplex, uniformity, variability  # noqa: F401 - their columns
+from gnc_models.metrics.class_statistics import ClassStatistics, check_labels
+from gnc_models.metrics.feature_views import SeenFeatures, View
+from gnc_models.shapes import Bool, Float, Int
 
+TOLERANCE = 1e-6  # relative gap of the certified margins
 Normalization = Literal["both", "features", "weights", "none"]
 
 
@@ -29,33 +29,50 @@ class Collapse:
     """What one measurement found: a value for each column, with the parts that later steps keep."""
 
     values: Values
-    margins: Margins  # of the unit classifier rows
-    class_means: Float[Tensor, "classes dim"]  # float64; of unit features if the head normalises features; NaN: absent
+    solved: Mapping[str, Margins]  # by what they are of: "rows" of unit length, "means", ...; to begin the next from
+    means: Float[Tensor, "classes dim"] | None = None
+
+    @property
+    def margins(self) -> Margins:
+        """Of the unit classifier rows; KeyError where no column needed them."""
+        return self.solved["rows"]
+
+    @property
+    def class_means(self) -> Float[Tensor, "classes dim"]:
+        """In float64; of unit features if the head normalises features; NaN for a class without samples."""
+        assert self.means is not None, "statistics alone were measured, and whoever holds them has the means"
+        return self.means
 
 
 def measure_collapse(
     features: Float[Tensor, "samples dim"],
     labels: Int[Tensor, " samples"],
-    weights: Float[Tensor, "classes dim"],
+    weights: Float[Tensor, "classes dim"] | None,
     *,
     normalization: Normalization,
     temperature: float | None,
+    bias: Float[Tensor, " classes"] | None = None,
+    columns: Collection[str] | None = None,
     test_features: Float[Tensor, "test_samples dim"] | None = None,
     test_labels: Int[Tensor, " test_samples"] | None = None,
     ood_features: Float[Tensor, "ood_samples dim"] | None = None,
     class_inputs: Float[Tensor, "classes input_dim"] | None = None,
     counted: Bool[Tensor, " samples"] | None = None,
     absent_classes: bool = False,
-    tolerance: float = 1e-6,
+    tolerance: float = TOLERANCE,
+    warm_starts: Mapping[str, Margins] | None = None,
 ) -> Collapse:
-    """Every geometric column of a measurement (study.store.schemas.Measurement), in float64.
+    """The geometric columns of a measurement (study.store.schemas.Measurement), in float64.
 
     Args:
         features: training features as the encoder gives them, before any normalization.
         labels: class of each, 0..classes-1.
-        weights: classifier rows before any normalization; the head has no bias.
+        weights: classifier rows before any normalization; None: only columns that need none, of the classes up to the
+            largest label.
         normalization: what the head scales to unit length before the logits.
         temperature: the logits are divided by it; None with normalization "none".
+        bias: added to the logits after that; None where the head has none. Margins are of the rows without it.
+        columns: names of columns or groups; only what they need is computed. None for all.
         test_features: like features, for the nearest-class-mean accuracy; None without a test set.
         test_labels: like labels; with test_features or not at all.
         ood_features: like features, of samples that belong to no class.
@@ -64,114 +81,260 @@ def measure_collapse(
         absent_classes: whether classes without a sample that counts may be. Their rows enter the margins, while
             what is measured at class means leaves them out.
         tolerance: relative gap of the certified margins.
+        warm_starts: those of a measurement of similar rows and means, from which margins begin.
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample per class, energies
         of coinciding means, ...), never zero for it.
     Raises:
         ValueError: wrong shapes, labels out of range, a class without samples, a value that is not finite, a
-            temperature that the normalization does not take, a classifier row of zeros, features that are all zero.
+            temperature that the normalization does not take, a classifier row of zeros, features that are all zero,
+            an unknown column.
     Source: docs/metrics.md names the paper of each formula.
     """
     _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
-    _check_settings(normalization, temperature, features, weights, counted, class_inputs)
-    rows = weights.detach().to(torch.float64)
-    unit_rows = unit(rows)
-    view = View(features.detach(), labels, len(rows), normalization, counted=counted, absent_classes=absent_classes)
-    margins = one_vs_rest_margins(unit_rows, tolerance=tolerance)
-    values: Values = {
-        **variability_columns(view),
-        **margin_columns(margins),
-        **count_columns(margins, unit_rows, view.sample_counts),
-        **_mean_margin_columns(view, unit_rows, margins, tolerance),
-        **sample_columns(view, rows, unit_rows, temperature),
-        "max_cosine": max_cosine(unit_rows),
-        **energy_columns(view.head, unit_rows),
-        **within_columns(view),
-        **alignment_columns(view.head, rows[view.classes]),
-        "ood_deviation": ood_deviation(view, ood_features),
-        "input_correlation": None,
-        "ncc_test_accuracy": None,
-        **norm_columns(rows, view.raw),
-        **rank_columns(view.head, unit_rows),
-        **scale_free_columns(rows, view.unit_weights, tolerance, margins),
-        "effective_temperature": effective_temperature(rows, view.raw, normalization, temperature),
-    }
-    if class_inputs is not None:
-        values["input_correlation"] = input_correlation(unit_rows[view.classes], class_inputs[view.classes])
-    if test_features is not None and test_labels is not None:
-        values["ncc_test_accuracy"] = nearest_mean_accuracy(view, test_features.detach(), test_labels)
-    return Collapse(values, margins, view.class_means())
+    num_classes = int(labels.max()) + 1 if weights is None else len(weights)
+    _check_settings(features, counted, class_inputs, num_classes)
+    wanted, unit_features = choose(columns, ["rows"] if weights is None else []), normalization in ("both", "features")
+    sample_counts = torch.bincount(labels, minlength=num_classes)
+    features = features.detach()
+    if counted is not None:
+        features, labels = features[counted], labels[counted]
+    holds_sphere = "sphere" in facts_needed(wanted)
+    size = num_classes, features.shape[1]
+    seen = SeenFeatures(*size, unit_features=unit_features, holds_sphere=holds_sphere, device=features.device)
+    seen.update(features, labels)
+    solve = _Solver(tolerance, warm_starts or {})
+    facts = _Facts(seen, seen.present(absent_classes), weights, normalization, temperature, bias, solve)
+    facts.sample_counts = sample_counts
+    facts.view = View(features, labels, num_classes, facts.classes, unit_features)
+    facts.test = None if test_features is None or test_labels is None else (test_features.detach(), test_labels)
+    facts.ood_features, facts.class_inputs = ood_features, class_inputs
+    means = seen.head.means.new_full(size, torch.nan)
+    means[facts.classes] = facts.head.means
+    return Collapse(facts.measure(wanted), solve.solved, means)
 
 
-def _mean_margin_columns(view: View, unit_rows: Tensor, margins: Margins, tolerance: float) -> Values:
-    """Margins of the class means, and of their directions against the rows."""
-    # GNC3 says that means lie near rows, so their margins are searched from where those of the rows were found
-    start = margins if view.all_present else None
-    found = one_vs_rest_margins(unit(view.head.means), tolerance=tolerance, warm_start=start).minimum
-    directions = one_vs_rest_scores(unit(view.unit.means), view.classes, unit_rows)
-    return {
-        "mean_margin_min_lower": found[0],
-        "mean_margin_min_upper": found[1],
-        "mean_direction_margin_min": float(directions.min()),
-    }
+def measure_statistics(
+    seen: SeenFeatures,
+    weights: Float[Tensor, "classes dim"] | None,
+    *,
+    normalization: Normalization,
+    temperature: float | None,
+    bias: Float[Tensor, " classes"] | None = None,
+    columns: Collection[str] | None = None,
+    tolerance: float = TOLERANCE,
+    warm_starts: Mapping[str, Margins] | None = None,
+) -> Collapse:
+    """The columns that statistics tell without the samples, as `measure_collapse` gives them.
+
+    Args:
+        seen: statistics of features, of two classes or more; classes without samples are left out of what is measured
+            at class means.
+        weights: as in `measure_collapse`; None: only columns that need no rows.
+    Raises:
+        ValueError: as in `measure_collapse`, and for a column that needs single samples, rows or unit features that
+            are not there.
+    """
+    if weights is not None:
+        _check_features("weights", weights, seen.head.means.shape[1])
+        if len(weights) != len(seen.head.counts):
+            raise ValueError(f"weights must have {len(seen.head.counts)} rows, one per class, got {len(weights)}.")
+    lacking = (
+        {"samples"} | ({"rows"} if weights is None else set()) | ({"unit features"} if seen.sphere is None else set())
+    )
+    wanted = choose(columns, lacking)
+    classes, solve = seen.present(absent_classes=True), _Solver(tolerance, warm_starts or {})
+    facts = _Facts(seen, classes, weights, normalization, temperature, bias, solve)
+    facts.sample_counts = seen.head.counts
+    return Collapse(facts.measure(wanted), solve.solved)
+
+
+class _Facts:
+    """What columns are made of, by the names of their parameters; each is made when the first column asks for it."""
+
+    sample_counts: Int[Tensor, " classes"]  # training samples of every class, also of samples that do not count
+    view: View
+    test: tuple[Tensor, Tensor] | None
+    ood_features: Tensor | None
+    class_inputs: Tensor | None
+
+    def __init__(
+        self,
+        seen: SeenFeatures,
+        classes: Tensor,
+        weights: Tensor | None,
+        normalization: str,
+        temperature: float | None,
+        bias: Tensor | None,
+        solve: "_Solver",
+    ) -> None:
+        check_normalization(normalization, temperature)
+        if bias is not None and (weights is None or bias.shape != weights.shape[:1] or not bool(bias.isfinite().all())):
+            raise ValueError(f"bias must be finite, one number per classifier row, got shape {tuple(bias.shape)}.")
+        if not float(seen.head.norm_mean):
+            raise ValueError("features must not all be zero, got nothing else. The encoder is dead.")
+        self._seen, self._weights, self.solve = seen, weights, solve
+        self.classes = classes  # those with samples that count, in order; rows of the statistics
+        self.normalization, self.temperature, self.bias = normalization, temperature, bias
+        self.unit_weights = normalization in ("both", "weights")
+
+    def measure(self, wanted: Collection[str]) -> Values:
+        """The values of these columns."""
+        self._spread_wanted = "margins" in facts_needed(wanted)
+        return make_columns(wanted, partial(getattr, self))
+
+    @cached_property
+    def head(self) -> ClassStatistics:
+        return self._seen.head.of_classes(self.classes)
+
+    @cached_property
+    def between(self) -> variability.Spectrum:
+        values, vectors = torch.linalg.eigh(self.head.between_covariance)
+        return values, vectors
+
+    @cached_property
+    def sphere(self) -> ClassStatistics:
+        assert self._seen.sphere is not None, "columns that need it were refused"
+        return self.head if self._seen.sphere is self._seen.head else self._seen.sphere.of_classes(self.classes)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        assert self._weights is not None, "columns that need them were refused"
+        dead = (~self._weights.any(1)).nonzero()[:, 0].tolist()
+        if dead:
+            raise ValueError(
+                f"weights must have no row of zeros, got {len(dead)}, the first is {dead[0]}. "
+                "Leave these classes out, or ask for columns that need no rows."
+            )
+        return self._weights.detach().to(torch.float64)
+
+    @cached_property
+    def unit_rows(self) -> Tensor:
+        return unit(self.rows)
+
+    @property
+    def head_rows(self) -> Tensor:
+        return self.unit_rows if self.unit_weights else self.rows
+
+    @property
+    def own_rows(self) -> Tensor:
+        return self.rows if len(self.classes) == len(self.rows) else self.rows[self.classes]
+
+    @property
+    def mean_errors(self) -> Tensor:
+        """How far the class means may be from the exact ones of the features as the head sees them."""
+        view = getattr(self, "view", None)
+        found: Tensor = self.head.mean_errors if view is None else view.mean_errors(self.head.means)
+        # every direction is off by what `unit` says, and so is their mean
+        return found + EPS / 2 * (self.head.means.shape[1] / 2 + 3) * self._seen.unit_features
+
+    @cached_property
+    def margins(self) -> Margins:
+        return self.solve("rows", self.rows, mode="all")
+
+    @property
+    def smallest(self) -> tuple[float, float]:
+        return (self.margins if self._spread_wanted else self.solve("rows", self.rows)).minimum
+
+
+class _Solver:
+    """Certified margins, each begun from margins of similar rows where there are any."""
+
+    def __init__(self, tolerance: float, before: Mapping[str, Margins]) -> None:
+        check_tolerance(tolerance)  # also where no column needs margins
+        self._tolerance, self._before = tolerance, before
+        self.solved: dict[str, Margins] = {}
+        self._rows: Tensor | None = None  # the classifier's, once their margins are solved
+
+    def __call__(
+        self,
+        name: str,
+        rows: Tensor,
+        *,
+        mode: Literal["all", "min"] = "min",
+        directions: bool = True,
+        errors: Tensor | None = None,
+    ) -> Margins:
+        """Of the rows' directions, where the rows may be off by `errors`; or of the rows as they are.
+
+        Args:
+            name: what they are of, under which the next measurement finds them.
+            mode: "all" margins, or "min": the smallest alone.
+        """
+        start = self._before.get(name)
+        if self._rows is not None and _are_near(rows, self._rows):
+            start = self.solved["rows"]
+        if start is not None and len(start.lower) != len(rows):
+            start = None
+        find = partial(margins_of_directions, errors=errors) if directions else one_vs_rest_margins
+        self.solved[name] = find(rows, tolerance=self._tolerance, mode=mode, warm_start=start)
+        if name == "rows":
+            self._rows = rows
+        return self.solved[name]
+
+
+def _are_near(rows: Tensor, others: Tensor) -> bool:
+    """Whether margins of the one are worth a start for the other's: at (1000, 512) .5 apart it takes twice the time."""
+    return rows.shape == others.shape and float((unit(rows) - unit(others)).square().sum(1).mean()) < 0.2**2
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
 def _check_samples(
-    weights: Tensor, features: Tensor, labels: Tensor, test: tuple[Tensor | None, Tensor | None], ood: Tensor | None
+    weights: Tensor | None,
+    features: Tensor,
+    labels: Tensor,
+    test: tuple[Tensor | None, Tensor | None],
+    ood: Tensor | None,
 ) -> None:
     test_features, test_labels = test
-    if weights.ndim != 2:
-        raise ValueError(f"weights must be a matrix, one row per class, got shape {tuple(weights.shape)}.")
+    like = features if weights is None else weights
+    if like.ndim != 2:
+        name = "features" if weights is None else "weights"
+        raise ValueError(f"{name} must be a matrix, one row per class or sample, got shape {tuple(like.shape)}.")
     sets = {"weights": weights, "features": features, "test_features": test_features, "ood_features": ood}
     for name, values in sets.items():
         if values is not None:
-            _check_features(name, values, weights.shape[1])
-    check_labels(labels, len(features), len(weights))
+            _check_features(name, values, like.shape[1])
+    num_classes = len(weights) if weights is not None else int(labels.max()) + 1 if labels.numel() else 1
+    check_labels(labels, len(features), num_classes)
     if (test_features is None) != (test_labels is None):
         raise ValueError("test_features and test_labels must be given together or not at all, got one of them.")
     if test_features is not None and test_labels is not None:
-        check_labels(test_labels, len(test_features), len(weights))
+        check_labels(test_labels, len(test_features), num_classes, "test_labels")
 
 
 def _check_features(name: str, values: Tensor, feature_dim: int) -> None:
-    if values.ndim != 2 or values.shape[1] != feature_dim or not len(values):
+    if values.ndim == 2 and not len(values):
+        raise ValueError(f"{name} must have at least one row, got none.")
+    if values.ndim != 2 or values.shape[1] != feature_dim:
         raise ValueError(
             f"{name} must be a matrix with {feature_dim} columns, as weights, got shape {tuple(values.shape)}."
         )
-    broken = int((~values.isfinite()).any(1).sum())
+    broken = 0 if bool(values.sum().isfinite()) else int((~values.isfinite()).any(1).sum())
     if broken:
         raise ValueError(f"{name} must be finite, got NaN or infinity in {broken} of {len(values)} rows.")
 
 
-def _check_settings(
-    normalization: str,
-    temperature: float | None,
-    features: Tensor,
-    weights: Tensor,
-    counted: Tensor | None,
-    class_inputs: Tensor | None,
-) -> None:
-    dead = (~weights.any(1)).nonzero()[:, 0].tolist()
-    if dead:
-        raise ValueError(f"weights must have no row of zeros, got {len(dead)}, the first is {dead[0]}.")
+def _check_settings(features: Tensor, counted: Tensor | None, class_inputs: Tensor | None, num_classes: int) -> None:
     if counted is not None and (counted.shape != (len(features),) or counted.dtype != torch.bool or not counted.any()):
         raise ValueError(
             f"counted must be {len(features)} booleans, one per sample and some true, got shape {tuple(counted.shape)} "
             f"of {counted.dtype}."
         )
-    if not bool((features if counted is None else features[counted]).any()):
-        raise ValueError("features must not all be zero, got nothing else. The encoder is dead.")
-    if class_inputs is not None and (class_inputs.ndim != 2 or len(class_inputs) != len(weights)):
+    if class_inputs is not None and (class_inputs.ndim != 2 or len(class_inputs) != num_classes):
         raise ValueError(
-            f"class_inputs must have one row per class ({len(weights)}), got shape {tuple(class_inputs.shape)}."
+            f"class_inputs must have one row per class ({num_classes}), got shape {tuple(class_inputs.shape)}."
         )
+
+
+def check_normalization(normalization: str, temperature: float | None) -> None:
+    """ValueError for a normalization that is none, or a temperature that it does not take."""
     if normalization not in ("both", "features", "weights", "none"):
         raise ValueError(f"normalization must be both, features, weights or none, got {normalization!r}.")
-    if (temperature is None) != (normalization == "none") or not (temperature is None or temperature > 0):
+    if (temperature is None) != (normalization == "none") or not (temperature is None or 0 < temperature < math.inf):
         raise ValueError(
-            f"temperature must be above 0, and None with normalization 'none', got {temperature!r} with "
+            f"temperature must be above 0 and finite, and None with normalization 'none', got {temperature!r} with "
             f"{normalization!r}."
         )

@@ -1,82 +1,138 @@
-"""Training features as they are, of unit length, and as the head sees them, with the statistics of each.
+"""What features are seen of: their statistics, held without the samples, and a view of the samples themselves.
 
 Knows class statistics and normalizations; does not know margins or columns.
 """
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, distributed
 
 from gnc_models.geometry.pairwise import tiles, unit
-from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.class_statistics import ClassStatistics, MeanResiduals
+from gnc_models.shapes import Float, Int
 
-Values = dict[str, float | None]
 
-
-class View:
-    """The features and labels that a measurement is made of.
+class SeenFeatures:
+    """Statistics of features as the head sees them, batch by batch; of unit features beside them where they are needed.
 
     Attributes:
-        features, labels: of the samples that count.
-        sample_counts: training samples of every class, also of samples that do not count.
-        classes: the classes that have a sample that counts, in order; rows of the statistics.
-        raw, unit, head: statistics of the features as they are, of unit length, and as the head sees them.
+        unit_features: whether the head scales features to unit length.
+        head: statistics as the head sees them, with the norms before any normalization.
+        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter; None where
+            they are not held.
     """
 
     def __init__(
         self,
-        features: Float[Tensor, "samples dim"],
-        labels: Int[Tensor, " samples"],
         num_classes: int,
-        normalization: str,
+        feature_dim: int,
         *,
-        counted: Bool[Tensor, " samples"] | None = None,
-        absent_classes: bool = False,
+        unit_features: bool,
+        holds_sphere: bool,
+        holds_scatter: bool = True,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.sample_counts = torch.bincount(labels, minlength=num_classes)
-        if counted is not None:
-            features, labels = features[counted], labels[counted]
-        self.features, self.labels, self.num_classes = features, labels, num_classes
-        self.unit_features = normalization in ("both", "features")
-        self.unit_weights = normalization in ("both", "weights")
-        self.classes = self._present_classes(absent_classes)
-        self.places = torch.zeros(num_classes, dtype=torch.int64, device=labels.device)
-        self.places[self.classes] = torch.arange(len(self.classes), device=labels.device)
-        self.raw, self.unit = (ClassStatistics(len(self.classes), features.shape[1], features.device) for _ in range(2))
+        def make(holds_scatter: bool) -> ClassStatistics:
+            return ClassStatistics(num_classes, feature_dim, device, dtype=dtype, holds_scatter=holds_scatter)
+
+        self.unit_features = unit_features
+        self.head = make(holds_scatter)
+        self.sphere = self.head if unit_features else make(False) if holds_sphere else None
+
+    def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> "SeenFeatures":
+        """Take in a batch, part by part: what is made on the way stays small beside the statistics."""
+        device = self.head.means.device
+        order = labels.argsort(stable=True)  # so that a class is met in one part, and few classes are in each
         for tile in tiles(len(features), features.shape[1]):
-            self.raw.update(features[tile], self.places[labels[tile]])
-            self.unit.update(unit(features[tile]), self.places[labels[tile]])
-        self.head = self.unit if self.unit_features else self.raw
+            here = order[tile]
+            part, classes = features[here.to(features.device)].to(device).to(torch.float64), labels[here].to(device)
+            norms = part.norm(dim=1)
+            self.head.update(unit(part) if self.unit_features else part, classes, norms=norms)
+            if self.sphere is not None and self.sphere is not self.head:
+                self.sphere.update(unit(part), classes, norms=norms)
+        return self
 
-    def _present_classes(self, absent_classes: bool) -> Int[Tensor, " present"]:
-        counts = torch.bincount(self.labels, minlength=self.num_classes)
+    def merge(self, other: "SeenFeatures") -> "SeenFeatures":
+        """Take in what another has seen of other samples; ValueError for one of other settings or sizes."""
+        mine, others = self._parts(), other._parts()
+        if self.unit_features != other.unit_features or set(mine) != set(others):
+            raise ValueError("meters must have the same normalization and columns to merge, got different ones.")
+        for name, part in mine.items():
+            part.merge(others[name])
+        return self
+
+    def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "SeenFeatures":
+        """Join what all processes of the group have seen; each then holds the whole."""
+        for part in self._parts().values():
+            part.all_reduce(group)
+        return self
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        for part in self._parts().values():
+            for tensor in part.state_dict().values():
+                tensor.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that was seen, as tensors by name; not copied."""
+        return {
+            f"{name}.{key}": value for name, part in self._parts().items() for key, value in part.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> None:
+        """Begin again from a state; ValueError where a part is missing or of another size."""
+        for name, part in self._parts().items():
+            own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+            part.load_state_dict(own, assign=assign)
+
+    def _parts(self) -> dict[str, ClassStatistics]:
+        found = {"head": self.head}
+        if self.sphere is not None and self.sphere is not self.head:
+            found["sphere"] = self.sphere
+        return found
+
+    def present(self, absent_classes: bool) -> Int[Tensor, " present"]:
+        """The classes with samples, in order.
+
+        Raises:
+            ValueError: fewer than two; or a class without samples, unless `absent_classes` may be.
+        """
         if not absent_classes:
-            seen = ClassStatistics(self.num_classes, 1)
-            seen.counts = counts
-            seen.check_every_class()
-        present = counts.nonzero()[:, 0]
-        if len(present) < 2:
-            raise ValueError(f"labels must name at least 2 classes, got {len(present)}. One class has no others.")
-        return present
+            self.head.check_every_class()
+        found = self.head.counts.nonzero()[:, 0]
+        if len(found) < 2:
+            raise ValueError(f"labels must name at least 2 classes, got {len(found)}. One class has no others.")
+        return found
 
-    @property
-    def all_present(self) -> bool:
-        """Whether every class has a sample that counts."""
-        return len(self.classes) == self.num_classes
+
+@dataclass(frozen=True)
+class View:
+    """The features and labels of a measurement that has them, for the columns of single samples."""
+
+    features: Float[Tensor, "samples dim"]  # of the samples that count
+    labels: Int[Tensor, " samples"]
+    num_classes: int
+    classes: Int[Tensor, " present"]  # that have a sample that counts, in order: rows of the statistics
+    unit_features: bool  # whether the head scales features to unit length
+
+    @cached_property
+    def places(self) -> Int[Tensor, " classes"]:
+        """Of each class that is present, its row in the statistics."""
+        places = torch.zeros(self.num_classes, dtype=torch.int64, device=self.labels.device)
+        places[self.classes] = torch.arange(len(self.classes), device=self.labels.device)
+        return places
 
     def as_head_sees(self, features: Float[Tensor, "samples dim"]) -> Float[Tensor, "samples dim"]:
         """Features scaled to unit length if the head does so, in float64."""
         return unit(features) if self.unit_features else features.to(torch.float64)
 
-    def class_means(self) -> Float[Tensor, "classes dim"]:
-        """Means of all classes as the head sees them; NaN for a class without samples that count."""
-        means = self.head.means.new_full((self.num_classes, self.head.means.shape[1]), torch.nan)
-        means[self.classes] = self.head.means
-        return means
-
-
-def finite(value: float) -> float | None:
-    """The value, or None where it does not exist."""
-    return value if math.isfinite(value) else None
+    def mean_errors(self, means: Float[Tensor, "present dim"]) -> Float[Tensor, " present"]:
+        """How far these means may be from the exact ones of what `as_head_sees` gives."""
+        residuals = MeanResiduals(means)
+        for tile in tiles(len(self.features), self.features.shape[1]):
+            residuals.update(self.as_head_sees(self.features[tile]), self.places[self.labels[tile]])
+        return residuals.bound()

@@ -1,19 +1,19 @@
 """Collapse at any layer of a network: variability against separation, and the nearest class mean.
 
-Knows sums over pairs; does not know networks or heads. A layer can be wide, so nothing here is dim x dim.
+Knows class statistics and GNC1; does not know networks or heads. A layer can be wide, so nothing here is dim x dim.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnc_models.geometry.pairwise import nearest_rows, tiles
 from gnc_models.metrics.class_statistics import check_labels
-from gnc_models.metrics.feature_views import finite
-from gnc_models.metrics.variability import distance_variances
+from gnc_models.metrics.feature_views import SeenFeatures
+from gnc_models.metrics.variability import distance_columns, quotient_columns
+from gnc_models.shapes import Float, Int
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ def measure_layer(
 ) -> LayerCollapse:
     """Collapse of one layer's outputs, flattened or pooled, as they are: not normalised.
 
-    Beside the features, memory is O(classes x dim) in float64 and a few tiles. Two passes: means, then deviations
-    from them. Classes without samples are left out.
+    Beside the features, memory is O(classes x dim) in float64 and a few tiles. Classes without samples are left out.
 
     Raises:
         ValueError: not a matrix, values that are not finite, labels out of range, fewer than 2 classes with samples.
@@ -50,29 +49,12 @@ def measure_layer(
     if features.ndim != 2 or not bool(features.isfinite().all()):
         raise ValueError(f"features must be a finite matrix, got shape {tuple(features.shape)}. Flatten or pool them.")
     check_labels(labels, len(features), num_classes)
-    classes, places, counts = labels.unique(return_inverse=True, return_counts=True)
-    if len(classes) < 2:
-        raise ValueError(f"labels must name at least 2 classes, got {len(classes)}.")
-    means = _class_means(features, places, counts)
-    squares = torch.zeros(len(counts), dtype=torch.float64, device=features.device)
+    size = num_classes, features.shape[1]
+    seen = SeenFeatures(*size, unit_features=False, holds_sphere=False, holds_scatter=False, device=features.device)
+    classes = seen.update(features, labels).present(absent_classes=True)
+    head = seen.head.of_classes(classes)
     right = 0
-    for tile in tiles(len(features), max(features.shape[1], len(counts))):
-        batch, own = features[tile].to(torch.float64), places[tile]
-        squares.index_add_(0, own, (batch - means[own]).square().sum(1))
-        right += int((nearest_rows(batch, means) == own).sum())
-    centred = means - means.mean(0)
-    quotient = cdnv = None
-    if int(counts.max()) > 1:
-        between = float(centred.square().sum(1).mean())
-        quotient = float(squares.sum()) / len(features) / between if between else None
-        cdnv = finite(distance_variances(centred, squares / counts)[0])
-    return LayerCollapse(quotient, cdnv, right / len(features))
-
-
-def _class_means(features: Tensor, places: Tensor, counts: Tensor) -> Float[Tensor, "classes dim"]:
-    # about the first sample, so that a large common offset costs no digits
-    origin = features[0].to(torch.float64)
-    sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64, device=features.device)
-    for tile in tiles(len(features), features.shape[1]):
-        sums.index_add_(0, places[tile], features[tile].to(torch.float64) - origin)
-    return sums / counts.unsqueeze(1) + origin
+    for tile in tiles(len(features), max(features.shape[1], len(classes))):
+        right += int((classes[nearest_rows(features[tile].to(torch.float64), head.means)] == labels[tile]).sum())
+    found = {**quotient_columns(head), **distance_columns(head)}
+    return LayerCollapse(found["gnc1_quotient"], found["cdnv"], right / len(features))

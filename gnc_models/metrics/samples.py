@@ -6,35 +6,51 @@ Knows the view and sums over pairs; does not know margins of rows.
 import math
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from gnc_models.columns import columns
 from gnc_models.geometry.pairwise import nearest_rows, one_vs_rest_scores, tiles, unit
-from gnc_models.metrics.feature_views import Values, View
+from gnc_models.metrics.class_statistics import ClassStatistics
+from gnc_models.metrics.feature_views import View
+from gnc_models.shapes import Float, Int
 
 
-def sample_columns(view: View, rows: Tensor, unit_rows: Tensor, temperature: float | None) -> Values:
-    """Columns of all training samples that count, in one pass over tiles of samples x classes."""
-    head_rows = unit_rows if view.unit_weights else rows
+@columns("samples", "sample_margin_min", "sample_margin_q01")
+def sample_margin_columns(view: View, unit_rows: Float[Tensor, "classes dim"]) -> tuple[float, float]:
+    """The least sample margin, and the 1 % quantile."""
     least = torch.empty(len(view.features), dtype=torch.float64, device=view.features.device)
-    agreed, active = 0, 0.0
-    for tile in tiles(len(view.features), max(rows.shape)):
-        features, labels = view.features[tile], view.labels[tile]
-        least[tile] = one_vs_rest_scores(unit(features), labels, unit_rows)
-        seen = view.as_head_sees(features)
-        logits = seen @ head_rows.T
-        agreed += int((logits.argmax(1) == view.classes[nearest_rows(seen, view.head.means)]).sum())
-        active += float(active_classes(logits.div_(temperature or 1.0), labels).sum())
+    for tile in tiles(len(view.features), max(unit_rows.shape)):
+        least[tile] = one_vs_rest_scores(unit(view.features[tile]), view.labels[tile], unit_rows)
     margins = least.sort().values
     # the linear rule of torch.quantile, which refuses more than 16 million values
     at = 0.01 * (len(margins) - 1)
     below, above = float(margins[math.floor(at)]), float(margins[math.ceil(at)])
-    return {
-        "sample_margin_min": float(margins[0]),
-        "sample_margin_q01": below + (above - below) * (at - math.floor(at)),
-        "ncc_agreement": agreed / len(margins),
-        "active_classes": active / len(margins),
-    }
+    return float(margins[0]), below + (above - below) * (at - math.floor(at))
+
+
+@columns("samples", "ncc_agreement", "active_classes")
+def logit_columns(
+    view: View,
+    head: ClassStatistics,
+    head_rows: Float[Tensor, "classes dim"],
+    bias: Float[Tensor, " classes"] | None,
+    temperature: float | None,
+) -> tuple[float, float]:
+    """What the logits of all samples that count tell, in one pass over tiles of samples x classes.
+
+    Args:
+        head_rows: the rows as they enter the logits, of unit length or as they are.
+        bias: added to the logits; None where the head has none.
+    """
+    agreed, active = 0, 0.0
+    for tile in tiles(len(view.features), max(head_rows.shape)):
+        seen = view.as_head_sees(view.features[tile])
+        logits = (seen @ head_rows.T).div_(temperature or 1.0)
+        if bias is not None:
+            logits += bias
+        agreed += int((logits.argmax(1) == view.classes[nearest_rows(seen, head.means)]).sum())
+        active += float(active_classes(logits, view.labels[tile]).sum())
+    return agreed / len(view.features), active / len(view.features)
 
 
 def active_classes(
@@ -55,10 +71,13 @@ def active_classes(
     return (total.log() - logits.mul_(weights).sum(1) / total).exp()
 
 
-def nearest_mean_accuracy(view: View, features: Tensor, labels: Tensor) -> float:
+@columns("samples", "ncc_test_accuracy")
+def nearest_mean_accuracy(view: View, head: ClassStatistics, test: tuple[Tensor, Tensor] | None) -> float | None:
     """Share of samples whose nearest class mean is that of their class; a class without a mean is never right."""
-    right = 0
+    if test is None:
+        return None
+    right, (features, labels) = 0, test
     for tile in tiles(len(features), max(view.num_classes, features.shape[1])):
-        nearest = nearest_rows(view.as_head_sees(features[tile]), view.head.means)
+        nearest = nearest_rows(view.as_head_sees(features[tile]), head.means)
         right += int((view.classes[nearest] == labels[tile]).sum())
     return right / len(labels)

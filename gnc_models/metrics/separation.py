@@ -3,63 +3,123 @@
 Knows certified margins; does not know features.
 """
 
+import math
+from collections.abc import Callable, Iterator
+
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gnc_models.geometry.margins import Margins, one_vs_rest_margins
-from gnc_models.geometry.pairwise import EPS, unit
-from gnc_models.metrics.feature_views import Values
+from gnc_models.columns import columns
+from gnc_models.geometry.margins import Margins
+from gnc_models.geometry.pairwise import EPS, one_vs_rest_scores, row_norms, unit
+from gnc_models.metrics.class_statistics import ClassStatistics, MeanResiduals
+from gnc_models.shapes import Bool, Float, Int
 
 SHARES = {"margin_share_1": 0.01, "margin_share_5": 0.05, "margin_share_20": 0.20}
 
 
-def margin_columns(margins: Margins) -> Values:
-    """The interval of the smallest margin, and how the others are spread above it."""
+Solve = Callable[..., Margins]  # name, rows: certified margins, begun from those found under the name the time before
+
+
+@columns("minimum", "margin_min_lower", "margin_min_upper")
+def minimum_columns(smallest: tuple[float, float]) -> tuple[float, float]:
+    """The interval of the smallest margin."""
+    return smallest
+
+
+@columns("margins", "margin_mean", "margin_q05", "margin_q50", "margin_q95", *SHARES, "rattler_count")
+def margin_columns(margins: Margins) -> list[float | int]:
+    """How the margins are spread above the smallest."""
     middle = _middle(margins)
-    low, median, high = torch.quantile(middle, middle.new_tensor([0.05, 0.5, 0.95])).tolist()
-    smallest = margins.minimum[1]
-    return {
-        "margin_min_lower": margins.minimum[0],
-        "margin_min_upper": smallest,
-        "margin_mean": float(middle.mean()),
-        "margin_q05": low,
-        "margin_q50": median,
-        "margin_q95": high,
-        # certified: what a class surely has, against the most that the minimum can be
-        **{name: float((margins.lower > (1 + eps) * smallest).double().mean()) for name, eps in SHARES.items()},
-    }
+    quantiles = torch.quantile(middle, middle.new_tensor([0.05, 0.5, 0.95])).tolist()
+    # certified: what a class surely has, against the most that the minimum can be
+    beyond = [margins.lower > (1 + eps) * margins.minimum[1] for eps in SHARES.values()]
+    return [float(middle.mean()), *quantiles, *(float(share.double().mean()) for share in beyond), _rattlers(margins)]
 
 
+@columns(
+    "scale-free",
+    *("hull_margin_min_lower", "hull_margin_min_upper", "centred_margin_min_lower", "centred_margin_min_upper"),
+)
 def scale_free_columns(
-    rows: Float[Tensor, "classes dim"], unit_weights: bool, tolerance: float, start: Margins
-) -> Values:
+    rows: Float[Tensor, "classes dim"], unit_weights: bool, solve: Solve
+) -> tuple[float, float, float, float] | None:
     """Margins that a common shift of all rows does not change; None where the head normalises its rows."""
-    names = ("hull_margin_min_lower", "hull_margin_min_upper", "centred_margin_min_lower", "centred_margin_min_upper")
-    centred = rows - rows.mean(0)
-    scale = float(centred.square().sum(1).mean().sqrt())
-    if unit_weights or not scale:
-        return dict.fromkeys(names)
-    hull = one_vs_rest_margins(centred, tolerance=tolerance, warm_start=start).minimum
-    angular = one_vs_rest_margins(unit(centred), tolerance=tolerance, warm_start=start).minimum
-    rounding = 4 * EPS  # of the scale and of the division by it
-    found = (hull[0] / scale * (1 - rounding), hull[1] / scale * (1 + rounding), *angular)
-    return dict(zip(names, found, strict=True))
+    if unit_weights:
+        return None
+    centred, shift = _centred(rows)
+    lengths = row_norms(centred)
+    cut = EPS * lengths  # twice the rounding of the subtraction
+    scale, off = math.sqrt(math.fsum((lengths**2).tolist()) / len(rows)), shift + float(cut.max())
+    if not scale > off:
+        return None
+    # A common shift changes no distance, so only `cut` moves these rows; the exact scale is within `off` of this one,
+    # the triangle inequality of the root mean square, and its own rounding.
+    hull = solve("hull", centred, directions=False).minimum
+    rounding = EPS * (rows.shape[1] / 2 + 8)
+    least, most = (scale - off) * (1 - rounding), (scale + off) * (1 + rounding)
+    low, high = max(0.0, hull[0] - 2 * float(cut.max())), hull[1] + 2 * float(cut.max())
+    angular = solve("centred", centred, errors=shift + cut).minimum
+    return low / most * (1 - rounding), high / least * (1 + rounding), *angular
+
+
+def _centred(rows: Float[Tensor, "classes dim"]) -> tuple[Float[Tensor, "classes dim"], float]:
+    """The rows minus their mean, and how far that mean may be from the exact one."""
+    centre = rows.mean(0, keepdim=True)
+    centre = centre + (rows - centre).mean(0)  # keeps the digits of rows with a long common part
+    residuals = MeanResiduals(centre)
+    residuals.update(rows, torch.zeros(len(rows), dtype=torch.int64, device=rows.device))
+    return rows - centre, float(residuals.bound()[0])
+
+
+def _rattlers(margins: Margins) -> int:
+    """Classes whose row can be left out without changing the smallest margin.
+
+    Certified: the class's own margin is above the minimum, and no class that may have the minimum needs its row for
+    the nearest hull point found.
+    """
+    smallest = margins.minimum[1]
+    may_be_least = margins.lower <= smallest
+    carries = margins.coefficients[may_be_least] > 0
+    if not bool(carries.any(1).all()):  # a nearest point that is not known may need any row
+        return 0
+    free = ~may_be_least
+    free[margins.support_rows[may_be_least][carries]] = False
+    return int(free.sum())
+
+
+@columns("means", "mean_margin_min_lower", "mean_margin_min_upper")
+def mean_margin_columns(
+    head: ClassStatistics, mean_errors: Float[Tensor, " present"], solve: Solve
+) -> tuple[float, float]:
+    """The smallest margin of the class means."""
+    return solve("means", head.means, errors=mean_errors).minimum
+
+
+@columns("sphere", "mean_direction_margin_min")
+def direction_column(sphere: ClassStatistics, unit_rows: Tensor, classes: Int[Tensor, " present"]) -> float:
+    """The least margin of the class means' directions against the rows."""
+    return float(one_vs_rest_scores(unit(sphere.means), classes, unit_rows).min())
 
 
 # --- by class count ----------------------------------------------------------------------------------------------
 
 
-def count_columns(margins: Margins, unit_rows: Float[Tensor, "classes dim"], counts: Int[Tensor, " classes"]) -> Values:
+def _named(third: str) -> tuple[str, str, str, str]:
+    return f"margin_{third}_min_lower", f"margin_{third}_min_upper", f"margin_{third}_q50", f"weight_{third}_cosine"
+
+
+@columns("imbalance", *_named("rare"), *_named("frequent"), "margin_count_correlation")
+def count_columns(
+    margins: Margins, unit_rows: Float[Tensor, "classes dim"], sample_counts: Int[Tensor, " classes"]
+) -> Iterator[float | None]:
     """Margins and mean cosine of the rarest and the most frequent third of the classes; None if counts are equal.
 
     Source: Fang et al., PNAS 118 (2021): under imbalance the rows of minority classes fall into one direction.
     """
-    values: Values = {}
-    thirds = rare_and_frequent(counts)
-    for name, members in zip(("rare", "frequent"), thirds or (None, None), strict=True):
-        values |= _group_columns(name, members, margins, unit_rows)
-    return values | {"margin_count_correlation": _count_correlation(margins, counts)}
+    for members in rare_and_frequent(sample_counts) or (None, None):
+        yield from _of_third(members, margins, unit_rows)
+    yield _count_correlation(margins, sample_counts)
 
 
 def rare_and_frequent(
@@ -76,15 +136,14 @@ def rare_and_frequent(
     return counts <= ordered[third - 1], counts >= ordered[-third]
 
 
-def _group_columns(name: str, members: Tensor | None, margins: Margins, unit_rows: Tensor) -> Values:
-    names = (f"margin_{name}_min_lower", f"margin_{name}_min_upper", f"margin_{name}_q50", f"weight_{name}_cosine")
+def _of_third(members: Tensor | None, margins: Margins, unit_rows: Tensor) -> tuple[float | None, ...]:
     if members is None:
-        return dict.fromkeys(names)
+        return (None,) * 4
     size = int(members.sum())
     total = float(unit_rows[members].sum(0).square().sum())  # of all ordered pairs, each row with itself as well
     cosine = (total - size) / (size * (size - 1)) if size > 1 else None
     low, high = float(margins.lower[members].min()), float(margins.upper[members].min())
-    return dict(zip(names, (low, high, float(_middle(margins)[members].quantile(0.5)), cosine), strict=True))
+    return low, high, float(_middle(margins)[members].quantile(0.5)), cosine
 
 
 def _count_correlation(margins: Margins, counts: Tensor) -> float | None:

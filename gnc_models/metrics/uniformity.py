@@ -7,34 +7,44 @@ import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gnc_models.columns import columns
 from gnc_models.geometry import pairwise as pairs
 from gnc_models.geometry.pairwise import measure_energy, squared_distances, unit
 from gnc_models.metrics.class_statistics import ClassStatistics
-from gnc_models.metrics.feature_views import Values, View, finite
+from gnc_models.metrics.feature_views import View
+from gnc_models.shapes import Bool, Float, Int
 
 SAMPLES_A_CLASS = 64  # enters the within-class energies; a class with more is thinned evenly
 
 
-def energy_columns(statistics: ClassStatistics, unit_rows: Float[Tensor, "classes dim"]) -> Values:
-    """Energies between classes, of means and of rows; None where two coincide.
+@columns("energies", "log_energy_mean", "log_energy_var")
+def centred_energy_columns(head: ClassStatistics) -> tuple[float, float]:
+    """Mean and variance over pairs of log 1/|x - y| between centred class means; None where two coincide.
 
-    Source: Liu et al., arXiv 2303.06484.
+    Source: Liu et al., arXiv 2303.06484, as the next two.
     """
-    mean, variance = measure_energy(unit(statistics.centred_means))
-    riesz, _, nearest = _energies(unit(statistics.means))
-    row_riesz, row_log, row_nearest = _energies(unit_rows)
-    return {
-        "log_energy_mean": finite(mean),
-        "log_energy_var": finite(variance),
-        "mean_riesz_energy": finite(riesz),
-        "mean_min_distance": nearest,
-        "weight_riesz_energy": finite(row_riesz),
-        "weight_log_energy": finite(row_log),
-        "weight_min_distance": row_nearest,
-    }
+    return measure_energy(unit(head.centred_means))
+
+
+@columns("energies", "mean_riesz_energy", "mean_min_distance")
+def mean_energy_columns(head: ClassStatistics) -> tuple[float, float]:
+    """Energy and least distance of the class means; no energy where two coincide."""
+    riesz, _, nearest = _energies(unit(head.means))
+    return riesz, nearest
+
+
+@columns("energies", "weight_riesz_energy", "weight_log_energy", "weight_min_distance")
+def row_energy_columns(unit_rows: Float[Tensor, "classes dim"]) -> tuple[float, float, float]:
+    """Energies and least distance of the rows; no energies where two coincide."""
+    return _energies(unit_rows)
+
+
+@columns("energies", "max_cosine")
+def cosine_column(unit_rows: Float[Tensor, "classes dim"]) -> float:
+    """The largest cosine between two rows."""
+    return pairs.max_cosine(unit_rows)
 
 
 def _energies(points: Tensor) -> tuple[float, float, float]:
@@ -49,7 +59,8 @@ def _energies(points: Tensor) -> tuple[float, float, float]:
     return riesz / num_pairs, logarithm / num_pairs, math.sqrt(max(smallest, 0.0))
 
 
-def within_columns(view: View) -> Values:
+@columns("samples", "within_log_energy", "within_distance")
+def within_columns(view: View, sphere: ClassStatistics) -> tuple[float, float] | None:
     """Mean over classes of the mean over pairs of samples of log 1/|x-y| and of |x-y|, x and y unit features.
 
     HUG's within-class measure in its forms s = 0 and s = -1. Exact for classes of at most SAMPLES_A_CLASS samples; of
@@ -59,7 +70,7 @@ def within_columns(view: View) -> Values:
     """
     energy = distance = 0.0
     num_classes = 0
-    for points, filled in _padded_classes(view):
+    for points, filled in _padded_classes(view, sphere):
         upper = torch.ones(points.shape[1], points.shape[1], dtype=torch.bool, device=points.device).triu(1)
         counted = filled.unsqueeze(1) & filled.unsqueeze(2) & upper
         # differences, not |x|^2 + |y|^2 - 2 <x, y>: under collapse nothing would be left of them
@@ -68,14 +79,14 @@ def within_columns(view: View) -> Values:
         energy -= float((torch.where(counted, distances, 1.0).log().sum((1, 2)) / num_pairs).sum())
         distance += float((torch.where(counted, distances, 0.0).sum((1, 2)) / num_pairs).sum())
         num_classes += len(points)
-    if not num_classes:
-        return dict.fromkeys(("within_log_energy", "within_distance"))
-    return {"within_log_energy": finite(energy / num_classes), "within_distance": distance / num_classes}
+    return (energy / num_classes, distance / num_classes) if num_classes else None
 
 
-def _padded_classes(view: View) -> Iterator[tuple[Float[Tensor, "classes width dim"], Bool[Tensor, "classes width"]]]:
+def _padded_classes(
+    view: View, sphere: ClassStatistics
+) -> Iterator[tuple[Float[Tensor, "classes width dim"], Bool[Tensor, "classes width"]]]:
     """Unit features class by class, from their mean, with a mask of the places that hold one; classes of 2 or more."""
-    counts = view.unit.counts
+    counts = sphere.counts
     starts = counts.cumsum(0) - counts
     order = view.places[view.labels].argsort(stable=True)
     classes = counts.argsort(descending=True, stable=True)
@@ -87,7 +98,7 @@ def _padded_classes(view: View) -> Iterator[tuple[Float[Tensor, "classes width d
         taken, filled = _places(counts[batch], width)
         samples = order[starts[batch].unsqueeze(1) + taken]
         points = unit(view.features[samples.flatten()]).view(*samples.shape, -1)
-        yield points - view.unit.means[batch].unsqueeze(1), filled
+        yield points - sphere.means[batch].unsqueeze(1), filled
 
 
 def _places(

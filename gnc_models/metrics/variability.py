@@ -6,46 +6,74 @@ Knows class statistics; does not know classifiers.
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from gnc_models.columns import columns
 from gnc_models.geometry.pairwise import EPS, squared_distances
 from gnc_models.metrics.class_statistics import ClassStatistics
-from gnc_models.metrics.feature_views import Values, View, finite
+from gnc_models.shapes import Float
+
+Spectrum = tuple[Tensor, Tensor]  # eigenvalues of Sigma_B in ascending order [dim], and its eigenvectors [dim, dim]
 
 
-def measure_variability(statistics: ClassStatistics) -> Values:
-    """GNC1 in three forms and the class-distance normalised variance in two; None where they do not exist.
+@columns("variability", "gnc1_pinv", "gnc1_rank")
+def ratio_columns(head: ClassStatistics, between: Spectrum) -> tuple[float, float] | None:
+    """trace(Sigma_W pinv(Sigma_B)), over classes and over the rank; None where no class has two samples.
 
-    Source: Papyan et al. 2020 (pinv), Tirer et al. 2023 (quotient), Galanti et al. 2021 (CDNV).
+    Source: Papyan et al. 2020.
     """
-    names = ("gnc1_pinv", "gnc1_rank", "gnc1_quotient", "cdnv", "cdnv_nearest")
-    if not statistics.has_spread:
-        return dict.fromkeys(names)
-    ratio, rank = _within_over_between(statistics)
-    between = float(statistics.between_covariance.trace())
-    quotient = float(statistics.within_covariance.trace()) / between if between else math.nan
-    cdnv = distance_variances(statistics.centred_means, statistics.variances)
-    found = (ratio / len(statistics.counts), ratio / rank if rank else math.nan, quotient, *cdnv)
-    return {name: finite(value) for name, value in zip(names, found, strict=True)}
+    if not head.has_spread:
+        return None
+    ratio, rank = _within_over_between(head.within_covariance, between, len(head.counts))
+    return ratio / len(head.counts), ratio / rank if rank else math.nan
 
 
-def variability_columns(view: View) -> Values:
-    """Every column of GNC1: the forms above, the trace on the sphere, and the two that weigh classes equally.
+@columns("variability", "gnc1_quotient", "gnc1_quotient_balanced")
+def quotient_columns(head: ClassStatistics) -> tuple[float, float] | None:
+    """tr Sigma_W / tr Sigma_B; None where no class has two samples.
 
-    Sigma_W averages over samples, so that under a long tail it is that of the frequent classes; the balanced forms
-    average the classes' variances instead. With equal counts both are the same.
+    Sigma_W averages over samples, so that under a long tail it is that of the frequent classes; the balanced form
+    averages the classes' variances instead. With equal counts both are the same.
+    Source: Tirer et al. 2023.
     """
-    values = measure_variability(view.head)
-    if not view.unit.has_spread:
-        return values | dict.fromkeys(("trace_within", "trace_within_balanced", "gnc1_quotient_balanced"))
-    between = float(view.head.between_covariance.trace())
-    return {
-        **values,
-        "trace_within": float(view.unit.within_covariance.trace()),
-        "trace_within_balanced": _mean_variance(view.unit),
-        "gnc1_quotient_balanced": finite(_mean_variance(view.head) / between if between else math.nan),
-    }
+    if not head.has_spread:
+        return None
+    between = float(head.centred_means.square().sum(1).mean())
+    within = _mean_square(head)
+    return (within / between, _mean_variance(head) / between) if between else (math.nan, math.nan)
+
+
+@columns("variability", "gnc1_pinv_weighted", "gnc1_quotient_weighted")
+def weighted_columns(head: ClassStatistics, between: Spectrum) -> tuple[float, float] | None:
+    """The two forms of the papers' code, where Sigma_B is about the mean of all samples."""
+    if not head.has_spread:
+        return None
+    centred = head.sample_centred_means
+    if bool((head.counts != head.counts[0]).any()):
+        between = tuple(torch.linalg.eigh(centred.T @ centred / len(centred)))
+    size = float(centred.square().sum(1).mean())
+    ratio, _ = _within_over_between(head.within_covariance, between, len(centred))
+    return ratio / len(centred), _mean_square(head) / size if size else math.nan
+
+
+@columns("variability", "cdnv", "cdnv_nearest")
+def distance_columns(head: ClassStatistics) -> tuple[float, float] | None:
+    """The class-distance normalised variance over all pairs and to the nearest class.
+
+    Source: Galanti et al. 2021.
+    """
+    return distance_variances(head.centred_means, head.variances) if head.has_spread else None
+
+
+@columns("sphere", "trace_within", "trace_within_balanced")
+def trace_columns(sphere: ClassStatistics) -> tuple[float, float] | None:
+    """tr Sigma_W of the features of unit length, samples and classes with equal weight."""
+    return (_mean_square(sphere), _mean_variance(sphere)) if sphere.has_spread else None
+
+
+def _mean_square(statistics: ClassStatistics) -> float:
+    """tr Sigma_W: average over samples of the squared distance from their class's mean."""
+    return float(statistics.square_deviations.sum()) / statistics.num_samples
 
 
 def _mean_variance(statistics: ClassStatistics) -> float:
@@ -53,19 +81,19 @@ def _mean_variance(statistics: ClassStatistics) -> float:
     return float(statistics.variances[statistics.counts > 1].mean())
 
 
-def _within_over_between(statistics: ClassStatistics) -> tuple[float, int]:
+def _within_over_between(within: Tensor, between: Spectrum, num_classes: int) -> tuple[float, int]:
     """trace(Sigma_W pinv(Sigma_B)) and the rank of Sigma_B.
 
     The rank rule: an eigenvalue counts if it exceeds max(classes, dim) * eps * the largest, and at most classes - 1
-    count, since means centred by their own average span no more.
+    count, since means centred by an average of them span no more.
     """
-    num_classes, dim = statistics.means.shape
-    eigenvalues, vectors = torch.linalg.eigh(statistics.between_covariance)
+    dim = len(within)
+    eigenvalues, vectors = between
     counted = eigenvalues > max(num_classes, dim) * EPS * eigenvalues[-1].clamp_min(0.0)
     counted[: max(0, dim - num_classes + 1)] = False  # ascending order
-    within = ((vectors.T @ statistics.within_covariance) * vectors.T).sum(1)
+    along = ((vectors.T @ within) * vectors.T).sum(1)
     rank = int(counted.sum())
-    return (float((within[counted] / eigenvalues[counted]).sum()) if rank else math.nan), rank
+    return (float((along[counted] / eigenvalues[counted]).sum()) if rank else math.nan), rank
 
 
 def distance_variances(

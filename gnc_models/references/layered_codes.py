@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
 
 from gnc_models.constructions.explicit import polygon
 from gnc_models.references.closed_forms import levenshtein_margin_bound
+from gnc_models.shapes import Float
 
 MOST_DIMS = 12  # beyond, codes of words are better at nearly every size that fits in memory
 OFFSETS = (0.0, 0.5)  # of the layers in units of their distance: one on the equator, or the equator between two

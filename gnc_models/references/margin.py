@@ -9,9 +9,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from gnc_models.constructions.explicit import LEECH_SECTIONS
+from gnc_models.constructions.explicit import KISSING, LEECH_SECTIONS
 from gnc_models.references.closed_forms import (
     asymptotic_exponent,
     check_sizes,
@@ -20,29 +19,29 @@ from gnc_models.references.closed_forms import (
     simplex_orthoplex_bound,
     theorem_bounds,
 )
+from gnc_models.references.kissing_numbers import PUBLISHED, kissing_margin_bound
 from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
-from gnc_models.references.tables import (
-    best_code_points,
-    random_margin,
-    read_table,
-    tables_digest,
-    unconstrained_optimum,
-)
+from gnc_models.references.random_rows import RandomMargin, random_margin, random_margin_interval
+from gnc_models.references.tables import best_code_points, read_table, tables_digest, unconstrained_optimum
+from gnc_models.shapes import Float
 
 __all__ = [
     "REFERENCE_VERSION",
+    "RandomMargin",
     "Reference",
     "asymptotic_exponent",
     "best_code_points",
     "levenshtein_margin_bound",
     "margin_score",
+    "margin_score_bounds",
     "random_margin",
+    "random_margin_interval",
     "reference_margin",
     "unconstrained_optimum",
 ]
 
 # The rules below, then the tables they read: a row's reference columns were made by exactly these.
-REFERENCE_VERSION = f"2.{tables_digest()}"
+REFERENCE_VERSION = f"3.{tables_digest()}"
 
 # Table values carry 6 decimals: half a unit either way keeps the interval true.
 TABLE_ROUNDING = 5e-7
@@ -91,12 +90,30 @@ def margin_score(
     return (lower - below) / np.where(above > below, above - below, np.nan)
 
 
+def margin_score_bounds(
+    lower: float | Float[np.ndarray, "..."],
+    upper: float | Float[np.ndarray, "..."],
+    null: tuple[float | Float[np.ndarray, "..."] | None, float | Float[np.ndarray, "..."] | None],
+    best: float | Float[np.ndarray, "..."] | None,
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Least and largest `margin_score` of a margin between `lower` and `upper` and a null between the two given.
+
+    The score grows with the margin, and with the null it only falls or only grows: both extremes are at ends.
+
+    Returns:
+        Both ends; NaN where a value is missing or the best does not exceed the null's upper end.
+    """
+    ends = np.stack([margin_score(margin, end, best) for margin in (lower, upper) for end in null])
+    return np.asarray(ends.min(axis=0)), np.asarray(ends.max(axis=0))
+
+
 def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     """Best interval known for the largest one-vs-rest margin that K unit rows in d dimensions can have.
 
     Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, drawn random codes and
     codes in layers; rows may be dropped, dimensions added, and codes joined on orthogonal subspaces (direct sums).
-    Upper end: the bounds of Rankin and Levenshtein, and proven optima, which also bound every larger K and smaller d.
+    Upper end: the bounds of Rankin and Levenshtein, 1/2 for more rows than a kissing number can be, and proven optima;
+    they also bound every larger K and smaller d.
 
     Args:
         num_classes: K, at least 2.
@@ -157,6 +174,7 @@ SHARP_CODES = (
 # Built and checked row against row in gnc_models.constructions.explicit; good, not proven optimal: (d, K, margin, name).
 BUILT_CODES = (
     *((dim, size, 0.5, "Leech lattice section") for dim, size in LEECH_SECTIONS.items()),
+    *((dim, size, 0.5, name) for name, dim, size, _ in KISSING),
     (64, 65536, 0.75, "quadratic forms"),
     *((2**m, 2 * 4**m, 1 - 2.0 ** -((m - 1) // 2), "extended Gold") for m in range(5, 18, 2)),
 )
@@ -167,6 +185,7 @@ def known_codes() -> tuple[KnownCode, ...]:
     """Every single code the reference rests on, without inheritance and sums; best margin first."""
     codes = [KnownCode(d, k, 1 - cos, name, 1 - cos) for d, k, cos, name in SHARP_CODES]
     codes += [KnownCode(*built) for built in BUILT_CODES]
+    codes += [KnownCode(dim, size, 0.5, f"published: {source}") for dim, size, source in PUBLISHED]
     codes += _tabulated()
     # Kerdock codes: d = 4^j, K = d (d + 2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)
     codes += [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in (4**j for j in range(2, 9))]
@@ -197,7 +216,8 @@ def _tabulated() -> list[KnownCode]:
 
 def _upper_bound(num_classes: int, feature_dim: int) -> float:
     """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
-    bounds = [simplex_orthoplex_bound(num_classes, feature_dim), levenshtein_margin_bound(num_classes, feature_dim)]
+    rules = (simplex_orthoplex_bound, levenshtein_margin_bound, kissing_margin_bound)
+    bounds = [rule(num_classes, feature_dim) for rule in rules]
     bounds += [
         code.proven
         for code in known_codes()

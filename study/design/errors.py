@@ -3,27 +3,61 @@
 Knows pydantic's errors and the fields of the model that refused; does not read files.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from study.design.config import TrialConfig
+from study.design.config import ALIASES, TrialConfig
+from study.design.setting import with_joined_options
 
 SHOWN = 5  # refusals that are shown; of more only the number is said
-Model = TypeVar("Model", bound=BaseModel)
 TABLE = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)  # of every table of a study file
 
 
 class StudyError(ValueError):
-    """The user's study cannot be run as it stands; the message and notes say why and what to do."""
+    """The user's study cannot be run as it stands; each argument, and the notes, say why and what to do."""
+
+    def __str__(self) -> str:
+        """The one refusal, or all of them, one on a line."""
+        if len(self.args) == 1:
+            return str(self.args[0])
+        return "\n".join([f"{len(self.args)} things must be changed:", *(str(fault) for fault in self.args)]).replace(
+            "\n", "\n  "
+        )
+
+
+class Faults:
+    """Gathers refusals, so that a user hears of all of them at once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, None] = {}
+
+    def add(self, error: StudyError) -> None:
+        """Remember what was refused, each refusal once."""
+        self.found |= dict.fromkeys(map(str, error.args))
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Go on after what is refused inside."""
+        try:
+            yield
+        except StudyError as error:
+            self.add(error)
+
+    def check(self) -> None:
+        """StudyError with all that was refused, if anything was."""
+        if self.found:
+            raise StudyError(*self.found) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known name, or all of them when none is near."""
+    """A hint that names the nearest known name or the one that others call so; all of them when none is near."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = [n for n in (ALIASES.get(name.lower()),) if n in known]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
 
 
@@ -37,15 +71,22 @@ def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
 
 def make_config(settings: dict[str, Any]) -> TrialConfig:
     """The TrialConfig of the settings; StudyError with every refusal in words."""
-    return make_model(TrialConfig, settings)
-
-
-def make_model(model: type[Model], given: dict[str, Any]) -> Model:
-    """The model made of what is given; StudyError with every refusal in words."""
+    given = with_joined_options(settings)
     try:
-        return model(**given)
+        return TrialConfig(**given)
     except ValidationError as error:
-        raise StudyError(" ".join(_sentence(model, item) for item in error.errors())) from None
+        told = sentences(TrialConfig, error)
+    faulty = TrialConfig.settle_given(given)[1]
+    try:  # what else is wrong, which was not looked at beside these
+        TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
+    except ValidationError as error:
+        told += sentences(TrialConfig, error)
+    raise StudyError(*dict.fromkeys(told))
+
+
+def sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """What pydantic refused, in words."""
+    return [line for item in error.errors() for line in _sentence(model, item).splitlines()]
 
 
 def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:

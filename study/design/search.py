@@ -7,19 +7,20 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from study.design.columns import Measurement
 from study.design.config import TrialConfig, settings_with
 from study.design.distributions import Distribution, make_distribution, random_share
-from study.design.errors import TABLE, StudyError, check_distinct, check_known
-from study.design.setting import Count
+from study.design.errors import TABLE, Faults, StudyError, check_distinct, check_known
+from study.design.setting import Count, is_option
 
 NUMBERS = (int, float, float | None)
+OWN_COLUMN = "custom"  # a map from the names of metrics of one's own
 METRICS = tuple(f.name for f in dataclasses.fields(Measurement) if f.type in NUMBERS and f.name != "epoch")
 
 
@@ -120,12 +121,16 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _measured(name: str) -> str:
-    check_known([name], METRICS, "[tune] metric")
-    return name
+def columns_read(metrics: Iterable[str]) -> list[str]:
+    """The columns that these metrics are read from: those of one's own are together in one."""
+    return list(dict.fromkeys(name if name in METRICS else OWN_COLUMN for name in metrics))
 
 
-Metric = Annotated[str, AfterValidator(_measured)]
+def measured(row: Mapping[str, Any], metric: str) -> Any:
+    """A metric's value in a row, measured now or stored; None where it is null or the trial does not have it."""
+    return row.get(metric) if metric in METRICS else dict(row.get(OWN_COLUMN) or ()).get(metric)
+
+
 Mode = Literal["min", "max"]
 OneOrSeveral = BeforeValidator(_as_list)
 
@@ -138,11 +143,13 @@ class Tune(BaseModel):
     method: Literal["grid", "random", "optuna"] = Field(default="grid", description="how trials are chosen")
     num_samples: Count = Field(default=0, description="how often each cell of the grid is tried")
     search_seed: int = Field(default=0, ge=0, description="drives every draw and suggestion")
-    metric: Annotated[list[Metric], OneOrSeveral] = Field(default=[], description="the columns that are optimised")
+    metric: Annotated[list[str], OneOrSeveral] = Field(
+        default=[], description="the columns, or metrics of one's own, that are optimised"
+    )
     mode: Annotated[list[Mode], OneOrSeveral] = Field(default=[], description="whether each metric is to be min or max")
     startup: Count = Field(default=10, description="suggestions of a cell drawn at random before anything is modelled")
     scheduler: Literal["none", "asha", "median"] = Field(default="none", description="which trials are stopped early")
-    stop_metric: Metric = Field(default="", description="the column that decides which trials are stopped")
+    stop_metric: str = Field(default="", description="the column that decides which trials are stopped")
     stop_mode: Mode = Field(default="max", description="whether stop_metric is to be small or large")
     grace_epochs: Count = Field(default=1, description="epochs of every trial before it can be stopped")
     reduction_factor: float = Field(default=4.0, gt=1, description="with asha, one in so many goes on at each rung")
@@ -181,6 +188,11 @@ class Tune(BaseModel):
         return self
 
 
+def check_metrics(tune: Tune, own: Iterable[str]) -> None:
+    """StudyError for a metric that trials do not measure; own: names of metrics of one's own that they do."""
+    check_known([name for name in (*tune.metric, tune.stop_metric) if name], (*METRICS, *own), "[tune] metric")
+
+
 def make_search(search: dict[str, Any], tune: Tune, gridded: set[str]) -> Search:
     """The search that a study file asks for; StudyError says what is wrong. gridded: settings in [fixed] or [grid]."""
     scheduler = _make_scheduler(tune, gridded)
@@ -191,9 +203,14 @@ def make_search(search: dict[str, Any], tune: Tune, gridded: set[str]) -> Search
     if not search:
         rule = f"[search] must hold at least one distribution with method {tune.method!r}"
         raise StudyError(f'{rule}, got none. Add one, or method = "grid".')
+    faults, space = Faults(), dict[str, Distribution]()
+    for name, given in search.items():
+        with faults.gathered():
+            space[name] = _make_space(name, given, gridded)
+    faults.check()
     return Search(
         method=tune.method,
-        space=tuple((name, _make_space(name, given, gridded)) for name, given in search.items()),
+        space=tuple(space.items()),
         num_samples=tune.num_samples,
         seed=tune.search_seed,
         metrics=tuple(tune.metric),
@@ -222,7 +239,7 @@ def _make_scheduler(tune: Tune, gridded: set[str]) -> Scheduler:
 
 
 def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
-    check_known([name], TrialConfig.model_fields, "[search]")
+    check_known([] if is_option(name) else [name], TrialConfig.model_fields, "[search]")
     if name in gridded:
         raise StudyError(f"{name} must be either in [search] or in [fixed] and [grid], got it in both. Remove one.")
     if name in settings_with("listed"):

@@ -4,18 +4,31 @@ Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run.
 """
 
 import itertools
+import math
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from study.design.config import SHORT, TrialConfig
-from study.design.errors import TABLE, StudyError, check_distinct, check_known, make_config, make_model, summarize
-from study.design.search import GRID, Cell, Search, Tune, make_cells, make_search, random_points
-from study.design.setting import canonical
+from gnc_models.progress import counted
+from study.design.config import SHORT, TrialConfig, one_of_each_cell
+from study.design.errors import (
+    TABLE,
+    Faults,
+    StudyError,
+    check_distinct,
+    check_known,
+    make_config,
+    sentences,
+    summarize,
+)
+from study.design.parts import PartFinder, check_pins, metric_names
+from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
+from study.design.setting import OPTIONS, canonical, is_option, with_flat_options
 
 CALLBACKS = ("tensorboard", "mlflow", "wandb")
 Keep = Literal["head", "model", "nothing"]
@@ -37,6 +50,13 @@ class Resources(BaseModel):
     backoff_seconds: float = Field(default=1.0, ge=0, description="delay after a first failure, doubling to at most 60")
 
 
+def check_name(name: str, what: str = "name") -> str:
+    """The name of a study or what else is a word; StudyError otherwise."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise StudyError(f'{what} must be a word of letters, digits, - and _, got {name!r}. Write {what} = "my-study".')
+    return name
+
+
 def _check_callbacks(names: list[str]) -> list[str]:
     check_known(names, CALLBACKS, "[log] callbacks")
     check_distinct("[log] callbacks", names)
@@ -51,6 +71,23 @@ class Log(BaseModel):
     callbacks: Annotated[list[str], AfterValidator(_check_callbacks)] = Field(
         default=[], description='names of logging tools, such as ["tensorboard"]'
     )
+    project: str = Field(
+        default="", max_length=128, description="W&B project or MLflow experiment; left out: the study's name"
+    )
+    tags: list[str] = Field(default=[], description="words that every run of W&B and MLflow is tagged with")
+
+    @model_validator(mode="after")
+    def _check_runs(self) -> Self:
+        for name in ("project", "tags"):
+            if getattr(self, name) and not {"mlflow", "wandb"} & set(self.callbacks):
+                got = f"got {getattr(self, name)!r} with callbacks {self.callbacks}"
+                raise ValueError(f'[log] {name} must be left out unless callbacks has "mlflow" or "wandb", {got}.')
+        if any(character in self.project for character in "/\\#?%:"):
+            raise ValueError(f"[log] project must hold none of / \\ # ? % :, got {self.project!r}. Use - instead.")
+        for tag in self.tags:
+            check_name(tag, "[log] tag")
+        check_distinct("[log] tags", self.tags)
+        return self
 
 
 def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,18 +116,12 @@ class Report(BaseModel):
     )
 
 
-def _check_name(name: str) -> str:
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise StudyError(f'name must be a word of letters, digits, - and _, got {name!r}. Write name = "my-study".')
-    return name
-
-
 class Document(BaseModel):
     """The tables of a study file as written. Whether the settings go together is checked later, trial by trial."""
 
     model_config = TABLE
 
-    name: Annotated[str, AfterValidator(_check_name)] = Field(description="a word of letters, digits, - and _")
+    name: Annotated[str, AfterValidator(check_name)] = Field(description="a word of letters, digits, - and _")
     description: str = Field(default="", description="what the study is for")
     keep: Keep = Field(default="head", description="what is kept of each trial beside its rows")
     fixed: dict[str, Any] = Field(default={}, description="settings that all trials share")
@@ -100,6 +131,9 @@ class Document(BaseModel):
     resources: Resources = Resources()
     log: Log = Log()
     report: Report = Report()
+    code: Annotated[dict[str, Any], AfterValidator(check_pins)] = Field(
+        default={}, description="reference and source of each part of one's own, as gnc writes them"
+    )
 
 
 @dataclass(frozen=True)
@@ -114,11 +148,16 @@ class Study:
     keep: Keep
     text: str
     report: Report
+    log: Log
     search: Search = GRID
     cells: tuple[Cell, ...] = ()  # of the grid, where a search suggests within them
     extremes: tuple[TrialConfig, ...] = ()  # trials between which its suggestions lie
-    callbacks: tuple[str, ...] = ()  # names of logging tools
     left_out: int = 0  # trials of the file that were not selected
+    code: Mapping[str, bytes] = field(
+        default_factory=dict, compare=False
+    )  # source files of parts of one's own, by digest
+    code_elsewhere: tuple[str, ...] = ()  # references whose code was not read beside the study file
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_adaptive(self) -> bool:
@@ -132,9 +171,9 @@ class Study:
             return len(self.configs)
         return max(len(self.configs), self.search.num_samples * sum(len(cell.seeds) for cell in self.cells))
 
-    def name_of(self, config: TrialConfig) -> str:
-        """The settings that tell this trial from the others of the study, in one line."""
-        values = ((SHORT[name], getattr(config, name)) for name in self.varied)
+    def name_of(self, config: TrialConfig, *, without: str = "") -> str:
+        """The settings that tell this trial from the others of the study, in one line; without: one that is left out."""
+        values = ((SHORT[name], getattr(config, name)) for name in self.varied if name != without)
         return " ".join(f"{name}={value}" for name, value in values if value is not None)
 
 
@@ -145,35 +184,54 @@ def read_study(path: str | Path) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"study file must be a readable TOML file, got {str(path)!r}: {error}.") from None
     try:
-        return parse_study(text)
+        return parse_study(text, folder=Path(path).parent)
     except StudyError as error:
         error.add_note(f"in study file {path}")
         raise
 
 
-def parse_study(text: str) -> Study:
-    """The study in a TOML text; StudyError says what is wrong, for all trials together."""
+def parse_study(text: str, *, folder: Path | None = None) -> Study:
+    """The study in a TOML text; StudyError says what is wrong, for all trials together.
+
+    folder: where files of parts of one's own are looked for; None: only the text's table [code] says which they were.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"study file must be valid TOML, got: {error}.") from None
-    file = make_model(Document, document)
-    blocks, fixed = _grid_blocks(file.grid), {name: canonical(name, value) for name, value in file.fixed.items()}
+    faults = Faults()
+    file, search = _read_tables(document, faults), GRID
+    fixed, blocks = with_flat_options({n: canonical(n, v) for n, v in file.fixed.items()}), list[dict[str, Any]]()
+    with faults.gathered():
+        blocks = [{}] if file.search and file.grid in ({}, []) else _grid_blocks(file.grid)
     gridded = set(fixed).union(*({*block, *block.get("zip", {})} - {"zip"} for block in blocks))
-    search = make_search(file.search, file.tune, gridded)
-    points = itertools.chain.from_iterable(_cells(fixed, block) for block in blocks)
+    with faults.gathered():
+        search = make_search(_flat_search(file.search), file.tune, gridded)
+    parts = PartFinder(folder, file.code)
+    axes = [_axes(fixed, block, faults) for block in blocks]
+    points = _settled(parts, itertools.chain.from_iterable(_cells(fixed, *found) for found in axes), faults)
+    count = sum(
+        math.prod(map(len, lists.values())) * max(map(len, zipped.values()), default=1) for lists, zipped in axes
+    )
     cells = make_cells(points) if search.method == "optuna" else ()
-    configs = _make_configs(_points(search, cells, points))
-    as_written = {name: getattr(file, name) for name in ("name", "description", "resources", "keep", "report")}
+    planned = counted(_points(search, cells, points), "trials checked", count * max(search.num_samples, 1))
+    configs = _make_configs(planned, faults)
+    own_metrics = {name for names in {config.metrics for config in configs} for name in metric_names(names)}
+    with faults.gathered():
+        check_metrics(file.tune, own_metrics)
+    faults.check()
+    as_written = {name: getattr(file, name) for name in ("name", "description", "resources", "keep", "report", "log")}
     return Study(
         **as_written,
         configs=() if cells else configs,
         varied=_varied(configs),
-        text=text,
+        text=parts.pinned(text),
         search=search,
         cells=cells,
         extremes=configs if cells else (),
-        callbacks=tuple(file.log.callbacks),
+        code=parts.code,
+        code_elsewhere=parts.elsewhere(configs),
+        warnings=tuple(parts.warnings),
     )
 
 
@@ -190,44 +248,102 @@ def _grid_blocks(grid: Any) -> list[dict[str, Any]]:
         raise StudyError(f"[grid] and [grid.zip] must be tables of lists, got {grid!r}. Write [grid] and lists below.")
     if not blocks or not all(set(block) - {"zip"} or block.get("zip") for block in blocks):
         raise StudyError("[grid] must hold at least one list of values, got an empty grid. Write e.g. seed = [0, 1].")
-    return blocks
+    return [_flat_block(block) for block in blocks]
 
 
-def _make_configs(points: Iterator[dict[str, Any]]) -> tuple[TrialConfig, ...]:
-    configs: dict[str, TrialConfig] = {}
-    refused = []
-    for settings in points:
+def _flat_search(search: dict[str, Any]) -> dict[str, Any]:
+    tables = {name: given if name in OPTIONS and isinstance(given, dict) else None for name, given in search.items()}
+    flat = {f"{name}.{option}": given for name, table in tables.items() for option, given in (table or {}).items()}
+    return {name: given for name, given in search.items() if not tables[name]} | flat
+
+
+def _flat_block(block: dict[str, Any]) -> dict[str, Any]:
+    """The block with a name for each option, as in `[fixed]`."""
+    zipped = {"zip": with_flat_options(block["zip"])} if "zip" in block else {}
+    return {**with_flat_options({name: values for name, values in block.items() if name != "zip"}), **zipped}
+
+
+def _read_tables(document: dict[str, Any], faults: Faults) -> Document:
+    """The tables of a study file; one that is refused is gathered, and stands as if it had been left out."""
+    try:
+        return Document(**document)
+    except ValidationError as error:
+        faults.add(StudyError(*sentences(Document, error)))
+        refused = {item["loc"][0] for item in error.errors()}
+    # what a search asks for is not known where one of its tables is refused
+    refused |= {"tune", "search"} if refused & {"tune", "search"} else set()
+    return Document(**{"name": "x"} | {name: table for name, table in document.items() if name not in refused})
+
+
+def _settled(parts: PartFinder, points: Iterator[dict[str, Any]], faults: Faults) -> Iterator[dict[str, Any]]:
+    """The points with the code of every part of one's own; those whose code is not found are left out."""
+    for point in points:
         try:
-            config = make_config(settings)
+            settled = parts.settle(point)
         except StudyError as error:
-            refused.append(str(error))
+            faults.add(error)
         else:
+            yield settled
+
+
+def _make_configs(points: Iterator[dict[str, Any]], faults: Faults) -> tuple[TrialConfig, ...]:
+    configs: dict[str, TrialConfig] = {}
+    checked: dict[str, TrialConfig] = {}  # one trial of each cell, by its settings as written
+    refused, count = dict[str, None](), 0
+    for settings in points:
+        seed = settings.pop("seed", 0)
+        cell = repr(settings)
+        try:
+            is_valid = type(seed) is int and 0 <= seed < 1 << 63 and cell in checked
+            config = checked[cell].with_seed(seed) if is_valid else make_config({**settings, "seed": seed})
+        except StudyError as error:
+            # a setting whose list was refused is missing here for that reason
+            told = [fault for fault in error.args if not (faults.found and " must be given" in fault)]
+            refused |= dict.fromkeys(told)
+            count += bool(told)
+        else:
+            checked[cell] = config
             configs.setdefault(config.key, config)
     if refused:
-        raise StudyError(f"{len(refused)} of the study's trials cannot be run:\n{summarize(refused)}")
+        faults.add(StudyError(f"{count} of the study's trials cannot be run:\n{summarize(list(refused))}"))
     return tuple(configs.values())
 
 
-def _cells(fixed: dict[str, Any], block: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the block's lists together with the fixed settings; lists under zip move together."""
-    axes = {name: _axis(name, values, fixed) for name, values in block.items() if name != "zip"}
-    zipped = {name: _axis(name, values, fixed) for name, values in block.get("zip", {}).items()}
-    for name, values in axes.items():
-        check_distinct(f"{name} in [grid]", values)
-        if name in zipped:
-            raise StudyError(f"{name} must be either in [grid] or in [grid.zip], got it in both.")
+Axes = dict[str, list[Any]]
+
+
+def _axes(fixed: dict[str, Any], block: dict[str, Any], faults: Faults) -> tuple[Axes, Axes]:
+    """The block's lists that are combined, and those that move together; a list that is refused is left out."""
+    axes, zipped = Axes(), Axes()
+    for found, lists in ((axes, block), (zipped, block.get("zip", {}))):
+        for name, values in lists.items():
+            with faults.gathered():
+                if name != "zip":
+                    found[name] = _axis(name, values, fixed)
+                if found is axes and name != "zip":
+                    check_distinct(f"{name} in [grid]", found[name])
+    for name in axes.keys() & zipped.keys():
+        faults.add(StudyError(f"{name} must be either in [grid] or in [grid.zip], got it in both."))
     lengths = {name: len(values) for name, values in zipped.items()}
-    if len(set(lengths.values())) > 1:
-        raise StudyError(f"[grid.zip] must hold lists of equal length, got {lengths}.")
-    check_distinct("rows of [grid.zip]", list(zip(*zipped.values(), strict=True)))
-    together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}]
+    with faults.gathered():
+        if len(set(lengths.values())) > 1:
+            raise StudyError(f"[grid.zip] must hold lists of equal length, got {lengths}.")
+        check_distinct("rows of [grid.zip]", list(zip(*zipped.values(), strict=True)))
+    return axes, zipped
+
+
+def _cells(fixed: dict[str, Any], axes: Axes, zipped: Axes) -> Iterator[dict[str, Any]]:
+    """Every combination of the lists together with the fixed settings; those that are zipped move together."""
+    together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=False)] or [{}]
     for point in itertools.product(*axes.values()):
         for moving in together:
             yield {**fixed, **dict(zip(axes, point, strict=True)), **moving}
 
 
 def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:
-    check_known([name], TrialConfig.model_fields, "[grid]")
+    check_known([] if is_option(name) else [name], TrialConfig.model_fields, "[grid]")
+    if isinstance(values, tuple):  # as a list of an option's values comes
+        values = list(values)
     if not isinstance(values, list):
         raise StudyError(f"{name} in [grid] must be a list, got {values!r}. Write {name} = [{values!r}] or [fixed].")
     if not values:
@@ -238,5 +354,7 @@ def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:
 
 
 def _varied(configs: tuple[TrialConfig, ...]) -> tuple[str, ...]:
-    values = {name: {getattr(config, name) for config in configs} for name in TrialConfig.model_fields}
+    settings = [config.settings() for config in one_of_each_cell(configs)]
+    names = [name for name in TrialConfig.model_fields if not name.endswith("_source")]  # it varies with its reference
+    values = {name: set(map(itemgetter(name), settings)) for name in names} | {"seed": {c.seed for c in configs}}
     return tuple(name for name, found in values.items() if len(found - {None}) > 1)

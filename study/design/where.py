@@ -11,7 +11,6 @@ Nothing is called, and nothing is evaluated as Python. Knows the settings and Ar
 
 import ast
 import operator
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from gnc_models.catalog.members import FAMILIES
+from gnc_models.catalog.members import is_reference
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, nearest
+from study.design.setting import schema_of
 
 Row = Mapping[str, Any]
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -169,7 +169,12 @@ class _Reader:
             raise _refused(left, "name a setting or column in every comparison", right)
         choices = self._names[named[0]].choices
         for side in sides:
-            if choices and isinstance(side, ast.Constant) and side.value not in choices:
+            if (
+                choices
+                and isinstance(side, ast.Constant)
+                and side.value not in choices
+                and not is_reference(side.value)
+            ):
                 raise ConditionRefused(f"{named[0]} in --where must be one it has, got {side.value!r}. "
                                        f"{nearest(str(side.value), choices)}")  # fmt: skip
 
@@ -195,24 +200,11 @@ def _literal(node: ast.expr) -> bool | int | float | str:
 
 
 def _setting_kind(name: str) -> Kind:
-    if name in FAMILIES:
-        return Kind("string", tuple(FAMILIES[name]))
-    parts = _parts(TrialConfig.model_fields[name].annotation)
-    types = {part if isinstance(part, type) else type(part) for part in parts}
-    kind = "string" if str in types else "bool" if bool in types else "number"
-    return Kind(kind, tuple(part for part in parts if isinstance(part, str)))
+    schema = schema_of(TrialConfig.model_fields[name])
+    return Kind(_KINDS.get(schema["type"], "number"), tuple(schema.get("enum", ())))
 
 
-def _parts(annotation: Any) -> list[Any]:
-    """Leaves of unions, Annotated and Literal; metadata of Annotated and None left out."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _parts(inner[0])
-    if origin is typing.Literal:
-        return list(inner)
-    if inner:
-        return [leaf for part in inner if part is not type(None) for leaf in _parts(part)]
-    return [annotation]
+_KINDS = {"string": "string", "boolean": "bool"}
 
 
 def _column_kind(column: pa.DataType) -> Kind:

@@ -5,6 +5,7 @@ Knows Ray; starts nothing but small tasks.
 
 import contextlib
 import io
+import os
 import platform
 from collections.abc import Callable
 
@@ -59,13 +60,24 @@ def check_study_fits(config: Config, study: Study) -> Check:
     return ok(name, f"{study.num_planned} trials of {each}, at once {told}")
 
 
+def check_named_address() -> Check:
+    """Whether RAY_ADDRESS, which `gnc run` follows, names a cluster that answers."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return ok("RAY_ADDRESS", "not set: gnc run starts a Ray of its own")
+    problem = resources.no_answer(address)
+    return verdict(
+        "RAY_ADDRESS", [f"{address}: {problem}"] if problem else [], f"gnc run joins {address}", "Unset RAY_ADDRESS."
+    )
+
+
 def check_ray_starts() -> Check:
     """A Ray of this machine alone starts here and runs a task."""
     try:
-        resources.join_cluster(None)
+        resources.join_cluster("local")
         ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=resources.ANSWER_SECONDS)
     finally:
-        ray.shutdown()
+        resources.leave_cluster()
     problem = resources.ray_problem()
     return verdict("ray", [problem] if problem else [], f"{ray.__version__} starts here and runs a task", INSTALL_RAY)
 
@@ -84,7 +96,7 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
     except StudyError as error:
         return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
     finally:
-        ray.shutdown()
+        resources.leave_cluster()
 
 
 def check_versions() -> Check:

@@ -1,4 +1,4 @@
-"""Checks of this machine for `gnc doctor`: versions, processors, free disk space, leftovers of earlier Ray sessions.
+"""Checks of this machine for `gnc doctor`: versions, processors and memory, free disk space.
 
 Imports torch when asked; does not import Ray.
 """
@@ -8,9 +8,7 @@ import importlib.metadata
 import os
 import re
 import shutil
-import socket
 import sys
-import tempfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -18,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 import study
 from study.doctor.check import Check, failed, ok, skipped, verdict
+from study.execution.granted import temporary_base, usable_cpus, usable_memory
 from study.store.store import Store
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -63,16 +62,16 @@ def check_tested_versions() -> Check:
 
 
 def check_processors() -> Check:
-    """CPUs, and the GPUs that torch sees."""
+    """CPUs and memory that runs use and `gnc check` prices with, and the GPUs that torch sees."""
     import torch
 
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpus = f"{usable_cpus()} of {os.cpu_count()} CPUs, {usable_memory() / 2**30:.1f} GiB"
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if not gpus and Path("/dev/nvidiactl").exists():
         cure = "Install a torch build for this driver's CUDA, or a newer driver: nvidia-smi shows which it has."
         problem = f"an NVIDIA driver is here but torch {torch.__version__} sees no GPU"
-        return failed("processors", f"{cpus} CPUs; {problem}", cure)
-    return ok("processors", f"{cpus} CPUs, {len(gpus)} GPUs{': ' if gpus else ''}{', '.join(sorted(set(gpus)))}")
+        return failed("processors", f"{cpus}; {problem}", cure)
+    return ok("processors", f"{cpus}, {len(gpus)} GPUs{': ' if gpus else ''}{', '.join(sorted(set(gpus)))}")
 
 
 def check_writable(store: Store) -> Check:
@@ -83,7 +82,7 @@ def check_writable(store: Store) -> Check:
 
 def check_disks(store: Store | None) -> Check:
     """Room for results, and for what Ray writes; Ray places nothing on a full disk."""
-    folders = [Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())]
+    folders = [temporary_base()[0]]
     local = store.storage.local_path("") if store is not None else None
     if local is not None:
         folders.append(next(folder for folder in (local, *local.parents) if folder.exists()))
@@ -95,45 +94,6 @@ def check_disks(store: Store | None) -> Check:
         full = usage.used / usage.total > RAY_REFUSES
         (wrong if usage.free < ROOM_BYTES or full else told).append(free)
     return verdict("disk", wrong, ", ".join(told), "Free space there, or point RAY_TMPDIR or the results elsewhere.")
-
-
-def check_old_sessions() -> Check:
-    """Folders of earlier sessions of Ray, and the address of a dead one that Ray would try to join."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
-    sessions = [path for path in folder.glob("session_*_*") if not path.is_symlink()]
-    stale = [path for path in sessions if not _is_alive(path)]
-    size = sum(_size(path) for path in stale)
-    wrong = [f"{len(stale)} folders of Ray sessions that ended, {size / 2**30:.1f} GiB"] if size > ROOM_BYTES else []
-    current = folder / "ray_current_cluster"
-    if current.exists() and not _answers(current.read_text().strip()):
-        wrong.append(f"{current} names a cluster that does not answer: {current.read_text().strip()}")
-    cure = f"Remove them while no Ray of yours runs: rm -r {folder}/session_* {current}."
-    told = f"{len(sessions) - len(stale)} running, {len(stale)} ended ({size / 2**20:.0f} MiB)"
-    return verdict("old Ray sessions", wrong, told, cure)
-
-
-def _is_alive(session: Path) -> bool:
-    """Whether the process runs whose id ends the folder's name, or another one answers at a socket in it."""
-    number = session.name.rpartition("_")[2]
-    if number.isdigit() and Path(f"/proc/{number}").exists():
-        return True
-    return any(_answers(str(path), socket.AF_UNIX) for path in session.glob("sockets/*"))
-
-
-def _answers(address: str, family: int = socket.AF_INET) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket(family) as connection:
-        connection.settimeout(2)
-        try:
-            connection.connect(address if family == socket.AF_UNIX else (host, int(port)))
-        except (OSError, ValueError):
-            return False
-    return True
-
-
-def _size(folder: Path) -> int:
-    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
 
 def installed_version(name: str) -> str | None:

@@ -18,11 +18,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from gnc_models.catalog.parts import note_part
 from gnc_models.codes.best_code import best_code
 from gnc_models.references.tables import best_code_version
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
+from study.design.errors import StudyError
 from study.execution.artifacts import head_file, margins_table
+from study.execution.granted import data_room
 from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
@@ -38,17 +41,19 @@ from study.training.worker_group import ALONE, Group, is_peer_lost
 HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
 STOP_POLL_SECONDS = 1.0
 UNSEEN_SECONDS = 60.0  # a network folder may serve an old listing for so long
+NO_MORE_STARTS = 1_000_000  # as many failed starts as no study allows: bad input stays bad
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
-def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> Polled:
+def await_run(store: Store, run: str, key: str, *, seconds: float = UNSEEN_SECONDS) -> Callable[[], str | bool]:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
 
     A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
     its own would be lost. The wait also keeps it from taking one trial after another and failing each.
 
     Returns:
-        What says whether the run's trials were asked to stop; it looks into the store at most once a second.
+        What says whether the run's trials were asked to stop, or that another run has taken over the one with this key;
+        it looks into the store at most once a second.
     """
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
@@ -58,7 +63,19 @@ def await_run(store: Store, run: str, *, seconds: float = UNSEEN_SECONDS) -> Pol
             )
             raise FolderError(f"{problem}. Mount the network folder there, or take the machine out of the cluster.")
         time.sleep(min(STOP_POLL_SECONDS, seconds))
-    return Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
+    is_stopped = Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
+    is_lost = Polled(lambda: loss_of(store, key, run), HEARTBEAT_SECONDS)
+    return lambda: is_stopped() or is_lost()
+
+
+def loss_of(store: Store, key: str, run: str) -> str:
+    """Why this run should leave a trial alone that it began; empty where it should go on.
+
+    A run that was paused for longer than the silent time finds its trials with others when it wakes up.
+    """
+    if store.has_lost(key, run):
+        return "another run took the trial over"
+    return "another run finished the trial" if final_figures(store, key) is not None else ""
 
 
 def final_figures(store: Store, key: str) -> dict[str, Any] | None:
@@ -148,6 +165,7 @@ class Execution:
         try:
             self._log_start()
             self._beat([])
+            self.store.hold_code(self.config)
             trial = self._open_trial()
             self.log.write(f"continues from epoch {trial.epoch}" if trial.resumed else "starts from the beginning")
             while not trial.is_done:
@@ -201,6 +219,7 @@ class Execution:
         """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
         self._code = self.group.lead(self._shared_code, shared=FolderError)
         common: dict[str, Any] = {"device": self.device, "group": self.group, "code_rows": self._code}
+        common["room"] = data_room()
         checkpoints = self.store.read_checkpoints(self.config.key, _say_torn) if self.group.leads else iter(())
         while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
@@ -275,7 +294,8 @@ class Execution:
             self.store.write_head(self.config.key, head)
 
     def _fail(self, error: Exception, trial: Trial | None) -> None:
-        self.reason = f"{type(error).__name__}: {error}"
+        note_part(error, "encoder", self.config.encoder)  # the parts that are called by us have their note
+        self.reason = f"{type(error).__name__}: {'; '.join([str(error), *getattr(error, '__notes__', ())])}"
         self.is_charged = not isinstance(error, FolderError)  # a full disk is no fault of the trial
         trace = "".join(traceback.format_exception(error))
         self.log.write(trace, always=True)
@@ -286,6 +306,7 @@ class Execution:
             self.reason,
             trace,
             charged=self.is_charged,
+            starts=NO_MORE_STARTS if isinstance(error, StudyError) else 1,
             epoch=trial.epoch if trial else None,
             seconds=trial.seconds if trial else None,
             resumed=trial.resumed if trial else False,

@@ -5,22 +5,19 @@ Knows study.execution.attempt; does not know how a worker trains. A failure is s
 
 import multiprocessing
 import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed
 
+from gnc_models.processes import ASKS, end_with_parent, kept_from_children
 from study.design.config import TrialConfig
 from study.execution.attempt import Execution
 from study.execution.machine import describe_machine
@@ -34,17 +31,6 @@ End = tuple[str, str | None]  # state and reason, as Execution gives them
 POLL_SECONDS = 0.2  # between looks at whether to stop
 GRACE_SECONDS = 60.0  # for workers to leave once the trial has ended
 LOOPBACK = "lo"  # Linux's name of it; gloo would otherwise look for the address of the host's name
-
-
-@dataclass(frozen=True)
-class Order:
-    """What every worker needs to know."""
-
-    settings: dict[str, Any]
-    results: str
-    options: dict[str, Any]  # of its Execution
-    device: str | None
-    rendezvous: str  # a file in which the workers find each other
 
 
 def run_here(
@@ -76,7 +62,8 @@ def run_here(
         alone = Execution(config, store, device=device, **options)
         return alone.run(should_stop=should_stop, on_progress=on_progress), alone.reason
     with tempfile.TemporaryDirectory(prefix="gnc-workers-") as folder:
-        order = Order(config.settings(), store.uri, options, device, str(Path(folder, "rendezvous")))
+        order = {"settings": config.settings(), "results": store.uri, "options": options, "device": device}
+        order["rendezvous"] = f"file://{folder}/rendezvous"  # in which the workers find each other
         with _started(order, config.workers) as (workers, reports, stopping):
             end = _watch(workers, reports, stopping, should_stop, on_progress)
             for worker in workers if end else ():
@@ -86,17 +73,18 @@ def run_here(
 
 
 @contextmanager
-def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Connection, Event]]:
+def _started(order: dict[str, Any], size: int) -> Iterator[tuple[list[BaseProcess], Connection, Event]]:
     """The running workers. Those that still run at the end are killed."""
     context = multiprocessing.get_context("spawn")  # a fork would take torch's threads' locks along
     reports, sender = context.Pipe(duplex=False)
     stopping = context.Event()
     workers = [
-        context.Process(target=_work, args=(order, rank, size, stopping, sender if rank == 0 else None), daemon=True)
+        # no daemons: these may not start the processes that read streamed data
+        context.Process(target=_work, args=(order, rank, size, stopping, sender if rank == 0 else None), daemon=False)
         for rank in range(size)
     ]
     try:
-        with _signals_held_back():
+        with kept_from_children(*ASKS):
             for worker in workers:
                 worker.start()
         sender.close()
@@ -107,16 +95,6 @@ def _started(order: Order, size: int) -> Iterator[tuple[list[BaseProcess], Conne
                 worker.kill()
                 worker.join()
         reports.close()
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes started here ignore SIGTERM and Ctrl-C, which a terminal sends to all; this process gets them later."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _watch(
@@ -157,17 +135,18 @@ def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | N
     return str(failure["reason"])
 
 
-def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connection | None) -> None:
+def _work(order: dict[str, Any], rank: int, size: int, stopping: Event, reports: Connection | None) -> None:
     """One worker's process. It ends with its parent, which decides when to stop."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
-    place = f"file://{order.rendezvous}"
-    distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=size, timeout=PATIENCE)
-    gpus = torch.cuda.device_count() if order.device is None else 0
+    distributed.init_process_group(
+        "gloo", init_method=order["rendezvous"], rank=rank, world_size=size, timeout=PATIENCE
+    )
+    gpus = torch.cuda.device_count() if order["device"] is None else 0
     device = torch.device("cuda", rank) if gpus >= size else torch.device("cpu")
-    config, group = TrialConfig(**order.settings), join(rank, size, device)
-    execution = Execution(config, open_store(order.results), device=str(device), group=group, **order.options)
+    config, group = TrialConfig(**order["settings"]), join(rank, size, device)
+    execution = Execution(config, open_store(order["results"]), device=str(device), group=group, **order["options"])
 
     def tell(progress: Progress) -> None:
         if reports is not None:
@@ -180,10 +159,3 @@ def _work(order: Order, rank: int, size: int, stopping: Event, reports: Connecti
     if reports is not None:
         reports.send((state, execution.reason))
     distributed.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -4,14 +4,18 @@ Knows the store and, to compare data, study.training.trial; does not know Ray.
 """
 
 import json
-import sys
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from study.design.columns import columns_with
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, one_of_each_cell, settings_with
 from study.design.errors import StudyError
 from study.design.setting import SPELLINGS, canonical
+from study.execution.granted import data_room
 from study.store.schemas import FINAL, stored_config
+from study.store.sealing.table_rows import first_of_each
 from study.store.store import Store
 
 
@@ -22,9 +26,7 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
     """
     wanted = {config.values_with("data") for config in configs}
     smallest: dict[tuple[object, ...], tuple[TrialConfig, str]] = {}
-    for row in store.read_trials().to_pylist():
-        if row["dataset_digest"] is None:
-            continue
+    for row in _data_sets(store.read_trials()):
         config = stored_config(row)
         pool = config.values_with("data")
         if pool in wanted and (pool not in smallest or _sizes(config) < _sizes(smallest[pool][0])):
@@ -34,19 +36,19 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
     from study.training.data import load_dataset
 
     for config, digest in smallest.values():
-        here = load_dataset(config).digest
+        here = load_dataset(config, data_room()).digest
         if here != digest:
             raise StudyError(
                 f"dataset_digest must be that of the stored trials, got {here[:12]} where {config.key} has {digest[:12]}. "
-                "The data would not be the same; fonts, Pillow or FreeType may have other versions here. "
-                "Use the versions in trials.parquet, or another results folder."
+                "The data would not be the same: files of the set may have changed, or versions of fonts, Pillow, FreeType "
+                "and gnc-study. Use the files and the versions in trials.parquet, or another results folder."
             )
 
 
-def warn_mixed_machines(store: Store) -> None:
-    """Warn on stderr if the trials of the folder come from several CPU models, GPU models or package versions."""
-    for sentence in mixed_machines(store.read_trials().to_pylist()):
-        print(f"warning: {sentence}", file=sys.stderr)
+def _data_sets(trials: pa.Table) -> list[dict[str, Any]]:
+    """A trial for each data set that was seen, by its settings and its digest."""
+    names = [*settings_with("data", "size"), "dataset_digest"]
+    return first_of_each(trials.filter(pc.is_valid(trials["dataset_digest"])), names).to_pylist()
 
 
 def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
@@ -55,7 +57,11 @@ def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tup
     Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
     its rows, and counts as the trial that a study asks for, however that study writes it.
     """
-    names = [name for name in SPELLINGS if any(getattr(config, name) is not None for config in configs)]
+    names = [
+        name
+        for name in SPELLINGS
+        if any(isinstance(getattr(config, name), str) for config in one_of_each_cell(configs))
+    ]
     if not names:
         return configs
     former = {}
@@ -67,18 +73,17 @@ def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tup
     return tuple(config if config.key in states else former.get(config.key, config) for config in configs)
 
 
-def mixed_machines(trials: list[dict[str, Any]]) -> list[str]:
+def mixed_machines(trials: pa.Table) -> list[str]:
     """One sentence for each of cpu_model, gpu_model, versions and data that differs between trials."""
     sentences = []
     digests: dict[tuple[object, ...], set[str]] = {}
-    for trial in trials:
-        if trial["dataset_digest"]:
-            config = stored_config(trial)
-            digests.setdefault(config.values_with("data", "size"), set()).add(trial["dataset_digest"])
+    for trial in _data_sets(trials):
+        digests.setdefault(stored_config(trial).values_with("data", "size"), set()).add(trial["dataset_digest"])
     if any(len(found) > 1 for found in digests.values()):
         sentences.append("trials with the same data settings have different dataset_digest; they cannot be compared")
+    complete = trials.filter(pc.equal(trials["state"], "complete"))
     for name in columns_with("machine"):
-        values = sorted({str(trial[name]) for trial in trials if trial["state"] == "complete"})
+        values = sorted(map(str, complete[name].unique().to_pylist()))
         if len(values) > 1:
             shown = [_differences(value, values) if name == "versions" else value for value in values[:5]]
             told = f"trials have {len(values)} values of {name} ({'; '.join(shown)})"

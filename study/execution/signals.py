@@ -5,6 +5,7 @@ Knows signals; does not know Ray, the store or what a trial is.
 """
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,21 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from gnc_models.processes import ASKS
+
 LINGER_SECONDS = 5.0  # between the trial's stop and the process's end, in which the driver gets the trial's answer
+
+
+def is_ignored(number: int) -> bool:
+    """Whether this process was started so that a closed terminal does not end it (nohup)."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def act_as_ctrl_c() -> None:
+    """From here on each of them raises KeyboardInterrupt in the main thread, as Ctrl-C does."""
+    for number in ASKS:
+        if not is_ignored(number):
+            signal.signal(number, signal.default_int_handler)
 
 
 class Preempted(RuntimeError):
@@ -30,7 +45,7 @@ class Requests:
     def listen(self, *numbers: int) -> None:
         """Handle these signals; call it from the main thread. While no trial runs they act as before."""
         for number in numbers:
-            if signal.getsignal(number) != self._receive:
+            if signal.getsignal(number) != self._receive and not is_ignored(number):
                 self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -56,7 +71,8 @@ class Requests:
     def end_soon(self) -> None:
         """End the process by the deferred request, after a delay in which the driver receives the trial's result."""
         for number in list(self._before)[:1]:
-            timer = threading.Timer(LINGER_SECONDS, signal.raise_signal, (number,))
+            # to the process: a signal that this thread raised would not wake a main thread that waits
+            timer = threading.Timer(LINGER_SECONDS, os.kill, (os.getpid(), number))
             timer.daemon = True
             timer.start()
 

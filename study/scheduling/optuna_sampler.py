@@ -1,4 +1,4 @@
-"""The next suggestion of a search, from what is known of those before it. The only module that knows Optuna.
+"""The next suggestion of a search, from what is known of those before it. Knows Optuna.
 
 A pure function: no sampler outlives a suggestion, so a search that was stopped and continued loses nothing.
 """
@@ -20,6 +20,7 @@ from study.design.search import Search
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 RUNNING, COMPLETE, STOPPED, BAD = "running", "complete", "stopped", "bad"
 
 
@@ -48,15 +49,22 @@ def next_values(search: Search, cell: str, index: int, known: Sequence[Known]) -
     sampler = optuna.samplers.TPESampler(
         multivariate=True, n_startup_trials=1, constant_liar=True, seed=int.from_bytes(digest[:4], "big")
     )
-    directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-    study = optuna.create_study(sampler=sampler, directions=[directions[mode] for mode in search.modes])
-    distributions = {name: _distribution(d) for name, d in search.space}
+    study = optuna.create_study(sampler=sampler, directions=[DIRECTIONS[mode] for mode in search.modes])
+    distributions = {name: distribution(d) for name, d in search.space}
     study.add_trials([_trial(search, one, distributions) for one in known])
     asked = study.ask(distributions)
     return {name: rounded(v) if isinstance(v, float) else v for name, v in asked.params.items()}
 
 
-def _distribution(given: Distribution) -> BaseDistribution:
+def pareto_set(values: Sequence[Sequence[float]], modes: Sequence[str]) -> list[int]:
+    """Indices of the rows that no other row beats in all goals, each to be max or min."""
+    study = optuna.create_study(directions=[DIRECTIONS[mode] for mode in modes])
+    study.add_trials([create_trial(values=list(row)) for row in values])
+    return sorted(trial.number for trial in study.best_trials)
+
+
+def distribution(given: Distribution) -> BaseDistribution:
+    """A setting's distribution as Optuna's."""
     if given.kind == "choice":
         return CategoricalDistribution(given.values)
     low, high = given.values

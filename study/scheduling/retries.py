@@ -7,38 +7,14 @@ import hashlib
 import heapq
 import itertools
 import time
-from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Protocol
+from collections import Counter
 
 from study.design.config import TrialConfig
 from study.design.study_file import Resources
+from study.scheduling.sharing import Trials
 from study.store.store import Store
 
 LONGEST_DELAY = 60.0  # seconds
-
-
-class Trials(Protocol):
-    """Where the next trial comes from: a list, or a search that looks at the results of the last ones."""
-
-    def next(self) -> TrialConfig | None:
-        """The next trial to run, None when there will be none."""
-
-    def ended(self, key: str, state: str) -> None:
-        """Told of each trial's end once its rows are in the store."""
-
-
-class ListedTrials:
-    """Trials that are all known before the run."""
-
-    def __init__(self, configs: Iterable[TrialConfig]) -> None:
-        self._waiting = deque(configs)
-
-    def next(self) -> TrialConfig | None:
-        return self._waiting.popleft() if self._waiting else None
-
-    def ended(self, key: str, state: str) -> None:
-        pass
 
 
 def delay_before(key: str, failures: int, backoff_seconds: float) -> float:
@@ -75,8 +51,8 @@ class Retries:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is in flight or waits to be started again."""
-        return not self._waiting and not self.in_flight
+        """Whether nothing is in flight, waits to be started again or may still come."""
+        return not self._waiting and not self.in_flight and not self._trials.waits
 
     def ended(self, key: str, state: str) -> None:
         """Note that a trial came to an end that is not a failure."""

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
-from study.design.search import Cell, Search
-from study.design.setting import canonical
+from study.design.search import Cell, Search, columns_read, measured
+from study.design.setting import canonical, with_flat_options
 from study.design.study_file import Study
 from study.execution.same_data import with_stored_spellings
 from study.scheduling.remaining import done_keys
+from study.scheduling.sharing import LOOK_SECONDS, TAKEN, Sharing
 from study.store.schemas import stored_config
 from study.store.sealing.table_rows import only
 from study.store.storage import Tell, ignore
@@ -79,8 +80,9 @@ def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> I
     """Candidates that differ from the cell at most in the searched settings and the seed."""
     fixed = [(name, value) for name, value in cell.settings if value is not None]
     for candidate in candidates:
-        values = {name: candidate.get(name) for name in search.names}
-        if not search.holds(values) or any(candidate.get(name) != value for name, value in fixed):
+        flat = with_flat_options(candidate)
+        values = {name: flat.get(name) for name in search.names}
+        if not search.holds(values) or any(flat.get(name) != value for name, value in fixed):
             continue
         try:
             suggestion = make_suggestion(cell, values)
@@ -97,19 +99,35 @@ def _cell_of(settings: dict[str, Any]) -> str:
 
 
 class Suggestions:
-    """The trials still to run of an adaptive search, one after another."""
+    """The trials still to run of an adaptive search, one after another.
+
+    Runs that share a search each ask for the next suggestion of a cell only while they hold its place, and after they
+    have read what the others suggested and how it ended.
+    """
 
     def __init__(self, study: Study, store: Store, *, spent: set[str]) -> None:
         """spent: trials that failed as often as they may; they count as failed."""
-        self._study, self._store = study, store
-        self._known = stored_suggestions(study, store)
+        self._study, self._store, self._spent = study, store, spent
+        self.sharing: Sharing | None = None  # ask for a suggestion only while no other run does
+        self.waits = False  # for a place that another run holds
+        self._turn_at = float("-inf")  # when to ask for a place again
+        self._known: dict[Cell, dict[str, Suggestion]] = {}
         self._queue: deque[TrialConfig] = deque()
         self._used_up: set[Cell] = set()
         self._read: dict[str, list[dict[str, Any]]] = {}  # rows of finished trials
         self._unmeasured: set[str] = set()
-        self._note_states(spent)
+        self._read_suggestions()
+
+    def _read_suggestions(self) -> None:
+        """Take in what the store holds; trials that are not known yet and still to run come into the queue."""
+        known = {key for suggestion in self._all() for key in suggestion.trials}
+        for cell, found in stored_suggestions(self._study, self._store).items():
+            mine = self._known.setdefault(cell, {})
+            mine |= {name: suggestion for name, suggestion in found.items() if name not in mine}
+        self._note_states(self._spent)
         for suggestion in self._all():
-            self._queue.extend(c for key, c in suggestion.trials.items() if key not in suggestion.states)
+            new = (c for key, c in suggestion.trials.items() if key not in known)
+            self._queue.extend(c for c in new if c.key not in suggestion.states)
 
     def _all(self) -> Iterator[Suggestion]:
         return (suggestion for found in self._known.values() for suggestion in found.values())
@@ -126,13 +144,38 @@ class Suggestions:
                     suggestion.states[key] = "failed"
 
     def next(self) -> TrialConfig | None:
-        """The next trial to run; None once every cell has its number of suggestions."""
+        """The next trial to run; None once every cell has its number of suggestions, or while another run suggests."""
+        self.waits = False
         while not self._queue:
             open_cells = [c for c in self._study.cells if self._is_open(c)]
             if not open_cells:
                 return None
-            self._suggest(min(open_cells, key=lambda cell: len(self._known[cell])))
-        return self._queue.popleft()
+            cell = min(open_cells, key=lambda cell: len(self._known[cell]))
+            if self.sharing is None:
+                self._suggest(cell)
+            elif not self._suggest_in_turn(cell, self.sharing):
+                self.waits = not self._queue
+                break
+        return self._queue.popleft() if self._queue else None
+
+    def _suggest_in_turn(self, cell: Cell, sharing: Sharing) -> bool:
+        """Suggest with what all runs know by now, unless another run is about to; False if one is."""
+        if sharing.clock() < self._turn_at:
+            return False
+        place = f"{_name(cell)}-{len(self._known[cell])}"
+        if sharing.take(place) != TAKEN:
+            self._turn_at = sharing.clock() + LOOK_SECONDS
+            self._read_suggestions()
+            return False
+        try:
+            before = len(self._known[cell])
+            if sharing.has_company or self._store.suggestion_names() - set().union(*self._known.values()):
+                self._read_suggestions()
+            if len(self._known[cell]) == before and not self._queue:
+                self._suggest(cell)
+        finally:
+            self._store.remove_claims(place)
+        return True
 
     def ended(self, key: str, state: str) -> None:
         """Note how a trial ended; interrupted ones are left to the next run."""
@@ -192,10 +235,12 @@ class Suggestions:
     def _rows(self, key: str) -> list[dict[str, Any]]:
         """Epoch and metrics of a finished trial, by epoch."""
         if key not in self._read:
-            names = ["epoch", *self._study.search.metrics]
+            metrics = self._study.search.metrics
+            names = ["epoch", *columns_read(metrics)]
             fragment = self._store.read_fragment(key)
             rows = fragment.rows if fragment else only(self._store.read(["trial", *names]), [key])
-            self._read[key] = rows.select(names).sort_by("epoch").to_pylist()
+            stored = rows.select(names).sort_by("epoch").to_pylist()
+            self._read[key] = [{"epoch": row["epoch"], **{m: measured(row, m) for m in metrics}} for row in stored]
         return self._read[key]
 
 

@@ -110,18 +110,6 @@ class Attempts(Part):
         """The keys of all trials that have heartbeats or failures."""
         return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
-    def begin_run(self, run: str) -> None:
-        """Mark that this run is going on. A machine that does not see the mark sees another folder."""
-        self.storage.write(f"live/{run}.run", b"")
-
-    def sees_run(self, run: str) -> bool:
-        """Whether this machine sees the mark of `begin_run`."""
-        return self.storage.read(f"live/{run}.run") is not None
-
-    def end_run(self, run: str) -> None:
-        """Remove the mark of `begin_run`."""
-        self.storage.remove(f"live/{run}.run")
-
     def request_stop(self, run: str) -> None:
         """Ask the trials of a run, or one trial by its key, to end. Any machine that sees the folder can ask."""
         self.storage.write(f"live/{run}.stop", b"")

@@ -12,7 +12,7 @@ from study.store.storage import Entry
 SEALED = ("results.parquet", "trials.parquet", "compacted")
 FOLDERS = (
     *("rows", "archive", "heads", "margins", "checkpoints", "live", "failures", "logs"),
-    *("suggestions", "studies", "callbacks", "codes", "optima", "report"),
+    *("suggestions", "claims", "studies", "callbacks", "code", "codes", "optima", "report"),
 )
 # What a writer leaves that was killed before its rename, and the probes by which a folder is tried out.
 TEMPORARY = re.compile(r"(.*/)?\..*\.\d+\.[0-9a-f]{8}\.tmp|probe-[0-9a-f]{16}")

@@ -25,6 +25,7 @@ from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.store import fragment_bytes
 from study.store.schemas import (
+    FINAL,
     FRAGMENT_SCHEMA,
     check_version,
     fragment_table,
@@ -73,6 +74,11 @@ def progress_of(file: str, state: str | None = None) -> Progress:
     return Progress(RANK[state or (named and named[2]) or "complete"], -1 if epoch is None else int(epoch))
 
 
+def final_files(key: str) -> tuple[str, str]:
+    """The files of a trial that was trained to its end: a complete and a diverged one."""
+    return f"{key}.parquet", f"{key}.diverged.parquet"
+
+
 class FinishedTrials(Part):
     """Trials that ended, by key."""
 
@@ -100,14 +106,14 @@ class FinishedTrials(Part):
         rows = fragment_table(config, measurements)
         self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
 
-    def remove_fragment(self, key: str) -> None:
-        """Remove a finished trial's files; one that no archive holds then counts as never run."""
-        for entry in self.fragments().get(key, []):
-            self.storage.remove(f"rows/{entry.name}")
+    def read_final(self, key: str) -> Fragment | None:
+        """A trial that was trained to its end, without its rows, as `read_end`; nothing is listed."""
+        found = (self.read_end(name) for name in final_files(key))
+        return next((end for end in found if end is not None and end.record.state in FINAL), None)
 
     def read_fragment(self, key: str, on_unreadable: Tell = ignore) -> Fragment | None:
         """The trial from the file that counts; None where there is none. on_unreadable: is told torn files."""
-        for name in (f"{key}.parquet", f"{key}.diverged.parquet"):  # the usual cases, without a listing
+        for name in final_files(key):  # the usual cases, without a listing
             found = self.read_file(name, on_unreadable)
             if found is not None and found.file == name:
                 return found

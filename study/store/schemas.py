@@ -22,7 +22,8 @@ from study.design.errors import StudyError
 from study.store.fragment_bytes import to_checked_parquet
 
 # Major: a reader of another major refuses. Minor: columns were added; older fragments are read with nulls.
-SCHEMA_VERSION = "1.3"
+# From 1.4 on the bounds of margins are wider by the rounding of rows and means, mostly under 1e-14.
+SCHEMA_VERSION = "1.6"
 FINAL = frozenset({"complete", "diverged"})  # states of a trial that no rerun would change
 FEW_ROWS = 256  # up to so many a table is not compressed
 
@@ -44,9 +45,11 @@ class Column:
     type: pa.DataType
     unit: str
     meaning: str
+    better: str = ""  # min or max, where little or much of it is better
 
     def field(self) -> pa.Field:
-        return pa.field(self.name, self.type, metadata={"unit": self.unit, "meaning": self.meaning})
+        known = {"unit": self.unit, "meaning": self.meaning} | ({"better": self.better} if self.better else {})
+        return pa.field(self.name, self.type, metadata=known)
 
 
 _ARROW = {
@@ -56,6 +59,7 @@ _ARROW = {
     str: pa.string(),
     list[float]: pa.list_(pa.float64()),
     list[str]: pa.list_(pa.string()),
+    dict[str, float]: pa.map_(pa.string(), pa.float64()),
 }
 
 
@@ -74,7 +78,7 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 def _columns_of(record: type) -> tuple[Column, ...]:
     hints = typing.get_type_hints(record)
     return tuple(
-        Column(f.name, _arrow_type(hints[f.name]), f.metadata["unit"], f.metadata["meaning"])
+        Column(f.name, _arrow_type(hints[f.name]), *(f.metadata[name] for name in ("unit", "meaning", "better")))
         for f in dataclasses.fields(record)
     )
 
@@ -173,14 +177,16 @@ def _later_settings(table: pa.Table, missing: list[str]) -> dict[str, list[Any]]
     trials = table.column("trial").to_pylist()
     first = {key: index for index, key in reversed(list(enumerate(trials)))}
     rows = table.select(known).take(list(first.values())).to_pylist()
-    settled = {key: TrialConfig.settle(row) for key, row in zip(first, rows, strict=True)}
-    return {name: [settled[key].get(name, LATER_SETTINGS[name]) for key in trials] for name in wanted}
+    settled = {key: with_later_settings(row) for key, row in zip(first, rows, strict=True)}
+    return {name: [settled[key][name] for key in trials] for name in wanted}
 
 
 def with_later_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """A stored trial's settings by name, those that came after it at the value that keeps its key."""
     settled = TrialConfig.settle(settings)
-    return {name: settled.get(name, value) for name, value in LATER_SETTINGS.items()} | settings
+    # a setting that the trial does not read is None; today's default need not be what was done before
+    later = {name: None if settled.get(name, old) is None else old for name, old in LATER_SETTINGS.items()}
+    return later | settings
 
 
 def to_parquet(table: pa.Table) -> bytes:

@@ -110,10 +110,13 @@ class Storage:
         """The path of a file on this machine's disk, None on an object store."""
         return Path(self._path(name)) if self.is_local else None
 
-    def write(self, name: str, content: bytes) -> None:
-        """Put the whole content under the name, replacing what was there; FolderError when it cannot."""
+    def write(self, name: str, content: bytes, *, lasts: bool = True) -> None:
+        """Put the whole content under the name, replacing what was there; FolderError when it cannot.
+
+        lasts: whether it must outlast a loss of power.
+        """
         try:
-            self._write(self._path(name), content)
+            self._write(self._path(name), content, lasts=lasts)
         except OSError as error:
             cure = "Free space, change its permissions, or name another folder."
             if not self.is_local:
@@ -132,23 +135,27 @@ class Storage:
     def _ask(self, operation: Callable[[], Answer]) -> Answer:
         return operation() if self.is_local else _persist(operation)
 
-    def _write(self, path: str, content: bytes, place: Callable[[str, str], None] | None = None) -> None:
+    def _write(
+        self, path: str, content: bytes, place: Callable[[str, str], None] | None = None, *, lasts: bool = True
+    ) -> None:
         if not self.is_local:
             self._ask(lambda: self._put(path, content))
             return
         # another process that finished the same trial may remove the folder meanwhile
-        try_again(lambda: _write_whole(path, content, place or os.replace), CONTESTED, FileNotFoundError)
-        self._unsynced.add(os.path.dirname(path))
+        try_again(lambda: _write_whole(path, content, place or os.replace, lasts=lasts), CONTESTED, FileNotFoundError)
+        if lasts:
+            self._unsynced.add(os.path.dirname(path))
 
-    def write_once(self, name: str, content: bytes) -> bytes:
+    def write_once(self, name: str, content: bytes, *, lasts: bool = True) -> bytes:
         """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
 
         An object store refuses no second put. There every writer puts a file of its own and the oldest one counts;
-        a writer waits until no other can be given the time of its own file.
+        a writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
+        power.
         """
         if self.is_local:
             with contextlib.suppress(FileExistsError):
-                self._write(self._path(name), content, os.link)
+                self._write(self._path(name), content, os.link, lasts=lasts)
         else:
             self.write(f"{name}/{digest_of(content)}", content)
             time.sleep(TIMES_APART)
@@ -161,6 +168,13 @@ class Storage:
             return self.read(name)
         oldest = min(self.entries(name), key=lambda entry: (entry.modified_ns, entry.name), default=None)
         return None if oldest is None else self.read(f"{name}/{oldest.name}")
+
+    def remove_once(self, name: str, *, lasts: bool = True) -> None:
+        """Remove what `write_once` put under the name; lasts: as `remove` takes it."""
+        if self.is_local:
+            self.remove(name, lasts=lasts)
+        else:
+            self.remove_folder(name)
 
     def sync(self, folder: str = "") -> None:
         """Wait until the entries of this folder and of every folder written to have reached the disk."""
@@ -218,9 +232,12 @@ class Storage:
             content: bytes = stream.readall()
             return content
 
-    def remove(self, name: str) -> None:
-        """Delete one file, once all that was written here is safe; no error where it is gone already."""
-        if self._unsynced:
+    def remove(self, name: str, *, lasts: bool = True) -> None:
+        """Delete one file; no error where it is gone already.
+
+        lasts: first wait until all that was written here is safe; else a loss of power may take both.
+        """
+        if self._unsynced and lasts:
             self.sync()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._ask(lambda: self._fs.delete_file(self._path(name)))
@@ -296,7 +313,7 @@ class Part:
         self.storage = storage
 
 
-def _write_whole(path: str, content: bytes, place: Callable[[str, str], None]) -> None:
+def _write_whole(path: str, content: bytes, place: Callable[[str, str], None], *, lasts: bool) -> None:
     folder, leaf = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
@@ -304,8 +321,9 @@ def _write_whole(path: str, content: bytes, place: Callable[[str, str], None]) -
     try:
         with open(temporary, "xb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if lasts:
+                stream.flush()
+                os.fsync(stream.fileno())
         place(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

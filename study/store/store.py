@@ -1,16 +1,19 @@
 """The results folder, which holds the whole state of a study. `Store` reads and writes all of it.
 
-    studies/<sha8>.toml        every study file as run
+    studies/<sha8>.toml        every study file as run, and when last
     rows/KEY.parquet           a finished trial: its rows; state and reason in the footer (see finished_trials)
     archive/                   finished trials whose own files `gnc seal --compact` removed (see archives)
     results.parquet trials.parquet   sealed tables, made from rows/ and archive/ (see sealed_tables)
     live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
     live/<run>.stop            asks the trials of that run to write a checkpoint and end; live/KEY.stop asks one trial
-    live/<run>.run             the run is going on; a machine that does not see this file sees another folder
+    live/<run>.run             the run is going on, with its beat; a machine that does not see it sees another folder
+    live/folder.id             a random name that no other folder has
+    claims/KEY.<n>             which run has the trial: the last of these files says it (see claims)
     suggestions/CELL.json      settings that a search suggested, written before their trials start
     margins/ heads/            per-class margins; final head and class means, written before the rows file
     failures/KEY.<attempt>.json  how an attempt failed or was cut off, and whether it counts against the trial
     logs/KEY.<attempt>.log     what an attempt was asked, did and printed    checkpoints/KEY/<epoch>.checkpoint
+    code/<sha256>.py           files that define parts of one's own, as the studies run here used them
     codes/                     rows of best codes, the same for every machine (see codes)
     optima/                    optima computed on request, with which rows are compared (see optima)
     report/                    what `gnc report` writes
@@ -19,17 +22,27 @@ Does not know Ray, torch or how a trial is trained.
 """
 
 import hashlib
+import itertools
 import json
 import re
+import secrets
+import time
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.design.errors import StudyError
+from gnc_models.catalog.parts import PartError, hold_code, is_file, split_reference
+from study.design.config import TrialConfig
+from study.design.errors import StudyError, nearest
+from study.store.claims import Claims
 from study.store.sealing.sealed_tables import RESULTS, TRIALS, SealedTables
 from study.store.storage import Storage, Tell, ignore
 
 STUDY_NAME = re.compile(r"[0-9a-f]{8}\.toml")  # of a study file that was run
-LEFT_BY_A_STUDY = ("rows", "archive", "live", "failures", "suggestions", "heads", "optima")
+RUN_AT = "# run at (ns since 1970): "  # the last line of such a file
+SUGGESTED_AT = "suggested_at"  # beside a suggestion's settings
+LEFT_BY_A_STUDY = ("rows", "archive", "live", "claims", "failures", "suggestions", "heads", "optima")
 
 
 def open_store(results: str | Path) -> "Store":
@@ -37,7 +50,28 @@ def open_store(results: str | Path) -> "Store":
     return Store(Storage(results))
 
 
-class Store(SealedTables):
+def existing_store(results: str | Path) -> "Store":
+    """The store at an existing folder; StudyError where there is none, or another kind of folder."""
+    store = open_store(results)
+    if not store.storage.exists():
+        raise StudyError(f"RESULTS must be a results folder, got {str(results)!r}, which does not exist.")
+    store.check_results_folder()
+    return store
+
+
+def _read_toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def study_file(text: str) -> str:
+    """The name under which a study with this text lies in studies/."""
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
+
+
+class Store(SealedTables, Claims):
     """Everything read from and written to one results folder.
 
     Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign.
@@ -61,37 +95,93 @@ class Store(SealedTables):
         trials = self.read_trials().select(["trial", "state", "stopped_by"]).to_pylist()
         return {trial["trial"]: trial["stopped_by"] for trial in trials if trial["state"] == "stopped"}
 
-    def write_study(self, text: str) -> None:
-        """Store the text of a study file that is run; running it again makes it the latest."""
-        self.storage.write(f"studies/{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml", text.encode())
+    def write_study(self, text: str, code: Mapping[str, bytes] | None = None) -> None:
+        """Store the text of a study file that is run; running it again makes it the latest.
 
-    def latest_study(self) -> str | None:
-        """The text of the study file that was run last; None where none was run."""
-        return next(reversed(self.studies()), None)
+        code: by digest, the files of its parts of one's own, which are there before the study is.
+        """
+        for digest, content in (code or {}).items():
+            self.storage.write(f"code/{digest}.py", content)
+        newest = max((at for at, _, _ in self.study_files()), default=0)
+        # in the content, since a copy of the folder may have other times; later than all, whatever this clock says
+        self.storage.write(f"studies/{study_file(text)}", f"{text}\n{RUN_AT}{max(time.time_ns(), newest + 1)}".encode())
+
+    def read_code(self, digest: str) -> bytes | None:
+        """The file with this digest that defines a part of one's own; None where the folder has none."""
+        return self.storage.read(f"code/{digest}.py")
+
+    def hold_code(self, config: TrialConfig) -> None:
+        """Let this process run the files of the trial's parts; PartError where one is missing or was changed."""
+        for reference, source in itertools.chain.from_iterable(config.parts().values()):
+            if is_file(split_reference(reference)[0]):
+                content = self.read_code(source)
+                if content is None:
+                    raise PartError(
+                        f"code/{source}.py must be in {self.uri!r}: it is {reference}. Run gnc run there again."
+                    )
+                hold_code(source, content)
+
+    def latest_study(self, name: str | None = None) -> str | None:
+        """The text of the study file that was run last, or last under this name; None where none was run.
+
+        Raises:
+            StudyError: no study of this name was run here.
+        """
+        if name is None:
+            return next(reversed(self.studies()), None)
+        named = {str(_read_toml(text).get("name")): text for text in self.studies()}
+        if name not in named:
+            raise StudyError(
+                f"--study must name a study that was run in {self.uri}, got {name!r}. {nearest(name, named)}"
+            )
+        return named[name]
 
     def studies(self) -> list[str]:
         """The texts of all study files that were run here, the latest at the end."""
-        entries = sorted(self.storage.entries("studies", ".toml"), key=lambda entry: (entry.modified_ns, entry.name))
-        return [(self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace") for entry in entries]
+        return [text for _, _, text in self.study_files()]
+
+    def study_files(self) -> list[tuple[int, str, str]]:
+        """When each study was run last, in nanoseconds since 1970, the name of its file, and its text; latest at the end.
+
+        Older versions left the time to the file system.
+        """
+        found = []
+        for entry in self.storage.entries("studies", ".toml"):
+            content = (self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace")
+            text, _, at = content.rpartition(f"\n{RUN_AT}")
+            found.append((int(at), entry.name, text) if at.isdecimal() else (entry.modified_ns, entry.name, content))
+        return sorted(found)
 
     def write_suggestion(self, cell: str, settings: dict[str, Any]) -> None:
         """Store a suggestion, as settings without a seed, before the first of its trials starts."""
-        self.storage.write(f"suggestions/{cell}.json", json.dumps(settings).encode())
+        self.storage.write(f"suggestions/{cell}.json", json.dumps({**settings, SUGGESTED_AT: time.time_ns()}).encode())
+
+    def suggestion_names(self) -> set[str]:
+        """The cells of all suggestions."""
+        return {entry.name.removesuffix(".json") for entry in self.storage.entries("suggestions", ".json")}
 
     def suggestions(self, on_unreadable: Tell = ignore) -> dict[str, dict[str, Any]]:
-        """The settings of every suggestion by cell, oldest first."""
-        found = {}
-        entries = self.storage.entries("suggestions", ".json")
-        for entry in sorted(entries, key=lambda entry: (entry.modified_ns, entry.name)):
+        """The settings of every suggestion by cell, oldest first; its file says when it was made, as for a study."""
+        found = []
+        for entry in self.storage.entries("suggestions", ".json"):
             settings = self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable)
             if settings is not None:
-                found[entry.name.removesuffix(".json")] = settings
-        return found
+                at = settings.pop(SUGGESTED_AT, entry.modified_ns)
+                found.append((at, entry.name.removesuffix(".json"), settings))
+        return {cell: settings for _, cell, settings in sorted(found, key=lambda each: each[:2])}
 
-    def write_report(self, files: dict[str, bytes]) -> None:
-        """Write the report's files under report/, each whole."""
+    def folder_id(self) -> str:
+        """A name of this folder that no other has, made when it is first asked for."""
+        held = self.storage.write_once("live/folder.id", secrets.token_hex(8).encode())
+        return held.decode(errors="replace")
+
+    def write_report(self, files: dict[str, bytes | None]) -> None:
+        """Write the report's files under report/, each whole; one without content is removed."""
         for name, content in files.items():
-            self.storage.write(f"report/{name}", content)
+            if content is None:
+                self.storage.remove(f"report/{name}")
+            else:
+                self.storage.write(f"report/{name}", content)
 
     def read_report(self, name: str) -> bytes | None:
         """A file of the last report; None where there is none."""

@@ -3,23 +3,33 @@
 Knows Training, the data and the measures of gnc_models; does not know when a trial is measured (`trial` decides) or where rows go.
 """
 
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gnc_models.catalog.members import ENCODERS
+from gnc_models.catalog.parts import call_part
+from gnc_models.columns import choose
 from gnc_models.datasets.registry import Dataset
+from gnc_models.datasets.samples.streamed import Streamed, in_order
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics.adversarial import attack_accuracy
-from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
+from gnc_models.metrics.collapse import TOLERANCE, Collapse, Normalization, measure_collapse
 from gnc_models.metrics.layers import layer_columns, measure_layer
+from study.design.parts import metric_names
 from study.training.seeds import derive_seed
 from study.training.training import Training
 
 PGD_STEPS = 20
+# Of few samples of each of many classes: what takes time in proportion to the classes, and the smallest margin. At the
+# trial's end also what compares all pairs of classes, once.
+STATISTICS = ("variability", "sphere", "norms", "ranks", "minimum", "gnc3_uncentred", "gnc3", "gnc3_weighted")
+OF_PAIRS = ("margins", "means", "energies", "duality")
+STATISTICS_TOLERANCE = 1e-4  # relative, of their margins
+ATTACKED_AT_ONCE = 256  # test inputs
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,13 @@ def compute_outputs(training: Training, data: Dataset, features: Tensor | None) 
     """
     training.check_weights()
 
-    def of(inputs: Tensor | None) -> Tensor | None:
+    def of(inputs: Tensor | Streamed | None) -> Tensor | None:
         return None if inputs is None else training.features(inputs)
 
     return Outputs(
-        train=training.features(training.train_inputs) if features is None else features,
+        train=training.features(training.train_inputs[training.measured])
+        if features is None
+        else features[training.measured],
         test=of(data.test_inputs),
         unseen=of(data.unseen_inputs),
         ood=of(data.ood_inputs),
@@ -69,19 +81,23 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
         Diverged: the loss is not finite.
     """
     config, train, test = training.config, outputs.train, outputs.test
-    loss, accuracy = training.loss_and_accuracy(train, training.train_labels)
+    labels, few = training.train_labels[training.measured], config.measured_samples is not None
+    loss, accuracy = training.loss_and_accuracy(train, labels)
+    counted = None if data.single_continuation is None else data.single_continuation.to(training.device)
     # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
     collapse = measure_collapse(
         train,
-        training.train_labels,
+        labels,
         training.classifier.weight.detach(),
+        columns=(*STATISTICS, *(OF_PAIRS if final else ())) if few else None,
+        tolerance=STATISTICS_TOLERANCE if few else TOLERANCE,
         normalization=cast(Normalization, config.normalization),
         temperature=config.temperature,
         test_features=test,
         test_labels=None if data.test_labels is None else data.test_labels.to(training.device),
         ood_features=outputs.ood,
-        class_inputs=training.class_inputs,
-        counted=None if data.single_continuation is None else data.single_continuation.to(training.device),
+        class_inputs=None if few else training.class_inputs,
+        counted=None if counted is None else counted[training.measured],
         absent_classes=data.single_continuation is not None,
     )
     return collapse, {
@@ -91,10 +107,27 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
         "loss_above_entropy": None if data.label_entropy is None else loss - data.label_entropy,
         "test_accuracy": _accuracy(training, test, data.test_labels),
         "unseen_accuracy": _accuracy(training, outputs.unseen, data.unseen_labels),
+        **dict.fromkeys(choose(None, ())),
         **collapse.values,
         **_layers(training, outputs.stages),
         **_attacks(training, data, final),
+        "custom": _custom(training, train),
     }
+
+
+def _custom(training: Training, features: Tensor) -> dict[str, float | None] | None:
+    """The values of metrics of one's own by name; null where one is not finite."""
+    config, classifier = training.config, training.classifier
+    if config.metrics is None:
+        return None
+    parts, names, found = config.parts()["metrics"], metric_names(config.metrics), {}
+    with torch.no_grad():
+        for name, part in zip(names, parts, strict=True):
+            extras = {"temperature": classifier.temperature, "normalization": classifier.normalization}
+            given = (features, training.train_labels[training.measured], classifier.weight.detach())
+            value = float(call_part("metrics", *part, *given, extras=extras))
+            found[name] = value if math.isfinite(value) else None
+    return found
 
 
 def _accuracy(training: Training, features: Tensor | None, labels: Tensor | None) -> float | None:
@@ -107,19 +140,24 @@ def _stages(training: Training) -> list[Tensor]:
     """Outputs at every stage, images pooled over space, sequences at the position that is read out."""
     if training.config.layers == "none":
         return []
-    stages = [stage for _, stage in feature_stages(training.config.encoder, training.encoder)]
+    stages = feature_stages(training.config.encoder, training.encoder)
     outputs: list[list[Tensor]] = [[] for _ in stages]
     read_out = ENCODERS[training.config.encoder].read_out
 
     def keep(place: int) -> Any:
         return lambda module, inputs, output: outputs[place].append(_pooled(output, read_out))
 
-    hooks = [stage.register_forward_hook(keep(place)) for place, stage in enumerate(stages)]
+    hooks = [stage.register_forward_hook(keep(place)) for place, (_, stage) in enumerate(stages)]
     try:
         training.features(training.train_inputs)
     finally:
         for hook in hooks:
             hook.remove()
+    share = training.group.share(len(training.train_labels))
+    for (name, _), found in zip(stages, outputs, strict=True):
+        if (got := sum(map(len, found))) != share.stop - share.start:
+            rule = f"stage {name!r} of the encoder must be called once in a forward pass, and give [samples, ...]"
+            raise ValueError(f"{rule}, got {got} outputs of {share.stop - share.start} samples. Name another module.")
     return [training.group.gather(torch.cat(parts), len(training.train_labels)) for parts in outputs]
 
 
@@ -144,14 +182,23 @@ def _attacks(training: Training, data: Dataset, final: bool) -> dict[str, Any]:
     if not final or radii is None or data.test_inputs is None or data.test_labels is None:
         return {"fgsm_accuracy": None, "pgd_accuracy": None}
     training.encoder.eval()
-    inputs = data.test_inputs.to(training.device, training.dtype)
-    labels = data.test_labels.to(training.device)
-    limits = (float(inputs.min()), float(inputs.max())) if inputs.ndim == 4 else None
+    inputs, labels = data.test_inputs, data.test_labels.to(training.device)
+    chunks = list(in_order(len(labels), chunk=ATTACKED_AT_ONCE))
+    limits = None
+    if len(inputs.shape) == 4:
+        ranges = [(float(part.min()), float(part.max())) for part in training.read(inputs, chunks)]
+        limits = min(low for low, _ in ranges), max(high for _, high in ranges)
     generator = torch.Generator(training.device).manual_seed(derive_seed(training.config.seed, "attack"))
     network = nn.Sequential(training.encoder, training.classifier)
+
+    def accuracy(**given: Any) -> float:
+        right = 0
+        for chunk, part in zip(chunks, training.read(inputs, chunks), strict=True):
+            right += round(len(part) * attack_accuracy(network, part, labels[chunk], limits=limits, **given))
+        return right / len(labels)
+
     accuracies: dict[str, Any] = {"fgsm_accuracy": [], "pgd_accuracy": []}
     for radius in map(float, radii.split(",")):
-        attack = partial(attack_accuracy, network, inputs, labels, radius=radius, limits=limits)
-        accuracies["fgsm_accuracy"].append(attack())
-        accuracies["pgd_accuracy"].append(attack(steps=PGD_STEPS, generator=generator))
+        accuracies["fgsm_accuracy"].append(accuracy(radius=radius))
+        accuracies["pgd_accuracy"].append(accuracy(radius=radius, steps=PGD_STEPS, generator=generator))
     return accuracies

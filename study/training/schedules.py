@@ -1,6 +1,6 @@
-"""Learning rate and temperature by the share of the budget that is spent.
+"""Learning rate, temperature and length of training, by the steps taken and by what has happened so far.
 
-Knows the settings; does not know torch, epochs or how a step is taken.
+Knows the settings; does not know torch, data or how a step is taken.
 """
 
 import math
@@ -19,6 +19,35 @@ class Pace:
 
     learning_rate: float
     temperature: float
+
+
+def awaited_course(config: TrialConfig, steps_per_epoch: int, begun: int | None) -> tuple[int, int]:
+    """Steps at the peak rate, and steps over which it falls, of a budget that waits for an event: terminal, stationary.
+
+    begun: the step at which the event was seen; None while it is awaited: then the longest that the cap allows.
+    """
+    is_terminal, most = config.budget == "terminal", config.max_steps or 0
+    falling = (config.terminal_epochs or 0) * steps_per_epoch
+    latest = (config.max_epochs or 0) * steps_per_epoch - falling if is_terminal else math.ceil(2 * most / 3)
+    held = latest if begun is None else min(begun, latest)
+    return held, falling if is_terminal else min(math.ceil(held / 2), most - held)
+
+
+def warm_up_steps(config: TrialConfig, steps_per_epoch: int) -> float:
+    """Steps over which one_cycle rises, of a budget that waits for an event; 0 for cosine."""
+    return WARM_UP * awaited_course(config, steps_per_epoch, None)[1] if config.schedule == "one_cycle" else 0.0
+
+
+def awaited_rate_share(config: TrialConfig, steps_per_epoch: int, begun: int | None, step: int) -> float:
+    """Learning rate over its peak where the end is unknown until an event: the peak until then, and then a cosine.
+
+    one_cycle's warm-up lies under both, so that an early end of the wait makes no leap.
+    """
+    (held, falling), (_, longest) = (awaited_course(config, steps_per_epoch, at) for at in (begun, None))
+    share = learning_rate_share("cosine", max(0, step - held) / falling)
+    if step < warm_up_steps(config, steps_per_epoch):
+        share = min(share, learning_rate_share("one_cycle", step / longest))
+    return share
 
 
 def learning_rate_share(schedule: str, progress: float) -> float:

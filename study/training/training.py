@@ -5,6 +5,7 @@ Knows PyTorch and gnc_models; does not know when an epoch is measured, what a ro
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,7 @@ from gnc_models.classifiers.class_similarity import class_mean_inputs, input_sim
 from gnc_models.classifiers.classifier import Classifier
 from gnc_models.classifiers.registry import make_classifier
 from gnc_models.datasets.registry import Dataset, augment
+from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batches
 from gnc_models.encoders.registry import make_encoder
 from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
 from gnc_models.losses.registry import Loss, make_loss
@@ -51,8 +53,11 @@ class Training:
     ) -> None:
         self.config, self.device, self.group = config, device, group
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.train_inputs = self._as_inputs(dataset.train_inputs)
+        inputs = dataset.train_inputs
+        self.train_inputs = inputs if isinstance(inputs, Streamed) else self._as_inputs(inputs)
         self.train_labels = dataset.train_labels.to(device)
+        self._input_scale = dataset.input_scale
+        self.measured = _first_of_each(self.train_labels, config.measured_samples)
         self.objective: float | None = None  # mean over the last epoch's steps of what training minimises
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         encoder = make_encoder(
@@ -64,13 +69,20 @@ class Training:
             norm_layer=config.norm_layer,
             num_samples=len(dataset.train_labels) if "index" in ENCODERS[config.encoder].takes else None,
             vocabulary=dataset.vocabulary,
+            source=config.encoder_source,
+            options=config.options_of("encoder"),
         )
         self.classifier = _make_classifier(config, dataset, code_rows).to(device, self.dtype)
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:
             synchronise_batch_norms(self.encoder, group.exchange)
         size = {"num_classes": config.num_classes, "feature_dim": config.feature_dim}
-        self.loss = make_loss(config.loss, **size, **_settings_of(config, LOSSES[config.loss].settings)).to(device)
+        own: dict[str, Any] = (
+            {"source": config.loss_source, "options": config.options_of("loss")} if config.loss_source else {}
+        )
+        self.loss = make_loss(config.loss, **size, **own, **_settings_of(config, LOSSES[config.loss].settings)).to(
+            device
+        )
         self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
@@ -85,8 +97,10 @@ class Training:
         torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
         total = torch.zeros((), device=self.device)
         augmentation = torch.Generator(self.device).manual_seed(derive_seed(self.config.seed, "augmentation", epoch))
-        for step, batch in zip(pace, self.batches(epoch), strict=False):
-            total += self.step(batch, step, augmentation)
+        batches = list(itertools.islice(self.batches(epoch), len(pace)))
+        own = self.read(self.train_inputs, [batch[self.group.share(len(batch))] for batch in batches])
+        for step, batch, inputs in zip(pace, batches, own, strict=False):
+            total += self.step(batch, step, augmentation, inputs)
         self.group.sum(total)
         if not bool(torch.isfinite(total)):
             raise Diverged(f"training loss was {total.item()} in epoch {epoch}.")
@@ -94,8 +108,10 @@ class Training:
         self.objective = total.item() / taken if taken else None
         return taken
 
-    def step(self, batch: Tensor, pace: Pace, augmentation: torch.Generator) -> Tensor:
+    def step(self, batch: Tensor, pace: Pace, augmentation: torch.Generator, inputs: Tensor | None = None) -> Tensor:
         """One optimiser step on the samples of `batch`, this worker's share of them on this worker.
+
+        inputs: of this share, if they were read already.
 
         Returns:
             This worker's part of the batch's loss before the step; the parts of all workers add up to it.
@@ -103,27 +119,37 @@ class Training:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = pace.learning_rate
         share, labels = self.group.share(len(batch)), self.train_labels[batch]
-        own, change = self.train_inputs[batch[share]], self.config.augmentation
-        inputs = augment(own, change, augmentation, start=share.start, batch_size=len(batch))
+        inputs = next(self.read(self.train_inputs, [batch[share]])) if inputs is None else inputs
+        inputs = augment(inputs, self.config.augmentation, augmentation, start=share.start, batch_size=len(batch))
         with self._autocast():
             part, features = self._objective(inputs, labels, pace.temperature)
         self.optimizer.zero_grad(set_to_none=True)
         # Workers' gradients are averaged, not added.
         (part * self.group.size if self.group.size > 1 else part).backward()
         self.optimizer.step()
-        self.classifier.observe(features.detach().to(self.dtype), labels[share], sum_over_workers=self.group.sum)
+        if not self.classifier.observes_before_loss:
+            _observe(self.classifier, features, labels[share], self.group)
         return part.detach()
 
     @functools.cached_property
     def class_inputs(self) -> Tensor | None:
-        """Mean training input of each class [classes, input_dim], float64; None for indices and tokens."""
-        if not self.train_inputs.is_floating_point():
+        """Mean training input of each class [classes, input_dim], float64, to a factor; None for indices and tokens."""
+        if not self.train_inputs.is_floating_point() and self._input_scale is None:
             return None
         return class_mean_inputs(self.train_inputs, self.train_labels, self.config.num_classes)
+
+    def read(self, inputs: Tensor | Streamed, batches: Iterable[Any]) -> Iterator[Tensor]:
+        """The inputs of each batch in turn, as the network takes them; a batch is a slice or the places of samples."""
+        return map(self.as_numbers, read_batches(inputs, batches))
 
     def _as_inputs(self, inputs: Tensor) -> Tensor:
         """On the device; numbers in the trial's precision, indices and tokens as they are."""
         return inputs.to(self.device, self.dtype) if inputs.is_floating_point() else inputs.to(self.device)
+
+    def as_numbers(self, inputs: Tensor) -> Tensor:
+        """As the network takes them: bytes only now become numbers, four times as large."""
+        inputs = self._as_inputs(inputs)
+        return inputs if self._input_scale is None else inputs.to(self.dtype) * self._input_scale
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Every sample once, in this epoch's order; batch sizes differ by at most one, so none is left over."""
@@ -132,16 +158,16 @@ class Training:
         yield from torch.tensor_split(permutation, self.steps_per_epoch)
 
     @torch.no_grad()
-    def features(self, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Tensor | Streamed) -> Tensor:
         """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization.
 
         All workers call it together, compute a share each and get all features.
         """
         self.encoder.eval()
-        parts = []
-        for batch in inputs[self.group.share(len(inputs))].split(EVALUATION_BATCH):
+        share, parts = self.group.share(len(inputs)), []
+        for batch in self.read(inputs, in_order(share.stop, start=share.start, chunk=EVALUATION_BATCH)):
             with self._autocast():
-                parts.append(self.encoder(self._as_inputs(batch)).to(self.dtype))
+                parts.append(self.encoder(batch).to(self.dtype))
         features = self.group.gather(torch.cat(parts), len(inputs))
         # Squares too: features whose norm overflows normalise to zero and would give a loss of ln K, not a divergence.
         if not self.group.agree(bool(torch.isfinite(features.square().sum(1)).all())):
@@ -150,10 +176,14 @@ class Training:
 
     @torch.no_grad()
     def loss_and_accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Mean cross-entropy in nats (float64) and accuracy of the head on given features."""
+        """Mean cross-entropy in nats and accuracy of the head on given features.
+
+        In float64, but in the trial's precision where few samples are measured since the classes are many.
+        """
         loss, correct = 0.0, 0
+        dtype = torch.float64 if self.config.measured_samples is None else self.dtype
         for part, truth in zip(features.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            logits = self.classifier(part).double()
+            logits = self.classifier(part).to(dtype)
             truth = truth.to(self.device)
             loss += cross_entropy(logits, truth, reduction="sum").item()
             correct += int((logits.argmax(1) == truth).sum())
@@ -202,6 +232,8 @@ class _Objective(nn.Module):
     def forward(self, inputs: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """inputs: this worker's share; labels: of the whole batch. The part, and the share's features."""
         features, size = self.encoder(inputs), self._group.size
+        if self.classifier.observes_before_loss:
+            _observe(self.classifier, features, labels[self._group.share(len(labels))], self._group)
         if size == 1:
             return self.loss(features, labels, self.classifier, temperature), features
         if self._across:  # every worker computes the whole batch's loss, on the features of all
@@ -209,6 +241,20 @@ class _Objective(nn.Module):
             return self.loss(every, labels, self.classifier, temperature) / size, features
         own = labels[self._group.share(len(labels))]
         return self.loss(features, own, self.classifier, temperature) * (len(own) / len(labels)), features
+
+
+def _first_of_each(labels: Tensor, samples: int | None) -> Tensor | slice:
+    """Places of the first samples of each class, labels being sorted; None: of all."""
+    if samples is None:
+        return slice(None)
+    counts = torch.bincount(labels)
+    place = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels]
+    return (place < samples).nonzero()[:, 0]
+
+
+def _observe(classifier: Classifier, features: Tensor, labels: Tensor, group: Group) -> None:
+    """Show the classifier this worker's share of a batch."""
+    classifier.observe(features.detach().to(classifier.weight.dtype), labels, sum_over_workers=group.sum)
 
 
 def _make_classifier(config: TrialConfig, dataset: Dataset, code_rows: Tensor | None) -> Classifier:

@@ -15,17 +15,29 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from gnc_models.datasets.samples.room import HELD, Room
+from gnc_models.geometry.margins import one_vs_rest_margins
+from gnc_models.geometry.pairwise import unit
 from gnc_models.metrics.collapse import Collapse
 from study.design.columns import Measurement
 from study.design.config import TrialConfig
 from study.training.data import load_dataset
 from study.training.measuring import Outputs, compute_outputs, measure
 from study.training.memory import PeakMemory
-from study.training.schedules import WARM_UP, Pace, learning_rate_share, temperature_at
+from study.training.schedules import (
+    Pace,
+    awaited_course,
+    awaited_rate_share,
+    learning_rate_share,
+    temperature_at,
+    warm_up_steps,
+)
+from study.training.stationarity import Check, is_check_epoch, is_stationary, with_check
 from study.training.training import Diverged, Training
 from study.training.worker_group import ALONE, Group
 
 TERMINAL_ACCURACY = 0.99
+CHECK_TOLERANCE = 1e-3  # relative, of the margins that stationarity is judged by
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,9 @@ class Trial:
         device: str | None = None,
         group: Group = ALONE,
         code_rows: Tensor | None = None,
+        room: Room = HELD,
     ) -> None:
-        """code_rows: of a classifier fixed at the best code, so that trials on several machines have the same ones."""
+        """room: inputs that take more are streamed. code_rows: of a classifier fixed at the best code, so that trials on several machines have the same ones."""
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
         started = time.monotonic()
@@ -60,7 +73,7 @@ class Trial:
         self.config, self.group = config, group
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._memory = PeakMemory(self.device)
-        self.dataset = load_dataset(config)
+        self.dataset = load_dataset(config, room)
         self._check_same_data()
         self.training = Training(config, self.dataset, self.device, group, code_rows)
         self.measurements: list[Measurement] = []
@@ -68,6 +81,8 @@ class Trial:
         self.epoch = -1  # the untrained network was not measured yet
         self.step = 0
         self.terminal_epoch: int | None = None
+        self.stationary_step: int | None = None
+        self._checks: list[Check] = []  # of stationarity, with budget stationary
         self._seconds_before = 0.0
         self.resumed = checkpoint is not None
         self._started = started
@@ -95,7 +110,7 @@ class Trial:
 
     @property
     def share_done(self) -> float:
-        """Share of the budget spent, for display; of the most it can take, with budget terminal."""
+        """Share of the budget spent, for display; of the most it can take where an event is awaited."""
         return min(1.0, self.step / max(1, self._total_steps()))
 
     def run_epoch(self) -> Progress:
@@ -107,9 +122,9 @@ class Trial:
         if self.epoch > 0:
             self.step += self.training.train_epoch(self.epoch, self._paces())
         features = None
-        if self.config.budget == "terminal" and self.terminal_epoch is None:
+        if self._is_checked():
             features = found = self.training.features(self.training.train_inputs)
-            self._note_terminal(self.group.lead(lambda: self._train_accuracy(found), shared=Diverged))
+            self._note(*self.group.lead(lambda: self._check(found), shared=Diverged))
         measured = self._measure(features) if self._is_measured() else None
         return Progress(self.epoch, self.share_done, measured)
 
@@ -123,20 +138,16 @@ class Trial:
         if config.budget == "epochs":
             assert config.epochs is not None
             return config.epochs * per_epoch
-        return self._terminal_start() * per_epoch + self._terminal_epochs() * per_epoch
+        return sum(awaited_course(config, per_epoch, self._begun()))
 
     def _last_epoch(self) -> int:
         return math.ceil(self._total_steps() / self.training.steps_per_epoch)
 
-    def _terminal_epochs(self) -> int:
-        assert self.config.terminal_epochs is not None
-        return self.config.terminal_epochs
-
-    def _terminal_start(self) -> int:
-        """Epoch from which the learning rate falls: the terminal phase's first, at the latest in time to end at the cap."""
-        assert self.config.max_epochs is not None
-        latest = self.config.max_epochs - self._terminal_epochs()
-        return latest if self.terminal_epoch is None else min(self.terminal_epoch, latest)
+    def _begun(self) -> int | None:
+        """The step at which the event that the budget waits for was seen."""
+        if self.config.budget == "stationary":
+            return self.stationary_step
+        return None if self.terminal_epoch is None else self.terminal_epoch * self.training.steps_per_epoch
 
     def _paces(self) -> list[Pace]:
         """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
@@ -145,16 +156,36 @@ class Trial:
         return [Pace(peak * self._rate_share(step), temperature_at(config, step / total)) for step in steps]
 
     def _rate_share(self, step: int) -> float:
-        if self.config.budget != "terminal":
+        if self.config.budget in ("steps", "epochs"):
             return learning_rate_share(self.config.schedule, step / self._total_steps())
-        # The end is unknown until the terminal phase begins: hold the peak until then and fall by cosine over the
-        # terminal phase. one_cycle's warm-up lies under both, so that an early end of the search makes no leap.
-        falling = self._terminal_epochs() * self.training.steps_per_epoch
-        start = self._terminal_start() * self.training.steps_per_epoch
-        share = learning_rate_share("cosine", max(0, step - start) / falling)
-        if self.config.schedule == "one_cycle" and step < WARM_UP * falling:
-            share = min(share, learning_rate_share("one_cycle", step / falling))
-        return share
+        return awaited_rate_share(self.config, self.training.steps_per_epoch, self._begun(), step)
+
+    def _is_checked(self) -> bool:
+        """Whether the event that the budget waits for is looked for after this epoch."""
+        if self.config.budget == "stationary":  # a rate that falls brings anything to rest
+            held, _ = awaited_course(self.config, self.training.steps_per_epoch, self._begun())
+            return self.stationary_step is None and self.step <= held and is_check_epoch(self.epoch)
+        return self.config.budget == "terminal" and self.terminal_epoch is None
+
+    def _check(self, features: Tensor) -> tuple[float, Check | None]:
+        """Training accuracy, and with budget stationary what is compared."""
+        loss, accuracy = self.training.loss_and_accuracy(features, self.training.train_labels)
+        if self.config.budget != "stationary":
+            return accuracy, None
+        self.training.check_weights()
+        rows = unit(self.training.classifier.weight.detach())
+        margin = one_vs_rest_margins(rows, tolerance=CHECK_TOLERANCE, mode="min").minimum[0]
+        return accuracy, Check(self.step, loss, margin)
+
+    def _note(self, train_accuracy: float, check: Check | None) -> None:
+        self._note_terminal(train_accuracy)
+        if check is None:
+            return
+        config, warm_up = self.config, warm_up_steps(self.config, self.training.steps_per_epoch)
+        tolerance, temperature = config.stationary_tolerance or 0.0, config.temperature or 1.0
+        self._checks = with_check(self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up)
+        if is_stationary(self._checks):
+            self.stationary_step = self.step
 
     def _note_terminal(self, train_accuracy: float) -> None:
         if self.terminal_epoch is None and train_accuracy >= TERMINAL_ACCURACY:
@@ -166,9 +197,6 @@ class Trial:
         if self.epoch >= self._last_epoch() or self.config.measure == "every":
             return True
         return self.config.measure == "log" and is_log_epoch(self.epoch)
-
-    def _train_accuracy(self, features: Tensor) -> float:
-        return self.training.loss_and_accuracy(features, self.training.train_labels)[1]
 
     def _measure(self, features: Tensor | None) -> Measurement | None:
         outputs = compute_outputs(self.training, self.dataset, features)
@@ -185,6 +213,8 @@ class Trial:
             epoch=self.epoch,
             step=self.step,
             terminal=self.terminal_epoch is not None,
+            stationary=None if self.config.budget != "stationary" else self.stationary_step is not None,
+            stationary_step=self.stationary_step,
             objective=self.training.objective,
             wall_seconds=self.seconds,
             peak_memory_bytes=self._memory.bytes(),
@@ -202,6 +232,8 @@ class Trial:
             "epoch": self.epoch,
             "step": self.step,
             "terminal_epoch": self.terminal_epoch,
+            "stationary_step": self.stationary_step,
+            "checks": [asdict(check) for check in self._checks],
             "seconds": self.seconds,
             "measurements": [asdict(m) for m in self.measurements],
         }
@@ -214,6 +246,9 @@ class Trial:
         names = [field.name for field in fields(Measurement)]
         self.training.load(load(checkpoint))
         self.epoch, self.step, self.terminal_epoch = state["epoch"], state["step"], state["terminal_epoch"]
+        # Absent in checkpoints from before there was this budget.
+        self.stationary_step = state.get("stationary_step")
+        self._checks = [Check(**check) for check in state.get("checks", ())]
         self._seconds_before = state["seconds"]
         # By today's columns: one added since the checkpoint was written is null in the rows before it.
         self.measurements = [Measurement(**{name: row.get(name) for name in names}) for row in state["measurements"]]

@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from study.design.config import TrialConfig
-from study.design.search import Scheduler, Search
+from study.design.search import Scheduler, Search, columns_read, measured
 from study.store.store import Store
 
 FOREVER = 1_000_000  # epochs: no trial is stopped for having run long
@@ -43,7 +43,7 @@ class CompetingTrials:
         """
         wanted = {config.key: config for config in configs}
         metric = self._search.scheduler.metric
-        columns = ["trial", "epoch", metric]
+        columns = ["trial", "epoch", *columns_read([metric])]
         rows = self._store.read(columns).to_pylist()
         rows += [row for live in self._store.read_live() for row in live.rows.select(columns).to_pylist()]
         stops = set()
@@ -62,7 +62,7 @@ class CompetingTrials:
 
     def _note(self, config: TrialConfig, row: dict[str, Any], *, past: bool = False) -> str:
         """Give a row to its group's rule, and take its decision."""
-        epoch, value = row["epoch"], row.get(self._search.scheduler.metric)
+        epoch, value = row["epoch"], measured(row, self._search.scheduler.metric)
         rule, trial = self._rule(config), self._trial(config)
         if value is None or epoch <= trial.last_epoch:  # a restarted trial measures some epochs again
             return TrialScheduler.CONTINUE

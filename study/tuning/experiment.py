@@ -6,7 +6,6 @@ the store alone decides what is done.
 
 import logging
 import os
-import secrets
 import signal
 import sys
 import tempfile
@@ -29,8 +28,12 @@ os.environ.update(
 import ray
 from ray import tune
 
+from gnc_models.processes import ASKS
 from study.design.study_file import Study
-from study.scheduling.retries import Retries, Trials
+from study.execution.run_mark import new_run, under_way
+from study.execution.signals import is_ignored
+from study.scheduling.retries import Retries
+from study.scheduling.sharing import SharedTrials, Sharing, Trials
 from study.store.store import Store
 from study.tuning.early_stopping import CompetingTrials
 from study.tuning.logging_callback import LoggingCallback
@@ -71,21 +74,28 @@ def run_trials(
     """
     if problem := ray_problem():
         print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
-    run = f"run-{secrets.token_hex(4)}"
+    run = new_run()
     stopping = threading.Event()
     competition = CompetingTrials(study.search, store) if study.search.scheduler.name != "none" else None
     if competition is not None:
         competition.replay(study.configs)
-    with _under_way(store, run), _stop_on_signal(store, run, stopping):
+    attempts = None if forgive else study.resources.attempts
+    sharing = Sharing(store, run, study.search.scheduler, attempts)
+    with under_way(store, run, study=study.text), _stop_on_signal(store, run, stopping):
         for workers, source in sorted(trials.items()):
             if stopping.is_set():
                 break
             allotment = allotments[workers]
-            retries = Retries(source, store, study.resources, forgive=forgive)
+            shared = SharedTrials(source, sharing, view.ended_elsewhere)
+            retries = Retries(shared, store, study.resources, forgive=forgive)
             queue = Queue(retries, stopping, min(concurrent or allotment.concurrent, allotment.concurrent))
             callback = RunCallback(view, store, run, retries, competition, study)
             trainable = _trainable(study, store, run, workers, allotment, held_bytes)
-            _run_experiment(study, store, run, trainable, queue, callback)
+            try:
+                _run_experiment(study, store, run, trainable, queue, callback)
+            finally:
+                with suppress(OSError):
+                    shared.close()
     return not stopping.is_set()
 
 
@@ -131,38 +141,29 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
                 storage_path=scratch,
                 verbose=0,
                 stop=StopWhenAsked(queue.stopping, callback),
-                callbacks=[callback, *(LoggingCallback(name, study, store) for name in study.callbacks)],
+                callbacks=[callback, *(LoggingCallback(name, study, store) for name in study.log.callbacks)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.scheduling.retries starts trials again
             ),
         ).fit()
 
 
 @contextmanager
-def _under_way(store: Store, run: str) -> Iterator[None]:
-    """Mark the run as under way in the results folder, where every machine that shares the folder sees it."""
-    store.begin_run(run)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            store.end_run(run)
-
-
-@contextmanager
 def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: ask the trials to checkpoint and end. A second one: stop at once."""
+    """First Ctrl-C, SIGTERM or the like: ask the trials to checkpoint and end. Ctrl-C after that: stop at once."""
 
     def ask(number: int, frame: Any) -> None:
         if stopping.is_set():
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # a scheduler may reach this process twice, itself and through the script that started it
         stopping.set()
-        print("\nstopping: running trials keep their checkpoints (again to stop at once)", file=sys.stderr)
+        print("\nstopping: running trials keep their checkpoints (Ctrl-C to stop at once)", file=sys.stderr)
         try:
             store.request_stop(run)
         except OSError as error:  # a full or lost folder: the trials end by themselves, with what they have
             print(error, file=sys.stderr)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in ASKS if not is_ignored(number)}
     try:
         yield
     finally:
@@ -170,8 +171,3 @@ def _stop_on_signal(store: Store, run: str, stopping: threading.Event) -> Iterat
             signal.signal(number, handler)
         with suppress(OSError):
             store.withdraw_stop(run)
-
-
-def leave_cluster() -> None:
-    """Disconnect, ending the local cluster if this process started it."""
-    ray.shutdown()

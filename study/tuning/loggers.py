@@ -7,10 +7,10 @@ when a study names it. Does not know Ray.
 
 import hashlib
 import importlib.util
+import json
 import logging
 import math
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -19,17 +19,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from study.design.config import TrialConfig
 from study.design.errors import StudyError
+from study.design.study_file import Study
+from study.store.schemas import MEASUREMENTS
 from study.store.store import Store
 
-FOLDER_NUMBER = "callbacks/folder_number"
+MOST_CHARACTERS = 128  # of a name in W&B
+UNITS = {column.name: column.unit for column in MEASUREMENTS if column.unit}
 Row = Mapping[str, float]  # measured columns with a number, `epoch` and `step` among them
+
+
+@dataclass(frozen=True)
+class LoggedTrial:
+    """A trial as a log names it. name: what tells it from the study's others; group: the same of its cell, and the cell."""
+
+    key: str
+    cell: str
+    name: str
+    group: str
+    settings: Mapping[str, Any]  # those that have an effect
+
+
+def logged_trial(config: TrialConfig, study: Study) -> LoggedTrial:
+    """How a trial of this study is named in logs."""
+    name = study.name_of(config)[:MOST_CHARACTERS] or config.key
+    words = study.name_of(config, without="seed")[: MOST_CHARACTERS - 9]
+    settings = {name: value for name, value in config.settings().items() if value is not None}
+    return LoggedTrial(config.key, config.cell, name, f"{words} {config.cell[:8]}".strip(), settings)
 
 
 class Logger(Protocol):
     """Receives each trial's start, rows and end, in this order; several trials can be in progress."""
 
-    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+    def start(self, trial: LoggedTrial) -> None:
         """A trial begins. What an earlier attempt logged of it is removed."""
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
@@ -74,30 +97,27 @@ class LogFolder:
 def folder_id(store: Store) -> str:
     """Tells this results folder from every other one that logs to the same server; it is the same in every run.
 
-    A random number kept in the folder, since folders on two machines can have one path, hashed with the path or URI,
-    since a copy of the folder has the same number.
+    Its own random name, since folders on two machines can have one path, hashed with the path or URI, since a copy of
+    the folder has the same name.
     """
-    if (number := store.storage.read(FOLDER_NUMBER)) is None:
-        store.storage.write(FOLDER_NUMBER, secrets.token_hex(16).encode())
-        number = store.storage.read(FOLDER_NUMBER) or b""
     local = store.storage.local_path("")
-    return hashlib.sha256(number + str(local.resolve() if local else store.uri).encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{store.folder_id()} {local.resolve() if local else store.uri}".encode()).hexdigest()[:16]
 
 
 class TensorBoard:
     """One event file per trial; `tensorboard --logdir RESULTS/callbacks/tensorboard`."""
 
-    def __init__(self, study: str, store: Store) -> None:
+    def __init__(self, study: Study, store: Store) -> None:
         self._folder = LogFolder(store, "tensorboard")
         self._writers: dict[str, Any] = {}
         self._settings: dict[str, Mapping[str, Any]] = {}
         self._last: dict[str, Row] = {}
 
-    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+    def start(self, trial: LoggedTrial) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writers[key] = SummaryWriter(str(self._folder.fresh(key)), flush_secs=10)
-        self._settings[key], self._last[key] = settings, {}
+        self._writers[trial.key] = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10)
+        self._settings[trial.key], self._last[trial.key] = trial.settings, {}
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -123,13 +143,13 @@ class TensorBoard:
 
 
 class MLflow:
-    """One run per trial, named by its key, in the experiment of the study's name; MLFLOW_TRACKING_URI says where else.
+    """One run per trial, named by what varies, in the experiment of [log] project or of the study's name.
 
-    A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
+    MLFLOW_TRACKING_URI says where, MLFLOW_EXPERIMENT_NAME in which one. The tag `cell` groups seeds, `units` has units. A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
     those from before runs had the tag `results_folder`.
     """
 
-    def __init__(self, study: str, store: Store) -> None:
+    def __init__(self, study: Study, store: Store) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -142,21 +162,24 @@ class MLflow:
         self._client = MlflowClient(server or f"sqlite:///{local}/mlflow.db")
         self._folder = folder_id(store)
         self._made_here = f" and tags.results_folder = '{self._folder}'" if server else ""
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or study
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or study.log.project or study.name
         found = self._client.get_experiment_by_name(name)
         artifacts = None if server or local is None else (local / "artifacts").as_uri()
         self._experiment = found.experiment_id if found else self._client.create_experiment(name, artifacts)
         self._runs: dict[str, str] = {}
+        self._tags = {"study": study.name, "results_folder": self._folder, "units": json.dumps(UNITS)}
+        self._tags |= {f"tag.{tag}": "true" for tag in study.log.tags}
 
-    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+    def start(self, trial: LoggedTrial) -> None:
         from mlflow.entities import Param
 
-        for earlier in self._client.search_runs([self._experiment], f"tags.trial = '{key}'{self._made_here}"):
+        for earlier in self._client.search_runs([self._experiment], f"tags.trial = '{trial.key}'{self._made_here}"):
             self._client.delete_run(earlier.info.run_id)
-        tags = {"trial": key, "results_folder": self._folder}
-        run = self._client.create_run(self._experiment, run_name=key, tags=tags)
-        self._runs[key] = run.info.run_id
-        self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
+        tags = self._tags | {"trial": trial.key, "cell": trial.group}
+        run = self._client.create_run(self._experiment, run_name=trial.name, tags=tags)
+        self._runs[trial.key] = run.info.run_id
+        params = [Param(name, str(value)) for name, value in trial.settings.items()]
+        self._client.log_batch(run.info.run_id, params=params)
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
         from mlflow.entities import Metric
@@ -178,17 +201,20 @@ class MLflow:
 
 
 class WeightsAndBiases:
-    """One run per trial in the project of the study's name; offline where no key for the service is known.
+    """One run per trial, named by what varies, seeds grouped; offline where no key for the service is known.
+
+    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units.
 
     A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
     runs have the key alone as their id; a trial that is logged again gets a new run beside such a one.
     `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
     """
 
-    def __init__(self, study: str, store: Store) -> None:
+    def __init__(self, study: Study, store: Store) -> None:
         import wandb
 
-        self._project, self._folder = os.environ.get("WANDB_PROJECT") or study, LogFolder(store, "wandb")
+        self._project = os.environ.get("WANDB_PROJECT") or study.log.project or study.name
+        self._study, self._folder = study, LogFolder(store, "wandb")
         self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
         self._mode: Any = os.environ.get("WANDB_MODE") or (
@@ -196,16 +222,19 @@ class WeightsAndBiases:
         )
         self._runs: dict[str, Any] = {}
 
-    def start(self, key: str, settings: Mapping[str, Any]) -> None:
+    def start(self, trial: LoggedTrial) -> None:
         import wandb
 
         quiet = wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True, save_code=False)
-        self._runs[key] = wandb.init(
-            project=self._project, id=f"{key}-{self._folder_id}", name=key, config=dict(settings),
-            dir=str(self._folder.fresh(key)), mode=self._mode, reinit="create_new", settings=quiet,
+        about = {"trial": trial.key, "cell": trial.cell, "study": self._study.name, "units": UNITS}
+        run = wandb.init(
+            project=self._project, id=f"{trial.key}-{self._folder_id}", name=trial.name, group=trial.group,
+            tags=self._study.log.tags, config={**trial.settings, **about},
+            dir=str(self._folder.fresh(trial.key)), mode=self._mode, reinit="create_new", settings=quiet,
             resume="allow" if self._mode == "online" else None,
         )  # fmt: skip
-        self._runs[key].define_metric("*", step_metric="step")
+        run.define_metric("*", step_metric="step")
+        self._runs[trial.key] = run
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -228,11 +257,11 @@ class WeightsAndBiases:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool that a study may name: the module it needs, how to get it, its logger of a study's name and store."""
+    """A tool that a study may name: the module it needs, how to get it, its logger of a study and a store."""
 
     module: str
     install: str
-    make: Callable[[str, Store], Logger]
+    make: Callable[[Study, Store], Logger]
 
 
 TOOLS: dict[str, Tool] = {

@@ -15,9 +15,9 @@ from typing import Any
 from ray import tune
 
 from study.design.study_file import Study
-from study.store.schemas import MEASUREMENTS
+from study.store.schemas import MEASUREMENTS, stored_config
 from study.store.store import Store, open_store
-from study.tuning.loggers import TOOLS, Logger, numbers_of
+from study.tuning.loggers import TOOLS, Logger, logged_trial, numbers_of
 from study.tuning.tune_adapters import DriverOnly
 
 NAMES = tuple(column.name for column in MEASUREMENTS)
@@ -29,7 +29,7 @@ class LoggingCallback(DriverOnly, tune.Callback):
 
     def __init__(self, name: str, study: Study, store: Store) -> None:
         # A store of its own, because it is read in another thread.
-        self._name, self._study, self._store = name, study.name, open_store(store.uri)
+        self._name, self._study, self._store = name, study, open_store(store.uri)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._logger: Logger | None = None
         self._logged: dict[str, set[int]] = {}  # epochs of each trial that is being logged
@@ -74,7 +74,7 @@ class LoggingCallback(DriverOnly, tune.Callback):
         if what == "close":
             self._logger.close()
         elif what == "start":
-            self._logger.start(key, {name: v for name, v in value.items() if v is not None})
+            self._logger.start(logged_trial(stored_config(value), self._study))
             self._logged[key] = set()
         elif key in self._logged:
             rows = [value] if what == "log" else self._rows(key)

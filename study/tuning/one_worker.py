@@ -32,13 +32,13 @@ def train_on_ray(
     result there, and the next trial gets a new process.
     """
     store = open_store(results)
-    asked = await_run(store, run)
-    if asked():
-        tune.report({"state": INTERRUPTED})
-        return
     trial, drained = TrialConfig(**json.loads(config["settings"])), draining()
+    asked = await_run(store, run, trial.key)
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)
+        return
+    if asked():
+        tune.report({"state": INTERRUPTED})
         return
     reporter = Reporter(tune.report, REPORT_SECONDS)
     execution = Execution(trial, store, attempt=store.next_attempt(trial.key), **options)

@@ -7,6 +7,9 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +20,27 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import study
+from gnc_models.datasets.stored.layouts import VARIABLE, data_folder
+from gnc_models.processes import kept_from_children
 from study.design.errors import StudyError
 from study.design.study_file import Resources
+from study.execution.granted import OwnFolder, usable_cpus, usable_memory
 from study.store.storage import FolderError
 from study.store.store import Store, open_store
-from study.training.data import VARIABLE, data_folder
 
 ANSWER_SECONDS = 120.0  # by then Ray knows that a lost machine is dead
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the cluster file on the head, for the autoscaler
 TESTED_RAY = ("2.50", "2.60")  # oldest and newest release that the tests were run with
+CONNECT_SECONDS = 10.0
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # and no settings; Ray speaks gRPC
+HTTP2_SETTINGS = b"\x04"  # the kind of the first frame of any answer
+# Ray would take 30 % of the machine's memory for objects; trials hand over little more than their rows.
+LEAST_OBJECT_BYTES, MOST_OBJECT_BYTES = 80_000_000, 1 << 30
 GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
+
+STARTS, TOO_SLOW = 5, "timed out during startup"  # Ray waits half a minute for its daemons, and so says that it has
+TOKEN = secrets.token_hex(32)  # of clusters that this process starts
+_own: list[OwnFolder] = []  # of the cluster that this process started
 
 
 @dataclass(frozen=True)
@@ -48,31 +62,115 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 
 
 def join_cluster(address: str | None) -> None:
-    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced."""
-    address = address or os.environ.get("RAY_ADDRESS")  # which `ray job submit` sets
-    # Workers of a cluster that is started here look for data where this process does, wherever Ray starts them. Without
-    # such a folder nothing is said of it: an environment of its own costs every worker process a second at its start.
-    data = data_folder()
-    runtime_env = {"env_vars": {VARIABLE: str(data.resolve())}} if not address and data.exists() else None
+    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced.
+
+    One that is started here has a folder and ports of its own, and as many processors as this process may use, so that
+    any number of them and of users share a machine.
+
+    Raises:
+        StudyError: no cluster answers there, or Ray cannot start here.
+    """
+    named = "--address" if address else "RAY_ADDRESS"  # which `ray job submit` sets
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local" and (problem := no_answer(address)):
+        raise StudyError(_refusal(named, address, problem))
+    try:
+        _join(address)
+    except StudyError:  # there is no place for Ray's files
+        raise
+    except Exception as error:  # Ray raises what its parts raise, and Exception itself
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if address == "local":
+            told = f"Ray must start on this machine, got {problem}. gnc doctor says what is lacking."
+            raise StudyError(told) from error
+        raise StudyError(_refusal(named, address, problem)) from None
+
+
+def _join(address: str, starts: int = STARTS) -> None:
+    options = _local_options() if address == "local" else {}
     try:
         # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
-        with contextlib.chdir(Path(study.__file__).parents[1]):
-            ray.init(
-                # with None Ray would first look for a cluster that this machine started, and wait for a dead one
-                address=address or "local",
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                configure_logging=True,
-                logging_level=logging.ERROR,
-                runtime_env=runtime_env,
-            )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        if address is None:
+        # A terminal that is closed tells Ray's daemons too, without which no trial could leave off.
+        with contextlib.chdir(Path(study.__file__).parents[1]), kept_from_children(signal.SIGHUP, signal.SIGUSR1):
+            # with None for an address Ray would first look for a cluster that this machine started
+            ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **options)
+    except Exception as error:
+        leave_cluster()
+        if starts == 1 or TOO_SLOW not in str(error):
             raise
-        problem = " ".join(str(error).split())
-        rule = f"--address must name a running Ray cluster that knows this token, got {address!r}"
-        cure = "Start one with `ray up cluster.yaml`, or leave --address out to use this machine."
-        raise StudyError(f"{rule}: {problem}. {cure}") from None
+        print("this machine is busy: Ray did not start in time and is started again", file=sys.stderr)
+        _join(address, starts - 1)
+
+
+def _local_options() -> dict[str, Any]:
+    """How Ray is started on this machine alone."""
+    _own.append(OwnFolder())
+    if _own[-1].note:
+        print(_own[-1].note, file=sys.stderr)
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        # else Ray would keep one in HOME, which may be read-only, and which many tasks would make at the same time
+        os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
+    # Workers look for data where this process does, wherever Ray starts them. Without such a folder nothing is said of
+    # it: an environment of its own costs every worker process a second at its start.
+    data = data_folder()
+    return {
+        "_temp_dir": str(_own[-1].path / "r"),  # which Ray opens to every user, and the folder around it does not
+        "num_cpus": usable_cpus(),
+        "object_store_memory": max(LEAST_OBJECT_BYTES, min(MOST_OBJECT_BYTES, usable_memory() // 10)),
+        "include_dashboard": False,
+        "runtime_env": {"env_vars": {VARIABLE: str(data.resolve())}} if data.exists() else None,
+    }
+
+
+def leave_cluster() -> None:
+    """Disconnect. A cluster that this process started ends, and its folder is removed."""
+    ray.shutdown()
+    while _own:
+        _end_daemons(_own[-1].path)
+        _own.pop().remove()
+    if os.environ.get("RAY_AUTH_TOKEN") == TOKEN:
+        del os.environ["RAY_AUTH_TOKEN"]
+
+
+def _end_daemons(folder: Path) -> None:
+    """End what is left of a Ray that did not start in time: the commands name its folder, which no other has."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            if f"{folder}/".encode() in command.read_bytes():
+                os.kill(int(command.parent.name), signal.SIGKILL)
+
+
+def _refusal(named: str, address: str, problem: str) -> str:
+    unset = "leave --address out" if named == "--address" else "unset RAY_ADDRESS"
+    cure = f"Start one with `ray up cluster.yaml`, or {unset} to use this machine."
+    return f"{named} must name a running Ray cluster that knows this token, got {address!r}: {problem}. {cure}"
+
+
+def no_answer(address: str) -> str:
+    """Why no Ray can be reached at an address; empty where something answers as Ray does, or that is for Ray to say.
+
+    Ray itself would try for most of a minute, and then speak of something else.
+    """
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address_or_die  # Ray has no public name for it
+
+        try:
+            address = canonicalize_bootstrap_address_or_die(address)
+        except ConnectionError:
+            return "no Ray runs on this machine, or several"
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or "/" in host or not port.isdecimal():
+        return "an address is host:port, auto or local"
+    if os.environ.get("RAY_USE_TLS", "0") != "0":  # Ray would not greet
+        return ""
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS) as connection:
+            connection.sendall(HTTP2_GREETING)
+            return "" if connection.recv(9)[3:4] == HTTP2_SETTINGS else "what answers there is not Ray"
+    except TimeoutError:
+        return f"nothing answered within {CONNECT_SECONDS:.0f} s"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:

@@ -1,10 +1,11 @@
-"""What `gnc run` shows while it runs: one live view on a terminal, else one line per finished trial.
+"""What `gnc run` shows while it runs: one live view on a terminal, else a line per finished trial and one a minute.
 
 Knows rich; does not know Ray, the store or torch. Everything goes to stderr.
 """
 
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from rich.console import Console, Group
@@ -12,6 +13,25 @@ from rich.live import Live
 from rich.text import Text
 
 from study.execution.progress_view import duration, figures_line, progress_view, time_left
+
+APART_SECONDS = 60.0  # between lines about trials that run, where there is no terminal
+
+
+@dataclass
+class _Running:
+    """A trial in progress: when it began, its last figures, and when and at which share done the first came."""
+
+    began: float
+    figures: dict[str, Any] = field(default_factory=dict)
+    seen: float = 0.0
+    share: float = 0.0
+
+    def how_far(self) -> str:
+        """The share done and the time left, as this attempt went so far."""
+        if "share_done" not in self.figures:
+            return "starting"
+        done = self.figures["share_done"]
+        return f"{done:.0%} done, {time_left(time.monotonic() - self.seen, done - self.share, 1 - done)}"
 
 
 class View:
@@ -21,9 +41,9 @@ class View:
         """expected: trials that will run; already_done: trials that the store held."""
         self._names: dict[str, str] = {}  # of each trial that was started, by key
         self._expected, self._already = expected, already_done
-        self._running: dict[str, tuple[float, dict[str, Any]]] = {}  # when each began, and its last figures
+        self._running: dict[str, _Running] = {}
         self.ended_states: dict[str, str] = {}
-        self._started = time.monotonic()
+        self._started = self._spoke = time.monotonic()
         self._console = Console(stderr=True)
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -41,7 +61,7 @@ class View:
     def started(self, key: str, name: str) -> None:
         """A trial began."""
         self._names[key] = name
-        self._running[key] = time.monotonic(), {}
+        self._running[key] = _Running(time.monotonic())
 
     def restarted(self, key: str, why: str, delay: float) -> None:
         """An attempt failed or was cut off, and the trial will be started again after a delay in seconds."""
@@ -50,31 +70,52 @@ class View:
 
     def progressed(self, key: str, figures: dict[str, Any]) -> None:
         """New live figures of a running trial."""
-        if key in self._running:
-            self._running[key] = self._running[key][0], figures
+        trial, now = self._running.get(key), time.monotonic()
+        if trial is None:
+            return
+        if not trial.figures:
+            trial.seen, trial.share = now, figures.get("share_done", 0.0)
+        trial.figures = figures
+        if self._live is None and now - self._spoke >= APART_SECONDS:
+            told = f"running  {self._names[key]}  {figures_line(figures)}  {trial.how_far()}"
+            self._line(f"[{len(self.ended_states)}/{self._expected}] {told}")
 
     def ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
         """A trial ended in a state."""
         now = time.monotonic()
-        began, _ = self._running.pop(key, (now, {}))
+        began = self._running.pop(key, _Running(now)).began
         if state == "interrupted":
             return
         self.ended_states[key] = state
         count = f"[{len(self.ended_states)}/{self._expected}]"
         reason = f"  {figures.get('reason')}" if state != "complete" else ""
-        line = f"{count} {state:<9}{self._names[key]}  {figures_line(figures)}  {now - began:.0f} s{reason}"
+        took = f"{now - began:.0f} s{reason}{f'; {self._left()}' if len(self.ended_states) < self._expected else ''}"
+        line = f"{count} {state:<9}{self._names[key]}  {figures_line(figures)}  {took}"
         if state != "complete" or self._live is None:  # a terminal prints only the trials that need attention
             self._line(line)
 
+    def ended_elsewhere(self, key: str) -> None:
+        """Another run on the folder ended a trial that this one would have run."""
+        self._expected -= 1
+        self._already += 1
+
+    def _done(self) -> float:
+        """How many trials' worth of work is done."""
+        return len(self.ended_states) + sum(r.figures.get("share_done", 0.0) for r in self._running.values())
+
+    def _left(self) -> str:
+        done = self._done()
+        return time_left(time.monotonic() - self._started, done, self._expected - done)
+
     def _line(self, text: str) -> None:
+        self._spoke = time.monotonic()
         if self._live is None:
             print(text, file=sys.stderr, flush=True)
         else:
             self._console.print(Text(text))
 
     def _render(self) -> Group:
-        elapsed, running = time.monotonic() - self._started, list(self._running.items())
-        done = len(self.ended_states) + sum(figures.get("share_done", 0.0) for _, (_, figures) in running)
+        running = list(self._running.items())
         bad = sum(state not in ("complete", "stopped") for state in self.ended_states.values())
         head = Text.assemble(
             (f"{len(self.ended_states) - bad} done", "bold"),
@@ -82,10 +123,7 @@ class View:
             (f"{bad} failed", "bold red" if bad else ""),
             f"  of {self._expected}",
             f" (+{self._already} stored)" if self._already else "",
-            f"   {duration(elapsed)}, {time_left(elapsed, done, self._expected - done)}",
+            f"   {duration(time.monotonic() - self._started)}, {self._left()}",
         )
-        trials = [
-            (self._names[key], figures, f"{figures['share_done']:.0%} done" if "share_done" in figures else "starting")
-            for key, (_, figures) in running
-        ]
-        return progress_view(head, done / max(1, self._expected), trials)
+        trials = [(self._names[key], trial.figures, trial.how_far()) for key, trial in running]
+        return progress_view(head, self._done() / max(1, self._expected), trials)

@@ -82,9 +82,9 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     device = get_device() if on_gpu else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
-    asked = await_run(store, order["run"])
-    reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
     drained, trial = draining(), TrialConfig(**order["settings"])
+    asked = await_run(store, order["run"], trial.key)
+    reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
     execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
     state = execution.run(
         should_stop=lambda: drained() or (group.leads and asked()),
@@ -92,5 +92,5 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
         should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
         on_progress=reporter,
     )
-    is_preempted = state == INTERRUPTED and not store.is_stop_requested(order["run"])
+    is_preempted = state == INTERRUPTED and not asked()
     return {**reporter.figures, "state": state, "reason": execution.reason, "is_preempted": is_preempted}

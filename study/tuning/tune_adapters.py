@@ -5,6 +5,7 @@ Knows Ray and the store; does not know how trials are placed or trained.
 
 import contextlib
 import json
+import signal
 import sys
 import threading
 from typing import Any
@@ -13,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from gnc_models.processes import ASKS
 from study.design.study_file import Study
 from study.execution.signals import Preempted
 from study.execution.trial_log import failure_record
@@ -76,7 +78,13 @@ class RunCallback(DriverOnly, tune.Callback):
         self._competition, self._study = competition, study
         self._rule = study.search.scheduler.digest  # of a trial that it stopped
         self.running: set[str] = set()
+        self._handlers = {number: signal.getsignal(number) for number in ASKS}
         self._attempts = store.attempts()  # the number of each trial's last attempt that is accounted for
+
+    def setup(self, **info: Any) -> None:
+        """Handle signals as before: Tune, which can be kept from taking SIGINT, has just taken SIGUSR1."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         config = self._retries.in_flight[trial.config["key"]]

@@ -2,16 +2,17 @@
 
 A cell is one combination of the settings named by --by; a candidate is a combination of the other settings that was
 tried there. A candidate counts only if all of its trials ran to their end: if some seeds diverged or were stopped, the
-mean of the others would flatter it. Knows the store and study files; does not know Ray.
+mean of the others would flatter it. Of several metrics the candidates are found that no other beats in all of them.
+Knows the store and study files; does not know Ray.
 """
 
 import json
 import math
 import statistics
 import tomllib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,21 +23,38 @@ from study.design.where import Selection
 from study.store.schemas import MEASUREMENTS, REFERENCES
 from study.store.store import Store
 
-METRICS = tuple(
-    column.name
+METRICS = {
+    column.name: column
     for column in (*MEASUREMENTS, *REFERENCES)
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-)
+}
+Candidate = list[dict[str, Any]]  # the last rows of its trials
+WIDEST = 40  # characters of an assignment whose comment stands in a column with the others
+TOLD = {"max": "largest", "min": "smallest"}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A metric, whether its largest or its smallest value is wanted (max or min), and who says so."""
+
+    metric: str
+    mode: str
+    says: str
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.mode == "max" else -1
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best candidate of one cell."""
+    """A best candidate of one cell; with several goals a cell has one for each balance between them."""
 
     by: dict[str, Any]  # the cell
     chosen: dict[str, Any]  # of the settings that candidates differ in, those of the winner
-    mean: float
-    standard_error: float | None  # None with one seed
+    mean: dict[str, float]  # of each metric over the seeds
+    standard_error: dict[str, float | None]  # None with one seed
     seeds: tuple[int, ...]
     candidates: int  # that were compared in this cell
     settings: dict[str, Any]  # all settings but the seed
@@ -45,13 +63,44 @@ class Winner:
 
 @dataclass(frozen=True)
 class Best:
-    """The winner of each cell, and what was left out."""
+    """The winners of each cell, and what was left out."""
 
-    metric: str
-    mode: str
+    goals: tuple[Goal, ...]
     winners: tuple[Winner, ...]
     unfinished: int  # candidates with a trial that diverged or was stopped
-    unmeasured: int  # trials in which the metric is null
+    unmeasured: int  # finished trials in which a metric is null
+
+
+def choose_goals(metrics: Sequence[str], modes: Sequence[str], study: Study | None) -> tuple[Goal, ...]:
+    """What is to be compared, by which mode: as asked, else as the study's [tune] says, else as the column says."""
+    searched = dict(zip(study.search.metrics, study.search.modes, strict=True)) if study else {}
+    if study and (rule := study.search.scheduler).metric:
+        searched.setdefault(rule.metric, rule.mode)
+    metrics = metrics or tuple(study.search.metrics if study else ())
+    if not metrics:
+        raise StudyError("--metric must be given where no [tune] names one, got none. Write --metric test_accuracy.")
+    if modes and len(modes) != len(metrics):
+        raise StudyError(
+            f"--mode must be given once for each of {len(metrics)} metrics or not at all, got {len(modes)}."
+        )
+    asked = dict(zip(metrics, modes, strict=False))
+    parts = {part for config in study.configs for part in config.parts().get("metrics", ())} if study else set()
+    own = [reference.rpartition(":")[2] for reference, _ in parts]
+    check_known([metric for metric in metrics if metric not in asked], [*METRICS, *own], "--metric")
+    return tuple(_goal(metric, asked.get(metric), searched.get(metric)) for metric in dict.fromkeys(metrics))
+
+
+def _goal(metric: str, asked: str | None, searched: str | None) -> Goal:
+    column = METRICS.get(metric)
+    for mode, says in (
+        (asked, "as asked"),
+        (searched, "as [tune] says"),
+        (column and column.better, "as its column says"),
+    ):
+        if mode:
+            return Goal(metric, mode, says)
+    rule = f"--mode must be given for {metric}, of which neither much nor little is better by itself"
+    raise StudyError(f"{rule}, got none. Write --mode max or --mode min.")
 
 
 def default_by(study: Study) -> tuple[str, ...]:
@@ -64,88 +113,121 @@ def default_by(study: Study) -> tuple[str, ...]:
 
 def find_best(
     store: Store,
+    goals: Sequence[Goal],
     *,
-    metric: str,
-    mode: Literal["min", "max"],
     by: Sequence[str],
     keys: Collection[str] | None = None,
     selection: Selection | None = None,
 ) -> Best:
-    """The best candidate of each cell. keys: only these trials; None for all of the folder."""
-    check_known([metric], METRICS, "--metric")
+    """The best candidates of each cell. keys: only these trials; None for all of the folder."""
     check_known(by, [name for name in TrialConfig.model_fields if name != "seed"], "--by")
     states = {key: state for key, state in store.states().items() if keys is None or key in keys}
-    rows = store.read(["trial", "cell", *TrialConfig.model_fields, metric], last=True).to_pylist()
+    metrics = [goal.metric for goal in goals]
+    rows = store.read(["trial", "cell", *TrialConfig.model_fields, "custom", *metrics], last=True).to_pylist()
     rows = [row for row in rows if row["trial"] in states and (selection is None or selection(row))]
+    own = [dict(row["custom"] or ()) for row in rows]  # the study's own metrics are known by what was measured
+    check_known(metrics, [*METRICS, *(name for values in own for name in values)], "--metric")
+    rows = [{**dict.fromkeys(metrics), **values, **row} for values, row in zip(own, rows, strict=True)]
     unfinished = {row["cell"] for row in rows if states[row["trial"]] != "complete"}
     finished = [row for row in rows if row["cell"] not in unfinished]
-    unmeasured = sum(row[metric] is None for row in finished)
-    measured: dict[str, list[dict[str, Any]]] = {}
+    measured: dict[str, Candidate] = {}
     for row in finished:
-        if row[metric] is not None:
+        if all(row[metric] is not None for metric in metrics):
             measured.setdefault(row["cell"], []).append(row)
-    winners = _winners(list(measured.values()), metric, mode, by)
-    return Best(metric, mode, tuple(winners), len(unfinished), unmeasured)
+    winners = _winners(list(measured.values()), goals, by)
+    return Best(tuple(goals), tuple(winners), len(unfinished), len(finished) - sum(map(len, measured.values())))
 
 
-def _winners(candidates: list[list[dict[str, Any]]], metric: str, mode: str, by: Sequence[str]) -> Iterator[Winner]:
+def _winners(candidates: list[Candidate], goals: Sequence[Goal], by: Sequence[str]) -> Iterator[Winner]:
     others = [name for name in TrialConfig.model_fields if name not in {*by, "seed"}]
     varied = [name for name in others if len({tried[0][name] for tried in candidates}) > 1]
-    cells: dict[tuple[Any, ...], list[list[dict[str, Any]]]] = {}
+    cells: dict[tuple[Any, ...], list[Candidate]] = {}
     for tried in candidates:
         cells.setdefault(tuple(tried[0][name] for name in by), []).append(tried)
     for cell in sorted(cells, key=lambda cell: [(value is not None, str(type(value)), value) for value in cell]):
-        sign = 1 if mode == "max" else -1
-        best = max(cells[cell], key=lambda tried: (sign * _mean(tried, metric), tried[0]["cell"]))
-        best.sort(key=lambda row: row["seed"])
-        values = [float(row[metric]) for row in best]
-        yield Winner(
-            by=dict(zip(by, cell, strict=True)),
-            chosen={name: best[0][name] for name in varied},
-            mean=statistics.fmean(values),
-            standard_error=statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
-            seeds=tuple(row["seed"] for row in best),
-            candidates=len(cells[cell]),
-            settings={name: best[0][name] for name in TrialConfig.model_fields if name != "seed"},
-            keys=tuple(row["trial"] for row in best),
-        )
+        for best in _unbeaten(cells[cell], goals):
+            best.sort(key=lambda row: row["seed"])
+            yield Winner(
+                by=dict(zip(by, cell, strict=True)),
+                chosen={name: best[0][name] for name in varied},
+                mean={goal.metric: _mean(best, goal) for goal in goals},
+                standard_error={goal.metric: _standard_error(best, goal) for goal in goals},
+                seeds=tuple(row["seed"] for row in best),
+                candidates=len(cells[cell]),
+                settings={name: best[0][name] for name in TrialConfig.model_fields if name != "seed"},
+                keys=tuple(row["trial"] for row in best),
+            )
 
 
-def _mean(tried: list[dict[str, Any]], metric: str) -> float:
-    return statistics.fmean(float(row[metric]) for row in tried)
+def _unbeaten(tried: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
+    """The best candidate, or with several goals those that no other beats in all; the best by the first goal first."""
+    ranked = sorted(tried, key=lambda one: (goals[0].sign * _mean(one, goals[0]), one[0]["cell"]), reverse=True)
+    if len(goals) == 1:
+        return ranked[:1]
+    from study.scheduling.optuna_sampler import pareto_set  # takes a second to load
+
+    return [ranked[i] for i in pareto_set([[_mean(one, g) for g in goals] for one in ranked], [g.mode for g in goals])]
+
+
+def _mean(tried: Candidate, goal: Goal) -> float:
+    return statistics.fmean(float(row[goal.metric]) for row in tried)
+
+
+def _standard_error(tried: Candidate, goal: Goal) -> float | None:
+    values = [float(row[goal.metric]) for row in tried]
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def best_lines(best: Best) -> Iterator[str]:
-    """The table in words, one line per cell."""
-    yield f"{best.metric}, {best.mode} of the mean over seeds, plus or minus its standard error"
+    """The table in words, one line per winner."""
+    wanted = " and ".join(f"the {TOLD[goal.mode]} {goal.metric} ({goal.says})" for goal in best.goals)
+    balance = "" if len(best.goals) == 1 else "; no candidate of its cell is better than one below in all of them"
+    yield f"Best is {wanted}: mean over seeds at the last epoch, plus or minus its standard error{balance}."
     for winner in best.winners:
-        error = "" if winner.standard_error is None else f" +- {winner.standard_error:.2g}"
-        cell, chosen = in_short(winner.by) or "all", in_short(winner.chosen)
+        cell, chosen = in_short(winner.by, absent="none") or "all", in_short(winner.chosen)
+        found = [_with_error(winner, goal.metric, named=len(best.goals) > 1) for goal in best.goals]
         yield (
-            f"{cell}:  {winner.mean:.6g}{error}  {'1 seed' if len(winner.seeds) == 1 else f'{len(winner.seeds)} seeds'}, "
+            f"{cell}:  {', '.join(found)}  {'1 seed' if len(winner.seeds) == 1 else f'{len(winner.seeds)} seeds'}, "
             f"best of {winner.candidates}{f':  {chosen}' if chosen else ''}"
         )
     if best.unfinished:
         yield f"{best.unfinished} candidates left out: some of their trials diverged or were stopped"
-    if best.unmeasured:
-        yield f"{best.unmeasured} trials left out: their {best.metric} is null"
+    names = " or ".join(goal.metric for goal in best.goals)
+    if best.unmeasured and best.winners:
+        yield f"{best.unmeasured} trials left out: their {names} is null"
+    elif best.unmeasured:
+        meanings = [
+            f" {name} is: {METRICS[name].meaning}" for name in (g.metric for g in best.goals) if name in METRICS
+        ]
+        yield f"None can be named: {names} was measured in none of the {best.unmeasured} finished trials.{''.join(meanings)}"
+    elif not best.winners:
+        yield "None can be named: no candidate has all of its trials finished."
 
 
-def in_short(settings: dict[str, Any]) -> str:
-    """Settings with the short names of a study's trials."""
-    return " ".join(f"{SHORT[name]}={value}" for name, value in settings.items() if value is not None)
+def _with_error(winner: Winner, metric: str, *, named: bool) -> str:
+    error = winner.standard_error[metric]
+    return f"{f'{metric} ' if named else ''}{winner.mean[metric]:.6g}{'' if error is None else f' +- {error:.2g}'}"
+
+
+def in_short(settings: Mapping[str, Any], absent: str = "") -> str:
+    """Settings with the short names of a study's trials; absent: what stands for a setting without effect."""
+    shown = {name: absent if value is None else value for name, value in settings.items()}
+    return " ".join(f"{SHORT[name]}={value}" for name, value in shown.items() if value != "")
 
 
 def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) -> str:
-    """The text of a study file that runs the winners again: the same keys for the same seeds, and the seeds added."""
+    """The text of a study file that runs the winners again: the same keys for the same seeds, and the seeds added.
+
+    It names every setting that decides the trials, also those with their defaults, so that it says what was best.
+    """
     if not best.winners:
         raise StudyError("--write must have a best trial to write, got none. Run trials first.")
     wanted = [_configs(winner, sorted({*winner.seeds, *seeds})) for winner in best.winners]
-    fixed = _needed(_shared(best.winners), best.winners)
-    blocks = [
-        {n: v for n, v in w.settings.items() if n not in _shared(best.winners) and v is not None} for w in best.winners
-    ]
-    text = "\n".join([*_head(best, study), "", "[fixed]", *_assignments(fixed), "", *_grid(blocks, best.winners, seeds),
+    first = best.winners[0].settings
+    shared = {n: v for n, v in first.items() if all(winner.settings[n] == v for winner in best.winners)}
+    fixed = {name: value for name, value in shared.items() if value is not None}
+    blocks = [{n: v for n, v in w.settings.items() if n not in shared and v is not None} for w in best.winners]
+    text = "\n".join([*_head(best, study), "", "[fixed]", *_explained(fixed), "", *_grid(blocks, best.winners, seeds),
                       *_copied_tables(study)]) + "\n"  # fmt: skip
     missing = {config.key for configs in wanted for config in configs} ^ {c.key for c in parse_study(text).configs}
     assert not missing, missing  # what is written is what was found
@@ -167,51 +249,26 @@ def _configs(winner: Winner, seeds: Sequence[int]) -> list[TrialConfig]:
     return configs
 
 
-def _shared(winners: Sequence[Winner]) -> dict[str, Any]:
-    first = winners[0].settings
-    return {n: v for n, v in first.items() if all(winner.settings[n] == v for winner in winners)}
-
-
-def _needed(shared: dict[str, Any], winners: Sequence[Winner]) -> dict[str, Any]:
-    """Without the settings that every winner has by default."""
-    needed = {name: value for name, value in shared.items() if value is not None}
-    for name in list(needed):
-        less = {n: v for n, v in needed.items() if n != name}
-        if TrialConfig.model_fields[name].is_required() or name in winners[0].by:
-            continue
-        if all(_is_same(less, shared, winner) for winner in winners):
-            needed = less
-    return needed
-
-
-def _is_same(fixed: dict[str, Any], shared: dict[str, Any], winner: Winner) -> bool:
-    own = {n: v for n, v in winner.settings.items() if n not in shared and v is not None}
-    try:
-        return make_config({**fixed, **own, "seed": winner.seeds[0]}).key == winner.keys[0]
-    except StudyError:
-        return False
-
-
 def _grid(blocks: list[dict[str, Any]], winners: Sequence[Winner], seeds: Sequence[int]) -> list[str]:
     """Lists that move together where every winner has the same settings and seeds, else a block for each."""
     all_seeds = [sorted({*winner.seeds, *seeds}) for winner in winners]
     if all(set(block) == set(blocks[0]) for block in blocks) and all(s == all_seeds[0] for s in all_seeds):
-        lines = ["[grid]", f"seed = {_toml(all_seeds[0])}"]
+        lines = ["[grid]", *_explained({"seed": all_seeds[0]})]
         together = {name: [block[name] for block in blocks] for name in blocks[0]}
-        return [*lines, *(["[grid.zip]", *_assignments(together)] if together else [])]
+        return [*lines, *(["[grid.zip]", *_explained(together)] if together else [])]
     lines = []
     for block, own in zip(blocks, all_seeds, strict=True):
         values = {name: [value] for name, value in block.items()} | {"seed": own}
-        lines += ["[[grid]]", *_assignments(values), ""]
+        lines += ["[[grid]]", *_explained(values), ""]
     return lines[:-1]
 
 
 def _head(best: Best, study: Study | None) -> list[str]:
     name = f"{study.name}-best" if study else "best"
-    by = ", ".join(best.winners[0].by) or "all settings"
-    description = f"Best by {best.metric} ({best.mode}) for each {by}{f' of {study.name}' if study else ''}."
-    keep = [f"keep = {_toml(study.keep)}"] if study and study.keep != "head" else []
-    return [f"# gnc run {name}.toml", f"name = {_toml(name)}", f"description = {_toml(description)}", *keep]
+    by, goals = ", ".join(best.winners[0].by), " and ".join(f"{goal.metric} ({goal.mode})" for goal in best.goals)
+    description = f"Best by {goals}{f' for each {by}' if by else ''}{f' of {study.name}' if study else ''}."
+    keep = [f"keep = {toml_value(study.keep)}"] if study and study.keep != "head" else []
+    return [f"# gnc run {name}.toml", f"name = {toml_value(name)}", f"description = {toml_value(description)}", *keep]
 
 
 def _copied_tables(study: Study | None) -> list[str]:
@@ -220,16 +277,31 @@ def _copied_tables(study: Study | None) -> list[str]:
     return [line for name, table in tables for line in ("", f"[{name}]", *_assignments(table))]
 
 
+def _explained(settings: dict[str, Any]) -> Iterator[str]:
+    """A line for each setting, with its meaning as a comment."""
+    lines = _assignments(settings)
+    width = max((len(line) for line in lines if len(line) < WIDEST), default=0)
+    for name, line in zip(settings, lines, strict=True):
+        yield f"{line:<{width}}  # {TrialConfig.model_fields[name].description}"
+
+
 def _assignments(table: dict[str, Any]) -> list[str]:
-    return [f"{name} = {_toml(value)}" for name, value in table.items()]
+    """Of a table whose names with a dot are options of a part, and so stand without quotes."""
+    return [f"{name} = {toml_value(value)}" for name, value in table.items()]
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value as TOML writes it: strings as JSON does, numbers as Python does."""
     if isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, dict):
-        return f"{{ {', '.join(_assignments(value))} }}"
+        return f"{{ {', '.join(toml_lines(value))} }}"
     return repr(value)
+
+
+def toml_lines(table: Mapping[str, Any]) -> list[str]:
+    """A table's assignments; names that TOML takes for something else stand in quotes."""
+    names = {name: name if name.replace("_", "").isalnum() else json.dumps(name) for name in table}
+    return [f"{names[name]} = {toml_value(value)}" for name, value in table.items()]

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from gnc_models.progress import counted
 from study.design.errors import StudyError
 from study.store.finished_trials import RANK, Fragment
 from study.store.schemas import FRAGMENT_SCHEMA, IDENTITY, SETTINGS, record_from_json
 from study.store.store import Store
 from study.upkeep.compare import Comparison, compare_fragments
 
-COPIED = ("suggestions", "logs", "optima", "codes")  # files that are the same under the same name
+COPIED = ("suggestions", "logs", "optima", "codes", "code")  # files that are the same under the same name
 HELD_BACK = 500  # pairs of trials compared at a time
 
 
@@ -109,7 +110,7 @@ def _place(store: Store) -> str:
 def _merge(theirs: FolderTrials, into: Store) -> Merge:
     merge, ours = Merge(theirs.store.uri), FolderTrials(into)
     waiting: list[tuple[Fragment, Fragment]] = []
-    for key, state in sorted(theirs.states.items()):
+    for key, state in counted(sorted(theirs.states.items()), "trials", len(theirs.states)):
         held = ours.states.get(key)
         if held is None or RANK[state] > RANK[held]:
             if _take(key, theirs, ours):
@@ -224,11 +225,11 @@ def _copy_absent(source: Store, into: Store, folder: str) -> None:
 def _copy_studies(sources: Sequence[Store], into: Store) -> None:
     """Copy the study files, oldest first. The latest of the destination stays the latest; else the latest of the sources."""
     latest = into.latest_study()
-    held = {entry.name for entry in into.storage.entries("studies", ".toml")}
-    found = [(e.modified_ns, e.name, s) for s in sources for e in s.storage.entries("studies", ".toml")]
-    new = [(name, source) for _, name, source in sorted(found, key=lambda f: f[:2]) if name not in held]
-    for name, source in new:
-        into.storage.write(f"studies/{name}", source.storage.read(f"studies/{name}") or b"")
+    held = {name for _, name, _ in into.study_files()}
+    found = sorted((at, name, text) for source in sources for at, name, text in source.study_files())
+    new = [text for _, name, text in found if name not in held]
+    for text in new:
+        into.write_study(text)
     if new and latest is not None:
         into.write_study(latest)
 

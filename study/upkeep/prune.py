@@ -20,7 +20,7 @@ from study.store.schemas import FINAL
 from study.store.storage import Entry, FolderError
 from study.store.store import Store
 
-KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints)/([0-9a-f]{16})[./].+")
+KEY_FIRST = re.compile(r"(live|heads|margins|checkpoints|claims)/([0-9a-f]{16})[./].+")
 ATTEMPT = re.compile(r"live/([0-9a-f]{16})\.(\d+)\.parquet")
 OF_A_RUN = re.compile(r"live/([^/]+)\.(stop|run)")
 TEMPORARY_SECONDS = 3600.0  # a write takes seconds, so an older temporary file has no writer
@@ -117,8 +117,10 @@ def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:
     if named is None:
         return None
     folder_name, key = named.groups()
-    if folder_name in ("live", "checkpoints") and folder.is_finished(key):
+    if folder_name in ("live", "checkpoints", "claims") and folder.is_finished(key):
         return "its trial is finished"
+    if folder_name == "claims":  # the next claim follows the last one, so the chain of a trial to run stays
+        return None
     if folder_name == "live":
         return _reason_of_live(entry, key, folder, age)
     if key in folder.running:

@@ -4,8 +4,10 @@ Knows the store and the latest study; does not know Ray, or how the status is sh
 """
 
 import dataclasses
+import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +15,32 @@ from study.design.study_file import Study
 from study.design.where import Selection
 from study.execution.progress_view import figures_line
 from study.scheduling.remaining import done_keys, spent_keys
+from study.scheduling.sharing import SILENT_SECONDS
 from study.store.attempts import Live
+from study.store.claims import Run
 from study.store.disk_use import DiskUse, disk_sentence, measure_disk_use
 from study.store.schemas import FINAL
-from study.store.sealing.sealed_tables import TRIALS
 from study.store.storage import Entry
 from study.store.store import Store
 
-SILENT_SECONDS = 60.0  # an older heartbeat is marked as silent
+KEY = re.compile("[0-9a-f]{16}")  # of a trial; a search claims the places of its suggestions too
 SHOWN_FAILURES = 5
-ORDER = ("complete", "diverged", "stopped", "failed", "missing")
+MISSING = "missing"  # trials without rows
+ORDER = ("complete", "diverged", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class RunAtWork:
+    """A run on the folder and the trials that it has claimed."""
+
+    run: Run
+    trials: tuple[str, ...]
+    seconds_ago: float  # since its last beat, by the clocks of two machines
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it was killed, or has been away for so long that other runs take its trials."""
+        return self.run.is_gone or (not self.run.is_here and self.seconds_ago > SILENT_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ class Status:
     uri: str
     counts: Counter[str]  # trials by state
     live: tuple[Live, ...]  # trials in progress, silent and interrupted ones too
+    runs: tuple[RunAtWork, ...]  # runs under way, and those that were killed
     failures: dict[str, dict[str, Any]]  # the last failure of each failed trial
     outside: int  # trials that the folder holds of other studies
     left_out: int  # trials of the study that were not selected
@@ -43,7 +62,7 @@ class Status:
     @property
     def running(self) -> list[Live]:
         """Trials whose heartbeat is fresh."""
-        return [trial for trial in self.live if not trial.interrupted and trial.seconds_ago <= SILENT_SECONDS]
+        return [trial for trial in self.live if stage_of(trial) == "running"]
 
 
 def read_status(
@@ -72,6 +91,7 @@ def read_status(
         uri=store.uri,
         counts=counts,
         live=live,
+        runs=tuple(runs_at_work(store)),
         failures={key: attempts[-1] for key, attempts in store.failed().items() if key in failed},
         outside=outside if study else 0,
         left_out=study.left_out if study else outside,
@@ -79,7 +99,15 @@ def read_status(
         unreadable=tuple(unreadable),
         is_over=False,
     )
-    return dataclasses.replace(status, is_over=_is_over(status, study, store, states, entries))
+    return dataclasses.replace(status, is_over=_is_over(status, study, store, states))
+
+
+def runs_at_work(store: Store) -> Iterator[RunAtWork]:
+    """The runs that have a mark in the folder, with what each has claimed."""
+    marks, claims, now = store.runs(), store.claims(), time.time()
+    for name, mark in sorted(marks.items()):
+        trials = tuple(sorted(key for key, claim in claims.items() if claim.run == name and KEY.fullmatch(key)))
+        yield RunAtWork(mark, trials, max(0.0, now - mark.time))
 
 
 def _selected(store: Store, states: dict[str, str], selection: Selection | None) -> list[str]:
@@ -88,7 +116,7 @@ def _selected(store: Store, states: dict[str, str], selection: Selection | None)
     return [trial["trial"] for trial in store.read_trials().to_pylist() if selection(trial)]
 
 
-def _is_over(status: Status, study: Study | None, store: Store, states: dict[str, str], entries: list[Entry]) -> bool:
+def _is_over(status: Status, study: Study | None, store: Store, states: dict[str, str]) -> bool:
     if status.running or not states:
         return False
     if study is None:
@@ -96,13 +124,9 @@ def _is_over(status: Status, study: Study | None, store: Store, states: dict[str
     if any(config.key not in states for config in study.configs):
         return False
     left = study.num_planned - len(done_keys(study, store, states) | spent_keys(study, store) & set(states))
-    # A run seals as the last thing it does: what it left by then, it leaves to the next.
-    return not left or _newest(entries, TRIALS) > _newest(entries, "studies/")
-
-
-def _newest(entries: list[Entry], start: str) -> int:
-    """When the newest of the files whose names begin so was written."""
-    return max((entry.modified_ns for entry in entries if entry.name.startswith(start)), default=0)
+    return not left or all(
+        run.is_silent for run in status.runs
+    )  # failed trials with attempts left, which a run would use
 
 
 def status_facts(status: Status) -> dict[str, Any]:
@@ -112,6 +136,11 @@ def status_facts(status: Status) -> dict[str, Any]:
         "trials": status.counts.total(),
         **status.counts,
         "running": [{name: getattr(trial, name) for name in fields} for trial in status.live],
+        "runs": [
+            {name: getattr(r.run, name) for name in ("host", "process", "study")}
+            | {"run": r.run.name, "silent": r.is_silent, "trials": r.trials}
+            for r in status.runs
+        ],
         "outside": status.outside,
         "left_out": status.left_out,
         "failures": {key: failure["reason"] for key, failure in status.failures.items()},
@@ -123,7 +152,8 @@ def status_facts(status: Status) -> dict[str, Any]:
 
 def status_lines(status: Status) -> Iterator[str]:
     """The status in words."""
-    yield f"{status.name} in {status.uri}: {counts_line(status.counts)}"
+    yield f"{status.name} in {status.uri}: {counts_line(status.counts, status.live)}"
+    yield from map(run_line, status.runs)
     yield from map(live_line, status.live)
     yield from failure_lines(status)
     if status.outside:
@@ -133,9 +163,28 @@ def status_lines(status: Status) -> Iterator[str]:
     yield disk_sentence(status.disk)
 
 
-def counts_line(counts: Counter[str]) -> str:
-    """How many trials are in each state, in words."""
-    return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state]) or "no trials"
+def counts_line(counts: Counter[str], live: Iterable[Live] = ()) -> str:
+    """How many trials are in each state, in words; of those without a state, how many run or wait with a checkpoint."""
+    told = {state: counts[state] for state in ORDER}
+    begun = Counter(map(stage_of, live))
+    told |= begun | {"not started": max(0, counts[MISSING] - begun.total())}
+    return ", ".join(f"{count} {words}" for words, count in told.items() if count) or "no trials"
+
+
+def stage_of(trial: Live) -> str:
+    """Where a trial without rows stands."""
+    if trial.interrupted:
+        return "interrupted with checkpoints"
+    return "running" if trial.seconds_ago <= SILENT_SECONDS else "cut off"
+
+
+def run_line(found: RunAtWork) -> str:
+    """A run on the folder in words."""
+    trials = f"{len(found.trials)} trial{'s' * (len(found.trials) != 1)}"
+    study = f" of studies/{found.run.study}" if found.run.study else ""
+    silent = ", silent: other runs take its trials" if found.is_silent else ""
+    where = f"on {found.run.host}, process {found.run.process}" if found.run.host else "of an earlier version"
+    return f"  {found.run.name} {where}: {trials}{study}, heartbeat {found.seconds_ago:.0f} s ago{silent}"
 
 
 def live_line(trial: Live) -> str:

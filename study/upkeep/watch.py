@@ -14,7 +14,7 @@ from rich.text import Text
 
 from study.execution.progress_view import duration, progress_view, time_left
 from study.store.disk_use import disk_sentence
-from study.upkeep.status import Status, counts_line, failure_lines, last_row, live_note, status_facts
+from study.upkeep.status import Status, counts_line, failure_lines, last_row, live_note, run_line, status_facts
 
 FAILED_READS = 5  # in a row before a folder counts as lost, since a network folder may be away for a moment
 
@@ -55,8 +55,7 @@ class _Lines:
     _last = ""
 
     def __call__(self, status: Status) -> None:
-        running = len(status.running)
-        line = f"{status.name}: {counts_line(status.counts)}{f'; {running} running' if running else ''}"
+        line = f"{status.name}: {counts_line(status.counts, status.live)}"
         if line != self._last:
             self._last = line
             print(f"{time.strftime('%H:%M:%S')} {line}; {disk_sentence(status.disk)}", flush=True)
@@ -74,9 +73,12 @@ class _View:
         self._first_ended = ended if self._first_ended < 0 else self._first_ended
         head = Text.assemble(
             (status.name, "bold"),
-            f" in {status.uri}: {counts_line(status.counts)}\n{len(status.running)} running, ",
+            f" in {status.uri}: {counts_line(status.counts, status.live)}\n",
             f"watched for {duration(seconds)}, {time_left(seconds, ended - self._first_ended, missing)}",
         )
         failures = (Text(line.strip(), style="red") for line in failure_lines(status))
+        runs = (Text(run_line(run).strip(), style="dim") for run in status.runs)
         trials = [(trial.key, last_row(trial), live_note(trial)) for trial in status.live]
-        return progress_view(head, ended / max(1, total), trials, [*failures, Text(disk_sentence(status.disk), "dim")])
+        return progress_view(
+            head, ended / max(1, total), trials, [*runs, *failures, Text(disk_sentence(status.disk), "dim")]
+        )

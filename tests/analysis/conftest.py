@@ -12,6 +12,7 @@ import pytest
 from gnc_models.references import margin as bounds
 from gnc_models.references.tables import best_code_points
 from study.design.config import TrialConfig
+from study.design.study_file import parse_study
 from study.store.schemas import MARGINS_SCHEMA, RESULTS_SCHEMA, TRIALS_SCHEMA
 from study.store.storage import ignore
 
@@ -69,8 +70,8 @@ class MadeUpStore:
     def latest_study(self) -> str | None:
         return self.study
 
-    def write_report(self, files: dict[str, bytes]) -> None:
-        self.written.update(files)
+    def write_report(self, files: dict[str, bytes | None]) -> None:
+        self.written.update({name: content for name, content in files.items() if content is not None})
 
     def read_report(self, name: str) -> bytes | None:
         return self.written.get(name)
@@ -113,7 +114,9 @@ def made_up_rows(config: TrialConfig) -> list[dict[str, Any]]:
         row |= {"mean_direction_margin_min": margin * 0.9, "sample_margin_min": margin * 0.9 - spread / 10}
         row |= {"reference_margin_lower": reference.lower, "reference_margin_upper": reference.upper}
         row |= {"reference_source": reference.source, "reference_version": "made up", "random_margin": random}
-        row |= {"ufm_margin": reference.lower * 0.98 / (1 + 0.2 * tau) if config.temperature else None}
+        optimum = reference.lower * 0.98 / (1 + 0.2 * tau)
+        for name, factor in (("ufm_margin", 1.0), ("ufm_margin_low", 0.99), ("ufm_margin_high", 1.01)):
+            row |= {name: factor * optimum if config.temperature else None}
         row |= {"margin_ratio_upper": margin / reference.lower, "margin_ratio_lower": margin / reference.upper}
         rows.append(row)
     return rows
@@ -205,4 +208,49 @@ def full_store() -> MadeUpStore:
             ((3, 192, 0.1, "both", 0), "diverged", "train_loss is not finite at step 40"),
             ((10, 400, 0.1, "both", 0), "stopped", None),
         ]
+    )
+
+
+SEARCH = """
+name = "little-search"
+[fixed]
+feature_dim = 3
+num_classes = 12
+[grid]
+seed = [0]
+[search]
+learning_rate = { log_uniform = [0.001, 10.0] }
+weight_decay = { log_uniform = [1e-6, 0.1] }
+[tune]
+method = "random"
+num_samples = 40
+metric = "margin_min_lower"
+mode = "max"
+scheduler = "asha"
+grace_epochs = 1
+reduction_factor = 2
+"""
+
+
+@pytest.fixture
+def search_store() -> MadeUpStore:
+    """A made-up search: the margin falls with the distance of the learning rate from 0.1 and ignores the weight decay.
+
+    Trials with a learning rate above 1 were stopped after their third measured epoch.
+    """
+    configs = parse_study(SEARCH).configs
+    far = {config.key: abs(np.log10(config.learning_rate / 0.1)) for config in configs}
+    stopped = {config.key for config in configs if config.learning_rate > 1}
+    rows = []
+    for config in configs:
+        course = made_up_rows(config)[: 3 if config.key in stopped else None]
+        rows += [row | {"margin_min_lower": row["margin_min_lower"] * np.exp(-far[config.key])} for row in course]
+    states = {config.key: "stopped" if config.key in stopped else "complete" for config in configs}
+    trials = [made_up_trial(config, states[config.key]) for config in configs]
+    for index, trial in enumerate(trials):
+        trial["finished_at"] = f"2026-01-01T00:{index:02d}:00Z"
+    return MadeUpStore(
+        results=pa.Table.from_pylist(rows, schema=RESULTS_SCHEMA),
+        trials=pa.Table.from_pylist(trials, schema=TRIALS_SCHEMA),
+        study=SEARCH,
     )

@@ -98,6 +98,45 @@ def two_at_once(scene: Scene) -> None:
     scene.end(second)
 
 
+def others_go_on(scene: Scene) -> None:
+    """One of three processes that share the trials is killed; the others go on, and one takes over what it had."""
+    processes = [scene.trials() for _ in range(3)]
+    scene.some_way_into(processes[2], most_seconds=6)
+    victim = scene.chance.choice(processes)
+    victim.kill()
+    victim.wait()
+    for process in processes:
+        if process is not victim:
+            scene.end(process)
+
+
+def woken_too_late(scene: Scene) -> None:
+    """A process is paused, its trials are taken over, and it wakes up and goes on."""
+    paused = scene.trials()
+    scene.some_way_into(paused, most_seconds=5)
+    os.kill(paused.pid, signal.SIGSTOP)
+    try:
+        for mark in (scene.results / "live").glob("*.run"):  # as a machine far away that cannot be asked
+            told = json.loads(mark.read_bytes() or b"{}")
+            mark.write_text(json.dumps({**told, "host": "far", "boot": "another"}))
+        other = scene.trials(silent_seconds=scene.chance.uniform(0.5, 3))
+        time.sleep(scene.chance.uniform(1, 8))
+    finally:
+        os.kill(paused.pid, signal.SIGCONT)
+    scene.end(paused)
+    scene.end(other)
+
+
+def clocks_differ(scene: Scene) -> None:
+    """Two processes whose clocks are minutes apart share the trials."""
+    minutes = scene.chance.choice([-1, 1]) * scene.chance.uniform(2, 30)
+    scene.note(f"{minutes:.0f} min apart")
+    first = scene.trials()
+    second = scene.trials(clock_seconds=60 * minutes)
+    scene.end(first)
+    scene.end(second)
+
+
 def disk_full(scene: Scene) -> None:
     """The disk is full for some seconds; what failed meanwhile is no trial's fault."""
     process = scene.trials()
@@ -284,8 +323,11 @@ KINDS: dict[str, Callable[[Scene], contextlib.AbstractContextManager]] = {
     "read-only": on_small_disk(folder_read_only),
     "worker-terminated": anywhere(worker_terminated),
     "two-at-once": anywhere(two_at_once),
+    "others-go-on": anywhere(others_go_on),
     "torn-fragment": anywhere(torn_fragment),
     "two-runs": anywhere(two_runs),
+    "clocks-differ": anywhere(clocks_differ),
+    "woken-too-late": anywhere(woken_too_late),
     "clock-jumped": anywhere(clock_jumped),
     "trial-terminated": anywhere(trial_terminated),
     "torn-table": anywhere(torn_table),

@@ -77,9 +77,10 @@ class Scene:
         """`gnc run` of the study, on Ray."""
         return self._start("gnc.cli.main", "run", self.study, self.results)
 
-    def trials(self) -> subprocess.Popen:
-        """What the study lacks, in one process without Ray."""
-        return self._start("tests.chaos.trials", self.study, self.results)
+    def trials(self, **options: float) -> subprocess.Popen:
+        """What the study lacks, in one process without Ray; options: as tests.chaos.trials takes them."""
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        return self._start("tests.chaos.trials", self.study, self.results, *words)
 
     def seal(self) -> subprocess.Popen:
         """`gnc seal` of the results."""
@@ -171,7 +172,12 @@ class Scene:
             raise Broken("a row is there twice")
         _same("sealed rows", comparable(pq.read_table(self.results / "results.parquet")), comparable(rows))
         _same("sealed trials", comparable(pq.read_table(self.results / "trials.parquet")), comparable(trials))
-        left = [*store.read_live(), *store.failures(), *(key for key in self.keys if store.has_checkpoint(key))]
+        left = [
+            *store.read_live(),
+            *store.failures(),
+            *store.claims(),
+            *(key for key in self.keys if store.has_checkpoint(key)),
+        ]
         if left:
             raise Broken(f"left behind: {left}")
 

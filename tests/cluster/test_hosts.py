@@ -195,6 +195,24 @@ def test_one_host_with_a_results_folder_of_its_own_is_refused(cluster):
     assert f"{last} does not see it" in found.stdout
 
 
+def test_parts_of_one_s_own_run_on_hosts_that_lack_their_file(cluster):
+    home, results = cluster.head.private / "home/own", cluster.shared / "own"
+    home.mkdir()
+    (home / "nets.py").write_text(
+        "from torch import nn\n\ndef make(in_shape, feature_dim):\n    return nn.Linear(in_shape[0], feature_dim)\n"
+    )
+    text = STUDY.replace('encoder = "mlp"\nwidth = 32\ndepth = 1', 'encoder = "nets.py:make"').replace(
+        '"hosts"', '"own"'
+    )
+    (home / "own.toml").write_text(text.replace("steps = 1200", "steps = 20"))
+    done = cluster.on_head(f"gnc run ~/own/own.toml {results} --address auto")
+    assert done.returncode == 0, done.stderr
+    trials = open_store(results).read_trials().to_pylist()
+    assert len(trials) == TRIALS
+    assert {trial["host"] for trial in trials} > {cluster.head.name}
+    assert not any((host.private / "home/own").exists() for host in cluster.workers)
+
+
 def test_nobody_without_the_token_or_the_tunnel_gets_in(cluster):
     code = f"import ray; ray.init('{cluster.head.address}:6379', logging_level=50); print('in')"
     for mode in ("token", "disabled"):

@@ -188,14 +188,14 @@ def raw_rows(num_classes: int, feature_dim: int, seed: int) -> Tensor:
 
 @functools.cache
 def trained_rows(num_classes: int, feature_dim: int, seed: int) -> Tensor:
-    """Rows of a cosine classifier after 80 steps of SGD on noisy samples around one point a class."""
+    """Rows of a cosine classifier after 40 steps of SGD on noisy samples around one point a class."""
     torch.manual_seed(seed)
     groups = torch.randn(num_classes // 5 + 1, feature_dim)
     points = groups[torch.arange(num_classes) // 5] + 0.5 * torch.randn(num_classes, feature_dim)
     encoder = torch.nn.Linear(feature_dim, feature_dim)
     rows = torch.nn.Parameter(0.5 * torch.nn.functional.normalize(torch.randn(num_classes, feature_dim), dim=1))
     optimizer = torch.optim.SGD([*encoder.parameters(), rows], lr=0.3, momentum=0.9)
-    for _ in range(80):
+    for _ in range(40):
         labels = torch.randint(num_classes, (128,))
         features = encoder(points[labels] + 0.1 * torch.randn(128, feature_dim))
         features, unit_rows = (torch.nn.functional.normalize(x, dim=1) for x in (features, rows))

@@ -12,9 +12,11 @@ from study.store.store import Store, open_store
 
 
 def made_up_measurement(epoch: int, **values) -> Measurement:
-    kinds = {int: 0, float: 0.5, bool: False}
+    kinds = {int: 0, float: 0.5, bool: False, bool | None: None, int | None: None}
     fields = dataclasses.fields(Measurement)
-    filled = {f.name: None if "list" in str(f.type) else kinds.get(f.type, 0.25) for f in fields}
+    filled = {
+        f.name: None if "list" in str(f.type) or "dict" in str(f.type) else kinds.get(f.type, 0.25) for f in fields
+    }
     return Measurement(**{**filled, "epoch": epoch, "step": 10 * epoch, "peak_memory_bytes": None, **values})
 
 
@@ -29,6 +31,12 @@ def made_up_config(**settings) -> TrialConfig:
 
 def finish(store: Store, config: TrialConfig, *, epochs: int = 3, **record) -> None:
     store.write_fragment(config, [made_up_measurement(e) for e in range(epochs)], made_up_record(**record))
+
+
+def remove_rows(store: Store, key: str) -> None:
+    """Without its files, a trial that no archive holds counts as never run."""
+    for entry in store.fragments().get(key, []):
+        store.storage.remove(f"rows/{entry.name}")
 
 
 def compact_as_before(store: Store) -> None:

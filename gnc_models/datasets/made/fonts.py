@@ -1,6 +1,7 @@
-"""The 12 DejaVu faces in matplotlib's wheel: which characters they share, and each character's picture in each face.
+"""Faces, which characters they share, and each character's picture in each face.
 
-matplotlib itself is never imported: its font files are found through its import spec.
+Built in are the 12 DejaVu faces in matplotlib's wheel. matplotlib itself is never imported: its font files are found
+through its import spec. Other fonts are files of a package or a folder; of a collection the first font is taken.
 """
 
 import hashlib
@@ -8,19 +9,25 @@ import importlib.metadata
 import importlib.util
 import json
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from fontTools.ttLib import TTFont
+from fontTools.ttLib import TTFont, TTLibError
 from PIL import Image, ImageDraw, ImageFont, features
 
-FAMILIES = {
+from gnc_models.catalog.members import BUILT_IN_FONTS
+from gnc_models.datasets.stored.font_files import file_digest, find_fonts
+from gnc_models.datasets.stored.layouts import MissingData, missing_data
+
+FAMILIES = ("sans", "mono", "serif")
+_DEJAVU = {
     "sans": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
     "mono": ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
     "serif": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
 }
-FACES = tuple(face for family in FAMILIES.values() for face in family)
 
 RASTER_SIDE = 64  # pixels; divisible by every resolution on offer
 _OVERSAMPLING = 2  # drawn larger by this factor and averaged, so that hinting moves no stroke visibly
@@ -33,18 +40,54 @@ _CATEGORIES = "LNPS"  # letters, numbers, punctuation, symbols
 _VERSION = 1  # rises when the code here or in `lookalikes` gives other pictures or characters with the same constants
 
 
-def _font_file(face: str) -> Path:
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("matplotlib must be installed: its DejaVu font files are what glyphs are drawn from.")
-    return Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / f"{face}.ttf"
+class Face(NamedTuple):
+    """One font file, and which of `FAMILIES` it belongs to."""
+
+    path: Path
+    family: str
+
+
+def find_faces(fonts: str, data_root: Path | None = None) -> tuple[Face, ...]:
+    """The faces of "dejavu", or of packages and folders as `find_fonts` names them.
+
+    Raises:
+        MissingData: a package or a folder is not here; the text names it and how to get it.
+        ValueError: a file that is no font.
+    """
+    if fonts == BUILT_IN_FONTS:
+        return _dejavu_faces()
+    if missing := missing_data("glyphs", data_root, fonts=fonts):
+        raise MissingData(missing)
+    return tuple(Face(path, _family(path)) for path in find_fonts(fonts, data_root))
 
 
 @cache
-def fonts_fingerprint() -> str:
+def _dejavu_faces() -> tuple[Face, ...]:
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("matplotlib must be installed: its DejaVu font files are what glyphs are drawn from.")
+    folder = Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    return tuple(Face(folder / f"{name}.ttf", family) for family, names in _DEJAVU.items() for name in names)
+
+
+def _family(path: Path) -> str:
+    """By the family's own name, such as "Noto Serif CJK JP"; sans where it does not say."""
+    with _opened(path) as font:
+        name = (font["name"].getBestFamilyName() or "").lower()
+    return "mono" if "mono" in name else "serif" if "serif" in name and "sans" not in name else "sans"
+
+
+def _opened(path: Path) -> TTFont:
+    try:
+        return TTFont(path, fontNumber=0, lazy=True)
+    except (TTLibError, OSError) as error:
+        raise ValueError(f"fonts must be font files, got {str(path)!r}: {error}. Remove or mend it.") from None
+
+
+def fonts_fingerprint(faces: Sequence[Face]) -> str:
     """16 hex digits that change with anything the pictures depend on: font files, Pillow, FreeType, Unicode, sizes."""
     state = {
-        "fonts": [hashlib.sha256(_font_file(face).read_bytes()).hexdigest() for face in FACES],
+        "fonts": [file_digest(face.path) for face in faces],
         "pillow": importlib.metadata.version("pillow"),
         "freetype": features.version("freetype2"),
         "fonttools": importlib.metadata.version("fonttools"),
@@ -54,50 +97,49 @@ def fonts_fingerprint() -> str:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
 
 
-def shared_characters() -> list[int]:
-    """Code points, ascending, of the letters, numbers, punctuation and symbols that every face's own map holds."""
-    shared = set.intersection(*(_held_characters(face) for face in FACES))
-    return sorted(c for c in shared if unicodedata.category(chr(c))[0] in _CATEGORIES)
+def shared_characters(faces: Sequence[Face]) -> list[int]:
+    """Letters, numbers, punctuation and symbols that every face's own map holds and that fit the canvas in each.
 
-
-def _held_characters(face: str) -> set[int]:
-    with TTFont(_font_file(face), lazy=True) as font:
-        return set(font.getBestCmap())
-
-
-def draw_characters(code_points: list[int]) -> tuple[list[int], np.ndarray]:
-    """Pictures of the characters that have ink and fit the canvas in every face.
-
-    Args:
-        code_points: characters that every face holds.
     Returns:
-        The code points that fit, in the order given, and their ink as uint8 `[characters, faces, side, side]`, 0 for
-        none and 255 for full cover. A picture is centred across and stands on the common baseline.
+        Code points, ascending.
     """
+    shared = set.intersection(*(_held_characters(face) for face in faces))
+    code_points = sorted(c for c in shared if unicodedata.category(chr(c))[0] in _CATEGORIES)
+    for face in faces:
+        font = _font(face)
+        code_points = [c for c in code_points if _fits(*map(float, font.getbbox(chr(c), anchor="ls")))]
+    return code_points
+
+
+def _held_characters(face: Face) -> set[int]:
+    with _opened(face.path) as font:
+        return set(font.getBestCmap() or ())
+
+
+def _font(face: Face) -> ImageFont.FreeTypeFont:
     # the basic layout: one character is one glyph, with no shaping library whose presence could change the picture
-    fonts = [
-        ImageFont.truetype(str(_font_file(face)), _PIXELS_PER_EM, layout_engine=ImageFont.Layout.BASIC)
-        for face in FACES
-    ]
-    fitting, pictures = [], []
-    for code_point in code_points:
-        picture = _draw(chr(code_point), fonts)
-        if picture is not None:
-            fitting.append(code_point)
-            pictures.append(picture)
-    return fitting, np.stack(pictures)
+    return ImageFont.truetype(str(face.path), _PIXELS_PER_EM, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _draw(character: str, fonts: list[ImageFont.FreeTypeFont]) -> np.ndarray | None:
-    """`[faces, side, side]`, or None where some face's picture has no ink or does not fit."""
-    canvas = Image.new("L", (_CANVAS * len(fonts), _CANVAS))  # all faces side by side: one canvas costs less than 12
-    draw = ImageDraw.Draw(canvas)
-    for position, font in enumerate(fonts):
-        left, top, right, bottom = font.getbbox(character, anchor="ls")
-        fits = right - left <= _CANVAS and _BASELINE + top >= 0 and _BASELINE + bottom <= _CANVAS
-        if not fits or right <= left or bottom <= top:
-            return None
-        across = _CANVAS * position + (_CANVAS - int(left) - int(right)) // 2
-        draw.text((across, _BASELINE), character, fill=255, font=font, anchor="ls")
-    together = np.asarray(canvas.reduce(_OVERSAMPLING))
-    return np.ascontiguousarray(together.reshape(RASTER_SIDE, len(fonts), RASTER_SIDE).swapaxes(0, 1))
+def _fits(left: float, top: float, right: float, bottom: float) -> bool:
+    """Whether a picture of this box has ink and room."""
+    has_room = right - left <= _CANVAS and _BASELINE + top >= 0 and _BASELINE + bottom <= _CANVAS
+    return has_room and right > left and bottom > top
+
+
+def draw_characters(code_points: Sequence[int], face: Face) -> np.ndarray:
+    """Pictures of characters that the face holds and that fit the canvas.
+
+    Returns:
+        Their ink as uint8 `[characters, side, side]`, 0 for none and 255 for full cover. A picture is centred across and
+        stands on the common baseline.
+    """
+    font = _font(face)
+    pictures = np.empty((len(code_points), RASTER_SIDE, RASTER_SIDE), dtype=np.uint8)
+    for picture, code_point in zip(pictures, code_points, strict=True):
+        character, canvas = chr(code_point), Image.new("L", (_CANVAS, _CANVAS))
+        left, _, right, _ = font.getbbox(character, anchor="ls")
+        across = (_CANVAS - int(left) - int(right)) // 2
+        ImageDraw.Draw(canvas).text((across, _BASELINE), character, fill=255, font=font, anchor="ls")
+        picture[:] = np.asarray(canvas.reduce(_OVERSAMPLING))
+    return pictures

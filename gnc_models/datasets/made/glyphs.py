@@ -1,11 +1,13 @@
-"""Characters of many scripts in 12 typefaces, drawn under random small affine maps: many real classes, no download.
+"""Characters of many scripts in several typefaces, drawn under random small affine maps: many real classes.
 
 A sample is a face x a map. The classes are the characters that differ enough in every face (`lookalikes`), in an order
 that `data_seed` draws. Every class has its own streams of maps for training, test and unseen samples, keyed by its
 code point, so its samples do not depend on which other classes there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,18 +15,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from gnc_models.catalog.members import BUILT_IN_FONTS
 from gnc_models.catalog.settings import check_choice
 from gnc_models.datasets.made.fonts import (
-    FACES,
     FAMILIES,
     RASTER_SIDE,
+    Face,
     draw_characters,
+    find_faces,
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters
+from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
-from gnc_models.user_cache import read_or_make
+from gnc_models.datasets.stored.font_files import fonts_digest
+from gnc_models.user_cache import read, read_or_make
 
 # Points along a pixel's side at which a picture is read, by resolution: their mean is the pixel.
 _POINTS = {16: 3, 32: 2}
@@ -52,8 +57,14 @@ def make_glyphs(
     data_seed: int,
     resolution: int,
     unseen_family: str | None = None,
+    fonts: str = BUILT_IN_FONTS,
+    fonts_source: str | None = None,
+    data_root: Path | None = None,
 ) -> Dataset:
-    """Images `[samples, 1, resolution, resolution]` of characters, background 0, ink up to 1 / 0.27.
+    """Images `[samples, 1, resolution, resolution]` of characters, background 0.
+
+    With the built-in fonts ink goes up to 1 / 0.27 in float32. With others, which have thousands of characters, images
+    are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the memory.
 
     Args:
         num_classes: characters, named by code point and character, such as "U+0041 A".
@@ -61,35 +72,64 @@ def make_glyphs(
         test_samples_per_class: test samples of each class, with maps of their own, and unseen ones likewise.
         data_seed: drives the order of the classes and all maps.
         resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
-        unseen_family: "sans", "mono" or "serif": its four faces give the unseen samples and nothing else. None: all
-            twelve faces are used in training and test, and there are no unseen samples.
+        unseen_family: "sans", "mono" or "serif": its faces give the unseen samples and nothing else. "none" or None: all
+            faces are used in training and test, and there are no unseen samples.
+        fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
+        fonts_source: the digest that the fonts must have here; None: any.
+        data_root: where folders of fonts are looked for.
     Raises:
-        ValueError: an unknown resolution or family, or more classes than there are.
+        ValueError: an unknown resolution or family, more classes than there are, or fonts with another digest.
+        MissingData: a package or folder of fonts is not here.
     """
     check_choice("resolution", resolution, RESOLUTIONS)
-    if unseen_family is not None:
-        check_choice("unseen_family", unseen_family, FAMILIES)
-    available, code_points, pictures = _read_classes(resolution, num_classes, data_seed)
+    faces = find_faces(fonts, data_root)
+    if fonts_source is not None and (here := fonts_digest(fonts, data_root)) != fonts_source:
+        rule = f"fonts_source must be that of the files of {fonts} on this machine, {here!r}"
+        raise ValueError(f"{rule}, got {fonts_source!r}. Install the same version on every machine.")
+    seen, unseen = _split_faces(faces, unseen_family)
+    available, code_points, pictures = _read_classes(faces, resolution, num_classes, data_seed)
     if num_classes > available:
         raise ValueError(
-            f"num_classes must be at most {available}, the characters that differ enough at resolution {resolution}, "
-            f"got {num_classes!r}."
+            f"num_classes must be at most {available}, the characters of {fonts} that differ enough at resolution "
+            f"{resolution}, got {num_classes!r}."
         )
-    unseen_faces = [i for i, face in enumerate(FACES) if unseen_family and face in FAMILIES[unseen_family]]
-    seen_faces = [i for i in range(len(FACES)) if i not in unseen_faces]
 
-    def draw(samples: int, faces: list[int], stream: int) -> Tensor:
-        maps = torch.from_numpy(np.stack([draw_maps(data_seed, stream, point, samples) for point in code_points]))
-        shown = torch.from_numpy(pictures[:, [faces[i % len(faces)] for i in range(samples)]])
-        drawn = render_maps(shown.flatten(0, 1), maps.flatten(0, 1), resolution)
-        return drawn.view(num_classes, samples, 1, resolution, resolution)
+    def draw(samples: int, places: list[int], stream: int) -> Tensor:
+        dtype = torch.float32 if fonts == BUILT_IN_FONTS else torch.uint8
+        drawn = torch.empty(num_classes, samples, 1, resolution, resolution, dtype=dtype)
+        for own, point, of_class in zip(drawn, code_points, torch.from_numpy(pictures), strict=True):
+            maps = torch.from_numpy(draw_maps(data_seed, stream, point, samples))
+            ink = render_maps(of_class[[places[i % len(places)] for i in range(samples)]], maps, resolution)
+            own[:] = ink / (255 * _INK_UNIT) if fonts == BUILT_IN_FONTS else ink.round()
+        return drawn
 
-    return label_samples(
-        draw(samples_per_class, seen_faces, _TRAIN),
-        draw(test_samples_per_class, seen_faces, _TEST),
+    made = label_samples(
+        draw(samples_per_class, seen, _TRAIN),
+        draw(test_samples_per_class, seen, _TEST),
         tuple(f"U+{point:04X} {chr(point)}" for point in code_points),
-        draw(test_samples_per_class, unseen_faces, _UNSEEN) if unseen_faces else None,
+        draw(test_samples_per_class, unseen, _UNSEEN) if unseen else None,
     )
+    return made if fonts == BUILT_IN_FONTS else replace(made, input_scale=1 / (255 * _INK_UNIT))
+
+
+def known_classes(fonts: str, resolution: int, data_root: Path | None) -> int | None:
+    """How many classes these fonts give; None where they have not been drawn and compared on this machine yet."""
+    return read(_cache_name(find_faces(fonts, data_root), resolution), pick=lambda held: len(held["code_points"]))
+
+
+def _split_faces(faces: Sequence[Face], unseen_family: str | None) -> tuple[list[int], list[int]]:
+    """Places of the faces that are trained on, and of those kept out."""
+    if unseen_family in (None, "none"):
+        return list(range(len(faces))), []
+    check_choice("unseen_family", unseen_family, FAMILIES)
+    parts = [[i for i, face in enumerate(faces) if (face.family == unseen_family) == out] for out in (False, True)]
+    if not all(parts):
+        have = {face.family: None for face in faces}
+        raise ValueError(
+            f"unseen_family must leave faces on both sides, of families {list(have)}, got {unseen_family!r}. "
+            "Write 'none' to train on all."
+        )
+    return parts[0], parts[1]
 
 
 def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.ndarray:
@@ -111,7 +151,7 @@ def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.
 def render_maps(
     pictures: UInt8[Tensor, "samples side side"], maps: Float[Tensor, "samples 2 3"], resolution: int
 ) -> Float[Tensor, "samples 1 resolution resolution"]:
-    """Each picture under its map, averaged over the area of each pixel, in units of `_INK_UNIT`.
+    """Each picture under its map, averaged over the area of each pixel: ink from 0 to 255.
 
     Args:
         pictures: ink as uint8, 0 to 255.
@@ -128,11 +168,13 @@ def render_maps(
         # plain sums, not affine_grid: its matrix product may round differently in batches of another size
         grid = columns[..., 0] * across + (columns[..., 1] * down + columns[..., 2])
         fine = functional.grid_sample(pictures[part, None].float(), grid, align_corners=False)
-        drawn[part] = functional.avg_pool2d(fine, points) / (255 * _INK_UNIT)
+        drawn[part] = functional.avg_pool2d(fine, points)
     return drawn
 
 
-def _read_classes(resolution: int, num_classes: int, data_seed: int) -> tuple[int, list[int], np.ndarray]:
+def _read_classes(
+    faces: Sequence[Face], resolution: int, num_classes: int, data_seed: int
+) -> tuple[int, list[int], np.ndarray]:
     """How many characters there are, and the code points and pictures of the first ones in the seed's order."""
 
     def pick(arrays: Mapping[str, np.ndarray]) -> tuple[int, list[int], np.ndarray]:
@@ -141,20 +183,27 @@ def _read_classes(resolution: int, num_classes: int, data_seed: int) -> tuple[in
             raise ValueError("code_points is not a list of code points")
         order = np.random.default_rng([data_seed, _ORDER]).permutation(admissible)[:num_classes].tolist()
         pictures = np.stack([arrays[_member(point)] for point in order])
-        if pictures.shape[1:] != (len(FACES), RASTER_SIDE, RASTER_SIDE) or pictures.dtype != np.uint8:
+        if pictures.shape[1:] != (len(faces), RASTER_SIDE, RASTER_SIDE) or pictures.dtype != np.uint8:
             raise ValueError(f"pictures have shape {pictures.shape} and type {pictures.dtype}")
         return len(admissible), order, pictures
 
-    name = f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{fonts_fingerprint()}"
-    return read_or_make(name, make=lambda: _make_classes(resolution), pick=pick)
+    return read_or_make(_cache_name(faces, resolution), make=lambda: _make_classes(faces, resolution), pick=pick)
 
 
-def _make_classes(resolution: int) -> dict[str, np.ndarray]:
-    fitting, pictures = draw_characters(shared_characters())
-    kept = distinct_characters(pictures, resolution)
-    admissible = np.array(fitting, dtype=np.int64)[kept]
+def _cache_name(faces: Sequence[Face], resolution: int) -> str:
+    return f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{fonts_fingerprint(faces)}"
+
+
+def _make_classes(faces: Sequence[Face], resolution: int) -> dict[str, np.ndarray]:
+    """Face after face, so that of characters that are not kept one face's pictures are held at once."""
+    shared = shared_characters(faces)
+    pairs = np.concatenate([similar_pairs(draw_characters(shared, face), resolution) for face in faces])
+    admissible = np.array(shared, dtype=np.int64)[distinct_characters(len(shared), pairs)]
+    pictures = np.empty((len(admissible), len(faces), RASTER_SIDE, RASTER_SIDE), dtype=np.uint8)
+    for place, face in enumerate(faces):
+        pictures[:, place] = draw_characters(admissible.tolist(), face)
     return {"code_points": admissible} | {
-        _member(point): picture for point, picture in zip(admissible.tolist(), pictures[kept], strict=True)
+        _member(point): picture for point, picture in zip(admissible.tolist(), pictures, strict=True)
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from gnc_models.datasets.samples.dataset import Dataset, with_digest
+from gnc_models.datasets.samples.dataset import Dataset
 
 
 def make_indices(
@@ -20,9 +20,9 @@ def make_indices(
     """
     labels = torch.arange(num_classes).repeat_interleave(samples_per_class)
     names = tuple(str(index) for index in range(num_classes))
-    return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names, ""))
+    return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names))
 
 
 def number_samples(dataset: Dataset) -> Dataset:
     """The data set with its training samples numbered from 0 without gaps, as after a long tail took some away."""
-    return with_digest(replace(dataset, train_inputs=torch.arange(len(dataset.train_labels))[:, None]))
+    return replace(dataset, train_inputs=torch.arange(len(dataset.train_labels))[:, None])

@@ -5,6 +5,8 @@ Two characters differ enough when in every face, and under every shift s of up t
 energy of the one with more ink. Shifts act inside a margin of blank pixels, so that none cuts a picture.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,50 +15,47 @@ from torch.nn import functional
 LEAST_DIFFERENCE = 0.06  # share of the larger energy
 
 _SHIFTS = tuple((down, across) for down in (-1, 0, 1) for across in (-1, 0, 1))
-_COARSE = 12  # cells along the side of the pictures that the first, cheap test compares
 _ROWS = 256  # pictures compared at once, so that intermediate results stay in the processor's cache
 
 
-def distinct_characters(pictures: np.ndarray, resolution: int) -> np.ndarray:
-    """Positions of the characters to keep: each is kept if it differs enough from all those kept before it.
+def distinct_characters(num_characters: int, pairs: np.ndarray) -> np.ndarray:
+    """Positions of the characters to keep: each is kept if it is in no pair with one kept before it.
 
     Args:
-        pictures: ink as uint8 `[characters, faces, side, side]`; side a multiple of `resolution`.
-        resolution: side in pixels at which they must differ.
+        num_characters: how many there are.
+        pairs: look-alikes in any face, int64 `[pairs, 2]`, the lesser position first.
     Returns:
         Ascending positions, int64.
     """
-    similar = similar_characters(pictures, resolution)
-    kept: list[int] = []
-    open_still = np.ones(len(pictures), dtype=bool)
-    for position in range(len(pictures)):
-        if open_still[position]:
-            kept.append(position)
-            open_still &= ~similar[position]
-    return np.array(kept, dtype=np.int64)
+    firsts, seconds = pairs[np.argsort(pairs[:, 1], kind="stable")].T
+    starts = np.searchsorted(seconds, np.arange(num_characters + 1))
+    kept = np.ones(num_characters, dtype=bool)
+    for position in np.unique(seconds):
+        kept[position] = not kept[firsts[starts[position] : starts[position + 1]]].any()
+    return np.flatnonzero(kept)
 
 
-def similar_characters(pictures: np.ndarray, resolution: int) -> np.ndarray:
-    """Which pairs differ too little in at least one face: bool `[characters, characters]`, symmetric, true for itself."""
-    similar = np.eye(len(pictures), dtype=bool)
-    for face in range(pictures.shape[1]):
-        padded = _pool_with_margin(pictures[:, face], resolution)
-        for first, second in _close_pairs(padded):
-            verdict = _are_similar(padded[first], padded[second])
-            similar[first[verdict], second[verdict]] = True
-    return similar | similar.T
+def similar_pairs(pictures: np.ndarray, resolution: int) -> np.ndarray:
+    """Which characters differ too little in one face.
+
+    Args:
+        pictures: their ink in that face as uint8 `[characters, side, side]`; side a multiple of `resolution`.
+        resolution: side in pixels at which they must differ.
+    Returns:
+        Positions of each pair, the lesser first, int64 `[pairs, 2]`.
+    """
+    padded = _pool_with_margin(pictures, resolution)
+    similar = [pairs[_are_similar(padded[pairs[:, 0]], padded[pairs[:, 1]])] for pairs in _close_pairs(padded)]
+    return torch.cat([torch.empty(0, 2, dtype=torch.int64), *similar]).sort(dim=1).values.numpy()
 
 
 def _pool_with_margin(pictures: np.ndarray, resolution: int) -> Tensor:
     """Sums of ink at the resolution with one blank pixel all round: whole numbers, so that their products are exact."""
     count, side, _ = pictures.shape
-    factor = side // resolution
-    sums = functional.avg_pool2d(torch.from_numpy(pictures)[:, None].float(), factor, divisor_override=1)
-    return functional.pad(sums.view(count, resolution, resolution), (1, 1, 1, 1))
-
-
-def _shifted(padded: Tensor, shift: tuple[int, int]) -> Tensor:
-    return padded.roll(shift, dims=(-2, -1))  # only blank pixels go round the edge
+    padded = torch.zeros(count, resolution + 2, resolution + 2)
+    for part, own in zip(padded.split(_ROWS), torch.from_numpy(pictures)[:, None].split(_ROWS), strict=True):
+        part[:, 1:-1, 1:-1] = functional.avg_pool2d(own.float(), side // resolution, divisor_override=1)[:, 0]
+    return padded
 
 
 def _are_similar(first: Tensor, second: Tensor) -> Tensor:
@@ -65,39 +64,34 @@ def _are_similar(first: Tensor, second: Tensor) -> Tensor:
     energy = torch.maximum(first.square().sum((1, 2)), second.square().sum((1, 2)))
     nearest = torch.full_like(energy, torch.inf)
     for shift in _SHIFTS:
-        nearest = torch.minimum(nearest, (first - _shifted(second, shift)).square().sum((1, 2)))
+        moved = second.roll(shift, dims=(-2, -1))  # only blank pixels go round the edge
+        nearest = torch.minimum(nearest, (first - moved).square().sum((1, 2)))
     return nearest < LEAST_DIFFERENCE * energy
 
 
-def _close_pairs(padded: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """All pairs that may be similar, in parts: two necessary conditions, with room for the rounding of float32.
+def _close_pairs(padded: Tensor) -> Iterator[Tensor]:
+    """All pairs that may be similar, `[pairs, 2]` in parts: two necessary conditions, with room for float32's rounding.
 
-    Norms first: |a - b| >= | |a| - |b| |, so of two similar pictures the lesser has most of the other's norm. Then
-    distances of coarse pictures, never above the true ones, since averages over cells are a projection.
+    Norms first: |a - b| >= | |a| - |b| |, so of two similar pictures the lesser has most of the other's norm. Then the
+    sizes of Fourier coefficients, which no shift changes: the distance of two pictures' sizes, over any coefficients, is
+    at most that of the pictures under any shift.
     """
     norms, order = padded.square().sum((1, 2)).sqrt().sort()
-    coarse = [_coarse(_shifted(padded[order], shift)) for shift in _SHIFTS]
-    still = coarse[_SHIFTS.index((0, 0))]
-    # |b|^2 - 2 <a, b> as one product, of (-2 a, 1) and (b, |b|^2)
-    left = torch.cat([-2 * still, torch.ones(len(still), 1)], dim=1)
-    right = [torch.cat([moved, moved.square().sum(1, keepdim=True)], dim=1).T.contiguous() for moved in coarse]
+    sizes = torch.cat([_fourier_sizes(padded[part]) for part in order.split(_ROWS)])
+    squares = sizes.square().sum(1)
     ends = torch.searchsorted(norms, norms / (1 - LEAST_DIFFERENCE**0.5) * 1.001)
-    parts = []
     for start in range(0, len(norms), _ROWS):
         rows, columns = slice(start, start + _ROWS), slice(start, int(ends[start : start + _ROWS].max()))
-        nearest = left[rows] @ right[0][:, columns]
-        for moved in right[1:]:
-            torch.minimum(nearest, left[rows] @ moved[:, columns], out=nearest)
+        distances = torch.addmm(squares[None, columns], sizes[rows], sizes[columns].T, alpha=-2)
         # the larger norm is that of the column, which comes later in the order
-        limit = (LEAST_DIFFERENCE * 1.001 * norms[columns].square())[None, :] - still[rows].square().sum(1)[:, None]
-        for part in (nearest < limit).triu(diagonal=1).nonzero().split(_ROWS):
-            parts.append((order[rows][part[:, 0]], order[columns][part[:, 1]]))
-    return parts
+        limit = (LEAST_DIFFERENCE * 1.001 * norms[columns].square())[None, :] - squares[rows, None]
+        for part in (distances < limit).triu(diagonal=1).nonzero().split(_ROWS):
+            yield torch.stack([order[rows][part[:, 0]], order[columns][part[:, 1]]], dim=1)
 
 
-def _coarse(padded: Tensor) -> Tensor:
-    """Pictures `[characters, cells]` of the sums over square cells, scaled so that this is a projection."""
-    cell = -(-padded.shape[1] // _COARSE)
-    room = cell * _COARSE - padded.shape[1]
-    sums = functional.avg_pool2d(functional.pad(padded, (0, room, 0, room))[:, None], cell, divisor_override=cell)
-    return sums.flatten(1)
+def _fourier_sizes(padded: Tensor) -> Tensor:
+    """Sizes of the lower Fourier coefficients `[characters, coefficients]`, scaled so that all would keep distances."""
+    highest = 3 * (padded.shape[1] - 2) // 8  # three quarters of all frequencies: the rest tells few pairs apart
+    half = torch.fft.rfft2(padded, norm="ortho").abs()[:, :, : highest + 1]
+    half[:, :, 1:] *= 2**0.5  # each stands for its mirror image too
+    return torch.cat([half[:, : highest + 1], half[:, -highest:]], dim=1).flatten(1)

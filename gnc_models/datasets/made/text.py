@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.contexts import mark_contexts
-from gnc_models.datasets.samples.dataset import Dataset, with_digest
+from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
@@ -149,14 +149,12 @@ def make_contexts(
     tested = _contexts(ids, test[: num_classes * test_samples_per_class], context_length)
     single, entropy = mark_contexts(*trained)
     names = tuple(corpus.tokens[token] for token in classes)
-    return with_digest(
-        Dataset(
-            *(*trained, *tested, None, None, names, ""),
-            single_continuation=single,
-            label_entropy=entropy,
-            vocabulary=num_classes + 1,
-            source=corpus.source,
-        )
+    return Dataset(
+        *(*trained, *tested, None, None, names),
+        single_continuation=single,
+        label_entropy=entropy,
+        vocabulary=num_classes + 1,
+        source=corpus.source,
     )
 
 

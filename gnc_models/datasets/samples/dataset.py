@@ -2,66 +2,82 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64, Num
 from torch import Tensor
+
+from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batches
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples sorted by class, labels 0 to classes - 1, all on the CPU.
+    """Samples sorted by class, labels 0 to classes - 1, all on the CPU; inputs that are too large are `Streamed`.
 
     Inputs are float32 `[samples, channels, height, width]` images or `[samples, dim]` vectors, or int64
-    `[samples, context]` tokens or `[samples, 1]` indices. `unseen_*` are samples of the same classes from a source kept
-    out of training and test, `ood_inputs` samples of other classes; each is None where there is none. Test labels are
-    always true; training labels are those trained on.
+    `[samples, context]` tokens or `[samples, 1]` indices, or uint8 images, which networks see times `input_scale`.
+    `unseen_*` are samples of the same classes from a source kept out of training and test, `ood_inputs` samples of other
+    classes; each is None where there is none. Test labels are always true; training labels are those trained on.
     """
 
-    train_inputs: Float[Tensor, " train *input"] | Int64[Tensor, " train *input"]
+    train_inputs: Num[Tensor, " train *input"] | Streamed
     train_labels: Int64[Tensor, " train"]
-    test_inputs: Float[Tensor, " test *input"] | Int64[Tensor, " test *input"] | None
+    test_inputs: Num[Tensor, " test *input"] | Streamed | None
     test_labels: Int64[Tensor, " test"] | None
-    unseen_inputs: Float[Tensor, " unseen *input"] | None
+    unseen_inputs: Num[Tensor, " unseen *input"] | Streamed | None
     unseen_labels: Int64[Tensor, " unseen"] | None
     class_names: tuple[str, ...]
-    digest: str
-    ood_inputs: Float[Tensor, " ood *input"] | None = None
+    ood_inputs: Num[Tensor, " ood *input"] | Streamed | None = None
     single_continuation: Bool[Tensor, " train"] | None = None  # text: contexts that one label alone follows
     label_entropy: float | None = None  # text: entropy of the training label given its context, nats
     vocabulary: int | None = None  # text: token ids run from 0 to below this
+    input_scale: float | None = None  # of uint8 inputs
     source: str | None = None  # text: what was read, and its version
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all samples, 64 hex digits; streamed ones are read for it, once."""
+        tensors: list[Tensor | Streamed | None] = [
+            self.train_inputs,
+            self.train_labels,
+            self.test_inputs,
+            self.test_labels,
+        ]
+        tensors += [self.unseen_inputs, self.unseen_labels]
+        # a later field joins only where it is there, so that sets without it keep the digest they always had
+        later = [tensor for tensor in (self.ood_inputs, self.single_continuation) if tensor is not None]
+        return digest_tensors([*tensors, *later])
 
 
 def label_samples(
-    train: Float[Tensor, "classes train_samples *input"],
-    test: Float[Tensor, "classes test_samples *input"],
+    train: Num[Tensor, "classes train_samples *input"],
+    test: Num[Tensor, "classes test_samples *input"],
     class_names: tuple[str, ...],
-    unseen: Float[Tensor, "classes unseen_samples *input"] | None = None,
+    unseen: Num[Tensor, "classes unseen_samples *input"] | None = None,
 ) -> Dataset:
     """A data set from the samples of each class in turn; `class_names` has one name per class."""
-    train_inputs, train_labels = _flatten_classes(train)
-    test_inputs, test_labels = _flatten_classes(test)
-    unseen_inputs, unseen_labels = (None, None) if unseen is None else _flatten_classes(unseen)
-    tensors = (train_inputs, train_labels, test_inputs, test_labels, unseen_inputs, unseen_labels)
-    return Dataset(*tensors, class_names, digest_tensors(tensors))
+    parts = [(part.flatten(0, 1), [part.shape[1]] * len(part)) for part in (train, test, unseen) if part is not None]
+    return label_counted(parts[0], parts[1], class_names, *parts[2:])
 
 
-def _flatten_classes(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    return inputs.flatten(0, 1), torch.arange(inputs.shape[0]).repeat_interleave(inputs.shape[1])
+# inputs `[samples, *input]`, those of a class together, and how many each class has
+Counted = tuple[Tensor | Streamed, list[int]]
 
 
-def with_digest(dataset: Dataset) -> Dataset:
-    """The same data set with the digest of the tensors it now has."""
-    tensors = [dataset.train_inputs, dataset.train_labels, dataset.test_inputs, dataset.test_labels]
-    tensors += [dataset.unseen_inputs, dataset.unseen_labels]
-    # a later field joins only where it is there, so that sets without it keep the digest they always had
-    later = [tensor for tensor in (dataset.ood_inputs, dataset.single_continuation) if tensor is not None]
-    return replace(dataset, digest=digest_tensors([*tensors, *later]))
+def label_counted(
+    train: Counted, test: Counted, class_names: tuple[str, ...], unseen: Counted | None = None
+) -> Dataset:
+    """A data set from samples class after class, of which classes may have different numbers."""
+    classes = torch.arange(len(class_names))
+    train_labels, test_labels = (classes.repeat_interleave(torch.tensor(counts)) for _, counts in (train, test))
+    unseen_labels = None if unseen is None else classes.repeat_interleave(torch.tensor(unseen[1]))
+    unseen_inputs = None if unseen is None else unseen[0]
+    return Dataset(train[0], train_labels, test[0], test_labels, unseen_inputs, unseen_labels, class_names)
 
 
-def digest_tensors(tensors: Iterable[Tensor | None]) -> str:
+def digest_tensors(tensors: Iterable[Tensor | Streamed | None]) -> str:
     """SHA-256, as 64 hex digits, of the tensors' order, dtypes, shapes and bytes; None counts as a tensor of its own."""
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -69,5 +85,6 @@ def digest_tensors(tensors: Iterable[Tensor | None]) -> str:
             digest.update(b"none;")
             continue
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().numpy().data)
+        for part in read_batches(tensor, in_order(len(tensor))):
+            digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Which classes and samples of a stored set are used: the first ones of orders drawn by `data_seed`, so that both nest."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
@@ -18,17 +20,27 @@ def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: st
 
 
 def draw_samples(
-    members: np.ndarray, samples: int, data_seed: int, label: int, class_name: str, is_test: bool
+    members: np.ndarray, samples: int | None, data_seed: int, label: int, class_name: str, is_test: bool
 ) -> np.ndarray:
-    """The first `samples` of the seed's order of one class's members `[members]`.
+    """The first `samples` of the seed's order of one class's members `[members]`; None: all of them.
 
     Raises:
         ValueError: the class has fewer; the text names it.
     """
-    if samples > len(members):
-        setting, kind = ("test_samples_per_class", "test") if is_test else ("samples_per_class", "training")
-        raise ValueError(
-            f"{setting} must be at most {len(members)}, the {kind} samples of class {class_name!r}, got {samples!r}."
-        )
+    if too_few := few_samples({class_name: len(members)}, samples, is_test):
+        raise ValueError(too_few)
     stream = _TEST if is_test else _TRAIN
     return np.random.default_rng([data_seed, stream, label]).permutation(members)[:samples]
+
+
+def few_samples(held: Mapping[str, int], samples: int | None, is_test: bool) -> str:
+    """Why classes that hold so many samples cannot give `samples` each, None: all they have; empty where they can."""
+    few = {name: count for name, count in held.items() if count < (samples or 1)}
+    if not few:
+        return ""
+    setting, kind = ("test_samples_per_class", "test") if is_test else ("samples_per_class", "training")
+    name, most = min(few.items(), key=lambda pair: pair[1])
+    others = ", ".join(f"{other!r} has {count}" for other, count in list(few.items())[:5])
+    more = f" {len(few)} classes have too few: {others}{', ...' if len(few) > 5 else ''}." if len(few) > 1 else ""
+    rule = f"be at most {most}" if samples else f"find a sample in each class beside {most}"
+    return f"{setting} must {rule}, the {kind} samples of class {name!r}, got {samples or 'all'!r}.{more}"

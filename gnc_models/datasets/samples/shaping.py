@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from gnc_models.datasets.samples.contexts import mark_contexts
-from gnc_models.datasets.samples.dataset import Dataset, with_digest
+from gnc_models.datasets.samples.dataset import Dataset
 
 # Streams of random numbers, far from those of the sets themselves; a stream's number never changes.
 _KEYS, _OFFSETS = 1000, 1001
@@ -23,18 +23,16 @@ def keep_out_classes(dataset: Dataset, num_classes: int) -> Dataset:
     if unseen_inputs is not None and unseen_labels is not None:
         unseen = unseen_labels < num_classes
         unseen_inputs, unseen_labels = unseen_inputs[unseen], unseen_labels[unseen]
-    return with_digest(
-        replace(
-            dataset,
-            train_inputs=dataset.train_inputs[train],
-            train_labels=dataset.train_labels[train],
-            test_inputs=dataset.test_inputs[test],
-            test_labels=dataset.test_labels[test],
-            unseen_inputs=unseen_inputs,
-            unseen_labels=unseen_labels,
-            class_names=dataset.class_names[:num_classes],
-            ood_inputs=dataset.test_inputs[~test],
-        )
+    return replace(
+        dataset,
+        train_inputs=dataset.train_inputs[train],
+        train_labels=dataset.train_labels[train],
+        test_inputs=dataset.test_inputs[test],
+        test_labels=dataset.test_labels[test],
+        unseen_inputs=unseen_inputs,
+        unseen_labels=unseen_labels,
+        class_names=dataset.class_names[:num_classes],
+        ood_inputs=dataset.test_inputs[~test],
     )
 
 
@@ -43,9 +41,7 @@ def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
     held = torch.bincount(dataset.train_labels, minlength=len(counts))
     starts = (held.cumsum(0) - held).tolist()
     kept = torch.cat([torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)])
-    return with_digest(
-        replace(dataset, train_inputs=dataset.train_inputs[kept], train_labels=dataset.train_labels[kept])
-    )
+    return replace(dataset, train_inputs=dataset.train_inputs[kept], train_labels=dataset.train_labels[kept])
 
 
 def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dataset:
@@ -73,9 +69,10 @@ def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dat
     order = labels.argsort(stable=True)
     changed = replace(dataset, train_inputs=dataset.train_inputs[order], train_labels=labels[order])
     if dataset.single_continuation is not None:
+        assert isinstance(changed.train_inputs, Tensor)  # text is held
         single, entropy = mark_contexts(changed.train_inputs, changed.train_labels)
         changed = replace(changed, single_continuation=single, label_entropy=entropy)
-    return with_digest(changed)
+    return changed
 
 
 def noisy_labels(labels: Int64[Tensor, " samples"], label_noise: float, data_seed: int) -> Int64[Tensor, " samples"]:

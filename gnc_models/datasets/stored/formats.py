@@ -8,8 +8,10 @@ import gzip
 import io
 import math
 import pickle
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +67,35 @@ def read_batches(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     batch = read_pickle(path)
-    labels = batch.get("labels", batch.get("fine_labels"))
-    images = batch.get("data")
-    pixels = images.bytes() if isinstance(images, _Array) else None
-    if pixels is None or not labels or len(pixels) != len(labels) * 3 * _SIDE * _SIDE:
-        held = "no array" if pixels is None else f"{len(pixels)} bytes"
+    with _named(path):
+        images = batch.get("data")
+        pixels = images.numbers() if isinstance(images, _Array) else np.zeros(0)
+        labels = np.asarray(_listed(batch.get("labels", batch.get("fine_labels"))))
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or pixels.dtype != np.uint8:
+        raise ValueError(f"{path} must hold an array of bytes and a whole number for each image. Get it again.")
+    if pixels.shape not in ((len(labels), 3 * _SIDE * _SIDE), (len(labels), 3, _SIDE, _SIDE)):
         raise ValueError(
-            f"{path} must hold 3,072 bytes per label, got {held} for {len(labels or ())} labels. Get it again."
+            f"{path} must hold 3,072 bytes per label, got {pixels.shape} for {len(labels)} labels. Get it again, or "
+            "store each image as 1,024 bytes of red, then of green and of blue."
         )
-    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, 3, _SIDE, _SIDE), np.array(labels, dtype=np.int64)
+    return pixels.reshape(-1, 3, _SIDE, _SIDE), labels.astype(np.int64)
 
 
 def read_names(path: Path, member: str) -> tuple[str, ...]:
     """The class names that CIFAR's meta file holds under that name."""
-    names = read_pickle(path).get(member)
-    if not isinstance(names, list) or not names:
+    held = read_pickle(path)
+    with _named(path):
+        names = _listed(held.get(member))
+    if not names:
         raise ValueError(f"{path} must hold {member}, not found. Get it again.")
     return tuple(_text(name) for name in names)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, a tuple or an array, as a list; empty for anything else. Who packs CIFAR again often keeps arrays."""
+    value = value.numbers().tolist() if isinstance(value, _Array) else value
+    listed = value if isinstance(value, list | tuple) else []
+    return [one.numbers().tolist() if isinstance(one, _Array) else one for one in listed]
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -90,9 +104,15 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: anything else: a class or function of any other kind, a torn file, no dict.
     """
+    content = read_bytes(path)
+    with _named(path):
+        return {_text(key): value for key, value in _Reader(io.BytesIO(content), encoding="bytes").load().items()}
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     try:
-        read = _Reader(io.BytesIO(read_bytes(path)), encoding="bytes").load()
-        return {_text(key): value for key, value in read.items()}
+        yield
     except Exception as error:  # a torn or foreign pickle can raise almost anything
         raise ValueError(f"{path} must be a CIFAR file of plain arrays, lists and numbers: {error}.") from error
 
@@ -102,37 +122,40 @@ def _text(value: Any) -> str:
 
 
 class _Array:
-    """Stands where numpy's array is named: keeps the type's name and the bytes, and calls nothing of numpy."""
+    """Stands where numpy's array is named, and a scalar without shape: keeps the type's name, the shape and the bytes."""
 
-    def __init__(self, content: Any = None, kind: Any = None, *_: Any) -> None:
-        self.content, self.kind = content, kind
+    def __init__(self, content: Any = None, kind: Any = None, shape: Any = ()) -> None:
+        self.content, self.kind, self.shape = content, kind, shape
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, _, self.kind, by_column, self.content = state
+        _, self.shape, self.kind, by_column, self.content = state
         if by_column:
             raise ValueError("its array is stored by columns")
 
-    def bytes(self) -> bytes:
-        name = self.kind.name if isinstance(self.kind, _Kind) else None
-        if name not in ("u1", "|u1") or not isinstance(self.content, bytes | bytearray):
-            raise ValueError(f"a CIFAR batch must hold unsigned bytes, got type {name!r}.")
-        return bytes(self.content)
+    def numbers(self) -> np.ndarray:
+        """The array; ValueError for anything but whole numbers, texts and lists of these."""
+        if isinstance(self.content, list):  # of objects, which were read as all else is
+            return np.array(self.content)
+        if not isinstance(self.kind, _Kind) or not re.fullmatch(r"[<>|=]?([iu][1248]|[SU][1-9]\d*)", self.kind.name):
+            raise ValueError(f"its array has numbers of type {getattr(self.kind, 'name', None)!r}")
+        return np.frombuffer(self.content, np.dtype(self.kind.name).newbyteorder(self.kind.order)).reshape(self.shape)
 
 
 class _Kind:
-    """Stands where numpy's type of number is named: keeps its name."""
+    """Stands where numpy's type of number is named: keeps its name and the order of its bytes."""
 
     def __init__(self, name: Any = None, *_: Any) -> None:
-        self.name = _text(name)
+        self.name: str = _text(name)
+        self.order: Any = "="
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like, without meaning for single bytes."""
+        self.order = _text(state[1])
 
 
 def _from_buffer(content: Any, kind: Any, shape: Any, order: str, *_: Any) -> _Array:
     if order != "C":
         raise ValueError("its array is stored by columns")
-    return _Array(content, kind)
+    return _Array(content, kind, shape)
 
 
 _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
@@ -142,6 +165,7 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 for _module in ("numpy.core", "numpy._core"):
     _STAND_INS[f"{_module}.multiarray", "_reconstruct"] = lambda *_: _Array()
+    _STAND_INS[f"{_module}.multiarray", "scalar"] = lambda kind, content=None: _Array(content, kind)
     _STAND_INS[f"{_module}.numeric", "_frombuffer"] = _from_buffer
 
 

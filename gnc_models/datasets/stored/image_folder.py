@@ -1,56 +1,57 @@
 """Any folder with one folder of images per class, such as Tiny-ImageNet or faces, at one resolution."""
 
-import hashlib
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
-from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.dataset import Dataset, label_counted
 from gnc_models.datasets.samples.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.room import Room
+from gnc_models.datasets.samples.streamed import Places, Streamed, stream
+from gnc_models.datasets.stored.folders import list_classes, split_images
 from gnc_models.datasets.stored.images import normalise
-from gnc_models.datasets.stored.layouts import IMAGE_SUFFIXES, MissingData, list_classes, missing_data
+from gnc_models.datasets.stored.layouts import MissingData, missing_data
+from gnc_models.datasets.stored.pictures import image_bytes, is_blank, read_image
 
 # mean and deviation of ImageNet's training pixels, as torchvision's documentation of its models gives them
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_TEST_FOLDERS = ("test", "val")
-_ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: a file name and its class a line, tabs between
-_TEST_IMAGES = 5  # one image in so many is for testing where there is no test folder
+SHOWN = 5  # streamed pictures of one colour that are named
 
 
 def make_image_folder(
     *,
     num_classes: int,
-    samples_per_class: int,
+    samples_per_class: int | None,
     test_samples_per_class: int,
     data_seed: int,
     data_root: Path | None,
     folder: str,
     resolution: int,
+    room: Room,
 ) -> Dataset:
     """Images `[samples, 3, resolution, resolution]`, red, green and blue, less ImageNet's mean over its deviation.
 
-    Training classes are the folders in `folder/train`, test classes those in `folder/test` or else `folder/val`, images
-    anywhere below them; Tiny-ImageNet's `val` is read by its own list. Without a train folder the classes are the
-    folders in `folder`. Without test classes, one image in five of each class, chosen by a hash of its name and
-    `data_seed`, is a test image.
+    docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. A picture
+    of one colour throughout is warned of.
 
     Args:
         num_classes: the first ones of the seed's order of the class folders, sorted by name.
-        samples_per_class: the first ones of the seed's order of each class's training images.
+        samples_per_class: the first ones of the seed's order of each class's training images; None: all of them.
         test_samples_per_class: likewise of its test images.
         data_seed: draws these orders and the split.
         data_root: the folder of stored sets.
-        folder: path below `data_root`.
+        folder: path below `data_root`, or a full path.
         resolution: side in pixels, at least 8: the shorter side is resized to it, bilinear, and the centre kept.
+        room: images that take more are streamed.
     Raises:
         MissingData: no such folder, or no class in it.
-        ValueError: more classes or samples than there are, or an image that cannot be read; the text names it.
+        ValueError: more classes or samples than there are, an image that cannot be read, or images all of one colour.
     """
     check_at_least(8, resolution=resolution)
     missing = missing_data("image_folder", data_root, folder=folder)
@@ -60,79 +61,75 @@ def make_image_folder(
     classes = draw_classes(len(names), num_classes, data_seed, origin=str(data_root / folder))
     splits = split_images(data_root / folder, names, [names[label] for label in classes], data_seed)
 
-    def take(samples: int, is_test: bool) -> Tensor:
-        drawn: list[Path] = []
+    def drawn(samples: int | None, is_test: bool) -> list[list[Path]]:
+        found = []
         for label, split in zip(classes, splits, strict=True):
             members = np.arange(len(split[is_test]))
             chosen = draw_samples(members, samples, data_seed, label, names[label], is_test)
-            drawn += [split[is_test][index] for index in chosen]
-        images = _read_once(tuple((path, path.stat().st_mtime_ns) for path in drawn), resolution)
-        return normalise(torch.from_numpy(images), _MEAN, _DEVIATION).unflatten(0, (num_classes, samples))
+            found.append([split[is_test][index] for index in chosen])
+        return found
 
+    parts = drawn(samples_per_class, False), drawn(test_samples_per_class, True)
+    counts = [[len(paths) for paths in part] for part in parts]
+    stamped = [tuple((path, path.stat().st_mtime_ns) for paths in part for path in paths) for part in parts]
+    train = sum(counts[0])
+    if image_bytes(train + sum(counts[1]), resolution) <= room.most_bytes:
+        inputs: list[Tensor | Streamed] = [
+            _normalised(torch.from_numpy(_read_once(part, resolution))) for part in stamped
+        ]
+    else:
+        read = _Pictures([*stamped[0], *stamped[1]], resolution)
+        streamed = stream(read, _Watched(read.stamped), len(read.stamped), room.processes)
+        inputs = [streamed[:train], streamed[train:]]
     class_names = tuple(names[label] for label in classes)
-    return label_samples(take(samples_per_class, False), take(test_samples_per_class, True), class_names)
+    return label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), class_names)
 
 
-def split_images(
-    base: Path, names: Sequence[str], chosen: Sequence[str], data_seed: int
-) -> list[tuple[list[Path], list[Path]]]:
-    """Training and test images of each chosen class, in an order that depends on nothing but their names and the seed.
-
-    Args:
-        base: the image folder.
-        names: all its classes.
-        chosen: those asked for.
-        data_seed: drives the split of a folder without test classes.
-    """
-    train = base / "train" if (base / "train").is_dir() else base
-    test = None if train == base else _list_test_images(base, names)
-    if test is None:
-        return [_split_by_hash(train, name, data_seed) for name in chosen]
-    return [(_images(train / name), test.get(name, [])) for name in chosen]
+def _normalised(images: Tensor) -> Tensor:
+    return normalise(images, _MEAN, _DEVIATION)
 
 
-def _list_test_images(base: Path, names: Sequence[str]) -> dict[str, list[Path]] | None:
-    for folder in (base / name for name in _TEST_FOLDERS):
-        if any((folder / name).is_dir() for name in names):
-            return {name: _images(folder / name) for name in names}
-        if (folder / _ANNOTATIONS).is_file():
-            listed: dict[str, list[Path]] = {}
-            for line in sorted((folder / _ANNOTATIONS).read_text().splitlines()):
-                file, name, *_ = line.split("\t")
-                listed.setdefault(name, []).append(folder / "images" / file)
-            return listed
-    return None
+Stamped = Sequence[tuple[Path, int]]  # pictures, and when each was last changed
 
 
-def _split_by_hash(base: Path, class_name: str, data_seed: int) -> tuple[list[Path], list[Path]]:
-    def key(path: Path) -> bytes:
-        return hashlib.sha256(f"{data_seed} {path.relative_to(base).as_posix()}".encode()).digest()
+class _Pictures:
+    """Reads pictures by place, as bytes; a process that reads them has its own copy of this."""
 
-    hashed = sorted(_images(base / class_name), key=key)
-    test = len(hashed) // _TEST_IMAGES
-    return hashed[test:], hashed[:test]
+    def __init__(self, stamped: Stamped, resolution: int) -> None:
+        self.stamped, self._resolution = stamped, resolution
+
+    def __call__(self, places: Places) -> np.ndarray:
+        for place in places:
+            path, changed = self.stamped[place]
+            if path.stat().st_mtime_ns != changed:
+                raise ValueError(
+                    f"{path} must stay as it is while trials read it, got a change. Start the trial again."
+                )
+        return np.stack([read_image(self.stamped[place][0], self._resolution) for place in places])
 
 
-def _images(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if not path.name.startswith("."))
+class _Watched:
+    """Streamed images as inputs; the first pictures of one colour are warned of, each once."""
 
+    def __init__(self, stamped: Stamped) -> None:
+        self._stamped, self._blank = stamped, set[int]()
 
-def read_image(path: Path, resolution: int) -> np.ndarray:
-    """One image as bytes `[3, resolution, resolution]`; ValueError names one that cannot be read."""
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} must be an image that can be read: {error}. Replace or remove it.") from error
-    scale = resolution / min(image.size)
-    width, height = (max(resolution, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - resolution) // 2, (height - resolution) // 2
-    cropped = image.crop((left, top, left + resolution, top + resolution))
-    return np.ascontiguousarray(np.asarray(cropped).transpose(2, 0, 1))
+    def __call__(self, images: np.ndarray, places: Places) -> Tensor:
+        for place, image in zip(places.tolist(), images, strict=True):
+            if len(self._blank) < SHOWN and place not in self._blank and is_blank(image):
+                self._blank.add(place)
+                told = f"{self._stamped[place][0]} comes out as one colour throughout. Look at this file."
+                warnings.warn(told, RuntimeWarning, stacklevel=2)
+        return _normalised(torch.from_numpy(images))
 
 
 @lru_cache(maxsize=2)  # both splits of the set that a process's trials share; nothing is kept on disk
 def _read_once(stamped: tuple[tuple[Path, int], ...], resolution: int) -> np.ndarray:
-    return np.stack([read_image(path, resolution) for path, _ in stamped])
+    images = _Pictures(stamped, resolution)(np.arange(len(stamped)))
+    blank = [path for (path, _), image in zip(stamped, images, strict=True) if is_blank(image)]
+    if len(blank) == len(images) and (images == images[:1]).all():
+        raise ValueError(f"images must differ, got {len(images)} of the same colour throughout, such as {blank[0]}.")
+    if blank:
+        told = f"{len(blank)} of {len(images)} images come out as one colour throughout, such as {blank[0]}"
+        warnings.warn(f"{told}. Look at these files.", RuntimeWarning, stacklevel=2)
+    return images

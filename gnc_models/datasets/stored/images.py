@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.dataset import Dataset, label_counted
 from gnc_models.datasets.samples.draws import draw_classes, draw_samples
 from gnc_models.datasets.stored.formats import read_batches, read_idx_images, read_names
 from gnc_models.datasets.stored.layouts import STORED_SETS, find_files
@@ -42,7 +42,7 @@ def make_stored(
     name: str,
     *,
     num_classes: int,
-    samples_per_class: int,
+    samples_per_class: int | None,
     test_samples_per_class: int,
     data_seed: int,
     data_root: Path | None,
@@ -56,7 +56,7 @@ def make_stored(
     Args:
         name: a name in `STORED_SETS`; emnist is its balanced split, turned as stored.
         num_classes: the first ones of the seed's order of the set's classes.
-        samples_per_class: the first ones of the seed's order of each class's training samples.
+        samples_per_class: the first ones of the seed's order of each class's training samples; None: all.
         test_samples_per_class: likewise of its test samples.
         data_seed: draws these orders.
         data_root: the folder of stored sets.
@@ -71,16 +71,14 @@ def make_stored(
         names = read_names(find_files(name, data_root, stored.meta_files)[0], names)
     classes = draw_classes(len(names), num_classes, data_seed, origin=name)
 
-    def take(split: tuple[np.ndarray, np.ndarray], samples: int, is_test: bool) -> Tensor:
+    def take(split: tuple[np.ndarray, np.ndarray], samples: int | None, is_test: bool) -> tuple[Tensor, list[int]]:
         images, labels = split
-        drawn = np.stack(
-            [draw_samples(np.flatnonzero(labels == k), samples, data_seed, k, names[k], is_test) for k in classes]
-        )
-        normalised = normalise(torch.from_numpy(images[drawn.ravel()]), pixels.mean, pixels.deviation)
-        return normalised.unflatten(0, drawn.shape)
+        drawn = [draw_samples(np.flatnonzero(labels == k), samples, data_seed, k, names[k], is_test) for k in classes]
+        normalised = normalise(torch.from_numpy(images[np.concatenate(drawn)]), pixels.mean, pixels.deviation)
+        return normalised, [len(chosen) for chosen in drawn]
 
     class_names = tuple(names[label] for label in classes)
-    return label_samples(take(train, samples_per_class, False), take(test, test_samples_per_class, True), class_names)
+    return label_counted(take(train, samples_per_class, False), take(test, test_samples_per_class, True), class_names)
 
 
 make_cifar10, make_cifar100, make_mnist, make_fashion_mnist, make_emnist = (

@@ -4,13 +4,26 @@ Knows no torch and reads no file's content, so that checking a study takes no ti
 The layouts are those in which torchvision leaves its downloads. Every file may be gzipped too, as Debian ships them.
 """
 
+import os
 import shlex
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+from gnc_models.catalog.members import BUILT_IN_FONTS
+from gnc_models.datasets.stored.folders import list_classes
+from gnc_models.datasets.stored.font_files import missing_fonts
+
+VARIABLE = "GNC_DATA"
+
+
+def data_folder() -> Path:
+    """The folder that stored sets and folders of images and fonts are looked for in; it need not exist.
+
+    It is `$GNC_DATA`, else data/ in the working directory: a fact of a machine and no setting.
+    """
+    return Path(os.environ.get(VARIABLE) or "data").expanduser()
 
 
 class MissingData(FileNotFoundError):
@@ -21,6 +34,7 @@ class MissingData(FileNotFoundError):
 class StoredSet:
     """One set's files: `folders` below the data root are tried in turn, and one must hold all of them."""
 
+    largest_class: int  # training images
     folders: tuple[str, ...]
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
@@ -37,15 +51,19 @@ def _idx(train: str, test: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 STORED_SETS = {
-    "mnist": StoredSet(("MNIST/raw",), *_idx("train", "t10k")),
+    "mnist": StoredSet(6742, ("MNIST/raw",), *_idx("train", "t10k")),
     "fashion_mnist": StoredSet(
-        ("FashionMNIST/raw", "fashion-mnist"), *_idx("train", "t10k"), debian_package="dataset-fashion-mnist"
+        6000, ("FashionMNIST/raw", "fashion-mnist"), *_idx("train", "t10k"), debian_package="dataset-fashion-mnist"
     ),
-    "emnist": StoredSet(("EMNIST/raw",), *_idx("emnist-balanced-train", "emnist-balanced-test")),
+    "emnist": StoredSet(2400, ("EMNIST/raw",), *_idx("emnist-balanced-train", "emnist-balanced-test")),
     "cifar10": StoredSet(
-        ("cifar-10-batches-py",), tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",), ("batches.meta",)
+        5000,
+        ("cifar-10-batches-py",),
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        ("test_batch",),
+        ("batches.meta",),
     ),
-    "cifar100": StoredSet(("cifar-100-python",), ("train",), ("test",), ("meta",)),
+    "cifar100": StoredSet(500, ("cifar-100-python",), ("train",), ("test",), ("meta",)),
 }
 
 
@@ -78,8 +96,10 @@ def missing_data(name: str, data_root: Path | None, **settings: Any) -> str | No
     Args:
         name: a data set's name; sets that need no stored files lack nothing.
         data_root: the folder of stored sets; None where none was given.
-        settings: the set's own settings; `folder` is read for image_folder, others are not.
+        settings: the set's own settings; `folder` is read for image_folder and `fonts` for glyphs, others are not.
     """
+    if name == "glyphs":
+        return missing_fonts(settings.get("fonts") or BUILT_IN_FONTS, data_root)
     if name == "text":
         folder = standard_library()
         return None if (folder / "argparse.py").is_file() else f"text needs the standard library's source in {folder}."
@@ -112,7 +132,7 @@ def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
         return f"image_folder needs data_root and folder, got {data_root!s} and {folder!r}."
     try:
         found = list_classes(data_root, folder)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return str(error)
     if not found:
         return (
@@ -120,22 +140,6 @@ def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
             f"found. Put them there: {data_root / folder}/train/CLASS/*.png and {data_root / folder}/test/CLASS/*.png"
         )
     return None
-
-
-def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
-    """The names of an image folder's classes, sorted: the folders in its `train` folder, else those in itself.
-
-    Raises:
-        ValueError: `folder` is absolute or climbs out of `data_root`.
-    """
-    below = Path(folder)
-    if below.is_absolute() or ".." in below.parts:
-        raise ValueError(f"folder must be a path below data_root, got {folder!r}.")
-    base = data_root / below
-    base = base / "train" if (base / "train").is_dir() else base
-    if not base.is_dir():
-        return ()
-    return tuple(sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
 def standard_library() -> Path:

@@ -57,7 +57,8 @@ class References:
         # the model's theory is for unit rows and unit features
         if normalization == "both" and temperature is not None and balanced:
             optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature, self._own)
-        return {"ufm_margin": optimum.margin if optimum else None, "ufm_loss": optimum.loss if optimum else None}
+        names = ("margin", "margin_low", "margin_high", "loss")
+        return {f"ufm_{name}": getattr(optimum, name) if optimum else None for name in names}
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:
@@ -66,11 +67,14 @@ def _column(name: str, values: list[Any]) -> pa.Array:
 
 def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
     best = bounds.reference_margin(num_classes, feature_dim)
+    random = bounds.random_margin_interval(num_classes, feature_dim)
     return {
         "reference_margin_lower": best.lower,
         "reference_margin_upper": best.upper,
         "reference_source": best.source,
-        "random_margin": bounds.random_margin(num_classes, feature_dim),
+        "random_margin": random and random.median,
+        "random_margin_lower": random and random.low,
+        "random_margin_upper": random and random.high,
         **energies.energy_references(num_classes, feature_dim),
     }
 
@@ -79,10 +83,15 @@ def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.
     """How far each row is from its references; null where there is none, or none to divide by."""
     best, ceiling = reference["reference_margin_lower"], reference["reference_margin_upper"]
     lower, upper = rows.column("margin_min_lower"), rows.column("margin_min_upper")
-    scored = (lower, reference["random_margin"], best)
-    score = bounds.margin_score(*(column.to_numpy(zero_copy_only=False) for column in scored))
+    scored = (lower, upper, *(reference[f"random_margin{end}"] for end in ("", "_lower", "_upper")), best)
+    least, most, null, *nulls, known = (column.to_numpy(zero_copy_only=False) for column in scored)
+    score, ends = (
+        bounds.margin_score(least, null, known),
+        bounds.margin_score_bounds(least, most, (nulls[0], nulls[1]), known),
+    )
+    scores = dict(zip(("margin_score", "margin_score_lower", "margin_score_upper"), (score, *ends), strict=True))
     return {
-        "margin_score": pa.array(score, pa.float64(), from_pandas=True),  # NaN becomes null
+        **{name: pa.array(values, pa.float64(), from_pandas=True) for name, values in scores.items()},  # NaN: null
         "margin_ratio_lower": pc.divide(lower, _nonzero(ceiling)),
         "margin_ratio_upper": pc.divide(upper, _nonzero(best)),
         "loss_excess": pc.subtract(rows.column("train_loss"), reference["ufm_loss"]),

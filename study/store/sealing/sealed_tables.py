@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gnc_models.progress import counted
 from study.store.attempts import Attempts
 from study.store.finished_trials import FinishedTrials, Fragment
 from study.store.optima import read_optima
@@ -255,7 +256,7 @@ class SealedTables(FinishedTrials, Attempts):
         self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
     ) -> list[Fragment]:
         """The trials in these files but for torn ones; _Vanished where a file is no longer there."""
-        found = list(at_once(lambda key: read(files[key].name, tell), keys))
+        found = list(counted(at_once(lambda key: read(files[key].name, tell), keys), "files", len(keys)))
         if None in found:
             there = {entry.name for entries in self.fragments().values() for entry in entries}
             if any(f is None and files[key].name not in there for key, f in zip(keys, found, strict=True)):
@@ -271,7 +272,7 @@ class SealedTables(FinishedTrials, Attempts):
         rows = [FRAGMENT_SCHEMA.empty_table()]
         rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
         keys = list(copies.files)
-        for start in range(0, len(keys), AT_ONCE):
+        for start in counted(range(0, len(keys), AT_ONCE), f"batches of {AT_ONCE} trials", -(-len(keys) // AT_ONCE)):
             read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.read_file, tell)
             rows.append(
                 pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in by_schema(read)] or rows[:1]).combine_chunks()

@@ -7,10 +7,10 @@ import pytest
 from analysis.effects.contrast import adjust_together, contrasts, numbers_contrast, verdict
 from analysis.figures.contrast import contrast_file, is_numeric, places
 from analysis.report.effect_tables import caveats, contrast_parts
-from analysis.report.markdown import parts_to_markdown
+from analysis.report.writers import parts_to_markdown
 from analysis.rows.frames import final_rows, parts_by, values
 from analysis.rows.measures import measure_values
-from analysis.statistics.inference import holm, paired_p
+from analysis.statistics.inference import detectable_gap, equivalence_bound, holm, mean_interval, paired_p
 from study.design.where import ConditionRefused, rows_where
 
 
@@ -54,6 +54,53 @@ def test_no_effect_is_no_difference_and_adjustment_counts_every_measure(make_sto
     assert max(g.adjusted / g.p for g in gaps if g.p > 0) > 1.5
     assert verdict(gaps[0]) == "no difference shown"
     assert adjust_together(found) == found
+
+
+def test_a_bound_is_met_where_the_difference_is_shown_to_stay_below_it(make_store):
+    found = numbers_contrast(planted(make_store, 6, -0.02), "normalization", "margin_min_lower")
+    gap = found.levels[1].difference
+    assert 0.02 < gap.within < 0.024
+    assert 0 < gap.detectable < 0.004
+    assert verdict(gap, 0.03) == "lower, inside the bound"
+    assert verdict(gap, 0.02) == "lower, not inside the bound"
+    text = parts_to_markdown(contrast_parts([found], {"margin_min_lower": 0.03}))
+    assert "inside the bound" in text
+    with pytest.raises(ValueError, match=r"bound of margin_min_lower must be above 0, got -1.*It is a difference"):
+        contrast_parts([found], {"margin_min_lower": -1.0})
+
+
+def test_two_equal_values_are_called_equivalent_in_one_study_of_twenty_at_the_bound_itself():
+    chance = np.random.default_rng(0)
+    bound = 0.3  # the true difference lies exactly on it: the test must then err in at most 5 %
+    called = [equivalence_bound(bound + 0.1 * chance.normal(size=6)) < bound for _ in range(1000)]
+    assert np.mean(called) == pytest.approx(0.05, abs=0.022)
+
+
+@pytest.mark.parametrize("seeds", [5, 6, 12])
+def test_the_detectable_difference_is_found_in_four_studies_of_five(seeds):
+    chance = np.random.default_rng(1)
+    scatter = chance.normal(size=seeds)
+    gap = detectable_gap((scatter - scatter.mean()) / scatter.std(ddof=1))
+    found = [paired_p(gap + chance.normal(size=seeds)) < 0.05 for _ in range(1000)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+def test_nothing_is_bounded_or_called_detectable_under_five_seeds():
+    assert np.isnan([equivalence_bound(np.arange(4.0)), detectable_gap(np.arange(4.0))]).all()
+    assert (equivalence_bound(np.zeros(5)), detectable_gap(np.zeros(5))) == (0.0, 0.0)
+    gaps = np.array([0.1, -0.2, 0.3, 0.0, 0.15])
+    assert equivalence_bound(gaps) < max(map(abs, mean_interval(gaps)[1:]))  # 90 % inside 95 %
+
+
+def test_a_setting_tuned_for_each_value_need_not_agree_and_is_named(make_store):
+    final = planted(make_store, 6, -0.02)
+    rates = [0.1 if name == "both" or seed == 0 else 0.4 for name, seed in
+             zip(final["normalization"].to_pylist(), final["seed"].to_pylist(), strict=True)]  # fmt: skip
+    final = final.set_column(final.column_names.index("learning_rate"), "learning_rate", pa.array(rates))
+    assert numbers_contrast(final, "normalization", "margin_min_lower").levels[1].difference.seeds == 1
+    found = numbers_contrast(final, "normalization", "margin_min_lower", tuned=["learning_rate"])
+    assert found.levels[1].difference.seeds == 6
+    assert "Confounded: learning_rate changes together with normalization." in caveats(found)
 
 
 def test_under_five_seeds_there_is_an_interval_but_no_verdict(make_store):
@@ -131,7 +178,7 @@ def test_numbers_stand_to_scale_and_names_in_order(make_store):
     final = final_rows(make_store([(3, 12, t, "both", s) for t in (0.05, 0.1, 1.0) for s in range(2)]))
     found = numbers_contrast(final, "temperature", "margin_min_lower")
     assert places(found) == {0.05: 0.05, 0.1: 0.1, 1.0: 1.0}
-    optimum = [v.references["ufm_margin"] for v in found.levels]
+    optimum = [v.references["ufm_margin_high"] for v in found.levels]
     assert optimum == sorted(optimum, reverse=True)
     for suffix, start in ((".svg", b"<?xml"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
         assert contrast_file([found], suffix).startswith(start)
@@ -169,3 +216,11 @@ def test_rows_are_parted_by_a_column_with_the_conditions_that_select_them(make_s
 def test_gaps_in_the_last_bits_are_no_difference():
     assert paired_p(np.full(5, 1.1e-16)) == 1.0
     assert paired_p(np.full(5, 1e-3)) == 0.0
+
+
+def test_a_measure_that_no_row_has_is_left_out_whatever_it_is_compared_with(make_store):
+    final = final_rows(make_store([(3, 24, t, "both", s) for t in (0.1, 0.3) for s in (0, 1)]))
+    place = final.schema.get_field_index("test_accuracy")
+    final = final.set_column(place, "test_accuracy", pa.nulls(final.num_rows, pa.float64()))
+    found = contrasts(final, "temperature", ("margin_min_lower", "test_accuracy"), against=0.3)
+    assert [contrast.measure for contrast in found] == ["margin_min_lower"]

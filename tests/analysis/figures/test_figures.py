@@ -1,23 +1,22 @@
 """Figures through their numbers; drawing is checked to use them and to fit the page."""
 
 import re
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from analysis.effects.contrast import contrasts
 from analysis.figures.classes import block_classes, numbers_classes, numbers_ladder
 from analysis.figures.codes import block_codes, choose_trials, hull_edges, numbers_codes
 from analysis.figures.collapse import block_collapse, numbers_collapse
-from analysis.figures.contrast import block_contrast
+from analysis.figures.contrast import block_contrast, draw_contrast
 from analysis.figures.margin import block_margin, numbers_margin
-from analysis.figures.panels import Panel, render, render_panel, svg_file
-from analysis.figures.prediction import block_prediction, numbers_prediction
-from analysis.figures.style import RAMP, label_positions, ramp, spread_ticks
+from analysis.figures.panels import Panel, render, render_panel, side_by_side, svg_file
+from analysis.figures.style import RAMP, label_positions, name_marks, ramp, spread_ticks
 from analysis.figures.variability import block_variability, numbers_variability
-from analysis.report.html import inline_svg
+from analysis.report.writers import inline_svg
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, is_usual, load_study
 from analysis.rows.wording import number, power_of_ten
@@ -87,16 +86,14 @@ def test_hull_edges_leave_out_diagonals():
     assert hull_edges(octahedron[:3]) == []
 
 
-def test_class_margins_are_sorted_and_shares_counted(frame, full_store):
+def test_class_margins_are_sorted(frame, full_store):
     for curve in numbers_classes(frame.final, full_store.read_margins, 3).curves:
         assert (np.diff(curve.margin) >= 0).all()
-        over = [(curve.margin > (1 + e) * curve.margin[0]).mean() for e in (0.01, 0.05, 0.2)]
-        assert curve.above == pytest.approx(over)
 
 
 def test_the_ladder_goes_down(frame):
     numbers = numbers_ladder(frame.final)
-    assert numbers.labels[:3] == ("2, 8", "2, 12", "3, 12")
+    assert numbers.labels[:3] == ("d = 2, K = 8", "d = 2, K = 12", "d = 3, K = 12")
     assert (np.diff(numbers.rungs, axis=1) <= 0).all()
 
 
@@ -199,24 +196,6 @@ def test_a_study_without_planar_codes_says_so(make_store):
     assert "kept no head" in block_codes(final_rows(store), store.read_head).missing
 
 
-def test_a_prediction_shows_the_chosen_form_its_band_and_the_sizes_it_was_tested_on(frame):
-    comparisons = compare_all(frame.final)
-    chosen = next(c for c in comparisons if c.measure == "margin_min_lower" and c.feature_dim == 3)
-    numbers = numbers_prediction(chosen)
-    assert numbers.form == chosen.chosen
-    assert sorted(numbers.sizes) == pytest.approx([12, 24, 48])
-    assert sorted(numbers.sizes[numbers.held_out]) == pytest.approx([48])
-    assert numbers.curve_sizes[-1] == pytest.approx(96)
-    assert (numbers.low < numbers.curve).all()
-    assert (numbers.curve < numbers.high).all()
-
-
-def test_without_a_chosen_form_nothing_is_predicted(frame):
-    untested = [replace(c, chosen=None) for c in compare_all(frame.final)]
-    assert block_prediction(untested).panels == ()
-    assert block_prediction([]).missing.startswith("No form predicted its largest class counts")
-
-
 def test_a_large_series_is_thinned_but_its_median_is_not(make_store):
     final = final_rows(make_store([(3, 12, 0.1, "both", s) for s in range(230)]))
     (series,) = numbers_margin(final, 3).series
@@ -234,17 +213,34 @@ def test_the_margin_figure_bands_each_series_by_the_form_that_was_chosen(make_st
     )
     comparisons = compare_all(final)
     chosen = next(c for c in comparisons if c.measure == "margin_min_lower")
-    fit = next(v.fit for v in chosen.verdicts if v.form == chosen.chosen)
     numbers = numbers_margin(final, 3, comparisons)
     assert [s.temperature for s in numbers.series] == [0.1, 0.3]
     for series in numbers.series:
         group = f"temperature = {series.temperature}"
         assert series.fit.form == chosen.chosen
         assert (series.fit.num_classes[0], series.fit.num_classes[-1]) == pytest.approx((12, 48))
-        assert series.fit.curve == pytest.approx(fit.predict(series.fit.num_classes, group))
-        assert (series.fit.low[0], series.fit.high[0]) == pytest.approx(np.ravel(fit.predict_interval(12, group)))
-    assert f"the fitted form ({chosen.chosen} at d = 3)" in block_margin(final, comparisons).caption
+        curves = [fit.predict(series.fit.num_classes, group) for fit, _ in chosen.weighted]
+        assert (np.min(curves, axis=0) <= series.fit.curve).all()
+        assert (series.fit.curve <= np.max(curves, axis=0)).all()
+        assert (series.fit.low < series.fit.curve).all()
+        assert (series.fit.curve < series.fit.high).all()
+    assert f"(the best by itself: {chosen.chosen} at d = 3)" in block_margin(final, comparisons).caption
     assert all(s.fit is None for s in numbers_margin(final, 3).series)
+
+
+def test_series_whose_exponents_differ_are_banded_by_forms_of_their_own(make_store):
+    final = final_rows(
+        make_store([(3, k, t, "both", s) for k in (12, 16, 24, 32, 48, 64) for t in (0.1, 0.3) for s in (0, 1)])
+    )
+    exponent = np.where(np.array(final["temperature"].to_pylist()) == 0.1, -1.0, -0.3)
+    margin = np.array(final["num_classes"].to_pylist(), dtype=float) ** exponent
+    for name, factor in (("margin_min_lower", 1.0), ("margin_min_upper", 1 + 1e-6)):
+        index = final.schema.get_field_index(name)
+        final = final.set_column(index, final.schema.field(index), pa.array(margin * factor))
+    comparisons = compare_all(final)
+    assert next(c for c in comparisons if c.measure == "margin_min_lower").series
+    for series, exponent in zip(numbers_margin(final, 3, comparisons).series, (-1.0, -0.3), strict=True):
+        assert series.fit.curve == pytest.approx(series.fit.num_classes**exponent, rel=1e-3)
 
 
 def test_temperatures_chosen_by_the_number_of_classes_are_one_series_and_all_usual(make_store):
@@ -257,3 +253,56 @@ def test_temperatures_chosen_by_the_number_of_classes_are_one_series_and_all_usu
     assert is_usual(final).all()
     one_more = final_rows(make_store([(3, k, t, "both", 0) for k, t in [*temperatures.items(), (12, 0.1)]]))
     assert len(numbers_margin(one_more, 3).series) > 1
+
+
+def test_every_dot_names_its_trial_and_a_columns_name_stands_small_beside_its_words(frame):
+    block = block_margin(frame.final)
+    bodies = [drawn.body for drawn in render(block)]
+    titles = re.findall(r"<title>([^<]*)</title>", "".join(bodies))
+    assert sorted(title.split(":")[0] for title in titles) == sorted(block.trials)
+    assert all("K = " in title and "d = " in title for title in titles)
+    assert all("minimum margin<tspan" in body and "> margin_min_lower</tspan>" in body for body in bodies)
+    rows = {row["trial"]: row for row in frame.final.to_pylist()}
+    key, said = next(title.split(": ") for title in titles if "K = 48" in title)
+    assert rows[key]["num_classes"] == 48
+    assert f"τ = {rows[key]['temperature']:g}" in said
+
+
+def test_a_title_with_marks_of_markup_is_escaped_and_one_title_holds_for_all_marks():
+    def draw(ax):
+        (several,) = ax.plot([0, 1], [0, 1], "o")
+        name_marks(several, ["<a> & b", "c"])
+        (one,) = ax.plot([0, 1, 2], [1, 0, 1], "o")
+        name_marks(one, ["all"])
+        (none,) = ax.plot([], [], "o")
+        name_marks(none, [])
+
+    body = render_panel(Panel("", draw), "p").body
+    assert re.findall(r"<title>([^<]*)</title>", body) == ["&lt;a&gt; &amp; b", "c", "all"]
+    assert "titles:" not in body
+    assert len(ElementTree.fromstring(svg_file([render_panel(Panel("", draw), "p")], 1)).findall(".//{*}title")) == 3
+
+
+def test_missing_rings_and_bars_name_the_command_that_fills_them(make_store):
+    store = make_store([(3, k, 0.1, "both", 0) for k in (12, 13)])
+    final = final_rows(store)
+    caption = block_codes(final, store.read_head, folder="results/x").caption
+    assert "No rings at d = 3, K = 13" in caption
+    assert "gnc code --classes 13 --dim 3 --output results/x/report/code-13-3.npy" in caption
+    found = block_codes(final, store.read_head, lambda k, d: np.eye(k, d) + 1e-3)
+    assert "No rings" not in found.caption
+    assert "no bar" not in block_margin(final).caption
+    place = final.schema.get_field_index("ufm_margin_low")
+    bare = final.set_column(place, final.schema.field(place), pa.nulls(final.num_rows, pa.float64()))
+    caption = block_margin(bare, folder="results/x").caption
+    assert "2 cells have no bar" in caption
+    assert "gnc code --classes 12 --dim 3 --temperature 0.1 --results results/x computes" in caption
+
+
+def test_the_axis_of_a_share_ends_at_one(frame):
+    (accuracy,) = contrasts(frame.final, "temperature", ["test_accuracy"])
+    figure = side_by_side([Panel("", lambda ax: draw_contrast(ax, accuracy))], 1)
+    assert figure.axes[0].get_ylim()[1] == 1.0
+    (margin,) = contrasts(frame.final, "temperature", ["margin_min_lower"])
+    figure = side_by_side([Panel("", lambda ax: draw_contrast(ax, margin))], 1)
+    assert figure.axes[0].get_ylim()[1] != 1.0

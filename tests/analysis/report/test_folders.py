@@ -20,6 +20,8 @@ from study.store.schemas import RESULTS_SCHEMA
 from study.store.store import open_store
 from study.training.trial import Trial
 
+pytestmark = pytest.mark.xdist_group("folders")  # its fixtures take longer than its tests: built in one process
+
 STUDY = """
 name = "as-found"
 [fixed]
@@ -233,7 +235,7 @@ def test_one_sample_a_class_has_no_variability_and_its_margins_are_reported(tmp_
     assert {run(store, config) for config in study.configs} == {"complete"}
     text = report(tmp_path / "free", capsys, page_format)
     assert "4 complete" in text
-    assert "The trials were measured only at their end" in text
+    assert "the trials were measured only at their end" in text
 
 
 def test_a_folder_that_is_not_there_and_one_of_another_kind_are_refused_in_words(tmp_path, capsys):
@@ -270,6 +272,14 @@ def test_the_contrast_command_prints_a_table_and_draws_or_refuses_in_a_sentence(
     assert "normalization must vary" in capsys.readouterr().err
     assert main([*arguments, "--setting", "num_classes", "--where", "num_class == 3"]) == 2
     assert "Did you mean 'num_classes'" in capsys.readouterr().err
+    for bound, words in {
+        "gnc1_rank=2": "--bound must be COLUMN=SIZE of a compared measure, got 'gnc1_rank=2'. Compared: margin_min_lower",
+        "0.01": "--bound must be COLUMN=SIZE of a compared measure, got '0.01'",
+        "test_accuracy=small": "--bound must give test_accuracy a number, got 'small'. Write test_accuracy=0.01.",
+        "test_accuracy=nan": "bound of test_accuracy must be above 0, got nan. It is a difference.",
+    }.items():
+        assert main([*arguments, "--setting", "num_classes", "--bound", bound]) == 2
+        assert words in capsys.readouterr().err
     figure = tmp_path / "figures" / "contrast.png"
     assert main([*arguments, "--setting", "num_classes", "--where", "seed >= 0", "--figure", str(figure)]) == 0
     text = capsys.readouterr().out
@@ -285,6 +295,6 @@ def test_a_torn_study_file_and_a_torn_report_do_not_stop_the_next_one(folder, ca
     study.write_bytes(b'name = "as-fo')
     (folder / "report" / "predictions.json").write_bytes(b'{"predictions": [')
     text = report(folder, capsys)
-    assert "the study file run last is no longer valid" in text
+    assert "the study file is no longer valid" in text
     assert "4 complete, 1 stopped, 1 diverged, 1 failed" in text
     assert load_study(open_store(folder)).missing == 0

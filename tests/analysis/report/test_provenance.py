@@ -20,10 +20,14 @@ TWO_VALUES = {
     "resolution": (16, 32),
     "unseen_family": ("mono", "serif"),
     "folder": ("faces", "birds"),
+    "fonts": ("dejavu", "faces"),
+    "fonts_source": ("ab", "cd"),
     "context_length": (4, 8),
     "input_dim": (16, 32),
     "noise": (0.1, 0.2),
     "data_seed": (0, 1),
+    "dataset_source": ("1f" * 8, "2e" * 8),
+    "dataset_options": ('{"noise":0.1}', '{"noise":0.2}'),
 }
 
 
@@ -38,7 +42,7 @@ def told_by_both(rows: list[dict]) -> bool:
     """Whether report and command line say that equal settings gave different data: both or neither."""
     table = pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
     in_report = [w for w in warnings(table) if "different data sets" in w]
-    on_terminal = [w for w in mixed_machines(rows) if "different dataset_digest" in w]
+    on_terminal = [w for w in mixed_machines(table) if "different dataset_digest" in w]
     assert len(in_report) == len(on_terminal)
     return bool(in_report)
 

@@ -1,20 +1,23 @@
 """The report: complete for a full study, a clear sentence where something is missing, and never a traceback."""
 
+import html
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import pyarrow as pa
 import pytest
 
 from analysis.report.fits_json import fits_schema
-from analysis.report.html import to_html
-from analysis.report.markdown import parts_to_markdown, to_markdown
 from analysis.report.page import Details, Heading, Link, Long, Number, Page, Paragraph, Preformatted, Section, Table
 from analysis.report.report import NothingToReport, write_report
 from analysis.report.trial_tables import trials_table
+from analysis.report.writers import parts_to_markdown, to_html, to_markdown
 from analysis.rows.frames import load_study
+
+pytestmark = pytest.mark.xdist_group("report")  # its fixtures take longer than its tests: built in one process
 
 VOID = {"meta", "br", "path", "use", "rect", "circle", "line"}
 
@@ -67,7 +70,10 @@ def check_page(store) -> str:
     assert all(link.startswith("https://arxiv.org/abs/") for link in outside)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # its own, which fetches nothing
+    assert not [link for link in page.links if link.endswith(".js")]
+    markup = store.written["report.html"].decode()
+    assert not re.search(r"<(h\d|th|td|text|title|figcaption|summary|li|a)\b[^>]*>\s*</\1>", markup), "a blank label"
     text = " ".join(page.text)
     assert not re.search(r"\b(nan|NaN|None|inf)\b", text), re.search(r".{40}\b(nan|NaN|None|inf)\b.{40}", text)
     assert "Traceback" not in text
@@ -84,32 +90,54 @@ def full(full_store):
 def test_a_full_study_has_every_figure_in_the_page_and_as_a_file(full):
     store, summary = full
     text = check_page(store)
-    names = ["codes", "collapse", "margin", "phase", "variability", "relations", "effect-temperature"]
-    names += ["effect-normalization", "classes", "ladder", "pareto", "prediction"]
+    names = ["codes", "collapse", "margin", "phase", "variability", "effect-temperature"]
+    names += ["effect-normalization", "classes", "ladder", "pareto"]
+    assert "there are 2 at d = 2, 3 at d = 3 and 3 at d = 10" in summary.answer
+    assert "An interval needs two more class counts." in text
     assert list(summary.figures) == names
     assert {f"figures/{n}.svg" for n in names} | {"fits.json", "report.html"} == set(store.written)
     page = store.written["report.html"].decode()
-    places = [page.index(f'<section id="{n}">') for n in (*names[:-1], "fits", "prediction", "trials", "provenance")]
+    places = [page.index(f'<div id="{n}">') for n in (*names, "fits", "prediction", "trials", "provenance")]
     assert places == sorted(places)
     assert page.count('role="img"') == page.count("<svg") >= 25
-    assert summary.answer in text
+    assert all(paragraph in text for paragraph in summary.answer.splitlines())
     assert (summary.trials, summary.complete) == (31, 28)
 
 
-def test_the_answer_takes_its_exponent_from_the_fit(full):
-    store, summary = full
+def test_the_answer_takes_its_exponent_from_the_fit(make_store):
+    store = make_store([(3, k, 0.1, "both", 0) for k in (12, 17, 24, 34, 48)])
+    summary = write_report(store)
     trends = json.loads(store.written["fits.json"])["trends"]
-    pooled = [t for t in trends if t["measure"] == "margin_min_lower" and t["where"] == {"feature_dim": 3}]
-    exponent = pooled[0]["fit"]["exponents"][0]
+    (margin,) = [t for t in trends if t["measure"] == "margin_min_lower"]
+    exponent = margin["fit"]["exponents"][0]
     quoted = re.search(r"K to the power −([\d.]+) \(95 % interval", summary.answer)  # noqa: RUF001
     assert float(quoted[1]) == pytest.approx(-exponent["estimate"], abs=6e-4)
     assert exponent["low"] < exponent["estimate"] < exponent["high"]
+    assert "5 class counts from 12 to 48, one seed each" in check_page(store)
+
+
+def test_a_setting_of_too_many_values_to_compare_is_named(make_store):
+    store = make_store([(3, 12, 0.05 * 1.1**i, "both", seed) for i in range(13) for seed in (0, 1)])
+    summary = write_report(store)
+    assert not [name for name in summary.figures if name.startswith("effect")]
+    text = check_page(store)
+    assert "Not compared: temperature (13 values). At most 8 settings of at most 12 values are compared here" in text
+    assert "No setting but the sizes takes two values" not in text
+
+
+def test_the_header_counts_the_trials_that_came_to_rest(make_store):
+    store = make_store([(3, 12, 0.1, "both", seed) for seed in range(4)])
+    assert "rest" not in write_report(store).studied
+    place = store.results.schema.get_field_index("stationary")
+    at_rest = pa.array([trial != store.results["trial"][0].as_py() for trial in store.results["trial"].to_pylist()])
+    store.results = store.results.set_column(place, store.results.schema.field(place), at_rest)
+    assert "3 of 4 trials that were to train until they rest came to rest." in write_report(store).studied
 
 
 def test_what_comes_from_data_is_escaped(full):
     store, _ = full
     page = store.written["report.html"].decode()
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; more" in page
     assert "made up &lt;for tests&gt;" in page
 
@@ -136,7 +164,7 @@ def test_the_same_report_as_markdown(make_store):
     summary = write_report(store, page_format="md")
     text = store.written["report.md"].decode()
     assert text.startswith("Generalized neural collapse, a scaling study\n\n# made up <for tests>")
-    assert summary.answer in text
+    assert all(paragraph in text for paragraph in summary.answer.splitlines())
     assert "![margin](figures/margin.svg)" in text
     assert "a $x$ \\| b" in text
     assert "<" not in text.replace("<for tests>", "").split("```")[0]
@@ -271,7 +299,7 @@ def test_null_measurements_are_dashes_and_missing_figures_sentences(make_store):
     store = make_store([(3, k, 0.1, "both", 0) for k in (12, 24)])
     rows = store.results.to_pylist()
     for row in rows:
-        row |= dict.fromkeys(("gnc1_rank", "trace_within", "cdnv_nearest", "ufm_margin", "reference_margin_lower"))
+        row |= dict.fromkeys(("gnc1_rank", "trace_within", "cdnv_nearest", "ufm_margin_low", "reference_margin_lower"))
         row |= {"random_margin": None, "margin_ratio_upper": None, "unseen_accuracy": None}
     store.results = store.results.from_pylist(rows, schema=store.results.schema)
     store.margins, store.heads = {}, {}
@@ -281,30 +309,76 @@ def test_null_measurements_are_dashes_and_missing_figures_sentences(make_store):
     assert "no best known code is tabulated to compare it with" in summary.answer
 
 
-@pytest.mark.chromium
-@pytest.mark.parametrize("width", [390, 1200])
-def test_the_report_opens_in_a_browser_with_no_broken_figure(full, tmp_path, width):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+PROBE = """<script>addEventListener('load', () => {
+const found = { folded: document.querySelectorAll('details.section:not([open])').length };
+for (const part of document.querySelectorAll('details')) part.open = true;
+const box = (part) => part.getBoundingClientRect();
+const drawn = [...document.querySelectorAll('svg')];
+found.figures = drawn.length;
+found.bad = drawn.filter((s) => box(s).width < 100 || box(s).height < 60 || s.getBBox().width < 50).length;
+found.wide = document.documentElement.scrollWidth > innerWidth;
+const meets = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+  && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3;
+found.overlaps = drawn.flatMap((s) => {
+  const texts = [...s.querySelectorAll('text')];
+  return texts.flatMap((a, i) => texts.slice(i + 1).filter((b) => meets(box(a), box(b)))
+    .map((b) => a.textContent + ' | ' + b.textContent));
+});
+const results = ['verdict', 'exponent of K [95 %]', 'why refused', 'minimum margin', 'within-class variability'];
+found.hidden = [...document.querySelectorAll('th')].filter((head) => results.some((name) => head.textContent.startsWith(name))
+  && box(head).right > box(head.closest('.scroll')).right + 1).map((head) => head.textContent);
+const table = document.querySelector('#trials .scroll:last-child table');
+const [head] = [...table.tHead.rows[0].cells].filter((cell) => cell.textContent.startsWith('within-class'));
+const column = () => [...table.tBodies[0].rows].map((row) => row.cells[head.cellIndex].textContent);
+head.click();
+found.rises = column();
+head.click();
+found.falls = column();
+document.querySelector('#provenance').scrollIntoView();
+const contents = box(document.querySelector('nav ul'));
+found.contents = contents.bottom > 0 && contents.top < innerHeight;
+document.title = 'found ' + JSON.stringify(found);
+})</script>"""
+
+
+def browse(chromium: str, folder, *flags: str) -> str:
+    known = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    known += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}"]
+    command = [chromium, *known, *flags, (folder / "report.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False).stdout
+
+
+@pytest.fixture
+def chromium():
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
         pytest.skip("no chromium on this machine: the report was not opened in a browser")
-    # each figure must have drawn something with an area, and nothing may be wider than the window
-    probe = (
-        "<script>addEventListener('load', () => {"
-        "const drawn = [...document.querySelectorAll('svg')].map(s => [s.getBoundingClientRect(), s.getBBox()]);"
-        "const bad = drawn.filter(([r, b]) => r.width < 100 || r.height < 60 || b.width < 50 || b.height < 50).length;"
-        "const wide = document.documentElement.scrollWidth > innerWidth;"
-        "document.title = `figures ${drawn.length} bad ${bad} wide ${wide}`; })</script>"
-    )
-    page = tmp_path / "report.html"
-    page.write_text(full[0].written["report.html"].decode().replace("</body>", probe + "</body>"), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += [
-        "--disable-background-networking",
-        "--disable-component-update",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    command = [chromium, *flags, f"--window-size={width},1000", "--dump-dom", page.as_uri()]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
-    title = re.search(r"<title>(figures [^<]*)</title>", found)
-    assert title, found[:300]
-    assert title[1] == f"figures {page.read_text(encoding='utf-8').count('<svg')} bad 0 wide false"
+    return found
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [390, 1200, 1440])
+def test_the_report_in_a_browser_on_a_phone_and_on_laptops(full, chromium, tmp_path, width):
+    markup = full[0].written["report.html"].decode()
+    (tmp_path / "report.html").write_text(markup.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    dumped = browse(chromium, tmp_path, f"--window-size={width},1000", "--dump-dom")
+    title = re.search(r"<title>found ([^<]*)</title>", dumped)
+    assert title, dumped[:300]
+    found = json.loads(html.unescape(title[1]))
+    assert (found["figures"], found["bad"], found["wide"]) == (markup.count("<svg"), 0, False)
+    assert found["folded"] == markup.count('<details class="section">')
+    assert found["overlaps"] == []
+    rising = [float(text) for text in found["rises"]]
+    assert rising == sorted(rising)
+    assert found["falls"] == found["rises"][::-1]
+    if width >= 1200:
+        assert found["hidden"] == []
+    assert found["contents"] == (width >= 1280)  # the table of contents stays in view on wide screens
+
+
+@pytest.mark.chromium
+def test_the_printed_report_unfolds_what_the_screen_folds(full, chromium, tmp_path):
+    (tmp_path / "report.html").write_bytes(full[0].written["report.html"])
+    browse(chromium, tmp_path, f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")
+    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
+    assert pages >= 6

@@ -1,13 +1,16 @@
 """Forms of a trend: planted parameters come back, predictions and their intervals hold, the right form is chosen."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from analysis.rows import theory
 from analysis.rows.frames import final_rows
+from analysis.scaling.cells import Cells, select
 from analysis.scaling.form_choice import compare_all, compare_forms, hold_out
-from analysis.scaling.forms import FORMS, aicc, fit_form
-from analysis.scaling.power_law import Cells, FitRefused, select
+from analysis.scaling.forms import FORMS, aicc, fit_form, weigh
+from analysis.scaling.power_law import FitRefused
 
 SIZES = np.array([12.0, 16, 24, 32, 48, 64, 96, 128, 192, 256])
 # Each law in d = 3 with the parameters that its form should find; K is counted from the centre in the offset form.
@@ -31,7 +34,7 @@ def cells_of(measure, sizes=SIZES, group=None) -> Cells:
 @pytest.mark.parametrize("form", FORMS)
 def test_planted_parameters_are_recovered(form):
     measure, planted = LAWS[form]
-    fit = fit_form(form, cells_of(measure), 3, samples=49)
+    fit = fit_form(form, cells_of(measure), 3)
     found = {p.name: p.estimate for p in fit.parameters}
     assert found == pytest.approx(planted, abs=2e-5)
     assert fit.predict(SIZES) == pytest.approx(measure, rel=1e-5)
@@ -41,7 +44,7 @@ def test_planted_parameters_are_recovered(form):
 def test_a_prefactor_of_each_group_is_recovered(form):
     measure, planted = LAWS[form]
     both = cells_of(np.concatenate([measure, 5 * measure]), np.tile(SIZES, 2), ["cold"] * 10 + ["hot"] * 10)
-    fit = fit_form(form, both, 3, samples=49)
+    fit = fit_form(form, both, 3)
     assert {p.name: p.estimate for p in fit.parameters} == pytest.approx(planted, abs=2e-5)
     assert fit.levels["hot"] - fit.levels["cold"] == pytest.approx(np.log(5), abs=1e-6)
     assert fit.predict(np.array([512.0]), "hot") / fit.predict(np.array([512.0]), "cold") == pytest.approx(5)
@@ -55,7 +58,7 @@ def test_a_90_percent_prediction_interval_covers_near_90_percent_of_new_cells(fo
     new["levenshtein"] = 0.8 * float(theory.levenshtein_curve(np.array([512]), 3)[0])
     inside, studies = 0, 150
     for _ in range(studies):
-        fit = fit_form(form, cells_of(measure * np.exp(0.05 * rng.normal(size=len(SIZES)))), 3, samples=19)
+        fit = fit_form(form, cells_of(measure * np.exp(0.05 * rng.normal(size=len(SIZES)))), 3)
         (low,), (high,) = fit.predict_interval(512)
         inside += low <= new[form] * np.exp(0.05 * rng.normal()) <= high
     assert abs(inside / studies - 0.9) < 4 * np.sqrt(0.9 * 0.1 / studies)
@@ -93,15 +96,15 @@ def test_a_bend_makes_the_pure_power_law_misspecified_and_its_absence_does_not()
 def test_aicc_prefers_the_smaller_of_two_forms_that_fit_alike():
     rng = np.random.default_rng(4)
     cells = cells_of(LAWS["power"][0] * np.exp(0.02 * rng.normal(size=len(SIZES))))
-    assert fit_form("power", cells, 3, samples=19).aicc < fit_form("curved", cells, 3, samples=19).aicc
+    assert fit_form("power", cells, 3).aicc < fit_form("curved", cells, 3).aicc
     assert aicc(np.full(10, 0.1), 1.0, 2) == pytest.approx(10 * np.log(0.01) + 6 + 24 / 6)
 
 
 def test_what_the_cells_cannot_carry_is_refused():
-    with pytest.raises(FitRefused, match="4 cells for 2 parameters, at least 5"):
+    with pytest.raises(FitRefused, match="4 values of num_classes, at least 5"):
         fit_form("power", cells_of(LAWS["power"][0][:4], SIZES[:4]), 3)
     repeated = np.tile(SIZES[:3], 4)
-    with pytest.raises(FitRefused, match="3 sizes, at least 4 are needed for this form"):
+    with pytest.raises(FitRefused, match="3 values of num_classes, at least 5"):
         fit_form("curved", cells_of(repeated**-1.0, repeated), 3)
     with pytest.raises(ValueError, match="form must be one of"):
         fit_form("cubic", cells_of(LAWS["power"][0]), 3)
@@ -128,3 +131,11 @@ def test_an_offset_of_nothing_is_refused_and_not_given_an_endless_interval():
     steeper_and_steeper = SIZES**-0.8 * np.exp(-0.05 * np.log(SIZES) ** 2)
     with pytest.raises(FitRefused, match="do not tell log c: its best value lies beyond -9 to 3"):
         fit_form("offset", cells_of(steeper_and_steeper), 3)
+
+
+def test_a_form_weighs_by_its_held_out_error_down_to_the_noise():
+    fits = [SimpleNamespace(scale=0.02), SimpleNamespace(scale=0.03)]
+    weights = [weight for _, weight in weigh([(0.1, fits[0]), (0.0, fits[1])])]
+    assert weights[1] / weights[0] == pytest.approx(26**0.5)  # 1 / .02 beside 1 / root of .1^2 + .02^2
+    assert sum(weights) == pytest.approx(1)
+    assert weigh([(0.0, SimpleNamespace(scale=0.0))])[0][1] == 1

@@ -25,11 +25,11 @@ def golden(make_store, dims) -> pa.Table:
 
 def test_the_golden_table_gives_its_exponents(make_store):
     final = golden(make_store, (3, 4, 5))
-    trends = {(t.measure, t.where.get("feature_dim")): t for t in fit_trends(final) if t.predictors == ("num_classes",)}
+    trends = {(t.measure, t.where.get("feature_dim")): t for t in fit_trends(final) if t.predictor == "num_classes"}
     for dim in (3, 4, 5):
         margin, trace = trends["margin_min_lower", dim], trends["trace_within", dim]
-        assert margin.believed.exponents[0].estimate == pytest.approx(-2 / (dim - 1), abs=1e-9)
-        assert trace.believed.exponents[0].estimate == pytest.approx(0.5, abs=1e-9)
+        assert margin.believed.exponent.estimate == pytest.approx(-2 / (dim - 1), abs=1e-9)
+        assert trace.believed.exponent.estimate == pytest.approx(0.5, abs=1e-9)
         assert (margin.fit.cells, margin.fit.trials, margin.fit.sizes) == (7, 14, 7)
         assert margin.not_terminal == margin.not_positive == 0
 

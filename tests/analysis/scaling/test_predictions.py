@@ -10,8 +10,9 @@ from analysis.report.findings import find
 from analysis.report.report import PREDICTIONS, check_report, scores_text, write_report
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, load_study
-from analysis.scaling.form_choice import compare_all, hold_out_largest, summarise_by_measure
-from analysis.scaling.joint_forms import compare_joint, fit_joint, joint_cells
+from analysis.scaling.form_choice import cells_of, compare_all
+from analysis.scaling.joint_forms import AXES, compare_joint, fit_joint
+from analysis.scaling.largest_size import hold_out_largest, summarise_by_measure
 from analysis.scaling.predictions import kept_with, predictions_from_json, predictions_to_json, score
 
 SIZES = (12, 17, 24, 34, 48, 68, 96, 192)
@@ -99,8 +100,7 @@ def test_joint_exponents_are_recovered_and_the_ends_predicted(make_store):
     for row in rows:
         row["gnc1_rank"] = 2 * row["num_classes"] ** 0.7 * row["feature_dim"] ** -1.1 * row["temperature"] ** 0.4
     final = pa.Table.from_pylist(rows, schema=final.schema)
-    cells, _ = joint_cells(final, "gnc1_rank", [])
-    fit = fit_joint("power-temperature", cells)
+    fit = fit_joint("power-temperature", cells_of(final, "gnc1_rank", [], AXES))
     assert [p.estimate for p in fit.parameters] == pytest.approx([0.7, -1.1, 0.4], abs=1e-6)
     compared = compare_joint(final, "gnc1_rank", ["temperature"])
     cold = next(v for v in compared.verdicts if v.form == "power-temperature")

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -71,11 +72,35 @@ def test_status_covers_the_latest_study_and_counts_the_others(study_file, tmp_pa
     finish(store, read_study(study).configs[0])
     assert main(["status", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "1 complete, 3 missing" in out
+    assert "1 complete, 3 not started" in out
     assert "1 trials of other studies" in out
     assert main(["status", str(tmp_path), "--all", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["trials"], facts["complete"]) == (2, 2)
+
+
+def test_a_study_is_named_where_the_last_one_was_meant(study_file, tmp_path, capsys):
+    study, store = study_file(), open_store(tmp_path / "r")
+    text = study.read_text()
+    store.write_study(text)
+    store.write_study(
+        text.replace('name = "small"', 'name = "other"').replace("num_classes = [6, 12]", "num_classes = [7]")
+    )
+    for words, trials in (([], 2), (["--study", "small"], 4), (["--study", "other"], 2)):
+        assert main(["status", store.uri, *words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["trials"] == trials
+    assert main(["status", store.uri, "--study", "smal"]) == 2
+    assert "--study must name a study that was run in" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", store.uri, "--study", "small", "--all"])
+    assert main(["report", store.uri, "--study", "small"]) == 1
+    assert "No trial in" in capsys.readouterr().err
+    finish(store, read_study(study).configs[0])
+    assert main(["report", store.uri]) == 1
+    assert "No trial of the study in" in capsys.readouterr().err
+    assert main(["trial", store.uri, "0", "--study", "smal"]) == 2
+    assert main(["trial", str(study), "0", "--study", "small"]) == 2
+    assert "--study must come with a results folder, got the study file" in capsys.readouterr().err
 
 
 def test_a_trial_can_be_named_by_a_folder_and_the_first_digits_of_its_key(study_file, tmp_path, capsys):
@@ -203,3 +228,50 @@ def test_checking_a_study_names_a_torn_checkpoint(study_file, tmp_path, capsys):
     store.storage.write(name, b"{")
     assert main(["check", str(study_file()), store.uri]) == 0
     assert f"warning: {name} cannot be read" in capsys.readouterr().err
+
+
+def test_an_index_names_the_same_trial_in_check_and_in_trial(study_file, tmp_path, capsys):
+    study, results = str(study_file()), str(tmp_path / "r")
+    keys = [config.key for config in read_study(study).configs]
+    for where, indices in (([], [0, 1, 2, 3]), (["--where", "num_classes > 6"], [2, 3])):
+        assert main(["check", study, results, "--json", *where]) == 0
+        planned = json.loads(capsys.readouterr().out)["planned"]
+        assert [trial["index"] for trial in planned] == indices
+        assert [trial["key"] for trial in planned] == [keys[index] for index in indices]
+    assert main(["trial", study, "--index", "2", "--results", results]) == 0
+    assert " left" in capsys.readouterr().err
+    assert open_store(results).states() == {keys[2]: "complete"}
+    assert main(["check", study, results, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["planned"][2]["state"] == "complete"
+    assert main(["trial", study, "--index", "2", "--results", results]) == 0  # nothing to run
+    for words, said in (
+        (["--index", "4"], "--index must be 0 to 3 in small, got 4. See gnc check --json."),
+        (["--index", "1", "--next"], "gnc trial must be given one of KEY, --next and --index, got 2 of them."),
+    ):
+        assert main(["trial", study, "--results", results, *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+LINES = """
+import time
+from study.tuning import run_view
+run_view.APART_SECONDS = 0
+with run_view.View(2) as view:
+    for key in ("a", "b"):
+        view.started(key, f"trial {key}")
+    view.progressed("a", {"epoch": 4, "share_done": 0.25})
+    time.sleep(0.5)
+    view.progressed("a", {"epoch": 8, "share_done": 0.5})
+    view.ended("a", "complete", {})
+    view.ended("b", "complete", {})
+"""
+
+
+def test_without_a_terminal_lines_tell_the_time_left():
+    done = subprocess.run([sys.executable, "-c", LINES], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [line[:14] for line in lines] == ["[0/2] running ", "[0/2] running ", "[1/2] complete", "[2/2] complete"]
+    assert lines[0].endswith("25% done, estimating time left")
+    assert re.search(r"50% done, (\d+ min )?\d+ s left$", lines[1])
+    assert lines[2].endswith(" left")
+    assert not lines[3].endswith(" left")

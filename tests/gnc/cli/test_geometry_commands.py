@@ -56,9 +56,12 @@ def test_score_is_the_one_that_sealed_rows_get(tmp_path, capsys, num_classes, is
     np.save(tmp_path / "w.npy", np.random.default_rng(0).standard_normal((num_classes, 3)))
     facts = answer(capsys, "margins", tmp_path / "w.npy")
     rows = pa.table({name: [facts[name]] for name in ("margin_min_lower", "margin_min_upper")} | {"train_loss": [1.0]})
-    names = ("reference_margin_lower", "reference_margin_upper", "random_margin", "ufm_loss")
+    nulls = ("random_margin", "random_margin_lower", "random_margin_upper")
+    names = ("reference_margin_lower", "reference_margin_upper", *nulls, "ufm_loss")
     references = {name: pa.array([facts.get(name)], pa.float64()) for name in names}
-    assert _comparison(rows, references)["margin_score"].to_pylist() == [facts["margin_score"]]
+    sealed = _comparison(rows, references)
+    for name in ("margin_score", "margin_score_lower", "margin_score_upper"):
+        assert sealed[name].to_pylist() == [facts[name]]
     assert (facts["margin_score"] is not None) == is_scored
 
 
@@ -116,7 +119,7 @@ def test_several_matrices_ask_for_a_name(tmp_path, capsys):
     save_file({"a.weight": polygon(5), "b.weight": polygon(9)}, path)
     assert main(["margins", str(path)]) == 2
     assert "--tensor must be given" in (err := capsys.readouterr().err)
-    assert "a.weight (5, 2), b.weight (9, 2)" in err
+    assert "likeliest first: b.weight (9, 2), a.weight (5, 2)" in err
     assert answer(capsys, "margins", path, "--tensor", "b.weight")["num_classes"] == 9
     assert main(["margins", str(path), "--tensor", "c"]) == 2
     assert "--tensor must name a tensor" in capsys.readouterr().err
@@ -130,9 +133,9 @@ def test_no_pickle_is_ever_executed(tmp_path, capsys):
     torch.save({"w": polygon(5), "trap": Trap()}, tmp_path / "w.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
     np.save(tmp_path / "w.npy", np.array([Trap()], dtype=object), allow_pickle=True)
-    for name in ("w.pt", "plain.pt", "w.npy"):
-        assert main(["margins", str(tmp_path / name)]) == 2
-        assert capsys.readouterr().err.startswith("FILE must")
+    assert answer(capsys, "margins", tmp_path / "w.pt")["num_classes"] == 5
+    for name in ("plain.pt", "w.npy"):
+        assert one_line(capsys, "margins", tmp_path / name).startswith("FILE must")
     assert not (tmp_path / "executed").exists()
 
 
@@ -155,7 +158,7 @@ def test_empty_and_torn_files_get_one_clear_line(tmp_path, capsys, suffix, conte
         (np.ones(3), r"must hold a floating-point matrix .* without one: array \(3,\)"),
         (np.ones((3, 2, 2)), r"without one: array \(3, 2, 2\)"),
         (np.ones((3, 2), dtype=np.int64), "must hold a floating-point matrix"),
-        (np.ones((3, 2), dtype=np.longdouble), "without one: no tensors"),
+        (np.ones((3, 2), dtype=np.longdouble), "without one: array .numbers of more than 8 bytes"),
     ],
 )
 def test_wrong_matrices_get_one_clear_line(tmp_path, capsys, rows, words):
@@ -251,11 +254,11 @@ def test_wrong_bytes_anywhere_in_a_file_are_refused_in_one_line_or_are_other_num
                 assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_a_file_of_another_kind_gets_one_clear_line(tmp_path, capsys, suffix):
+@pytest.mark.parametrize("suffix", ["npy", "npz", "safetensors", "bin", "tar"])
+def test_a_file_is_read_by_what_it_holds_whatever_its_ending(tmp_path, capsys, suffix):
     torch.save({"w": polygon(5)}, tmp_path / "w.pt")
     (tmp_path / "w.pt").rename(tmp_path / f"w.{suffix}")
-    assert "without one: no tensors" in one_line(capsys, "margins", tmp_path / f"w.{suffix}")
+    assert answer(capsys, "margins", tmp_path / f"w.{suffix}")["num_classes"] == 5
 
 
 def test_tensors_without_dense_values_are_not_taken_for_matrices(tmp_path, capsys):
@@ -286,14 +289,15 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     np.savez(tmp_path / "f.npz", features=features, labels=labels, weights=means)
-    facts = answer(capsys, "measure", tmp_path / "f.npz", "--temperature", 0.1)
+    facts = answer(capsys, "measure", tmp_path / "f.npz", "--normalization", "both", "--temperature", 0.1)
     assert facts["margin_min_lower"] == pytest.approx(1 - np.cos(2 * np.pi / 5))
     assert 0 < facts["gnc1_rank"] < 1e-3
     assert facts["ncc_test_accuracy"] is None
     np.savez(tmp_path / "g.npz", features=features, labels=labels)
-    alone = answer(capsys, "measure", tmp_path / "g.npz")
-    assert alone["margin_min_lower"] is None
-    assert alone["gnc3"] is None
+    alone = answer(capsys, "measure", tmp_path / "g.npz", "--normalization", "both")
+    assert "margin_min_lower" not in alone
+    assert any("no columns about rows" in note for note in alone["notes"])
+    assert "gnc3" not in alone
     assert alone["gnc1_rank"] == facts["gnc1_rank"]
 
 
@@ -321,7 +325,10 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         ),
         ({"features": np.eye(4)[:, :2] * 1e-170}, r"largest of features must be between .* got 1e-170"),
         ({"test_features": np.ones((4, 2))}, "test_features and test_labels must be in the file together"),
-        ({"weights": np.ones((2, 2), dtype=np.longdouble)}, "weights must hold numbers of at most 8 bytes"),
+        (
+            {"weights": np.ones((2, 2), dtype=np.longdouble)},
+            "weights of .* must hold numbers, got numbers of more than 8 bytes",
+        ),
         ({"weights": np.array(["a", "b"])}, "weights must hold numbers"),
         ({"test_features": np.ones((0, 2)), "test_labels": np.array([0])}, r"test_features must be .samples, 2."),
         ({"test_features": np.ones((3, 2)), "test_labels": np.array([0])}, "test_labels must be one per row"),
@@ -375,3 +382,32 @@ def test_the_search_of_the_command_is_that_of_the_library(tmp_path, capsys):
     found = optimise_code(7, 3, starts=2, seed=5)
     assert facts["code_margin_lower"] == found.margin_lower
     assert facts["code"] == "optimised from 2 starts, seed 5"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--starts", 3), "--starts must come with a search, got none here. Add --optimise."),
+        (("--classes", 4, "--seed", 3, "--output", "x.npy"), "A code is known; --optimise searches for another."),
+        (("--temperature", 0.1, "--starts", 3), "The optimum is known; --optimise searches for another."),
+        (("--results", "r"), "--results must come with --temperature, got 'r' alone."),
+        (("--output", ""), "--output must name a file, got ''."),
+    ],
+)
+def test_an_option_of_code_without_effect_is_refused(capsys, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["code", "--classes", "24", "--dim", "3", *map(str, options)]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_integers_are_named_as_what_a_classifier_is_not(capsys, tmp_path):
+    np.save(tmp_path / "w.npy", np.arange(8).reshape(4, 2))
+    assert main(["margins", str(tmp_path / "w.npy")]) == 2
+    assert "without one: array (4, 2) int64." in capsys.readouterr().err
+
+
+def test_arrays_under_other_names_are_named_where_one_is_missing(capsys, tmp_path):
+    np.savez(tmp_path / "f.npz", Features=np.eye(3), labels=np.arange(3))
+    assert main(["measure", str(tmp_path / "f.npz")]) == 2
+    assert "got ['labels']; the array 'Features' is not used. Did you mean 'features'?" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_soft_max_gradient_equals_autograd():
     cosines = points @ points.mT - 1e9 * torch.eye(9)
     value = (7.0 * cosines).flatten(1).logsumexp(1) / 7.0
     (expected,) = torch.autograd.grad(value.sum(), points)
-    got_value, got = soft_max_cosine(7.0)(points.detach())
+    got_value, got = soft_max_cosine(7.0)(points.detach(), torch.arange(len(points)))
     assert torch.allclose(got_value, value.detach(), atol=1e-14)
     assert torch.allclose(got, expected, atol=1e-14)
 
@@ -95,7 +95,7 @@ def test_starts_of_a_batch_do_not_touch_each_other():
 
 def test_descent_never_rises():
     points = random_codes(30, 5, starts=6, seed=1)
-    before, _ = soft_max_cosine(50.0)(points)
+    before, _ = soft_max_cosine(50.0)(points, torch.arange(len(points)))
     for iterations in (1, 5, 40):
         _, after = minimise_on_spheres(soft_max_cosine(50.0), points, iterations=iterations)
         assert (after <= before).all()
@@ -140,8 +140,8 @@ def test_mirrored_energy_is_that_of_the_whole_code():
     points = random_codes(7, 4, starts=2, seed=0)
     signs = torch.tensor([-1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
     whole = torch.cat([points, points * signs], dim=1)
-    mirrored, slope = soft_max_cosine(9.0, signs)(points)
-    full, full_slope = soft_max_cosine(9.0)(whole)
+    mirrored, slope = soft_max_cosine(9.0, signs)(points, torch.arange(len(points)))
+    full, full_slope = soft_max_cosine(9.0)(whole, torch.arange(len(whole)))
     # the whole counts every pair of images twice; its gradient has two equal halves up to the mirror
     assert torch.allclose(mirrored, full - math.log(2) / 9.0)
     assert torch.allclose(slope, 2 * full_slope[:, :7])

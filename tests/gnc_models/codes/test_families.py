@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from gnc_models.constructions.explicit import FAMILIES, golay_words, make_points, orthoplex, polygon, simplex
+from gnc_models.constructions.binary import golay_words
+from gnc_models.constructions.explicit import FAMILIES, KISSING, make_points, orthoplex, polygon, simplex
 from gnc_models.references.margin import reference_margin
 
-AFFORDABLE = [name for name, (dim, size, _) in FAMILIES.items() if size * dim <= 300_000]
+COUNTED = {(dim, size) for _, dim, size, _ in KISSING}  # in whole numbers, by test_kissing
+AFFORDABLE = [name for name, (dim, size, _) in FAMILIES.items() if size * dim <= 300_000 and (dim, size) not in COUNTED]
 LARGE = ["Leech section 20", "Gold 127", "quadratic forms 64"]  # checked on a sample of rows
 
 

@@ -271,10 +271,56 @@ def test_batches_that_newer_pythons_write_are_read(protocol, tmp_path):
     assert np.array_equal(read_labels, labels)
 
 
+REPACKED = {
+    "array": np.array,
+    "bytes": lambda labels: np.array(labels, np.uint8),
+    "big-endian": lambda labels: np.array(labels, ">i4"),
+    "scalars": lambda labels: list(np.array(labels)),
+    "tuple": tuple,
+    "objects": lambda labels: np.array(labels, object),
+}
+
+
+@pytest.mark.parametrize("form", REPACKED)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_batches_with_arrays_for_lists_are_read(form, protocol, tmp_path):
+    images, labels = layouts.draw_images(3, 2, (3, 32, 32), 0)
+    batch = {"data": images, "fine_labels": REPACKED[form](labels.tolist()), "filenames": np.array(["a"] * 6)}
+    (tmp_path / "batch").write_bytes(pickle.dumps(batch, protocol=protocol))
+    read_images, read_labels = batches.read_batches([tmp_path / "batch"])
+    assert np.array_equal(read_images, images)
+    assert (read_labels.dtype, read_labels.tolist()) == (np.int64, labels.tolist())
+
+
+@pytest.mark.parametrize(
+    "form", [list, tuple, np.array, lambda names: np.array(names, "S"), lambda n: np.array(n, object)]
+)
+def test_names_in_arrays_are_read(form, tmp_path):
+    (tmp_path / "meta").write_bytes(pickle.dumps({"label_names": form(["cat", "giraffe"])}))
+    assert batches.read_names(tmp_path / "meta", "label_names") == ("cat", "giraffe")
+    for absent in (form([]), 3, np.array(3), {"cat": 1}, None, np.zeros((0, 2), ">f4")):
+        (tmp_path / "meta").write_bytes(pickle.dumps({"label_names": absent}))
+        with pytest.raises(ValueError, match=r"meta must (hold label_names|be a CIFAR file)"):
+            batches.read_names(tmp_path / "meta", "label_names")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_all_of_a_stored_set_is_each_classes_whole_training_split(name, root):
+    whole = make(name, root, num_classes=7, samples_per_class=None)
+    assert whole.digest == make(name, root, num_classes=7, samples_per_class=6).digest
+
+
 @pytest.mark.parametrize(
     "batch",
     [
         {"data": np.zeros((2, 3072), np.uint8), "labels": [0]},
+        {"data": np.zeros((1, 32, 32, 3), np.uint8), "labels": [0]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": [0.5]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": np.array([0.5])},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": ["cat"]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": [[0], [1, 2]]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": [[0]]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": 0},
         {"data": np.zeros((1, 3072), np.float32), "labels": [0]},
         {"data": np.zeros((3072, 2), np.uint8).T, "labels": [0, 1]},
         {"data": [0] * 3072, "labels": [0]},
@@ -282,11 +328,26 @@ def test_batches_that_newer_pythons_write_are_read(protocol, tmp_path):
         {"data": np.zeros((1, 3072), np.uint8)},
         ["data"],
     ],
-    ids=["length", "type", "columns", "list", "no data", "no labels", "no dict"],
+    ids=[
+        "length",
+        "order",
+        "shares",
+        "share-array",
+        "words",
+        "ragged",
+        "nested",
+        "one-label",
+        "type",
+        "columns",
+        "list",
+        "no-data",
+        "no-labels",
+        "no-dict",
+    ],
 )
 def test_batches_of_another_shape_are_refused(batch, tmp_path):
     (tmp_path / "batch").write_bytes(pickle.dumps(batch, protocol=2))
-    with pytest.raises(ValueError, match="must"):
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'batch'} must"):
         batches.read_batches([tmp_path / "batch"])
 
 
@@ -388,7 +449,7 @@ def test_bad_image_is_named(root, tmp_path):
 
 
 def test_folders_that_are_missing_or_elsewhere_are_refused(root, tmp_path):
-    for folder, text in (("none", "one folder of images per class"), ("../x", "below data_root"), (str(root), "below")):
+    for folder, text in (("none", "one folder of images per class"), ("../x", "a path without ..")):
         assert text in missing_data("image_folder", tmp_path, folder=folder)
     with pytest.raises(MissingData, match="one folder of images per class"):
         make("image_folder", tmp_path, folder="none")

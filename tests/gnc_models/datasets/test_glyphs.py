@@ -13,15 +13,17 @@ from gnc_models import user_cache as cache
 from gnc_models.catalog import members as catalog
 from gnc_models.datasets.made import glyphs
 from gnc_models.datasets.made.fonts import (
-    FACES,
     FAMILIES,
     RASTER_SIDE,
     draw_characters,
+    find_faces,
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_characters
+from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.registry import make_dataset
+
+pytestmark = pytest.mark.xdist_group("glyphs")  # its fixtures take longer than its tests: built in one process
 
 RACER = """
 import sys
@@ -33,6 +35,9 @@ data = make_dataset("glyphs", num_classes=30, samples_per_class=16, test_samples
                     resolution=16, unseen_family="serif")
 print(data.digest, "matplotlib" in sys.modules)
 """
+
+
+FACES = find_faces("dejavu")
 
 
 def make_glyphs(**changed):
@@ -69,10 +74,14 @@ def _cache(race, monkeypatch):
 def some_pictures():
     """Pictures of some 50 characters in all faces, with look-alikes across scripts and cases among them."""
     alike = [ord(c) for c in "AΑАBΒВoοоOΟОcCсСsSxX×хХIlІ|1-‐–−.·,'´kκкĸ"]  # noqa: RUF001
-    known = shared_characters()
+    known = shared_characters(FACES)
     others = np.random.default_rng(0).choice(known, 20, replace=False).tolist()
     chosen = [c for c in known if c in {*alike, *others}]
-    return draw_characters(chosen)
+    return chosen, np.stack([draw_characters(chosen, face) for face in FACES], axis=1)
+
+
+def find_pairs(pictures: np.ndarray, resolution: int) -> np.ndarray:
+    return np.concatenate([similar_pairs(pictures[:, face], resolution) for face in range(pictures.shape[1])])
 
 
 # --- which characters ---
@@ -101,22 +110,22 @@ def ref_relative_differences(first: np.ndarray, second: np.ndarray, resolution: 
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_lookalike_rule_equals_brute_force(some_pictures, resolution):
     _, pictures = some_pictures
-    similar = similar_characters(pictures, resolution)
-    count = len(pictures)
-    expected = np.eye(count, dtype=bool)
-    for i in range(count):
-        for j in range(i):
-            differences = ref_relative_differences(pictures[i], pictures[j], resolution)
-            expected[i, j] = expected[j, i] = differences.min() < LEAST_DIFFERENCE
-    assert expected.sum() > count + 20
-    assert np.array_equal(similar, expected)
+    expected = {
+        (j, i)
+        for i in range(len(pictures))
+        for j in range(i)
+        if ref_relative_differences(pictures[i], pictures[j], resolution).min() < LEAST_DIFFERENCE
+    }
+    assert len(expected) > 10
+    assert set(map(tuple, find_pairs(pictures, resolution).tolist())) == expected
 
 
 def test_first_of_each_group_of_lookalikes_is_kept(some_pictures):
     code_points, pictures = some_pictures
-    similar, kept = similar_characters(pictures, 16), distinct_characters(pictures, 16).tolist()
+    pairs = find_pairs(pictures, 16)
+    kept, found = distinct_characters(len(pictures), pairs).tolist(), set(map(tuple, pairs.tolist()))
     for position in range(len(pictures)):
-        rivals = [k for k in kept if k < position and similar[k, position]]
+        rivals = [k for k in kept if (k, position) in found]
         assert (position in kept) == (not rivals)
     names = "".join(chr(code_points[k]) for k in kept)
     assert "A" in names
@@ -126,7 +135,7 @@ def test_first_of_each_group_of_lookalikes_is_kept(some_pictures):
 def test_all_classes_differ_enough_in_every_face():
     """The rule for all pairs of all classes at once, by dense products."""
     total = catalog.max_classes("glyphs", 16)
-    _, _, pictures = glyphs._read_classes(16, total, 0)
+    _, _, pictures = glyphs._read_classes(FACES, 16, total, 0)
     inks = torch.from_numpy(pictures).float().div(255).flatten(0, 1)[:, None]
     pooled = torch.nn.functional.pad(torch.nn.functional.avg_pool2d(inks, 4), (1, 1, 1, 1)).view(total, 12, 18, 18)
     least = torch.full((total, total), torch.inf)
@@ -148,23 +157,22 @@ def test_all_classes_differ_enough_in_every_face():
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_catalog_states_how_many_classes_there_are(resolution):
     stated = catalog.max_classes("glyphs", resolution)
-    available, code_points, _ = glyphs._read_classes(resolution, 10_000, 0)
+    available, code_points, _ = glyphs._read_classes(FACES, resolution, 10_000, 0)
     assert available == stated == len(set(code_points))
     with pytest.raises(ValueError, match=f"num_classes must be at most {stated}, .*got {stated + 1}"):
         make_glyphs(resolution=resolution, num_classes=stated + 1, samples_per_class=1, test_samples_per_class=1)
 
 
 def test_shared_characters_are_letters_numbers_punctuation_and_symbols():
-    shared = shared_characters()
-    assert len(shared) == 2297
+    shared = shared_characters(FACES)
     assert shared == sorted(set(shared))
-    assert {ord(c) for c in "Az09+!ЖΩ"} <= set(shared)
+    assert {ord(c) for c in "Az09+!БΩ"} <= set(shared)
     assert not {ord(" "), 0x0301, 0x00A0} & set(shared)
+    assert ord("⟷") not in shared  # the long arrow does not fit and is left out, not cut
 
 
 def test_pictures_are_whole_centred_and_on_one_scale():
-    code_points, pictures = draw_characters([ord(c) for c in "oO-⟷"])
-    assert code_points == [ord(c) for c in "oO-"]  # the long arrow does not fit and is left out, not cut
+    pictures = np.stack([draw_characters([ord(c) for c in "oO-"], face) for face in FACES], axis=1)
     assert pictures.shape == (3, len(FACES), RASTER_SIDE, RASTER_SIDE)
     ink = pictures.astype(float)
     place = np.arange(RASTER_SIDE) + 0.5
@@ -244,8 +252,8 @@ def test_identity_map_gives_the_area_average_of_the_picture():
     picture = torch.randint(0, 256, (1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     identity = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0]]])
     drawn = glyphs.render_maps(picture, identity, 32)[0, 0]
-    expected = picture.double().view(32, 2, 32, 2).mean((1, 3)) / (255 * 0.27)
-    assert drawn.numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+    expected = picture.double().view(32, 2, 32, 2).mean((1, 3))
+    assert drawn.numpy() == pytest.approx(expected.numpy(), abs=1e-2)
 
 
 def test_map_moves_the_picture_by_its_shift():
@@ -254,7 +262,7 @@ def test_map_moves_the_picture_by_its_shift():
     # an inverse map that reads 8 picture pixels (a quarter of half the side) further right and 4 further down
     shift = torch.tensor([[[1.0, 0, 8 / 32], [0, 1.0, 4 / 32]]])
     still, moved = (glyphs.render_maps(picture, m, 32)[0, 0] for m in (torch.eye(2, 3)[None], shift))
-    assert torch.allclose(moved, still.roll((-2, -4), (0, 1)), atol=1e-4)
+    assert torch.allclose(moved, still.roll((-2, -4), (0, 1)), atol=1e-2)
     assert still.sum() > 0
 
 
@@ -262,7 +270,7 @@ def test_map_moves_the_picture_by_its_shift():
 def test_unseen_family_is_in_no_training_or_test_sample(family, monkeypatch):
     """Blotting out a family's pictures blots out the unseen samples and changes no other; and the other way round."""
     read = glyphs._read_classes
-    of_family = np.array([face in FAMILIES[family] for face in FACES])
+    of_family = np.array([face.family == family for face in FACES])
     whole = make_glyphs(unseen_family=family)
 
     def with_blotted(faces):
@@ -325,7 +333,7 @@ def test_two_processes_that_make_the_cache_at_once_get_the_same_data(race):
     assert printed[0].split()[1:] == ["False"]  # drawn without importing matplotlib
     assert printed[0].split()[0] == make_glyphs().digest
     left = [path.name for path in Path(folder).iterdir() if path.name.startswith("glyphs-16")]
-    assert left == [f"glyphs-16-{LEAST_DIFFERENCE}-{fonts_fingerprint()}.npz"]
+    assert left == [f"glyphs-16-{LEAST_DIFFERENCE}-{fonts_fingerprint(FACES)}.npz"]
     assert not list(Path(folder).glob(".*"))
 
 
@@ -337,7 +345,7 @@ def test_torn_cache_is_made_anew_with_the_same_data(race, tmp_path, monkeypatch)
     torn = tmp_path / whole.name
     torn.write_bytes(whole.read_bytes()[:-1000])
     monkeypatch.setenv("GNC_CACHE", str(tmp_path))
-    monkeypatch.setattr(glyphs, "_make_classes", lambda resolution: content)
+    monkeypatch.setattr(glyphs, "_make_classes", lambda faces, resolution: content)
     assert make_glyphs().digest == before
     assert torn.stat().st_size == whole.stat().st_size
 
@@ -348,7 +356,7 @@ def test_cache_that_holds_other_pictures_is_not_used(race, tmp_path, monkeypatch
         content = dict(arrays)
     made = []
     monkeypatch.setenv("GNC_CACHE", str(tmp_path))
-    monkeypatch.setattr(glyphs, "_make_classes", lambda resolution: made.append(resolution) or content)
+    monkeypatch.setattr(glyphs, "_make_classes", lambda faces, resolution: made.append(resolution) or content)
     cache._write(
         tmp_path / whole.name,
         {name: array[..., :32, :32] if array.ndim == 3 else array for name, array in content.items()},
@@ -358,10 +366,17 @@ def test_cache_that_holds_other_pictures_is_not_used(race, tmp_path, monkeypatch
 
 
 def test_other_versions_read_another_file(monkeypatch):
-    before = fonts_fingerprint()
-    fonts_fingerprint.cache_clear()
-    with monkeypatch.context() as patch:
-        patch.setattr("importlib.metadata.version", lambda name: "0.0")
-        assert fonts_fingerprint() != before
-    fonts_fingerprint.cache_clear()
-    assert fonts_fingerprint() == before
+    before = fonts_fingerprint(FACES)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
+    assert fonts_fingerprint(FACES) != before
+    assert fonts_fingerprint(FACES[:11]) != fonts_fingerprint(FACES)
+
+
+def test_the_built_in_pictures_are_those_of_the_first_release():
+    if fonts_fingerprint(FACES) != "ebb9737f8ceb3053":
+        pytest.skip("other versions of the fonts, Pillow, FreeType or fontTools draw other pictures")
+    assert make_glyphs().digest == "04fc65bcc00a7832c5547dee2ed87277239b53f4b8748ed20f475d0fefc5ceca"
+    assert (
+        make_glyphs(fonts="dejavu", unseen_family="mono", data_seed=3).digest
+        == "35b65f8e01faae7a3d69934b305246d5c036fd859c8fae4c0feb27ee94099d30"
+    )

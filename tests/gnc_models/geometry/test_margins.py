@@ -51,6 +51,8 @@ def test_known_codes_have_their_margin_to_nine_digits(name, seed):
 def test_every_33rd_row_of_the_kerdock_code_of_4224_has_its_margin_to_nine_digits():
     weights = kerdock(64)
     search = gnc_models.geometry.margin_search.MarginSearch(weights, 1e-10, "all")
+    for step in search.begin():
+        step()
     rows = torch.arange(0, len(weights), 33)
     for round_index in range(4):
         search.improve(rows, round_index=round_index)
@@ -81,6 +83,8 @@ def test_bounds_bracket_an_independent_solve(kind, num_classes, feature_dim):
 def test_bounds_bracket_an_independent_solve_with_more_rows_than_1024_dimensions(kind):
     weights = KINDS[kind](1100, 1024, seed=1)
     search = gnc_models.geometry.margin_search.MarginSearch(weights, 1e-6, "all")
+    for step in search.begin():
+        step()
     rows = torch.tensor([7, 600])
     for round_index in range(8):
         search.improve(search.open(rows), round_index=round_index)
@@ -297,3 +301,62 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(found.stdout) < 250
+
+
+@pytest.mark.parametrize("kind", ["clustered", "degenerate"])
+@pytest.mark.parametrize("mode", ["all", "min"])
+def test_a_search_that_is_ended_early_keeps_intervals_that_hold_the_margins(kind, mode):
+    weights = KINDS[kind](140, 33, seed=23)
+    full = one_vs_rest_margins(weights)
+    told: list[tuple] = []
+
+    def stop_at(calls: int):
+        told.clear()
+
+        def progress(*state) -> bool:
+            told.append(state)
+            return len(told) >= calls
+
+        return progress
+
+    one_vs_rest_margins(weights, mode=mode, progress=stop_at(10_000))
+    every = list(told)
+    assert every[-1][:2] == (140, 140)
+    for calls in range(1, len(every), max(1, len(every) // 3)):
+        cut = one_vs_rest_margins(weights, mode=mode, progress=stop_at(calls))
+        assert len(told) == calls
+        assert (cut.lower <= full.upper).all()
+        assert (cut.upper >= full.lower).all()
+        assert cut.minimum[0] <= full.minimum[1]
+        assert cut.minimum[1] >= full.minimum[0]
+        assert bool(cut.upper.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "degenerate"])
+@pytest.mark.parametrize("mode", ["all", "min"])
+def test_a_warm_start_in_many_dimensions_ends_at_the_same_smallest_margin(kind, mode):
+    weights = KINDS[kind](140, 33, seed=24)
+    before = one_vs_rest_margins(weights + 1e-3 * random_rows(140, 33, seed=25), mode=mode)
+    cold = one_vs_rest_margins(weights)
+    warm = one_vs_rest_margins(weights, mode=mode, warm_start=before)
+    scale = float(weights.norm(dim=1).max())
+    assert warm.minimum == pytest.approx(cold.minimum, rel=2e-6, abs=1e-12 * scale)
+    assert (warm.lower <= cold.upper + 1e-13 * scale).all()
+    assert (warm.upper >= cold.lower - 1e-13 * scale).all()
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-12, 1e-6])
+@pytest.mark.parametrize("mode", ["all", "min"])
+def test_rows_that_are_one_in_float32_have_the_margins_of_their_differences(apart, mode):
+    """Their inner products, and in float32 the rows themselves, cannot be told apart."""
+    axes = torch.cat([torch.eye(40), -torch.eye(40)]).double()
+    offset = torch.zeros(1, 40, dtype=torch.float64)
+    offset[0, 0] = 1 / 7
+    weights = apart * axes + offset
+    found = one_vs_rest_margins(weights, mode=mode)
+    # each axis is this far from the centre of the others, as the rows are after rounding
+    exact = float((weights[1:40] - weights[41:80]).norm(dim=1).min()) / 2
+    exact = min(exact, float(weights[0, 0] - 1 / 7), float(1 / 7 - weights[40, 0]))
+    assert found.minimum[0] <= exact * (1 + 1e-9)
+    assert found.minimum[1] >= exact * (1 - 1e-9)
+    assert found.minimum[1] <= (1 + 1e-4) * exact

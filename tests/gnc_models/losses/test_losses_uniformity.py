@@ -51,6 +51,23 @@ def test_spread_of_the_orthoplex_and_the_icosahedron_is_their_closed_form():
     assert inter("hug_mhs", icosahedron()) == pytest.approx(-math.sqrt(2 - 2 / math.sqrt(5)), rel=1e-12)
 
 
+def test_close_proxies_keep_the_digits_of_their_energy_and_coinciding_ones_are_left_out():
+    angle = 1e-7
+    points = [[1.0, 0.0], [math.cos(angle), math.sin(angle)], [0.0, -1.0]]
+    far = 1 / 2, 1 / (2 + 2 * math.sin(angle))
+    expected = (1 / (2 * math.sin(angle / 2)) ** 2 + sum(far)) / 3
+    assert inter("hug_mhe", points) == pytest.approx(expected, rel=1e-7)  # the points themselves are rounded
+    assert inter("hug_mhe", [[1.0, 0.0], [1.0, 0.0], [0.0, -1.0]]) == pytest.approx(0.5, rel=1e-12)
+    assert inter("hug_mhe", [[1.0, 0.0], [1.0, 0.0]]) == 0.0
+
+
+def test_coinciding_proxies_leave_a_gradient_that_is_finite():
+    points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    build("hug_mhe", 3, 2).inter(points).backward()
+    assert points.grad.isfinite().all()
+    assert points.grad[2].norm() > 0.1
+
+
 @pytest.mark.parametrize("name", HUG)
 @pytest.mark.parametrize(("classes", "dim"), [(4, 3), (6, 3)])
 def test_simplex_and_cross_polytope_are_stationary_and_below_what_is_near(name, classes, dim):

@@ -1,9 +1,6 @@
 """One-pass statistics against two-pass sums written out sample by sample."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,66 +149,9 @@ def test_statistics_of_other_classes_are_not_merged():
         ClassStatistics(5, 2).merge(ClassStatistics(4, 2))
 
 
-WORKER = """
-import sys
-import torch
-from torch import distributed
-from gnc_models.metrics.class_statistics import ClassStatistics
-rank, workers, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
-features, labels = torch.load(f"{folder}/samples.pt", weights_only=True)
-own = ClassStatistics(7, 5)
-# unequal shares, and a worker that sees only some classes
-mine = slice(0, 200) if rank == 0 else slice(200, 300)
-own.update(features[mine][labels[mine] != 3] if rank else features[mine], labels[mine][labels[mine] != 3] if rank else labels[mine])
-own.all_reduce()
-torch.save({name: value for name, value in vars(own).items()}, f"{folder}/{rank}.pt")
-distributed.destroy_process_group()
-"""
-
-
-def test_workers_that_all_reduce_hold_the_statistics_of_all_samples(tmp_path):
-    features, labels = samples()
-    features = features * 1e-7 + torch.arange(7.0, dtype=torch.float64)[labels].unsqueeze(
-        1
-    )  # small spread, large means
-    torch.save((features, labels), tmp_path / "samples.pt")
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), "2", str(tmp_path)], cwd=Path(__file__).parents[3])
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    kept = torch.ones(300, dtype=torch.bool)
-    kept[200:] = labels[200:] != 3
-    whole = ClassStatistics(7, 5).update(features[kept], labels[kept])
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    for name, expected in vars(whole).items():
-        assert torch.equal(first[name], second[name])
-        torch.testing.assert_close(first[name], expected, rtol=1e-6, atol=1e-20)
-
-
 def test_batches_that_name_few_of_many_classes_equal_one_pass():
     features, labels = samples(num_samples=900, num_classes=800)
     whole, parts = ClassStatistics(1_000, 5).update(features, labels), ClassStatistics(1_000, 5)
     for part in torch.arange(900).split(60):
         parts.update(features[part], labels[part])
     assert_same(parts, whole)
-
-
-def test_statistics_of_100_000_classes_take_little_more_than_their_means():
-    """The means alone are 391 MiB; a second matrix of their size in any batch would show."""
-    script = """
-import resource, torch
-from gnc_models.metrics.class_statistics import ClassStatistics
-torch.set_num_threads(1)
-statistics = ClassStatistics(100_000, 512)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for start in range(0, 100_000, 20_000):
-    labels = torch.arange(start, start + 20_000, 4)
-    statistics.update(torch.randn(5_000, 512), labels)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, int(statistics.counts.sum()))
-"""
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    grown, seen = (float(x) for x in found.stdout.split())
-    assert seen == 25_000
-    assert grown < 391 + 200

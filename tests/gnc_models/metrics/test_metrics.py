@@ -13,14 +13,14 @@ import gnc_models.geometry.pairwise
 from gnc_models.geometry.pairwise import measure_energy, nearest_rows, squared_distances
 from gnc_models.metrics.class_statistics import ClassStatistics
 from gnc_models.metrics.collapse import measure_collapse
-from gnc_models.metrics.variability import measure_variability
+from gnc_models.metrics.variability import distance_columns, quotient_columns, ratio_columns
 from study.design.columns import Measurement
 from tests.gnc_models.geometry.test_margins import ref_margin_bounds
 from tests.gnc_models.known_codes import orthoplex, polygon, random_rows, rotated, simplex
 
 MODES = ("both", "features", "weights", "none")
 TRAINERS_OWN = {
-    *("epoch", "step", "terminal", "train_loss", "train_accuracy", "test_accuracy", "unseen_accuracy"),
+    *("custom", "epoch", "step", "terminal", "train_loss", "train_accuracy", "test_accuracy", "unseen_accuracy"),
     *(
         "wall_seconds",
         "peak_memory_bytes",
@@ -30,7 +30,7 @@ TRAINERS_OWN = {
         "fgsm_accuracy",
         "pgd_accuracy",
     ),
-    *("layer_names", "layer_gnc1_quotient", "layer_cdnv", "layer_ncc_accuracy"),
+    *("layer_names", "layer_gnc1_quotient", "layer_cdnv", "layer_ncc_accuracy", "stationary", "stationary_step"),
 }
 
 
@@ -170,7 +170,58 @@ def ref_collapse(features, labels, weights, mode):
         "weight_effective_rank": ref_effective_rank(u),
         "ood_deviation": None,
         "input_correlation": None,
+        **ref_sample_weighted(mu, within, w, [int(sum(y == k)) for k in classes]),
+        **ref_simplex(centred, w),
+        "rattler_count": ref_rattlers(u, own),
     }
+
+
+def ref_sample_weighted(means, within, rows, counts):
+    """The global mean as that of all samples."""
+    centred = means - np.average(means, axis=0, weights=counts)
+    between = centred.T @ centred / len(means)
+    cosines = [row @ c / math.sqrt((row @ row) * (c @ c)) for row, c in zip(rows, centred, strict=True)]
+    return {
+        "gnc1_pinv_weighted": float(np.trace(within @ np.linalg.pinv(between, rcond=1e-13))) / len(means),
+        "gnc1_quotient_weighted": float(np.trace(within) / np.trace(between)),
+        "gnc3_weighted": 1 - np.mean(cosines),
+    }
+
+
+def ref_simplex(centred, rows):
+    """Matrices of all pairs of classes."""
+    K = len(rows)
+    pairs = ~np.eye(K, dtype=bool)
+    cosines = lambda x: np.array([[unit_of(a) @ unit_of(b) for b in x] for a in x])[pairs]
+    simplex_gram = np.eye(K) - np.ones((K, K)) / K
+    error = lambda m: np.linalg.norm(m / np.linalg.norm(m) - simplex_gram / np.linalg.norm(simplex_gram))
+    norms = np.linalg.norm(centred, axis=1)
+    return {
+        "mean_equinorm": np.std(norms) / np.mean(norms),
+        "mean_equiangularity": np.std(cosines(centred)),
+        "mean_angle_gap": np.mean(np.abs(cosines(centred) + 1 / (K - 1))),
+        "weight_equiangularity": np.std(cosines(rows)),
+        "weight_angle_gap": np.mean(np.abs(cosines(rows) + 1 / (K - 1))),
+        "mean_etf_error": error(centred @ centred.T),
+        "weight_etf_error": error(rows @ rows.T),
+        "duality_error": error(rows @ centred.T),
+        "self_duality_distance": np.linalg.norm(rows / np.linalg.norm(rows) - centred / np.linalg.norm(centred)),
+    }
+
+
+def ref_rattlers(unit_rows, margins):
+    """Classes above the minimum without which no class at the minimum moves."""
+    least = [k for k, margin in enumerate(margins) if margin <= min(margins) * (1 + 1e-7)]
+
+    def without(gone, k):
+        rows = np.delete(unit_rows, gone, axis=0)
+        return ref_margin_bounds(torch.from_numpy(rows), k - (gone < k))[1]
+
+    return sum(
+        all(without(gone, k) <= margins[k] * (1 + 1e-7) for k in least)
+        for gone in range(len(margins))
+        if gone not in least
+    )
 
 
 def unit_of(vector):
@@ -239,7 +290,7 @@ def test_the_columns_are_those_of_a_measurement_that_the_trainer_does_not_know()
 def test_small_tiles_change_nothing(mode, monkeypatch):
     batch = trained_like(30, 5)
     whole = measure(*batch, mode).values
-    monkeypatch.setattr(gnc_models.geometry.pairwise, "TILE_ENTRIES", 97)
+    monkeypatch.setattr(gnc_models.geometry.pairwise, "TILE_ENTRIES", 307)
     tiled = measure(*batch, mode).values
     assert_equal(tiled, whole, rel=1e-9, absolute=1e-13)
 
@@ -286,7 +337,7 @@ def test_a_polygon_has_its_energies():
 
 @pytest.mark.parametrize("dim", [6, 64])
 def test_uniform_points_have_the_expected_energies(dim):
-    groups = [random_rows(400, dim, seed) for seed in range(20)]
+    groups = [random_rows(300, dim, seed) for seed in range(10)]
     for exponent, expected in (
         (0.0, -math.log(2) + (psi(dim - 1) - psi((dim - 1) / 2)) / 2),
         (2.0, (dim - 2) / (2 * (dim - 3))),
@@ -307,7 +358,11 @@ def test_variability_is_right_to_one_percent_at_noise_1e_6(offset):
     statistics = ClassStatistics(5, 8)
     for part in range(0, 1000, 300):
         statistics.update(means[labels[part : part + 300]] + 1e-6 * noise[part : part + 300], labels[part : part + 300])
-    found = measure_variability(statistics)
+    found = {
+        **ratio_columns(statistics, tuple(torch.linalg.eigh(statistics.between_covariance))),
+        **quotient_columns(statistics),
+        **distance_columns(statistics),
+    }
     assert found["gnc1_quotient"] == pytest.approx(within, rel=0.01)  # a simplex of unit rows has tr Sigma_B = 1
     assert found["cdnv"] == pytest.approx(within / (2 * 5 / 4), rel=0.01)
     # Sigma_B of a simplex is a projection to 4 dimensions, divided by 4
@@ -382,7 +437,10 @@ def test_one_sample_a_class_leaves_variability_unknown_rather_than_zero():
     found = measure(features, labels, weights).values
     for name in ("gnc1_pinv", "gnc1_rank", "gnc1_quotient", "trace_within", "cdnv", "cdnv_nearest"):
         assert found[name] is None, name
-    for name in ("trace_within_balanced", "gnc1_quotient_balanced", "within_log_energy", "within_distance"):
+    for name in (
+        *("trace_within_balanced", "gnc1_quotient_balanced", "within_log_energy", "within_distance"),
+        *("gnc1_pinv_weighted", "gnc1_quotient_weighted"),
+    ):
         assert found[name] is None, name
     assert found["margin_min_lower"] > 0
 
@@ -396,7 +454,8 @@ def test_coinciding_class_means_leave_distances_and_energies_unknown():
         assert found[name] is None, name
     assert found["mean_riesz_energy"] is None
     assert found["mean_min_distance"] == 0.0
-    assert found["mean_margin_min_upper"] == 0.0
+    assert found["mean_margin_min_lower"] == 0.0
+    assert found["mean_margin_min_upper"] == pytest.approx(0, abs=1e-14)
     assert found["gnc1_quotient"] == pytest.approx(0, abs=1e-25)
 
 
@@ -423,7 +482,7 @@ def test_class_means_and_margins_come_back_with_the_values():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"temperature": None}, "temperature must be above 0, and None with normalization 'none', got None"),
+        ({"temperature": None}, "temperature must be above 0 and finite, and None with normalization 'none', got None"),
         ({"temperature": -1.0}, "temperature must be above 0"),
         ({"labels": torch.tensor([0, 1, 2, 3, 4, 5])}, r"labels must be in 0\.\.4, got 5"),
         ({"labels": torch.tensor([0, 1, 2, 3, 3, 3])}, "none of 1 classes: 4"),
@@ -432,7 +491,7 @@ def test_class_means_and_margins_come_back_with_the_values():
         ({"weights": torch.eye(5, 3)}, "weights must have no row of zeros, got 2, the first is 3"),
         (
             {"test_features": torch.zeros(0, 3), "test_labels": torch.zeros(0, dtype=torch.int64)},
-            r"test_features must be a matrix with 3 columns, as weights, got shape \(0, 3\)",
+            "test_features must have at least one row, got none",
         ),
     ],
 )

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from gnc_models.constructions.explicit import KISSING
+from gnc_models.references.kissing_numbers import MOST_ROWS, PUBLISHED
 from gnc_models.references.margin import (
     BUILT_CODES,
     REFERENCE_VERSION,
@@ -15,6 +17,7 @@ from gnc_models.references.margin import (
     known_codes,
     levenshtein_margin_bound,
     margin_score,
+    margin_score_bounds,
     reference_margin,
     theorem_bounds,
 )
@@ -50,6 +53,79 @@ def test_reference_is_an_interval_everywhere():
             assert reference.lower >= theorem_bounds(num_classes, feature_dim)[0]
 
 
+@pytest.fixture
+def without_layers(monkeypatch):
+    """Codes in layers take seconds for many rows, only raise lower ends, and are monotone by tests of their own."""
+    monkeypatch.setattr("gnc_models.references.margin.layered_margin", lambda num_classes, feature_dim: 0.0)
+
+
+# Published arrangements with cosine 1/2: dimensions, rows, source. Those of other angles are in the tables.
+KISSING_NUMBERS = [
+    (3, 12, "icosahedron"),
+    (4, 24, "24-cell"),
+    (5, 40, "D5"),
+    (6, 72, "E6"),
+    (7, 126, "E7"),
+    (8, 240, "E8"),
+    (9, 306, "Leech and Sloane 1971"),
+    (10, 510, "arXiv 2207.08266"),
+    (11, 604, "arXiv 2606.10402"),
+    (12, 841, "arXiv 2606.18984"),
+    (13, 1154, "Zinoviev and Ericson 1999"),
+    (14, 1606, "Zinoviev and Ericson 1999"),
+    (14, 1932, "arXiv 2207.08266"),
+    (15, 2564, "Conway and Sloane, chapter 5"),
+    (16, 4320, "Barnes and Wall 1959"),
+    (17, 5730, "arXiv 2411.04916"),
+    (18, 7654, "arXiv 2411.04916"),
+    (18, 8358, "github alexlegeartis/KissingNumbers"),
+    (19, 11692, "arXiv 2411.04916"),
+    (19, 11948, "arXiv 2603.10425"),
+    (20, 19448, "arXiv 2411.04916"),
+    (21, 29768, "arXiv 2411.04916"),
+    (22, 49896, "Leech 1967"),
+    (23, 93150, "Leech 1967"),
+    (24, 196560, "Leech 1967"),
+]
+
+
+@pytest.mark.parametrize(("feature_dim", "num_classes", "source"), KISSING_NUMBERS)
+def test_no_reference_is_below_a_published_kissing_arrangement(
+    without_layers, feature_dim: int, num_classes: int, source: str
+):
+    for size in ((num_classes, feature_dim), (num_classes - 1, feature_dim), (num_classes, feature_dim + 1)):
+        assert reference_margin(*size).lower >= 0.5 - 1e-11, source
+
+
+def test_sums_of_new_arrangements_are_counted(without_layers):
+    # E6 beside the arrangement of 13 dimensions, two E6, and three pairs beside the one of 18
+    for num_classes, feature_dim in ((1226, 19), (144, 12), (8364, 21)):
+        assert reference_margin(num_classes, feature_dim).lower >= 0.5
+
+
+@pytest.mark.parametrize(("feature_dim", "most"), MOST_ROWS.items())
+def test_more_rows_than_a_proven_kissing_bound_have_a_smaller_margin_than_a_half(
+    without_layers, feature_dim: int, most: int
+):
+    for num_classes, dim in ((most + 1, feature_dim), (most + 1, feature_dim - 1), (2 * most, feature_dim)):
+        assert reference_margin(num_classes, dim).upper <= 0.5
+    # Levenshtein's bound alone says less at most of these
+    assert reference_margin(most, feature_dim).upper >= 0.5
+
+
+def test_kissing_bounds_lower_what_levenshtein_leaves_open():
+    assert {d for d, most in MOST_ROWS.items() if levenshtein_margin_bound(most + 1, d) > 0.5} == set(MOST_ROWS) - {
+        8,
+        24,
+    }
+
+
+def test_no_known_arrangement_is_larger_than_a_proven_bound():
+    assert list(MOST_ROWS.values()) == sorted(MOST_ROWS.values())
+    for dim, size, _ in (*PUBLISHED, *((dim, size, name) for name, dim, size, _ in KISSING), *KISSING_NUMBERS):
+        assert size <= MOST_ROWS[dim]
+
+
 def test_reference_falls_in_classes_and_rises_in_dimensions():
     for num_classes, feature_dim in GRID:
         here = reference_margin(num_classes, feature_dim)
@@ -61,6 +137,21 @@ def test_reference_falls_in_classes_and_rises_in_dimensions():
         assert more_classes.upper <= here.upper + slack
         assert more_dims.lower >= here.lower - slack
         assert more_dims.upper >= here.upper - slack
+
+
+def test_reference_is_monotone_around_every_known_code(without_layers):
+    sizes = {(code.num_classes, code.feature_dim) for code in known_codes() if 3 <= code.feature_dim <= 64}
+    for num_classes, feature_dim in sorted(sizes)[::5]:
+        here = reference_margin(num_classes, feature_dim)
+        steps = [
+            (num_classes + 1, feature_dim, 1),
+            (num_classes, feature_dim + 1, -1),
+            (num_classes - 1, feature_dim, -1),
+        ]
+        for classes, dim, sign in steps:
+            other = reference_margin(classes, dim)
+            assert sign * (here.lower - other.lower) >= -2 * TABLE_ROUNDING, (num_classes, feature_dim, classes, dim)
+            assert sign * (here.upper - other.upper) >= -2 * TABLE_ROUNDING, (num_classes, feature_dim, classes, dim)
 
 
 def test_direct_sums_are_counted():
@@ -123,9 +214,10 @@ def test_kerdock_codes_are_proven_and_near_levenshtein():
 
 
 def test_version_names_the_tables():
-    assert REFERENCE_VERSION.startswith("2.")
+    assert REFERENCE_VERSION.startswith("3.")
     assert len(REFERENCE_VERSION.partition("+")[0]) == 10
-    assert {name for *_, name in BUILT_CODES} == {"Leech lattice section", "quadratic forms", "extended Gold"}
+    kissing = {name for name, *_ in KISSING}
+    assert {name for *_, name in BUILT_CODES} == {"Leech lattice section", "quadratic forms", "extended Gold"} | kissing
 
 
 def test_sizes_out_of_range_are_refused():
@@ -165,3 +257,28 @@ def test_score_is_0_for_random_rows_1_for_the_best_and_absent_without_a_scale():
     assert all(math.isnan(margin_score(*values)) for values in absent)
     lower, null, best = np.array([0.5, 0.5, 0.5]), np.array([0.25, np.nan, 0.75]), np.array([0.75, 0.75, 0.25])
     assert margin_score(lower, null, best) == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
+
+
+def test_score_of_intervals_spans_the_scores_within_them():
+    rng = np.random.default_rng(0)
+    margins, nulls = (
+        np.sort(rng.uniform(0.3, 0.8, (2, 200)), axis=0),
+        np.sort(rng.uniform(0.05, 0.29, (2, 200)), axis=0),
+    )
+    least, most = margin_score_bounds(*margins, tuple(nulls), 0.7)  # above the best one in part
+    ends = []
+    for share in np.linspace(0, 1, 11):
+        for part in np.linspace(0, 1, 11):
+            score = margin_score(
+                margins[0] + share * (margins[1] - margins[0]), nulls[0] + part * (nulls[1] - nulls[0]), 0.7
+            )
+            assert (least - 1e-12 <= score).all()
+            assert (score <= most + 1e-12).all()
+            ends.append(score)
+    assert np.min(ends, axis=0) == pytest.approx(least)
+    assert np.max(ends, axis=0) == pytest.approx(most)
+
+
+def test_score_of_intervals_is_absent_where_the_best_lies_within_the_null():
+    for null, best in (((0.2, 0.5), 0.4), ((None, None), 0.4), ((0.1, 0.2), None)):
+        assert all(math.isnan(end) for end in margin_score_bounds(0.3, 0.31, null, best))

@@ -39,6 +39,19 @@ def test_a_later_setting_at_its_old_value_leaves_every_key_unchanged(monkeypatch
         assert Later(**stored["settings"], mixup=0.1).key != stored["key"]
 
 
+def test_class_means_moved_before_the_loss_are_new_trials_and_those_moved_after_it_keep_their_keys():
+    # keys of the version that knew only "after", without the setting
+    for given, key, cell in (
+        ({}, "7f37eea33aa80af8", "c5a16a39cf516bfb"),
+        ({"class_mean_form": "mean", "class_mean_momentum": 0.1}, "451846a683a67f33", "7ee425fb337fd552"),
+    ):
+        settings = {"num_classes": 100, "feature_dim": 10, "classifier": "class_mean", **given}
+        after = TrialConfig(**settings, class_mean_update="after")
+        assert (after.key, after.cell) == (key, cell)
+        assert TrialConfig(**settings).class_mean_update == "before"
+        assert TrialConfig(**settings).key != key
+
+
 def test_numbers_version_is_part_of_the_key(monkeypatch):
     before = TrialConfig(**SMALL).key
     monkeypatch.setattr(config_module, "NUMBERS_VERSION", 2)
@@ -141,6 +154,18 @@ def test_settings_without_effect_are_none():
             {"temperature_schedule": "annealed", "budget": "terminal"},
             "temperature_schedule must be 'constant' with budget 'terminal'",
         ),
+        (
+            {"temperature_schedule": "annealed", "budget": "stationary"},
+            "temperature_schedule must be 'constant' with budget 'stationary'",
+        ),
+        (
+            {"budget": "steps", "stationary_tolerance": 0.1},
+            "stationary_tolerance must be left out unless budget is 'stationary'",
+        ),
+        ({"steps": 100, "epochs": 5}, "one budget must be chosen, got steps = 100 and epochs = 5. Keep one of them"),
+        ({"budget": "stationary", "stationary_tolerance": 0.0}, "stationary_tolerance must be greater than 0, got 0.0"),
+        ({"budget": "stationary", "max_steps": 2}, "max_steps must be at least 3, got 2"),
+        ({"budget": "stationary", "steps": 10}, "steps must be left out unless budget is 'steps'"),
         ({"learning_rate": 1e39}, "learning_rate must be at most 1e.38"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"workers": 65}, "workers must be at most 64, the samples of the smallest batch, got 65"),

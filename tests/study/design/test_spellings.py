@@ -15,11 +15,15 @@ from tests.study.conftest import finish
 # Together they give every setting an effect.
 CONTEXTS = [
     {"attack_radii": "0.0, 1, 0.001", "temperature_schedule": "annealed", "imbalance": "exponential", "width": 4,
-     "label_noise": 1.0, "temperature": 1.0, "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0},
+     "label_noise": 1.0, "temperature": 1.0, "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0, "measured_samples": 2},
+    {"fonts": "faces", "fonts_source": "ab"},
     {"dataset": "synthetic", "encoder": "mlp", "loss": "hug_mgd", "logdet_eps": 1.0, "inter_weight": 0.0,
      "classifier": "class_mean", "class_mean_momentum": 0.0, "budget": "terminal", "noise": 2.0},
     {"dataset": "image_folder", "folder": "faces/small", "classifier": "fixed", "loss": "focal", "budget": "epochs"},
-    {"dataset": "text", "encoder": "transformer", "loss": "label_smoothing", "optimizer": "adamw"},
+    {"dataset": "text", "encoder": "transformer", "loss": "label_smoothing", "optimizer": "adamw", "budget": "stationary"},
+    {"dataset": "data.py:make", "dataset_source": "ab", "dataset_options": '{"a":1,"b":[2.0]}', "encoder": "nets:make",
+     "encoder_source": "nets==1.0 cd", "encoder_options": '{"depth":{"a":1}}', "loss": "losses.py:f", "loss_source": "ef",
+     "loss_options": '{"scale":1.0}', "metrics": "a.py:f, b.py:g", "metrics_source": "ab, cd"},
     {"loss": "cosface", "margin_penalty": 1.0, "decay_normalised": True, "workers": 2},
 ]  # fmt: skip
 CONFIGS = [TrialConfig(num_classes=8, feature_dim=3, batch_size=16, **context) for context in CONTEXTS]
@@ -31,6 +35,10 @@ def spellings(name: str, value: object) -> list[object]:
         return ["0,1,1e-3", " 0.000 ,1.0,  0.0010 ", ".0, 1, .001", "-0.0, 1, 0.001"]
     if name == "folder" and value is not None:
         return ["faces/small/", "./faces/small", "faces//small"]
+    if name == "dataset_options" and value is not None:
+        return ['{"b": [2.0], "a": 1}', {"b": [2.0], "a": 1}]
+    if name == "metrics" and value is not None:
+        return ["a.py:f,b.py:g", " a.py:f ,  b.py:g"]
     if isinstance(value, float):
         return [int(value)] * value.is_integer() + [-0.0] * (value == 0.0)
     return []

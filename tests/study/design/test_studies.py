@@ -9,7 +9,7 @@ from study.design.study_file import read_study
 ROOT = Path(__file__).parents[3]
 STUDIES = sorted((ROOT / "studies").rglob("*.toml"))
 ASKED = ("temperature", "dimension", "architectures", "class-mean", "assignment", "normalization", "hardmax",
-         "unconstrained", "exponents", "prediction", "hug", "text", "controls")  # fmt: skip
+         "unconstrained", "exponents", "prediction", "hug", "text", "controls", "large-k")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT / "studies")))

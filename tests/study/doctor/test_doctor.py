@@ -224,17 +224,6 @@ def test_another_version_than_the_tested_one_is_named(tmp_path, monkeypatch):
     assert "tested was 0.0.1" in this_machine.check_tested_versions().told
 
 
-def test_what_a_dead_ray_left_is_found(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert this_machine.check_old_sessions().told == "0 running, 0 ended (0 MiB)"
-    dead = tmp_path / "ray/session_2026-01-01_00-00-00_000000_4194305"
-    dead.mkdir(parents=True)
-    (dead / "log").write_bytes(bytes(2 << 20))
-    assert this_machine.check_old_sessions().told == "0 running, 1 ended (2 MiB)"
-    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
-    assert "does not answer: 127.0.0.1:1" in this_machine.check_old_sessions().told
-
-
 def test_a_check_that_raises_is_a_failed_check():
     def broken() -> object:
         raise OSError("first\nno such device.")

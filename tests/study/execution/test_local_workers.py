@@ -39,6 +39,7 @@ PLANTED = TrialConfig(**{**SETTINGS, "seed": 1})
 ENDINGS = {
     "complete": {},
     "terminal": {**TERMINAL, "learning_rate": 0.3, "num_classes": 2},
+    "stationary": {"budget": "stationary", "steps": None, "stationary_tolerance": 0.9, "max_steps": 96},
     "diverged": {"learning_rate": 1e30, "classifier": "linear"},
     "failed": {"feature_dim": 10**13, "classifier": "linear"},
     "bfloat16": {"precision": "bfloat16", "classifier": "linear"},
@@ -112,13 +113,14 @@ checkpoint_seconds = 0
 """
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_no_worker_outlives_a_killed_command(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminal_keeps_a_checkpoint_and_no_worker_outlives_a_killed_command(number, tmp_path):
     study, store = tmp_path / "two.toml", open_store(tmp_path / "results")
     study.write_text(STUDY)
     (config,) = read_study(study).configs
     command = start_gnc("trial", study, config.key, "--results", store.uri)
     wait_for(lambda: store.has_checkpoint(config.key), "a checkpoint")
-    os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to the command and its workers
+    os.killpg(command.pid, number)  # as a terminal does: to the command and its workers
     _, errors = command.communicate(timeout=120)
     assert "interrupted: " in errors
     assert "kept" in errors

@@ -1,8 +1,10 @@
-"""SIGTERM to a process that runs a trial: the trial leaves off with a checkpoint; without a trial it acts as ever."""
+"""SIGTERM or a closed terminal for a process that runs a trial: the trial leaves off with a checkpoint; without a trial it acts as ever."""
 
 import signal
 import subprocess
 import sys
+
+import pytest
 
 from study.design.study_file import read_study
 from study.store.store import open_store
@@ -46,15 +48,31 @@ def test_a_request_that_was_deferred_ends_the_process_in_the_end():
     assert done.returncode == -signal.SIGTERM
 
 
-def test_a_terminated_trial_process_keeps_a_checkpoint_and_the_next_one_continues(study_file, tmp_path):
+def test_a_closed_terminal_does_not_end_what_was_started_to_outlast_it():
+    done = run_python(
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does\n"
+        "requests.listen(signal.SIGHUP)\n"
+        "from study.execution.signals import act_as_ctrl_c\n"
+        "act_as_ctrl_c()\n"
+        "with requests.deferred():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print(f'goes on{requests.reason}')\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_trial_process_that_is_asked_to_end_keeps_a_checkpoint_and_the_next_one_continues(
+    number, study_file, tmp_path
+):
     study = study_file(num_classes="[6]", steps=4000)
     key = read_study(study).configs[0].key
     whole, store = open_store(tmp_path / "whole"), open_store(tmp_path / "results")
     process = start_gnc("trial", study, key, "--results", store.uri)
-    let_go(wait_for(lambda: halted(store, line=" epoch 4 "), "a trial to halt"), signal.SIGTERM)
+    let_go(wait_for(lambda: halted(store, line=" epoch 4 "), "a trial to halt"), number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
-    assert "interrupted: the process received SIGTERM; checkpoint of epoch" in errors
+    assert f"interrupted: the process received {number.name}; checkpoint of epoch" in errors
     assert store.last_log_lines(key, 1)[-1].endswith("kept")
     assert store.has_checkpoint(key)
     assert store.failures() == {}

@@ -16,6 +16,8 @@ from tests.study.conftest import made_up_config
 class Listed:
     """Trials in order, and what is told of their ends."""
 
+    waits = False
+
     def __init__(self, configs: list[TrialConfig]) -> None:
         self.waiting, self.ends = deque(configs), {}
 

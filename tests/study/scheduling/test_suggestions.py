@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from study.design.errors import make_config
+from study.design.errors import StudyError, make_config
 from study.design.study_file import Study, parse_study
 from study.scheduling.optuna_sampler import BAD, COMPLETE, RUNNING, STOPPED
 from study.scheduling.suggestions import Suggestions, complete_study
@@ -55,6 +55,21 @@ def test_a_search_broken_off_and_continued_is_the_search_run_through(store, tmp_
     first = drain(search_study(RATE, tune), broken, most=9)
     more = drain(search_study(RATE, tune), broken)
     assert [c.key for c in first + more] == [c.key for c in whole]
+
+
+def test_a_metric_of_ones_own_is_searched_for(store, tmp_path):
+    (tmp_path / "own.py").write_text("def share(features, labels, weights):\n    return 1.0\n")
+    text = STUDY.format(search=RATE, tune=OPTUNA.replace('"train_loss"', '"share"'))
+    study = parse_study(text.replace("[fixed]", '[fixed]\nmetrics = ["own.py:share"]'), folder=tmp_path)
+    search = Suggestions(study, store, spent=set())
+    first = [search.next(), search.next()]  # one suggestion, with two seeds
+    for config, value in zip(first, (1.0, 4.0), strict=True):
+        rows = [made_up_measurement(epoch, custom={"share": value + epoch}) for epoch in range(3)]
+        store.write_fragment(config, rows, made_up_record())
+    (known,) = past(study, store)
+    assert (known.state, known.goals, known.curve) == (COMPLETE, (4.5,), {0: 2.5, 1: 3.5, 2: 4.5})
+    with pytest.raises(StudyError, match=r"\[tune\] metric .*got 'share'"):
+        parse_study(text, folder=tmp_path)
 
 
 def test_more_samples_only_add(store):

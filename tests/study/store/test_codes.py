@@ -11,7 +11,7 @@ from study.store import storage as storage_module
 from study.store.codes import code_digest, shared_code
 from study.store.storage import FolderError, Storage
 from study.store.store import open_store
-from tests.study.conftest import made_up_config
+from tests.study.conftest import made_up_config, remove_rows
 
 
 @pytest.fixture(params=["disk", "object store"])
@@ -69,7 +69,7 @@ def test_trials_use_the_rows_that_lie_in_the_folder_and_say_which(tmp_path, monk
         turned = np.array([[np.cos(a), np.sin(a), 0.0] for a in angle + 2 * np.pi * np.arange(5) / 5])
         monkeypatch.setattr("study.execution.attempt.best_code", lambda *_, rows=turned: _Code(rows))
         store = open_store(tmp_path / "shared")
-        store.remove_fragment(config.key)
+        remove_rows(store, config.key)
         execution = Execution(config, store, attempt=1)
         assert execution.run() == "complete", execution.reason
         digests.append(store.read_fragment(config.key).record.code_digest)

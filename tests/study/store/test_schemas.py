@@ -25,6 +25,7 @@ from study.store.schemas import (
     read_parquet,
     record_from_json,
     to_parquet,
+    with_later_settings,
 )
 from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
 from tools.data_dictionary import main, rows_page
@@ -78,6 +79,8 @@ PROMISED = [
     "margin_ratio_lower",
     "margin_ratio_upper",
     "ufm_margin",
+    "ufm_margin_low",
+    "ufm_margin_high",
     "ufm_loss",
     "loss_excess",
     "num_classes",
@@ -115,6 +118,16 @@ def test_a_table_of_an_older_minor_version_reads_with_typed_nulls():
     read = conform(table, FRAGMENT_SCHEMA)
     assert read.schema.equals(FRAGMENT_SCHEMA)
     assert read.column("gnc3").to_pylist() == [None]
+
+
+def test_stored_class_means_without_the_order_of_their_update_were_moved_after_the_loss():
+    for classifier, expected in (("class_mean", "after"), ("linear", None)):
+        config = made_up_config(classifier=classifier, decay_normalised=None, class_mean_update=expected)
+        table = fragment_table(config, [made_up_measurement(epoch) for epoch in (0, 1)])
+        older = table.drop_columns(["class_mean_update"])
+        assert conform(older, FRAGMENT_SCHEMA).equals(table)
+        settings = {name: value for name, value in config.settings().items() if name != "class_mean_update"}
+        assert with_later_settings(settings) == config.settings()
 
 
 def test_an_unknown_major_schema_is_refused_and_a_newer_minor_is_not():
@@ -159,8 +172,9 @@ def test_units_are_in_the_column_metadata_of_the_file(store):
 
 
 def test_the_data_dictionary_is_up_to_date_and_the_check_notices_when_not(tmp_path, request, capsys):
-    page = request.config.rootpath / "docs" / "rows.md"
-    assert page.read_text() == rows_page()
+    docs = request.config.rootpath / "docs"
+    assert main(["--check", str(docs / "rows.md"), str(docs / "settings.md")]) == 0
+    assert "| `gnc1_rank` | double |  | min |" in rows_page()
     assert all(f"`{column.name}`" in rows_page() for column in MEASUREMENTS)
     (tmp_path / "rows.md").write_text(rows_page() + "x")
     assert main(["--check", str(tmp_path / "rows.md")]) == 1

@@ -1,7 +1,9 @@
 """The results folder: what counts as done, what is skipped and named, what sealing reads again."""
 
 import json
+import os
 import re
+import shutil
 
 import pytest
 
@@ -12,7 +14,14 @@ from study.store.schemas import MARGINS_SCHEMA, UnknownSchema, fragment_table, i
 from study.store.storage import FolderError
 from study.store.store import Store, open_store
 from tests.conftest import comparable
-from tests.study.conftest import compact_as_before, finish, made_up_config, made_up_measurement, made_up_record
+from tests.study.conftest import (
+    compact_as_before,
+    finish,
+    made_up_config,
+    made_up_measurement,
+    made_up_record,
+    remove_rows,
+)
 
 
 def corrupt(store: Store, name: str) -> None:
@@ -153,7 +162,7 @@ def test_deleting_a_fragment_makes_its_trial_missing_again(store):
     config = made_up_config()
     finish(store, config)
     store.seal()
-    store.remove_fragment(config.key)
+    remove_rows(store, config.key)
     assert store.states() == {}
     assert store.read().num_rows == 0
 
@@ -249,6 +258,35 @@ def test_the_study_run_last_is_the_latest(store):
     assert len(store.storage.entries("studies")) == 2
 
 
+def test_a_copy_with_other_file_times_says_the_same(store, tmp_path):
+    """As git, tar, rsync or a bucket may leave a folder: all of one time, or in another order."""
+    for name in ("a", "b", "c", "b"):
+        store.write_study(f"name = '{name}'")
+        store.write_suggestion(name * 16, {"width": ord(name)})
+    for folder in ("studies", "suggestions"):
+        for place, entry in enumerate(reversed(store.storage.entries(folder))):
+            os.utime(store.storage.local_path(f"{folder}/{entry.name}"), (place, place))
+    copy = open_store(shutil.copytree(store.uri, tmp_path / "copy", copy_function=shutil.copyfile))
+    for folder in (store, copy):
+        assert folder.studies() == ["name = 'a'", "name = 'c'", "name = 'b'"]
+        assert list(folder.suggestions()) == ["a" * 16, "c" * 16, "b" * 16]
+        assert folder.suggestions()["b" * 16] == {"width": ord("b")}
+    copy.write_study("name = 'a'")  # the next run of a copy is later than all before, even by a clock that is behind
+    assert copy.latest_study() == "name = 'a'"
+
+
+def test_what_older_versions_wrote_keeps_the_order_of_its_files(store):
+    for place, name in enumerate(("b", "a")):
+        store.storage.write(f"studies/{name * 8}.toml", f"name = '{name}'".encode())
+        store.storage.write(f"suggestions/{name * 16}.json", b'{"width": 1}')
+        for path in (f"studies/{name * 8}.toml", f"suggestions/{name * 16}.json"):
+            os.utime(store.storage.local_path(path), (1000 + place, 1000 + place))
+    assert store.studies() == ["name = 'b'", "name = 'a'"]
+    assert list(store.suggestions()) == ["b" * 16, "a" * 16]
+    store.write_study("name = 'b'")
+    assert store.latest_study() == "name = 'b'"
+
+
 def test_stop_requests_are_seen_and_withdrawn(store):
     assert not store.is_stop_requested("run-1")
     open_store(store.uri).request_stop("run-1")
@@ -260,11 +298,11 @@ def test_stop_requests_are_seen_and_withdrawn(store):
 
 def test_a_run_is_seen_by_who_shares_the_folder_until_it_ends(store, tmp_path):
     store.begin_run("run-1")
-    await_run(open_store(store.uri), "run-1", seconds=0)
+    await_run(open_store(store.uri), "run-1", "a" * 16, seconds=0)
     assert store.read_live() == []
     assert store.attempts() == {}
     with pytest.raises(FolderError, match=r"cannot see this run in .*elsewhere.*: the folder is not shared"):
-        await_run(open_store(tmp_path / "elsewhere"), "run-1", seconds=0.1)
+        await_run(open_store(tmp_path / "elsewhere"), "run-1", "a" * 16, seconds=0.1)
     store.end_run("run-1")
     assert not store.sees_run("run-1")
 
@@ -281,6 +319,11 @@ def test_reference_columns_are_added_on_reading_and_follow_their_definitions(sto
     assert row["margin_ratio_upper"] == pytest.approx(0.51 / row["reference_margin_lower"])
     span = row["reference_margin_lower"] - row["random_margin"]
     assert row["margin_score"] == pytest.approx((0.5 - row["random_margin"]) / span)
+    low, high = row["random_margin_lower"], row["random_margin_upper"]
+    assert low < row["random_margin"] < high
+    best = row["reference_margin_lower"]
+    assert row["margin_score_lower"] == pytest.approx((0.5 - high) / (best - high))
+    assert row["margin_score_upper"] == pytest.approx((0.51 - low) / (best - low))
     assert row["loss_excess"] == pytest.approx(1.0 - row["ufm_loss"])
 
 
@@ -398,7 +441,7 @@ def test_a_folder_that_an_older_version_compacted_is_archived_by_the_first_seal(
     assert store.storage.read("compacted") is None
     for name in ("results.parquet", "trials.parquet"):
         store.storage.remove(name)
-    store.remove_fragment(made_up_config(seed=5).key)
+    remove_rows(store, made_up_config(seed=5).key)
     assert (comparable(store.read()), comparable(store.read_trials())) == before
 
 
@@ -469,7 +512,7 @@ def test_reference_columns_depend_on_the_folder_and_not_on_a_users_cache(store, 
     store.seal()
     row = store.read().to_pylist()[0]
     assert row["ufm_loss"] == 0.2
-    assert re.fullmatch(r"2\.[0-9a-f]{8}\+[0-9a-f]{8}", row["reference_version"])
+    assert re.fullmatch(r"3\.[0-9a-f]{8}\+[0-9a-f]{8}", row["reference_version"])
     assert store.storage.read("results.parquet") != sealed[0]
 
 

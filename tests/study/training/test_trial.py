@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from study.design.study_file import read_study
 from study.execution.attempt import INTERRUPTED, Execution
 from study.store.schemas import CIRCUMSTANCES
 from study.store.store import Store
-from study.training.schedules import learning_rate_share, temperature_at
+from study.training.schedules import awaited_course, learning_rate_share, temperature_at
 from study.training.training import Diverged
 from study.training.trial import Trial, is_log_epoch
 from tests.conftest import comparable
@@ -46,6 +47,13 @@ VARIANTS = {
     "bfloat16": {"precision": "bfloat16"},
     "epochs": {"budget": "epochs", "epochs": 5, "steps": None, "measure": "every"},
     "terminal": {"budget": "terminal", "terminal_epochs": 3, "max_epochs": 12, "steps": None},
+    "stationary": {
+        "budget": "stationary",
+        "stationary_tolerance": 0.9,
+        "max_steps": 96,
+        "steps": None,
+        "schedule": "cosine",
+    },
     "final": {"measure": "final"},
     "images": {
         "dataset": "glyphs",
@@ -98,7 +106,7 @@ LOSSES_TO_TRY = {
 } | {"supervised_contrastive": {"loss": "supervised_contrastive", "classifier": "class_mean"}}
 CLASSIFIERS_TO_TRY = {
     "class_mean": {"classifier": "class_mean"},
-    "class_mean, mean": {"classifier": "class_mean", "class_mean_form": "mean"},
+    "class_mean, mean, after": {"classifier": "class_mean", "class_mean_form": "mean", "class_mean_update": "after"},
     "fixed, best": {"classifier": "fixed"},
     "fixed, by similarity": {"classifier": "fixed", "assignment": "similarity"},
     "fixed, random": {"classifier": "fixed", "code": "random"},
@@ -227,6 +235,62 @@ def test_budgets_end_where_they_say():
     hopeless = Trial(config_of("terminal", learning_rate=1e-9), device="cpu")
     assert run_to_end(hopeless)[-1]["epoch"] == 12
     assert hopeless.terminal_epoch is None
+
+
+def stationary_free_features(**settings) -> Trial:
+    """Four free unit vectors in three dimensions, whose optimum is the simplex: margin 4/3, and its loss in closed form."""
+    free = {
+        "optimizer": "adamw",
+        "learning_rate": 0.03,
+        "weight_decay": 0.0,
+        "temperature": 0.5,
+        "loss": "cross_entropy",
+    }
+    free |= {"num_classes": 4, "samples_per_class": 2, "batch_size": 8, "precision": "float64", "schedule": "cosine"}
+    budget = {
+        "budget": "stationary",
+        "steps": None,
+        "stationary_tolerance": 1e-5,
+        "max_steps": 3000,
+        "measure": "final",
+    }
+    return Trial(config_of("free features", **(free | budget | settings)), device="cpu")
+
+
+def test_free_features_rest_at_their_closed_form_and_end_half_as_many_steps_later():
+    trial = stationary_free_features()
+    (row,) = run_to_end(trial)
+    assert row["stationary"]
+    assert row["margin_min_lower"] == pytest.approx(4 / 3, rel=1e-5)
+    assert row["train_loss"] == pytest.approx(math.log(1 + 3 * math.exp(-4 / 3 / 0.5)), rel=1e-5)
+    assert 16 <= row["stationary_step"] < 2000
+    assert row["step"] == row["stationary_step"] + math.ceil(row["stationary_step"] / 2)
+
+
+def test_a_cap_that_comes_first_ends_training_and_is_told():
+    (row,) = run_to_end(stationary_free_features(max_steps=40, learning_rate=1e-3))
+    assert (row["stationary"], row["stationary_step"], row["step"]) == (False, None, 40)
+    assert run_to_end(Trial(config_of("plain"), device="cpu"))[-1]["stationary"] is None
+
+
+@pytest.mark.parametrize("max_steps", range(3, 30))
+def test_no_course_is_longer_than_its_cap_and_all_end_at_a_low_rate(max_steps):
+    config = stationary_free_features(max_steps=max_steps).config
+    for begun in (None, *range(1, max_steps)):
+        held, falling = awaited_course(config, 1, begun)
+        assert held + falling <= max_steps
+        assert falling >= 1
+    assert awaited_course(config, 1, None) == awaited_course(config, 1, max_steps)
+
+
+@pytest.mark.parametrize("begun", [None, 400, 700, 1900])
+def test_the_learning_rate_of_a_stationary_budget_makes_no_leap_and_ends_near_zero(begun):
+    trial = stationary_free_features(schedule="one_cycle")
+    trial.stationary_step = begun
+    rates = [trial._rate_share(step) for step in range(trial._total_steps())]
+    assert max(rates) == 1.0
+    assert rates[-1] < 1e-4
+    assert max(abs(after - before) for before, after in itertools.pairwise(rates)) < 0.01
 
 
 def test_the_measured_epochs_are_those_asked_for():

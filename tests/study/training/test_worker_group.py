@@ -48,6 +48,7 @@ VARIANTS = {
     "loss hug_mgd": {**SMALL, "loss": "hug_mgd", "logdet_eps": 0.1},
     "contrastive, class means": {**SMALL, "loss": "supervised_contrastive", "classifier": "class_mean"},
     "class means, mean form": {**SMALL, "classifier": "class_mean", "class_mean_form": "mean"},
+    "class means, after": {**SMALL, "classifier": "class_mean", "class_mean_update": "after"},
     "chunked": {**SMALL, "cross_entropy": "chunked"},
     "fixed rows, adamw": {**SMALL, "classifier": "fixed", "optimizer": "adamw", "learning_rate": 0.01},
     "images": IMAGES,
@@ -122,6 +123,23 @@ def assert_like_one_worker(variant: str, found: tuple) -> None:
         assert (values[name] is None) == (expected[name] is None), name
         if name != "layer_names" and values[name] is not None:
             assert values[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-9), name
+
+
+@pytest.mark.parametrize("update", ["before", "after"])
+def test_a_batch_moves_class_means_before_its_own_loss_or_after_it(update):
+    config = TrialConfig(**SMALL, classifier="class_mean", class_mean_update=update)
+    training = Training(config, load_dataset(config), torch.device("cpu"), ALONE)
+    batch, rows = next(training.batches(1)), training.classifier.weight.clone()
+    labels = training.train_labels[batch]
+    training.encoder.train()
+    features = torch.nn.functional.normalize(training.encoder(training.train_inputs[batch]).detach(), dim=1)
+    sums = torch.stack([features[labels == k].sum(0) for k in range(5)])
+    moved = torch.nn.functional.normalize(0.9 * rows + 0.1 * sums, dim=1)
+    read = torch.nn.functional.normalize(moved if update == "before" else rows, dim=1)
+    logits = features @ read.T / 0.2
+    loss = training.step(batch, Pace(0.05, 0.2), torch.Generator())
+    assert float(loss) == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-12)
+    torch.testing.assert_close(training.classifier.weight, moved)  # once, whenever it is
 
 
 @pytest.fixture(scope="module")

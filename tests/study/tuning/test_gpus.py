@@ -37,7 +37,7 @@ nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus":
 from study.tuning import experiment as tuning
 from study.tuning import resources as cluster
 from study.design.study_file import read_study
-from study.scheduling.retries import ListedTrials
+from study.scheduling.sharing import ListedTrials
 from study.store.store import open_store
 from study.tuning.run_view import View
 
@@ -69,7 +69,7 @@ for name, measured, concurrent in (
     finished = tuning.run_trials(study, {1: ListedTrials(configs)}, store, {1: allotment}, view, concurrent=concurrent, held_bytes=measured)
     facts[name] = {"fit": allotment.concurrent, "most": view.most, "finished": finished, "states": view.ended_states}
 print(json.dumps(facts))
-tuning.leave_cluster()
+cluster.leave_cluster()
 nodes.shutdown()
 """
 

@@ -11,14 +11,14 @@ import pytest
 
 from gnc.cli.main import main
 from study.design.errors import StudyError
-from study.design.study_file import CALLBACKS, parse_study
+from study.design.study_file import CALLBACKS, Study, parse_study
 from study.store.store import Store, open_store
 from study.tuning import loggers
 from study.tuning.loggers import TOOLS, check_callbacks, folder_id, numbers_of
 from study.tuning.logging_callback import NAMES, LoggingCallback
 from tests.study.conftest import made_up_measurement, made_up_record
 
-STUDY = 'name = "logged"\n[grid]\nnum_classes = [12, 24]\nfeature_dim = [3]\n[log]\ncallbacks = ["tensorboard"]\n'
+STUDY = 'name = "logged"\n[grid]\nnum_classes = [12, 24]\nfeature_dim = [3]\nseed = [0, 1]\n[log]\ncallbacks = ["tensorboard"]\n'
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,7 @@ def _no_tracking_elsewhere(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("study.tuning.logging_callback.CLOSE_SECONDS", 250.0)  # what is logged here is read here
 
 
 def rows_of(config, epochs: int = 4) -> list:
@@ -50,15 +51,15 @@ def run(callback: LoggingCallback, store: Store, config, *, seen=(0, 2), state: 
     callback.on_trial_complete(0, [], trial)
 
 
-def run_all(store: Store, name: str, *configs, **how) -> None:
-    callback = LoggingCallback(name, parse_study(STUDY), store)
+def run_all(store: Store, name: str, *configs, study: str = STUDY, **how) -> None:
+    callback = LoggingCallback(name, parse_study(study), store)
     for config in configs:
         run(callback, store, config, **how)
     callback.on_experiment_end([])
 
 
 def configs() -> tuple:
-    return parse_study(STUDY).configs
+    return parse_study(STUDY).configs[::2]
 
 
 def test_the_names_a_study_may_use_are_the_tools_there_are():
@@ -93,7 +94,7 @@ def read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return points
 
 
-def test_mlflow_holds_a_run_a_trial_with_settings_as_parameters(store):
+def test_mlflow_holds_a_run_a_trial_with_settings_as_parameters(store, monkeypatch):
     pytest.importorskip("mlflow", reason="mlflow-skinny is not installed: pip install 'gnc-study[mlflow]'")
     from mlflow import MlflowClient
 
@@ -103,13 +104,16 @@ def test_mlflow_holds_a_run_a_trial_with_settings_as_parameters(store):
     client = MlflowClient(f"sqlite:///{store.uri}/callbacks/mlflow/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "logged"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {first.key, second.key}
-    assert runs[first.key].info.status == "FINISHED"
-    assert runs[second.key].info.status == "KILLED"
-    assert runs[first.key].data.params["num_classes"] == "12"
-    history = client.get_metric_history(runs[first.key].info.run_id, "train_loss")
+    assert set(runs) == {"K=12 seed=0", "K=24 seed=0"}
+    assert runs["K=12 seed=0"].info.status == "FINISHED"
+    assert runs["K=24 seed=0"].info.status == "KILLED"
+    assert runs["K=12 seed=0"].data.params["num_classes"] == "12"
+    tags = runs["K=12 seed=0"].data.tags
+    assert (tags["trial"], tags["cell"], tags["study"]) == (first.key, f"K=12 {first.cell[:8]}", "logged")
+    assert json.loads(tags["units"])["margin_min_lower"] == "distance"
+    history = client.get_metric_history(runs["K=12 seed=0"].info.run_id, "train_loss")
     assert sorted((m.step, m.value) for m in history) == [(10 * e, 12 / (1 + e)) for e in range(4)]
-    assert "test_accuracy" not in runs[first.key].data.metrics
+    assert "test_accuracy" not in runs["K=12 seed=0"].data.metrics
 
 
 def test_two_results_folders_on_one_mlflow_server_leave_each_other_their_runs(tmp_path, monkeypatch):
@@ -125,7 +129,7 @@ def test_two_results_folders_on_one_mlflow_server_leave_each_other_their_runs(tm
     run_all(mine, "mlflow", config, state="interrupted")
     run_all(open_store(mine.uri), "mlflow", config)  # the same folder again: this run takes the place of its own alone
     runs = client.search_runs([old.info.experiment_id])
-    assert {run.info.run_name for run in runs} == {config.key}
+    assert {run.data.tags["trial"] for run in runs} == {config.key}
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED", "RUNNING"]
     assert old.info.run_id in {run.info.run_id for run in runs}
 
@@ -167,8 +171,8 @@ def test_wandb_writes_offline_runs_where_it_knows_no_key(store, monkeypatch, tmp
         assert losses == [(10.0 * e, pytest.approx(config.num_classes / (1 + e))) for e in range(4)]
 
 
-def read_wandb(results: Path, key: str) -> list[dict]:
-    """History rows of an offline run: a LevelDB log of protocol buffers, behind a header of seven bytes."""
+def read_wandb(results: Path, key: str, what: str = "history") -> list:
+    """Records of an offline run (history rows as dicts): a LevelDB log of protocol buffers, behind a header of seven bytes."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = (results / "callbacks" / "wandb" / key).rglob("*.wandb")
@@ -183,15 +187,46 @@ def read_wandb(results: Path, key: str) -> list[dict]:
         if kind in (1, 4):  # a whole record, or the last part of one
             record = wandb_internal_pb2.Record.FromString(data)
             data = b""
-            if record.WhichOneof("record_type") == "history":
+            if record.WhichOneof("record_type") == what == "run":
+                rows.append(record.run)
+            elif record.WhichOneof("record_type") == what:
                 rows.append({i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item})
     return rows
+
+
+PROJECT = STUDY.replace('["tensorboard"]', '["wandb", "mlflow"]\nproject = "shared"\ntags = ["paper", "draft-2"]')
+
+
+def test_the_runs_of_wandb_and_mlflow_have_project_group_tags_and_units_of_the_study(store):
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed: pip install 'gnc-study[mlflow]'")
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gnc-study[wandb]'")
+    from mlflow import MlflowClient
+
+    (config, _) = configs()
+    for name in ("wandb", "mlflow"):
+        run_all(store, name, config, study=PROJECT)
+    (run,) = read_wandb(Path(store.uri), config.key, "run")
+    assert (run.project, run.display_name) == ("shared", "K=12 seed=0")
+    assert (run.run_group, list(run.tags)) == (f"K=12 {config.cell[:8]}", ["paper", "draft-2"])
+    given = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert given["units"]["margin_min_lower"] == "distance"
+    assert (given["trial"], given["study"], given["num_classes"]) == (config.key, "logged", 12)
+    client = MlflowClient(f"sqlite:///{store.uri}/callbacks/mlflow/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("shared").experiment_id])
+    assert (run.data.tags["tag.paper"], run.data.tags["tag.draft-2"]) == ("true", "true")
+
+
+def test_a_study_of_one_trial_names_its_run_by_the_key():
+    study = parse_study('name = "one"\n[fixed]\nnum_classes = 12\n[grid]\nfeature_dim = [3]')
+    (config,) = study.configs
+    trial = loggers.logged_trial(config, study)
+    assert (trial.name, trial.group) == (config.key, config.cell[:8])
 
 
 class Broken:
     """A tool that fails at every call."""
 
-    def __init__(self, study: str, store: Store) -> None:
+    def __init__(self, study: Study, store: Store) -> None:
         self.close = self.start = self.log = self.end = self._refuse
 
     def _refuse(self, *_: object) -> None:
@@ -214,7 +249,7 @@ def test_a_tool_that_raises_ends_nothing_and_is_said_once(store, monkeypatch, ca
 
 
 def test_a_tool_that_cannot_be_made_is_tried_again_and_ends_nothing(store, monkeypatch, capsys):
-    def refuse(study: str, folder: Store) -> Broken:
+    def refuse(study: Study, folder: Store) -> Broken:
         raise OSError("no room")
 
     monkeypatch.setitem(TOOLS, "mlflow", loggers.Tool("json", "", refuse))
@@ -251,6 +286,10 @@ def test_a_tool_that_is_not_installed_is_refused_before_anything_starts(tmp_path
         ('callbacks = "tensorboard"', "must be a list, got 'tensorboard'. It is: names of logging tools"),
         ('callbacks = ["mlflow", "mlflow"]', "must be distinct"),
         ("callback = []", "Did you mean 'callbacks'?"),
+        ('project = "mine"', '[log] project must be left out unless callbacks has "mlflow" or "wandb"'),
+        ('callbacks = ["wandb"]\nproject = "a/b"', "[log] project must hold none of"),
+        ('callbacks = ["wandb"]\ntags = ["a b"]', "[log] tag must be a word of letters"),
+        ('callbacks = ["wandb"]\ntags = ["a", "a"]', "[log] tags must be distinct"),
     ],
 )
 def test_a_wrong_log_table_is_refused(table, words):
@@ -261,7 +300,7 @@ def test_a_wrong_log_table_is_refused(table, words):
 
 def test_a_log_changes_no_key():
     without = parse_study(STUDY.split("[log]")[0])
-    assert [c.key for c in without.configs] == [c.key for c in configs()]
+    assert [c.key for c in without.configs] == [c.key for c in parse_study(STUDY).configs]
 
 
 def test_mlflow_needs_a_place_where_results_are_no_folder(tmp_path, monkeypatch):

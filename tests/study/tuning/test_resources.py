@@ -2,11 +2,17 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from study.design.errors import StudyError
+from study.tuning import resources
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,7 +63,7 @@ def test_placement_and_the_shared_folder_are_checked_on_every_node(tmp_path):
 AWAY_FROM_HOME = """
 import os, ray
 from pathlib import Path
-from study.training.data import data_folder
+from gnc_models.datasets.stored.layouts import data_folder
 from study.tuning.resources import join_cluster
 join_cluster(None)
 print(os.environ.get("GNC_DATA"))
@@ -81,3 +87,57 @@ def test_workers_find_our_packages_and_the_data_where_this_process_does(tmp_path
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["None", str(ROOT / "study/__init__.py"), str(tmp_path / "data")]
+
+
+def test_an_address_that_leads_nowhere_is_answered_with_what_named_it(monkeypatch):
+    monkeypatch.setattr(resources, "CONNECT_SECONDS", 0.5)
+    with socket.socket() as silent, socket.socket() as closed:
+        for each in (silent, closed):
+            each.bind(("127.0.0.1", 0))
+        silent.listen(1)
+        dead, other = (f"127.0.0.1:{each.getsockname()[1]}" for each in (closed, silent))
+        monkeypatch.setenv("RAY_ADDRESS", dead)
+        with pytest.raises(
+            StudyError, match=rf"RAY_ADDRESS must .* got '{dead}': Connection refused.*unset RAY_ADDRESS"
+        ):
+            resources.join_cluster(None)
+        with pytest.raises(
+            StudyError, match=rf"--address must .* got '{other}': nothing answered within.*leave --address"
+        ):
+            resources.join_cluster(other)  # something listens there, and is no Ray
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")  # what `ray job submit` is told
+    with pytest.raises(StudyError, match="an address is host:port"):
+        resources.join_cluster(None)
+
+
+@pytest.mark.parametrize(("slow_starts", "tried"), [(1, 2), (4, 5), (5, 5)])
+def test_a_ray_that_a_busy_machine_does_not_start_in_time_is_started_again(slow_starts, tried, monkeypatch, capsys):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folders, daemons = [], []
+
+    def start(_: str, **options: object) -> None:
+        folders.append(Path(str(options["_temp_dir"])).parent)
+        daemon = [sys.executable, "-c", "import sys; sys.stdin.read()", f"--temp-dir={options['_temp_dir']}"]
+        daemons.append(subprocess.Popen(daemon, stdin=subprocess.PIPE))
+        while not Path(f"/proc/{daemons[-1].pid}/cmdline").read_bytes():
+            time.sleep(0.01)  # the kernel shows the words of a program a moment after it has begun
+        if len(folders) <= slow_starts:
+            raise Exception("The current node timed out during startup. This could happen because ...")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setattr(resources.ray, "init", start)
+    try:
+        if slow_starts < tried:
+            resources.join_cluster(None)
+        else:
+            with pytest.raises(
+                StudyError, match="Ray must start on this machine, got Exception: The current node timed"
+            ):
+                resources.join_cluster(None)
+        assert len(folders) == tried == len(set(folders))
+        assert [folder.exists() for folder in folders] == [False] * slow_starts + [True] * (tried - slow_starts)
+        assert capsys.readouterr().err.count("this machine is busy") == tried - 1
+    finally:
+        resources.leave_cluster()
+        ended = [daemon.wait() for daemon in daemons]
+    assert ended == [-signal.SIGKILL] * tried
+    assert not any(folder.exists() for folder in folders)

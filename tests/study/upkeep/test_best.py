@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from gnc.cli.main import main
 from study.design.study_file import parse_study
 from study.store.store import Store
-from study.upkeep.best import _toml, default_by, find_best, next_study
-from tests.study.conftest import made_up_config, made_up_measurement, made_up_record
+from study.upkeep.best import METRICS, Goal, choose_goals, default_by, find_best, next_study, toml_value
+from tests.study.conftest import made_up_config, made_up_measurement, made_up_record, remove_rows
 
 STUDY = """
 name = "rates"
@@ -28,6 +29,9 @@ samples_per_class = [16, 24]
 [resources]
 cpus = 2.0
 """
+
+
+ACCURACY = [Goal("test_accuracy", "max", "")]
 
 
 def finish(store: Store, config, value: float | None, **record) -> None:
@@ -62,8 +66,9 @@ def test_the_best_of_each_cell_is_found_with_its_error(filled, capsys):
     assert [w["chosen"]["learning_rate"] for w in found["winners"]] == [0.1, 0.1, 0.2, 0.2]
     first = found["winners"][0]
     values = [1 + 0.03 * s for s in (-1, 0, 1)]
-    assert first["mean"] == pytest.approx(1)
-    assert first["standard_error"] == pytest.approx(statistics.stdev(values) / math.sqrt(3))
+    assert found["goals"] == [{"metric": "test_accuracy", "mode": "max", "says": "as its column says"}]
+    assert first["mean"]["test_accuracy"] == pytest.approx(1)
+    assert first["standard_error"]["test_accuracy"] == pytest.approx(statistics.stdev(values) / math.sqrt(3))
     assert (first["seeds"], first["candidates"]) == ([0, 1, 2], 3)
     assert (
         main(
@@ -101,9 +106,9 @@ def test_candidates_with_an_unfinished_trial_do_not_take_part(filled, state, cap
     config = next(
         c for c in parse_study(STUDY).configs if (c.num_classes, c.feature_dim, c.learning_rate) == (12, 3, 0.1)
     )
-    filled.remove_fragment(config.key)
+    remove_rows(filled, config.key)
     finish(filled, config, 1.0, state=state)
-    best = find_best(filled, metric="test_accuracy", mode="max", by=["num_classes", "feature_dim"])
+    best = find_best(filled, ACCURACY, by=["num_classes", "feature_dim"])
     assert best.winners[0].chosen["learning_rate"] == 0.05
     assert best.unfinished == 1
     assert main(["best", filled.uri, "--metric", "test_accuracy"]) == 0
@@ -113,10 +118,8 @@ def test_candidates_with_an_unfinished_trial_do_not_take_part(filled, state, cap
 def test_trials_without_the_metric_are_counted_not_averaged(filled):
     config = parse_study(STUDY).configs[0]
     finish(filled, config, None)
-    best = find_best(filled, metric="test_accuracy", mode="max", by=["num_classes"])
+    best = find_best(filled, ACCURACY, by=["num_classes"])
     assert best.unmeasured == 1
-    nothing = find_best(filled, metric="unseen_accuracy", mode="max", by=["num_classes"])
-    assert sum(len(w.seeds) for w in nothing.winners) + nothing.unmeasured > 0
 
 
 @pytest.mark.parametrize("by", ["num_classes,feature_dim", "num_classes", "feature_dim,num_classes,learning_rate"])
@@ -131,7 +134,14 @@ def test_the_next_study_names_the_same_trials_and_adds_seeds(filled, tmp_path, c
     assert len(keys) == 5 * len(winners)
     assert {config.seed for config in study.configs} == {0, 1, 2, 3, 4}
     assert (study.name, study.keep, study.resources.cpus) == ("rates-best", "nothing", 2.0)
-    assert "momentum" not in path.read_text()  # what every winner has by default is left unsaid
+    for line in (
+        "dataset = ",
+        "encoder = ",
+        "temperature = 0.1 ",
+        "momentum = 0.9 ",
+    ):  # defaults too: it says what was best
+        assert f"\n{line}" in path.read_text()
+    assert re.search(r"^learning_rate = .*# Peak learning rate\.$", path.read_text(), flags=re.MULTILINE)
     assert main(["check", str(path), filled.uri, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["missing"]) == 2 * len(winners)
     assert main(command) == 2
@@ -146,7 +156,7 @@ def test_winners_with_other_settings_or_seeds_become_blocks_of_their_own(store):
         made_up_config(normalization="both", temperature=0.3, seed=1),
     ):
         finish(store, config, 0.5)
-    best = find_best(store, metric="test_accuracy", mode="max", by=["normalization"])
+    best = find_best(store, ACCURACY, by=["normalization"])
     text = next_study(best, study=None, seeds=[7])
     assert text.count("[[grid]]") == 2
     assert len(parse_study(text).configs) == 5
@@ -155,13 +165,17 @@ def test_winners_with_other_settings_or_seeds_become_blocks_of_their_own(store):
 def test_a_winner_of_one_trial_is_a_study_of_one(store):
     config = made_up_config()
     finish(store, config, 0.5)
-    text = next_study(find_best(store, metric="test_accuracy", mode="max", by=["num_classes"]), study=None)
+    text = next_study(find_best(store, ACCURACY, by=["num_classes"]), study=None)
     assert [c.key for c in parse_study(text).configs] == [config.key]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ([], "--metric must be given where no [tune] names one, got none. Write --metric test_accuracy."),
+        (["--metric", "step"], "--mode must be given for step, of which neither much nor little is better by itself"),
+        (["--metric", "test_accuracy", "--mode", "max", "--mode", "min"], "--mode must be given once for each of 1"),
+        (["--metric", "test_accuracy", "--study", "rate"], "got 'rate'. Did you mean 'rates'?"),
         (
             ["--metric", "tset_accuracy"],
             "--metric must hold known keys only, got 'tset_accuracy'. Did you mean 'test_accuracy'?",
@@ -186,7 +200,81 @@ def test_nothing_to_write_is_refused(store, tmp_path, capsys):
 @pytest.mark.parametrize(
     "value", [True, 1, -1e-05, 1e16, 0.1, 'a "quoted" \\ word', "line\nbreak \x7f é", ["a", 1], {"b": [2.5]}]
 )
-def test_values_survive_toml(value):
+def test_values_survivetoml_value(value):
     import tomllib
 
-    assert tomllib.loads(f"x = {_toml(value)}")["x"] == value
+    assert tomllib.loads(f"x = {toml_value(value)}")["x"] == value
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"), [("gnc1_rank", "min"), ("margin_min_lower", "max"), ("test_accuracy", "max")]
+)
+def test_a_column_says_whether_much_or_little_of_it_is_better(metric, mode):
+    assert choose_goals([metric], [], None) == (Goal(metric, mode, "as its column says"),)
+    assert choose_goals([metric], ["max"], None) == (Goal(metric, "max", "as asked"),)
+
+
+def test_every_direction_is_min_or_max_and_references_have_none():
+    assert {column.better for column in METRICS.values()} == {"min", "max", ""}
+    assert not any(
+        METRICS[name].better for name in ("epoch", "step", "reference_margin_lower", "random_margin", "ufm_margin")
+    )
+
+
+def test_the_metrics_and_modes_of_a_search_are_those_of_its_study():
+    tune = '[search]\nweight_decay = { choice = [0.0, 0.1] }\n[tune]\nmethod = "optuna"\nnum_samples = 2\n'
+    study = parse_study(STUDY + tune + 'metric = ["test_accuracy", "step"]\nmode = ["min", "max"]\n')
+    goals = choose_goals([], [], study)
+    assert [(goal.metric, goal.mode, goal.says) for goal in goals] == [
+        ("test_accuracy", "min", "as [tune] says"),
+        ("step", "max", "as [tune] says"),
+    ]
+    assert choose_goals(["gnc1_rank"], [], study)[0].mode == "min"
+
+
+def test_several_metrics_give_what_no_other_candidate_beats_in_all(store, capsys):
+    """Against the definition, for values with ties."""
+    store.write_study(STUDY)
+    tried = [(0.1, 0.5), (0.3, 0.5), (0.3, 0.2), (0.2, 0.9), (0.5, 0.9), (0.5, 0.9), (0.6, 1.0)]
+    for index, (accuracy, variability) in enumerate(tried):
+        row = made_up_measurement(1, test_accuracy=accuracy, gnc1_rank=variability)
+        store.write_fragment(made_up_config(weight_decay=0.1 * index), [row], made_up_record())
+    unbeaten = {one for one in tried if not any(o[0] >= one[0] and o[1] <= one[1] and o != one for o in tried)}
+    command = ["best", store.uri, "--all", "--metric", "test_accuracy", "--metric", "gnc1_rank", "--by", "num_classes"]
+    assert main([*command, "--json"]) == 0
+    winners = json.loads(capsys.readouterr().out)["winners"]
+    found = [(w["mean"]["test_accuracy"], w["mean"]["gnc1_rank"]) for w in winners]
+    assert set(found) == unbeaten
+    assert found == sorted(found, reverse=True)
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Best is the largest test_accuracy (as its column says) and the smallest gnc1_rank (as its")
+    assert out.count("best of 7") == len(winners) == 4
+
+
+def test_a_metric_of_ones_own_is_compared_where_its_mode_is_given(store, capsys):
+    for index, value in enumerate((0.5, 0.7)):
+        row = made_up_measurement(1, custom={"spread": value})
+        store.write_fragment(made_up_config(weight_decay=0.1 * index), [row], made_up_record())
+    command = ["best", store.uri, "--all", "--by", "num_classes", "--mode", "min", "--metric"]
+    assert main([*command, "spread"]) == 0
+    assert "K=24:  0.5  1 seed" in capsys.readouterr().out
+    assert main([*command, "spraed"]) == 2
+    assert "Did you mean 'spread'?" in capsys.readouterr().err
+
+
+def test_a_metric_that_nobody_measured_is_said_in_one_sentence(filled, tmp_path, capsys):
+    command = ["best", filled.uri, "--by", "num_classes", "--metric", "unseen_accuracy"]
+    for one in parse_study(STUDY).configs:
+        remove_rows(filled, one.key)
+        filled.write_fragment(one, [made_up_measurement(1, unseen_accuracy=None)], made_up_record())
+    assert main(command) == 1
+    told = "None can be named: unseen_accuracy was measured in none of the 36 finished trials."
+    assert told in capsys.readouterr().out
+    assert main([*command, "--write", str(tmp_path / "n.toml")]) == 2
+
+
+def test_a_cell_without_a_temperature_has_a_name(store, capsys):
+    finish(store, made_up_config(normalization="none", temperature=None), 0.5)
+    assert main(["best", store.uri, "--all", "--by", "temperature", "--metric", "test_accuracy"]) == 0
+    assert "tau=none:  0.5" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 from gnc.cli.main import main
 from study.store.store import Store, open_store
 from study.upkeep.compare import IGNORED, compare_stores, relative_difference
-from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record
+from tests.study.conftest import finish, made_up_config, made_up_measurement, made_up_record, remove_rows
 
 CONFIGS = [made_up_config(seed=seed) for seed in range(4)]
 
@@ -68,7 +68,7 @@ def test_planted_differences_are_found_with_their_size_and_place(pair, capsys):
 
 def test_other_epochs_and_other_ends_are_differences(pair):
     rewrite(pair[1], CONFIGS[0], epochs=4)
-    pair[1].remove_fragment(CONFIGS[1].key)
+    remove_rows(pair[1], CONFIGS[1].key)
     rewrite(pair[1], CONFIGS[1], state="diverged", reason="nan")
     found = compare_stores(*pair)
     assert found.other_epochs == (CONFIGS[0].key,)

@@ -14,7 +14,14 @@ from study.store.storage import FolderError
 from study.store.store import Store, open_store
 from study.upkeep.merge import merge_stores
 from tests.conftest import comparable
-from tests.study.conftest import compact_as_before, finish, made_up_config, made_up_measurement, made_up_record
+from tests.study.conftest import (
+    compact_as_before,
+    finish,
+    made_up_config,
+    made_up_measurement,
+    made_up_record,
+    remove_rows,
+)
 
 CONFIGS = [made_up_config(seed=seed) for seed in range(6)]
 HEAD = save({"weights": np.ones((2, 2)), "class_means": np.ones((2, 2))})
@@ -42,7 +49,7 @@ def fail(store: Store, config, attempt: int, reason: str) -> None:
 
 
 def rewrite(store: Store, config, value: float, rows: int = 3, **record) -> None:
-    store.remove_fragment(config.key)
+    remove_rows(store, config.key)
     store.write_fragment(
         config, [made_up_measurement(e, gnc1_rank=value) for e in range(rows)], made_up_record(**record)
     )

@@ -16,10 +16,12 @@ import pytest
 
 from gnc.cli.main import main
 from study.design.study_file import read_study
+from study.execution.run_mark import under_way
 from study.store.disk_use import in_words, kind_of, measure_disk_use
 from study.store.finished_trials import FinishedTrials
 from study.store.schemas import fragment_table, identity_and_settings
 from study.store.store import Store, open_store
+from study.store.store import study_file as study_file_name
 from study.upkeep.status import read_status
 from study.upkeep.watch import watch
 from tests.study.conftest import finish, made_up_measurement
@@ -79,7 +81,7 @@ def test_where_selects_what_is_checked_and_counted(study_file, tmp_path, capsys)
     assert main(["status", store.uri, *where]) == 0
     assert "2 complete\n" in capsys.readouterr().out
     assert main(["status", store.uri, "--where", "num_classes > 6"]) == 0
-    assert "2 missing\n" in capsys.readouterr().out
+    assert "2 not started\n" in capsys.readouterr().out
     assert main(["status", store.uri, "--all", "--where", "seed == 0", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["complete"], facts["left_out"]) == (1, 1)
@@ -135,13 +137,32 @@ def test_a_study_is_over_when_nothing_runs_and_nothing_more_will(study_file, sto
         finish(store, config)
     assert not read_status(store, study).is_over
     store.write_failure(last.key, 1, {"attempt": 1, "reason": "no", "settings": identity_and_settings(last)})
+    store.begin_run("run-1")
     assert not read_status(store, study).is_over  # it has attempts left, and the run may be about to use them
-    store.seal()
+    store.end_run("run-1")
     assert read_status(store, study).is_over  # the run has ended without
     beat(store, last)
     assert not read_status(store, study).is_over
     finish(store, last)
     assert read_status(store, study).is_over
+
+
+def test_runs_of_a_study_that_was_changed_meanwhile_are_named_beside_the_latest(study_file, store, capsys):
+    """Each run goes on with the study that it began with; the folder's study is the one run last."""
+    old, new = study_file().read_text(), study_file(steps=50).read_text()
+    with under_way(store, "run-old", study=old), under_way(store, "run-new", study=new):
+        for text in (old, new):
+            store.write_study(text)
+        assert main(["status", store.uri]) == 0
+        told = [
+            re.search(r"(run-\w+) on .* of (studies/\w+\.toml)", line) for line in capsys.readouterr().out.splitlines()
+        ]
+        assert dict(found.groups() for found in told if found) == {
+            "run-new": f"studies/{study_file_name(new)}", "run-old": f"studies/{study_file_name(old)}",
+        }  # fmt: skip
+        assert main(["status", store.uri, "--json"]) == 0
+        runs = json.loads(capsys.readouterr().out)["runs"]
+        assert [run["study"] for run in runs] == [study_file_name(new), study_file_name(old)]
 
 
 def test_a_watch_reads_each_finished_trial_once(study_file, store, monkeypatch):
@@ -174,8 +195,8 @@ def test_a_watch_prints_a_line_a_change_and_ends_with_the_study(study_file, tmp_
     assert watch(read, seconds=0.01).is_over
     lines = capsys.readouterr().out.splitlines()
     said = [line.split(" ", 1)[1].split("; ")[:2] for line in lines]
-    assert said[0] == ["small: 1 complete, 3 missing", "1 running"]
-    assert said[1][0] == "small: 3 complete, 1 missing"
+    assert said[0][0] == "small: 1 complete, 1 running, 2 not started"
+    assert said[1][0] == "small: 3 complete, 1 not started"
     assert said[2][0] == "small: 4 complete"
     assert len(lines) == 3
     assert main(["status", store.uri, "--watch", "0.01"]) == 0
@@ -233,7 +254,7 @@ def test_the_watch_on_a_terminal_lives_until_the_study_ends(study_file, tmp_path
     beat(store, configs[1])
     process, leader = start_watch(tmp_path / "r")
     try:
-        shown = read_terminal(leader, until=b"1 complete, 3 missing")
+        shown = read_terminal(leader, until=b"1 complete, 1 running, 2 not started")
         late = threading.Thread(target=lambda: [finish(store, config) for config in configs[1:]])
         late.start()
         shown += read_terminal(leader)
@@ -243,7 +264,7 @@ def test_the_watch_on_a_terminal_lives_until_the_study_ends(study_file, tmp_path
         process.kill()
         process.wait()
     text = shown.decode(errors="replace")
-    for words in ("1 complete, 3 missing", "1 running", "4 complete", "on disk"):
+    for words in ("1 complete, 1 running, 2 not started", "4 complete", "on disk"):
         assert words in text
     assert re.search(rf"{configs[1].key} +3 +0\.\d+ .* attempt 1 on .*, heartbeat", text)
     assert "Traceback" not in text
@@ -254,7 +275,7 @@ def test_interrupting_a_watch_is_quiet(study_file, tmp_path):
     store.write_study(path.read_text())
     process, leader = start_watch(tmp_path / "r")
     try:
-        shown = read_terminal(leader, until=b"4 missing")
+        shown = read_terminal(leader, until=b"4 not started")
         process.send_signal(signal.SIGINT)
         shown += read_terminal(leader)
         assert process.wait(timeout=60) == 1

@@ -1,0 +1,96 @@
+"""Cells and sizes: seeds averaged to cells, and cells of one size to what that size shares.
+
+A class count at which codes are better than the trend is better at every temperature: its cells are not independent. So a
+trend over several series is fitted to one value for each size, and the number of sizes decides how sure it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics.additive import added_columns_p, fit_additive, largest_piece
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Averages over the seeds of each cell: log measure, log predictors [cells, predictors], group, trial count.
+
+    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers.
+    """
+
+    log_measure: np.ndarray
+    log_predictors: np.ndarray
+    group: tuple[str, ...]
+    trials: np.ndarray
+    log_upper: np.ndarray | None = None
+
+
+def select(cells: Cells, keep: np.ndarray) -> Cells:
+    """The cells where keep is true."""
+    group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
+    upper = None if cells.log_upper is None else cells.log_upper[keep]
+    return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)
+
+
+def level_columns(group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Columns [cells, labels] of a design that give each group a level of its own."""
+    columns = np.array([[g == label for label in labels] for g in group], dtype=float)
+    return columns.reshape(len(group), len(labels))  # also of no group at all
+
+
+def average_cells(
+    measure: np.ndarray,
+    predictors: Mapping[str, np.ndarray],
+    cell: Sequence[str],
+    group: Sequence[str],
+    upper: np.ndarray | None = None,
+) -> Cells:
+    """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
+
+    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none.
+    """
+    names, first, index = np.unique(np.asarray(cell), return_index=True, return_inverse=True)
+    trials = np.bincount(index, minlength=len(names))
+    lowest = np.log(np.where(np.asarray(measure) > 0, measure, 1.0))
+    lows = np.where(np.asarray(measure) > 0, lowest, -np.inf)
+    uppers = [] if upper is None else [np.log(upper)]
+    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in (lows, *uppers)]
+    logs = np.stack([np.log(np.asarray(x, dtype=float))[first] for x in predictors.values()], axis=1)
+    return Cells(means[0], logs, tuple(group[i] for i in first), trials, means[1] if upper is not None else None)
+
+
+@dataclass(frozen=True)
+class SizeMeans:
+    """One value for each size: what its cells share once the levels of their groups are taken out.
+
+    log_measure, log_size: [sizes]. levels: of each group beside these values. own_variance: by group, the variance of a new
+    cell beyond that of its size's value. slopes_p: p value of equal slopes over log size in every group; None where it
+    cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them.
+    """
+
+    log_measure: np.ndarray
+    log_size: np.ndarray
+    levels: Mapping[str, float]
+    own_variance: Mapping[str, float]
+    slopes_p: float | None
+    apart: int
+
+
+def size_means(cells: Cells) -> SizeMeans:
+    """Average the cells of each size (the first predictor), each freed of its group's level."""
+    kept = largest_piece(cells.group, cells.log_predictors[:, 0])
+    cells = select(cells, kept)
+    log_size, labels = cells.log_predictors[:, 0], sorted(set(cells.group))
+    sizes = np.unique(log_size)
+    fit = fit_additive(cells.log_measure, cells.group, log_size)
+    slopes = level_columns(cells.group, labels) * (log_size - log_size.mean())[:, None]
+    shared = 1 - len(sizes) / len(cells.group)
+    return SizeMeans(
+        log_measure=fit.effects,
+        log_size=sizes,
+        levels=fit.levels,
+        own_variance={g: fit.spread**2 * shared * (1 + 1 / cells.group.count(g)) for g in labels},
+        slopes_p=added_columns_p(cells.log_measure, fit.design, slopes) if len(labels) > 1 else None,
+        apart=int((~kept).sum()),
+    )

@@ -1,0 +1,116 @@
+"""The gnc commands for whoever begins: init writes a study file, settings looks one up, completion helps the shell.
+
+Knows study files and the questions that lie beside it as data; runs nothing.
+"""
+
+import argparse
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from gnc.cli.output import put, say, show
+from gnc.cli.parser import Commands, add_command, add_json
+from gnc_models.catalog.members import FAMILIES
+from study.design.config import ALIASES, TrialConfig
+from study.design.errors import StudyError, nearest
+from study.design.lookup import TABLES, Facts, member_lines, setting_facts, table_facts
+from study.design.study_file import check_name
+
+QUESTIONS = {  # question -> the files that are written for it, in questions/
+    "temperature": ("temperature.toml",),
+    "dimension": ("dimension.toml",),
+    "own-network": ("own-network.toml", "own-network.py.txt"),
+}
+SHELLS = ("bash", "zsh")  # the others that shtab knows would complete no options
+
+
+def write_new(path: Path, text: str, named_by: str) -> None:
+    """Write a file that is not there yet; StudyError where it is."""
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise StudyError(f"{named_by} must name a new file, got {str(path)!r}, which exists. Name another.") from None
+
+
+def add_init_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_init, "gnc init my-study --question temperature")
+    parser.add_argument("name", help="the study's name; NAME.toml is written here")
+    question = "what the study asks; default: temperature"
+    parser.add_argument("--question", choices=tuple(QUESTIONS), default="temperature", help=question)
+
+
+def command_init(options: argparse.Namespace) -> int:
+    """Write a study file with a comment on every line, to begin with."""
+    check_name(options.name)
+    study, *others = (files("gnc.cli") / "questions" / name for name in QUESTIONS[options.question])
+    path = Path(f"{options.name}.toml")
+    write_new(path, study.read_text(encoding="utf-8").replace("NAME", options.name), "NAME")
+    for other in others:
+        beside = Path(f"{options.name}_network.py")
+        write_new(beside, other.read_text(encoding="utf-8"), "NAME")
+        say(f"Wrote {beside}, the network.")
+    say(f"Wrote {path}. What it would run: gnc check {path} --trials. To run it: gnc run {path}")
+    return 0
+
+
+def add_settings_parser(commands: Commands) -> None:
+    parser = add_command(commands, command_settings, "gnc settings temperature", add_json)
+    known = "a setting, a family such as encoder, or a table such as tune; default: all settings in short"
+    parser.add_argument("name", nargs="?", metavar="NAME|FAMILY", help=known)
+
+
+def command_settings(options: argparse.Namespace) -> int:
+    """Look up what a study file can set: type, unit, allowed values, defaults, and who reads it."""
+    name = ALIASES.get((options.name or "").lower(), options.name)
+    if name in TABLES:
+        found = table_facts(name)
+    elif name is None or name in TrialConfig.model_fields:
+        found = [setting_facts(one) for one in TrialConfig.model_fields if name in (None, one)]
+    else:
+        known = [*TrialConfig.model_fields, *TABLES]
+        raise StudyError(f"NAME must be a setting, a family or a table, got {name!r}. {nearest(name, known)}")
+    members = member_lines(name) if name in FAMILIES else []
+    facts = {"settings": found, "members": dict(members)}
+    show(options, facts, _brief_lines(found) if name is None else _full_lines(found, members))
+    return 0
+
+
+def _brief_lines(found: list[Facts]) -> Iterator[str]:
+    for one in found:
+        default = one["default"] if len(one["default"]) < 20 else "several"
+        yield f"{one['name']:<24}  {default:<20}  {one['meaning']}"
+    yield f"\ngnc settings NAME tells all of one. Tables of a study file: {', '.join(TABLES)}."
+
+
+def _full_lines(found: list[Facts], members: list[tuple[str, str]]) -> Iterator[str]:
+    for one in found:
+        yield f"{one['name']}\n  {one['meaning']}"
+        yield from (f"  {label:<12}  {text}" for label, text in list(one.items())[2:] if text)
+    if members:
+        yield "  what each reads, with its defaults:"
+        yield from (f"    {name:<22}  {settings or '-'}" for name, settings in members)
+
+
+def add_completion_parser(commands: Commands) -> None:
+    example = 'eval "$(gnc completion bash)"'
+    parser = add_command(commands, command_completion, example)
+    parser.add_argument("shell", choices=SHELLS, help="the shell that is to complete gnc's commands and options")
+
+
+def command_completion(options: argparse.Namespace) -> int:
+    """Print a script that lets the shell complete commands, options and file names."""
+    import shtab
+
+    from gnc.cli.main import make_parser
+
+    parser = make_parser()
+    for command in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
+        for action in command._actions:
+            is_value = action.nargs != 0 and not action.choices
+            if is_value and (
+                not action.option_strings or "FILE" in str(action.metavar) or ".toml" in str(action.metavar)
+            ):
+                action.complete = shtab.FILE
+    put(shtab.complete(parser, shell=options.shell))
+    return 0

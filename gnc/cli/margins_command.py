@@ -1,0 +1,249 @@
+"""`gnc margins`: the margins of any classifier, what decides them, and what they are compared with.
+
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models; does not
+know studies, trials or Ray.
+"""
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gnc.cli.geometry_commands import reference_facts
+from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
+from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc_models.references.margin import margin_score, margin_score_bounds
+from study.design.errors import StudyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gnc_models.geometry.margins import Margins
+
+SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_HUBS, LONGEST = 20, 12, 5, 24  # as text; JSON has all groups and whole names
+QUANTILES = {"margin_q05": 0.05, "margin_q50": 0.5, "margin_q95": 0.95}
+
+
+def add_margins_parser(commands: Commands) -> None:
+    example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
+    parser = add_command(commands, command_margins, example, add_json)
+    parser.add_argument(
+        "file",
+        help="the weights: safetensors, a PyTorch or Lightning checkpoint, .npy, .npz, ONNX, the index or folder of shards; "
+        "nothing in it is run",
+    )
+    parser.add_argument("--tensor", metavar="NAME", help="the classifier's name or its end; default: guessed and said")
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
+    parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
+    parser.add_argument("--raw", action="store_true", help="use the rows as they are, not scaled to unit length")
+    parser.add_argument("--centred", action="store_true", help="subtract the mean of the rows first")
+    parser.add_argument("--distinct", action="store_true", help="keep one row of each group of exact duplicates")
+    parser.add_argument("--leave-out-zero", action="store_true", help="leave out the rows of zeros")
+    parser.add_argument(
+        "--near", type=float, default=0.999, metavar="C", help="cosine of near-duplicates; default .999"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or a JSON list or object")
+    lines = parser.add_mutually_exclusive_group()
+    lines.add_argument("--per-class", action="store_true", help="print a line for every class")
+    lines.add_argument("--top", type=int, metavar="N", help="print a line for the N classes with the smallest margins")
+
+
+def command_margins(options: argparse.Namespace) -> int:
+    """Measure the certified one-vs-rest margins of any classifier."""
+    require(0 < options.tolerance < 1, f"--tolerance must be between 0 and 1, got {options.tolerance!r}.")
+    require(options.top is None or options.top >= 1, f"--top must be at least 1, got {options.top}.")
+    require(0 < options.near < 1, f"--near must be between 0 and 1, got {options.near!r}.")
+    # Threads that spin while they wait take a third of the CPU time and make nothing quicker. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gnc.files.class_names import read_labels
+    from gnc.files.classifier import read_classifier
+    from gnc.files.stored import check_finite
+
+    classifier = read_classifier(options.file, options.tensor)
+    rows = classifier.rows.double()
+    check_finite(rows, "classifier rows")
+    names = read_labels(options.labels, len(rows)) if options.labels else {}
+    facts, tables = _measured(rows, options)
+    facts = {"tensor": classifier.name} | facts
+    tables["notes"] += [*classifier.notes] + (
+        [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
+    )
+    if names:
+        unnamed = len(rows) - len(names)
+        tables["notes"] += [f"{unnamed} classes have no name in {options.labels}"] if unnamed else []
+        tables["labels"] = {str(k): names[k] for k in sorted(_mentioned(tables)) if k in names}
+    show(options, facts | tables, _lines(facts, tables, names))
+    return 1 if facts["interrupted"] else 0
+
+
+def _measured(rows: "Tensor", options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts, and the tables below them: groups of duplicates, largest supports, classes, what was assumed."""
+    import torch
+
+    from gnc_models.geometry.duplicates import near_rows, same_rows, spread, welch_floor
+    from gnc_models.geometry.margins import margins_of_directions, one_vs_rest_margins
+    from gnc_models.geometry.pairwise import row_norms, unit
+
+    started = time.monotonic()
+    kept, zero = _without_zero(rows, options)
+    same = [kept[group].tolist() for group in same_rows(rows[kept], directions=not (options.raw or options.centred))]
+    repeated = {k for group in same for k in group[1:]}
+    distinct = torch.tensor([k for k in kept.tolist() if k not in repeated], dtype=torch.int64)
+    if options.distinct:
+        kept = distinct
+    require(len(kept) >= 2, f"FILE must hold at least 2 rows to compare, got {len(kept)} after the rows left out.")
+    used = rows[kept] - rows[kept].mean(0) if options.centred else rows[kept]
+    margins = None
+    with MarginWatch() as watch:
+        if options.distinct or not same:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            of_rows = one_vs_rest_margins if options.raw else margins_of_directions
+            margins = of_rows(used.to(device), tolerance=options.tolerance, mode=options.mode, progress=watch)
+        turned = rows[distinct] - rows[kept].mean(0) if options.centred else rows[distinct]
+        near = [] if watch.stopped else near_rows(unit(turned), cosine=options.near)
+    facts: dict[str, Any] = {
+        "num_classes": len(kept),
+        "feature_dim": rows.shape[1],
+        "rows_in_file": len(rows),
+        "zero_rows": len(zero),
+        "distinct_rows": len(distinct),
+        "duplicate_groups": len(same),
+        "near_groups": None if watch.stopped else len(near),
+        **_margin_facts(margins, len(kept), options, interrupted=watch.stopped),
+        "seconds": round(time.monotonic() - started, 3),
+        **(_score(margins, len(kept), rows.shape[1]) if not options.raw else {}),
+        "mean_squared_cosine_times_dim": spread(rows[kept]),
+        "centred_mean_squared_cosine_times_dim": spread(rows[kept] - rows[kept].mean(0)),
+        "welch_floor": welch_floor(len(kept), rows.shape[1]),
+    }
+    top = len(rows) if options.per_class else options.top or 0
+    classes = [] if margins is None else _class_facts(margins, row_norms(used), kept.tolist(), top)
+    hubs = [] if margins is None else _hubs(margins, kept.tolist())
+    near = [distinct[group].tolist() for group in near]
+    notes = _notes(options, same, watch.stopped)
+    tables = {"duplicates": same, "near_duplicates": near, "largest_supports": hubs, "notes": notes}
+    return facts, tables | ({"classes": classes} if classes else {})
+
+
+def _without_zero(rows: "Tensor", options: argparse.Namespace) -> tuple["Tensor", list[int]]:
+    """The rows to measure, and the rows of zeros; StudyError where these have no direction and none are left out."""
+    import torch
+
+    is_zero = ~rows.any(1)
+    zero = is_zero.nonzero()[:, 0].tolist()
+    if zero and not (options.raw or options.leave_out_zero):
+        raise StudyError(
+            f"classifier rows must not be zero, got row {zero[0]}{f' and {len(zero) - 1} more' if zero[1:] else ''}. "
+            "Use --leave-out-zero, or --raw for margins of rows as they are."
+        )
+    kept = (~is_zero).nonzero()[:, 0] if options.leave_out_zero else torch.arange(len(rows))
+    require(len(kept) >= 2, f"FILE must hold at least 2 rows that are not zero, got {len(kept)}.")
+    return kept, zero
+
+
+def _notes(options: argparse.Namespace, same: list[list[int]], stopped: bool) -> list[str]:
+    """What was assumed, and what the reader may take for more than it is."""
+    length = "rows are as they are in the file" if options.raw else "rows are scaled to unit length"
+    notes = [f"{length}{', less their mean (rounded to float64)' if options.centred else ''}"]
+    if same and not options.distinct:
+        lines = ", and no class has a line" if options.per_class or options.top else ""
+        notes.append(f"exact duplicates decide the smallest margin{lines}; --distinct goes on with one row of each")
+    return notes + (["interrupted: the bounds hold, and classes not certified have wide ones"] if stopped else [])
+
+
+def _margin_facts(
+    margins: "Margins | None", num_classes: int, options: argparse.Namespace, *, interrupted: bool
+) -> dict[str, Any]:
+    """Facts of the margins; without margins exact duplicates have decided that the smallest is 0."""
+    lower, upper = (0.0, 0.0) if margins is None else margins.minimum
+    facts: dict[str, Any] = {"margin_min_lower": lower, "margin_min_upper": upper}
+    facts |= dict.fromkeys(("margin_mean", *QUANTILES, "classes_certified"))
+    if margins is not None:
+        middle = (margins.lower + margins.upper) / 2
+        if options.mode == "all" and not interrupted:
+            facts |= {"margin_mean": float(middle.mean())}
+            facts |= {name: _quantile(middle, q) for name, q in QUANTILES.items()}
+        # the division by the rows' lengths widens intervals by less than this
+        certified = margins.upper - margins.lower <= options.tolerance * margins.upper + 1e-12 * (not options.raw)
+        facts["classes_certified"] = int(certified.sum())
+    rounds = 0 if margins is None else margins.rounds
+    return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": rounds}
+
+
+def _quantile(values: "Tensor", share: float) -> float:
+    """Linear between the two nearest values; torch's own refuses more than 16 million."""
+    ordered, at = values.sort().values, share * (len(values) - 1)
+    below, above = float(ordered[math.floor(at)]), float(ordered[math.ceil(at)])
+    return below + (above - below) * (at - math.floor(at))
+
+
+def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dict[str, Any]:
+    """What a margin of unit rows is compared with."""
+    facts = reference_facts(num_classes, feature_dim)
+    lower, upper = (0.0, 0.0) if margins is None else margins.minimum
+    best, null = facts["reference_margin_lower"], (facts["random_margin_lower"], facts["random_margin_upper"])
+    scores = margin_score(lower, facts["random_margin"], best), *margin_score_bounds(lower, upper, null, best)
+    names = "margin_score", "margin_score_lower", "margin_score_upper"
+    return facts | {
+        name: None if math.isnan(score) else float(score) for name, score in zip(names, scores, strict=True)
+    }
+
+
+def _class_facts(margins: "Margins", norms: "Tensor", kept: list[int], top: int) -> list[dict[str, Any]]:
+    """Classes with the smallest margins first; in mode min, classes that were not certified keep a wide interval."""
+    lower, upper, lengths = margins.lower.tolist(), margins.upper.tolist(), norms.tolist()
+    return [
+        {
+            "class": kept[k],
+            "lower": lower[k],
+            "upper": upper[k],
+            "norm": lengths[k],
+            "support": [kept[j] for j in margins.support[k]],
+        }
+        for k in margins.upper.argsort(stable=True).tolist()[:top]
+    ]
+
+
+def _hubs(margins: "Margins", kept: list[int]) -> list[dict[str, int]]:
+    """The classes that carry the nearest hull points of most other classes."""
+    members = margins.support_rows[margins.support_rows >= 0]
+    counts = members.bincount(minlength=len(kept))
+    first = counts.argsort(descending=True, stable=True)[:SHOWN_HUBS].tolist()
+    return [{"class": kept[k], "supports": int(counts[k])} for k in first if int(counts[k])]
+
+
+def _mentioned(tables: dict[str, Any]) -> set[int]:
+    classes = [k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group]
+    classes += [one["class"] for one in tables["largest_supports"]]
+    return {*classes, *(k for one in tables.get("classes", ()) for k in (one["class"], *one["support"]))}
+
+
+def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str]) -> Iterator[str]:
+    yield from fact_lines(facts)
+    yield from note_lines(tables["notes"])
+    for title, groups in (("duplicates", tables["duplicates"]), ("near-duplicates", tables["near_duplicates"])):
+        for group in groups[:SHOWN_GROUPS]:
+            more = f" and {len(group) - SHOWN_MEMBERS} more" if len(group) > SHOWN_MEMBERS else ""
+            yield f"{title} ({len(group)}): {', '.join(_named(k, names) for k in group[:SHOWN_MEMBERS])}{more}"
+        if len(groups) > SHOWN_GROUPS:
+            yield f"{title}: {len(groups) - SHOWN_GROUPS} more groups, all of them with --json"
+    if tables["largest_supports"]:
+        hubs = (f"{_named(one['class'], names)} ({one['supports']})" for one in tables["largest_supports"])
+        yield f"largest supports, class (other classes whose nearest point it carries): {', '.join(hubs)}"
+    yield from _class_lines(tables.get("classes", []), names)
+
+
+def _class_lines(classes: list[dict[str, Any]], names: dict[int, str]) -> Iterator[str]:
+    if classes:
+        yield f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support"
+    for one in classes:
+        bounds = f"{shown('lower', one['lower']):>17}  {shown('upper', one['upper']):>17}"
+        support = " ".join(_named(k, names) for k in one["support"])
+        yield f"{_named(one['class'], names):>8}  {bounds}  {one['norm']:>10.4g}  {support}"
+
+
+def _named(k: int, names: dict[int, str]) -> str:
+    name = names.get(k)
+    return str(k) if name is None else f"{k} {name if len(name) <= LONGEST else name[:LONGEST] + '...'!r}"

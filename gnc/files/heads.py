@@ -1,0 +1,232 @@
+"""Which matrix of a checkpoint is the classifier: by the name that is given, or by a guess that says its reason.
+
+Knows names, shapes and config.json; does not know how values are stored.
+"""
+
+import difflib
+import re
+from typing import Any
+
+from gnc.files.formats import beside, index_of_shard
+from gnc.files.stored import Contents, StoredArray, listing, shown
+from study.design.errors import StudyError
+
+# the last named part of what frameworks call a classifier
+HEADS = re.compile(
+    "(linear_|cls_|class_|lm_)?heads?|fc(_out)?|classifiers?|embed_out|logits|cls|score|output(_layer)?|predictions|decoder"
+    "|(last|final)_layer|class_embed|proj_out"
+)
+INSIDE = frozenset(("out_proj", "linear", "proj", "dense"))  # of a head that is a module of several layers
+EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|shared|word_emb|tok_emb)|position", re.IGNORECASE)
+NO_WEIGHTS = re.compile(r"(^|\.)(optimizer|optim|exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)", re.IGNORECASE)
+AVERAGED = re.compile(r"(^|\.|_)(ema|swa|averaged?|teacher|shadow)", re.IGNORECASE)
+PREFIXES = frozenset(("module", "_orig_mod", "model", "state_dict", "model_state_dict"))
+ENDINGS = frozenset(("weight", "kernel", "weight_v", "original1", "parametrizations"))
+PACKED = frozenset(("qweight", "weight_packed", "_packed_params"))  # of codes that are no matrix of numbers
+TIED = ("CausalLM", "LMHead", "MaskedLM", "ConditionalGeneration")  # architectures whose head is tied by default
+
+
+def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
+    """The matrix that is meant, and in words why it is taken.
+
+    Raises:
+        StudyError: no matrix, none of that name, or no guess that is certain enough; the candidates are named, the
+            likeliest first.
+    """
+    matrices = {found.name: found for found in contents.arrays.values() if is_matrix(found)}
+    ranked = sorted(matrices.values(), key=_rank)
+    if name is not None:
+        return _named(contents, ranked, name)
+    if not matrices:
+        held = listing(contents.arrays.values(), contents.skipped) or "no tensors"
+        rule = "FILE must hold a floating-point matrix of at least 2 rows"
+        raise StudyError(f"{rule}, got {contents.path!r} without one: {held}.{_elsewhere(contents, 'lm_head')}")
+    found, reason = _guess(contents, ranked)
+    if (hidden := _heads_not_read(contents)) and not _is_named_head(found.name):
+        rule = f"--tensor must be given where what is called a classifier cannot be read, got {contents.path!r} with "
+        cure = ". Save the model with its weights dequantised, or fetch the file that is absent."
+        raise StudyError(f"{rule}{', '.join(hidden[:3])}{cure}")
+    return found, reason
+
+
+def _heads_not_read(contents: Contents) -> list[str]:
+    """What is named as a classifier's weight and is no matrix here: of codes, of a type that is not read, in no file."""
+    codes = {
+        found.name: f"of {found.dtype}" for found in contents.arrays.values() if not found.is_float and found.shape[1:]
+    }
+    named = {name: why for name, why in (codes | contents.skipped).items() if _parts(name)[-1] in ENDINGS | PACKED}
+    return [f"{shown(name)} ({why})" for name, why in named.items() if _is_named_head(name)]
+
+
+def is_matrix(found: StoredArray) -> bool:
+    """Whether it may be a classifier: floating-point, at least 2 rows; a 1 x 1 convolution is one too."""
+    shape = found.shape
+    return found.is_float and len(shape) >= 2 and shape[0] >= 2 and shape[1] >= 1 and set(shape[2:]) <= {1}
+
+
+def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[StoredArray, str]:
+    """By the whole name, then without prefixes of wrappers, then by an ending that one name alone has."""
+    everything = contents.arrays
+    wanted = _bare(name)
+    for means, found in (
+        ("by its name", [name] if name in everything else []),
+        (
+            "by its name without prefixes",
+            [full for full in everything if _bare(full) in (wanted, f"{wanted}.weight", f"{wanted}.kernel")],
+        ),
+        ("by the end of its name", [full for full in everything if _ends(full, wanted)]),
+    ):
+        matrices = [everything[full] for full in found if is_matrix(everything[full])]
+        if len(matrices) == 1:
+            return matrices[0], means
+        if len(matrices) > 1:
+            held = listing(matrices)
+            raise StudyError(f"--tensor must name one tensor of {contents.path!r}, got {name!r}, the end of {held}.")
+        if found:
+            rule = "--tensor must name a floating-point matrix of at least 2 rows"
+            raise StudyError(f"{rule}, got {everything[found[0]]}.{_scaled_hint(contents, found[0])}")
+    if name in contents.skipped:
+        raise StudyError(
+            f"--tensor must name a tensor that can be read, got {shown(name)!r}: {contents.skipped[name]}."
+        )
+    near = difflib.get_close_matches(wanted, {_bare(full): full for full in everything}, n=1)
+    full = next((full for full in everything if near and _bare(full) == near[0]), None)
+    hint = f" Did you mean {shown(full)!r}?" if full else ""
+    held = f" The matrices are, likeliest heads first: {listing(ranked) or 'none'}."
+    where = f"--tensor must name a tensor of {contents.path!r}, got {name!r}."
+    raise StudyError(f"{where}{hint}{held}{_elsewhere(contents, name)}")
+
+
+def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, str]:
+    """The matrix whose place, name or size says that it is the head; StudyError where that leaves a doubt."""
+    if len(ranked) == 1:
+        tied = ", an embedding, which is the head only where both are tied" if _is_embedding(ranked[0]) else ""
+        return ranked[0], f"the only matrix{tied}"
+    config = beside(contents.path, "config.json") or {}
+    found, reason = _likeliest(contents, ranked, config)
+    if len(found) == 1:
+        others = [str(other) for other in ranked if other is not found[0]]
+        return found[0], f"guessed {reason}; the next likeliest is {others[0]}"
+    advice = " An embedding is the head only where both are tied." if _is_embedding(ranked[0]) else ""
+    rule = f"--tensor must be given where no matrix of {contents.path!r} is surely the classifier"
+    raise StudyError(f"{rule}; likeliest first: {listing(ranked, _absent(contents))}.{advice}")
+
+
+def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, Any]) -> tuple[list[StoredArray], str]:
+    """The matrices that may be the head, one of them if there is no doubt, and what tells it."""
+    if contents.head is not None:
+        return [contents.arrays[contents.head]], "as the last matrix product of the model"
+    classes, tier = _classes_of(config), _rank(ranked[0])[0]
+    if _is_named_head(ranked[0].name):
+        named = _last_of_numbered([found for found in ranked if _rank(found)[0] == tier])
+        sized = [found for found in named if rows_of(found) == classes]
+        most = max(map(rows_of, named))
+        return sized or [found for found in named if rows_of(found) == most], "by its name"
+    if _is_tied(config):
+        tied = [found for found in ranked if _is_embedding(found) and rows_of(found) == classes]
+        return tied, "since config.json ties the head to the embedding"
+    sized = [found for found in ranked if rows_of(found) == classes and not _is_embedding(found)]
+    return sized, "since config.json states as many classes"
+
+
+def _last_of_numbered(named: list[StoredArray]) -> list[StoredArray]:
+    """Without classifier.3 where there is classifier.6: the last layer gives the logits."""
+    last: dict[str, tuple[int, StoredArray]] = {}
+    for found in named:
+        number = re.search(r"\.(\d+)\.\w+$", found.name)
+        base = found.name[: number.start()] if number else found.name
+        last[base] = max(last.get(base, (-1, found)), (int(number[1]) if number else 0, found), key=lambda one: one[0])
+    return [found for _, found in last.values()]
+
+
+def _absent(contents: Contents) -> dict[str, str]:
+    return {name: why for name, why in contents.skipped.items() if why.endswith("is absent")}
+
+
+def _rank(found: StoredArray) -> tuple[int, int, str]:
+    """Likeliest first: named heads, plain matrices, embeddings; averages after their like, optimiser states last."""
+    kind = 0 if _is_named_head(found.name) else 2 if not _is_embedding(found) else 4
+    kind += AVERAGED.search(_dotted(found.name)) is not None
+    return 9 if NO_WEIGHTS.search(_dotted(found.name)) else kind, -rows_of(found), found.name
+
+
+def rows_of(found: StoredArray) -> int:
+    """The number of classes of a matrix, which may be stored by columns."""
+    return found.shape[1] if is_by_columns(found) else found.shape[0]
+
+
+def is_by_columns(found: StoredArray) -> bool:
+    """Whether the classes are the columns: so ONNX's graph says, and JAX and Keras call such a matrix a kernel."""
+    return found.is_transposed or _parts(found.name)[-1] == "kernel"
+
+
+def _dotted(name: str) -> str:
+    """The name with dots between its parts, where JAX has strokes."""
+    return name.replace("/", ".")
+
+
+def _parts(name: str) -> list[str]:
+    return _dotted(name).split(".")
+
+
+def _is_named_head(name: str) -> bool:
+    parts = [part for part in _parts(name) if part not in ENDINGS | PACKED]
+    while len(parts) > 1 and parts[-1].isdigit():
+        parts.pop()
+    # a part inside a numbered block is no head of the network
+    if not parts or any(part.isdigit() for part in parts[1:]) or NO_WEIGHTS.search(_dotted(name)):
+        return False
+    return any(map(HEADS.fullmatch, parts[-2:] if parts[-1] in INSIDE else parts[-1:]))
+
+
+def _is_embedding(found: StoredArray) -> bool:
+    return EMBEDDING.search(_dotted(found.name)) is not None
+
+
+def _classes_of(config: dict[str, Any]) -> int | None:
+    """The number of classes that config.json states."""
+    labels = config.get("id2label")
+    known = [config.get("num_labels"), config.get("num_classes"), len(labels) if isinstance(labels, dict) else None]
+    if "Classification" not in str(config.get("architectures", "")):
+        known.append(config.get("vocab_size"))
+    return next((number for number in known if isinstance(number, int)), None)
+
+
+def _is_tied(config: dict[str, Any]) -> bool:
+    """Whether the head is the embedding; Hugging Face writes the setting only where it differs from the default."""
+    can_be = any(word in str(config.get("architectures", "")) for word in TIED)
+    return config.get("tie_word_embeddings", can_be) is True and "vocab_size" in config
+
+
+def _bare(name: str) -> str:
+    """The name without the prefixes of wrappers."""
+    parts = _parts(name)
+    while len(parts) > 1 and parts[0] in PREFIXES:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def _ends(full: str, wanted: str) -> bool:
+    return any(f".{_dotted(full)}".endswith(f".{end}") for end in (wanted, f"{wanted}.weight", f"{wanted}.kernel"))
+
+
+def _scaled_hint(contents: Contents, name: str) -> str:
+    beside_it = [other for other in contents.arrays if other != name and other.startswith(name.removesuffix("weight"))]
+    scales = [other for other in beside_it if "scale" in other or other.endswith(("SCB", "absmax", "qzeros"))]
+    if not scales:
+        return ""
+    return f" It is quantised, with {shown(scales[0])} beside it: save the model with its weights dequantised."
+
+
+def _elsewhere(contents: Contents, name: str) -> str:
+    """A hint where the file is one shard of several."""
+    index = index_of_shard(contents.path)
+    return f" {contents.path!r} is one of several shards: give {index!r}." if index else ""
+
+
+def bias_of(contents: Contents, head: StoredArray) -> StoredArray | None:
+    """The bias that the format says, or that stands beside the head under the same name."""
+    base = re.sub(r"(parametrizations\.)?(weight|kernel)(_v|\.original1)?$", "", head.name)
+    alone = "bias" if len(_parts(head.name)) == 1 else f"{base}bias"  # the arrays of a .npz
+    bias = contents.arrays.get(contents.biases.get(head.name) or alone)
+    return bias if bias is not None and bias.shape == (rows_of(head),) and bias.is_float else None

@@ -1,0 +1,185 @@
+"""Margins and collapse of arrays in memory, for scripts and notebooks: what `gnc` gives at the command line, as functions.
+
+Knows torch and the mathematics; does not know studies, files or the command line.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gnc.arrays import ArrayLike, as_floats, as_labels
+from gnc_models.columns import MADE_FROM, facts_needed
+from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
+from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
+from gnc_models.references.tables import UnconstrainedOptimum
+from gnc_models.references.tables import unconstrained_optimum as tabulated_optimum
+
+
+class Measured(dict[str, float | None]):
+    """The value of each column by its name, with what was found on the way.
+
+    Attributes:
+        notes: sentences on what the values are not, for a reader of the log.
+        collapse: margins of every class, class means and what the next measurement can begin from.
+    """
+
+    def __init__(self, collapse: Collapse, notes: Collection[str] = ()) -> None:
+        super().__init__(collapse.values)
+        self.collapse, self.notes = collapse, list(notes)
+
+
+def margins(
+    weights: ArrayLike,
+    *,
+    normalize: bool = True,
+    mode: Literal["all", "min"] = "all",
+    tolerance: float = 1e-6,
+    warm_start: Margins | None = None,
+    progress: Progress | None = None,
+) -> Margins:
+    """Distance from each classifier row to the convex hull of all the others, as a certified interval.
+
+    Args:
+        weights: [classes, dim], one row per class; an array or a tensor of any float type, computed on its device.
+        normalize: scale the rows to unit length first; False: the rows as they are, distances in their unit.
+        mode: "all" certifies every class; "min" only the smallest margin, which is faster.
+        tolerance: relative gap of the bounds; no unit.
+        warm_start: what was found for similar rows of the same classes, such as those of the epoch before.
+        progress: called after each batch of classes with how many are certified, how many there are, and the interval
+            of the smallest margin so far. Where it returns True the search ends; the bounds hold at any time.
+    Returns:
+        `lower` and `upper`, float64 [classes], `minimum`: the interval of the smallest, and the rows that decide each.
+    Raises:
+        ValueError: not a matrix of at least 2 rows, a value that is not finite, or a row of zeros to be normalised.
+    Source: Jiang et al., arXiv 2310.05351; how it is certified is in docs/margins.md.
+    """
+    rows = as_floats("weights", weights)
+    find = margins_of_directions if normalize else one_vs_rest_margins
+    return find(rows, tolerance=tolerance, mode=mode, warm_start=warm_start, progress=progress)
+
+
+@torch.no_grad()
+def measure(
+    features: ArrayLike,
+    labels: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    bias: ArrayLike | None = None,
+    normalization: Normalization = "none",
+    temperature: float | None = None,
+    columns: Collection[str] | None = None,
+    test_features: ArrayLike | None = None,
+    test_labels: ArrayLike | None = None,
+    ood_features: ArrayLike | None = None,
+    ignore_index: int = -100,
+    tolerance: float = 1e-6,
+) -> Measured:
+    """Every measure of collapse, or those asked for, from features, labels and the classifier.
+
+    Args:
+        features: [samples, dim]: what enters the classifier, before any normalization; any float type and device.
+        labels: [samples]: integers in 0..classes-1; samples labelled `ignore_index` are left out, of a test set too.
+        weights: [classes, dim], the classifier's rows on the same device as the features. None where there are none:
+            columns about rows are then left out, which `notes` says, and the classes are those up to the largest label.
+        bias: [classes]: it enters the logits. Margins are of the rows without it, and `notes` says so.
+        normalization: what the head scales to unit length before the logits: "none" for a plain linear layer, "both"
+            for a cosine head, "features" or "weights".
+        temperature: what the logits are divided by; None with normalization "none", and only there.
+        columns: names of columns or groups (docs/library.md); only what they need is computed, and `notes` names the
+            arrays that none of them reads. None for all.
+        test_features, test_labels: for the accuracy of the nearest class mean; together or not at all.
+        ood_features: features of samples that belong to no class.
+        tolerance: relative gap of the certified margins.
+    Returns:
+        Values by column (docs/rows.md); None where a quantity does not exist. Classes without samples are left out of
+        what is measured at class means; their rows enter the margins.
+    Raises:
+        ValueError: what cannot be measured, with the rule and the value.
+    Source: docs/metrics.md names the paper of each formula.
+    """
+    found, classes = _labelled("", features, labels, ignore_index)
+    test: tuple[Tensor | None, Tensor | None] = (None, None)
+    if test_features is not None and test_labels is not None:
+        test = _labelled("test_", test_features, test_labels, ignore_index)
+    elif test_features is not None or test_labels is not None:
+        raise ValueError("test_features and test_labels must be given together or not at all, got one of them.")
+    collapse = measure_collapse(
+        found,
+        classes,
+        None if weights is None else as_floats("weights", weights),
+        normalization=normalization,
+        temperature=temperature,
+        bias=None if bias is None else as_floats("bias", bias),
+        columns=columns,
+        test_features=test[0],
+        test_labels=test[1],
+        ood_features=None if ood_features is None else as_floats("ood_features", ood_features),
+        absent_classes=True,
+        tolerance=tolerance,
+    )
+    given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
+    return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given))
+
+
+def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Features and labels on one device, without the samples to ignore."""
+    found, classes = as_floats(f"{kind}features", features), as_labels(f"{kind}labels", labels)
+    kept = classes != ignore_index
+    if classes.shape == found.shape[:1] and not bool(kept.all()):
+        if not bool(kept.any()):
+            raise ValueError(f"{kind}labels must be of some class, got ignore_index, {ignore_index}, for each sample.")
+        found, classes = found[kept.to(found.device)], classes[kept]
+    return found, classes.to(found.device)
+
+
+READ_BY = {"bias": "bias", "test_features": "test", "ood_features": "ood_features"}  # the fact that each becomes
+
+
+def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLike | None]) -> list[str]:
+    """What a reader of these columns must know of the classes' counts and of the arrays that were given, None or not."""
+    facts, singles = facts_needed(names), int((counts == 1).sum())
+    reads_rows = any(MADE_FROM.get(fact) == "rows" for fact in facts)
+    unread = [name for name, fact in {"weights": "", **READ_BY}.items() if given.get(name) is not None]
+    unread = [name for name in unread if not (reads_rows if name == "weights" else READ_BY[name] in facts)]
+    notes = {
+        "No classifier rows were given, so there are no columns about rows.": given["weights"] is None,
+        "Margins are of the classifier's rows without the bias; the bias enters the logits only.": (
+            given["bias"] is not None and "bias" not in unread
+        ),
+        f"No column here depends on {' and '.join(unread)}, which changed nothing.": bool(unread),
+        f"{singles} classes have one sample each, whose variability is not known: within-class variability reads low.": (
+            singles > 0
+        ),
+    }
+    return [note for note, holds in notes.items() if holds]
+
+
+def unconstrained_optimum(
+    num_classes: int, feature_dim: int, *, temperature: float, starts: int = 12, seed: int = 0
+) -> UnconstrainedOptimum:
+    """The optimum of features that can move freely, at this temperature: what a network that fits everything reaches.
+
+    Args:
+        num_classes: K, at least 2.
+        feature_dim: d, at least 2.
+        temperature: tau, above 0.
+        starts: of the search, where the optimum is not tabulated: seconds to minutes.
+        seed: of the starts.
+    Returns:
+        The lowest loss found in nats, the margin of its unit rows, the margin's range over minima near it, and where
+        they come from: "closed form", "table" or "search". A search bounds the loss from above, not the margin.
+    Raises:
+        ValueError: a size or temperature out of range.
+    Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature).
+    """
+    known = tabulated_optimum(num_classes, feature_dim, temperature)
+    if known is not None:
+        return known
+    from gnc_models.codes.unconstrained_features import optimise_unconstrained
+
+    found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=seed)
+    return UnconstrainedOptimum(
+        found.loss, found.margin, found.margin_low, found.margin_high, starts=starts, source="search"
+    )

@@ -1,0 +1,42 @@
+"""How far long loops are, for whoever wants to show it: the command line does, and a library's user sees nothing."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(eq=False)
+class Loop:
+    """A loop under way: what it goes over, how many are done, and since when."""
+
+    what: str
+    total: int
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+
+LOOPS: list[Loop] = []  # under way in this process, those outside first
+
+
+def counted(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """The items, one after another, while `LOOPS` tells how many of the total are done."""
+    loop = Loop(what, total)
+    LOOPS.append(loop)
+    try:
+        for item in items:
+            yield item
+            loop.done += 1
+    finally:
+        LOOPS.remove(loop)
+
+
+def share_done(loops: Iterable[Loop]) -> float:
+    """How much of the outermost loop is done, an inner one counting as a part of the outer one's next step."""
+    share, width = 0.0, 1.0
+    for loop in loops:
+        width /= max(loop.total, 1)
+        share += width * loop.done
+    return min(share, 1.0)

@@ -1,0 +1,143 @@
+"""The sbatch script of a study: an array of tasks, each a `gnc run` of its own, which share the results folder.
+
+Refuses first what SLURM would refuse. Submits nothing, and imports neither torch nor Ray.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.design.errors import StudyError
+from study.design.study_file import Study
+from study.execution.array_tasks import VARIABLE
+from study.store.store import Store
+
+TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+NAME = re.compile(r"[A-Za-z0-9_.,:+-]+")
+MEMORY = re.compile(r"\d+[KMGT]?")
+GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d+")
+ANSWER_SECONDS = 30.0
+AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
+
+SCRIPT = """\
+#!/bin/bash
+# Tasks that share the trials of a study. Submit this file with sbatch.
+#SBATCH --job-name=gnc-{job} --output=gnc-{job}-%A_%a.log --open-mode=append
+#SBATCH --chdir="{folder}"
+#SBATCH --array=0-{last} --nodes=1 --ntasks=1 --cpus-per-task={cpus} --time={time}
+#SBATCH --signal=B:USR1@{warning} --requeue {more}
+
+unset RAY_ADDRESS  # each task starts a Ray of its own, with a folder and ports of its own
+export {variable}="$PWD/gnc-{job}-${{SLURM_ARRAY_JOB_ID}}_"  # where the tasks see each other's logs
+
+run= asked=
+trap 'asked=1; kill -USR1 "$run" 2>/dev/null' USR1  # the time limit is near: running trials keep their checkpoints
+trap 'kill -TERM "$run" 2>/dev/null' TERM  # scancel or preemption: likewise, and not again into the queue
+{command} &
+run=$!
+while kill -0 "$run" 2>/dev/null; do wait "$run"; done
+wait "$run"; outcome=$?
+case "$asked:$outcome" in
+    1:0 | 1:2) ;;  # all is done, or refused
+    1:*) scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" ;;  # trials are left: this task goes on later
+esac
+exit "$outcome"
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What each task of the array asks SLURM for."""
+
+    tasks: int
+    cpus: int
+    gpus: str  # a number, or TYPE:NUMBER
+    time: str  # in one of SLURM's forms
+    warning: int  # seconds before the time limit in which a run leaves off
+    memory: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of a task, whatever their type."""
+        return int(self.gpus.rpartition(":")[2])
+
+    def check(self, study: Study) -> None:
+        """StudyError where SLURM would refuse an option, or where no trial of the study would fit into a task."""
+        for name in ("tasks", "cpus", "warning"):
+            value = getattr(self, name)
+            _require(1 <= value <= 65535, f"--{name} must be a whole number from 1 to 65535, got {value}.")
+        for name, form, rule in (
+            ("gpus", GPUS, "a number or TYPE:NUMBER such as a100:1"),
+            ("memory", MEMORY, "a number with K, M, G or T, such as 16G"),
+            *((name, NAME, "a name of letters, digits and _.,:+-") for name in ("partition", "account", "qos")),
+        ):
+            value = getattr(self, name)
+            _require(value is None or bool(form.fullmatch(value)), f"--{name} must be {rule}, got {value!r}.")
+        rule = f"--time must be more than twice the {self.warning} s of --warning, got {self.time!r}"
+        _require(seconds_of(self.time) > 2 * self.warning, f"{rule}. Ask for more time, or warn later.")
+        workers = max((config.workers for config in study.configs or study.extremes), default=1)
+        wanted = {"cpus": (study.resources.cpus, self.cpus), "gpus": (study.resources.gpus or 0, self.num_gpus)}
+        for name, (each, given) in wanted.items():
+            rule = f"--{name} must be at least {workers * each:g}, which one trial of {study.name} takes, got {given}"
+            _require(workers * each <= given, f"{rule}. Give a task more, or the trial less under [resources].")
+
+
+def seconds_of(time: str) -> int:
+    """A time limit in SLURM's forms: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. StudyError where it is none of them."""
+    forms = "4:00:00 (hours), 90 (minutes) or 1-12 (days and hours)"
+    _require(bool(TIME.fullmatch(time)), f"--time must be a limit as SLURM writes it, such as {forms}, got {time!r}.")
+    days, dash, rest = time.rpartition("-")
+    values = [int(value) for value in rest.split(":")]
+    if not dash and len(values) < 3:
+        values = [0, *values]  # minutes come first
+    hours, minutes, seconds = [*values, 0, 0][:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def make_script(study: Study, store: Store, request: Request, *, study_path: str, where: str | None) -> str:
+    """The script, to be submitted from anywhere; its tasks write their logs into the current folder."""
+    folder = str(Path.cwd())
+    _require('"' not in folder and "\n" not in folder, f"the current folder must have a plain name, got {folder!r}.")
+    job = re.sub(r"[^A-Za-z0-9_.-]", "-", study.name)
+    results = str(store.storage.local_path("") or store.uri)
+    words = [sys.executable, "-P", "-m", "gnc.cli.main", "run", str(Path(study_path).absolute()), results]
+    asked = {"gres": f"gpu:{request.gpus}" if request.num_gpus else None, "mem": request.memory}
+    asked |= {name: getattr(request, name) for name in ("partition", "account", "qos")}
+    return SCRIPT.format(
+        **vars(request),
+        job=job,
+        folder=folder,
+        last=request.tasks - 1,
+        more=" ".join(f"--{name}={value}" for name, value in asked.items() if value),
+        variable=VARIABLE,
+        command=shlex.join([*words, *(["--where", where] if where else [])]),
+    )
+
+
+def ask_slurm(script: str) -> str | None:
+    """Let SLURM check the script; StudyError where it refuses. None, or why it could not be asked. Nothing is submitted."""
+    if shutil.which("sbatch") is None:
+        return "there is no sbatch on this machine, so SLURM's own check is left to the submission"
+    command = ["sbatch", "--test-only"]
+    try:
+        asked = subprocess.run(
+            command, input=script, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"SLURM could not be asked: {error}"
+    told = "; ".join(re.findall(r"^(?:sbatch: )?(?:error: )?(.*)$", asked.stderr.strip(), re.MULTILINE))
+    if asked.returncode and not AWAY.search(told):
+        raise StudyError(f"SLURM must accept the options, got: {told}. sinfo shows what there is.")
+    return f"SLURM could not be asked: {told}" if asked.returncode else None
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise StudyError(rule)

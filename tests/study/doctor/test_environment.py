@@ -1,0 +1,155 @@
+"""What `gnc doctor` says of an environment that is not clean, and what is granted within a SLURM job."""
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gnc.cli.main import main
+from study.doctor import allocation, environment, ray_cluster
+from study.doctor.environment import check_environment, read_as_columns
+from study.execution import granted
+from study.store.store import open_store
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+    for name in (*environment.PROXIES, environment.RAY_PROXY, "RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "GNC_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+
+def lines(results="results"):
+    return {check.name: check for check in check_environment(open_store(results))}
+
+
+def test_a_clean_environment_is_ok_in_every_line(tmp_path):
+    found = lines(tmp_path)
+    assert {name: check.line() for name, check in found.items() if check.state != "ok"} == {}
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line", "words"),
+    [
+        (
+            "TMPDIR",
+            "/tmp/" + "x" * 90,
+            "temporary",
+            "is too long a path for sockets (95 bytes, at most 28); Ray's files",
+        ),
+        ("TMPDIR", "/absent/x", "temporary", "TMPDIR /absent/x cannot be written to"),
+        ("HOME", "/proc/read-only", "home", "cannot be written: codes that take long are computed anew"),
+        (
+            "https_proxy",
+            "http://proxy:1",
+            "proxies",
+            "https_proxy: object stores and downloads go through it, Ray does not",
+        ),
+    ],
+)
+def test_what_a_run_copes_with_is_told(name, value, line, words, monkeypatch, tmp_path):
+    monkeypatch.setenv(name, value)
+    check = lines(tmp_path)[line]
+    assert check.state == "ok"
+    assert words in check.told
+
+
+def test_what_has_to_be_mended_fails_with_its_cure(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 90)
+    monkeypatch.setenv("http_proxy", "http://proxy:1")
+    monkeypatch.setenv(environment.RAY_PROXY, "1")
+    mask = os.umask(0o277)
+    try:
+        failed = {name: check for name, check in lines(tmp_path / "temperature=0.7").items() if check.state == "FAIL"}
+    finally:
+        os.umask(mask)
+    assert set(failed) == {"temporary", "proxies", "umask", "path"}
+    assert all(check.cure for check in failed.values())
+    assert "such as /tmp" in failed["temporary"].cure
+
+
+def test_few_open_files_or_processes_fail(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # root may start as many as it likes
+    check = environment.check_limits()
+    assert check.state == "FAIL"
+    assert "at most 256 open files" in check.told
+    assert "at most 256 processes and threads" in check.told
+
+
+def test_a_ray_of_this_user_is_counted(tmp_path):
+    path = tmp_path / "gcs_server"
+    path.symlink_to("/bin/sleep")
+    before = environment.check_other_rays().told
+    with subprocess.Popen([path, "60"]) as process:
+        # The start returns when the new program is under way; the kernel gives it its name a moment later.
+        name = Path(f"/proc/{process.pid}/comm")
+        while name.read_text() != "gcs_server\n":
+            time.sleep(0.01)
+        told = environment.check_other_rays().told
+        process.kill()
+    assert told != before
+
+
+def test_an_address_that_leads_nowhere_is_a_line(monkeypatch):
+    assert ray_cluster.check_named_address().state == "ok"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed.getsockname()[1]}")
+        check = ray_cluster.check_named_address()
+    assert (check.state, check.cure) == ("FAIL", "Unset RAY_ADDRESS.")
+    assert "Connection refused" in check.told
+
+
+def test_a_path_that_readers_take_for_data_is_warned_of(tmp_path, study_file, monkeypatch, capsys):
+    folder = tmp_path / "temperature=0.7/r"
+    assert read_as_columns(open_store(folder)).startswith("temperature=0.7 in the path")
+    assert read_as_columns(open_store(tmp_path)) == ""
+    assert read_as_columns(open_store(f"file://{tmp_path}/a=b/c")).startswith("a=b")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(["run", str(study_file()), str(folder)]) == 2  # the address leads nowhere: nothing is run
+    assert "warning: temperature=0.7 in the path of the results is read as a column" in capsys.readouterr().err
+
+
+def test_a_run_says_what_it_will_do_and_in_which_order_before_it_loads_ray(study_file, tmp_path):
+    environment_ = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    words = [sys.executable, "-X", "importtime", "-m", "gnc.cli.main", "run", str(study_file()), str(tmp_path / "r")]
+    done = subprocess.run(words, env=environment_, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:") or line.endswith(" ray")]
+    assert said[:2] == [
+        "small: 4 trials to run, 0 stored; starting Ray",
+        "first K=6 seed=0, K=6 seed=1, ..., last K=12 seed=1",
+    ]
+    assert said[2].endswith(" ray")
+
+
+def test_outside_a_job_there_is_no_allocation():
+    (check,) = allocation.check_allocation(None)
+    assert check.state == "FAIL"
+    assert "srun gnc doctor --slurm" in check.cure
+
+
+def test_within_a_job_what_is_granted_stands_beside_what_is_seen(monkeypatch, tmp_path):
+    for name, value in {
+        "JOB_ID": "7", "ARRAY_TASK_ID": "3", "CPUS_ON_NODE": "64", "MEM_PER_NODE": "1024", "GPUS_ON_NODE": "2",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    checks = {check.name: check for check in allocation.check_allocation(open_store(tmp_path))}
+    assert checks["allocation"].told.startswith("job 7, task 3")
+    assert checks["CPUs"].state == "FAIL"  # 64 granted, and this machine has fewer
+    assert "64 granted" in checks["CPUs"].told
+    assert "1.0 GiB granted" in checks["memory"].told
+    assert "seen, 2 granted, CUDA_VISIBLE_DEVICES is 0,1" in checks["GPUs"].told
+    assert checks["folder shared"].state == "skipped"
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
+    assert allocation.check_cpus().state == "ok"
+    assert granted.usable_cpus() == 1
