@@ -83,7 +83,7 @@ def _trial_law(cell: str, size: int, course: Course, measured: np.ndarray) -> Tr
         return None
     rates, errors = {}, {}
     for law in LAWS:
-        rates[law] = _rate(law, time, measured, np.ones(len(time), dtype=bool))[1]
+        rates[law] = _rate(law, time, measured)[1]
         errors[law] = _error(law, time, measured)
     return TrialLaw(cell, size, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
@@ -92,14 +92,14 @@ def _clock(law: str, time: np.ndarray) -> np.ndarray:
     return np.log1p(time) if law == "power" else time
 
 
-def _rate(law: str, time: np.ndarray, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
+def _rate(law: str, time: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it.
 
     Least squares where nothing is at the floor: a report has tens of thousands of these, and rates are averaged anyway.
     """
-    clock, found = _clock(law, time[used]), measured[used]
-    floored = found <= FLOAT_FLOOR
-    high = np.log(np.maximum(found, FLOAT_FLOOR))
+    clock = _clock(law, time)
+    floored = measured <= FLOAT_FLOOR
+    high = np.log(np.maximum(measured, FLOAT_FLOOR))
     if not floored.any():
         apart = clock - clock.mean()
         slope = float(apart @ high) / float(apart @ apart)
@@ -115,7 +115,7 @@ def _error(law: str, time: np.ndarray, measured: np.ndarray) -> float:
     first, judged = np.split(above, [round(len(above) * (1 - KEPT_OUT))])
     if len(first) < 3 or len(judged) == 0:
         return float("nan")
-    level, rate = _rate(law, time, measured, np.isin(np.arange(len(time)), first))
+    level, rate = _rate(law, time[first], measured[first])
     predicted = np.exp(level - rate * _clock(law, time[judged]))
     return float(np.median(np.abs(predicted / measured[judged] - 1)))
 
