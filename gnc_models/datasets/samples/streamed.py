@@ -3,12 +3,15 @@
 The batches are those that held inputs would give, in the same order. Knows torch's DataLoader; does not know what is read.
 """
 
-import atexit
 import math
+import multiprocessing
 import pickle
+import signal
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,34 +86,34 @@ class Loader:
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
             **(several if processes else {}),
         )
-        _OPEN.add(self)
 
     def read(self, plan: list[Places]) -> Iterator[Tensor]:
         """The inputs of each batch of places; one reading at a time."""
         self._plan[:] = plan
         self._turn += 1
         turn = self._turn
+        others = set(multiprocessing.active_children())
         with kept_from_children(*ASKS):
             found = iter(self._loader)
+        _READERS.update(set(multiprocessing.active_children()) - others)
         for places, raw in zip(plan, found, strict=True):
             assert turn == self._turn, "another reading began before this one ended"
             if isinstance(raw, _Failure):
                 raise raw.error from _Elsewhere(raw.trace)
             yield self._convert(raw, places)
 
-    def close(self) -> None:
-        """End the processes."""
-        del self._loader
+
+_READERS: "weakref.WeakSet[BaseProcess]" = weakref.WeakSet()
 
 
-_OPEN: "weakref.WeakSet[Loader]" = weakref.WeakSet()
+def _end_readers() -> None:
+    """Before multiprocessing would ask them by a signal that they ignore, and wait for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a reader for an accident
+    for process in list(_READERS):
+        process.kill()
 
 
-@atexit.register
-def _close_all() -> None:
-    """Before multiprocessing would end them by the signal that they ignore, and wait."""
-    for loader in list(_OPEN):
-        loader.close()
+Finalize(None, _end_readers, exitpriority=1)
 
 
 class _Failure(NamedTuple):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -111,6 +112,31 @@ def test_processes_read_the_same_and_end_with_the_data(root):
     assert len(set(multiprocessing.active_children()) - before) == 2
     del streamed
     assert set(multiprocessing.active_children()) == before
+
+
+LEFT_OPEN = """
+import builtins
+import numpy as np
+import torch
+from gnc_models.datasets.samples.streamed import stream
+
+def read(places):
+    return np.zeros((len(places), 3), np.float32)
+
+def convert(raw, places):
+    return torch.from_numpy(raw)
+
+if __name__ == "__main__":
+    builtins.kept = stream(read, convert, 100, 2).read([slice(0, 10)] * 50)
+    next(builtins.kept)
+"""
+
+
+def test_a_program_that_left_a_reading_open_ends_without_a_word(tmp_path):
+    (tmp_path / "left_open.py").write_text(LEFT_OPEN)
+    command = [sys.executable, tmp_path / "left_open.py"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["arrays", "mapped", "pairs"])
