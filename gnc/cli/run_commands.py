@@ -288,6 +288,7 @@ def command_trial(options: argparse.Namespace) -> int:
             while (config := trials.next()) is None and trials.waits:
                 time.sleep(LOOK_SECONDS)
             if config is None:
+                store.sweep_claims(store.states())
                 say(_nothing_to_run(options, study, store))
                 return 0 if options.next or store.states().get(_find(study, options.key).key) == "complete" else 1
             state = _train_here(config, study, store, run)
