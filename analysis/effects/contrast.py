@@ -1,12 +1,8 @@
-"""The values of one setting beside each other, paired over seeds and everything else that is shared.
+"""The values of one setting beside each other, paired over seeds and everything else that is shared. A unit is one seed in
+cells that differ in the compared setting alone. Each seed gives one number, its mean over the shared cells, and intervals
+and tests are over seeds: the sizes were chosen, while the seeds stand for chance. Knows rows and statistics."""
 
-The trials of a cell share all settings but the seed. A unit is one seed in cells that differ in the compared setting
-alone. Each seed gives one number, its mean over the shared cells, and intervals and tests are over seeds: the sizes were
-chosen, while the seeds stand for chance. Works on any column of the tables by name. Knows rows and statistics; draws
-nothing.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -14,18 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, settings_of_rows, values
+from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, gathered, settings_of_rows, values
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
-from analysis.statistics.inference import (
-    LEVEL,
-    MIN_SEEDS,
-    detectable_gap,
-    equivalence_bound,
-    holm,
-    mean_interval,
-    paired_p,
-)
+from analysis.statistics import inference
+from analysis.statistics.inference import LEVEL, MIN_SEEDS, mean_interval
 from study.design.where import ConditionRefused, check_column
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
@@ -117,8 +106,7 @@ def numbers_contrast(
     Raises:
         ConditionRefused: an unknown setting, measure or base value.
     """
-    if setting not in SETTING_NAMES:
-        check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
+    check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
     measured = measure_values(final, measure)
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
@@ -141,19 +129,10 @@ def numbers_contrast(
     if not shared:
         return None
     mine = rows.take(np.flatnonzero([keys[i] in shared for i in kept]))
-    return Contrast(
-        setting=setting,
-        measure=measure,
-        base=base,
-        is_log=is_log,
-        levels=tuple(_adjusted([_level(mine, setting, value, base, shared, measure) for value in together])),
-        held=tuple(held[:-1]),
-        pooled=tuple(name for name in pooled if len(mine[name].drop_null().unique()) > 1),
-        moving=moving,
-        apart=apart,
-        keys=tuple(mine["trial"].to_pylist()),
-        where=where,
-    )
+    levels = tuple(_adjusted([_level(mine, setting, value, base, shared, measure) for value in together]))
+    pooled = tuple(name for name in pooled if len(mine[name].drop_null().unique()) > 1)
+    told = (levels, tuple(held[:-1]), pooled, moving, apart, tuple(mine["trial"].to_pylist()), where)
+    return Contrast(setting, measure, base, is_log, *told)
 
 
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
@@ -162,10 +141,9 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
     are compared at the temperatures of both.
     """
-    members: dict[tuple, dict[tuple, set[tuple]]] = {}
-    for key, value, pooled in zip(keys, taken, beside, strict=True):
-        if any(x is not None for x in pooled):
-            members.setdefault(key, {}).setdefault(value, set()).add(pooled)
+    triples = zip(keys, zip(taken, beside, strict=True), strict=True)
+    units = gathered((key, pair) for key, pair in triples if any(x is not None for x in pair[1]))
+    members = {key: {value: set(others) for value, others in gathered(pairs).items()} for key, pairs in units.items()}
     common = {key: set.intersection(*unit.values()) for key, unit in members.items()}
     enters = [
         not common.get(key) or value not in members[key] or pooled in common[key]
@@ -175,11 +153,8 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
 
 
 def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options: Any) -> list[Contrast]:
-    """One contrast per measure, p values adjusted over all of them together; measures without shared units are left out.
-
-    Args, options and raises: as `numbers_contrast`.
-    """
-    found = [numbers_contrast(final, setting, measure, **options) for measure in measures]
+    """`numbers_contrast` of each measure, p values adjusted over all together; those without shared units are left out."""
+    found = (numbers_contrast(final, setting, measure, **options) for measure in measures)
     return adjust_together([contrast for contrast in found if contrast is not None])
 
 
@@ -205,9 +180,8 @@ def held_settings(
         if name in tuned:
             moving.append(name)
             continue
-        at: dict[Any, set[Any]] = {}
-        for value, other in zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True):
-            at.setdefault(value, set()).add(other)
+        pairs = zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True)
+        at = {value: set(others) for value, others in gathered(pairs).items()}
         only_null = [value for value, others in at.items() if others == {None}]
         if name not in SIZES and 0 < len(only_null) < len(at):
             if any(len(others) > 1 for others in at.values()):
@@ -228,10 +202,11 @@ def _is_log(measure: str, measured: np.ndarray) -> bool:
 
 def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tuple, dict[Any, float]]:
     """Held settings and seed to value of the setting to the mean number of the trials there."""
-    members: dict[tuple, dict[Any, list[float]]] = {}
-    for key, value, measured in zip(keys, taken, numbers, strict=True):
-        members.setdefault(key, {}).setdefault(value, []).append(float(measured))
-    return {key: {value: float(np.mean(found)) for value, found in unit.items()} for key, unit in members.items()}
+    members = gathered(zip(keys, zip(taken, map(float, numbers), strict=True), strict=True))
+    return {
+        key: {value: float(np.mean(found)) for value, found in gathered(pairs).items()}
+        for key, pairs in members.items()
+    }
 
 
 def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, setting: str) -> Any:
@@ -251,33 +226,28 @@ def _level(
     rows: pa.Table, setting: str, value: Any, base: Any, shared: dict[tuple, dict[Any, float]], measure: str
 ) -> Level:
     mine = {key: unit for key, unit in shared.items() if value in unit}
-    by_seed = _means({key: unit[value] for key, unit in mine.items()}, slice(-1, None))
-    by_cell = _means({key: unit[value] for key, unit in mine.items()}, slice(0, -1))
+    by_seed = _means((key[-1], unit[value]) for key, unit in mine.items())
+    by_cell = _means((key[:-1], unit[value]) for key, unit in mine.items())
     here = rows.take(np.flatnonzero([v == value for v in rows[setting].to_pylist()]))
     has_lines = measure in MINIMUM_MARGINS and here.num_rows > 0
     references = {name: float(np.mean(values(here, name))) if has_lines else float("nan") for name in REFERENCE_LINES}
     difference = None
     if value != base:
-        by_pair = _means({key: unit[value] - unit[base] for key, unit in mine.items()}, slice(-1, None))
-        gaps = np.array(list(by_pair.values()))
-        tests = (paired_p(gaps), equivalence_bound(gaps), detectable_gap(gaps))
+        gaps = np.array(list(_means((key[-1], unit[value] - unit[base]) for key, unit in mine.items()).values()))
+        tests = (inference.paired_p(gaps), inference.equivalence_bound(gaps), inference.detectable_gap(gaps))
         difference = Difference(*mean_interval(gaps), len(gaps), len(by_cell), *tests, adjusted=float("nan"))
-    mean, low, high = mean_interval(np.array(list(by_seed.values())))
+    interval = mean_interval(np.array(list(by_seed.values())))
     terminal = int(values(here, "terminal").sum())
-    return Level(value, {s: m for (s,), m in by_seed.items()}, by_cell, mean, low, high, here.num_rows, terminal,
-                 difference, references)  # fmt: skip
+    return Level(value, by_seed, by_cell, *interval, here.num_rows, terminal, difference, references)
 
 
-def _means(numbers: dict[tuple, float], part: slice) -> dict[tuple, float]:
-    """Mean over all keys that agree in a part: the seed stands last, what a cell holds before it."""
-    found: dict[tuple, list[float]] = {}
-    for key, value in numbers.items():
-        found.setdefault(key[part], []).append(value)
-    return {key: float(np.mean(several)) for key, several in sorted(found.items(), key=lambda item: str(item[0]))}
+def _means(numbers: Iterable[tuple[Any, float]]) -> dict[Any, float]:
+    """Mean of the numbers of each key: a seed, or what a cell holds."""
+    return {key: float(np.mean(some)) for key, some in sorted(gathered(numbers).items(), key=lambda one: str(one[0]))}
 
 
 def _adjusted(levels: Sequence[Level]) -> list[Level]:
-    adjusted = holm([np.nan if level.difference is None else level.difference.p for level in levels])
+    adjusted = inference.holm([np.nan if level.difference is None else level.difference.p for level in levels])
     return [
         level if level.difference is None else replace(level, difference=replace(level.difference, adjusted=float(p)))
         for level, p in zip(levels, adjusted, strict=True)

@@ -1,11 +1,5 @@
-"""The margin ladder: how much of the best known margin is lost to geometry, to duality and to variability.
-
-The rungs are four margins in one unit: of the best code known, of the classifier rows, of the class means, and of the
-worst training sample.
-
-Gaps are shares of the best known margin, so that they can be averaged over sizes. Knows frames and contrasts; draws
-nothing.
-"""
+"""The margin ladder: how much of the best known margin is lost to geometry, to duality and to variability. Gaps are shares
+of the best known margin, so that they can be averaged over sizes. Knows frames and contrasts; draws nothing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.effects.contrast import held_settings
-from analysis.rows.frames import distinct, settings_of_rows, values
+from analysis.rows.frames import distinct, gathered, settings_of_rows, values
 from analysis.statistics.inference import MIN_CELLS, mean_interval
 
 # Best first: each is at least the next (the last where the third is not negative). A gap is a step, over the first.
@@ -46,24 +40,15 @@ def ladder_gaps(final: pa.Table, setting: str) -> list[LadderGaps]:
         return []
     held, _, _ = held_settings(rows, setting)
     keys = settings_of_rows(rows, [name for name in held if name != "seed"])
-    taken = rows[setting].to_pylist()
-    found = distinct(rows, setting)
-    where = {value: {key for key, v in zip(keys, taken, strict=True) if v == value} for value in found}
-    shared = set.intersection(*where.values())
-    return [_gaps(setting, value, shared or where[value], keys, taken, rungs) for value in found]
-
-
-def _gaps(
-    setting: str, value: Any, shared: set[tuple], keys: list[tuple], taken: list[Any], rungs: np.ndarray
-) -> LadderGaps:
-    by_cell: dict[tuple, list[np.ndarray]] = {}
-    for key, v, rung in zip(keys, taken, rungs, strict=True):
-        if v == value and key in shared:
-            by_cell.setdefault(key, []).append(rung / rung[0])
-    means = np.array([np.mean(found, axis=0) for found in by_cell.values()])
-    steps = means[:, :-1] - means[:, 1:]
-    gaps = {}
-    for name, lost in zip(GAPS, steps.T, strict=True):
-        mean, low, high = mean_interval(lost)
-        gaps[name] = (mean, low, high) if len(means) >= MIN_CELLS else (mean, None, None)
-    return LadderGaps(setting, value, gaps, float(means[:, -1].mean()), len(means))
+    shares = zip(rows[setting].to_pylist(), zip(keys, rungs / rungs[:, :1], strict=True), strict=True)
+    by_value = {value: gathered(pairs) for value, pairs in gathered(shares).items()}
+    shared = set.intersection(*map(set, by_value.values()))
+    found = []
+    for value in distinct(rows, setting):
+        cells = by_value[value]
+        means = np.array([np.mean(cells[key], axis=0) for key in cells if key in shared or not shared])
+        gaps = {name: mean_interval(lost) for name, lost in zip(GAPS, (means[:, :-1] - means[:, 1:]).T, strict=True)}
+        if len(means) < MIN_CELLS:
+            gaps = {name: (mean, None, None) for name, (mean, _, _) in gaps.items()}
+        found.append(LadderGaps(setting, value, gaps, float(means[:, -1].mean()), len(means)))
+    return found

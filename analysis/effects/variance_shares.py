@@ -1,8 +1,5 @@
-"""How much of the spread of a measure each setting explains, and how much is the chance of the seeds.
-
-Settings enter as categories, so no shape of their effect is assumed. An average over few seeds still varies by chance,
-so the spread inside cells is subtracted from the spread between them. Knows frames; draws nothing.
-"""
+"""How much of the spread of a measure each setting explains, and how much is the chance of the seeds. Settings enter as
+categories, so no shape of their effect is assumed. Knows frames; draws nothing."""
 
 import math
 from collections.abc import Sequence
@@ -70,7 +67,11 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
     if rows.num_rows < MIN_TRIALS or np.var(logs) == 0:
         return None
     names = ["feature_dim", "num_classes", *independent_settings(rows)]
-    codes = {name: _codes(rows, name) for name in names if len(rows[name].unique()) > 1}
+    codes = {
+        name: np.unique(np.array([str(v) for v in rows[name].to_pylist()]), return_inverse=True)[1]
+        for name in names
+        if len(rows[name].unique()) > 1
+    }
     full = _residual(logs, list(codes.values()))
     if full is None:
         return None
@@ -85,10 +86,6 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
     return Explained(measure, relative_to, ordered, 1 - full / total, spread, rows.num_rows)
 
 
-def _codes(rows: pa.Table, name: str) -> np.ndarray:
-    return np.unique(np.array([str(v) for v in rows[name].to_pylist()]), return_inverse=True)[1]
-
-
 def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
     """Sum of squares left by the additive model; None where it has as many columns as there are rows."""
     columns = [np.ones((len(logs), 1))] + [np.eye(int(c.max()) + 1)[c][:, 1:] for c in codes]
@@ -100,12 +97,9 @@ def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
 
 
 def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
-    """The spread between cells and the spread between their seeds; None without two cells or a cell of two trials.
+    """The spread between cells and between their seeds [trials], moment estimates, of an average over few seeds no chance.
 
-    Args:
-        logs: [trials]. cell: of each trial; cells may have different numbers of seeds.
-    Returns:
-        Moment estimates; a spread between cells below what their seeds alone would give is 0.
+    None without two cells or a cell of two trials; a spread between cells below what their seeds alone would give is 0.
     Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance).
     """
     _, index, counts = np.unique(np.asarray(cell), return_inverse=True, return_counts=True)

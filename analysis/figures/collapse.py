@@ -8,15 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import MUTED, label_ends, log_axis, name_marks, ramp, soft_grid
-from analysis.rows.frames import groups, is_usual, usual_normalization, values
+from analysis.rows.frames import distinct, groups, is_usual, of_trials, usual_normalization, values
 from analysis.rows.wording import axis_label, number, trial_titles
 
 MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
 ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})
-MOST_LINES = 60
-MOST_DIMS = 4
+MOST_LINES, MOST_DIMS = 60, 4
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
     titles = dict(zip(usual, trial_titles(here), strict=True))
     shown = set(evenly(sorted(usual, key=lambda t: (not usual[t], t)), MOST_LINES))
     courses = []
-    columns = rows.select(["trial", "num_classes", "step", measure])
-    mine = columns.filter(pc.is_in(rows["trial"], value_set=pa.array(sorted(shown), pa.string())))
+    mine = of_trials(rows.select(["trial", "num_classes", "step", measure]), shown)
     for where, epochs in groups(mine, ["trial", "num_classes"]):
         step, value = values(epochs, "step"), values(epochs, measure)
         keep = (step > 0) & np.isfinite(value) & ((value > 0) | (measure not in ON_LOG_AXIS))
@@ -85,32 +83,24 @@ def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
 
 def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     """The figure of collapse over steps, or why there is none."""
-    dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
+    dims = evenly(distinct(final, "feature_dim"), MOST_DIMS)
     found = [numbers_collapse(rows, final, measure, dim) for dim in dims for measure in MEASURES]
     found = [n for n in found if any(len(course.step) > 1 for course in n.courses)]
     hidden = max((n.hidden for n in found), default=0)
-    left_out = f" {MOST_LINES} trials per panel are drawn; up to {hidden} more are in the table." if hidden else ""
-    usual = usual_normalization(final) if final.num_rows else ""
-    return FigureBlock(
-        name="collapse",
-        heading="Collapse over training steps",
-        caption="Each line is one trial from its first measured epoch after the start. Colour is the number of classes, for "
-        f"normalization = {usual} and the temperature that most class counts share; grey lines are the other trials. "
-        "In collapse, variability (GNC1) and the angle between class means and classifier rows (GNC3) fall, and the "
-        "minimum margin (GNC2) rises." + left_out,
-        rows="every measured epoch of the complete trials, step > 0",
-        trials=tuple(sorted({c.trial for n in found for c in n.courses})),
-        panels=panels_of(found, alt_of, draw_collapse),
-        missing=None if found else "No complete trial was measured at two epochs after its first step.",
-        lead=max(range(len(found)), key=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)), default=0),
+    left_out = f"{MOST_LINES} trials per panel are drawn; up to {hidden} more are in the table." if hidden else ""
+    return block_of(
+        *("collapse", found, alt_of, draw_collapse),
+        trials=sorted({c.trial for n in found for c in n.courses}),
+        notes=[left_out],
+        lead=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)),
+        usual=usual_normalization(final),
     )
 
 
 def alt_of(numbers: CollapseNumbers) -> str:
     """The panel in a sentence."""
-    first = np.median([c.value[0] for c in numbers.courses])
-    last = np.median([c.value[-1] for c in numbers.courses])
+    first, last = (float(np.median([c.value[end] for c in numbers.courses])) for end in (0, -1))
     return (
         f"{numbers.measure} over step for {len(numbers.courses)} trials with d = {numbers.feature_dim}: "
-        f"median {number(float(first))} at the first measured epoch shown, {number(float(last))} at the last."
+        f"median {number(first)} at the first measured epoch shown, {number(last)} at the last."
     )

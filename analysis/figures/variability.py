@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import label_ends, log_axis, name_marks, ramp, soft_grid, spread_ticks
-from analysis.rows.frames import groups, is_usual, values
+from analysis.rows.frames import distinct, groups, usual_rows, values
 from analysis.rows.matched_time import VARIABILITY
 from analysis.rows.wording import LETTERS, axis_label, number, trial_titles
 
@@ -43,7 +43,7 @@ class VariabilityNumbers:
 
 def numbers_variability(final: pa.Table, measure: str, against: str, by: str) -> VariabilityNumbers:
     """Final rows at the usual normalization and temperature with a positive value of the measure."""
-    rows = final.take(np.flatnonzero(is_usual(final)))
+    rows = usual_rows(final)
     y = values(rows, measure)
     rows = rows.take(np.flatnonzero(np.isfinite(y) & (y > 0)))
     series = [_series(members, measure, against, by) for _, members in groups(rows, [by])]
@@ -52,18 +52,11 @@ def numbers_variability(final: pa.Table, measure: str, against: str, by: str) ->
 
 def _series(rows: pa.Table, measure: str, against: str, by: str) -> VariabilitySeries:
     x, y = values(rows, against), values(rows, measure)
-    sizes = np.unique(x)
-    dots = evenly(range(rows.num_rows), MOST_DOTS)
-    return VariabilitySeries(
-        by=by,
-        value=float(rows[by][0].as_py()),
-        x=x[dots],
-        y=y[dots],
-        terminal=values(rows, "terminal")[dots],
-        titles=np.array(trial_titles(rows.take(pa.array(dots, pa.int64())))),
-        sizes=sizes,
-        medians=np.array([np.median(y[x == size]) for size in sizes]),
-    )
+    sizes, dots = np.unique(x), evenly(range(rows.num_rows), MOST_DOTS)
+    medians = np.array([np.median(y[x == size]) for size in sizes])
+    titles = np.array(trial_titles(rows.take(pa.array(dots, pa.int64()))))
+    drawn = (x[dots], y[dots], values(rows, "terminal")[dots], titles)
+    return VariabilitySeries(by, float(rows[by][0].as_py()), *drawn, sizes, medians)
 
 
 def draw_variability(ax: Axes, numbers: VariabilityNumbers) -> None:
@@ -87,24 +80,10 @@ def draw_variability(ax: Axes, numbers: VariabilityNumbers) -> None:
 def block_variability(final: pa.Table) -> FigureBlock:
     """The figure of variability against K and d, or why there is none."""
     found = [numbers_variability(final, m, "num_classes", "feature_dim") for m in VARIABILITY]
-    if len(set(final["feature_dim"].to_pylist())) > 1:
+    if len(distinct(final, "feature_dim")) > 1:
         found.append(numbers_variability(final, "gnc1_rank", "feature_dim", "num_classes"))
-    found = [n for n in found if n.series]
-    usual = final.take(np.flatnonzero(is_usual(final))) if final.num_rows else final
-    return FigureBlock(
-        name="variability",
-        heading="Variability against the number of classes and the dimension",
-        caption="Within-class variability at the end of training: the rank form of GNC1, the trace of the "
-        "within-class covariance of unit features, and the spread of a class over the squared distance to its nearest "
-        "neighbour. Open dots had not reached 99 % training accuracy; lines join medians. Trials end after equal "
-        "budgets, not at equal loss, so a slope here mixes geometry with training time.",
-        rows="final rows of the complete trials at the usual normalization and, for each d, the temperature that "
-        "most class counts share",
-        trials=tuple(usual["trial"].to_pylist()),
-        panels=panels_of(found, alt_variability, draw_variability),
-        missing=None if found else "No complete trial has a within-class variability above zero.",
-        columns=2,
-    )
+    found, trials = [n for n in found if n.series], usual_rows(final)["trial"].to_pylist()
+    return block_of("variability", found, alt_variability, draw_variability, trials=trials)
 
 
 def alt_variability(numbers: VariabilityNumbers) -> str:

@@ -6,19 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.effects import search as searches
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
 from analysis.effects.margin_ladder import LadderGaps, ladder_gaps
-from analysis.effects.search import (
-    Distinction,
-    Group,
-    Importance,
-    Rung,
-    groups_of,
-    importances,
-    rungs,
-    search_of,
-    stopped_trials,
-)
 from analysis.effects.variance_shares import Explained, explain
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
@@ -41,11 +31,10 @@ class Findings:
     """What was fitted.
 
     trends: power laws. comparisons: forms in num_classes. joint: forms over all dimensions. time_laws: collapse over
-    steps. held_out_largest: predictions of the largest size. contrasts: by setting. not_contrasted: values of
-    the settings that have too many. explained: shares of the variance.
-    ladder: gaps of the margin ladder. predictions: of cells asked for; scores: of earlier predictions. search: how trials
-    were chosen; searched: its trials by group; importances: of its settings; stopped: what distinguishes trials that were
-    stopped early; rungs: of its scheduler.
+    steps. held_out_largest: predictions of the largest size. contrasts: by setting. not_contrasted: values of the settings
+    that have too many. explained: shares of the variance. ladder: gaps of the margin ladder. predictions: of cells asked
+    for; scores: of earlier predictions. search: how trials were chosen; searched: its trials by group; importances: of its
+    settings; stopped: what distinguishes trials that were stopped early; rungs: of its scheduler.
     """
 
     trends: tuple[Trend, ...]
@@ -60,10 +49,10 @@ class Findings:
     predictions: tuple[Prediction, ...] = ()
     scores: Scores | None = None
     search: Search = GRID
-    searched: tuple[Group, ...] = ()
-    importances: tuple[Importance, ...] = ()
-    stopped: tuple[Distinction, ...] = ()
-    rungs: tuple[Rung, ...] = ()
+    searched: tuple[searches.Group, ...] = ()
+    importances: tuple[searches.Importance, ...] = ()
+    stopped: tuple[searches.Distinction, ...] = ()
+    rungs: tuple[searches.Rung, ...] = ()
 
 
 def find(
@@ -78,8 +67,8 @@ def find(
     within = independent_settings(final)
     comparisons = tuple(compare_all(final))
     compared, too_many = contrasted(final)
-    search = search_of(frame.study)
-    searched = tuple(groups_of(final, search))
+    search = searches.search_of(frame.study)
+    searched = tuple(searches.groups_of(final, search))
     joint = tuple(c for c in (compare_joint(final, measure, within) for measure in MEASURES) if c is not None)
     return Findings(
         trends=tuple(fit_trends(final, frame.rows)),
@@ -95,9 +84,9 @@ def find(
         scores=score(earlier, final) if earlier else None,
         search=search,
         searched=searched,
-        importances=tuple(importances(searched, search)),
-        stopped=tuple(stopped_trials(frame.trials, search)),
-        rungs=tuple(rungs(frame, search)),
+        importances=tuple(searches.importances(searched, search)),
+        stopped=tuple(searches.stopped_trials(frame.trials, search)),
+        rungs=tuple(searches.rungs(frame, search)),
     )
 
 

@@ -1,21 +1,20 @@
-"""Where the rows come from: versions, machines and data, with warnings where a folder mixes them.
-
-Knows the trials table; does not know pages.
-"""
+"""Where the rows come from: versions, machines and data, with warnings where a folder mixes them."""
 
 import json
 from collections import Counter
 
 import pyarrow as pa
 
+from analysis.rows.frames import gathered
 from study.design.config import settings_with
 
 MACHINE = ("cpu_model", "gpu_model", "host")
+Counted = Counter[tuple[str, str]]  # trials by name and value
 
 
-def origins(trials: pa.Table) -> Counter[tuple[str, str]]:
+def origins(trials: pa.Table) -> Counted:
     """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
-    counted: Counter[tuple[str, str]] = Counter()
+    counted: Counted = Counter()
     for text in trials["versions"].to_pylist():
         counted.update(parse_versions(text).items())
     for name in MACHINE:
@@ -25,19 +24,17 @@ def origins(trials: pa.Table) -> Counter[tuple[str, str]]:
 
 def parse_versions(text: str | None) -> dict[str, str]:
     """The versions column's JSON; an unreadable one is named as such, never dropped silently."""
-    if not text:
-        return {}
     try:
-        parsed = json.loads(text)
+        parsed = json.loads(text or "{}")
     except ValueError:
-        return {"versions": f"unreadable: {text[:60]}"}
+        return {"versions": f"unreadable: {str(text)[:60]}"}
     return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {"versions": str(parsed)[:60]}
 
 
-def data_origins(trials: pa.Table) -> Counter[tuple[str, str]]:
+def data_origins(trials: pa.Table) -> Counted:
     """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
     names = [name for name in settings_with("data", "size") if name in trials.column_names]
-    counted: Counter[tuple[str, str]] = Counter()
+    counted: Counted = Counter()
     for row in trials.select([*names, "dataset_digest"]).to_pylist():
         if digest := row.pop("dataset_digest"):
             counted[", ".join(f"{k} {v}" for k, v in row.items() if v is not None), digest] += 1
@@ -46,21 +43,14 @@ def data_origins(trials: pa.Table) -> Counter[tuple[str, str]]:
 
 def warnings(trials: pa.Table) -> list[str]:
     """What makes rows of this study not comparable bit for bit."""
-    found = [
-        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other "
-        "numbers."
-        for name, seen in _several(origins(trials)).items()
+    several, data = (
+        {n: v for n, v in gathered(sorted(found(trials))).items() if len(v) > 1} for found in (origins, data_origins)
+    )
+    return [
+        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other numbers."
+        for name, seen in several.items()
         if name != "host"
-    ]
-    return found + [
+    ] + [
         f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
-        for settings, seen in _several(data_origins(trials)).items()
+        for settings, seen in data.items()
     ]
-
-
-def _several(counted: Counter[tuple[str, str]]) -> dict[str, list[str]]:
-    """The names that have more than one value, with their values."""
-    values: dict[str, list[str]] = {}
-    for name, value in sorted(counted):
-        values.setdefault(name, []).append(value)
-    return {name: seen for name, seen in values.items() if len(seen) > 1}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import values
+from analysis.rows.frames import trial_bounds, values
 
 VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
 
@@ -43,27 +43,22 @@ def terminal_courses(rows: pa.Table, final: pa.Table) -> dict[str, Course]:
     names = ("step", "loss_excess", *VARIABILITY)
     columns = {name: values(rows, name) for name in (*names, "trial", "terminal")}
     trial = columns["trial"]
-    edges = np.flatnonzero(trial[1:] != trial[:-1]) + 1 if len(trial) else np.zeros(0, dtype=int)
     complete = set(final["trial"].to_pylist())
     found = {}
-    for start, end in zip([0, *edges], [*edges, len(trial)], strict=True):
+    for start, end in zip(*trial_bounds(trial), strict=True):
         kept = np.arange(start, end)[columns["terminal"][start:end]]
         if len(kept) and trial[start] in complete:
             onset = columns["step"][kept[0]]
+            steps, excess = columns["step"][kept] - onset, columns["loss_excess"][kept]
             measures = {name: columns[name][kept] for name in VARIABILITY}
-            found[str(trial[start])] = Course(
-                onset, columns["step"][kept] - onset, columns["loss_excess"][kept], measures
-            )
+            found[str(trial[start])] = Course(onset, steps, excess, measures)
     return found
 
 
 def at_equal_steps(rows: pa.Table, final: pa.Table) -> MatchedRows | None:
     """Variability at the longest time after 99 % accuracy that every terminal trial trained for; None without any.
 
-    Args:
-        rows: by trial and epoch. final: the complete trials.
-    Returns:
-        Measures interpolated in the logarithm between measured epochs.
+    Measures are interpolated in the logarithm between measured epochs. rows: by trial and epoch; final: complete trials.
     """
     courses = terminal_courses(rows, final)
     shared = min((float(c.steps[-1]) for c in courses.values()), default=0.0)
@@ -78,9 +73,8 @@ def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> MatchedRows | None:
 
     None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment.
     """
-    courses = {
-        k: c for k, c in terminal_courses(rows, final).items() if np.isfinite(c.excess).all() and (c.excess > 0).all()
-    }
+    every = terminal_courses(rows, final)
+    courses = {key: c for key, c in every.items() if np.isfinite(c.excess).all() and (c.excess > 0).all()}
     if not courses:
         return None
     shared = max(float(c.excess.min()) for c in courses.values())

@@ -194,7 +194,8 @@ def command_contrast(options: argparse.Namespace) -> int:
     """Compare the values of one setting, paired over seeds and cells."""
     # matplotlib takes a second to load: only here, where figures are drawn
     from analysis.effects.contrast import DEFAULT_MEASURES, adjust_together, contrasts
-    from analysis.figures.contrast import contrast_file
+    from analysis.figures.contrast import block_contrast
+    from analysis.figures.panels import figure_file
     from analysis.report.effect_tables import contrast_parts
     from analysis.report.writers import parts_to_markdown
     from analysis.rows.frames import SETTING_NAMES, final_rows, parts_by
@@ -229,7 +230,7 @@ def command_contrast(options: argparse.Namespace) -> int:
     if options.figure:
         path = Path(options.figure)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contrast_file(found, path.suffix))
+        path.write_bytes(figure_file(block_contrast(found), path.suffix))
         say(f"figure: {path}")
     return 0
 
