@@ -13,8 +13,8 @@ from analysis.effects.variance_shares import Explained, explain
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all
+from analysis.scaling.form_claims import LargestHeldOut, hold_out_largest
 from analysis.scaling.joint_forms import JointComparison, compare_joint
-from analysis.scaling.largest_size import LargestHeldOut, hold_out_largest
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
 from study.design.search import GRID, Search

@@ -10,9 +10,9 @@ from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
-from analysis.scaling.asymptote import asymptote
 from analysis.scaling.collapse_rates import LAWS
 from analysis.scaling.form_choice import FormComparison, FormVerdict, HeldOut, one_by_one
+from analysis.scaling.form_claims import asymptote
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
 from analysis.scaling.predictions import Score, Scores

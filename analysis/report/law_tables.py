@@ -11,9 +11,9 @@ from analysis.rows.measures import MARGIN
 from analysis.rows.wording import ABSENT, LETTERS, bracketed, number, percent, shown
 from analysis.scaling.collapse_rates import LAWS, TimeLaw
 from analysis.scaling.form_choice import WORST_ERROR, FormComparison, FormVerdict, one_by_one
+from analysis.scaling.form_claims import LargestHeldOut, summarise_by_measure
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
-from analysis.scaling.largest_size import LargestHeldOut, summarise_by_measure
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, PowerLawFit
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
 from analysis.scaling.trends import Trend, own_prefactors

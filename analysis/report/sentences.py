@@ -23,8 +23,8 @@ from analysis.rows.frames import (
 )
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent, shown, shown_value, words
-from analysis.scaling.asymptote import Asymptote, asymptote
 from analysis.scaling.form_choice import FormComparison
+from analysis.scaling.form_claims import Asymptote, asymptote
 from analysis.scaling.power_law import Exponent, PowerLawFit
 from analysis.scaling.trends import AT_END, Trend, own_prefactors
 from analysis.statistics.inference import MIN_CELLS, sizes_needed
@@ -157,7 +157,7 @@ def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparis
         verdict, limit = verdicts.get(dim, "cannot tell"), number(theory.asymptotic_exponent(dim))
         beside = "" if verdict == "cannot tell" else f", with theory's {limit} {verdict} the interval of its asymptote"
         parts.append(f"{power_text(exponent)} at d = {dim}{beside}")
-    told = [exponent for _, exponent in claimed if not holds_zero(exponent)]
+    told = [exponent for _, exponent in claimed if not exponent.holds(0)]
     verb = "falls" if all(exponent.estimate < 0 for exponent in told) else "changes"
     start = f"With more classes the minimum margin {verb}"
     if not told:
@@ -243,18 +243,13 @@ def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
         return f"{what} no exponent of {name} is claimed{why}.{missing} {bare}"
     names = own_prefactors(trend)
     basis = f"{_basis(fit)}, with one prefactor for each {' and '.join(names)}" if names else _basis(fit)
-    if holds_zero(exponent):
+    if exponent.holds(0):
         ends = f"{number(exponent.low or 0)} to {number(exponent.high or 0)}"
         found = f"the 95 % interval of its exponent, {ends}, holds 0. This rests on {basis}."
         settle = _needed_text(needed_sizes(fit), fit.sizes, "An exponent of this size would be told from 0")
         return f"{what} no trend of {name} in K is found: {found} {settle}"
     verb = "falls" if exponent.estimate < 0 else "rises"
     return f"{what} {name} {verb} as {power_text(exponent)}. This rests on {basis}."
-
-
-def holds_zero(exponent: Exponent) -> bool:
-    """Whether the interval holds 0; one without ends holds everything."""
-    return exponent.low is None or exponent.high is None or exponent.low <= 0 <= exponent.high
 
 
 def power_text(exponent: Exponent) -> str:
@@ -284,7 +279,7 @@ def _held(trend: Trend, *but: str) -> str:
 def needed_sizes(fit: PowerLawFit) -> int | None:
     """How many class counts would tell the exponent from 0; those there are where they do, None where no number would."""
     exponent = fit.exponent
-    if not holds_zero(exponent) or exponent.high is None:
+    if not exponent.holds(0) or exponent.high is None:
         return fit.sizes
     return sizes_needed(exponent.high - exponent.estimate, fit.sizes, 2, abs(exponent.estimate))
 
@@ -342,7 +337,7 @@ def series_of(comparison: FormComparison) -> str:
 def sentences_opposite(trends: Sequence[Trend]) -> list[str]:
     """Trends of one measure that rise under one condition and fall under another, with what that means."""
     known = [t for t in trends if t.predictor == "num_classes" and "feature_dim" in t.where]
-    claimed = [t for t in known if t.believed and not holds_zero(t.believed.exponent)]
+    claimed = [t for t in known if t.believed and not t.believed.exponent.holds(0)]
     found = []
     for measure, dim in dict.fromkeys((t.measure, t.where["feature_dim"]) for t in claimed):
         own = [t for t in claimed if (t.measure, t.where["feature_dim"]) == (measure, dim)]

@@ -40,22 +40,19 @@ def level_columns(group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
 
 
 def average_cells(
-    measure: np.ndarray,
-    predictors: Mapping[str, np.ndarray],
-    cell: Sequence[str],
-    group: Sequence[str],
+    measure: np.ndarray, predictors: Mapping[str, np.ndarray], cell: Sequence[str], group: Sequence[str],
     upper: np.ndarray | None = None,
-) -> Cells:
+) -> Cells:  # fmt: skip
     """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
 
     upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none.
     """
     names, first, index = np.unique(np.asarray(cell), return_index=True, return_inverse=True)
     trials = np.bincount(index, minlength=len(names))
-    lowest = np.log(np.where(np.asarray(measure) > 0, measure, 1.0))
-    lows = np.where(np.asarray(measure) > 0, lowest, -np.inf)
-    uppers = [] if upper is None else [np.log(upper)]
-    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in (lows, *uppers)]
+    measure = np.asarray(measure)
+    lows = np.where(measure > 0, np.log(np.where(measure > 0, measure, 1.0)), -np.inf)
+    ends = [lows] if upper is None else [lows, np.log(upper)]
+    means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in ends]
     logs = np.stack([np.log(np.asarray(x, dtype=float))[first] for x in predictors.values()], axis=1)
     return Cells(means[0], logs, tuple(group[i] for i in first), trials, means[1] if upper is not None else None)
 

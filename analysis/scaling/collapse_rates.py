@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import groups
+from analysis.rows.frames import gathered, groups, settings_of_rows
 from analysis.rows.matched_time import VARIABILITY, Course, terminal_courses
 from analysis.rows.measures import FLOAT_FLOOR
 from analysis.scaling.power_law import Exponent
@@ -42,9 +42,8 @@ class TrialLaw:
 class TimeLaw:
     """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
 
-    rate: mean over class counts of the means over their cells, with its interval, whose ends are None under MIN_CELLS class
-    counts. best_in: the share of trials that the chosen law predicts better. trials, cells, sizes: how many the rate comes
-    from. short: trials with fewer than MIN_EPOCHS terminal epochs.
+    rate: mean over class counts of the means over their cells, its ends None under MIN_CELLS class counts. best_in: share of
+    trials that the chosen law predicts better. short: trials with fewer than MIN_EPOCHS terminal epochs.
     """
 
     measure: str
@@ -65,8 +64,8 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     """The time law of each variability measure at each feature_dim that has terminal trials."""
     found = []
     courses = terminal_courses(rows, final)
-    names = ("trial", "cell", "num_classes")
-    places = {t: (cell, size) for t, cell, size in zip(*(final[n].to_pylist() for n in names), strict=True)}
+    cells = settings_of_rows(final, ("trial", "cell", "num_classes"))
+    places = {trial: (cell, size) for trial, cell, size in cells}
     for measure in VARIABILITY:
         laws = {t: _trial_law(*places[t], c, c.measures[measure]) for t, c in courses.items()}
         for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
@@ -81,10 +80,8 @@ def _trial_law(cell: str, size: int, course: Course, measured: np.ndarray) -> Tr
     time, measured = course.steps[known] / max(course.onset, 1.0), measured[known]
     if len(time) < MIN_EPOCHS or np.ptp(time) == 0:
         return None
-    rates, errors = {}, {}
-    for law in LAWS:
-        rates[law] = _rate(law, time, measured, np.ones(len(time), dtype=bool))[1]
-        errors[law] = _error(law, time, measured)
+    rates = {law: _rate(law, time, measured)[1] for law in LAWS}
+    errors = {law: _error(law, time, measured) for law in LAWS}
     return TrialLaw(cell, size, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
 
@@ -92,15 +89,11 @@ def _clock(law: str, time: np.ndarray) -> np.ndarray:
     return np.log1p(time) if law == "power" else time
 
 
-def _rate(law: str, time: np.ndarray, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it.
-
-    Least squares where nothing is at the floor: a report has tens of thousands of these, and rates are averaged anyway.
-    """
-    clock, found = _clock(law, time[used]), measured[used]
-    floored = found <= FLOAT_FLOOR
-    high = np.log(np.maximum(found, FLOAT_FLOOR))
-    if not floored.any():
+def _rate(law: str, time: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it."""
+    clock, floored = _clock(law, time), measured <= FLOAT_FLOOR
+    high = np.log(np.maximum(measured, FLOAT_FLOOR))
+    if not floored.any():  # least squares: a report has tens of thousands of these, and rates are averaged anyway
         apart = clock - clock.mean()
         slope = float(apart @ high) / float(apart @ apart)
         return np.array([high.mean() - slope * clock.mean(), -slope])
@@ -115,7 +108,7 @@ def _error(law: str, time: np.ndarray, measured: np.ndarray) -> float:
     first, judged = np.split(above, [round(len(above) * (1 - KEPT_OUT))])
     if len(first) < 3 or len(judged) == 0:
         return float("nan")
-    level, rate = _rate(law, time, measured, np.isin(np.arange(len(time)), first))
+    level, rate = _rate(law, time[first], measured[first])
     predicted = np.exp(level - rate * _clock(law, time[judged]))
     return float(np.median(np.abs(predicted / measured[judged] - 1)))
 
@@ -126,19 +119,13 @@ def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> Tim
     judged = errors[np.isfinite(errors).all(axis=1)]
     wins = np.bincount(judged.argmin(axis=1), minlength=len(LAWS)) if len(judged) else np.zeros(len(LAWS))
     chosen = list(LAWS)[int(wins.argmax())]
-    cells: dict[tuple[int, str], list[float]] = {}
-    for law in known:
-        cells.setdefault((law.size, law.cell), []).append(law.rates[chosen])
-    sizes = sorted({size for size, _ in cells})
-    means = [np.mean([np.mean(rates) for (k, _), rates in cells.items() if k == size]) for size in sizes]
-    mean, low, high = mean_interval(np.array(means))
-    refused = None
+    cells = gathered(((law.size, law.cell), law.rates[chosen]) for law in known)
+    sizes = gathered((size, np.mean(rates)) for (size, _), rates in cells.items())
+    mean, low, high = mean_interval(np.array([np.mean(sizes[size]) for size in sorted(sizes)]))
+    refused, index = None, list(LAWS).index(chosen)
     if len(sizes) < MIN_CELLS:
-        refused = (
-            f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs, at least {MIN_CELLS} are needed"
-        )
-        low = high = None
-    index = list(LAWS).index(chosen)
+        told = f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs"
+        refused, low, high = f"{told}, at least {MIN_CELLS} are needed", None, None
     return TimeLaw(
         measure=measure,
         feature_dim=feature_dim,

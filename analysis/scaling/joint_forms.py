@@ -73,9 +73,8 @@ _best_known = _by_dim(lambda log_k, d: np.log(theory.best_known_curve(np.exp(log
 
 def log_coldness(axes: Axes) -> np.ndarray:
     """Logarithm of best known margin / (temperature ln K)."""
-    return np.log(
-        theory.coldness(np.exp(_best_known(axes)), *(np.exp(axes[n]) for n in ("temperature", "num_classes")))
-    )
+    temperature, num_classes = np.exp(axes["temperature"]), np.exp(axes["num_classes"])
+    return np.log(theory.coldness(np.exp(_best_known(axes)), temperature, num_classes))
 
 
 JOINT_FORMS: Mapping[str, JointForm] = {
@@ -201,12 +200,9 @@ def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
 
 
 def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
-    """Fit one joint form.
+    """Fit one joint form; FitRefused for too few cells, dimensions or temperatures, or axes that do not vary apart.
 
-    Args:
-        least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do.
-    Raises:
-        FitRefused: too few cells, dimensions or temperatures, or axes that do not vary apart.
+    least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do.
     """
     form, axes = JOINT_FORMS[name], log_axes(cells)
     if form.cold and not np.isfinite(axes["temperature"]).all():
@@ -265,8 +261,8 @@ def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
 
     def expected(at: np.ndarray, group: str) -> Ends:
         axes = {name: np.log(at[i : i + 1]) for i, name in enumerate(AXES)}
-        middle, low, high = mixed_interval([(fit.expect(axes, group), 1.0)], 0.9)
-        return np.exp(middle), np.exp(low), np.exp(high)
+        middle, low, high = np.exp(mixed_interval([(fit.expect(axes, group), 1.0)], 0.9))
+        return middle, low, high
 
     held = judge(select(cells, out), set(fit.levels), expected)
     at = float(f"{np.exp(end):.6g}")

@@ -27,9 +27,9 @@ class Trend:
     """One power law that was asked for, fitted or refused.
 
     predictor: the size that it is a trend in. where: the settings held fixed. within: settings whose values each have a
-    prefactor of their own. moment: when in training the measure was read. fit: the fit with intervals; the bare estimate
-    or None where refused says why there are none. not_terminal, not_positive: complete trials left out. with_all: the
-    exponent with the trials that are not terminal included, empty where there are none.
+    prefactor of their own. moment: when in training the measure was read. fit: the bare estimate or None where refused says
+    why there are no intervals. not_terminal, not_positive: complete trials left out. with_all: the exponent with those that
+    are not terminal.
     """
 
     measure: str
@@ -57,11 +57,9 @@ def own_prefactors(trend: Trend) -> list[str]:
 
 
 def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
-    """Every trend in num_classes (and feature_dim) that the settings of these rows suggest.
+    """Every trend in num_classes (and feature_dim) that the settings of the complete trials suggest.
 
-    Args:
-        final: one row per complete trial. rows: their measured epochs, from which variability is read at shared moments;
-            without them, and beside them, it is read at the end.
+    rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end.
     """
     others = independent_settings(final)
     found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
@@ -77,12 +75,10 @@ def trends_of(
 ) -> list[Trend]:
     """The trends of one measure: in each size over all values of the other, in num_classes at each feature_dim, by series.
 
-    Margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it.
-
-    Args:
-        others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only
-            where the test says that their exponents differ.
+    others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only where
+    the test says that their exponents differ.
     """
+    # margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it
     found = []
     if measure != MARGIN and len(final["feature_dim"].unique()) > 1:
         for name, other in (SIZES, SIZES[::-1]):
@@ -98,30 +94,15 @@ def trends_of(
 
 
 def fit_trend(
-    rows: pa.Table,
-    measure: str,
-    where: dict[str, Any],
-    within: Sequence[str],
-    moment: str = AT_END,
-    *,
-    predictor: str = "num_classes",
-) -> Trend:
+    rows: pa.Table, measure: str, where: dict[str, Any], within: Sequence[str], moment: str = AT_END,
+    *, predictor: str = "num_classes",
+) -> Trend:  # fmt: skip
     """Fit one trend on the trials that reached the terminal phase and whose measure is positive."""
     terminal, positive = values(rows, "terminal"), usable(*measured_interval(rows, measure))
     fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictor, within)
     others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictor, within)[0]
-    return Trend(
-        measure=measure,
-        predictor=predictor,
-        where=where,
-        within=tuple(within),
-        moment=moment,
-        fit=fit,
-        refused=refused,
-        not_terminal=int((~terminal).sum()),
-        not_positive=int((terminal & ~positive).sum()),
-        with_all=others.exponents if others else (),
-    )
+    left_out, with_all = (int((~terminal).sum()), int((terminal & ~positive).sum())), others.exponents if others else ()
+    return Trend(measure, predictor, where, tuple(within), moment, fit, refused, *left_out, with_all)
 
 
 def _fit(kept: pa.Table, measure: str, predictor: str, within: Sequence[str]) -> tuple[PowerLawFit | None, str | None]:

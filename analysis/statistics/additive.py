@@ -20,8 +20,7 @@ EXACT = 1e-9  # residuals below this are the rounding of an exact law
 class Additive:
     """The fit of `target = level[group] + effect[block]`, the effect of the first block being 0.
 
-    effects: [blocks] in sorted order. levels: by group. spread: robust spread of one residual, 0 where every entry is fitted
-    exactly. design: [n, columns], of groups and then of blocks.
+    effects: [blocks] in sorted order. levels: by group. spread: of one residual, robust. design: [n, groups and blocks].
     """
 
     effects: np.ndarray
@@ -31,10 +30,9 @@ class Additive:
 
 
 def fit_additive(target: np.ndarray, group: Sequence[str], block: np.ndarray) -> Additive:
-    """Tell groups from blocks by summed Huber loss; with every pair present, effects are robust means over the groups.
+    """Tell groups (a label of each entry) from blocks (the number that entries of one block share) by summed Huber loss.
 
-    Args:
-        target: [n]. group: label of each entry. block: [n], the number that entries of one block share. All of one piece.
+    target, block: [n]. All entries are of one piece; with every pair present, effects are robust means over the groups.
     """
     labels, own = np.unique(np.asarray(group, dtype=str), return_inverse=True)
     blocks, index = np.unique(block, return_inverse=True)

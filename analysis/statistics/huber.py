@@ -46,12 +46,9 @@ class LinearFit:
 
 
 def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
-    """Minimise the summed Huber loss of `target - design @ coefficients`.
+    """Minimise the summed Huber loss of `target - design @ coefficients`; design [n, p] of full column rank, target [n].
 
-    Args:
-        design: [n, p], full column rank. target: [n].
-    Returns:
-        The fit; its threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
+    The threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
     Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985).
     """
     rough = _reweighted(design, target[None], 0.0)[0]
@@ -71,9 +68,9 @@ def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
 
 
 def clustered_covariance(design: np.ndarray, fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
-    """Covariance [p, p] of the coefficients where the residuals of a cluster [n] may have anything in common: CR3.
+    """Covariance [p, p] where the residuals of a cluster [n] may have anything in common.
 
-    Source: Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form.
+    Source: CR3 of Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form.
     """
     hold, pull = _hold_and_pull(fit.residuals, fit.threshold)
     inverse = np.linalg.inv(_gram(design, hold))
@@ -94,11 +91,8 @@ def huber_losses(design: np.ndarray, targets: np.ndarray, threshold: float) -> n
 
 
 def _hold_and_pull(residuals: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Curvature and slope of the loss at each residual.
-
-    Beyond the threshold the loss is linear and has no curvature; a tenth is left to such cells, so that a matrix of few
-    cells inside stays invertible.
-    """
+    """Curvature and slope of the loss at each residual."""
+    # beyond the threshold there is no curvature; a tenth is left, so that a matrix of few cells inside stays invertible
     hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
     return hold, _huber_weights(residuals, threshold) * residuals
 

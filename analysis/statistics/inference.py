@@ -73,11 +73,9 @@ def paired_p(gaps: np.ndarray) -> float:
     """Two-sided p value of a paired t test that the mean gap is zero; NaN under MIN_SEEDS gaps."""
     if len(gaps) < MIN_SEEDS:
         return float("nan")
-    if np.abs(gaps).max() < ROUNDING:
-        return 1.0
     error = gaps.std(ddof=1) / np.sqrt(len(gaps))
-    if error == 0:
-        return 1.0 if gaps[0] == 0 else 0.0
+    if np.abs(gaps).max() < ROUNDING or error == 0:
+        return float(np.abs(gaps).max() < ROUNDING)
     return float(2 * student_t.sf(abs(gaps.mean()) / error, len(gaps) - 1))
 
 
@@ -105,10 +103,8 @@ def detectable_gap(gaps: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm-adjusted p values, in the order given; the chance of any false rejection stays below the level.
+    """Holm-adjusted p values, in the order given; NaN (not tested) stays NaN and does not count.
 
-    Args:
-        p_values: each in 0..1; NaN (not tested) stays NaN and does not count.
     Raises:
         ValueError: a value outside 0..1.
     Source: Holm, Scandinavian Journal of Statistics 6 (1979).

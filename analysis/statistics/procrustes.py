@@ -7,6 +7,7 @@ both has to undo all three. Knows numpy and scipy.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment
 
 STARTS = 60
@@ -32,12 +33,8 @@ def unit_rows(points: np.ndarray) -> np.ndarray:
 
 
 def align(points: np.ndarray, target: np.ndarray, *, starts: int = STARTS, seed: int = 0) -> Alignment:
-    """Rotate and match unit rows to a target code.
+    """Rotate and match unit rows [n, dim] to a target code: the best of random starts; mirror images are allowed.
 
-    Args:
-        points, target: [n, dim] unit rows. starts: random rotations to begin from. seed: of those.
-    Returns:
-        The best of all starts; mirror images are allowed, since a code and its image have the same margin.
     Raises:
         ValueError: shapes differ.
     Source: iterated closest points with a one-to-one matching; Schoenemann, Psychometrika 31 (1966).
@@ -67,6 +64,5 @@ def _settle(
         if np.array_equal(found, match):
             break
         match = found
-        left, _, right = np.linalg.svd(points.T @ target[match])
-        rotation = left @ right
+        rotation, _ = orthogonal_procrustes(points, target[match])
     return float(((points @ rotation) * target[match]).sum()), (rotation, match)

@@ -40,11 +40,7 @@ class Diagnostics:
 
 
 def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:
-    """Diagnostics of a fit with one row per cell.
-
-    Args:
-        fit: from `fit_linear`. log_size: [n], logarithm of the predictor that trends are read over.
-    """
+    """Diagnostics of a fit with one row per cell; log_size: [n], logarithm of the predictor that trends are read over."""
     far_off = float(np.mean(np.abs(fit.residuals) > FAR * max(fit.scale, 1e-12)))
     leverage = float(fit.leverages.max(initial=0.0))
     if len(log_size) < MIN_RESIDUALS or len(np.unique(log_size)) < 4 or np.ptp(fit.residuals) < 1e-12:
