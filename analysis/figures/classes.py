@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.effects.margin_ladder import RUNGS
+from analysis.effects.shares import RUNGS
 from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, name_marks, ramp, soft_grid
 from analysis.rows.frames import best_trial, distinct, groups, usual_rows

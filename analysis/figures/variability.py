@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import label_ends, log_axis, name_marks, ramp, soft_grid, spread_ticks
 from analysis.rows.frames import distinct, groups, usual_rows, values
-from analysis.rows.matched_time import VARIABILITY
+from analysis.rows.measures import VARIABILITY
 from analysis.rows.wording import LETTERS, axis_label, number, trial_titles
 
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial

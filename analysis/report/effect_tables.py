@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from analysis.effects.contrast import Contrast, Level, verdict
-from analysis.effects.margin_ladder import GAPS, LadderGaps
-from analysis.effects.variance_shares import Explained
+from analysis.effects.shares import GAPS, Explained, LadderGaps
 from analysis.report.page import (
     TEXTS,
     TIMES,

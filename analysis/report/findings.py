@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from analysis.effects import search as searches
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
-from analysis.effects.margin_ladder import LadderGaps, ladder_gaps
-from analysis.effects.variance_shares import Explained, explain
+from analysis.effects.shares import Explained, LadderGaps, explain, ladder_gaps
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all

@@ -31,7 +31,7 @@ from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
 from analysis.report.writers import parts_to_markdown, to_html, to_markdown
 from analysis.rows.frames import StudyFrame, load_study, study_document
-from analysis.rows.matched_time import VARIABILITY
+from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
 from analysis.statistics.procrustes import unit_rows

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.effects.variance_shares import Explained
+from analysis.effects.shares import Explained
 from analysis.report.findings import Findings
 from analysis.report.page import TEXTS
 from analysis.rows import theory

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows.frames import gathered, groups, settings_of_rows
-from analysis.rows.matched_time import VARIABILITY, Course, terminal_courses
-from analysis.rows.measures import FLOAT_FLOOR
+from analysis.rows.measures import FLOAT_FLOOR, VARIABILITY, Course, terminal_courses
 from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
 from analysis.statistics.inference import MIN_CELLS, mean_interval

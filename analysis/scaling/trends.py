@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from analysis.rows import measures
 from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, values
-from analysis.rows.matched_time import VARIABILITY, at_equal_loss_excess, at_equal_steps
-from analysis.rows.measures import MARGIN, SHORTFALL, measured_interval, usable
+from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
 
 # gnc1_pinv is not among the measures: it is divided by K, which alone gives an exponent of -1.
@@ -63,10 +63,10 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """
     others = independent_settings(final)
     found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
-    matched = [] if rows is None else [at_equal_steps(rows, final), at_equal_loss_excess(rows, final)]
-    for moment in filter(None, matched):
+    matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
+    for read_then, moment in filter(None, matched):
         for measure in VARIABILITY:
-            found += trends_of(moment.rows, measure, others, moment.moment, series=False)
+            found += trends_of(read_then, measure, others, moment, series=False)
     return found + [t for measure in VARIABILITY for t in trends_of(final, measure, others)]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.effects.margin_ladder import ladder_gaps
+from analysis.effects.shares import ladder_gaps
 from analysis.figures.pareto import DEFAULT, numbers_pareto, objectives_of, on_front
 from analysis.figures.phase import RATIO, numbers_phase
 from analysis.rows.frames import cell_rows, final_rows
