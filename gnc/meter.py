@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
-from gnc.arrays import ArrayLike, as_floats, as_labels
-from gnc.library import Measured, notes_on
+from gnc.library import ArrayLike, Measured, as_floats, as_labels, notes_on
 from gnc_models.columns import choose, facts_needed
 from gnc_models.geometry.margins import Margins, check_tolerance
 from gnc_models.metrics.class_statistics import check_labels

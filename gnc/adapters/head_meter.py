@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, distributed, nn
 
-from gnc.arrays import as_labels
+from gnc.library import as_labels
 from gnc.meter import CollapseMeter, entering
 
 # What is cheap beside an epoch of training and tells variability, separation and duality.

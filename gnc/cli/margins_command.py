@@ -5,10 +5,12 @@ know studies, trials or Ray.
 """
 
 import argparse
+import json
 import math
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnc.cli.geometry_commands import reference_facts
@@ -57,7 +59,6 @@ def command_margins(options: argparse.Namespace) -> int:
     require(0 < options.near < 1, f"--near must be between 0 and 1, got {options.near!r}.")
     # Threads that spin while they wait take a third of the CPU time and make nothing quicker. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from gnc.files.class_names import read_labels
     from gnc.files.classifier import read_classifier
     from gnc.files.stored import check_finite
 
@@ -247,3 +248,32 @@ def _class_lines(classes: list[dict[str, Any]], names: dict[int, str]) -> Iterat
 def _named(k: int, names: dict[int, str]) -> str:
     name = names.get(k)
     return str(k) if name is None else f"{k} {name if len(name) <= LONGEST else name[:LONGEST] + '...'!r}"
+
+
+def read_labels(path: str, count: int) -> dict[int, str]:
+    """Names of classes by their number: lines of text, a JSON list, or a JSON object of numbers to names or back."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"--labels must name a readable file of UTF-8 text, got {path!r}: {error}.") from None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict | list):
+        found = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
+    names = _numbered(found, path)
+    wrong = [k for k in names if not 0 <= k < count]
+    if wrong:
+        raise StudyError(f"--labels must have at most one name per row ({count}), got a name for row {max(wrong)}.")
+    return names
+
+
+def _numbered(found: dict[str, Any] | list[Any], path: str) -> dict[int, str]:
+    if isinstance(found, list):
+        return {k: str(name) for k, name in enumerate(found)}
+    if all(type(value) is int for value in found.values()):
+        return {value: name for name, value in found.items()}
+    if all(name.isdecimal() for name in found):
+        return {int(name): str(value) for name, value in found.items()}
+    raise StudyError(f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}.")
