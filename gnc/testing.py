@@ -214,7 +214,12 @@ def check_dataset(
     options and sizes: as in a study. name: what messages call it. room: of inputs that take more, some are looked at.
     """
     options, counts = options or {}, {"num_classes": num_classes, "samples_per_class": samples_per_class}
-    sizes = {**counts, "test_samples_per_class": test_samples_per_class, "data_seed": data_seed, "room": room}
+    sizes: dict[str, Any] = {
+        **counts,
+        "test_samples_per_class": test_samples_per_class,
+        "data_seed": data_seed,
+        "room": room,
+    }
     returned = _called(name, make, (), options, "make()")
     found, looked_at = list[Dataset](), list[str]()
     for again in (returned, returned, None):

@@ -31,11 +31,8 @@ QUANTILES = {"margin_q05": 0.05, "margin_q50": 0.5, "margin_q95": 0.95}
 def add_margins_parser(commands: Commands) -> None:
     example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
     parser = add_command(commands, command_margins, example, add_json)
-    parser.add_argument(
-        "file",
-        help="the weights: safetensors, a PyTorch or Lightning checkpoint, .npy, .npz, ONNX, the index or folder of shards; "
-        "nothing in it is run",
-    )
+    kinds = "safetensors, a PyTorch or Lightning checkpoint, .npy, .npz, ONNX, the index or folder of shards"
+    parser.add_argument("file", help=f"the weights: {kinds}; nothing in it is run")
     parser.add_argument("--tensor", metavar="NAME", help="the classifier's name or its end; default: guessed and said")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
     parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
@@ -43,9 +40,8 @@ def add_margins_parser(commands: Commands) -> None:
     parser.add_argument("--centred", action="store_true", help="subtract the mean of the rows first")
     parser.add_argument("--distinct", action="store_true", help="keep one row of each group of exact duplicates")
     parser.add_argument("--leave-out-zero", action="store_true", help="leave out the rows of zeros")
-    parser.add_argument(
-        "--near", type=float, default=0.999, metavar="C", help="cosine of near-duplicates; default .999"
-    )
+    near = "cosine of near-duplicates; default .999"
+    parser.add_argument("--near", type=float, default=0.999, metavar="C", help=near)
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or a JSON list or object")
     lines = parser.add_mutually_exclusive_group()
     lines.add_argument("--per-class", action="store_true", help="print a line for every class")
@@ -68,9 +64,8 @@ def command_margins(options: argparse.Namespace) -> int:
     names = read_labels(options.labels, len(rows)) if options.labels else {}
     facts, tables = _measured(rows, options)
     facts = {"tensor": classifier.name} | facts
-    tables["notes"] += [*classifier.notes] + (
-        [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
-    )
+    tables["notes"] += classifier.notes
+    tables["notes"] += [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
     if names:
         unnamed = len(rows) - len(names)
         tables["notes"] += [f"{unnamed} classes have no name in {options.labels}"] if unnamed else []
@@ -135,10 +130,8 @@ def _without_zero(rows: "Tensor", options: argparse.Namespace) -> tuple["Tensor"
     is_zero = ~rows.any(1)
     zero = is_zero.nonzero()[:, 0].tolist()
     if zero and not (options.raw or options.leave_out_zero):
-        raise StudyError(
-            f"classifier rows must not be zero, got row {zero[0]}{f' and {len(zero) - 1} more' if zero[1:] else ''}. "
-            "Use --leave-out-zero, or --raw for margins of rows as they are."
-        )
+        rule = f"classifier rows must not be zero, got row {zero[0]}{f' and {len(zero) - 1} more' if zero[1:] else ''}"
+        raise StudyError(f"{rule}. Use --leave-out-zero, or --raw for margins of rows as they are.")
     kept = (~is_zero).nonzero()[:, 0] if options.leave_out_zero else torch.arange(len(rows))
     require(len(kept) >= 2, f"FILE must hold at least 2 rows that are not zero, got {len(kept)}.")
     return kept, zero
@@ -187,20 +180,17 @@ def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dic
     best, null = facts["reference_margin_lower"], (facts["random_margin_lower"], facts["random_margin_upper"])
     scores = margin_score(lower, facts["random_margin"], best), *margin_score_bounds(lower, upper, null, best)
     names = "margin_score", "margin_score_lower", "margin_score_upper"
-    return facts | {
-        name: None if math.isnan(score) else float(score) for name, score in zip(names, scores, strict=True)
-    }
+    known = (None if math.isnan(score) else float(score) for score in scores)
+    return facts | dict(zip(names, known, strict=True))
 
 
 def _class_facts(margins: "Margins", norms: "Tensor", kept: list[int], top: int) -> list[dict[str, Any]]:
     """Classes with the smallest margins first; in mode min, classes that were not certified keep a wide interval."""
-    lower, upper, lengths = margins.lower.tolist(), margins.upper.tolist(), norms.tolist()
+    columns = {"lower": margins.lower.tolist(), "upper": margins.upper.tolist(), "norm": norms.tolist()}
     return [
         {
             "class": kept[k],
-            "lower": lower[k],
-            "upper": upper[k],
-            "norm": lengths[k],
+            **{n: numbers[k] for n, numbers in columns.items()},
             "support": [kept[j] for j in margins.support[k]],
         }
         for k in margins.upper.argsort(stable=True).tolist()[:top]

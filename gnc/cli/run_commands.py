@@ -65,11 +65,9 @@ def command_check(options: argparse.Namespace) -> int:
     if options.json:
         # --where changes no index
         whole = study if options.where is None else complete_study(read_study(options.study), store)
-        told = {
-            c.key: {"index": at, "key": c.key, "state": states.get(c.key, "missing")}
-            for at, c in enumerate(whole.configs)
-        }
-        facts["planned"] = [told[c.key] for c in study.configs]
+        keys = {config.key: at for at, config in enumerate(whole.configs)}
+        told = ((keys[c.key], c.key, states.get(c.key, "missing")) for c in study.configs)
+        facts["planned"] = [{"index": at, "key": key, "state": state} for at, key, state in told]
     show(options, facts, _check_lines(study, store, missing, cost, found))
     return 0
 
@@ -93,20 +91,10 @@ def _check_facts(
     study: Study, store: Store, missing: list[TrialConfig], cost: Price, found: DataFound
 ) -> dict[str, Any]:
     known = {c.key for c in study.configs}  # trials that a search has not suggested yet have no key
-    return {
-        "name": study.name,
-        "results": store.uri,
-        "trials": study.num_planned,
-        "left_out": study.left_out,
-        "missing": [c.key for c in missing if c.key in known],
-        "missing_data": found.missing,
-        "data": found.held,
-        "seconds": cost.seconds,
-        "wall_seconds": cost.wall_seconds,
-        "unpriced": cost.unpriced,
-        "price_source": cost.source,
-        "price_is_bound": cost.is_bound,
-    }
+    trials = {"name": study.name, "results": store.uri, "trials": study.num_planned, "left_out": study.left_out}
+    lacking = {"missing": [c.key for c in missing if c.key in known], "missing_data": found.missing, "data": found.held}
+    price = {name: getattr(cost, name) for name in ("seconds", "wall_seconds", "unpriced")}
+    return trials | lacking | price | {"price_source": cost.source, "price_is_bound": cost.is_bound}
 
 
 def _cost_sentence(cost: Price) -> str:
@@ -115,10 +103,8 @@ def _cost_sentence(cost: Price) -> str:
     if cost.wall_seconds is None:
         return f"The cost of {cost.unpriced} of the {cost.trials} trials to run is unknown; --probe measures it."
     about = "at most about" if cost.is_bound else "about"
-    return (
-        f"{cost.trials} trials to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time, after "
-        f"Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
-    )
+    start = f"{cost.trials} trials to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
+    return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
 
 
 def add_run_parser(commands: Commands) -> None:
@@ -189,9 +175,8 @@ def _run_missing(
         store.write_study(study.text, study.code)  # from here on it is a study that was run
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
-            return run_trials(
-                study, sources, store, allotments, view, concurrent=options.max_concurrent, forgive=options.retry_failed
-            )
+            wanted = {"concurrent": options.max_concurrent, "forgive": options.retry_failed}
+            return run_trials(study, sources, store, allotments, view, **wanted)
     finally:
         leave_cluster()
 
@@ -323,12 +308,8 @@ def _nothing_to_run(options: argparse.Namespace, study: Study, store: Store) -> 
     if claim is not None and claim.run:
         return f"{key} is with {claim.run}, which is under way; gnc status {store.uri} shows where"
     state = store.states().get(key)
-    again = (
-        ""
-        if state == "complete"
-        else f", as a {state} trial is a result too; in another folder, --results OTHER, it runs again"
-    )
-    return f"{key} is {state} in {store.uri}; nothing to run{again}"
+    again = f", as a {state} trial is a result too; in another folder, --results OTHER, it runs again"
+    return f"{key} is {state} in {store.uri}; nothing to run{again * (state != 'complete')}"
 
 
 def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> str:
@@ -384,7 +365,8 @@ def _study_of(options: argparse.Namespace) -> tuple[Study, Store]:
 def _find(study: Study, key: str) -> TrialConfig:
     found = [c for c in study.configs if c.key.startswith(key)]
     if len(found) != 1:
-        keys = ", ".join(c.key for c in study.configs[:5])
-        raise StudyError(f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}. Keys: {keys}"
-                         f"{', ...' if len(study.configs) > 5 else ''}.")  # fmt: skip
+        keys = ", ".join(c.key for c in study.configs[:5]) + (", ..." if len(study.configs) > 5 else "")
+        raise StudyError(
+            f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}. Keys: {keys}."
+        )
     return found[0]

@@ -4,6 +4,7 @@ Knows names and kinds of arrays and what a label may be; does not know metrics.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _only(path: str, arrays: dict[str, StoredArray]) -> StoredArray:
     labels = found.get("labels", next(iter(found.values())) if len(found) == 1 else None)
     if labels is None:
         raise StudyError(f"--labels must hold one array, or one called labels, got {sorted(map(shown, found))}.")
-    return StoredArray("labels", labels.shape, labels.dtype, labels.load, labels.file)
+    return replace(labels, name="labels")
 
 
 def _side_by_side(place: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -130,7 +131,7 @@ def _side_by_side(place: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
         if contents.skipped:
             skipped[name] = contents.skipped["array"]
         for found in contents.arrays.values():
-            arrays[name] = StoredArray(name, found.shape, found.dtype, found.load, found.file)
+            arrays[name] = replace(found, name=name)
     return arrays, skipped
 
 
@@ -143,8 +144,8 @@ def _parquet(path: str) -> dict[str, StoredArray]:
     for name, kind in zip(table.schema_arrow.names, table.schema_arrow.types, strict=True):
         first = next(_parts(path, name, 1), None) if "list" in str(kind) else None
         shape = (rows,) if first is None else (rows, first.shape[1])
-        load, batches = partial(_whole, path, name), partial(_parts, path, name, BATCH_VALUES // max(1, shape[-1]))
-        arrays[name] = StoredArray(name, shape, str(kind), load, path, batches=batches)
+        batches = partial(_parts, path, name, BATCH_VALUES // max(1, shape[-1]))
+        arrays[name] = StoredArray(name, shape, str(kind), partial(_whole, path, name), path, batches=batches)
     return arrays
 
 
