@@ -27,9 +27,9 @@ IRREGULAR_DIM = 8  # from here on the best known margins have no power law at th
 def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     """The power laws with intervals, then those that were refused, with their bare estimates."""
     method = TEXTS["power_laws"].format(level=EQUAL_LEVEL)
-    parts: list[Part] = [Paragraph(method), *map(Paragraph, sentences_trend(trends, ()))]
+    parts: list[Part] = [Paragraph(method), *map(Paragraph, sentences_trend(trends))]
     for moment in [t.moment for t in trends if t.measure == VARIED][:1]:
-        parts += map(Paragraph, sentences_trend(trends, (), VARIED, moment))
+        parts += map(Paragraph, sentences_trend(trends, VARIED, moment))
     parts += map(note, sentences_opposite(trends))
     believed = [_fit_row(t) for t in trends if t.believed]
     refused = [_fit_row(t, Long(t.refused)) for t in trends if t.refused]

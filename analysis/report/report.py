@@ -30,7 +30,7 @@ from analysis.report.next_study import next_study
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
 from analysis.report.writers import parts_to_markdown, to_html, to_markdown
-from analysis.rows.frames import StudyFrame, load_study, study_document
+from analysis.rows.frames import StudyFrame, final_rows, load_study, study_document
 from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
@@ -150,10 +150,10 @@ def write_report(
     )
 
 
-def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
+def check_report(store: Store) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
-    return None if earlier is None else predictions.score(earlier, load_study(store, keys=keys, courses=()).final)
+    return None if earlier is None else predictions.score(earlier, final_rows(store))
 
 
 def scores_text(scores: Scores) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 
 from gnc_models.references import margin as bounds
 
+MOST_SIZES = 24  # of a curve between those that were asked for
+
 
 @dataclass(frozen=True)
 class MarginCurves:
@@ -38,12 +40,12 @@ def margin_curves(num_classes: Iterable[int], feature_dim: int) -> MarginCurves:
 asymptotic_exponent = bounds.asymptotic_exponent
 
 
-def sizes_between(num_classes: Iterable[int], *, most: int = 24) -> list[int]:
+def sizes_between(num_classes: Iterable[int]) -> list[int]:
     """The sizes asked for and others between them, evenly spaced in the logarithm, so that a curve looks like one."""
     asked = sorted({int(k) for k in num_classes})
     if len(asked) < 2:
         return asked
-    between = np.geomspace(asked[0], asked[-1], max(most - len(asked), 2))
+    between = np.geomspace(asked[0], asked[-1], max(MOST_SIZES - len(asked), 2))
     return sorted({*asked, *(round(k) for k in between)})
 
 
