@@ -1,7 +1,5 @@
-"""Runs the contracts of `gnc.testing` on a study's own parts, in a process of its own, before anything starts.
-
-Knows study files; imports no torch, which the other process does.
-"""
+"""Runs the contracts of `gnc.testing` on a study's own parts, in a process of its own, before anything starts. Knows study
+files; imports no torch, which the other process does."""
 
 import json
 import subprocess

@@ -1,9 +1,5 @@
-"""`gnc report`: writes a page that begins with the main result, its figures as files, and fits and predictions as JSON.
-
-    report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json    report/next.toml
-
-Knows the rest of the analysis and how the store writes a report; computes nothing itself.
-"""
+"""`gnc report`: writes the page, its figures as files, fits and predictions as JSON and the next study into the folder
+report/ of the results. Knows the rest of the analysis and how the store writes a report; computes nothing itself."""
 
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -1,8 +1,5 @@
-"""The margins that theory gives at (num_classes, feature_dim): curves that figures draw and fits compare with.
-
-From below: the margin of random rows. From above: the best code known and the proven upper bound. Knows
-`gnc_models.references.margin`; does not know rows.
-"""
+"""The margins that theory gives at (num_classes, feature_dim), which figures draw and fits compare with: of random rows, of
+the best code known, and the proven bound. Knows `gnc_models.references.margin`; does not know rows."""
 
 import functools
 from collections.abc import Iterable

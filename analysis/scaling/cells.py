@@ -1,8 +1,5 @@
-"""Cells and sizes: seeds averaged to cells, and cells of one size to what that size shares.
-
-A class count at which codes are better than the trend is better at every temperature: its cells are not independent. So a
-trend over several series is fitted to one value for each size, and the number of sizes decides how sure it is.
-"""
+"""Seeds averaged to cells, and cells of one size to what that size shares: a class count at which codes are better than the
+trend is better at every temperature, so the number of sizes, not that of cells, decides how sure a trend is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,9 +1,5 @@
-"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %.
-
-The rows of one trial are not independent of each other, and cells of one class count share its deviation: each trial gives
-one rate, and intervals are over class counts. The learning rate falls during the same steps, so a rate also depends on
-its schedule. Knows matched courses and robust fits; draws nothing.
-"""
+"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %. Each trial gives one rate, and
+intervals are over class counts; the learning rate falls during the same steps, so a rate also depends on its schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
-"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones.
-
-AICc is reported too, but decides nothing. Knows forms and frames; draws nothing.
-"""
+"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones. AICc
+is reported too, but decides nothing. Knows forms and frames; draws nothing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,9 +1,5 @@
-"""The forms that a trend in the number of classes can have: pure power, offset, tied to theory, a bound's curve, curved.
-
-Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`, fitted to one value for each class
-count. Shape parameters are searched on grids that zoom in; at each grid point the linear parameters are solved for
-(variable projection). Knows theory and robust fits; does not know tables.
-"""
+"""Forms of a trend in the number of classes, `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape
+parameters are searched on grids that zoom in; at each point the linear ones are solved for (variable projection)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,9 +1,5 @@
-"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness.
-
-`log measure = level[group] + fixed(cells) + columns(cells) @ coefficients`, tested by keeping out the largest K, the
-largest d and the lowest temperature in turn. Cells of one class count or of one dimension share their deviation, so
-intervals are the wider of two jackknives, one over each. Knows theory and robust fits; draws nothing.
-"""
+"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness; tested by keeping
+out the largest K, the largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

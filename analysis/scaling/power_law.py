@@ -1,9 +1,5 @@
-"""Power laws over sizes: exponents with intervals, or a refusal that carries the estimate.
-
-`log measure = level[group] + exponent * log size + what the cells of a size share`, fitted by summed Huber loss to one value
-for each size. This is convex, so there is one optimum and any start finds it. Knows the statistical methods; does not
-know tables or figures.
-"""
+"""Power laws over sizes, `log measure = level[group] + exponent * log size + what the cells of a size share`: exponents with
+intervals, or a refusal that carries the estimate. The summed Huber loss is convex, so any start finds its one optimum."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,10 +1,5 @@
-"""Predictions of cells that a study file names. They are kept with the report and scored once trials of the cell have run.
-
-    [report]
-    predict = [{num_classes = 400, feature_dim = 10}, {num_classes = 400, feature_dim = 10, temperature = 0.1}]
-
-Knows the forms compared and the final rows; reads and writes no file.
-"""
+"""Predictions of cells that a study file names in [report] predict = [{num_classes = 400, feature_dim = 10}]: kept with the
+report, scored once trials of the cell have run. Knows the forms compared and final rows; reads and writes no file."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out.
-
-Knows frames and fits; does not know figures or pages.
-"""
+"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Additive layouts: what blocks share is told from the levels of groups, and columns are tested for what they add.
-
-Knows the Huber fit and scipy.
-"""
+"""Additive layouts: what blocks share is told from the levels of groups, and columns are tested for what they add."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

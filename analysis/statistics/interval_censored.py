@@ -1,8 +1,5 @@
-"""Values known only as intervals: a certified margin, a shortfall under an uncertain optimum, GNC1 at the float floor.
-
-A value between bounds enters a fit as its expected value there, given the fit. No interval is replaced by its midpoint,
-and a value at a floor is not taken for a measurement. Knows the Huber fit.
-"""
+"""Values known only as intervals: a certified margin, a shortfall under an uncertain optimum, GNC1 at the float floor. Such a
+value enters a fit as its expected value between its bounds, given the fit; no midpoint replaces it."""
 
 from dataclasses import dataclass
 

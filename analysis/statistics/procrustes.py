@@ -1,8 +1,5 @@
-"""Lays one spherical code over another: finds the rotation and the matching of points under which they agree best.
-
-A learned code equals the optimum only up to a rotation, a mirror image and the order of the classes, so a picture of
-both has to undo all three. Knows numpy and scipy.
-"""
+"""Lays one spherical code over another by the rotation and matching of points under which they agree best: a learned code
+equals the optimum only up to a rotation, a mirror image and the order of the classes. Knows numpy and scipy."""
 
 from dataclasses import dataclass
 

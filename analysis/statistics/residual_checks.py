@@ -1,7 +1,5 @@
 """Signs in the residuals that a fit is wrong: a bend, noise that changes with size, a single cell that decides the fit.
-
-They are warnings and decide nothing. Knows robust fits and scipy.
-"""
+They are warnings and decide nothing."""
 
 from dataclasses import dataclass
 

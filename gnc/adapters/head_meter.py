@@ -1,7 +1,5 @@
 """A meter on the head of a model that a framework trains: finds the head, pairs features and labels, joins processes.
-
-Knows torch and the meter; does not know any framework.
-"""
+Knows torch and the meter; does not know any framework."""
 
 import difflib
 import warnings

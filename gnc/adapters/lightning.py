@@ -1,7 +1,5 @@
-"""Collapse in Lightning's log: a callback that finds the head by name and logs through the trainer.
-
-Knows Lightning, under either of its package names; what is measured is `head_meter`'s.
-"""
+"""Collapse in Lightning's log: a callback that finds the head by name and logs through the trainer, under either of its
+package names."""
 
 import sys
 import warnings

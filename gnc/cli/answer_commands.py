@@ -1,7 +1,5 @@
-"""The gnc commands that say what results mean: report, best, contrast and export.
-
-Calls what does the work and prints the outcome; runs no trial.
-"""
+"""The gnc commands that say what results mean: report, best, contrast and export. Calls what does the work and prints the
+outcome; runs no trial."""
 
 import argparse
 import dataclasses

@@ -1,8 +1,5 @@
 """`gnc code`: the best margins known, and what else a margin is compared with; the geometry of the heads a folder keeps.
-
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models; does not
-know studies, trials or Ray.
-"""
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute."""
 
 import argparse
 import math

@@ -1,8 +1,5 @@
-"""The command `gnc`: parse, call, print. Data on stdout, progress and refusals on stderr; exit 0, 1 or 2.
-
-Each group of commands has its parsers in its own module. Only the module of the command that is asked for is imported,
-and none imports torch or Ray at the top: `gnc check`, `gnc status`, `gnc report` and `gnc --help` start without them.
-"""
+"""The command `gnc`: parse, call, print. Data on stdout, progress and refusals on stderr; exit 0, 1 or 2. Only the module of
+the command that is asked for is imported, and none imports torch or Ray at the top."""
 
 import argparse
 import contextlib

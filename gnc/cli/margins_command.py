@@ -1,8 +1,5 @@
-"""`gnc margins`: the margins of any classifier, what decides them, and what they are compared with.
-
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models; does not
-know studies, trials or Ray.
-"""
+"""`gnc margins`: the margins of any classifier, what decides them, and what they are compared with. PyTorch takes seconds to
+load, so what needs it is imported inside the functions that compute."""
 
 import argparse
 import json

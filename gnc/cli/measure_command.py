@@ -1,8 +1,5 @@
-"""`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
-
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models and
-files; does not know the store, trials or Ray.
-"""
+"""`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder. PyTorch
+takes seconds to load, so what needs it is imported inside the functions that compute."""
 
 import argparse
 import math

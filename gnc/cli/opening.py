@@ -1,7 +1,5 @@
-"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them.
-
-Knows study files and the store; does not know what the commands do with them.
-"""
+"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them. Knows
+study files and the store; does not know what the commands do with them."""
 
 import argparse
 import functools

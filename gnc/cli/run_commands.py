@@ -1,7 +1,5 @@
-"""The gnc commands that run trials: check (shows what would run), run (on Ray) and trial (one, in this process).
-
-Knows the steps of a run; imports Ray and torch only once there is something to run.
-"""
+"""The gnc commands that run trials: check (shows what would run), run (on Ray) and trial (one, in this process). Knows the
+steps of a run; imports Ray and torch only once there is something to run."""
 
 import argparse
 import dataclasses

@@ -1,8 +1,5 @@
-"""The classifier of a checkpoint: its rows as the model uses them, its bias, and what was assumed.
-
-What stands beside a matrix counts: scales of float8 codes and weight norms are applied, or the matrix is refused.
-Does not know margins.
-"""
+"""The classifier of a checkpoint: its rows as the model uses them, its bias, and what was assumed. What stands beside a matrix
+counts: scales of float8 codes and weight norms are applied, or the matrix is refused."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
-"""Features and labels for a measurement: from an archive, .npy files side by side, or Parquet; whole or in batches.
-
-Knows names and kinds of arrays and what a label may be; does not know metrics.
-"""
+"""Features and labels for a measurement: from an archive, .npy files side by side, or Parquet; whole or in batches. Knows names
+and kinds of arrays and what a label may be; does not know metrics."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
-"""Opens a file by what it holds, whatever its ending; an index or a folder stands for its shards.
-
-Knows every format here; does not know what arrays mean. Nothing in a file is ever run.
-"""
+"""Opens a file by what it holds, whatever its ending; an index or a folder stands for its shards. Nothing in a file is ever
+run. Knows every format here; does not know what arrays mean."""
 
 import json
 import re

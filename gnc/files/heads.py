@@ -1,7 +1,5 @@
-"""Which matrix of a checkpoint is the classifier: by the name that is given, or by a guess that says its reason.
-
-Knows names, shapes and config.json; does not know how values are stored.
-"""
+"""Which matrix of a checkpoint is the classifier: by the name that is given, or by a guess that says its reason. Knows names,
+shapes and config.json; does not know how values are stored."""
 
 import difflib
 import re

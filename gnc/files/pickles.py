@@ -1,8 +1,5 @@
-"""Reads a pickle without running it: containers, numbers, text and arrays; everything else becomes an inert stand-in.
-
-Built on the unpickler that the standard library has in Python, since the one in C takes memory for whatever index a
-memo names. No name is ever imported and nothing from the file is ever called. Does not know where tensors' bytes lie.
-"""
+"""Reads a pickle without running it: no name is imported, nothing is called; what is no container, number, text or array becomes
+an inert stand-in. Built on the standard library's unpickler in Python: the one in C takes memory for any index of a memo."""
 
 import io
 import pickle

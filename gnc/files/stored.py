@@ -1,7 +1,5 @@
-"""What a file holds, before its numbers are read: the name, shape and kind of each array, and what was left out.
-
-Every size that a file states is compared with the file's length before memory is taken. Does not know formats.
-"""
+"""What a file holds, before its numbers are read: the name, shape and kind of each array, and what was left out. Every size
+that a file states is compared with the file's length before memory is taken. Does not know formats."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping

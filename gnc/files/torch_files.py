@@ -1,7 +1,4 @@
-"""What torch.save wrote: zip archives, the older row of pickles, and pickles of arrays. Values are mapped, not loaded.
-
-Knows inert pickles; does not know what tensors mean.
-"""
+"""What torch.save wrote: zip archives, the older row of pickles, and pickles of arrays. Values are mapped, not loaded."""
 
 import io
 import mmap
