@@ -115,8 +115,12 @@ def numbers_contrast(
     keys, taken, beside = (settings_of_rows(final, names) for names in (held, [setting], pooled))
     kept = kept[_supported([keys[i] for i in kept], [taken[i] for i in kept], [beside[i] for i in kept])]
     rows, measured = final.take(kept), measured[kept]
-    is_log = _is_log(measure, measured)
-    units = _units([keys[i] for i in kept], rows[setting].to_pylist(), np.log(measured) if is_log else measured)
+    column = COLUMNS.get(measure.partition("[")[0])
+    may_be_log = column is None or column.unit not in LINEAR_UNITS
+    is_log = may_be_log and bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
+    numbers = zip(rows[setting].to_pylist(), (np.log(measured) if is_log else measured).tolist(), strict=True)
+    of_unit = gathered(zip((keys[i] for i in kept), numbers, strict=True))
+    units = {key: {v: float(np.mean(x)) for v, x in gathered(pairs).items()} for key, pairs in of_unit.items()}
     values_shared = {value for unit in units.values() for value in unit}
     base = _base(units, [v for v in distinct(rows, setting) if v in values_shared], against, setting)
     shared = {key: unit for key, unit in units.items() if base in unit and len(unit) > 1}
@@ -191,22 +195,6 @@ def held_settings(
         else:
             held.append(name)
     return [*held, "seed"], tuple(pooled), tuple(moving)
-
-
-def _is_log(measure: str, measured: np.ndarray) -> bool:
-    column = COLUMNS.get(measure.partition("[")[0])
-    if column is not None and column.unit in LINEAR_UNITS:
-        return False
-    return bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
-
-
-def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tuple, dict[Any, float]]:
-    """Held settings and seed to value of the setting to the mean number of the trials there."""
-    members = gathered(zip(keys, zip(taken, map(float, numbers), strict=True), strict=True))
-    return {
-        key: {value: float(np.mean(found)) for value, found in gathered(pairs).items()}
-        for key, pairs in members.items()
-    }
 
 
 def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, setting: str) -> Any:

@@ -78,6 +78,7 @@ def make_page(
         Section("provenance", "Provenance", provenance_parts(frame, warned)),
     ]
     title = sentences.study_name(frame)
+    settled: list[page.Piece] = [" To settle it: ", page.Code(command), ", whose file lies beside this page."]
     header = [
         Paragraph("Generalized neural collapse, a scaling study", "over"),
         Heading(title, 1),
@@ -85,15 +86,11 @@ def make_page(
         *(Paragraph(text, "answer") for text in sentences.sentences_answer(frame, findings)),
         Paragraph(sentences.sentence_studied(frame), "studied"),
         page.Leads(lead_panels(by_name)),
-        Paragraph([opened.unknown, *_settled_by(command)], "open"),
+        Paragraph([opened.unknown, *(settled if command else ())], "open"),
         Details("Words used on this page", (Paragraph(TEXTS["words"]),)),
         *caveat_parts(frame, warned),
     ]
     return page.Page(f"{title}: generalized neural collapse", header, sections, footer())
-
-
-def _settled_by(command: str) -> list[page.Piece]:
-    return [" To settle it: ", page.Code(command), ", whose file lies beside this page."] if command else []
 
 
 def lead_panels(by_name: Mapping[str, FigureBlock]) -> list[tuple[str, Drawn, str]]:

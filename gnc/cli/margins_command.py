@@ -66,7 +66,10 @@ def command_margins(options: argparse.Namespace) -> int:
     if names:
         unnamed = len(rows) - len(names)
         tables["notes"] += [f"{unnamed} classes have no name in {options.labels}"] if unnamed else []
-        tables["labels"] = {str(k): names[k] for k in sorted(_mentioned(tables)) if k in names}
+        mentioned = {k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group}
+        mentioned |= {one["class"] for one in tables["largest_supports"]}
+        mentioned |= {k for one in tables.get("classes", ()) for k in (one["class"], *one["support"])}
+        tables["labels"] = {str(k): names[k] for k in sorted(mentioned) if k in names}
     show(options, facts | tables, _lines(facts, tables, names))
     return 1 if facts["interrupted"] else 0
 
@@ -200,12 +203,6 @@ def _hubs(margins: "Margins", kept: list[int]) -> list[dict[str, int]]:
     counts = members.bincount(minlength=len(kept))
     first = counts.argsort(descending=True, stable=True)[:SHOWN_HUBS].tolist()
     return [{"class": kept[k], "supports": int(counts[k])} for k in first if int(counts[k])]
-
-
-def _mentioned(tables: dict[str, Any]) -> set[int]:
-    classes = [k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group]
-    classes += [one["class"] for one in tables["largest_supports"]]
-    return {*classes, *(k for one in tables.get("classes", ()) for k in (one["class"], *one["support"]))}
 
 
 def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str]) -> Iterator[str]:

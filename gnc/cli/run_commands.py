@@ -255,7 +255,11 @@ def command_trial(options: argparse.Namespace) -> int:
     study, store = _study_of(options)
     check_code(study, store, options.allow_code)
     if options.index is not None:
-        options.key = _by_index(study, options.index)
+        rule, most = "--index must be given for a study whose trials are all listed", len(study.configs) - 1
+        require(not study.is_adaptive, f"{rule}, got a search: {study.name}. Run its trials with --next.")
+        rule = f"--index must be 0 to {most} in {study.name}, got {options.index}"
+        require(0 <= options.index <= most, f"{rule}. See gnc check --json.")
+        options.key = study.configs[options.index].key
     # PyTorch takes seconds to load: only here, where a trial will run
     from study.execution.run_mark import new_run, under_way
 
@@ -278,14 +282,6 @@ def command_trial(options: argparse.Namespace) -> int:
         finally:
             trials.close()
     return 0 if state == "complete" else 1
-
-
-def _by_index(study: Study, index: int) -> str:
-    rule = "--index must be given for a study whose trials are all listed"
-    require(not study.is_adaptive, f"{rule}, got a search: {study.name}. Run its trials with --next.")
-    most = len(study.configs) - 1
-    require(0 <= index <= most, f"--index must be 0 to {most} in {study.name}, got {index}. See gnc check --json.")
-    return study.configs[index].key
 
 
 def _one_or_next(options: argparse.Namespace, study: Study, store: Store) -> Trials:

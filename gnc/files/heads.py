@@ -120,7 +120,9 @@ def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, 
         sized = [found for found in named if rows_of(found) == classes]
         most = max(map(rows_of, named))
         return sized or [found for found in named if rows_of(found) == most], "by its name"
-    if _is_tied(config):
+    # Hugging Face writes the setting only where it differs from the architecture's default
+    can_be_tied = any(word in str(config.get("architectures", "")) for word in TIED)
+    if config.get("tie_word_embeddings", can_be_tied) is True and "vocab_size" in config:
         tied = [found for found in ranked if _is_embedding(found) and rows_of(found) == classes]
         return tied, "since config.json ties the head to the embedding"
     sized = [found for found in ranked if rows_of(found) == classes and not _is_embedding(found)]
@@ -184,12 +186,6 @@ def _classes_of(config: dict[str, Any]) -> int | None:
     if "Classification" not in str(config.get("architectures", "")):
         known.append(config.get("vocab_size"))
     return next((number for number in known if isinstance(number, int)), None)
-
-
-def _is_tied(config: dict[str, Any]) -> bool:
-    """Whether the head is the embedding; Hugging Face writes the setting only where it differs from the default."""
-    can_be = any(word in str(config.get("architectures", "")) for word in TIED)
-    return config.get("tie_word_embeddings", can_be) is True and "vocab_size" in config
 
 
 def _bare(name: str) -> str:
