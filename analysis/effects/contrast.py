@@ -31,11 +31,9 @@ WIDE = 10.0  # positive values are compared as ratios where the largest is more 
 @dataclass(frozen=True)
 class Difference:
     """Paired difference from the base value over shared seeds; of logarithms where the contrast is_log.
-
     low, high: ends of the LEVEL interval, None under two seeds. p, adjusted: of the paired t test and after Holm's
     correction over the family it was computed in; NaN under MIN_SEEDS seeds, where nothing is tested. within,
-    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p.
-    """
+    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p."""
 
     mean: float
     low: float | None
@@ -51,12 +49,10 @@ class Difference:
 @dataclass(frozen=True)
 class Level:
     """One value of the setting.
-
     by_seed, by_cell: mean of the measure (of its logarithm where is_log) of each seed over the cells shared with the
     base, and of each such cell over its seeds. mean, low, high: over seeds. trials, terminal: how many trials, and how
     many of them reached 99 % training accuracy. difference: from the base; None for the base itself.
-    references: mean of each of REFERENCE_LINES over the same rows, NaN where not tabulated.
-    """
+    references: mean of each of REFERENCE_LINES over the same rows, NaN where not tabulated."""
 
     value: Any
     by_seed: dict[Any, float]
@@ -73,12 +69,10 @@ class Level:
 @dataclass(frozen=True)
 class Contrast:
     """One measure over the values of one setting, all against `base`.
-
     held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that have no effect at some
     of the values and several values at others; their trials are averaged over what those others share. moving: settings
     that change together with the setting, so that the two effects cannot be separated. apart: values that share no seed
-    and cell with the base. keys: of the trials that were compared.
-    """
+    and cell with the base. keys: of the trials that were compared."""
 
     setting: str
     measure: str
@@ -141,10 +135,8 @@ def numbers_contrast(
 
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
     """Which rows enter, by the values of the pooled settings beside them.
-
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
-    are compared at the temperatures of both.
-    """
+    are compared at the temperatures of both."""
     triples = zip(keys, zip(taken, beside, strict=True), strict=True)
     units = gathered((key, pair) for key, pair in triples if any(x is not None for x in pair[1]))
     members = {key: {value: set(others) for value, others in gathered(pairs).items()} for key, pairs in units.items()}
@@ -173,10 +165,8 @@ def held_settings(
     rows: pa.Table, setting: str, tuned: Sequence[str] = ()
 ) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Settings that must agree within a unit (seed last), those pooled, and those that move with the setting.
-
     A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
-    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held.
-    """
+    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held."""
     held, pooled, moving = [], [], []
     for name in SETTING_NAMES:
         if name in (setting, "seed") or len(rows[name].unique()) < 2:
@@ -244,10 +234,8 @@ def _adjusted(levels: Sequence[Level]) -> list[Level]:
 
 def verdict(difference: Difference, bound: float | None = None) -> str:
     """What may be said of a difference: higher, lower, none shown, or nothing for too few seeds.
-
     bound: differences below it do not matter, in the unit of the difference (a logarithm where the contrast is_log);
-    where the difference is shown to stay below it, that is said too.
-    """
+    where the difference is shown to stay below it, that is said too."""
     if np.isnan(difference.adjusted):
         return f"no verdict: {difference.seeds} of {MIN_SEEDS} seeds"
     sign = "higher" if difference.mean > 0 else "lower"

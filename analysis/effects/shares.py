@@ -22,10 +22,8 @@ GAPS = ("geometry", "duality", "variability")
 @dataclass(frozen=True)
 class LadderGaps:
     """One value of a setting: the share of the best known margin that each step loses, and what is left, over cells.
-
     gaps: (mean, low, high) by the names in GAPS, the ends None under MIN_CELLS cells. kept: the share that the worst
-    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting.
-    """
+    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting."""
 
     setting: str
     value: Any
@@ -83,10 +81,8 @@ class Spread:
 @dataclass(frozen=True)
 class Explained:
     """Shares of variance lost when one setting is left out of an additive model of log measure.
-
     They need not add up to `together`, the share of all settings, because settings overlap. spread: of settings and of
-    seeds, None where no cell has two trials. trials: how many there were.
-    """
+    seeds, None where no cell has two trials. trials: how many there were."""
 
     measure: str
     relative_to: str | None
@@ -142,10 +138,8 @@ def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
 
 def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
     """The spread between cells and between their seeds [trials], moment estimates, of an average over few seeds no chance.
-
     None without two cells or a cell of two trials; a spread between cells below what their seeds alone would give is 0.
-    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance).
-    """
+    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance)."""
     _, index, counts = np.unique(np.asarray(cell), return_inverse=True, return_counts=True)
     trials, cells = len(logs), len(counts)
     if cells < 2 or trials == cells:

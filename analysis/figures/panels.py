@@ -40,9 +40,7 @@ class Panel:
 @dataclass(frozen=True)
 class FigureBlock:
     """A figure of the report: panels with a heading and caption, or in `missing` the sentence that stands in for it.
-
-    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page.
-    """
+    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page."""
 
     name: str
     heading: str

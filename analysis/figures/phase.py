@@ -21,9 +21,7 @@ ROOM: Room = ((5.2, 3.4), (0.75, 1.65, 0.52, 0.36))
 @dataclass(frozen=True)
 class PhaseNumbers:
     """One map: cells with x = K / d, y = coldness, their measure, the step of the colour ramp each falls into (0..5).
-
-    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature.
-    """
+    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature."""
 
     measure: str
     x: np.ndarray
@@ -45,7 +43,8 @@ def numbers_phase(final: pa.Table, measure: str) -> PhaseNumbers:
         value = cells["margin_min_lower"] / best if measure == RATIO else cells[measure]
     known = np.isfinite(y) & (y > 0) & np.isfinite(value) & ((value > 0) | (measure == RATIO))
     kept = np.array(evenly(np.flatnonzero(known).tolist(), MOST_DOTS), dtype=int)
-    edges, seen = RATIO_EDGES if measure == RATIO else (), value[known]
+    edges: tuple[float, ...] = RATIO_EDGES if measure == RATIO else ()
+    seen = value[known]
     if measure != RATIO and len(seen) and seen.max() > seen.min() * 1.01:  # equal parts of the logarithm, rounded
         edges = tuple(sorted({float(f"{x:.0e}") for x in np.geomspace(seen.min(), seen.max(), 7)[1:-1]}))
     x, y, value = (numbers[kept] for numbers in (cells["num_classes"] / cells["feature_dim"], y, value))

@@ -64,9 +64,7 @@ def places_of(values: Sequence[Any], kind: str) -> tuple[np.ndarray, dict[float,
 @dataclass(frozen=True)
 class ParallelNumbers:
     """One group: by axis (the settings, then the goal) where each measured trial stands, and what is written there.
-
-    trials: their keys from the worst to the best, as they are drawn.
-    """
+    trials: their keys from the worst to the best, as they are drawn."""
 
     group: Group
     trials: tuple[str, ...]

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 from analysis.rows.wording import number, power_of_ten
 
@@ -97,9 +98,7 @@ def _tick_text(value: float) -> str:
 
 def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Write (x, y, text, colour) right of the axes at the height of each point, pushed apart; to be called once limits are set.
-
-    A line that ends early is led to its label.
-    """
+    A line that ends early is led to its label."""
     to_points = POINTS / ax.figure.dpi
     shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
     ends = [ax.transData.transform(label[:2]) for label in shown]
@@ -117,20 +116,11 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> Non
 
 
 def label_positions(heights: Sequence[float], gap: float, floor: float = -math.inf) -> list[float]:
-    """Heights (ascending) moved as little as a few passes need to be `gap` apart and not below the floor."""
-    moved = [max(height, floor) for height in heights]
-    for _ in range(200):
-        clear = True
-        for i in range(len(moved) - 1):
-            lack = gap - (moved[i + 1] - moved[i])
-            if lack > 1e-6:
-                clear = False
-                down = min(lack / 2, max(moved[i] - floor, 0.0))
-                moved[i] -= down
-                moved[i + 1] += lack - down
-        if clear:
-            break
-    return moved
+    """Heights (ascending) moved as little as they must be to stand `gap` apart and not below the floor."""
+    if not heights:
+        return []
+    steps = gap * np.arange(len(heights))
+    return list(np.maximum(isotonic_regression(np.asarray(heights) - steps).x, floor) + steps)
 
 
 def name_marks(artist: Artist, titles: Sequence[str] | np.ndarray) -> None:

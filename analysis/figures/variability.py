@@ -18,9 +18,7 @@ MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use eve
 @dataclass(frozen=True)
 class VariabilitySeries:
     """Trials that share one value of `by`: x, y and whether training accuracy had reached the terminal phase.
-
-    sizes, medians: over all trials; x, y, terminal and titles hold at most MOST_DOTS of them.
-    """
+    sizes, medians: over all trials; x, y, terminal and titles hold at most MOST_DOTS of them."""
 
     by: str
     value: float

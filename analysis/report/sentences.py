@@ -83,9 +83,7 @@ def question(frame: StudyFrame) -> str:
 
 def sentences_answer(frame: StudyFrame, findings: Findings) -> list[str]:
     """The answer in three sentences: what training did, how good the codes are, and how the margin goes with the classes.
-
-    Of a search the third says what was best.
-    """
+    Of a search the third says what was best."""
     if frame.final.num_rows == 0:
         return ["No trial is complete, so there is no answer yet."]
     last = sentence_classes(findings.trends, findings.comparisons)

@@ -30,11 +30,9 @@ Value = TypeVar("Value")
 @dataclass(frozen=True)
 class StudyFrame:
     """What the store holds of one study.
-
     rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
     complete trial joined with the columns of the trials table. outside: trials in the folder that are not of this study.
-    missing: trials of the study that have no row in the trials table yet. unreadable: the fragments that were skipped.
-    """
+    missing: trials of the study that have no row in the trials table yet. unreadable: the fragments that were skipped."""
 
     rows: pa.Table
     trials: pa.Table
@@ -50,10 +48,8 @@ def load_study(
     courses: Collection[str] | None = None, measures: Collection[str] | None = None,
 ) -> StudyFrame:  # fmt: skip
     """Read the rows and trials of a study.
-
     keys: its trials; None for all that the folder holds. study: its text; None for the one run last. courses: columns of
-    `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings.
-    """
+    `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings."""
     skipped: set[str] = set()
     rows = store.read(None if courses is None else {*ALWAYS, *courses}, on_unreadable=skipped.add)
     needed = None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}

@@ -20,10 +20,8 @@ FLOAT_FLOOR = 1e-13
 
 def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper end of a measure in each row; equal where it is a number, NaN where it is absent.
-
     SHORTFALL lies between 1 - upper / best known and 1 - lower / proven bound; its lower end can be below 0. Variability
-    under FLOAT_FLOOR lies between 0 and it.
-    """
+    under FLOAT_FLOOR lies between 0 and it."""
     if measure in (MARGIN, SHORTFALL):
         lower, upper = values(rows, MARGIN), values(rows, "margin_min_upper")
         if measure == MARGIN:
@@ -70,9 +68,7 @@ Matched = tuple[pa.Table, str]  # final rows with VARIABILITY read at a shared m
 @dataclass(frozen=True)
 class Course:
     """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability.
-
-    onset: the step of that epoch.
-    """
+    onset: the step of that epoch."""
 
     onset: float
     steps: np.ndarray
@@ -99,9 +95,7 @@ def terminal_courses(rows: pa.Table, final: pa.Table) -> dict[str, Course]:
 
 def at_equal_steps(rows: pa.Table, final: pa.Table) -> Matched | None:
     """Variability at the longest time after 99 % accuracy that every terminal trial trained for; None without any.
-
-    Measures are interpolated in the logarithm between measured epochs. rows: by trial and epoch; final: complete trials.
-    """
+    Measures are interpolated in the logarithm between measured epochs. rows: by trial and epoch; final: complete trials."""
     courses = terminal_courses(rows, final)
     shared = min((float(c.steps[-1]) for c in courses.values()), default=0.0)
     if shared <= 0:
@@ -112,9 +106,7 @@ def at_equal_steps(rows: pa.Table, final: pa.Table) -> Matched | None:
 
 def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> Matched | None:
     """Variability where train_loss first comes as near to its optimum as the worst terminal trial ever does.
-
-    None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment.
-    """
+    None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment."""
     every = terminal_courses(rows, final)
     courses = {key: c for key, c in every.items() if np.isfinite(c.excess).all() and (c.excess > 0).all()}
     if not courses:

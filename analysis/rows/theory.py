@@ -24,9 +24,7 @@ class MarginCurves:
 
 def margin_curves(num_classes: Iterable[int], feature_dim: int) -> MarginCurves:
     """The reference margins at each number of classes, in any order; the curves are sorted. feature_dim: at least 1.
-
-    Source: `gnc_models.references.margin`; Jiang et al., arXiv 2310.05351 (the softmax code).
-    """
+    Source: `gnc_models.references.margin`; Jiang et al., arXiv 2310.05351 (the softmax code)."""
     sizes = sorted({int(k) for k in num_classes if k >= 2})
     references = [bounds.reference_margin(k, feature_dim) for k in sizes]
     random = [bounds.random_margin(k, feature_dim) for k in sizes]

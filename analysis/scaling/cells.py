@@ -12,9 +12,7 @@ from analysis.statistics.additive import added_columns_p, fit_additive, largest_
 @dataclass(frozen=True)
 class Cells:
     """Averages over the seeds of each cell: log measure, log predictors [cells, predictors], group, trial count.
-
-    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers.
-    """
+    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers."""
 
     log_measure: np.ndarray
     log_predictors: np.ndarray
@@ -41,9 +39,7 @@ def average_cells(
     upper: np.ndarray | None = None,
 ) -> Cells:  # fmt: skip
     """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
-
-    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none.
-    """
+    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none."""
     names, first, index = np.unique(np.asarray(cell), return_index=True, return_inverse=True)
     trials = np.bincount(index, minlength=len(names))
     measure = np.asarray(measure)
@@ -57,11 +53,9 @@ def average_cells(
 @dataclass(frozen=True)
 class SizeMeans:
     """One value for each size: what its cells share once the levels of their groups are taken out.
-
     log_measure, log_size: [sizes]. levels: of each group beside these values. own_variance: by group, the variance of a new
     cell beyond that of its size's value. slopes_p: p value of equal slopes over log size in every group; None where it
-    cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them.
-    """
+    cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them."""
 
     log_measure: np.ndarray
     log_size: np.ndarray

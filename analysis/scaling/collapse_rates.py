@@ -36,10 +36,8 @@ class TrialLaw:
 @dataclass(frozen=True)
 class TimeLaw:
     """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
-
     rate: mean over class counts of the means over their cells, its ends None under MIN_CELLS class counts. best_in: share of
-    trials that the chosen law predicts better. short: trials with fewer than MIN_EPOCHS terminal epochs.
-    """
+    trials that the chosen law predicts better. short: trials with fewer than MIN_EPOCHS terminal epochs."""
 
     measure: str
     feature_dim: int

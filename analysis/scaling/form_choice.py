@@ -55,11 +55,9 @@ class FormVerdict:
 @dataclass(frozen=True)
 class FormComparison:
     """All forms for one measure at one feature_dim. chosen: see `choose`.
-
     left_out: complete trials that are not terminal or have no positive value. with_all: the chosen form's parameters with
     those trials included. settings: of each group, by its label. series: a comparison for each group by itself where their
-    slopes differ, the largest MOST_SERIES; slopes_p: the p value that they do not.
-    """
+    slopes differ, the largest MOST_SERIES; slopes_p: the p value that they do not."""
 
     measure: str
     feature_dim: int
@@ -76,9 +74,7 @@ class FormComparison:
     @property
     def weighted(self) -> list[tuple[FormFit, float]]:
         """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first.
-
-        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance.
-        """
+        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance."""
         tested = [(v.held_out.mean_error, v.fit) for v in self.verdicts if v.held_out and v.fit]
         noise = min((fit.scale for _, fit in tested), default=0.0)
         tested = [(error, fit.with_bias(max(error**2 - noise**2, 0.0))) for error, fit in tested]
@@ -176,10 +172,8 @@ def compare_forms(
 
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
     """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those sizes.
-
     Where a simple form is true, a form that contains it predicts equally well, and the smaller error alone would choose
-    it half the time. The mean is compared, since the median of three held-out cells depends on one of them.
-    """
+    it half the time. The mean is compared, since the median of three held-out cells depends on one of them."""
     tested = [(v.held_out.mean_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
     if not tested:
         return None

@@ -39,10 +39,8 @@ class Form:
 @dataclass(frozen=True)
 class FormFit:
     """A fitted form: parameters with intervals, levels by group, Huber scale of the sizes' log residuals, AICc.
-
     centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
-    own_variance: by group, of a new cell about the value of its size.
-    """
+    own_variance: by group, of a new cell about the value of its size."""
 
     form: str
     feature_dim: int
@@ -139,9 +137,7 @@ VARIABILITY_FORMS = ("power", "offset", "curved")
 
 def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
     """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
-
-    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise.
-    """
+    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise."""
     noise = min((fit.scale for _, fit in tested), default=0.0)
     weights = [1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested]
     return [(fit, weight / sum(weights)) for (_, fit), weight in zip(tested, weights, strict=True)]
@@ -200,9 +196,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
     """Corrected Akaike criterion of Gaussian noise in which outliers weigh as much as in the Huber loss.
-
-    Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise.
-    """
+    Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise."""
     size = np.abs(residuals)
     bent = np.where(size <= threshold, size**2, threshold * (2 * size - threshold))
     n, k = len(residuals), count + 1

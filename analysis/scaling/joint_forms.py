@@ -93,9 +93,7 @@ JOINT_FORMS: Mapping[str, JointForm] = {
 @dataclass(frozen=True)
 class JointFit:
     """A fitted joint form: parameters, level by group, robust spread, AICc, diagnostics.
-
-    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
-    """
+    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts."""
 
     form: str
     parameters: tuple[Exponent, ...]
@@ -197,9 +195,7 @@ def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
 
 def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     """Fit one joint form; FitRefused for too few cells, dimensions or temperatures, or axes that do not vary apart.
-
-    least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do.
-    """
+    least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do."""
     form, axes = JOINT_FORMS[name], log_axes(cells)
     if form.cold and not np.isfinite(axes["temperature"]).all():
         raise FitRefused("some cells have no temperature")

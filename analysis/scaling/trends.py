@@ -22,12 +22,10 @@ MAX_SERIES = 40  # single series in the report; the pooled fits use every row al
 @dataclass(frozen=True)
 class Trend:
     """One power law that was asked for, fitted or refused.
-
     predictor: the size that it is a trend in. where: the settings held fixed. within: settings whose values each have a
     prefactor of their own. moment: when in training the measure was read. fit: the bare estimate or None where refused says
     why there are no intervals. not_terminal, not_positive: complete trials left out. with_all: the exponent with those that
-    are not terminal.
-    """
+    are not terminal."""
 
     measure: str
     predictor: str
@@ -55,9 +53,7 @@ def own_prefactors(trend: Trend) -> list[str]:
 
 def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """Every trend in num_classes (and feature_dim) that the settings of the complete trials suggest.
-
-    rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end.
-    """
+    rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end."""
     others = independent_settings(final)
     found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
     matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
@@ -71,10 +67,8 @@ def trends_of(
     final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END, *, series: bool = True
 ) -> list[Trend]:
     """The trends of one measure: in each size over all values of the other, in num_classes at each feature_dim, by series.
-
     others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only where
-    the test says that their exponents differ.
-    """
+    the test says that their exponents differ."""
     # margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it
     found = []
     if measure != MARGIN and len(final["feature_dim"].unique()) > 1:

@@ -16,9 +16,7 @@ EXACT = 1e-9  # residuals below this are the rounding of an exact law
 @dataclass(frozen=True)
 class Additive:
     """The fit of `target = level[group] + effect[block]`, the effect of the first block being 0.
-
-    effects: [blocks] in sorted order. levels: by group. spread: of one residual, robust. design: [n, groups and blocks].
-    """
+    effects: [blocks] in sorted order. levels: by group. spread: of one residual, robust. design: [n, groups and blocks]."""
 
     effects: np.ndarray
     levels: Mapping[str, float]
@@ -28,9 +26,7 @@ class Additive:
 
 def fit_additive(target: np.ndarray, group: Sequence[str], block: np.ndarray) -> Additive:
     """Tell groups (a label of each entry) from blocks (the number that entries of one block share) by summed Huber loss.
-
-    target, block: [n]. All entries are of one piece; with every pair present, effects are robust means over the groups.
-    """
+    target, block: [n]. All entries are of one piece; with every pair present, effects are robust means over the groups."""
     labels, own = np.unique(np.asarray(group, dtype=str), return_inverse=True)
     blocks, index = np.unique(block, return_inverse=True)
     design = np.concatenate([np.eye(len(labels))[own], np.eye(len(blocks))[index][:, 1:]], axis=1)

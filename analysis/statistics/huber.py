@@ -45,10 +45,8 @@ class LinearFit:
 
 def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
     """Minimise the summed Huber loss of `target - design @ coefficients`; design [n, p] of full column rank, target [n].
-
     The threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
-    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985).
-    """
+    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985)."""
     rough = _reweighted(design, target[None], 0.0)[0]
     spread = np.abs(target - design @ rough)
     degrees = max(len(target) - design.shape[1], 1)
@@ -67,9 +65,7 @@ def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
 
 def clustered_covariance(design: np.ndarray, fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
     """Covariance [p, p] where the residuals of a cluster [n] may have anything in common.
-
-    Source: CR3 of Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form.
-    """
+    Source: CR3 of Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form."""
     hold, pull = _hold_and_pull(fit.residuals, fit.threshold)
     inverse = np.linalg.inv(_gram(design, hold))
     scores = []

@@ -16,9 +16,7 @@ MOST_CENSORED = 0.5  # share of cells; with more of them the fit would mostly be
 @dataclass(frozen=True)
 class Completed:
     """target: log values with the expectation in place of an interval.
-
-    open_share: share of intervals wider than the spread of the values about the fit, which say little of where one lies.
-    """
+    open_share: share of intervals wider than the spread of the values about the fit, which say little of where one lies."""
 
     target: np.ndarray
     open_share: float

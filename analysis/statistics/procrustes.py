@@ -14,9 +14,7 @@ ROUNDS = 30
 @dataclass(frozen=True)
 class Alignment:
     """rotation [dim, dim]: `points @ rotation` lies over the target; match [points]: the target row of each point.
-
-    angle: root mean square angle between matched unit rows, radians.
-    """
+    angle: root mean square angle between matched unit rows, radians."""
 
     rotation: np.ndarray
     match: np.ndarray

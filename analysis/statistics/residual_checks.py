@@ -17,9 +17,7 @@ LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its v
 @dataclass(frozen=True)
 class Diagnostics:
     """bend_p: p value of no parabola in the residuals over log size; spread_p: of no change of their size with log size.
-
-    Both are None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
-    """
+    Both are None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1."""
 
     bend_p: float | None
     spread_p: float | None

@@ -255,10 +255,10 @@ def command_trial(options: argparse.Namespace) -> int:
     study, store = _study_of(options)
     check_code(study, store, options.allow_code)
     if options.index is not None:
-        rule, most = "--index must be given for a study whose trials are all listed", len(study.configs) - 1
-        require(not study.is_adaptive, f"{rule}, got a search: {study.name}. Run its trials with --next.")
-        rule = f"--index must be 0 to {most} in {study.name}, got {options.index}"
-        require(0 <= options.index <= most, f"{rule}. See gnc check --json.")
+        most, listed = len(study.configs) - 1, "--index must be given for a study whose trials are all listed"
+        require(not study.is_adaptive, f"{listed}, got a search: {study.name}. Run its trials with --next.")
+        asked = f"--index must be 0 to {most} in {study.name}, got {options.index}"
+        require(0 <= options.index <= most, f"{asked}. See gnc check --json.")
         options.key = study.configs[options.index].key
     # PyTorch takes seconds to load: only here, where a trial will run
     from study.execution.run_mark import new_run, under_way

@@ -257,9 +257,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 
 def walk(value: Any) -> Iterator[tuple[str, TensorRecord | ArrayRecord | Thing]]:
     """Arrays in nested containers, each with the path to it; of an object its state, without torch's own dictionaries.
-
-    A container that stands in several places is walked once: the number of paths could be exponential.
-    """
+    A container that stands in several places is walked once: the number of paths could be exponential."""
     seen: set[int] = set()
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:

@@ -113,10 +113,12 @@ def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_e
 
 
 def _values(name: str, record: TensorRecord, read: Reader | None) -> Tensor:
-    inside = record.storage.data
-    if inside is None and read is None:
+    if (inside := record.storage.data) is not None:
+        there = np.frombuffer(bytearray(inside), np.uint8)
+    elif read is not None:
+        there = read(record.storage)
+    else:
         raise Unreadable("a pickle that points outside itself")
-    there = read(record.storage) if inside is None else np.frombuffer(bytearray(inside), np.uint8)
     needed, dtype = size_of(record.shape, record.dtype), getattr(torch, record.dtype)
     check_extent(needed, len(there), name)  # a view may repeat its storage, and then its size is without bound
     if not needed:
