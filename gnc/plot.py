@@ -15,14 +15,13 @@ from analysis.effects.search import groups_of, importances, search_of
 from analysis.figures import search
 from analysis.figures.classes import block_classes, block_ladder
 from analysis.figures.codes import block_codes
-from analysis.figures.collapse import block_collapse
+from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import CAPTIONS, FigureBlock, side_by_side
 from analysis.figures.pareto import block_pareto
 from analysis.figures.phase import block_phase
 from analysis.figures.style import use_style
-from analysis.figures.variability import block_variability
 from analysis.scaling.form_choice import compare_all
 from gnc.results import Results
 from study.design.errors import StudyError

@@ -11,13 +11,12 @@ import numpy as np
 
 from analysis.effects.search import search_of
 from analysis.figures import classes, codes, search
-from analysis.figures.collapse import block_collapse
+from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import FigureBlock, render, svg_file
 from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
-from analysis.figures.variability import block_variability
 from analysis.report import provenance, sentences
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
