@@ -60,17 +60,8 @@ def _held(held: HeldOut) -> dict[str, Any]:
 
 
 def _comparison(comparison: FormComparison) -> dict[str, Any]:
-    names = (
-        "measure",
-        "feature_dim",
-        "within",
-        "chosen",
-        "left_out",
-        "with_all",
-        "power_law_is_misspecified",
-        "slopes_p",
-    )
-    return _some(comparison, *names, "slope") | {
+    names = "measure feature_dim within chosen left_out with_all power_law_is_misspecified slopes_p slope"
+    return _some(comparison, *names.split()) | {
         "groups": sorted(set(comparison.cells.group)),
         "weights": {fit.form: weight for fit, weight in comparison.weighted},
         "cells": len(comparison.cells.group),

@@ -26,17 +26,8 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
     # a setting with one value besides null has no effect of its own: another setting decides whether it is null
     apart = [n for n in varied_settings(final) if len(final[n].drop_null().unique()) > 1]
     varied = [n for n in apart if n not in {*SHOWN_SETTINGS, "seed"}]
-    names = [
-        "trial",
-        "feature_dim",
-        "num_classes",
-        "temperature",
-        *MEASURED,
-        "terminal",
-        "normalization",
-        *varied,
-        "seed",
-    ]
+    sizes = ("feature_dim", "num_classes", "temperature")
+    names = ["trial", *sizes, *MEASURED, "terminal", "normalization", *varied, "seed"]
     rows = final.slice(0, MOST_TRIALS).to_pylist()
     headers = [LETTERS.get(n, axis_label(n)) for n in names]
     text = f"Final rows of the complete trials ({final.num_rows})."

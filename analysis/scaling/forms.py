@@ -108,28 +108,17 @@ def _correction(k: np.ndarray, d: int) -> np.ndarray:
 
 FORMS: Mapping[str, Form] = {
     "power": Form("A K^a", ("a",), _log_columns(1)),
-    "offset": Form(
-        "A (K^a + c)",
-        fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
-        shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)},
-    ),
-    "theory": Form(
-        "A K^(-2/(d-1)) exp(c K^(-2/(d-1)))",
-        ("c",),
-        _correction,
-        lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k),
-    ),
-    "corrected": Form(
-        "A K^a exp(c K^(-2/(d-1)))",
-        ("a", "c"),
-        lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1),
-    ),
-    "levenshtein": Form(
-        "A times the Levenshtein bound", fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))
-    ),
+    "offset": Form("A (K^a + c)", fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
+                   shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)}),
+    "theory": Form("A K^(-2/(d-1)) exp(c K^(-2/(d-1)))", ("c",), _correction,
+                   lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k)),
+    "corrected": Form("A K^a exp(c K^(-2/(d-1)))", ("a", "c"),
+                      lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1)),
+    "levenshtein": Form("A times the Levenshtein bound",
+                        fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))),
     "reference": Form("A times the best known margin", fixed=lambda k, d, shape: np.log(theory.best_known_curve(k, d))),
     "curved": Form("A K^(a + b log K)", ("a", "b"), _log_columns(1, 2)),
-}
+}  # fmt: skip
 # Margins can follow a bound's curve; for variability there is no such theory.
 MARGIN_FORMS = tuple(FORMS)
 VARIABILITY_FORMS = ("power", "offset", "curved")

@@ -22,8 +22,6 @@ from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 AXES = ("num_classes", "feature_dim", "temperature")
 LARGEST = {"num_classes": "largest K", "feature_dim": "largest d", "temperature": "lowest temperature"}
-
-
 Axes = Mapping[str, np.ndarray]  # the logarithm of each axis at every cell; temperature NaN where it is null
 Columns = Callable[[Axes], list[np.ndarray]]
 
@@ -79,15 +77,10 @@ JOINT_FORMS: Mapping[str, JointForm] = {
     "levenshtein": JointForm("A times the Levenshtein bound", (), _columns(), _levenshtein, margins_only=True),
     "reference": JointForm("A times the best known margin", (), _columns(), _best_known, margins_only=True),
     "power-temperature": JointForm("A K^a d^b temperature^g", ("a", "b", "g"), _columns(*AXES), cold=True),
-    "reference-coldness": JointForm(
-        "A (best known margin) coldness^g exp(h / coldness)",
-        ("g", "h"),
-        lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
-        _best_known,
-        cold=True,
-        margins_only=True,
-    ),
-}
+    "reference-coldness": JointForm("A (best known margin) coldness^g exp(h / coldness)", ("g", "h"),
+                                    lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
+                                    _best_known, cold=True, margins_only=True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

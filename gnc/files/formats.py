@@ -21,17 +21,10 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz")
 WHOLE = ("model.safetensors", "pytorch_model.bin", "model.onnx")  # a folder's own names for all its weights
 SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "BOOL": "bool",
-    "C64": "complex64",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-}
+}  # fmt: skip
 OTHERS = (  # what people have and this does not read, by its first bytes
     (b"GGUF", "a GGUF file", "Give the checkpoint that it was made from."),
     (b"\x89HDF", "an HDF5 file", 'Save the weights alone: numpy.savez("weights.npz", **arrays).'),

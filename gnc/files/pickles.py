@@ -100,20 +100,11 @@ def storage_of(identity: Any) -> Storage | Global | Thing:
     raise Unreadable("a persistent id that is no storage of torch")
 
 
-STORAGES = {
-    **dict(
-        zip(
-            ["Float", "Double", "Half", "BFloat16", "Long", "Int"],
-            ["float32", "float64", "float16", "bfloat16", "int64", "int32"],
-            strict=True,
-        )
-    ),
-    **dict(zip(["Short", "Char", "Byte", "Bool"], ["int16", "int8", "uint8", "bool"], strict=True)),
-    "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128",
-    **dict.fromkeys(("QInt8", "QUInt8", "QInt32"), QUANTISED),
-}  # by torch's name of the class, without Storage
-
+STORAGES = {  # by torch's name of the class, without Storage
+    "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
+    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128", "QInt8": QUANTISED, "QUInt8": QUANTISED, "QInt32": QUANTISED,
+}  # fmt: skip
 
 _Unpickler: Any = pickle._Unpickler
 
