@@ -1,7 +1,5 @@
 """Collapse from a training loop: statistics of features as they pass, measured against the classifier's rows at any time.
-
-Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does).
-"""
+Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does)."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -151,8 +149,7 @@ class CollapseMeter:
         """Take in what another meter of the same settings has seen, of other samples.
 
         Raises:
-            ValueError: the same meter, other classes, another dimension, another normalization or temperature,
-                or other columns.
+            ValueError: the same meter, or one of other settings or sizes.
         """
         if other is self:
             raise ValueError("other must be another meter, got this one. Its samples would count twice.")

@@ -1,8 +1,5 @@
-"""A results folder from Python: rows, trials, heads and margins as pyarrow tables, and a power law of any table.
-
-Knows the reading half of the store and the analysis; needs neither torch nor Ray. A table of pyarrow is a data frame for
-pandas by `.to_pandas()` and for Polars by `polars.from_arrow`; DuckDB takes it as it is.
-"""
+"""A results folder from Python: rows, trials, heads and margins as pyarrow tables, and a power law of any table. A table is a
+data frame for pandas by `.to_pandas()` and for Polars by `polars.from_arrow`; DuckDB takes it as it is."""
 
 import warnings
 from collections.abc import Collection, Sequence

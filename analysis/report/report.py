@@ -17,7 +17,7 @@ from analysis.figures.margin import block_margin
 from analysis.figures.panels import FigureBlock, render, svg_file
 from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
-from analysis.report import provenance, sentences
+from analysis.report import sentences, trial_tables
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
 from analysis.report.law_tables import score_parts
@@ -112,7 +112,7 @@ def write_report(
     findings = find(frame, predict=predict, earlier=earlier or ())
     unreadable = set(frame.unreadable)
     blocks = figure_blocks(frame, findings, store, unreadable.add)
-    warned = provenance.warnings(frame.trials)
+    warned = trial_tables.warnings(frame.trials)
     if earlier is None:
         left = "cannot be read as predictions and was left as it is; none was scored or added"
         warned.append(f"report/{PREDICTIONS} {left}.")

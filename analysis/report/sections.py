@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from analysis.figures.panels import Drawn, FigureBlock, render_panel
-from analysis.report import effect_tables, law_tables, page, provenance, sentences, trial_tables
+from analysis.report import effect_tables, law_tables, page, sentences, trial_tables
 from analysis.report.findings import MOST_CONTRASTS, MOST_LEVELS, Findings
 from analysis.report.next_study import NextStudy
 from analysis.report.page import (
@@ -157,14 +157,14 @@ def unreadable_text(names: Sequence[str]) -> str:
 def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """Versions, machines, data, the study file, and how to get the rows."""
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
-    origins = sorted(provenance.origins(frame.trials).items())
+    origins = sorted(trial_tables.origins(frame.trials).items())
     rows = [(name, value if len(value) < 40 else Long(value), Number(count)) for (name, value), count in origins]
     versions = Table("Versions and machines", ("what", "value", "trials"), rows)
     parts.append(versions if rows else note("No trial recorded its versions or machine."))
     varied = ", ".join(varied_settings(frame.final)) if frame.final.num_rows else ""
     vary = f" Settings that vary among the complete trials: {varied}." if varied else ""
     parts.append(Paragraph(f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"))
-    if data := provenance.data_origins(frame.trials):
+    if data := trial_tables.data_origins(frame.trials):
         seen = [(Long(settings), digest, Number(count)) for (settings, digest), count in sorted(data.items())]
         table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
         parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))

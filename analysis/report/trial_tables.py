@@ -1,5 +1,8 @@
-"""The report's tables of trials: those that are complete, those that ended otherwise, and where a search stopped them."""
+"""The report's tables of trials: those that are complete, those that ended otherwise, where a search stopped them, and where
+their rows come from, with warnings where a folder mixes versions, machines or data."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +11,14 @@ import pyarrow.compute as pc
 
 from analysis.effects.search import Distinction, Rung
 from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, varied_settings
+from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, gathered, varied_settings
 from analysis.rows.wording import LETTERS, axis_label, number, shown, words
+from study.design.config import settings_with
 from study.design.search import Scheduler
 
 MOST_TRIALS, MOST_FAILED = 200, 500
+MACHINE = ("cpu_model", "gpu_model", "host")
+Counted = Counter[tuple[str, str]]  # trials by name and value
 MEASURED = (
     "epoch", "train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower", "margin_ratio_upper", "gnc3_uncentred",
 )  # fmt: skip
@@ -83,3 +89,47 @@ def rung_parts(found: Sequence[Rung], rule: Scheduler) -> list[Part]:
     rows = [list(map(Number, row)) for row in cells]
     text = f"At each rung one in {rule.reduction_factor:g} trials goes on, by {words(rule.metric)} ({rule.metric}), {rule.mode}."
     return [Heading("The rungs of the scheduler"), Paragraph(text), Table("Rungs of asha", headers, rows)]
+
+
+def origins(trials: pa.Table) -> Counted:
+    """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
+    counted: Counted = Counter()
+    for text in trials["versions"].to_pylist():
+        counted.update(parse_versions(text).items())
+    for name in MACHINE:
+        counted.update((name, value) for value in trials[name].to_pylist() if value)
+    return counted
+
+
+def parse_versions(text: str | None) -> dict[str, str]:
+    """The versions column's JSON; an unreadable one is named as such, never dropped silently."""
+    try:
+        parsed = json.loads(text or "{}")
+    except ValueError:
+        return {"versions": f"unreadable: {str(text)[:60]}"}
+    return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {"versions": str(parsed)[:60]}
+
+
+def data_origins(trials: pa.Table) -> Counted:
+    """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
+    names = [name for name in settings_with("data", "size") if name in trials.column_names]
+    counted: Counted = Counter()
+    for row in trials.select([*names, "dataset_digest"]).to_pylist():
+        if digest := row.pop("dataset_digest"):
+            counted[", ".join(f"{k} {v}" for k, v in row.items() if v is not None), digest] += 1
+    return counted
+
+
+def warnings(trials: pa.Table) -> list[str]:
+    """What makes rows of this study not comparable bit for bit."""
+    several, data = (
+        {n: v for n, v in gathered(sorted(found(trials))).items() if len(v) > 1} for found in (origins, data_origins)
+    )
+    return [
+        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other numbers."
+        for name, seen in several.items()
+        if name != "host"
+    ] + [
+        f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
+        for settings, seen in data.items()
+    ]

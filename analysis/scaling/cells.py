@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.additive import added_columns_p, fit_additive, largest_piece
+from analysis.statistics.huber import added_columns_p, fit_additive, largest_piece
 
 
 @dataclass(frozen=True)

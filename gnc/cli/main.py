@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from importlib.metadata import version
+from importlib.resources import files
 
 from gnc.cli.output import Watch
 from gnc.cli.parser import CommandParser
@@ -26,16 +27,7 @@ GROUPS = {  # command -> the module of gnc.cli that owns it, in the order of gnc
     **dict.fromkeys(("doctor", "slurm", "prepare"), "doctor_commands"),
 }
 
-WELCOME = """gnc measures neural collapse, in a classifier that you have or in a study of many networks.
-
-  gnc margins model.safetensors    how far apart the classes of a classifier are, as certified intervals
-  gnc init my-study                write a study file to begin with, with a comment on every line
-  gnc run my-study.toml            run its trials; Ctrl-C stops, and running it again continues
-  gnc status results/my-study      how far it is
-  gnc report results/my-study      the answer, its figures and fits, as a page to open in a browser
-
-All commands: gnc --help. One of them, with an example: gnc run --help. What a study can vary: gnc settings.
-The documentation begins in README.md; a study that is ready to run is studies/quickstart.toml."""
+WELCOME = (files("gnc.cli") / "welcome.txt").read_text(encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
