@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gnc.cli.geometry_commands import reference_facts
 from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
@@ -158,19 +160,12 @@ def _margin_facts(
         middle = (margins.lower + margins.upper) / 2
         if options.mode == "all" and not interrupted:
             facts |= {"margin_mean": float(middle.mean())}
-            facts |= {name: _quantile(middle, q) for name, q in QUANTILES.items()}
+            facts |= {name: float(np.quantile(middle.cpu(), q)) for name, q in QUANTILES.items()}
         # the division by the rows' lengths widens intervals by less than this
         certified = margins.upper - margins.lower <= options.tolerance * margins.upper + 1e-12 * (not options.raw)
         facts["classes_certified"] = int(certified.sum())
     rounds = 0 if margins is None else margins.rounds
     return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": rounds}
-
-
-def _quantile(values: "Tensor", share: float) -> float:
-    """Linear between the two nearest values; torch's own refuses more than 16 million."""
-    ordered, at = values.sort().values, share * (len(values) - 1)
-    below, above = float(ordered[math.floor(at)]), float(ordered[math.ceil(at)])
-    return below + (above - below) * (at - math.floor(at))
 
 
 def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dict[str, Any]:
