@@ -19,7 +19,6 @@ from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import CAPTIONS, FigureBlock, side_by_side
-from analysis.figures.pareto import block_pareto
 from analysis.figures.phase import block_phase
 from analysis.figures.style import use_style
 from analysis.scaling.form_choice import compare_all
@@ -45,7 +44,7 @@ phase = _figure("phase", lambda _, final: block_phase(final))
 variability = _figure("variability", lambda _, final: block_variability(final))
 classes = _figure("classes", lambda results, final: block_classes(final, results.store.read_margins))
 ladder = _figure("ladder", lambda _, final: block_ladder(final))
-pareto = _figure("pareto", lambda results, final: block_pareto(final, results.study))
+pareto = _figure("pareto", lambda results, final: search.block_pareto(final, results.study))
 history = _figure("history", lambda results, final: search.block_history(groups_of(final, search_of(results.study))))
 
 

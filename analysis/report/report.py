@@ -15,7 +15,6 @@ from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import FigureBlock, render, svg_file
-from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
 from analysis.report import sentences, trial_tables
 from analysis.report.findings import Findings, find
@@ -102,7 +101,7 @@ def write_report(
     """
     text = study or store.latest_study()
     asked = search_of(text)
-    objectives = {name.partition("[")[0] for name, _ in objectives_of(text)}
+    objectives = {name.partition("[")[0] for name, _ in search.objectives_of(text)}
     courses = {*COURSES, *filter(None, [asked.scheduler.metric])}
     measures = {*MEASURES, *objectives, *asked.metrics}
     frame = load_study(store, keys=keys, study=study, courses=courses, measures=measures)
@@ -186,7 +185,7 @@ def figure_blocks(
         *map(block_contrast, findings.contrasts.values()),
         classes.block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
         classes.block_ladder(final),
-        block_pareto(final, frame.study),
+        search.block_pareto(final, frame.study),
     ]
 
 

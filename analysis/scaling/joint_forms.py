@@ -163,17 +163,13 @@ def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> Joint
         held = [n for n in within if not (form.cold and n == "temperature")]
         known |= settings_by_label(final, held)
         if (cells := cells_of(final, measure, held, AXES)) is not None:
-            verdicts.append(_verdict(name, cells))
+            try:
+                fit, refused = fit_joint(name, cells), None
+            except FitRefused as refusal:
+                fit, refused = None, str(refusal)
+            tests = (_keep_out(name, cells, axis) for axis in (AXES if form.cold else AXES[:2]) if fit)
+            verdicts.append(JointVerdict(name, fit, tuple(test for test in tests if test), refused))
     return JointComparison(measure, tuple(within), tuple(verdicts), _choose(verdicts), known)
-
-
-def _verdict(name: str, cells: Cells) -> JointVerdict:
-    try:
-        fit = fit_joint(name, cells)
-    except FitRefused as refusal:
-        return JointVerdict(name, None, (), str(refusal))
-    tests = [_keep_out(name, cells, axis) for axis in (AXES if JOINT_FORMS[name].cold else AXES[:2])]
-    return JointVerdict(name, fit, tuple(t for t in tests if t is not None), None)
 
 
 def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
@@ -204,9 +200,11 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(axes))
-    by_axis = {name: _jackknife(design, fit, axes[name]) for name in AXES[:2]}
-    halves = [half for _, half in by_axis.values() if half is not None]
-    known = np.max(halves, axis=0) if len(halves) == len(by_axis) else None
+    clusters = [len(np.unique(axes[axis])) for axis in AXES[:2]]
+    jackknives = [clustered_covariance(design, fit, axes[axis]) for axis in AXES[:2]]
+    students = [student_t.ppf((1 + LEVEL) / 2, max(count - 2, 1)) for count in clusters]
+    halves = [student * np.sqrt(np.diag(found)) for student, found in zip(students, jackknives, strict=True)]
+    known = np.max(halves, axis=0) if min(clusters) >= MIN_CELLS else None
     return JointFit(
         form=name,
         parameters=exponents_of(form.names, fit.coefficients, known),
@@ -214,17 +212,10 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
         scale=fit.scale,
         aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
         cells=len(design),
-        sizes=len(np.unique(axes["num_classes"])),
+        sizes=clusters[0],
         diagnostics=diagnose(fit, axes["num_classes"]),
-        linear=replace(fit, covariance=by_axis["num_classes"][0]),
+        linear=replace(fit, covariance=jackknives[0]),
     )
-
-
-def _jackknife(design: np.ndarray, fit: LinearFit, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Covariance of the coefficients over the values of an axis, and half widths; None for fewer than MIN_CELLS values."""
-    covariance, clusters = clustered_covariance(design, fit, axis), len(np.unique(axis))
-    student = student_t.ppf((1 + LEVEL) / 2, max(clusters - 2, 1))
-    return covariance, student * np.sqrt(np.diag(covariance)) if clusters >= MIN_CELLS else None
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
