@@ -181,15 +181,11 @@ def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dic
 
 def _class_facts(margins: "Margins", norms: "Tensor", kept: list[int], top: int) -> list[dict[str, Any]]:
     """Classes with the smallest margins first; in mode min, classes that were not certified keep a wide interval."""
-    columns = {"lower": margins.lower.tolist(), "upper": margins.upper.tolist(), "norm": norms.tolist()}
-    return [
-        {
-            "class": kept[k],
-            **{n: numbers[k] for n, numbers in columns.items()},
-            "support": [kept[j] for j in margins.support[k]],
-        }
-        for k in margins.upper.argsort(stable=True).tolist()[:top]
-    ]
+    lower, upper, lengths = margins.lower.tolist(), margins.upper.tolist(), norms.tolist()
+    first = margins.upper.argsort(stable=True).tolist()[:top]
+    near = {k: [kept[j] for j in margins.support[k]] for k in first}
+    ends = ((k, {"lower": lower[k], "upper": upper[k], "norm": lengths[k]}) for k in first)
+    return [{"class": kept[k], **numbers, "support": near[k]} for k, numbers in ends]
 
 
 def _hubs(margins: "Margins", kept: list[int]) -> list[dict[str, int]]:
@@ -212,11 +208,7 @@ def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str])
     if tables["largest_supports"]:
         hubs = (f"{_named(one['class'], names)} ({one['supports']})" for one in tables["largest_supports"])
         yield f"largest supports, class (other classes whose nearest point it carries): {', '.join(hubs)}"
-    yield from _class_lines(tables.get("classes", []), names)
-
-
-def _class_lines(classes: list[dict[str, Any]], names: dict[int, str]) -> Iterator[str]:
-    if classes:
+    if classes := tables.get("classes", []):
         yield f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support"
     for one in classes:
         bounds = f"{shown('lower', one['lower']):>17}  {shown('upper', one['upper']):>17}"

@@ -50,7 +50,8 @@ def read_classifier(path: str, name: str | None = None) -> Classifier:
     if is_by_columns(head):
         rows, notes = rows.T.contiguous(), [*notes, "its columns are the classes, so it is turned"]
     bias = bias_of(contents, head)
-    if adapter := [other for other in contents.arrays if other != head.name and _is_adapter(other, head.name)]:
+    base = head.name.removesuffix("weight").removesuffix("base_layer.")
+    if adapter := [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]:
         notes.append(f"the adapter {shown(adapter[0])} beside it is not merged into it")
     notes = [f"{head} of {head.file}, {reason}", *notes, *contents.notes]
     return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor().double(), tuple(notes))
@@ -127,8 +128,3 @@ def _scale_names(contents: Contents, name: str) -> list[str]:
     ours = [rest for rest in ours if "." not in rest.removeprefix("weight.") and any(w in rest for w in OTHER_SCALES)]
     # what scales the layer's inputs and outputs has no part in its weight
     return [layer + rest for rest in ours if not rest.startswith(("input", "output", "activation", "act_"))]
-
-
-def _is_adapter(other: str, head: str) -> bool:
-    base = head.removesuffix("weight").removesuffix("base_layer.")
-    return other.startswith(base) and ".lora_" in f".{other.removeprefix(base)}"

@@ -49,7 +49,8 @@ def open_features(path: str, labels: str | None = None) -> tuple[dict[str, Store
         if name in skipped:
             raise StudyError(f"{name} of {path!r} must hold numbers, got {skipped[name]}. Save it as plain numbers.")
     used = {name: arrays[name] for name in KNOWN if name in arrays}
-    return used, [_unused(name) for name in (*arrays, *skipped) if name not in KNOWN]
+    others = [(name, nearest(name, KNOWN)) for name in (*arrays, *skipped) if name not in KNOWN]
+    return used, [f"the array {shown(n)!r} is not used{f'. {near}' * near.startswith('Did')}" for n, near in others]
 
 
 def in_batches(stored: StoredArray) -> Iterator[Tensor]:
@@ -102,11 +103,6 @@ def _are_integers(values: np.ndarray) -> bool:
     if values.dtype.kind == "f":
         return bool(values.size and (np.abs(values) <= 2**53).all() and (values == np.floor(values)).all())
     return values.dtype.kind in "iub" and values.size > 0
-
-
-def _unused(name: str) -> str:
-    near = nearest(name, KNOWN)
-    return f"the array {shown(name)!r} is not used{f'. {near}' if near.startswith('Did') else ''}"
 
 
 def _only(path: str, arrays: dict[str, StoredArray]) -> StoredArray:
