@@ -1,20 +1,21 @@
 """Margins and collapse of arrays in memory, for scripts and notebooks: what `gnc` gives at the command line, as functions.
+Knows torch and the mathematics; does not know studies, files or the command line."""
 
-Knows torch and the mathematics; does not know studies, files or the command line.
-"""
-
+import warnings
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gnc.arrays import ArrayLike, as_floats, as_labels
 from gnc_models.columns import MADE_FROM, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
 from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
 from gnc_models.references.tables import UnconstrainedOptimum
 from gnc_models.references.tables import unconstrained_optimum as tabulated_optimum
+
+ArrayLike: TypeAlias = Any  # a torch tensor, a NumPy array, or what numpy.asarray takes
 
 
 class Measured(dict[str, float | None]):
@@ -134,6 +135,8 @@ def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: i
     return found, classes.to(found.device)
 
 
+OF_BIAS = "Margins are of the classifier's rows without the bias; the bias enters the logits only."
+READS_LOW = "within-class variability reads low"
 READ_BY = {"bias": "bias", "test_features": "test", "ood_features": "ood_features"}  # the fact that each becomes
 
 
@@ -143,17 +146,13 @@ def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLi
     reads_rows = any(MADE_FROM.get(fact) == "rows" for fact in facts)
     unread = [name for name, fact in {"weights": "", **READ_BY}.items() if given.get(name) is not None]
     unread = [name for name in unread if not (reads_rows if name == "weights" else READ_BY[name] in facts)]
-    notes = {
-        "No classifier rows were given, so there are no columns about rows.": given["weights"] is None,
-        "Margins are of the classifier's rows without the bias; the bias enters the logits only.": (
-            given["bias"] is not None and "bias" not in unread
-        ),
-        f"No column here depends on {' and '.join(unread)}, which changed nothing.": bool(unread),
-        f"{singles} classes have one sample each, whose variability is not known: within-class variability reads low.": (
-            singles > 0
-        ),
-    }
-    return [note for note, holds in notes.items() if holds]
+    notes = (
+        (given["weights"] is None, "No classifier rows were given, so there are no columns about rows."),
+        (given["bias"] is not None and "bias" not in unread, OF_BIAS),
+        (bool(unread), f"No column here depends on {' and '.join(unread)}, which changed nothing."),
+        (singles > 0, f"{singles} classes have one sample each, whose variability is not known: {READS_LOW}."),
+    )
+    return [note for holds, note in notes if holds]
 
 
 def unconstrained_optimum(
@@ -162,9 +161,7 @@ def unconstrained_optimum(
     """The optimum of features that can move freely, at this temperature: what a network that fits everything reaches.
 
     Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-        temperature: tau, above 0.
+        num_classes, feature_dim: K and d, at least 2. temperature: tau, above 0.
         starts: of the search, where the optimum is not tabulated: seconds to minutes.
         seed: of the starts.
     Returns:
@@ -180,6 +177,37 @@ def unconstrained_optimum(
     from gnc_models.codes.unconstrained_features import optimise_unconstrained
 
     found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=seed)
-    return UnconstrainedOptimum(
-        found.loss, found.margin, found.margin_low, found.margin_high, starts=starts, source="search"
-    )
+    margins = (found.margin, found.margin_low, found.margin_high)
+    return UnconstrainedOptimum(found.loss, *margins, starts=starts, source="search")
+
+
+def as_floats(name: str, values: ArrayLike) -> Tensor:
+    """A tensor that shares memory with `values` where it can; ValueError for integers and complex numbers."""
+    tensor = _as_tensor(name, values)
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating-point numbers, got {tensor.dtype}. Convert them first.")
+    return tensor
+
+
+def as_labels(name: str, values: ArrayLike) -> Tensor:
+    """Labels as int64; ValueError for floating-point or boolean ones, of which one cannot say what class they mean."""
+    tensor = _as_tensor(name, values)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, one class per sample, got {tensor.dtype}. Give class numbers.")
+    return tensor.to(torch.int64)
+
+
+def _as_tensor(name: str, values: ArrayLike) -> Tensor:
+    if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_meta:
+            kind = values.device if values.is_meta else values.layout
+            raise ValueError(f"{name} must be a dense tensor with values, got one of {kind}. Use to_dense() first.")
+        return values.detach()
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must be a tensor or an array of numbers, got {array.dtype} of {type(values)}.")
+    if array.dtype.kind == "u" or not array.dtype.isnative:  # torch adds no unsigned integers wider than a byte
+        array = array.astype(np.int64 if array.dtype.kind == "u" else array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes
+        return torch.from_numpy(np.ascontiguousarray(array))

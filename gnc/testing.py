@@ -92,17 +92,24 @@ def behaving(what: str, *, but: str = "") -> Iterator[None]:
     _refuse([said.getvalue().strip().partition("\n")[0]] if said.getvalue() else [], what, "not print", "Use warnings.")
 
 
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise BrokenPart(rule)
+
+
 def _refuse(found: Any, what: str, rule: str, cure: str) -> None:
-    if found:
-        raise BrokenPart(f"{what} must {rule}, got {', '.join(sorted(map(str, found)))}. {cure}")
+    _require(not found, f"{what} must {rule}, got {', '.join(sorted(map(str, found)))}. {cure}")
+
+
+def _kind(value: Any) -> str:
+    return f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _children() -> set[int]:
     """Processes that this one started, running or not yet waited for; none where the system does not tell."""
     with contextlib.suppress(OSError):
-        return {
-            int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-        }
+        started = [(task / "children").read_text().split() for task in Path("/proc/self/task").iterdir()]
+        return {int(pid) for pids in started for pid in pids}
     return set()
 
 
@@ -112,8 +119,7 @@ def _first_line(error: BaseException) -> str:
 
 def _called(what: str, function: Any, given: tuple[Any, ...], options: Options, names: str) -> Any:
     """The result of a call; BrokenPart where it cannot be called like this."""
-    if not callable(function):
-        raise BrokenPart(f"{what} must be callable, got {type(function).__name__}. It is called as {names}.")
+    _require(callable(function), f"{what} must be callable, got {type(function).__name__}. It is called as {names}.")
     with contextlib.suppress(ValueError):  # written in C: the call itself tells
         try:
             inspect.signature(function).bind(*given, **options)
@@ -131,16 +137,13 @@ def check_encoder(
     """BrokenPart unless `make(in_shape, feature_dim, **options)` gives a network that a trial can train.
 
     Args:
-        make: the factory.
         inputs: a few samples, as the data set gives them, [samples, ...].
         feature_dim: d; the network gives [batch, d].
-        options: the study's.
-        name: what messages call it.
+        options: the study's. name: what messages call it.
     """
     given, options = (tuple(inputs.shape[1:]), feature_dim), options or {}
     first, second = (_called(name, make, given, options, "make(in_shape, feature_dim)") for _ in range(2))
-    if not isinstance(first, nn.Module):
-        raise BrokenPart(f"{name} must return a torch.nn.Module, got {type(first).__name__}.")
+    _require(isinstance(first, nn.Module), f"{name} must return a torch.nn.Module, got {type(first).__name__}.")
     states = first.state_dict(), second.state_dict()
     _check_savable(name, first, states[0])
     other = [key for key, value in states[0].items() if key not in states[1] or not torch.equal(value, states[1][key])]
@@ -150,26 +153,24 @@ def check_encoder(
         with behaving(name):
             trained.append(network.train()(inputs))
     _check_features(name, trained[0], len(inputs), feature_dim)
-    if not torch.equal(*trained):
-        raise BrokenPart(
-            f"{name} must give the same features for the same seed, got other ones. Use torch's generator."
-        )
+    alike = f"{name} must give the same features for the same seed, got other ones. Use torch's generator."
+    _require(torch.equal(*trained), alike)
     with behaving(name):
         trained[0].square().mean().backward()
     parameters = [parameter.grad for parameter in first.parameters() if parameter.requires_grad]
-    if parameters and not any(gradient is not None for gradient in parameters):
-        raise BrokenPart(f"{name} must have a gradient from its features to its parameters, got none. Do not detach.")
-    if any(gradient is not None and not bool(torch.isfinite(gradient).all()) for gradient in parameters):
-        raise BrokenPart(f"{name} must have a finite gradient, got NaN or infinity.")
+    gradients = [gradient for gradient in parameters if gradient is not None]
+    reaches = f"{name} must have a gradient from its features to its parameters, got none. Do not detach."
+    _require(bool(gradients) or not parameters, reaches)
+    is_finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    _require(is_finite, f"{name} must have a finite gradient, got NaN or infinity.")
     _check_evaluation(name, first, inputs, feature_dim)
 
 
 def _check_features(name: str, features: Any, samples: int, feature_dim: int) -> None:
-    if not isinstance(features, Tensor) or features.shape != (samples, feature_dim):
-        got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise BrokenPart(f"{name} must give features [batch, feature_dim], here {[samples, feature_dim]}, got {got}.")
-    if not bool(torch.isfinite(features).all()):
-        raise BrokenPart(f"{name} must give finite features, got NaN or infinity.")
+    got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    rule = f"{name} must give features [batch, feature_dim], here {[samples, feature_dim]}, got {got}."
+    _require(got == [samples, feature_dim], rule)
+    _require(bool(torch.isfinite(features).all()), f"{name} must give finite features, got NaN or infinity.")
 
 
 def _check_savable(name: str, network: nn.Module, state: Mapping[str, Any]) -> None:
@@ -189,14 +190,12 @@ def _check_evaluation(name: str, network: nn.Module, inputs: Tensor, feature_dim
         found = [network.eval()(batch) for batch in batches]
     for features, batch in zip(found, batches, strict=True):
         _check_features(name, features, len(batch), feature_dim)
-    if not torch.equal(found[0], found[1]):
-        raise BrokenPart(
-            f"{name} must give the same features twice in evaluation, got other ones. Look at self.training."
-        )
+    alike = f"{name} must give the same features twice in evaluation, got other ones. Look at self.training."
+    _require(torch.equal(found[0], found[1]), alike)
     apart = float((torch.cat(found[2:]) - found[0]).abs().max())
-    if apart > ROUNDING * float(found[0].abs().max()):
-        rule = f"{name} must give a sample's features whatever its batch mates are in evaluation"
-        raise BrokenPart(f"{rule}, got a difference of {apart:.2g}. Keep running statistics, or normalise each sample.")
+    rule = f"{name} must give a sample's features whatever its batch mates are in evaluation, got a difference of {apart:.2g}"
+    cure = "Keep running statistics, or normalise each sample."
+    _require(apart <= ROUNDING * float(found[0].abs().max()), f"{rule}. {cure}")
 
 
 def check_dataset(
@@ -214,9 +213,13 @@ def check_dataset(
 
     options and sizes: as in a study. name: what messages call it. room: of inputs that take more, some are looked at.
     """
-    options = options or {}
-    sizes: dict[str, Any] = {"num_classes": num_classes, "samples_per_class": samples_per_class, "room": room}
-    sizes |= {"test_samples_per_class": test_samples_per_class, "data_seed": data_seed}
+    options, counts = options or {}, {"num_classes": num_classes, "samples_per_class": samples_per_class}
+    sizes: dict[str, Any] = {
+        **counts,
+        "test_samples_per_class": test_samples_per_class,
+        "data_seed": data_seed,
+        "room": room,
+    }
     returned = _called(name, make, (), options, "make()")
     found, looked_at = list[Dataset](), list[str]()
     for again in (returned, returned, None):
@@ -225,8 +228,8 @@ def check_dataset(
             found.append(make_own_dataset(again, **sizes))
             looked_at.append(_some(found[-1]).digest)
     for rule, other in zip(("when it is read again", "each time it is made"), looked_at[1:], strict=True):
-        if other != looked_at[0]:
-            raise BrokenPart(f"{name} must give the same samples {rule}, got other ones. Draw by a seed of its own.")
+        same = f"{name} must give the same samples {rule}, got other ones. Draw by a seed of its own."
+        _require(other == looked_at[0], same)
     return found[0]
 
 
@@ -248,17 +251,15 @@ def check_loss(
     options: the study's, and `temperature` or `normalization` where it takes these. name: what messages call it.
     """
     value, features = _reduced(loss, num_classes, feature_dim, options or {}, name, "loss")
-    if not isinstance(value, Tensor) or value.ndim:
-        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise BrokenPart(f"{name} must return a scalar tensor, got {got}. Take the mean over the batch.")
-    if not bool(torch.isfinite(value)):
-        raise BrokenPart(f"{name} must be finite, got {value.item()}.")
+    is_scalar = isinstance(value, Tensor) and not value.ndim
+    _require(is_scalar, f"{name} must return a scalar tensor, got {_kind(value)}. Take the mean over the batch.")
+    _require(bool(torch.isfinite(value)), f"{name} must be finite, got {value.item()}.")
     if value.requires_grad:
         with behaving(name):
             value.backward()
-    if features.grad is None or not bool(torch.isfinite(features.grad).all()):
-        got = "none" if features.grad is None else "NaN or infinity"
-        raise BrokenPart(f"{name} must have a finite gradient to the features, got {got}.")
+    got = "none" if features.grad is None else "NaN or infinity"
+    is_finite = features.grad is not None and bool(torch.isfinite(features.grad).all())
+    _require(is_finite, f"{name} must have a finite gradient to the features, got {got}.")
 
 
 def check_metric(
@@ -269,10 +270,8 @@ def check_metric(
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise BrokenPart(f"{name} must return one number, got {got}.") from error
-    if not np.isfinite(number):
-        raise BrokenPart(f"{name} must be finite, got {number}.")
+        raise BrokenPart(f"{name} must return one number, got {_kind(value)}.") from error
+    _require(bool(np.isfinite(number)), f"{name} must be finite, got {number}.")
 
 
 def _reduced(
@@ -285,15 +284,11 @@ def _reduced(
     given = features, torch.arange(num_classes).repeat_interleave(2), weights
     before = [tensor.detach().clone() for tensor in given]
     first, second = (_called(name, function, given, options, f"{kind}(features, labels, weights)") for _ in range(2))
-    if any(not torch.equal(*pair) for pair in zip(before, given, strict=True)):
-        raise BrokenPart(f"{name} must leave its arguments as they are, got them changed in place. Work on copies.")
-    if pickle.dumps(_plain(first)) != pickle.dumps(_plain(second)):
-        raise BrokenPart(f"{name} must give the same value for the same arguments, got {first} and {second}.")
+    is_whole = all(torch.equal(*pair) for pair in zip(before, given, strict=True))
+    _require(is_whole, f"{name} must leave its arguments as they are, got them changed in place. Work on copies.")
+    plain = [pickle.dumps(value.detach().tolist() if isinstance(value, Tensor) else value) for value in (first, second)]
+    _require(plain[0] == plain[1], f"{name} must give the same value for the same arguments, got {first} and {second}.")
     return first, features
-
-
-def _plain(value: Any) -> Any:
-    return value.detach().tolist() if isinstance(value, Tensor) else value
 
 
 def main() -> None:
@@ -312,14 +307,9 @@ def main() -> None:
         config = TrialConfig(**settings)
         dataset: Dataset | None = None  # its shape is what the network needs
         for family, reference, source in ((family, *part) for family, own in config.parts().items() for part in own):
-            options, shape = config.options_of(family) if family != "metrics" else {}, config.values_with("data")
-            kind = (
-                family,
-                reference,
-                source,
-                json.dumps(options),
-                (shape, config.layers) if family == "encoder" else (),
-            )
+            options = config.options_of(family) if family != "metrics" else {}
+            shape = (config.values_with("data"), config.layers) if family == "encoder" else ()
+            kind = (family, reference, source, json.dumps(options), shape)
             if kind in seen and family != "dataset":
                 continue
             seen.add(kind)

@@ -1,12 +1,8 @@
-"""The values of one setting beside each other, paired over seeds and everything else that is shared.
+"""The values of one setting beside each other, paired over seeds and everything else that is shared. A unit is one seed in
+cells that differ in the compared setting alone. Each seed gives one number, its mean over the shared cells, and intervals
+and tests are over seeds: the sizes were chosen, while the seeds stand for chance. Knows rows and statistics."""
 
-The trials of a cell share all settings but the seed. A unit is one seed in cells that differ in the compared setting
-alone. Each seed gives one number, its mean over the shared cells, and intervals and tests are over seeds: the sizes were
-chosen, while the seeds stand for chance. Works on any column of the tables by name. Knows rows and statistics; draws
-nothing.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -14,18 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, settings_of_rows, values
+from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, gathered, settings_of_rows, values
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
-from analysis.statistics.inference import (
-    LEVEL,
-    MIN_SEEDS,
-    detectable_gap,
-    equivalence_bound,
-    holm,
-    mean_interval,
-    paired_p,
-)
+from analysis.statistics import inference
+from analysis.statistics.inference import LEVEL, MIN_SEEDS, mean_interval
 from study.design.where import ConditionRefused, check_column
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
@@ -42,11 +31,9 @@ WIDE = 10.0  # positive values are compared as ratios where the largest is more 
 @dataclass(frozen=True)
 class Difference:
     """Paired difference from the base value over shared seeds; of logarithms where the contrast is_log.
-
     low, high: ends of the LEVEL interval, None under two seeds. p, adjusted: of the paired t test and after Holm's
     correction over the family it was computed in; NaN under MIN_SEEDS seeds, where nothing is tested. within,
-    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p.
-    """
+    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p."""
 
     mean: float
     low: float | None
@@ -62,12 +49,10 @@ class Difference:
 @dataclass(frozen=True)
 class Level:
     """One value of the setting.
-
     by_seed, by_cell: mean of the measure (of its logarithm where is_log) of each seed over the cells shared with the
     base, and of each such cell over its seeds. mean, low, high: over seeds. trials, terminal: how many trials, and how
     many of them reached 99 % training accuracy. difference: from the base; None for the base itself.
-    references: mean of each of REFERENCE_LINES over the same rows, NaN where not tabulated.
-    """
+    references: mean of each of REFERENCE_LINES over the same rows, NaN where not tabulated."""
 
     value: Any
     by_seed: dict[Any, float]
@@ -84,12 +69,10 @@ class Level:
 @dataclass(frozen=True)
 class Contrast:
     """One measure over the values of one setting, all against `base`.
-
     held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that have no effect at some
     of the values and several values at others; their trials are averaged over what those others share. moving: settings
     that change together with the setting, so that the two effects cannot be separated. apart: values that share no seed
-    and cell with the base. keys: of the trials that were compared.
-    """
+    and cell with the base. keys: of the trials that were compared."""
 
     setting: str
     measure: str
@@ -117,8 +100,7 @@ def numbers_contrast(
     Raises:
         ConditionRefused: an unknown setting, measure or base value.
     """
-    if setting not in SETTING_NAMES:
-        check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
+    check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
     measured = measure_values(final, measure)
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
@@ -127,8 +109,12 @@ def numbers_contrast(
     keys, taken, beside = (settings_of_rows(final, names) for names in (held, [setting], pooled))
     kept = kept[_supported([keys[i] for i in kept], [taken[i] for i in kept], [beside[i] for i in kept])]
     rows, measured = final.take(kept), measured[kept]
-    is_log = _is_log(measure, measured)
-    units = _units([keys[i] for i in kept], rows[setting].to_pylist(), np.log(measured) if is_log else measured)
+    column = COLUMNS.get(measure.partition("[")[0])
+    may_be_log = column is None or column.unit not in LINEAR_UNITS
+    is_log = may_be_log and bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
+    numbers = zip(rows[setting].to_pylist(), (np.log(measured) if is_log else measured).tolist(), strict=True)
+    of_unit = gathered(zip((keys[i] for i in kept), numbers, strict=True))
+    units = {key: {v: float(np.mean(x)) for v, x in gathered(pairs).items()} for key, pairs in of_unit.items()}
     values_shared = {value for unit in units.values() for value in unit}
     base = _base(units, [v for v in distinct(rows, setting) if v in values_shared], against, setting)
     shared = {key: unit for key, unit in units.items() if base in unit and len(unit) > 1}
@@ -141,31 +127,19 @@ def numbers_contrast(
     if not shared:
         return None
     mine = rows.take(np.flatnonzero([keys[i] in shared for i in kept]))
-    return Contrast(
-        setting=setting,
-        measure=measure,
-        base=base,
-        is_log=is_log,
-        levels=tuple(_adjusted([_level(mine, setting, value, base, shared, measure) for value in together])),
-        held=tuple(held[:-1]),
-        pooled=tuple(name for name in pooled if len(mine[name].drop_null().unique()) > 1),
-        moving=moving,
-        apart=apart,
-        keys=tuple(mine["trial"].to_pylist()),
-        where=where,
-    )
+    levels = tuple(_adjusted([_level(mine, setting, value, base, shared, measure) for value in together]))
+    pooled = tuple(name for name in pooled if len(mine[name].drop_null().unique()) > 1)
+    told = (levels, tuple(held[:-1]), pooled, moving, apart, tuple(mine["trial"].to_pylist()), where)
+    return Contrast(setting, measure, base, is_log, *told)
 
 
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
     """Which rows enter, by the values of the pooled settings beside them.
-
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
-    are compared at the temperatures of both.
-    """
-    members: dict[tuple, dict[tuple, set[tuple]]] = {}
-    for key, value, pooled in zip(keys, taken, beside, strict=True):
-        if any(x is not None for x in pooled):
-            members.setdefault(key, {}).setdefault(value, set()).add(pooled)
+    are compared at the temperatures of both."""
+    triples = zip(keys, zip(taken, beside, strict=True), strict=True)
+    units = gathered((key, pair) for key, pair in triples if any(x is not None for x in pair[1]))
+    members = {key: {value: set(others) for value, others in gathered(pairs).items()} for key, pairs in units.items()}
     common = {key: set.intersection(*unit.values()) for key, unit in members.items()}
     enters = [
         not common.get(key) or value not in members[key] or pooled in common[key]
@@ -175,11 +149,8 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
 
 
 def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options: Any) -> list[Contrast]:
-    """One contrast per measure, p values adjusted over all of them together; measures without shared units are left out.
-
-    Args, options and raises: as `numbers_contrast`.
-    """
-    found = [numbers_contrast(final, setting, measure, **options) for measure in measures]
+    """`numbers_contrast` of each measure, p values adjusted over all together; those without shared units are left out."""
+    found = (numbers_contrast(final, setting, measure, **options) for measure in measures)
     return adjust_together([contrast for contrast in found if contrast is not None])
 
 
@@ -194,10 +165,8 @@ def held_settings(
     rows: pa.Table, setting: str, tuned: Sequence[str] = ()
 ) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Settings that must agree within a unit (seed last), those pooled, and those that move with the setting.
-
     A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
-    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held.
-    """
+    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held."""
     held, pooled, moving = [], [], []
     for name in SETTING_NAMES:
         if name in (setting, "seed") or len(rows[name].unique()) < 2:
@@ -205,9 +174,8 @@ def held_settings(
         if name in tuned:
             moving.append(name)
             continue
-        at: dict[Any, set[Any]] = {}
-        for value, other in zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True):
-            at.setdefault(value, set()).add(other)
+        pairs = zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True)
+        at = {value: set(others) for value, others in gathered(pairs).items()}
         only_null = [value for value, others in at.items() if others == {None}]
         if name not in SIZES and 0 < len(only_null) < len(at):
             if any(len(others) > 1 for others in at.values()):
@@ -217,21 +185,6 @@ def held_settings(
         else:
             held.append(name)
     return [*held, "seed"], tuple(pooled), tuple(moving)
-
-
-def _is_log(measure: str, measured: np.ndarray) -> bool:
-    column = COLUMNS.get(measure.partition("[")[0])
-    if column is not None and column.unit in LINEAR_UNITS:
-        return False
-    return bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
-
-
-def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tuple, dict[Any, float]]:
-    """Held settings and seed to value of the setting to the mean number of the trials there."""
-    members: dict[tuple, dict[Any, list[float]]] = {}
-    for key, value, measured in zip(keys, taken, numbers, strict=True):
-        members.setdefault(key, {}).setdefault(value, []).append(float(measured))
-    return {key: {value: float(np.mean(found)) for value, found in unit.items()} for key, unit in members.items()}
 
 
 def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, setting: str) -> Any:
@@ -251,33 +204,28 @@ def _level(
     rows: pa.Table, setting: str, value: Any, base: Any, shared: dict[tuple, dict[Any, float]], measure: str
 ) -> Level:
     mine = {key: unit for key, unit in shared.items() if value in unit}
-    by_seed = _means({key: unit[value] for key, unit in mine.items()}, slice(-1, None))
-    by_cell = _means({key: unit[value] for key, unit in mine.items()}, slice(0, -1))
+    by_seed = _means((key[-1], unit[value]) for key, unit in mine.items())
+    by_cell = _means((key[:-1], unit[value]) for key, unit in mine.items())
     here = rows.take(np.flatnonzero([v == value for v in rows[setting].to_pylist()]))
     has_lines = measure in MINIMUM_MARGINS and here.num_rows > 0
     references = {name: float(np.mean(values(here, name))) if has_lines else float("nan") for name in REFERENCE_LINES}
     difference = None
     if value != base:
-        by_pair = _means({key: unit[value] - unit[base] for key, unit in mine.items()}, slice(-1, None))
-        gaps = np.array(list(by_pair.values()))
-        tests = (paired_p(gaps), equivalence_bound(gaps), detectable_gap(gaps))
+        gaps = np.array(list(_means((key[-1], unit[value] - unit[base]) for key, unit in mine.items()).values()))
+        tests = (inference.paired_p(gaps), inference.equivalence_bound(gaps), inference.detectable_gap(gaps))
         difference = Difference(*mean_interval(gaps), len(gaps), len(by_cell), *tests, adjusted=float("nan"))
-    mean, low, high = mean_interval(np.array(list(by_seed.values())))
+    interval = mean_interval(np.array(list(by_seed.values())))
     terminal = int(values(here, "terminal").sum())
-    return Level(value, {s: m for (s,), m in by_seed.items()}, by_cell, mean, low, high, here.num_rows, terminal,
-                 difference, references)  # fmt: skip
+    return Level(value, by_seed, by_cell, *interval, here.num_rows, terminal, difference, references)
 
 
-def _means(numbers: dict[tuple, float], part: slice) -> dict[tuple, float]:
-    """Mean over all keys that agree in a part: the seed stands last, what a cell holds before it."""
-    found: dict[tuple, list[float]] = {}
-    for key, value in numbers.items():
-        found.setdefault(key[part], []).append(value)
-    return {key: float(np.mean(several)) for key, several in sorted(found.items(), key=lambda item: str(item[0]))}
+def _means(numbers: Iterable[tuple[Any, float]]) -> dict[Any, float]:
+    """Mean of the numbers of each key: a seed, or what a cell holds."""
+    return {key: float(np.mean(some)) for key, some in sorted(gathered(numbers).items(), key=lambda one: str(one[0]))}
 
 
 def _adjusted(levels: Sequence[Level]) -> list[Level]:
-    adjusted = holm([np.nan if level.difference is None else level.difference.p for level in levels])
+    adjusted = inference.holm([np.nan if level.difference is None else level.difference.p for level in levels])
     return [
         level if level.difference is None else replace(level, difference=replace(level.difference, adjusted=float(p)))
         for level, p in zip(levels, adjusted, strict=True)
@@ -286,10 +234,8 @@ def _adjusted(levels: Sequence[Level]) -> list[Level]:
 
 def verdict(difference: Difference, bound: float | None = None) -> str:
     """What may be said of a difference: higher, lower, none shown, or nothing for too few seeds.
-
     bound: differences below it do not matter, in the unit of the difference (a logarithm where the contrast is_log);
-    where the difference is shown to stay below it, that is said too.
-    """
+    where the difference is shown to stay below it, that is said too."""
     if np.isnan(difference.adjusted):
         return f"no verdict: {difference.seeds} of {MIN_SEEDS} seeds"
     sign = "higher" if difference.mean > 0 else "lower"

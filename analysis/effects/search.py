@@ -1,10 +1,6 @@
-"""What a search found: its best value so far, what each setting mattered, and which trials were stopped and where.
+"""What a search found: its best value so far, what each setting mattered, which trials were stopped and where. Compared
+are the trials of a group, which differ in nothing but the searched settings and the seed. Knows frames; draws nothing."""
 
-Trials are compared within a group: those that differ in nothing but the searched settings and the seed. Knows frames;
-draws nothing. The importances are Optuna's, which is loaded only for them.
-"""
-
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import mannwhitneyu
 
-from analysis.rows.frames import StudyFrame, groups, median, values, varied_settings
+from analysis.rows.frames import StudyFrame, groups, median, study_document, values, varied_settings
 from analysis.rows.wording import LETTERS, shown_value
 from study.design.search import GRID, Search, Tune, make_search
 from study.design.setting import OPTIONS, with_flat_options
@@ -26,8 +22,8 @@ MOST_TRIALS = 400  # that an importance is computed from: a forest over more tak
 
 def search_of(study: str | None) -> Search:
     """How the study in this text searches; a grid where there is no study file, or none that can be read."""
+    document = study_document(study)
     try:
-        document = tomllib.loads(study or "")
         tune, space = Tune(**document.get("tune", {})), dict(document.get("search", {}))
         for family in OPTIONS:
             space |= {f"{family}.{option}": given for option, given in space.pop(family, {}).items()}
@@ -39,10 +35,8 @@ def search_of(study: str | None) -> Search:
 @dataclass(frozen=True)
 class Group:
     """The complete trials of one group in the order in which they ended.
-
     label: what the group holds fixed, of what differs between groups. settings: by searched setting, the value of each
-    trial; goal: the search's first metric, NaN where it was not measured. mode: whether max or min is better.
-    """
+    trial; goal: the search's first metric, NaN where it was not measured. mode: whether max or min is better."""
 
     label: str
     metric: str
@@ -56,6 +50,16 @@ class Group:
         """The best goal so far, after each trial; NaN before the first that was measured."""
         return np.fmax.accumulate(self.goal) if self.mode == "max" else np.fmin.accumulate(self.goal)
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the goal is known of any trial."""
+        return bool(np.isfinite(self.goal).any())
+
+    @property
+    def best_index(self) -> int:
+        """The place of the best trial; the goal is measured."""
+        return int(np.nanargmax(self.goal) if self.mode == "max" else np.nanargmin(self.goal))
+
 
 def groups_of(final: pa.Table, search: Search) -> list[Group]:
     """The groups of a search with a metric, those with most trials first; empty without one."""
@@ -63,18 +67,13 @@ def groups_of(final: pa.Table, search: Search) -> list[Group]:
         return []
     searched = {*search.names, *(name.partition(".")[0] for name in search.names), "seed"}
     held = [name for name in varied_settings(final) if name not in searched]
-    found = [
-        _group(rows.sort_by([("finished_at", "ascending"), ("trial", "ascending")]), where, search)
-        for where, rows in groups(final, held)
-    ]
+    found = []
+    for where, rows in groups(final, held):
+        rows = rows.sort_by([("finished_at", "ascending"), ("trial", "ascending")])
+        label = ", ".join(f"{LETTERS.get(name, name)} = {shown_value(value)}" for name, value in where.items())
+        columns, goal = searched_values(rows, search), values(rows, search.metrics[0])
+        found.append(Group(label, search.metrics[0], search.modes[0], tuple(rows["trial"].to_pylist()), columns, goal))
     return sorted(found, key=lambda group: -len(group.trials))
-
-
-def _group(rows: pa.Table, where: dict[str, Any], search: Search) -> Group:
-    label = ", ".join(f"{LETTERS.get(name, name)} = {shown_value(value)}" for name, value in where.items())
-    columns = searched_values(rows, search)
-    goal = values(rows, search.metrics[0])
-    return Group(label, search.metrics[0], search.modes[0], tuple(rows["trial"].to_pylist()), columns, goal)
 
 
 def searched_values(rows: pa.Table, search: Search) -> dict[str, tuple[Any, ...]]:
@@ -110,11 +109,9 @@ def importances(found: Sequence[Group], search: Search) -> Iterator[Importance]:
 @dataclass(frozen=True)
 class Distinction:
     """How the stopped trials differ from the complete ones in one setting, each combination of settings counted once.
-
     stopped, complete: the median, or of a choice the most frequent value. above: the chance that a stopped trial has
     the larger value, 0.5 where they do not differ, NaN for a choice. p: of the rank test;
-    NaN where nothing can be tested.
-    """
+    NaN where nothing can be tested."""
 
     setting: str
     stopped: Any
@@ -150,10 +147,8 @@ def _distinction(name: str, stopped: Sequence[Any], complete: Sequence[Any]) -> 
 @dataclass(frozen=True)
 class Rung:
     """One rung of the scheduler: the epoch at which trials are compared.
-
     reached: trials that came this far; stopped: of them, those that did not reach the next rung because they were
-    stopped. stopped_at, went_on_at: median of the metric at this rung of these, and of the others.
-    """
+    stopped. stopped_at, went_on_at: median of the metric at this rung of these, and of the others."""
 
     epoch: int
     reached: int
@@ -164,9 +159,7 @@ class Rung:
 
 def rungs(frame: StudyFrame, search: Search) -> list[Rung]:
     """The rungs of asha that a trial reached; empty for other rules, and where its metric was not read.
-
-    Source: Li et al., arXiv 1810.05934: a rung at grace_epochs and at each reduction_factor times the one before.
-    """
+    Source: Li et al., arXiv 1810.05934: a rung at grace_epochs and at each reduction_factor times the one before."""
     rule = search.scheduler
     if rule.name != "asha" or rule.metric not in frame.rows.column_names:
         return []

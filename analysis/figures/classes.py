@@ -9,15 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.effects.margin_ladder import RUNGS
-from analysis.figures.panels import FigureBlock, Panel, evenly, panels_of
+from analysis.effects.shares import RUNGS
+from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, name_marks, ramp, soft_grid
-from analysis.rows.frames import best_trial, groups, is_usual
+from analysis.rows.frames import best_trial, distinct, groups, usual_rows
 from analysis.rows.wording import number, size_label, trial_titles
 
 ReadMargins = Callable[[str], pa.Table | None]  # by the trial's key
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
-RUNG_NAMES = ("best known code", "classifier rows", "class means", "worst sample")
+RUNG_LOOKS = {  # colour, marker and its face
+    "best known code": (INK, "D", "none"),
+    "classifier rows": (CATEGORIES[0], "o", CATEGORIES[0]),
+    "class means": (CATEGORIES[1], "s", CATEGORIES[1]),
+    "worst sample": (MUTED, "o", "none"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,35 +46,29 @@ class ClassNumbers:
 
 def numbers_classes(final: pa.Table, read_margins: ReadMargins, feature_dim: int) -> ClassNumbers:
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
-    here = final.take(np.flatnonzero(is_usual(final)))
+    here = usual_rows(final)
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
     titles = dict(zip(here["trial"].to_pylist(), trial_titles(here), strict=True))
-    best = evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES)
-    curves = [_curve(row, titles[row["trial"]], read_margins(row["trial"])) for row in best]
-    return ClassNumbers(feature_dim, tuple(c for c in curves if c is not None))
-
-
-def _curve(row: dict[str, Any], title: str, margins: pa.Table | None) -> MarginCurve | None:
-    if margins is None or margins.num_rows == 0:
-        return None
-    lower, upper = (np.asarray(margins[name].to_pylist(), dtype=float) for name in ("lower", "upper"))
-    middle = np.sort((lower + upper) / 2)
-    return MarginCurve(row["trial"], title, row["num_classes"], middle, row["reference_margin_lower"])
+    curves = []
+    for row in evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES):
+        margins = read_margins(row["trial"])
+        if margins is not None and margins.num_rows:
+            lower, upper = (np.asarray(margins[name].to_pylist(), dtype=float) for name in ("lower", "upper"))
+            known = (np.sort((lower + upper) / 2), row["reference_margin_lower"])
+            curves.append(MarginCurve(row["trial"], titles[row["trial"]], row["num_classes"], *known))
+    return ClassNumbers(feature_dim, tuple(curves))
 
 
 def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
     """Margin over the share of classes with a smaller one; a short bar on the left is the best known minimum."""
     labels = []
     for curve, colour in zip(numbers.curves, ramp(len(numbers.curves)), strict=True):
-        rank = np.linspace(0, 1, len(curve.margin))
-        (line,) = ax.plot(rank, curve.margin, color=colour)
+        (line,) = ax.plot(np.linspace(0, 1, len(curve.margin)), curve.margin, color=colour)
         name_marks(line, [curve.title])
         labels.append((1.0, float(curve.margin[-1]), f"K = {curve.num_classes}", colour))
         if curve.best_known is not None:
             ax.hlines(curve.best_known, -0.06, 0.0, color=colour, linewidth=2.4)
-    ax.set_xlim(-0.07, 1.0)
-    ax.set_ylim(0, None)
-    ax.set_xlabel("share of classes with a smaller margin")
+    ax.set(xlim=(-0.07, 1.0), ylim=(0, None), xlabel="share of classes with a smaller margin")
     ax.set_title(f"d = {numbers.feature_dim}: margin of each class (distance)")
     soft_grid(ax)
     label_ends(ax, labels)
@@ -77,26 +76,15 @@ def draw_classes(ax: Axes, numbers: ClassNumbers) -> None:
 
 def block_classes(final: pa.Table, read_margins: ReadMargins) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
-    dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
+    dims = evenly(distinct(final, "feature_dim"), MOST_DIMS)
     found = [n for n in (numbers_classes(final, read_margins, dim) for dim in dims) if n.curves]
-    return FigureBlock(
-        name="classes",
-        heading="Margins class by class",
-        caption="The one-vs-rest margin of every class, sorted; bars on the left mark the best known minimum for the "
-        "same K and d. In an optimal code nearly all classes have the minimum; where a curve rises far above its "
-        "left end, the minimum comes from a few close pairs.",
-        rows="per-class margins of the trial with the largest minimum at each K, usual temperature and normalization",
-        trials=tuple(c.trial for n in found for c in n.curves),
-        panels=panels_of(found, alt_classes, draw_classes),
-        missing=None if found else "No complete trial kept per-class margins.",
-    )
+    return block_of("classes", found, alt_classes, draw_classes, trials=[c.trial for n in found for c in n.curves])
 
 
 def alt_classes(numbers: ClassNumbers) -> str:
     """The panel in a sentence."""
-    parts = [
-        f"K = {c.num_classes}: {number(float(c.margin[0]))} to {number(float(c.margin[-1]))}" for c in numbers.curves
-    ]
+    ends = ((c.num_classes, float(c.margin[0]), float(c.margin[-1])) for c in numbers.curves)
+    parts = [f"K = {k}: {number(least)} to {number(largest)}" for k, least, largest in ends]
     return f"Sorted margins of the classes, d = {numbers.feature_dim}; smallest to largest, {'; '.join(parts)}."
 
 
@@ -112,8 +100,7 @@ class LadderNumbers:
 
 def numbers_ladder(final: pa.Table) -> LadderNumbers:
     """The rungs of the best trial at each (feature_dim, num_classes) of the usual settings."""
-    usual = final.take(np.flatnonzero(is_usual(final)))
-    best = [best_trial(rows) for _, rows in groups(usual, ["feature_dim", "num_classes"])]
+    best = [best_trial(rows) for _, rows in groups(usual_rows(final), ["feature_dim", "num_classes"])]
     shown = evenly(best, MOST_RUNGS)
     rungs = np.array([[row[name] for name in RUNGS] for row in shown], dtype=float).reshape(-1, len(RUNGS))
     labels = tuple(size_label(row["feature_dim"], row["num_classes"]) for row in shown)
@@ -125,51 +112,31 @@ def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
     places = np.arange(len(numbers.labels))[::-1]
     finite = np.where(np.isfinite(numbers.rungs), numbers.rungs, numbers.rungs[:, 1:2])
     ax.hlines(places, finite.min(axis=1), finite.max(axis=1), color=RULE, linewidth=3, zorder=1)
-    looks = (
-        (INK, "D", "none"),
-        (CATEGORIES[0], "o", CATEGORIES[0]),
-        (CATEGORIES[1], "s", CATEGORIES[1]),
-        (MUTED, "o", "none"),
-    )
-    for column, (colour, marker, face) in enumerate(looks):
-        known, label = np.isfinite(numbers.rungs[:, column]), RUNG_NAMES[column]
-        look: dict[str, Any] = {"color": colour, "markerfacecolor": face, "label": label}
-        (marks,) = ax.plot(numbers.rungs[known, column], places[known], marker, **look)
+    for rungs, (label, (colour, marker, face)) in zip(numbers.rungs.T, RUNG_LOOKS.items(), strict=True):
+        known = np.isfinite(rungs)
+        (marks,) = ax.plot(rungs[known], places[known], marker, color=colour, markerfacecolor=face, label=label)
         name_marks(marks, [f"{label} of {numbers.trials[i]}: {numbers.labels[i]}" for i in np.flatnonzero(known)])
     ax.set_yticks(places, labels=numbers.labels)
     ax.axvline(0, color=MUTED, linewidth=0.8)
-    ax.set_ylim(-0.7, len(places) - 0.3)
-    ax.set_xlabel("margin (distance)")
+    ax.set(ylim=(-0.7, len(places) - 0.3), xlabel="margin (distance)")
     soft_grid(ax, "x")
-    ax.legend(
-        loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, frameon=False, handletextpad=0.3, columnspacing=1.2
-    )
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.45, 1.0), "ncols": 2}
+    ax.legend(**place, frameon=False, handletextpad=0.3, columnspacing=1.2)
 
 
 def block_ladder(final: pa.Table) -> FigureBlock:
     """The margin ladder, or why there is none."""
     numbers = numbers_ladder(final)
-    more = f" {numbers.hidden} more sizes are in the table." if numbers.hidden else ""
-    height = 1.2 + 0.32 * max(len(numbers.labels), 3)
-    panel = Panel(alt_ladder(numbers), lambda ax: draw_ladder(ax, numbers), (5.1, height), (1.2, 0.15, 0.52, 0.62))
-    return FigureBlock(
-        name="ladder",
-        heading="The margin ladder",
-        caption="Four margins in one unit, each at most the one to its right: the worst training sample, the class "
-        "means, the classifier rows, the best code known. The gaps are variability (GNC1), duality (GNC3) and "
-        "geometry (GNC2)." + more,
-        rows="final row of the trial with the largest minimum margin at each d, K, usual temperature and normalization",
-        trials=numbers.trials,
-        panels=(panel,) if numbers.labels else (),
-        missing=None if numbers.labels else "No complete trial, so no ladder.",
-        columns=1,
-    )
+    more = f"{numbers.hidden} more sizes are in the table." if numbers.hidden else ""
+    room = ((5.1, 1.2 + 0.32 * max(len(numbers.labels), 3)), (1.2, 0.15, 0.52, 0.62))
+    found = [numbers] if numbers.labels else []
+    return block_of("ladder", found, alt_ladder, draw_ladder, room, trials=numbers.trials, notes=[more])
 
 
 def alt_ladder(numbers: LadderNumbers) -> str:
     """The ladder in a sentence."""
     rows = [
-        f"{label}: " + ", ".join(f"{name} {number(float(v))}" for name, v in zip(RUNG_NAMES, rung, strict=True))
+        f"{label}: " + ", ".join(f"{name} {number(float(v))}" for name, v in zip(RUNG_LOOKS, rung, strict=True))
         for label, rung in zip(numbers.labels[:8], numbers.rungs, strict=False)
     ]
     return f"Margin ladder; {'; '.join(rows)}."

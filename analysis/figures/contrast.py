@@ -6,19 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.effects.contrast import REFERENCE_LINES, Contrast, Level
-from analysis.figures.panels import FigureBlock, Panel, evenly, figure_file, panels_of
-from analysis.figures.style import (
-    CATEGORIES,
-    INK,
-    MUTED,
-    end_at_one,
-    label_ends,
-    log_axis,
-    name_marks,
-    soft_grid,
-    spread_ticks,
-)
+from analysis.effects.contrast import REFERENCE_LINES, Contrast
+from analysis.figures import style
+from analysis.figures.panels import FigureBlock, Room, block_of, evenly
+from analysis.figures.style import CATEGORIES, INK, MUTED, log_axis
 from analysis.rows.wording import LETTERS, axis_label, shown_value, unit_of
 
 LINE_LOOKS = {
@@ -29,7 +20,8 @@ LINE_LOOKS = {
 }
 WIDE = 8.0  # a numeric setting that spans more than this factor is drawn on a logarithmic axis
 MOST_CELLS, MOST_LABELS = 24, 8
-COLUMNS, ROOM = 2, ((4.6, 3.3), (0.72, 1.3, 0.52, 0.5))  # inches of a panel, and of its margins
+ROOM: Room = ((4.6, 3.3), (0.72, 1.3, 0.52, 0.5))
+Labels = list[tuple[float, float, str, str]]  # x, y, text and colour
 
 
 def draw_contrast(ax: Axes, contrast: Contrast) -> None:
@@ -41,26 +33,22 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     labels = _draw_cells(ax, contrast, place, heights)
     for x, level in zip(at, contrast.levels, strict=True):
         dots = back(np.array(list(level.by_seed.values())))
-        spots = _beside(x, len(dots), contrast, at)
-        (marks,) = ax.plot(spots, dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
-        name_marks(marks, [_seed_title(contrast, level, seed) for seed in level.by_seed])
+        (marks,) = ax.plot(
+            _beside(x, len(dots), contrast, at), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5
+        )
+        cells = f": mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else ""
+        where = f"{contrast.setting} = {shown_value(level.value)}"
+        style.name_marks(marks, [f"{where}, seed {seed}{cells}" for seed in level.by_seed])
         mean = float(back(level.mean))
         low, high = (mean if end is None else float(back(end)) for end in (level.low, level.high))
         ax.errorbar([x], [mean], yerr=[[mean - low], [high - mean]], fmt="D", color=INK, markersize=5, capsize=4)
         heights += [*dots, low, high]
     labels += _draw_lines(ax, contrast, at, heights)
     _frame(ax, contrast, place, np.array(heights))
-    label_ends(ax, labels)
+    style.label_ends(ax, labels)
 
 
-def _seed_title(contrast: Contrast, level: Level, seed: object) -> str:
-    where = f"{contrast.setting} = {shown_value(level.value)}, seed {seed}"
-    return f"{where}: mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else where
-
-
-def _draw_cells(
-    ax: Axes, contrast: Contrast, place: dict[object, float], heights: list[float]
-) -> list[tuple[float, float, str, str]]:
+def _draw_cells(ax: Axes, contrast: Contrast, place: dict[object, float], heights: list[float]) -> Labels:
     """A thin line per cell where there are several, labelled with its sizes where they are few."""
     cells = list(dict.fromkeys(cell for level in contrast.levels for cell in level.by_cell))
     labels = []
@@ -103,17 +91,15 @@ def _beside(x: float, count: int, contrast: Contrast, at: Sequence[float]) -> np
     return x + offsets * (0.015 * max(max(at) - min(at), 1e-12) if is_numeric(contrast) else 0.14)
 
 
-def _draw_lines(
-    ax: Axes, contrast: Contrast, at: Sequence[float], heights: list[float]
-) -> list[tuple[float, float, str, str]]:
+def _draw_lines(ax: Axes, contrast: Contrast, at: Sequence[float], heights: list[float]) -> Labels:
     labels = []
     for name in REFERENCE_LINES:
         line = np.array([level.references[name] for level in contrast.levels])
         known = np.isfinite(line)
         if not known.any():
             continue
-        text, colour, style = LINE_LOOKS[name]
-        look: dict[str, Any] = {"color": colour, "linestyle": style, "linewidth": 1.2, "zorder": 1}
+        text, colour, dashes = LINE_LOOKS[name]
+        look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.2, "zorder": 1}
         places, height = np.array(at)[known], line[known]
         if is_numeric(contrast):
             ax.plot(places, height, **look)
@@ -122,9 +108,8 @@ def _draw_lines(
         else:
             ax.hlines(height, places - 0.35, places + 0.35, **look)
         heights += list(height)
-        if not text:
-            continue
-        labels.append((float(places[-1]) if is_numeric(contrast) else len(at) - 0.5, float(height[-1]), text, colour))
+        end = float(places[-1]) if is_numeric(contrast) else len(at) - 0.5
+        labels += [(end, float(height[-1]), text, colour)] * bool(text)
     return labels
 
 
@@ -136,40 +121,26 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
         ax.set_xticks(at, labels=names, rotation=tilt, ha="right" if tilt else "center")
         ax.set_xlim(-0.5, len(at) - 0.5)
     elif _is_wide(contrast):
-        log_axis(ax, "x", [min(at) / 1.1, max(at) * 1.1], at=spread_ticks(at))
+        log_axis(ax, "x", [min(at) / 1.1, max(at) * 1.1], at=style.spread_ticks(at))
     finite = heights[np.isfinite(heights)]
     if contrast.is_log:
         log_axis(ax, "y", finite)
     else:
         ax.margins(y=0.08)
-        end_at_one(ax, "y", unit_of(contrast.measure), finite)
+        style.end_at_one(ax, "y", unit_of(contrast.measure), finite)
     # tilted names leave no room below them for the setting's
     title = axis_label(contrast.measure) + (f" by {contrast.setting}" if tilt else "")
     if not tilt:
         ax.set_xlabel(axis_label(contrast.setting))
     ax.set_title(title + (f"\n{contrast.where}" if contrast.where else ""))
-    soft_grid(ax)
-
-
-def contrast_panels(contrasts: Sequence[Contrast]) -> tuple[Panel, ...]:
-    """One panel for each contrast."""
-    return panels_of(contrasts, alt_contrast, draw_contrast, *ROOM)
+    style.soft_grid(ax)
 
 
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
     """The values of one setting beside each other."""
-    setting = contrasts[0].setting
-    return FigureBlock(
-        name=f"effect-{setting}",
-        heading=f"The effect of {setting}",
-        caption=f"Dots are seeds, each the mean over the cells that two values of {setting} share; diamonds are means "
-        "with 95 % intervals over seeds; thin lines are single cells. The other lines show random rows, the ends of the "
-        "range of margins over minima of free features near the lowest loss at the same temperature, and the best code known.",
-        rows=f"final rows of the complete trials in cells shared by two values of {setting}",
-        trials=tuple(sorted({key for contrast in contrasts for key in contrast.keys})),
-        panels=contrast_panels(contrasts),
-        columns=COLUMNS,
-    )
+    setting, trials = contrasts[0].setting, sorted({key for contrast in contrasts for key in contrast.keys})
+    found = (f"effect-{setting}", contrasts, alt_contrast, draw_contrast, ROOM)
+    return block_of(*found, trials=trials, kind="effect", setting=setting)
 
 
 def alt_contrast(contrast: Contrast) -> str:
@@ -177,8 +148,3 @@ def alt_contrast(contrast: Contrast) -> str:
     back = np.exp if contrast.is_log else np.asarray
     parts = [f"{shown_value(v.value)}: {float(back(v.mean)):.3g} over {len(v.by_seed)} seeds" for v in contrast.levels]
     return f"{contrast.measure} by {contrast.setting}; {'; '.join(parts)}."
-
-
-def contrast_file(contrasts: Sequence[Contrast], suffix: str) -> bytes:
-    """All panels in one file: `.svg`, `.pdf` or `.png`."""
-    return figure_file("contrast", contrast_panels(contrasts), COLUMNS, suffix)

@@ -9,37 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, evenly, panels_of
-from analysis.figures.style import (
-    INK,
-    MUTED,
-    RULE,
-    WIDE_ROOM,
-    label_ends,
-    log_axis,
-    name_marks,
-    ramp,
-    soft_grid,
-    spread_ticks,
-)
-from analysis.rows.frames import (
-    groups,
-    independent_settings,
-    median,
-    temperature_follows_size,
-    usual_normalization,
-    values,
-    with_normalization,
-)
+from analysis.figures.panels import USUAL_ROOM, FigureBlock, Room, block_of, evenly
+from analysis.figures.style import INK, MUTED, RULE, label_ends, log_axis, name_marks, ramp, soft_grid, spread_ticks
+from analysis.rows import frames
+from analysis.rows.frames import groups, median, usual_normalization, values
 from analysis.rows.measures import MARGIN
 from analysis.rows.theory import MarginCurves, margin_curves, sizes_between
 from analysis.rows.wording import axis_label, number, trial_titles
 from analysis.scaling.form_choice import FormComparison
 
-MOST_DIMS = 9
-MOST_SERIES = 5
-BAND_POINTS = 24
+MOST_DIMS, MOST_SERIES, BAND_POINTS = 9, 5, 24
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
+ROOM: Room = (USUAL_ROOM[0], (0.58, 1.0, 0.52, 0.36))  # for longer labels at the ends of lines
 
 
 @dataclass(frozen=True)
@@ -56,12 +37,9 @@ class FitBand:
 @dataclass(frozen=True)
 class MarginSeries:
     """Trials of one temperature at one feature_dim.
-
     optimum_low, optimum_high: least and largest margin of the minima of unconstrained features near the lowest loss
-    known at this temperature; NaN if not tabulated.
-    temperature: None where there is none, or where it was chosen by the number of classes. fit: None where no form was
-    chosen, or where the series contains several groups of the fit.
-    """
+    known at this temperature; NaN if not tabulated. temperature: None where there is none, or where it was chosen by the
+    number of classes. fit: None where no form was chosen, or where the series contains several groups of the fit."""
 
     temperature: float | None
     trials: tuple[str, ...]
@@ -88,19 +66,18 @@ class MarginNumbers:
 def numbers_margin(final: pa.Table, feature_dim: int, comparisons: Sequence[FormComparison] = ()) -> MarginNumbers:
     """Certified lower bounds of the minimum margin of complete trials with the usual normalization."""
     here = final.filter(pc.equal(final["feature_dim"], feature_dim))
-    here = with_normalization(here, usual_normalization(here))
-    names = [] if temperature_follows_size(here) else ["temperature"]
+    here = frames.with_normalization(here, usual_normalization(here))
+    names = [] if frames.temperature_follows_size(here) else ["temperature"]
     fitted = next((c for c in comparisons if c.measure == MARGIN and c.feature_dim == feature_dim), None)
     series = evenly([_series(rows, where, fitted) for where, rows in groups(here, names)], MOST_SERIES)
-    sizes = [k for s in series for k in s.sizes]
-    pooled = tuple(name for name in independent_settings(here) if name != "temperature")
-    return MarginNumbers(feature_dim, margin_curves(sizes_between(sizes), feature_dim), tuple(series), pooled)
+    curves = margin_curves(sizes_between([k for s in series for k in s.sizes]), feature_dim)
+    pooled = tuple(name for name in frames.independent_settings(here) if name != "temperature")
+    return MarginNumbers(feature_dim, curves, tuple(series), pooled)
 
 
 def _series(rows: pa.Table, where: dict[str, Any], fitted: FormComparison | None) -> MarginSeries:
     by_size = [(w["num_classes"], members) for w, members in groups(rows, ["num_classes"])]
-    measured = np.flatnonzero(np.isfinite(values(rows, MARGIN)))
-    dots = evenly(measured.tolist(), MOST_DOTS)
+    dots = evenly(np.flatnonzero(np.isfinite(values(rows, MARGIN))).tolist(), MOST_DOTS)
     return MarginSeries(
         temperature=where.get("temperature"),
         trials=tuple(rows["trial"].to_pylist()),
@@ -126,8 +103,7 @@ def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
     if len(matching) != 1:
         return None
     one, label = matching[0]
-    own = np.array([group == label for group in one.cells.group], dtype=bool)
-    sizes = np.exp(one.cells.log_predictors[own, 0])
+    sizes = np.exp(one.cells.log_predictors[np.array(one.cells.group) == label, 0])
     at = np.geomspace(sizes.min(), sizes.max(), BAND_POINTS)
     return FitBand(str(one.chosen), at, *one.expected(at, label))
 
@@ -135,14 +111,15 @@ def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
 def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
     """Trained trials between random rows and the best code known; bars span the minima near the lowest loss."""
     curves, labels = numbers.curves, []
-    _draw_curve(ax, curves.num_classes, curves.best_known, color=INK, linewidth=1.3)
-    _draw_curve(ax, curves.num_classes, curves.upper_bound, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    _draw_curve(ax, curves.num_classes, curves.random, color=MUTED, linewidth=1.3, linestyle=(0, (1, 2)))
+    is_open = np.nanmax(curves.upper_bound / curves.best_known) > 1.01
+    for text, curve, colour, width, dashes in (
+        ("best known", curves.best_known, INK, 1.3, "solid"),
+        ("upper bound" if is_open else "", curves.upper_bound, INK, 0.9, (0, (4, 3))),
+        ("random", curves.random, MUTED, 1.3, (0, (1, 2))),
+    ):
+        _draw_curve(ax, curves.num_classes, curve, color=colour, linewidth=width, linestyle=dashes)
+        labels += [_last(curves.num_classes, curve, text, colour)] * bool(text)
     ax.fill_between(curves.num_classes, curves.best_known, curves.upper_bound, color=RULE, alpha=0.6, linewidth=0)
-    labels += [_last(curves.num_classes, curves.best_known, "best known", INK)]
-    if np.nanmax(curves.upper_bound / curves.best_known) > 1.01:
-        labels += [_last(curves.num_classes, curves.upper_bound, "upper bound", INK)]
-    labels += [_last(curves.num_classes, curves.random, "random", MUTED)]
     # cold is dark: the order of the ramp is that of temperature
     for series, colour in zip(numbers.series, ramp(len(numbers.series)), strict=True):
         if series.fit is not None:
@@ -161,13 +138,13 @@ def draw_margin(ax: Axes, numbers: MarginNumbers) -> None:
     label_ends(ax, labels)
 
 
-def _draw_curve(ax: Axes, x: np.ndarray, y: np.ndarray, **style: object) -> None:
+def _draw_curve(ax: Axes, x: np.ndarray, y: np.ndarray, **style: Any) -> None:
     """A line where there are two points or more, else a short bar at the only one."""
     known = np.isfinite(y)
     if known.sum() == 1:
-        ax.hlines(y[known], x[known] / 1.15, x[known] * 1.15, **{"zorder": 2, **style})  # type: ignore[arg-type]
+        ax.hlines(y[known], x[known] / 1.15, x[known] * 1.15, zorder=2, **style)
     elif known.any():
-        ax.plot(x[known], y[known], **{"zorder": 2, **style})  # type: ignore[arg-type]
+        ax.plot(x[known], y[known], zorder=2, **style)
 
 
 def _last(x: np.ndarray, y: np.ndarray, text: str, colour: str) -> tuple[float, float, str, str]:
@@ -193,42 +170,37 @@ def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
 
 def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = (), folder: str = "RESULTS") -> FigureBlock:
     """The figure of margin against the number of classes, or why there is none. folder: for the command of a missing bar."""
-    dims = evenly(sorted(set(final["feature_dim"].to_pylist())), MOST_DIMS)
+    dims = evenly(frames.distinct(final, "feature_dim"), MOST_DIMS)
     found = [numbers_margin(final, dim, comparisons) for dim in dims]
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
+    usual = usual_normalization(final)
+    return block_of(
+        *("margin", found, alt_margin, draw_margin, ROOM),
+        trials=[t for n in found for s in n.series for t in s.trials],
+        notes=[*_notes(found), missing_bars(found, folder) if usual == "both" else ""],
+        lead=lambda i: len(found[i].curves.num_classes),
+        usual=usual,
+    )
+
+
+def _notes(found: Sequence[MarginNumbers]) -> list[str]:
+    """What must be known of the lines and dots of these panels."""
     series, pooled = [s for n in found for s in n.series], sorted({name for n in found for name in n.pooled})
     mixed = f"Trials that differ in {', '.join(pooled)} are pooled; lines join medians."
-    usual = usual_normalization(final) if final.num_rows else ""
     notes = [mixed if pooled else "Lines join medians over seeds."]
     forms = {n.feature_dim: dict.fromkeys(s.fit.form for s in n.series if s.fit) for n in found}
     if fitted := ", ".join(f"{' and '.join(names)} at d = {dim}" for dim, names in forms.items() if names):
-        notes.append(
-            "The broken line is the mean of the tested forms, each with the weight of its predictions (the best by itself: "
-            f"{fitted}), in the band where 90 % of cells are expected."
-        )
+        weighted = "the mean of the tested forms, each with the weight of its predictions (the best by itself: "
+        notes.append(f"The broken line is {weighted}{fitted}), in the band where 90 % of cells are expected.")
     if any(len(s.trials) > MOST_DOTS for s in series):
         notes.append(f"At most {MOST_DOTS} dots of a series are drawn; medians use every trial.")
     if not any(len(s.sizes) > 1 for s in series):
         notes.append("Every series has one class count only, so no trend can be seen.")
-    notes += missing_bars(found, folder) if usual == "both" else []
-    return FigureBlock(
-        name="margin",
-        heading="Margin against the number of classes",
-        caption="Dots are trained networks (margin_min_lower, a certified lower bound); darker colours are lower "
-        "temperatures. Bars between two short lines show the margins of unconstrained features at the same temperature: the "
-        "range over minima near the lowest loss (within 1e-4, relative); one short line where all agree. "
-        "The solid line is the best code known, the dashed line the proven upper bound: the largest possible margin lies "
-        f"between them. The dotted line shows random rows. {' '.join(notes)}",
-        rows=f"final rows of the complete trials with normalization = {usual}",
-        trials=tuple(t for s in series for t in s.trials),
-        panels=panels_of(found, alt_margin, draw_margin, *WIDE_ROOM),
-        missing=None if found else "No complete trial has a measured margin.",
-        lead=max(range(len(found)), key=lambda i: len(found[i].curves.num_classes), default=0),
-    )
+    return notes
 
 
-def missing_bars(found: Sequence[MarginNumbers], folder: str) -> list[str]:
-    """Why cells have no bar of free features, with the command that computes the first of them."""
+def missing_bars(found: Sequence[MarginNumbers], folder: str) -> str:
+    """Why cells have no bar of free features, with the command that computes the first of them; empty where all have."""
     bare = [
         (round(k), n.feature_dim, s.temperature)
         for n in found
@@ -237,10 +209,10 @@ def missing_bars(found: Sequence[MarginNumbers], folder: str) -> list[str]:
         if s.temperature is not None and not np.isfinite(optimum)
     ]
     if not bare:
-        return []
+        return ""
     k, d, temperature = bare[0]
     command = f"gnc code --classes {k} --dim {d} --temperature {temperature:g} --results {folder}"
-    return [f"{len(bare)} cells have no bar, for their optimum is in no table: {command} computes that of the first."]
+    return f"{len(bare)} cells have no bar, for their optimum is in no table: {command} computes that of the first."
 
 
 def alt_margin(numbers: MarginNumbers) -> str:
@@ -250,6 +222,5 @@ def alt_margin(numbers: MarginNumbers) -> str:
         for s in numbers.series
         for k, m in zip(s.sizes, s.median, strict=True)
     ]
-    return (
-        f"Minimum margin against number of classes, d = {numbers.feature_dim}; median over trials: {', '.join(parts)}."
-    )
+    dim = numbers.feature_dim
+    return f"Minimum margin against number of classes, d = {dim}; median over trials: {', '.join(parts)}."

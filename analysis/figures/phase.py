@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.panels import FigureBlock, Room, block_of, evenly
 from analysis.figures.style import MUTED, RAMP, log_axis, name_marks, soft_grid
 from analysis.rows import theory
 from analysis.rows.frames import cell_rows
@@ -15,15 +15,13 @@ from analysis.rows.wording import axis_label, number
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
 RATIO_EDGES = (0.2, 0.4, 0.6, 0.8, 0.95)
-ROOM = ((5.2, 3.4), (0.75, 1.65, 0.52, 0.36))  # inches of a panel, and of its margins
+ROOM: Room = ((5.2, 3.4), (0.75, 1.65, 0.52, 0.36))
 
 
 @dataclass(frozen=True)
 class PhaseNumbers:
     """One map: cells with x = K / d, y = coldness, their measure, the step of the colour ramp each falls into (0..5).
-
-    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature.
-    """
+    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature."""
 
     measure: str
     x: np.ndarray
@@ -45,28 +43,13 @@ def numbers_phase(final: pa.Table, measure: str) -> PhaseNumbers:
         value = cells["margin_min_lower"] / best if measure == RATIO else cells[measure]
     known = np.isfinite(y) & (y > 0) & np.isfinite(value) & ((value > 0) | (measure == RATIO))
     kept = np.array(evenly(np.flatnonzero(known).tolist(), MOST_DOTS), dtype=int)
-    edges = RATIO_EDGES if measure == RATIO else decade_edges(value[known])
-    x = cells["num_classes"] / cells["feature_dim"]
-    step = np.searchsorted(edges, value[kept], side="right")
-    return PhaseNumbers(
-        measure,
-        x[kept],
-        y[kept],
-        value[kept],
-        step,
-        edges,
-        cells["terminal"][kept] > 0,
-        cells["title"][kept],
-        int((~known).sum()),
-    )
-
-
-def decade_edges(value: np.ndarray) -> tuple[float, ...]:
-    """Five edges that cut positive values into equal parts of their logarithm; rounded, fewer if alike."""
-    if len(value) == 0 or value.max() <= value.min() * 1.01:
-        return ()
-    edges = np.geomspace(value.min(), value.max(), 7)[1:-1]
-    return tuple(sorted({float(f"{x:.0e}") for x in edges}))
+    edges: tuple[float, ...] = RATIO_EDGES if measure == RATIO else ()
+    seen = value[known]
+    if measure != RATIO and len(seen) and seen.max() > seen.min() * 1.01:  # equal parts of the logarithm, rounded
+        edges = tuple(sorted({float(f"{x:.0e}") for x in np.geomspace(seen.min(), seen.max(), 7)[1:-1]}))
+    x, y, value = (numbers[kept] for numbers in (cells["num_classes"] / cells["feature_dim"], y, value))
+    step, terminal = np.searchsorted(edges, value, side="right"), cells["terminal"][kept] > 0
+    return PhaseNumbers(measure, x, y, value, step, edges, terminal, cells["title"][kept], int((~known).sum()))
 
 
 def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:
@@ -82,10 +65,9 @@ def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:
             name_marks(marks, numbers.titles[here & chosen])
         ax.plot([], [], "o", label=text, color=colour, markersize=7)
     ax.axvline(1.0, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-    log_axis(ax, "x", np.append(numbers.x, [numbers.x.min() / 1.15, numbers.x.max() * 1.15]))
-    log_axis(ax, "y", np.append(numbers.y, [numbers.y.min() / 1.15, numbers.y.max() * 1.15]))
-    ax.set_xlabel("classes per dimension, K / d")
-    ax.set_ylabel("coldness, best known / (τ ln K)")
+    for which, data in (("x", numbers.x), ("y", numbers.y)):
+        log_axis(ax, which, [data.min() / 1.15, data.max() * 1.15])
+    ax.set(xlabel="classes per dimension, K / d", ylabel="coldness, best known / (τ ln K)")
     ax.set_title(axis_label(numbers.measure))
     soft_grid(ax, "both")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2, fontsize=8.5)
@@ -95,33 +77,14 @@ def block_phase(final: pa.Table) -> FigureBlock:
     """The phase map, or why there is none."""
     found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
     found = [n for n in found if len(n.x)]
-    left_out = (
-        f" {found[0].left_out} cells have no temperature and cannot be shown." if found and found[0].left_out else ""
-    )
-    panels = panels_of(found, alt_phase, draw_phase, *ROOM)
-    return FigureBlock(
-        name="phase",
-        heading="Phase map",
-        caption="Each dot is a cell, the median over its seeds. The horizontal axis shows how crowded the space is, the "
-        "vertical axis the coldness, which is how strongly cross-entropy depends on the smallest margin. Colour is the "
-        "margin over the best known margin, or within-class variability. Open dots are cells in which a seed did not reach "
-        "99 % training accuracy." + left_out,
-        rows="final rows of the complete trials with a temperature, medians of cells",
-        panels=panels,
-        missing=None
-        if found
-        else "No complete trial has a temperature and a best known margin, so there is no phase map.",
-        columns=2,
-    )
+    left_out = [f"{n.left_out} cells have no temperature and cannot be shown." for n in found[:1] if n.left_out]
+    return block_of("phase", found, alt_phase, draw_phase, ROOM, notes=left_out)
 
 
 def alt_phase(numbers: PhaseNumbers) -> str:
     """The panel in a sentence."""
-    best, worst = int(numbers.value.argmax()), int(numbers.value.argmin())
-    parts = [
-        f"{number(float(numbers.value[i]))} at K / d = {number(float(numbers.x[i]))}, coldness {number(float(numbers.y[i]))}"
-        for i in (best, worst)
-    ]
-    return (
-        f"{numbers.measure} of {len(numbers.x)} cells over K / d and coldness: largest {parts[0]}, smallest {parts[1]}."
-    )
+    ends = (int(numbers.value.argmax()), int(numbers.value.argmin()))
+    told = ([number(float(found[i])) for found in (numbers.value, numbers.x, numbers.y)] for i in ends)
+    largest, smallest = (f"{value} at K / d = {x}, coldness {y}" for value, x, y in told)
+    cells = f"{numbers.measure} of {len(numbers.x)} cells over K / d and coldness"
+    return f"{cells}: largest {largest}, smallest {smallest}."

@@ -1,23 +1,31 @@
-"""What a search found: its best value so far, its trials in parallel coordinates, what each setting mattered."""
+"""What a search found: its best value so far, its trials in parallel coordinates, what each setting mattered; and the Pareto
+front, the trials that no other trial beats in both objectives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.effects.search import MIN_TRIALS, Group, Importance
-from analysis.figures.panels import FigureBlock, evenly, panels_of
+from analysis.figures.panels import BROAD_ROOM, CAPTIONS, FigureBlock, Room, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RAMP, RULE, end_at_one, name_marks, soft_grid
-from analysis.rows.wording import axis_label, number, shown_value, unit_of, words
+from analysis.rows.frames import groups, study_document
+from analysis.rows.measures import measure_values
+from analysis.rows.wording import axis_label, number, shown_value, size_label, trial_titles, unit_of, words
 from study.design.search import Search
+from study.design.where import ConditionRefused
 
 MOST_DOTS, MOST_LINES, MOST_GROUPS = 600, 120, 4
-ROOM = ((4.6, 3.4), (0.75, 0.3, 0.52, 0.4))  # inches of a panel, and of its margins
-PARALLEL_ROOM = ((4.6, 3.6), (0.8, 0.25, 0.75, 0.4))
-BARS_ROOM = ((4.6, 3.0), (1.35, 0.2, 0.52, 0.4))
+PARALLEL_ROOM: Room = ((4.6, 3.6), (0.8, 0.25, 0.75, 0.4))
+BARS_ROOM: Room = ((4.6, 3.0), (1.35, 0.2, 0.52, 0.4))
+MOST_SIZES, MIN_ON_FRONT = 4, 3
+LARGE = {"max": "large", "min": "small"}
+Objectives = tuple[tuple[str, str], tuple[str, str]]  # two metrics, each with max or min as what is better
+DEFAULT: Objectives = (("margin_ratio_upper", "max"), ("test_accuracy", "max"))
 
 
 def draw_history(ax: Axes, group: Group) -> None:
@@ -37,23 +45,11 @@ def draw_history(ax: Axes, group: Group) -> None:
 
 def block_history(found: Sequence[Group]) -> FigureBlock:
     """The best value of a search over its trials, or why there is none."""
-    shown = [group for group in found if np.isfinite(group.goal).any()][:MOST_GROUPS]
-    metric = found[0].metric if found else ""
-    unmeasured = f"No complete trial has measured {metric}, so there is no best value." if found else NO_GOAL
-    return FigureBlock(
-        name="history",
-        heading="The search over time",
-        caption="Each dot is a complete trial, in the order in which they ended; the line is the best value so far. Where "
-        "the line has long been level, more trials of the same search are unlikely to help.",
-        rows=f"final rows of the complete trials, the {MOST_GROUPS} groups with most of them",
-        trials=tuple(trial for group in shown for trial in group.trials),
-        panels=panels_of(shown, alt_history, draw_history, *ROOM),
-        missing=None if shown else unmeasured,
-        columns=2,
-    )
-
-
-NO_GOAL = "No trial of the search is complete, or the search names no metric, so it has no best value."
+    shown = [group for group in found if group.is_measured][:MOST_GROUPS]
+    unmeasured = CAPTIONS["history"]["unmeasured"].format(metric=found[0].metric) if found else None
+    trials = [trial for group in shown for trial in group.trials]
+    drawn = ("history", shown, alt_history, draw_history, BROAD_ROOM)
+    return block_of(*drawn, trials=trials, missing=unmeasured, groups=MOST_GROUPS)
 
 
 def alt_history(group: Group) -> str:
@@ -66,22 +62,18 @@ def places_of(values: Sequence[Any], kind: str) -> tuple[np.ndarray, dict[float,
     """Where each value stands between 0 and 1 on an axis of its own, and what is written at which places there."""
     if kind == "choice":
         known = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-        names = [shown_value(value) for value in known]
-        place = {name: (i + 0.5) / len(names) for i, name in enumerate(names)}
+        place = {shown_value(value): (i + 0.5) / len(known) for i, value in enumerate(known)}
         return np.array([place[shown_value(value)] for value in values]), {at: name for name, at in place.items()}
     numbers = np.array(values, dtype=float)
     at = np.log(numbers) if kind.startswith("log") else numbers
     low, width = float(np.nanmin(at)), float(np.ptp(at[np.isfinite(at)])) or 1.0
-    ends = {0.0: number(float(np.nanmin(numbers))), 1.0: number(float(np.nanmax(numbers)))}
-    return (at - low) / width, ends
+    return (at - low) / width, {0.0: number(float(np.nanmin(numbers))), 1.0: number(float(np.nanmax(numbers)))}
 
 
 @dataclass(frozen=True)
 class ParallelNumbers:
     """One group: by axis (the settings, then the goal) where each measured trial stands, and what is written there.
-
-    trials: their keys from the worst to the best, as they are drawn.
-    """
+    trials: their keys from the worst to the best, as they are drawn."""
 
     group: Group
     trials: tuple[str, ...]
@@ -103,45 +95,32 @@ def numbers_parallel(group: Group, search: Search) -> ParallelNumbers:
 
 def draw_parallel(ax: Axes, numbers: ParallelNumbers) -> None:
     """A line per trial through all settings to the goal, the worst first and pale, the best tenth dark and thick."""
-    names = list(numbers.places)
+    names, count = list(numbers.places), len(numbers.trials)
     heights = np.array([numbers.places[name] for name in names])
-    count = len(numbers.trials)
     for index in range(count):
         is_best = index >= 0.9 * (count - 1)
         colour = INK if is_best else RAMP[len(RAMP) - 1 - int(index * len(RAMP) / count)]
-        (line,) = ax.plot(
-            heights[:, index], color=colour, linewidth=1.8 if is_best else 0.9, alpha=0.9 if is_best else 0.5
-        )
+        width, alpha = (1.8, 0.9) if is_best else (0.9, 0.5)
+        (line,) = ax.plot(heights[:, index], color=colour, linewidth=width, alpha=alpha)
         name_marks(line, [numbers.trials[index]])
+    look: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 8.5, "va": "center"}
     for place, name in enumerate(names):
         ax.axvline(place, color=RULE, linewidth=1.0, zorder=0)
         for height, text in numbers.labels[name].items():
-            look = {"fontsize": 8.5, "color": MUTED, "va": "center"}
-            ax.annotate(text, (place, height), xytext=(5, 0), textcoords="offset points", **look)  # type: ignore[arg-type]
+            ax.annotate(text, (place, height), color=MUTED, **look)
     ax.set_xticks(range(len(names)), labels=[words(name) for name in names], rotation=12, ha="right", fontsize=9)
-    ax.set_yticks([])
-    ax.set_xlim(-0.1, len(names) - 0.6)
-    ax.set_ylim(-0.06, 1.06)
+    ax.set(yticks=[], xlim=(-0.1, len(names) - 0.6), ylim=(-0.06, 1.06))
     ax.spines[:].set_visible(False)
     ax.set_title(numbers.group.label or "all trials")
 
 
 def block_parallel(found: Sequence[Group], search: Search) -> FigureBlock:
     """The trials of a search in parallel coordinates, or why there are none."""
-    groups = [group for group in found if np.isfinite(group.goal).sum() >= MIN_TRIALS][:MOST_GROUPS]
-    shown = [numbers_parallel(group, search) for group in groups]
-    return FigureBlock(
-        name="parallel",
-        heading="Which settings the best trials share",
-        caption="Each line is a complete trial: it crosses every axis at the value of that setting, and ends at the goal on "
-        "the right. The best tenth is dark and thick; of the others, better ones are darker. Where dark lines meet on an "
-        "axis, the setting matters.",
-        rows=f"final rows of the complete trials with a goal, at most {MOST_LINES} in each group",
-        trials=tuple(trial for numbers in shown for trial in numbers.trials),
-        panels=panels_of(shown, alt_parallel, draw_parallel, *PARALLEL_ROOM),
-        missing=None if shown else f"No group of the search has {MIN_TRIALS} complete trials that measured its goal.",
-        columns=2,
-    )
+    tried = [group for group in found if np.isfinite(group.goal).sum() >= MIN_TRIALS][:MOST_GROUPS]
+    shown = [numbers_parallel(group, search) for group in tried]
+    trials = [trial for numbers in shown for trial in numbers.trials]
+    drawn = ("parallel", shown, alt_parallel, draw_parallel, PARALLEL_ROOM)
+    return block_of(*drawn, trials=trials, lines=MOST_LINES, least=MIN_TRIALS)
 
 
 def alt_parallel(numbers: ParallelNumbers) -> str:
@@ -160,8 +139,7 @@ def draw_importance(ax: Axes, numbers: Importance) -> None:
         at = np.arange(len(names)) + 0.4 - height * (index + 0.5)
         ax.barh(at, [shares[name] for name in names], height=height, color=CATEGORIES[index], label=evaluator)
     ax.set_yticks(range(len(names)), labels=[words(name) for name in names])
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("share of what the settings explain")
+    ax.set(xlim=(0, 1), xlabel="share of what the settings explain")
     ax.set_title(f"{numbers.label}{': ' * bool(numbers.label)}{axis_label(numbers.metric)}")
     soft_grid(ax, "x")
     ax.legend(loc="lower right", frameon=False)
@@ -169,27 +147,113 @@ def draw_importance(ax: Axes, numbers: Importance) -> None:
 
 def block_importance(found: Sequence[Importance], search: Search) -> FigureBlock:
     """What each setting mattered, or why it cannot be told."""
-    few = f"No group of the search has {MIN_TRIALS} complete trials whose goals differ, so no setting can be called important."
-    if len(search.space) == 1:
-        few = f"The search varies {search.names[0]} alone, so there is nothing to compare its importance with."
-    return FigureBlock(
-        name="importance",
-        heading="How much each setting mattered",
-        caption="Optuna's two estimates. fANOVA asks how much of the variation over the whole space a setting carries, "
-        "PED-ANOVA how far it sets the best tenth apart from the rest. Where the two disagree, the setting decides "
-        "whether a trial is poor, not whether it is the best, or the other way round. A search looks where it hopes to win, "
-        "so neither is an effect: gnc contrast compares values that share everything else.",
-        rows=f"final rows of the complete trials, groups with {MIN_TRIALS} or more that measured the goal",
-        panels=panels_of(found[:MOST_GROUPS], alt_importance, draw_importance, *BARS_ROOM),
-        missing=None if found else few,
-        columns=2,
-    )
+    alone = CAPTIONS["importance"]["alone"].format(first=search.names[0]) if len(search.space) == 1 else None
+    drawn = ("importance", found[:MOST_GROUPS], alt_importance, draw_importance, BARS_ROOM)
+    return block_of(*drawn, missing=alone, least=MIN_TRIALS)
 
 
 def alt_importance(numbers: Importance) -> str:
     """The panel in a sentence."""
-    each = "; ".join(
-        f"{evaluator}: " + ", ".join(f"{name} {number(share)}" for name, share in shares.items())
-        for evaluator, shares in numbers.shares.items()
-    )
+    shown = {
+        name: ", ".join(f"{s} {number(share)}" for s, share in each.items()) for name, each in numbers.shares.items()
+    }
+    each = "; ".join(f"{evaluator}: {shares}" for evaluator, shares in shown.items())
     return f"Importance for {numbers.metric} from {numbers.trials} trials; {each}."
+
+
+@dataclass(frozen=True)
+class ParetoNumbers:
+    """Two objectives of the trials of one size, and which of these are on the front."""
+
+    feature_dim: int
+    num_classes: int
+    objectives: Objectives
+    trials: tuple[str, ...]
+    titles: tuple[str, ...]
+    x: np.ndarray
+    y: np.ndarray
+    front: np.ndarray
+
+    @property
+    def along(self) -> np.ndarray:
+        """The trials on the front, by the first objective."""
+        order = np.flatnonzero(self.front)
+        return np.asarray(order[np.argsort(self.x[order], kind="stable")])
+
+
+def objectives_of(study: str | None) -> Objectives:
+    """The first two metrics of the study file's [tune] with their modes; margin and test accuracy where it has fewer."""
+    tune = study_document(study).get("tune", {})
+    metrics, modes = ((given if isinstance(given, list) else [given]) for given in map(tune.get, ("metric", "mode")))
+    pairs = [(str(metric), str(mode)) for metric, mode in zip(metrics, modes, strict=False)]
+    return (pairs[0], pairs[1]) if len(pairs) > 1 else DEFAULT
+
+
+def numbers_pareto(final: pa.Table, objectives: Objectives = DEFAULT) -> list[ParetoNumbers]:
+    """A front for each of the sizes with most trials: trials of different K and d solve different problems.
+
+    Raises:
+        ConditionRefused: an objective that is no column of the rows.
+    """
+    by_size = [pair for pair in groups(final, ("feature_dim", "num_classes")) if pair[1].num_rows >= MIN_ON_FRONT]
+    found = []
+    for where, rows in sorted(by_size, key=lambda pair: -pair[1].num_rows)[:MOST_SIZES]:
+        x, y = (measure_values(rows, name) for name, _ in objectives)
+        kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        texts = [tuple(column[i] for i in kept) for column in (rows["trial"].to_pylist(), trial_titles(rows))]
+        signs = np.array([1.0 if mode == "max" else -1.0 for _, mode in objectives])
+        front = on_front(np.stack([x[kept], y[kept]], axis=1) * signs)
+        if len(kept) >= MIN_ON_FRONT:
+            found.append(ParetoNumbers(**where, objectives=objectives, trials=texts[0], titles=texts[1], x=x[kept],
+                                       y=y[kept], front=front))  # fmt: skip
+    return found
+
+
+def on_front(points: np.ndarray) -> np.ndarray:
+    """Which rows [n, 2] no other row beats: as good in both and better in one, more being better."""
+    order = np.lexsort((-points[:, 1], -points[:, 0]))
+    front = np.zeros(len(points), dtype=bool)
+    best, last = -np.inf, None
+    for i in order:
+        if points[i, 1] > best:
+            front[i], best, last = True, points[i, 1], tuple(points[i])
+        elif tuple(points[i]) == last:
+            front[i] = True  # the same point again is not beaten
+    return front
+
+
+def draw_pareto(ax: Axes, numbers: ParetoNumbers) -> None:
+    """Every trial grey, the front joined by steps."""
+    rest = np.array(evenly(np.flatnonzero(~numbers.front).tolist(), MOST_DOTS), dtype=int)
+    order, where = numbers.along, "post" if numbers.objectives[0][1] == "min" else "pre"
+    ax.step(numbers.x[order], numbers.y[order], where=where, color=CATEGORIES[0], linewidth=1.3)  # type: ignore[arg-type]
+    for shown, look in ((rest, {"color": MUTED, "alpha": 0.5, "markersize": 4}), (order, {"color": CATEGORIES[0]})):
+        (marks,) = ax.plot(numbers.x[shown], numbers.y[shown], "o", **look)
+        name_marks(marks, [numbers.titles[i] for i in shown])
+    (across, mode), (up, up_mode) = numbers.objectives
+    ax.set_xlabel(f"{LARGE[mode]} {axis_label(across)}")
+    ax.set_title(f"{size_label(numbers.feature_dim, numbers.num_classes)}: {LARGE[up_mode]} {axis_label(up)}")
+    ax.margins(0.08)
+    for which, name, data in (("x", across, numbers.x), ("y", up, numbers.y)):
+        end_at_one(ax, which, unit_of(name), data)
+    soft_grid(ax, "both")
+
+
+def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
+    """The Pareto front, or why there is none."""
+    problem, found = None, list[ParetoNumbers]()
+    try:
+        found = numbers_pareto(final, objectives_of(study))
+    except ConditionRefused as refusal:
+        problem = f"No front is drawn: {refusal}"
+    trials = [n.trials[i] for n in found for i in n.along]
+    drawn = ("pareto", found, alt_pareto, draw_pareto, BROAD_ROOM)
+    return block_of(*drawn, trials=trials, missing=problem, sizes=MOST_SIZES, least=MIN_ON_FRONT)
+
+
+def alt_pareto(numbers: ParetoNumbers) -> str:
+    """The panel in a sentence."""
+    (across, _), (up, _) = numbers.objectives
+    ends = [int(i) for i in (numbers.x.argmax(), numbers.y.argmax())]
+    parts = [f"{across} {number(float(numbers.x[i]))} with {up} {number(float(numbers.y[i]))}" for i in ends]
+    return f"{int(numbers.front.sum())} of {len(numbers.x)} trials on the front; its ends: {'; '.join(parts)}."

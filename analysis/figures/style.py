@@ -1,12 +1,10 @@
-"""The common style of all figures: colours, sizes, axes, labels at the ends of lines.
-
-Colours appear only as the hex values below: the page replaces them by CSS variables, so that dark mode and print change
-the colours of a figure without drawing it again. Knows matplotlib and how numbers are written.
-"""
+"""The common style of all figures: colours, sizes, axes, labels at the ends of lines. Colours appear only as these hex
+values: the page replaces them by CSS variables, so that dark mode and print draw nothing again."""
 
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from importlib.resources import as_file, files
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +12,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 from analysis.rows.wording import number, power_of_ten
 
@@ -23,42 +22,22 @@ RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
 # Okabe and Ito (2008), without yellow and black.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 POINTS = 72  # of an inch
-PANEL_INCHES = (3.95, 3.1)
-PANEL_MARGINS = (0.58, 0.8, 0.52, 0.36)
-WIDE_ROOM = (PANEL_INCHES, (0.58, 1.0, 0.52, 0.36))  # for longer labels at the ends of lines
-SQUARE_ROOM = ((3.95, 4.3), (0.05, 0.05, 0.02, 0.43))
+GAP = 12.5  # points between labels at the ends of lines
+LED = 20  # points from the end of a line to the edge of the axes, from which on a thin line leads to its label
+TITLES, BETWEEN = "titles:", "\N{SYMBOL FOR RECORD SEPARATOR}"  # in the id of an artist whose marks have titles
 DIVISIONS = (
     (1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
 )  # fmt: skip
 
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "figure.facecolor": "none",
-    "grid.color": RULE,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5.5,
-    "svg.fonttype": "none",
-}
+with as_file(files("analysis.figures") / "report.mplstyle") as _path:
+    STYLE: dict[str, Any] = {
+        **mpl.rc_params_from_file(_path, use_default_template=False),  # type: ignore[dict-item]
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+        **dict.fromkeys(
+            ("axes.labelcolor", "axes.titlecolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK
+        ),
+        "grid.color": RULE,
+    }
 
 
 def use_style(**more: Any) -> AbstractContextManager[None]:
@@ -81,21 +60,20 @@ def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Se
         return
     low, high = float(positive.min()), float(positive.max())
     pad = max((high / low) ** 0.06, 1.06)
+    ends = {f"{which}scale": "log", f"{which}lim": (low / pad, high * pad)}
+    ax.set(**ends)
     axis = ax.xaxis if which == "x" else ax.yaxis
-    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
-    (ax.set_xlim if which == "x" else ax.set_ylim)(low / pad, high * pad)
-    ticks = list(at) if at is not None else _log_ticks(low / pad, high * pad)
-    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_locator(FixedLocator(list(at) if at is not None else _log_ticks(low / pad, high * pad)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
-def spread_ticks(candidates: Sequence[float], *, ratio: float = 1.35) -> list[float]:
-    """Of positive values those at least `ratio` apart, so that labels on a log axis do not touch."""
+def spread_ticks(candidates: Sequence[float]) -> list[float]:
+    """Of positive values those far enough apart that labels on a log axis do not touch."""
     kept: list[float] = []
     for value in sorted(set(candidates)):
-        if not kept or value / kept[-1] >= ratio:
+        if not kept or value / kept[-1] >= 1.35:
             kept.append(value)
     return kept
 
@@ -118,18 +96,16 @@ def _tick_text(value: float) -> str:
     return number(value)
 
 
-def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 12.5) -> None:
-    """Write (x, y, text, colour) right of the axes at the height of each point, pushed apart to `gap` points.
-
-    A line that ends early is led to its label. To be called after the limits are set.
-    """
+def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write (x, y, text, colour) right of the axes at the height of each point, pushed apart; to be called once limits are set.
+    A line that ends early is led to its label."""
     to_points = POINTS / ax.figure.dpi
     shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
     ends = [ax.transData.transform(label[:2]) for label in shown]
     heights = [end[1] * to_points for end in ends]
     order = sorted(range(len(shown)), key=heights.__getitem__)
     (_, bottom), (right, _) = ax.transAxes.transform([(0, 0), (1, 1)])
-    placed = label_positions([heights[i] for i in order], gap, bottom * to_points + gap / 3)  # below are tick labels
+    placed = label_positions([heights[i] for i in order], GAP, bottom * to_points + GAP / 3)  # below are tick labels
     for index, height in zip(order, placed, strict=True):
         x, y, text, colour = shown[index]
         if right - ends[index][0] > LED * to_points:
@@ -139,27 +115,12 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap
         ax.annotate(text, (1.0, y), xycoords=("axes fraction", "data"), **place, **look)
 
 
-LED = 20  # points from the end of a line to the edge of the axes, from which on a thin line leads to its label
-
-
 def label_positions(heights: Sequence[float], gap: float, floor: float = -math.inf) -> list[float]:
-    """Heights (ascending) moved as little as a few passes need to be `gap` apart and not below the floor."""
-    moved = [max(height, floor) for height in heights]
-    for _ in range(200):
-        clear = True
-        for i in range(len(moved) - 1):
-            lack = gap - (moved[i + 1] - moved[i])
-            if lack > 1e-6:
-                clear = False
-                down = min(lack / 2, max(moved[i] - floor, 0.0))
-                moved[i] -= down
-                moved[i + 1] += lack - down
-        if clear:
-            break
-    return moved
-
-
-TITLES, BETWEEN = "titles:", "\N{SYMBOL FOR RECORD SEPARATOR}"  # in the id of an artist whose marks have titles
+    """Heights (ascending) moved as little as they must be to stand `gap` apart and not below the floor."""
+    if not heights:
+        return []
+    steps = gap * np.arange(len(heights))
+    return list(np.maximum(isotonic_regression(np.asarray(heights) - steps).x, floor) + steps)
 
 
 def name_marks(artist: Artist, titles: Sequence[str] | np.ndarray) -> None:
@@ -173,7 +134,7 @@ def end_at_one(ax: Axes, which: str, unit: str, data: np.ndarray) -> None:
     if unit != "share" or not np.isfinite(data).any():
         return
     room = 0.06 * max(1.0 - float(np.nanmin(data)), 0.05)
-    (ax.set_xlim if which == "x" else ax.set_ylim)(max(float(np.nanmin(data)) - room, 0.0), 1.0)
+    ax.set(**{f"{which}lim": (max(float(np.nanmin(data)) - room, 0.0), 1.0)})
     for line in ax.lines:  # a mark at 1 stays whole
         line.set_clip_on(False)
 

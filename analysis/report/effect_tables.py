@@ -4,9 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 
 from analysis.effects.contrast import Contrast, Level, verdict
-from analysis.effects.margin_ladder import GAPS, LadderGaps
-from analysis.effects.variance_shares import Explained
-from analysis.report.page import TIMES, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.effects.shares import GAPS, Explained, LadderGaps
+from analysis.report.page import (
+    TEXTS,
+    TIMES,
+    Cell,
+    Details,
+    Heading,
+    Long,
+    Number,
+    Paragraph,
+    Part,
+    Table,
+    columns,
+    note,
+)
 from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
 from analysis.statistics.inference import MIN_SEEDS
 
@@ -14,9 +26,8 @@ from analysis.statistics.inference import MIN_SEEDS
 def contrast_sections(found: Sequence[Contrast]) -> list[Part]:
     """What weakens the comparison of a setting's values, and the numbers behind its figure."""
     warned = dict.fromkeys(sentence for contrast in found for sentence in caveats(contrast))
-    notes: list[Part] = [note(" ".join(warned))] if warned else []
-    parts = (Paragraph(CONTRAST_TEXT), contrast_table(found))
-    return [*notes, Details("The differences in numbers", parts, wide=True)]
+    parts = (Paragraph(TEXTS["contrast"]), contrast_table(found))
+    return [*([note(" ".join(warned))] if warned else ()), Details("The differences in numbers", parts, wide=True)]
 
 
 def contrast_parts(found: Sequence[Contrast], bounds: Mapping[str, float] | None = None) -> list[Part]:
@@ -32,15 +43,7 @@ def contrast_parts(found: Sequence[Contrast], bounds: Mapping[str, float] | None
         title = f"The effect of {mine[0].setting}" + (f" where {where}" if where else "")
         warned = dict.fromkeys(sentence for contrast in mine for sentence in caveats(contrast))
         parts += [Heading(title), contrast_table(mine, bounds), *map(Paragraph, warned)]
-    return [*parts, Paragraph(CONTRAST_TEXT)]
-
-
-CONTRAST_TEXT = (
-    "Means, intervals and paired t tests are over seeds, each the mean over the cells that both values share. "
-    "Holm's p is corrected for all differences shown. Two more columns are of each difference alone: what it is shown "
-    "to be less than (two one-sided t tests at 5 %), and the smallest true difference that this many seeds with this "
-    "scatter would show in four of five studies (at 5 %)."
-)
+    return [*parts, Paragraph(TEXTS["contrast"])]
 
 
 def contrast_table(found: Sequence[Contrast], bounds: Mapping[str, float] | None = None) -> Table:
@@ -49,11 +52,8 @@ def contrast_table(found: Sequence[Contrast], bounds: Mapping[str, float] | None
         "seeds | cells | reached 99 % | mean [95 %] | difference or ratio [95 %] | Holm p | less than | detectable | verdict"
     )
     given = {c.measure: _bound(c, bounds[c.measure]) for c in found if bounds and c.measure in bounds}
-    rows = [
-        _contrast_row(contrast, level, given.get(contrast.measure)) for contrast in found for level in contrast.levels
-    ]
-    setting = found[0].setting
-    return Table(f"Values of {setting}", ("measure", setting, *headers), rows)
+    rows = [_contrast_row(one, level, given.get(one.measure)) for one in found for level in one.levels]
+    return Table(f"Values of {found[0].setting}", ("measure", found[0].setting, *headers), rows)
 
 
 def _bound(contrast: Contrast, bound: float) -> float:
@@ -71,11 +71,10 @@ def _contrast_row(contrast: Contrast, level: Level, bound: float | None) -> list
     gap = level.difference
     compared = [ABSENT, ABSENT, ABSENT, ABSENT, "compared with"]
     if gap is not None:
-        p = ABSENT if math.isnan(gap.adjusted) else number(gap.adjusted)
         times = f"{TIMES} " * contrast.is_log
-        mean = times + bracketed(gap.mean, gap.low, gap.high, show)
         sizes = [ABSENT if math.isnan(size) else times + show(size) for size in (gap.within, gap.detectable)]
-        compared = [mean, p, *sizes, verdict(gap, bound)]
+        mean = times + bracketed(gap.mean, gap.low, gap.high, show)
+        compared = [mean, number(gap.adjusted), *sizes, verdict(gap, bound)]
     counts = [Number(len(level.by_seed)), Number(len(level.by_cell))]
     own = bracketed(level.mean, level.low, level.high, show)
     reached = f"{level.terminal} of {level.trials}"
@@ -84,21 +83,19 @@ def _contrast_row(contrast: Contrast, level: Level, bound: float | None) -> list
 
 def caveats(contrast: Contrast) -> list[str]:
     """What weakens a contrast."""
-    found = []
+    found, setting = [], contrast.setting
     gaps = [level.difference for level in contrast.levels if level.difference]
     if few := sorted({gap.seeds for gap in gaps if gap.seeds < MIN_SEEDS}):
         seeds = " or ".join(map(str, few)) + (" seed" if few == [1] else " seeds")
         found.append(f"With {seeds} no verdict is given: at least {MIN_SEEDS} are needed.")
     if contrast.moving:
         changes = "changes" if len(contrast.moving) == 1 else "change"
-        found.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {contrast.setting}.")
+        found.append(f"Confounded: {', '.join(contrast.moving)} {changes} together with {setting}.")
     if contrast.pooled:
-        found.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {contrast.setting} have.")
+        found.append(f"Averaged over {', '.join(contrast.pooled)}, which only some values of {setting} have.")
     if contrast.apart:
-        apart = ", ".join(map(shown_value, contrast.apart[:5]))
-        found.append(
-            f"These values share no seed and cell with {shown_value(contrast.base)} and are not compared: {apart}."
-        )
+        apart, base = ", ".join(map(shown_value, contrast.apart[:5])), shown_value(contrast.base)
+        found.append(f"These values share no seed and cell with {base} and are not compared: {apart}.")
     return found
 
 
@@ -109,19 +106,10 @@ def ladder_table(ladder: Sequence[LadderGaps]) -> list[Part]:
     rows: list[list[Cell]] = []
     for found in ladder:
         shown = [Number(bracketed(*found.gaps[gap], percent)) for gap in GAPS]
-        counts = [Number(percent(found.kept)), Number(found.cells)]
-        rows.append([found.setting, shown_value(found.value), *shown, *counts])
+        rows.append([found.setting, shown_value(found.value), *shown, Number(percent(found.kept)), Number(found.cells)])
     headers = ("setting", "value", *(f"lost to {gap}" for gap in GAPS), "kept by the worst sample", "cells")
-    parts = (Paragraph(LADDER_TEXT), Table("Gaps of the margin ladder", headers, rows))
+    parts = (Paragraph(TEXTS["ladder"]), Table("Gaps of the margin ladder", headers, rows))
     return [Details("The gaps, setting by setting", parts, wide=True)]
-
-
-LADDER_TEXT = (
-    "Shares of the best known margin. Geometry is what is lost from the best code known to the classifier rows, duality "
-    "from there to the class means, and variability from there to the worst training sample. Means and 95 % intervals "
-    "are over the cells that have every value of the setting, or over all its cells where no cell has them all. An "
-    "interval needs five cells."
-)
 
 
 def explained_table(explained: Sequence[Explained]) -> list[Part]:
@@ -132,7 +120,7 @@ def explained_table(explained: Sequence[Explained]) -> list[Part]:
         "measure | lost when the setting is left out | all settings | s.d. of settings | s.d. of seeds | seeds | trials"
     )
     rows = [_explained_row(found) for found in explained]
-    return [Paragraph(EXPLAINED), Table("What explains the measures", headers, rows)]
+    return [Paragraph(TEXTS["explained"]), Table("What explains the measures", headers, rows)]
 
 
 def _explained_row(found: Explained) -> list[Cell]:
@@ -141,16 +129,7 @@ def _explained_row(found: Explained) -> list[Cell]:
     apart = [ABSENT] * 3
     if (spread := found.spread) is not None:
         apart = [number(spread.settings), number(spread.seeds), _share(spread.seed_share)]
-    return [name, Long(parts), *(Number(text) for text in (_share(found.together), *apart, str(found.trials)))]
-
-
-EXPLAINED = (
-    "Shares of the variance over all complete trials, in an additive model with every setting as a category: the share "
-    "that is lost when one setting is left out, and the share that all settings explain. Settings overlap and interact, "
-    "so the shares need not add up. The standard deviations are of logarithms, so nearly relative: between cells, without "
-    "the chance of their seeds, and between the seeds of one cell. The column seeds is the seeds' share of both variances "
-    "together."
-)
+    return [name, Long(parts), *map(Number, (_share(found.together), *apart, found.trials))]
 
 
 def _share(share: float) -> str:

@@ -6,25 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.effects import search as searches
 from analysis.effects.contrast import DEFAULT_MEASURES, Contrast, contrasts
-from analysis.effects.margin_ladder import LadderGaps, ladder_gaps
-from analysis.effects.search import (
-    Distinction,
-    Group,
-    Importance,
-    Rung,
-    groups_of,
-    importances,
-    rungs,
-    search_of,
-    stopped_trials,
-)
-from analysis.effects.variance_shares import Explained, explain
+from analysis.effects.shares import Explained, LadderGaps, explain, ladder_gaps
 from analysis.rows.frames import SETTING_NAMES, SHOWN_SETTINGS, SIZES, StudyFrame, independent_settings
 from analysis.scaling.collapse_rates import TimeLaw, fit_time_laws
 from analysis.scaling.form_choice import FormComparison, compare_all
+from analysis.scaling.form_claims import LargestHeldOut, hold_out_largest
 from analysis.scaling.joint_forms import JointComparison, compare_joint
-from analysis.scaling.largest_size import LargestHeldOut, hold_out_largest
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
 from study.design.search import GRID, Search
@@ -39,14 +28,11 @@ EXPLAINED = (("margin_min_lower", "reference_margin_lower"), ("gnc1_rank", None)
 @dataclass(frozen=True)
 class Findings:
     """What was fitted.
-
     trends: power laws. comparisons: forms in num_classes. joint: forms over all dimensions. time_laws: collapse over
-    steps. held_out_largest: predictions of the largest size. contrasts: by setting. not_contrasted: values of
-    the settings that have too many. explained: shares of the variance.
-    ladder: gaps of the margin ladder. predictions: of cells asked for; scores: of earlier predictions. search: how trials
-    were chosen; searched: its trials by group; importances: of its settings; stopped: what distinguishes trials that were
-    stopped early; rungs: of its scheduler.
-    """
+    steps. held_out_largest: predictions of the largest size. contrasts: by setting. not_contrasted: values of the settings
+    that have too many. explained: shares of the variance. ladder: gaps of the margin ladder. predictions: of cells asked
+    for; scores: of earlier predictions. search: how trials were chosen; searched: its trials by group; importances: of its
+    settings; stopped: what distinguishes trials that were stopped early; rungs: of its scheduler."""
 
     trends: tuple[Trend, ...]
     comparisons: tuple[FormComparison, ...]
@@ -60,10 +46,10 @@ class Findings:
     predictions: tuple[Prediction, ...] = ()
     scores: Scores | None = None
     search: Search = GRID
-    searched: tuple[Group, ...] = ()
-    importances: tuple[Importance, ...] = ()
-    stopped: tuple[Distinction, ...] = ()
-    rungs: tuple[Rung, ...] = ()
+    searched: tuple[searches.Group, ...] = ()
+    importances: tuple[searches.Importance, ...] = ()
+    stopped: tuple[searches.Distinction, ...] = ()
+    rungs: tuple[searches.Rung, ...] = ()
 
 
 def find(
@@ -78,8 +64,8 @@ def find(
     within = independent_settings(final)
     comparisons = tuple(compare_all(final))
     compared, too_many = contrasted(final)
-    search = search_of(frame.study)
-    searched = tuple(groups_of(final, search))
+    search = searches.search_of(frame.study)
+    searched = tuple(searches.groups_of(final, search))
     joint = tuple(c for c in (compare_joint(final, measure, within) for measure in MEASURES) if c is not None)
     return Findings(
         trends=tuple(fit_trends(final, frame.rows)),
@@ -95,17 +81,15 @@ def find(
         scores=score(earlier, final) if earlier else None,
         search=search,
         searched=searched,
-        importances=tuple(importances(searched, search)),
-        stopped=tuple(stopped_trials(frame.trials, search)),
-        rungs=tuple(rungs(frame, search)),
+        importances=tuple(searches.importances(searched, search)),
+        stopped=tuple(searches.stopped_trials(frame.trials, search)),
+        rungs=tuple(searches.rungs(frame, search)),
     )
 
 
 def contrasted(final: pa.Table) -> tuple[dict[str, tuple[Contrast, ...]], dict[str, int]]:
     """The contrasts of the settings that vary where everything else is shared, those with figures first.
-
-    Then, by setting, the number of values where they are too many to compare, or come after MOST_CONTRASTS settings.
-    """
+    Then, by setting, the number of values where they are too many to compare, or come after MOST_CONTRASTS settings."""
     found: dict[str, tuple[Contrast, ...]] = {}
     too_many: dict[str, int] = {}
     for name in dict.fromkeys((*SHOWN_SETTINGS, *SETTING_NAMES)) if final.num_rows else ():

@@ -1,23 +1,21 @@
 """fits.json: every fit with all that is needed to use it without the page. `fits.schema.json` is its schema."""
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from typing import Any
+
+from pydantic_core import to_json
 
 from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.report import sentences
 from analysis.report.findings import Findings
 from analysis.rows.frames import StudyFrame
-from analysis.scaling.asymptote import asymptote
 from analysis.scaling.collapse_rates import LAWS
-from analysis.scaling.form_choice import FormComparison, FormVerdict, one_by_one
+from analysis.scaling.form_choice import FormComparison, FormVerdict, HeldOut, one_by_one
+from analysis.scaling.form_claims import asymptote
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
-from analysis.scaling.largest_size import LargestHeldOut
-from analysis.scaling.predictions import Score, Scores
+from analysis.scaling.predictions import Score
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
@@ -25,7 +23,8 @@ FITS_SCHEMA = 5
 
 
 def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
-    """The findings as JSON; sorted keys, so that two of them can be compared."""
+    """The findings as JSON; sorted keys, so that two of them can be compared, and null for a number that does not exist."""
+    scores = findings.scores
     content: dict[str, Any] = {
         "fits_schema": FITS_SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -34,27 +33,16 @@ def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
         "complete_trials": frame.final.num_rows,
         "trends": findings.trends,
         "comparisons": [_comparison(comparison) for comparison in one_by_one(findings.comparisons)],
-        "joint": [_joint(comparison) for comparison in findings.joint],
+        "joint": [_some(c, "measure", "within", "chosen") | {"forms": _joint_forms(c)} for c in findings.joint],
         "time_laws": [vars(law) | {"formula": LAWS[law.law]} for law in findings.time_laws],
-        "blind": [_largest(found) for found in findings.held_out_largest],
+        "blind": [_but(found, "held") | _held(found.held) for found in findings.held_out_largest],
         "contrasts": [_contrast(contrast) for found in findings.contrasts.values() for contrast in found],
         "explained": findings.explained,
         "ladder": findings.ladder,
         "predictions": findings.predictions,
-        "scores": _scores(findings.scores),
+        "scores": scores and vars(scores) | {"scores": [_score(score) for score in scores.scores]},
     }
-    return json.dumps(plain(content), indent=1, sort_keys=True, allow_nan=False).encode()
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses as objects, sequences as lists, and null for a number that does not exist."""
-    if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(json.loads(to_json(content, inf_nan_mode="null")), indent=1, sort_keys=True).encode()
 
 
 def _some(found: object, *names: str) -> dict[str, Any]:
@@ -62,22 +50,29 @@ def _some(found: object, *names: str) -> dict[str, Any]:
     return {name: getattr(found, name, None) for name in names}
 
 
+def _but(found: object, *names: str) -> dict[str, Any]:
+    """The fields of a result without these."""
+    return {name: entry for name, entry in vars(found).items() if name not in names}
+
+
+def _held(held: HeldOut) -> dict[str, Any]:
+    return _some(held, "median_error", "covered", "cells", "sizes")
+
+
 def _comparison(comparison: FormComparison) -> dict[str, Any]:
-    names = ["measure", "feature_dim", "within", "chosen", "left_out", "with_all", "power_law_is_misspecified"]
-    names += ["slopes_p", "slope"]
-    more = {
+    names = "measure feature_dim within chosen left_out with_all power_law_is_misspecified slopes_p slope"
+    return _some(comparison, *names.split()) | {
         "groups": sorted(set(comparison.cells.group)),
         "weights": {fit.form: weight for fit, weight in comparison.weighted},
+        "cells": len(comparison.cells.group),
+        "forms": [_form(verdict) for verdict in comparison.verdicts],
+        "asymptote": asymptote(comparison),
     }
-    forms = [_form(verdict) for verdict in comparison.verdicts]
-    counted = {"cells": len(comparison.cells.group), "forms": forms, "asymptote": asymptote(comparison)}
-    return _some(comparison, *names) | more | counted
 
 
 def _form(verdict: FormVerdict) -> dict[str, Any]:
-    held = verdict.held_out and _some(verdict.held_out, "median_error", "covered", "cells", "sizes")
-    fitted = _some(verdict.fit or verdict.bare, "centre") | {"held_out": held, "formula": FORMS[verdict.form].formula}
-    return _fitted(verdict) | fitted
+    told = {"held_out": verdict.held_out and _held(verdict.held_out), "formula": FORMS[verdict.form].formula}
+    return _fitted(verdict) | _some(verdict.fit or verdict.bare, "centre") | told
 
 
 def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
@@ -86,17 +81,9 @@ def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
     return _some(verdict, "form", "refused") | _some(fit, "aicc") | found | {"residual_scale": fit and fit.scale}
 
 
-def _joint(comparison: JointComparison) -> dict[str, Any]:
-    forms = [
-        _fitted(verdict) | {"kept_out": verdict.kept_out, "formula": JOINT_FORMS[verdict.form].formula}
-        for verdict in comparison.verdicts
-    ]
-    return _some(comparison, "measure", "within", "chosen") | {"forms": forms}
-
-
-def _largest(found: LargestHeldOut) -> dict[str, Any]:
-    held = _some(found.held, "median_error", "covered", "cells", "sizes")
-    return {name: entry for name, entry in vars(found).items() if name != "held"} | held
+def _joint_forms(comparison: JointComparison) -> list[dict[str, Any]]:
+    formulas = {name: form.formula for name, form in JOINT_FORMS.items()}
+    return [_fitted(v) | {"kept_out": v.kept_out, "formula": formulas[v.form]} for v in comparison.verdicts]
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
@@ -105,20 +92,15 @@ def _contrast(contrast: Contrast) -> dict[str, Any]:
 
 
 def _level(level: Level) -> dict[str, Any]:
-    entries = _some(level, "value", "mean", "low", "high", "trials", "terminal")
     gap = level.difference
     difference = None if gap is None else vars(gap) | {"verdict": verdict(gap)}
-    return entries | {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
-
-
-def _scores(scores: Scores | None) -> dict[str, Any] | None:
-    """Scores of earlier predictions; null where none were kept."""
-    return None if scores is None else vars(scores) | {"scores": [_score(score) for score in scores.scores]}
+    counted = {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
+    return _but(level, "by_seed", "by_cell", "references") | counted
 
 
 def _score(score: Score) -> dict[str, Any]:
-    entries = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
-    return entries | {name: entry for name, entry in vars(score).items() if name != "prediction"}
+    asked = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
+    return asked | _but(score, "prediction")
 
 
 def fits_schema() -> dict[str, Any]:

@@ -1,32 +1,36 @@
 """The report's tables of laws: trends in K and d, their forms, laws over time, forms over all d, and predictions."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.report.page import TIMES, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.report.page import TEXTS, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
 from analysis.report.sentences import sentence_asymptote, sentences_opposite, sentences_trend, series_of
 from analysis.rows import theory
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import ABSENT, LETTERS, bracketed, number, percent, shown
 from analysis.scaling.collapse_rates import LAWS, TimeLaw
 from analysis.scaling.form_choice import WORST_ERROR, FormComparison, FormVerdict, one_by_one
+from analysis.scaling.form_claims import LargestHeldOut, summarise_by_measure
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
-from analysis.scaling.largest_size import LargestHeldOut, summarise_by_measure
-from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, PowerLawFit
+from analysis.scaling.power_law import EQUAL_LEVEL, Exponent
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
 from analysis.scaling.trends import Trend, own_prefactors
+
+FOUND = "measure | where | exponent of K [95 %] | exponent of d [95 %] | large-K theory"
+BASIS = "read at | own prefactor by | equal exponents, p | log residual | residuals | sizes | cells | trials | left out"
+VARIED = "gnc1_rank"  # the measure of variability whose trend is put into words
+IRREGULAR_DIM = 8  # from here on the best known margins have no power law at the class counts that can be trained
 
 
 def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     """The power laws with intervals, then those that were refused, with their bare estimates."""
-    parts: list[Part] = [Paragraph(METHOD), *map(Paragraph, sentences_trend(trends, ()))]
-    moments = [t.moment for t in trends if t.measure == VARIED]
-    for moment in dict.fromkeys(moments[:1]):
-        parts += [Paragraph(sentence) for sentence in sentences_trend(trends, (), VARIED, moment)]
-    parts += [note(sentence) for sentence in sentences_opposite(trends)]
+    method = TEXTS["power_laws"].format(level=EQUAL_LEVEL)
+    parts: list[Part] = [Paragraph(method), *map(Paragraph, sentences_trend(trends))]
+    for moment in [t.moment for t in trends if t.measure == VARIED][:1]:
+        parts += map(Paragraph, sentences_trend(trends, VARIED, moment))
+    parts += map(note, sentences_opposite(trends))
     believed = [_fit_row(t) for t in trends if t.believed]
     refused = [_fit_row(t, Long(t.refused)) for t in trends if t.refused]
     found, basis = columns(FOUND), columns(BASIS)
@@ -40,53 +44,21 @@ def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     return parts
 
 
-FOUND = "measure | where | exponent of K [95 %] | exponent of d [95 %] | large-K theory"
-BASIS = "read at | own prefactor by | equal exponents, p | log residual | residuals | sizes | cells | trials | left out"
-VARIED = "gnc1_rank"  # the measure of variability whose trend is put into words
-METHOD = (
-    f"Exponents a of measure = prefactor {TIMES} K^a (or d^a), fitted by summed Huber loss to logarithms. The seeds of a "
-    "cell are averaged first. Then the cells of one class count are averaged over the series (for instance "
-    "temperatures), each freed of its series' prefactor: what makes a class count easy or hard is shared by all of them, "
-    "so the number of class counts decides how sure an exponent is, not the number of cells. Intervals are 95 %, Student's "
-    "t with errors that allow for unequal noise; under five sizes there is none. Before series are pooled an F "
-    f"test asks whether they have one exponent; where p is below {EQUAL_LEVEL}, each is reported by itself. A trend in K "
-    "over every feature_dim has a prefactor for each d and is tested alike, and so is a trend in d. Only trials that "
-    "reached 99 % training "
-    "accuracy are fitted. Variability is read at a moment that all trials share (equal steps after 99 %, or equal excess "
-    "loss over the tabulated optimum), and also at the end. A pure power law is only a first approximation: the best "
-    "margins themselves follow one only for large K."
-)
-
-
 def _fit_row(trend: Trend, *refused: Long) -> list[Cell]:
     fit, dim = trend.fit, trend.where.get("feature_dim")
     exponents = {e.name: bracketed_exponent(e) for e in fit.exponents} if fit else {}
     limit = theory.asymptotic_exponent(dim) if trend.measure == MARGIN and dim is not None and dim >= 2 else np.nan
     where = ", ".join(f"{LETTERS.get(name, name)} = {shown(value)}" for name, value in trend.where.items()) or "every d"
-    return [
-        trend.measure,
-        Long(where),
-        exponents.get("num_classes", ABSENT),
-        exponents.get("feature_dim", ABSENT),
-        Number(number(limit)),
-        *refused,
-        trend.moment,
-        ", ".join(own_prefactors(trend)) or ABSENT,
-        Number(number(fit.slopes_p) if fit and fit.slopes_p is not None else ABSENT),
-        Number(number(fit.residual_scale) if fit else ABSENT),
-        Long(_residual_text(fit) if fit else ABSENT),
-        Number(fit.sizes if fit else ABSENT),
-        Number(fit.cells if fit else ABSENT),
-        Number(fit.trials if fit else ABSENT),
-        _left_out(trend),
-    ]
-
-
-def _residual_text(fit: PowerLawFit) -> str:
-    sentences = fit.diagnostics.warnings() if fit.diagnostics else []
-    if fit.open_share:
-        sentences.append(f"{percent(fit.open_share)} of cells known as intervals only")
-    return "; ".join(sentences) or "nothing stands out"
+    found = (exponents.get("num_classes", ABSENT), exponents.get("feature_dim", ABSENT), Number(number(limit)))
+    basis: list[Cell] = [Number(ABSENT), Number(ABSENT), Long(ABSENT), *[Number(ABSENT)] * 3]
+    if fit:
+        signs = fit.diagnostics.warnings() if fit.diagnostics else []
+        signs += [f"{percent(fit.open_share)} of cells known as intervals only"] if fit.open_share else []
+        residuals = Long("; ".join(signs) or "nothing stands out")
+        spread = (Number(shown(fit.slopes_p)), Number(number(fit.residual_scale)), residuals)
+        basis = [*spread, *map(Number, (fit.sizes, fit.cells, fit.trials))]
+    own = ", ".join(own_prefactors(trend)) or ABSENT
+    return [trend.measure, Long(where), *found, *refused, trend.moment, own, *basis, _left_out(trend)]
 
 
 def _left_out(trend: Trend) -> str:
@@ -112,11 +84,11 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
     each = one_by_one(comparisons)
     rows = [_form_row(c, v) for c in each for v in c.verdicts if v.fit]
     if not rows:
-        sentence = (
+        lacking = (
             "No form with a curve or an offset can be distinguished from a power law: that needs more class counts."
         )
-        return [Heading("Which form"), note(sentence)]
-    parts: list[Part] = [Heading("Which form"), Paragraph(FORMS_METHOD)]
+        return [Heading("Which form"), note(lacking)]
+    parts: list[Part] = [Heading("Which form"), Paragraph(TEXTS["forms"])]
     parts += [Paragraph(sentence) for c in comparisons if (sentence := sentence_asymptote(c))]
     parts += [note(f"{c.measure} at d = {c.feature_dim}: {c.verdicts[0].refused}.") for c in comparisons if c.series]
     if sentence := misspecified_sentence(each):
@@ -127,24 +99,6 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
     return [*parts, Table("Forms of the trend", headers, rows)]
 
 
-FORMS_METHOD = (
-    "Each form was fitted to all cells, and again without the largest class counts, which it then had to predict: the "
-    "held-out error is the median relative error over those cells, beside the share of them inside the 90 % "
-    "prediction interval. The simplest form that is as good as the best up to the noise of the held-out sizes is "
-    "marked; a form that misses by half or more has failed. Beside the marked form stands the mean exponent from the least "
-    "to the largest K by all forms together, each weighted by its held-out error: its interval allows for the choice, while "
-    "the interval of a form's own parameter does not. AICc is shown too, but decides "
-    "nothing. Series whose exponents differ are compared one by one."
-)
-
-
-def _others(comparison: FormComparison, verdict: FormVerdict) -> str:
-    """How many trials were left out, and the chosen form's parameters with those that are not terminal included."""
-    if verdict.form != comparison.chosen or not comparison.with_all:
-        return str(comparison.left_out)
-    return f"{comparison.left_out}; with all {parameters_text(comparison.with_all)}"
-
-
 def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
     """Which trends are no pure power law: by their fits or, for margins at d >= 8, by the best codes."""
     bent = [f"{c.measure} at d = {c.feature_dim}" for c in comparisons if c.power_law_is_misspecified]
@@ -153,32 +107,28 @@ def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
     if bent:
         sentences.append(f"A pure power law is misspecified, its exponent changes with K, for {'; '.join(bent)}.")
     if known:
-        sentences.append(
-            f"At d = {', '.join(map(str, known))} a pure power law in K is misspecified whatever it fits: the best codes "
-            "themselves fall along an irregular curve with plateaus there, far from their large-K exponent."
-        )
+        sentences.append(TEXTS["irregular"].format(dims=", ".join(map(str, known))))
     return " ".join(sentences)
-
-
-IRREGULAR_DIM = 8  # from here on the best known margins have no power law at the class counts that can be trained
 
 
 def _form_row(comparison: FormComparison, verdict: FormVerdict) -> list[Cell]:
     assert verdict.fit is not None
-    held = verdict.held_out
+    held, is_chosen, others = verdict.held_out, verdict.form == comparison.chosen, str(comparison.left_out)
+    if is_chosen and comparison.with_all:
+        others += f"; with all {parameters_text(comparison.with_all)}"
     failed = held is not None and held.median_error > WORST_ERROR
     return [
         comparison.measure,
         ", ".join(filter(None, (str(comparison.feature_dim), series_of(comparison)))),
         Long(f"{verdict.form}: {FORMS[verdict.form].formula}"),
-        "predicts best" if verdict.form == comparison.chosen else "failed" if failed else "",
-        bracketed_exponent(comparison.slope) if verdict.form == comparison.chosen and comparison.slope else "",
+        "predicts best" if is_chosen else "failed" if failed else "",
+        bracketed_exponent(comparison.slope) if is_chosen and comparison.slope else "",
         Number(percent(held.median_error) if held else ABSENT),
         Number(f"{percent(held.covered)} of {held.cells}" if held else ABSENT),
         ", ".join(map(str, held.sizes)) if held else "too few sizes",
         parameters_text(verdict.fit.parameters),
         Number(number(verdict.fit.aicc)),
-        _others(comparison, verdict),
+        others,
     ]
 
 
@@ -187,10 +137,8 @@ def time_sections(laws: Sequence[TimeLaw]) -> list[Part]:
     rows = [_time_row(law) for law in laws if law.trials]
     if not rows:
         return [note("No trial has enough measured epochs after 99 % training accuracy for a law over time.")]
-    headers = columns(
-        "measure | d | law | rate a [95 %] | better in | error on last epochs | sizes | cells | trials | left out"
-    )
-    return [Paragraph(TIME_TEXT), Table("Time laws", headers, rows)]
+    headers = "measure | d | law | rate a [95 %] | better in | error on last epochs | sizes | cells | trials | left out"
+    return [Paragraph(TEXTS["time"]), Table("Time laws", columns(headers), rows)]
 
 
 def _time_row(law: TimeLaw) -> list[Cell]:
@@ -202,16 +150,6 @@ def _time_row(law: TimeLaw) -> list[Cell]:
     return [law.measure, Number(law.feature_dim), formula, rate, *counts, Long("; ".join(left) or "none")]
 
 
-TIME_TEXT = (
-    "How variability falls after 99 % training accuracy. Time is counted in steps from there, in units of the steps it "
-    "took to get there. Each trial gives one rate, the rates of a cell's seeds are averaged, then those of the cells of a class count, and "
-    "intervals are over class counts. Each law was "
-    "fitted to the earlier three quarters of a trial's epochs after 99 % and had to predict the rest; the law that did "
-    "better in more trials is shown. A value at the float floor, the rounding error of the features, counts as lying "
-    "below it. The learning rate falls over the same steps, so a rate describes collapse under this schedule."
-)
-
-
 def joint_sections(comparisons: Sequence[JointComparison]) -> list[Part]:
     """Forms over all dimensions with their tests, or why there are none."""
     rows = [_joint_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
@@ -219,86 +157,65 @@ def joint_sections(comparisons: Sequence[JointComparison]) -> list[Part]:
         return [note("No form over several dimensions can be fitted: that needs two dimensions and five cells.")]
     tests = " | ".join(LARGEST.values())
     headers = columns(f"measure | form | verdict | {tests} | parameters [95 %] | log residual | AICc | residuals")
-    text = (
-        "One law over every K and d. It is tested by keeping out the largest K, the largest d and, where the form reads "
-        "the temperature, the lowest temperature: the table shows the median relative error of the cells kept out and "
-        "the share of them inside the 90 % interval. Intervals of parameters are the wider of two jackknives, over class "
-        "counts and over dimensions; with fewer than five of either there are none."
-    )
-    return [Paragraph(text), Table("Joint forms", headers, rows)]
+    return [Paragraph(TEXTS["joint"]), Table("Joint forms", headers, rows)]
 
 
 def _joint_row(comparison: JointComparison, verdict: JointVerdict) -> list[Cell]:
-    assert verdict.fit is not None
+    fit = verdict.fit
+    assert fit is not None
     tests = {k.axis: f"{percent(k.median_error)}, {percent(k.covered)} of {k.cells} inside" for k in verdict.kept_out}
-    return [
-        comparison.measure,
-        Long(f"{verdict.form}: {JOINT_FORMS[verdict.form].formula}"),
-        "predicts best" if verdict.form == comparison.chosen else "",
-        *(tests.get(axis, ABSENT) for axis in LARGEST),
-        parameters_text(verdict.fit.parameters),
-        Number(number(verdict.fit.scale)),
-        Number(number(verdict.fit.aicc)),
-        Long("; ".join(verdict.fit.diagnostics.warnings()) or "nothing stands out"),
-    ]
+    form = Long(f"{verdict.form}: {JOINT_FORMS[verdict.form].formula}")
+    named = (form, "predicts best" if verdict.form == comparison.chosen else "")
+    residuals = Long("; ".join(fit.diagnostics.warnings()) or "nothing stands out")
+    numbers = (Number(number(fit.scale)), Number(number(fit.aicc)), residuals)
+    ends = (tests.get(axis, ABSENT) for axis in LARGEST)
+    return [comparison.measure, *named, *ends, parameters_text(fit.parameters), *numbers]
 
 
 def largest_section(found: Sequence[LargestHeldOut]) -> list[Part]:
     """How well the largest class count was predicted when even the form was chosen without it."""
     if not found:
         return [note("The largest class count cannot be predicted: no form can be fitted to the smaller ones.")]
+    told = ((measure, s, f"{percent(s.covered)} of {s.cells}") for measure, s in summarise_by_measure(found).items())
     outcomes = "; ".join(
-        f"{measure}: median relative error {percent(s.median_error)}, {percent(s.covered)} of {s.cells} cells inside "
-        f"the {LEVEL:.0%} interval"
-        for measure, s in summarise_by_measure(found).items()
+        f"{measure}: median relative error {percent(s.median_error)}, {inside} cells inside the {LEVEL:.0%} interval"
+        for measure, s, inside in told
     )
-    headers = columns("measure | d | K | form | median error | inside 90 % | cells")
+    rows: list[list[Cell]] = []
+    for one in found:
+        held, sizes = one.held, ", ".join(map(str, one.held.sizes))
+        outcome = map(Number, (percent(held.median_error), percent(held.covered), held.cells))
+        rows.append([one.measure, Number(one.feature_dim), Number(sizes), one.form, *outcome])
     text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {outcomes}."
-    return [Paragraph(text), Table("The largest K held out", headers, [_largest_row(one) for one in found])]
-
-
-def _largest_row(found: LargestHeldOut) -> list[Cell]:
-    held = found.held
-    sizes = map(Number, (found.feature_dim, ", ".join(map(str, held.sizes))))
-    outcome = map(Number, (percent(held.median_error), percent(held.covered), held.cells))
-    return [found.measure, *sizes, found.form, *outcome]
+    headers = columns("measure | d | K | form | median error | inside 90 % | cells")
+    return [Paragraph(text), Table("The largest K held out", headers, rows)]
 
 
 def predictions_sections(predictions: Sequence[Prediction], scores: Scores | None) -> list[Part]:
     """The cells the study file names, and how earlier predictions did."""
-    parts: list[Part] = [note(NO_CELLS)]
+    parts: list[Part] = [note(TEXTS["no_cells"])]
     if predictions:
         headers = columns("cell | measure | predicted | 90 % interval | best form | cells fitted | trials seen")
         rows = [_prediction_row(p) for p in predictions]
-        parts = [Paragraph(PREDICTIONS_TEXT), Table("Predictions", headers, rows)]
+        parts = [Paragraph(TEXTS["predictions"]), Table("Predictions", headers, rows)]
     return parts if scores is None else [*parts, Heading("Earlier predictions"), *score_parts(scores)]
 
 
-NO_CELLS = "The study file names no cells to predict. Add [report] predict = [{num_classes = 400, feature_dim = 10}]."
-PREDICTIONS_TEXT = (
-    "Cells named in the study file under [report] predict. A prediction is the geometric mean over seeds that trials of "
-    "the cell are expected to show: the weighted mean of all tested forms, where a form weighs more the smaller its error "
-    "on held-out cells; the best by itself is named. It is kept in report/predictions.json; once such trials have run, gnc "
-    "report --check scores it."
-)
-
-
 def _prediction_row(p: Prediction) -> list[Cell]:
-    expected = _expected(p)
-    if expected is None:
-        return [Long(_cell_text(p.cell)), p.measure, ABSENT, Long(p.refused or ""), ABSENT, ABSENT, ABSENT]
-    counts = (Number(p.fitted_cells), Number(len(p.seen)))
-    return [Long(_cell_text(p.cell)), p.measure, *expected, f"{p.form}: {p.formula}", *counts]
+    if p.predicted is None:
+        return [*_asked(p), ABSENT, Long(p.refused or ""), ABSENT, ABSENT, ABSENT]
+    return [*_asked(p), *_expected(p), f"{p.form}: {p.formula}", Number(p.fitted_cells), Number(len(p.seen))]
 
 
-def _expected(p: Prediction) -> tuple[Cell, Cell] | None:
-    if p.predicted is None or p.low is None or p.high is None:
-        return None
+def _asked(p: Prediction) -> tuple[Cell, Cell]:
+    return Long(", ".join(f"{name} = {value}" for name, value in p.cell.items())), p.measure
+
+
+def _expected(p: Prediction) -> tuple[Cell, Cell]:
+    assert p.predicted is not None
+    assert p.low is not None
+    assert p.high is not None
     return Number(number(p.predicted)), f"{number(p.low)} to {number(p.high)}"
-
-
-def _cell_text(cell: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in cell.items())
 
 
 def score_parts(scores: Scores) -> list[Part]:
@@ -315,7 +232,6 @@ def score_parts(scores: Scores) -> list[Part]:
 
 
 def _score_row(s: Score) -> list[Cell]:
-    p, inside = s.prediction, "yes" if s.inside else "no"
     trials = f"{s.trials}" + (f" ({s.not_terminal} short of 99 % left out)" if s.not_terminal else "")
-    outcome = (Number(number(s.observed)), Number(percent(s.error)), inside, Number(trials))
-    return [Long(_cell_text(p.cell)), p.measure, p.form or "", *(_expected(p) or (ABSENT, ABSENT)), *outcome]
+    outcome = (Number(number(s.observed)), Number(percent(s.error)), "yes" if s.inside else "no", Number(trials))
+    return [*_asked(s.prediction), s.prediction.form or "", *_expected(s.prediction), *outcome]

@@ -1,23 +1,17 @@
-"""What these trials cannot tell, and a study file whose trials would: next.toml, beside the report.
-
-It is the study as it was run with the missing trials added, so that what is finished is not run again. Knows study
-files; runs nothing.
-"""
+"""What these trials cannot tell, and a study file whose trials would, next.toml beside the report: the study as it was run
+with the missing trials added, so that what is finished is not run again. Knows study files; runs nothing."""
 
 import json
 import math
-import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.report.findings import Findings
 from analysis.report.sentences import COUNTS, counted, listed, needed_sizes
-from analysis.rows.frames import StudyFrame, groups, is_usual, values
+from analysis.rows.frames import StudyFrame, gathered, groups, of_trials, study_document, usual_rows, values
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import words
 from analysis.scaling.trends import AT_END, Trend
@@ -28,8 +22,6 @@ from study.upkeep.best import toml_lines
 
 MOST_CELLS = 24  # whose seeds are added in one go
 MOST_SIZES = 12  # class counts that are added in one go
-
-
 Point = tuple[dict[str, Any], tuple[int, ...]]  # every setting but the seed, and seeds
 
 
@@ -43,9 +35,8 @@ class NextStudy:
 
 def next_study(frame: StudyFrame, findings: Findings) -> NextStudy:
     """The most pressing of what is open: unfinished trials, then class counts for a trend, then seeds for a verdict."""
-    try:
-        document = tomllib.loads(frame.study or "name = [")
-    except tomllib.TOMLDecodeError:
+    document = study_document(frame.study)
+    if not document:
         return NextStudy("The folder holds no study file that can be read, so no next study is proposed.")
     if frame.missing:
         which = counted(frame.missing, "trial")
@@ -54,7 +45,7 @@ def next_study(frame: StudyFrame, findings: Findings) -> NextStudy:
     refused = ""
     for what, points in _open_questions(frame.final, findings) if frame.final.num_rows else ():
         unknown = f"What cannot be told yet is {what}."
-        new = [point for point in points if set(_keys(point)) - known and _is_of(document, point)]
+        new = [point for point in points if _keys(point) - known and _is_of(document, point)]
         text = _searched(document, new) if document.get("search") else _appended(str(frame.study), document, new)
         if new and text is not None:
             return NextStudy(unknown, text)
@@ -84,23 +75,18 @@ def _listed(document: Mapping[str, Any]) -> set[str]:
     return (listed_names | set(document.get("search", {}))) - {"zip", "seed"}
 
 
-def _keys(point: Point) -> Iterator[str]:
-    for seed in point[1]:
-        yield make_config({**point[0], "seed": seed}).key
+def _keys(point: Point) -> set[str]:
+    return {make_config({**point[0], "seed": seed}).key for seed in point[1]}
 
 
 def _open_questions(final: pa.Table, findings: Findings) -> Iterator[tuple[str, list[Point]]]:
     """What is open, the most pressing first, each with the points that would tell it."""
     if findings.searched:
-        best = [
-            group.trials[int((np.nanargmax if group.mode == "max" else np.nanargmin)(group.goal))]
-            for group in findings.searched
-            if np.isfinite(group.goal).any()
-        ]
+        best = [group.trials[group.best_index] for group in findings.searched if group.is_measured]
         if points := _more_seeds(final, best):
             yield f"whether the best settings were lucky: that needs {MIN_SEEDS} seeds of each", points
         return
-    usual = final.take(np.flatnonzero(is_usual(final)))
+    usual = usual_rows(final)
     pooled = [t for t in findings.trends if (t.measure, t.moment, list(t.where)) == (MARGIN, AT_END, ["feature_dim"])]
     if few := [t for t in pooled if t.refused and (t.fit.sizes if t.fit else 0) < MIN_CELLS]:
         at = f"at d = {listed([t.where['feature_dim'] for t in few])}"
@@ -126,35 +112,29 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _more_seeds(final: pa.Table, trials: Collection[str]) -> list[Point]:
     """MIN_SEEDS seeds for the cells of these trials, at most MOST_CELLS of them; none where all have them."""
-    mine = final.filter(pc.is_in(final["trial"], value_set=pa.array(list(trials), pa.string())))
-    first = {cell: index for index, cell in reversed(list(enumerate(mine["cell"].to_pylist())))}
-    rows = mine.take(pa.array(sorted(first.values())[:MOST_CELLS], pa.int64())).to_pylist()
-    return [(_settings(row), tuple(range(MIN_SEEDS))) for row in rows]
+    mine = of_trials(final, trials)
+    places = gathered((cell, place) for place, cell in enumerate(mine["cell"].to_pylist())).values()
+    first = pa.array([several[0] for several in places][:MOST_CELLS], pa.int64())
+    return [(_settings(row), tuple(range(MIN_SEEDS))) for row in mine.take(first).to_pylist()]
 
 
 def _more_sizes(usual: pa.Table, trend: Trend, wanted: int) -> list[Point]:
     """Class counts between those there are, each with the settings and seeds of the nearest; fewer where refused."""
-    cells = [
-        (where["num_classes"], rows)
-        for where, rows in groups(usual, ["feature_dim", "num_classes"])
-        if where["feature_dim"] == trend.where["feature_dim"]
-    ]
+    by_size = groups(usual, ["feature_dim", "num_classes"])
+    dim = trend.where["feature_dim"]
+    cells = [(where["num_classes"], rows) for where, rows in by_size if where["feature_dim"] == dim]
     have = [k for k, rows in cells if values(rows, "terminal").any()]
-    if not have:  # where no trial reached the terminal phase, others would not either
-        return []
-
-    def point(num_classes: int) -> Point | None:
+    found: list[Point] = []
+    # where no trial reached the terminal phase, others would not either
+    for num_classes in between([k for k, _ in cells], wanted - len(have)) if have else ():
         nearest = min(cells, key=lambda cell: abs(math.log(cell[0] / num_classes)))[1]
         settings = _settings(nearest.slice(0, 1).to_pylist()[0]) | {"num_classes": num_classes}
         try:
             make_config({**settings, "seed": 0})
         except StudyError:
-            return None
-        return settings, tuple(sorted(set(nearest["seed"].to_pylist())))
-
-    tried = [k for k, _ in cells]
-    found = (point(k) for k in between(tried, wanted - len(have)))
-    return [one for one in found if one is not None]
+            continue
+        found.append((settings, tuple(sorted(set(nearest["seed"].to_pylist())))))
+    return found
 
 
 def between(have: Sequence[int], count: int) -> list[int]:
@@ -173,35 +153,29 @@ def between(have: Sequence[int], count: int) -> list[int]:
 
 def _appended(study: str, document: Mapping[str, Any], points: Sequence[Point]) -> str | None:
     """The study's text with blocks of the grid for the points; None where its grid is written so that none fits on."""
-    added = [_block(settings, counts, seeds, _listed(document)) for settings, counts, seeds in _together(points)]
+    added = _grid(points, _listed(document))
     if not isinstance(document.get("grid"), list):
         study = "\n".join("[[grid]]" if line.split("#")[0].strip() == "[grid]" else line for line in study.split("\n"))
-    text = "\n".join([study.rstrip("\n"), "", "# Added by gnc report", *_grid(added)])
-    try:
-        is_right = tomllib.loads(text) == {**document, "grid": [*_blocks(document), *added]}
-    except tomllib.TOMLDecodeError:
-        is_right = False
+    text = "\n".join([study.rstrip("\n"), "", "# Added by gnc report", *_grid_lines(added)])
+    is_right = study_document(text) == {**document, "grid": [*_blocks(document), *added]}
     return text if is_right else None
 
 
-def _grid(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [line for block in blocks for line in ("[[grid]]", *toml_lines(block), "")]
-
-
-def _together(points: Sequence[Point]) -> Iterator[tuple[dict[str, Any], list[int], tuple[int, ...]]]:
-    """Points that differ in the class count alone, as one with several."""
-    found: dict[str, tuple[dict[str, Any], list[int], tuple[int, ...]]] = {}
+def _grid(points: Sequence[Point], names: set[str]) -> list[dict[str, Any]]:
+    """Blocks of the grid with these settings: points that differ in the class count alone are one block."""
+    found: dict[str, dict[str, Any]] = {}
     for settings, seeds in points:
         shared = {name: value for name, value in settings.items() if name != "num_classes"}
-        found.setdefault(json.dumps([shared, seeds], sort_keys=True), (shared, [], seeds))[1].append(
-            settings["num_classes"]
+        own = {name: [value] for name, value in shared.items() if name in names}
+        block = found.setdefault(
+            json.dumps([shared, seeds], sort_keys=True), {"num_classes": [], **own, "seed": list(seeds)}
         )
-    yield from found.values()
+        block["num_classes"].append(settings["num_classes"])
+    return list(found.values())
 
 
-def _block(settings: dict[str, Any], counts: list[int], seeds: tuple[int, ...], names: set[str]) -> dict[str, Any]:
-    own = {name: [value] for name, value in settings.items() if name in names - {"seed", "num_classes"}}
-    return {"num_classes": counts, **own, "seed": list(seeds)}
+def _grid_lines(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [line for block in blocks for line in ("[[grid]]", *toml_lines(block), "")]
 
 
 def _searched(document: Mapping[str, Any], points: Sequence[Point]) -> str | None:
@@ -213,6 +187,5 @@ def _searched(document: Mapping[str, Any], points: Sequence[Point]) -> str | Non
     head = {"name": f"{document['name']}-best", "description": about}
     tables = {name: document[name] for name in ("fixed", "resources", "code") if document.get(name)}
     lines = [line for name, table in tables.items() for line in ("", f"[{name}]", *toml_lines(table))]
-    blocks = [_block(settings, counts, seeds, names) for settings, counts, seeds in _together(points)]
-    own = [{name: values for name, values in block.items() if name not in fixed} for block in blocks]
-    return "\n".join([*toml_lines(head), *lines, "", *_grid(own)])
+    own = [{n: v for n, v in block.items() if n not in fixed} for block in _grid(points, names)]
+    return "\n".join([*toml_lines(head), *lines, "", *_grid_lines(own)])

@@ -1,14 +1,14 @@
-"""A page as data: sections of paragraphs, tables and figures.
+"""A page as data: sections of paragraphs, tables and figures, which `writers` writes. Knows nothing of the study."""
 
-`writers.py` writes it. Does not know it, nor what the study was about.
-"""
-
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib.resources import files
+from typing import Any, Literal
 
 from analysis.figures.panels import Drawn, FigureBlock
 
+TEXTS: dict[str, Any] = tomllib.loads((files("analysis.report") / "texts.toml").read_text("utf-8"))
 TIMES = "\N{MULTIPLICATION SIGN}"
 Kind = Literal["", "over", "question", "studied", "answer", "open", "keys", "note", "warning"]
 
@@ -28,9 +28,6 @@ class Code:
     text: str
 
 
-Piece = str | Link | Code
-
-
 @dataclass(frozen=True)
 class Long:
     """A table cell of prose, which may wrap."""
@@ -45,6 +42,7 @@ class Number:
     text: object
 
 
+Piece = str | Link | Code
 Cell = str | Link | Long | Number
 
 
@@ -96,19 +94,10 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Lead:
-    """One panel at the top of the page, with a short caption; name: the section with the whole figure."""
-
-    name: str
-    drawn: Drawn
-    caption: str
-
-
-@dataclass(frozen=True)
 class Leads:
-    """The panels that carry the answer, side by side."""
+    """The panels that carry the answer, side by side: the section with the whole figure, a panel, a short caption."""
 
-    figures: Sequence[Lead]
+    figures: Sequence[tuple[str, Drawn, str]]
 
 
 @dataclass(frozen=True)

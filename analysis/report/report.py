@@ -1,12 +1,7 @@
-"""`gnc report`: writes a page that begins with the main result, its figures as files, and fits and predictions as JSON.
-
-    report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json    report/next.toml
-
-Knows the rest of the analysis and how the store writes a report; computes nothing itself.
-"""
+"""`gnc report`: writes the page, its figures as files, fits and predictions as JSON and the next study into the folder
+report/ of the results. Knows the rest of the analysis and how the store writes a report; computes nothing itself."""
 
 import io
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,17 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from analysis.effects.search import search_of
-from analysis.figures.classes import block_classes, block_ladder
-from analysis.figures.codes import block_codes, code_file
-from analysis.figures.collapse import block_collapse
+from analysis.figures import classes, codes, search
+from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import FigureBlock, render, svg_file
-from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
-from analysis.figures.search import block_history, block_importance, block_parallel
-from analysis.figures.variability import block_variability
-from analysis.report import provenance, sentences
+from analysis.report import sentences, trial_tables
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
 from analysis.report.law_tables import score_parts
@@ -33,8 +24,8 @@ from analysis.report.next_study import next_study
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
 from analysis.report.writers import parts_to_markdown, to_html, to_markdown
-from analysis.rows.frames import StudyFrame, load_study
-from analysis.rows.matched_time import VARIABILITY
+from analysis.rows.frames import StudyFrame, final_rows, load_study, study_document
+from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
 from analysis.statistics.procrustes import unit_rows
@@ -101,22 +92,18 @@ def write_report(
     """Write the page, its figures, fits.json and predictions.json into the results folder.
 
     Args:
-        store: an open results folder.
         keys: the trials of the study; None reports on everything the folder holds.
         study: the text of the study file; None for the one that was run last.
         predict: cells to state predictions of, as settings by name.
-        page_format: what the page is written as; the figures are SVG files.
-    Returns:
-        What was written, for the command line to print.
     Raises:
         StudyError: the folder is no results folder.
         NothingToReport: it holds no finished trial that can be read.
     """
     text = study or store.latest_study()
-    search = search_of(text)
-    objectives = {name.partition("[")[0] for name, _ in objectives_of(text)}
-    courses = {*COURSES, *filter(None, [search.scheduler.metric])}
-    measures = {*MEASURES, *objectives, *search.metrics}
+    asked = search_of(text)
+    objectives = {name.partition("[")[0] for name, _ in search.objectives_of(text)}
+    courses = {*COURSES, *filter(None, [asked.scheduler.metric])}
+    measures = {*MEASURES, *objectives, *asked.metrics}
     frame = load_study(store, keys=keys, study=study, courses=courses, measures=measures)
     if frame.trials.num_rows == 0:
         raise NothingToReport(_why_nothing(frame, store.uri))
@@ -124,11 +111,10 @@ def write_report(
     findings = find(frame, predict=predict, earlier=earlier or ())
     unreadable = set(frame.unreadable)
     blocks = figure_blocks(frame, findings, store, unreadable.add)
-    warned = provenance.warnings(frame.trials)
+    warned = trial_tables.warnings(frame.trials)
     if earlier is None:
-        warned.append(
-            f"report/{PREDICTIONS} cannot be read as predictions and was left as it is; none was scored or added."
-        )
+        left = "cannot be read as predictions and was left as it is; none was scored or added"
+        warned.append(f"report/{PREDICTIONS} {left}.")
     drawn = {b.name: render(b) for b in counted(blocks, "figures", len(blocks)) if b.missing is None}
     files: dict[str, bytes | None] = {"fits.json": fits_json(frame, findings)}
     files |= {f"figures/{b.name}.svg": svg_file(drawn[b.name], b.columns) for b in blocks if b.name in drawn}
@@ -158,10 +144,10 @@ def write_report(
     )
 
 
-def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
+def check_report(store: Store) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
-    return None if earlier is None else predictions.score(earlier, load_study(store, keys=keys, courses=()).final)
+    return None if earlier is None else predictions.score(earlier, final_rows(store))
 
 
 def scores_text(scores: Scores) -> str:
@@ -173,10 +159,8 @@ def _why_nothing(frame: StudyFrame, uri: str) -> str:
     if frame.unreadable:
         return f"No trial in {uri} can be read, so no report was written. {unreadable_text(frame.unreadable)}"
     if frame.outside:
-        return (
-            f"No trial of the study in {uri} has finished, so no report was written; --all reports on the "
-            f"{frame.outside} trials of other studies there."
-        )
+        others = f"--all reports on the {frame.outside} trials of other studies there"
+        return f"No trial of the study in {uri} has finished, so no report was written; {others}."
     return f"No trial in {uri} has finished yet, so no report was written."
 
 
@@ -184,32 +168,31 @@ def figure_blocks(
     frame: StudyFrame, findings: Findings, store: Store, on_unreadable: Callable[[str], None]
 ) -> list[FigureBlock]:
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
-    final = frame.final
-    search = [
-        block_history(findings.searched),
-        block_parallel(findings.searched, findings.search),
-        block_importance(findings.importances, findings.search),
+    final, searched, asked = frame.final, findings.searched, findings.search
+    heads = partial(store.read_head, on_unreadable=on_unreadable)
+    blocks = [
+        search.block_history(searched),
+        search.block_parallel(searched, asked),
+        search.block_importance(findings.importances, asked),
     ]
     return [
-        *(search if findings.search.method != "grid" else ()),
-        block_codes(
-            final, partial(store.read_head, on_unreadable=on_unreadable), partial(known_code, store), store.uri
-        ),
+        *(blocks if asked.method != "grid" else ()),
+        codes.block_codes(final, heads, partial(known_code, store), store.uri),
         block_collapse(frame.rows, final),
         block_margin(final, findings.comparisons, store.uri),
         block_phase(final),
         block_variability(final),
         *map(block_contrast, findings.contrasts.values()),
-        block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
-        block_ladder(final),
-        block_pareto(final, frame.study),
+        classes.block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
+        classes.block_ladder(final),
+        search.block_pareto(final, frame.study),
     ]
 
 
 def known_code(store: Store, num_classes: int, feature_dim: int) -> np.ndarray | None:
     """The rows of the best code [K, d]: from the tables, else as `gnc code` wrote them into the report's folder."""
     points = best_code_points(num_classes, feature_dim)
-    kept = None if points is not None else store.read_report(code_file(num_classes, feature_dim))
+    kept = None if points is not None else store.read_report(codes.code_file(num_classes, feature_dim))
     try:
         found = points if kept is None else np.load(io.BytesIO(kept), allow_pickle=False)
     except (ValueError, EOFError):
@@ -221,5 +204,5 @@ def known_code(store: Store, num_classes: int, feature_dim: int) -> np.ndarray |
 
 def run_command(uri: str, study: str) -> str:
     """What runs the proposed study into the folder that it was made for; a file in an object store is to be copied first."""
-    allow = " --allow-code" * ("code" in tomllib.loads(study))  # of parts of one's own, whose code the folder holds
+    allow = " --allow-code" * ("code" in study_document(study))  # of parts of one's own, whose code the folder holds
     return f"gnc run {NEXT if '://' in uri else f'{uri}/report/{NEXT}'} {uri}{allow}"

@@ -2,50 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-
 from analysis.figures.panels import Drawn, FigureBlock, render_panel
-from analysis.report import provenance, sentences
-from analysis.report.effect_tables import contrast_sections, explained_table, ladder_table
+from analysis.report import effect_tables, law_tables, page, sentences, trial_tables
 from analysis.report.findings import MOST_CONTRASTS, MOST_LEVELS, Findings
-from analysis.report.law_tables import (
-    fits_sections,
-    forms_sections,
-    joint_sections,
-    largest_section,
-    predictions_sections,
-    time_sections,
-)
 from analysis.report.next_study import NextStudy
 from analysis.report.page import (
-    Code,
+    TEXTS,
     Details,
     Figure,
     Heading,
-    Lead,
-    Leads,
     Link,
     Long,
     Number,
-    Page,
     Paragraph,
     Part,
-    Piece,
-    Preformatted,
     Section,
     Table,
     note,
 )
-from analysis.report.trial_tables import distinction_parts, failed_table, rung_parts, trials_table
 from analysis.rows.frames import StudyFrame, varied_settings
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
 MOST_KEYS = 40
-PAPERS = (
-    ("Jiang et al., Generalized Neural Collapse for a Large Number of Classes", "2310.05351"),
-    ("Liu et al., Generalizing and Decoupling Neural Collapse via Hyperspherical Uniformity Gap", "2303.06484"),
-)
 
 
 def make_page(
@@ -56,7 +35,7 @@ def make_page(
     warned: Sequence[str],
     opened: NextStudy,
     command: str,
-) -> Page:
+) -> page.Page:
     """The report as a page: question, answer and what carries it in view, everything else in sections that fold.
 
     Args:
@@ -64,7 +43,7 @@ def make_page(
         warned: what a reader must know before comparing rows.
         opened: what cannot be told yet; command: what would settle it, empty where nothing would.
     """
-    final_table, listed = trials_table(frame)
+    final_table, listed = trial_tables.trials_table(frame)
     by_name = {block.name: block for block in blocks}
 
     def figured(name: str, *more: Part) -> Section:
@@ -72,91 +51,62 @@ def make_page(
         shown = figure_parts(block, drawn[name], listed) if block.missing is None else [note(block.missing)]
         return Section(name, block.heading, [*shown, *more])
 
-    effects = [figured(f"effect-{name}", *contrast_sections(found)) for name, found in findings.contrasts.items()]
-    searched = [figured(name) for name in ("history", "parallel", "importance") if name in by_name]
-    if searched:
-        searched.append(Section("stopped", "Trials that were stopped", stopped_parts(frame, findings)))
-    title = sentences.study_name(frame)
-    return Page(
-        f"{title}: generalized neural collapse",
-        [
-            *answer_parts(frame, findings, title),
-            Leads(lead_panels(by_name)),
-            *open_parts(opened, command),
-            *caveat_parts(frame, warned),
-        ],
-        (
-            *searched,
-            figured("codes"),
-            figured("collapse"),
-            figured("margin"),
-            figured("phase"),
-            figured("variability"),
-            Section("time", "Variability over time", time_sections(findings.time_laws)),
-            *effects,
-            *uncompared_section(findings),
-            Section("explained", "What explains the margin", explained_table(findings.explained)),
-            figured("classes"),
-            figured("ladder", *ladder_table(findings.ladder)),
-            figured("pareto"),
-            Section("fits", "Power laws", [*fits_sections(findings.trends), *forms_sections(findings.comparisons)]),
-            Section("joint", "All dimensions at once", joint_sections(findings.joint)),
-            Section("prediction", "The largest class count held out", largest_section(findings.held_out_largest)),
-            Section(
-                "predictions", "Predictions asked for", predictions_sections(findings.predictions, findings.scores)
-            ),
-            Section("trials", "Trials", [*failed_table(frame), *final_table]),
-            Section("provenance", "Provenance", provenance_parts(frame, warned)),
+    sections = [figured(name) for name in ("history", "parallel", "importance") if name in by_name]
+    if sections:
+        sections.append(Section("stopped", "Trials that were stopped", stopped_parts(frame, findings)))
+    sections += map(figured, ("codes", "collapse", "margin", "phase", "variability"))
+    sections.append(Section("time", "Variability over time", law_tables.time_sections(findings.time_laws)))
+    for name, found in findings.contrasts.items():
+        sections.append(figured(f"effect-{name}", *effect_tables.contrast_sections(found)))
+    if told := uncompared(findings):
+        sections.append(Section("effects", "The effect of other settings", [note(told)]))
+    explained = effect_tables.explained_table(findings.explained)
+    laws = [*law_tables.fits_sections(findings.trends), *law_tables.forms_sections(findings.comparisons)]
+    asked = law_tables.predictions_sections(findings.predictions, findings.scores)
+    sections += [
+        Section("explained", "What explains the margin", explained),
+        figured("classes"),
+        figured("ladder", *effect_tables.ladder_table(findings.ladder)),
+        figured("pareto"),
+        Section("fits", "Power laws", laws),
+        Section("joint", "All dimensions at once", law_tables.joint_sections(findings.joint)),
+        Section(
+            "prediction", "The largest class count held out", law_tables.largest_section(findings.held_out_largest)
         ),
-        footer(),
-    )
+        Section("predictions", "Predictions asked for", asked),
+        Section("trials", "Trials", [*trial_tables.failed_table(frame), *final_table]),
+        Section("provenance", "Provenance", provenance_parts(frame, warned)),
+    ]
+    title = sentences.study_name(frame)
+    settled: list[page.Piece] = [" To settle it: ", page.Code(command), ", whose file lies beside this page."]
+    header = [
+        Paragraph("Generalized neural collapse, a scaling study", "over"),
+        Heading(title, 1),
+        Paragraph(sentences.question(frame), "question"),
+        *(Paragraph(text, "answer") for text in sentences.sentences_answer(frame, findings)),
+        Paragraph(sentences.sentence_studied(frame), "studied"),
+        page.Leads(lead_panels(by_name)),
+        Paragraph([opened.unknown, *(settled if command else ())], "open"),
+        Details("Words used on this page", (Paragraph(TEXTS["words"]),)),
+        *caveat_parts(frame, warned),
+    ]
+    return page.Page(f"{title}: generalized neural collapse", header, sections, footer())
 
 
-# The figures that carry the answer, with what each shows; the first of each row that is not missing stands in its place.
-LEADS = (
-    (
-        ("history", "The best value of the search so far (line) and each trial (dots)."),
-        ("codes", "Learned rows (blue) and class means (orange) beside the best code known (rings)."),
-        ("ladder", "From the best code known (diamonds) to the rows, the class means and the worst sample."),
-    ),
-    (
-        ("importance", "How much each setting mattered."),
-        ("margin", "The margin over the class count, between random rows (dotted) and the best code known (solid)."),
-    ),
-    (("collapse", "Within-class variability over training; a line that falls is collapse."),),
-)
-
-
-def lead_panels(by_name: Mapping[str, FigureBlock]) -> list[Lead]:
+def lead_panels(by_name: Mapping[str, FigureBlock]) -> list[tuple[str, Drawn, str]]:
     """A panel of each of the three figures that carry the answer; fewer where they are missing."""
-    found = []
-    for choices in LEADS:
-        for name, caption in choices:
-            block = by_name.get(name)
-            if block is not None and block.panels:
-                found.append(Lead(name, render_panel(block.panels[block.lead], f"lead-{name}"), caption))
-                break
-    return found
+    shown = {name: block.panels[block.lead] for name, block in by_name.items() if block.panels}
+    choices = ([name for name in captions if name in shown][:1] for captions in TEXTS["leads"])
+    captions = {name: caption for each in TEXTS["leads"] for name, caption in each.items()}
+    return [(name, render_panel(shown[name], f"lead-{name}"), captions[name]) for names in choices for name in names]
 
 
-NO_EFFECTS = (
-    "No setting but the sizes takes two values between complete trials that share a seed and every other setting, so "
-    "no values are compared."
-)
-
-
-def uncompared_section(findings: Findings) -> list[Section]:
-    """Why settings have no figure of their effect; nothing where all have one."""
-    told = [NO_EFFECTS] if not findings.contrasts and not findings.not_contrasted else []
+def uncompared(findings: Findings) -> str:
+    """Why settings have no figure of their effect; empty where all have one."""
     if findings.not_contrasted:
         names = ", ".join(f"{name} ({count} values)" for name, count in findings.not_contrasted.items())
-        told.append(f"Not compared: {names}. {TOO_MANY}")
-    return [Section("effects", "The effect of other settings", [note(" ".join(told))])] if told else []
-
-
-TOO_MANY = (
-    f"At most {MOST_CONTRASTS} settings of at most {MOST_LEVELS} values are compared here; gnc contrast compares any."
-)
+        return str(TEXTS["too_many"]).format(names=names, settings=MOST_CONTRASTS, levels=MOST_LEVELS)
+    return "" if findings.contrasts else str(TEXTS["no_effects"])
 
 
 def figure_parts(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -> list[Part]:
@@ -164,29 +114,12 @@ def figure_parts(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[s
     if not block.trials:
         return [Figure(block, drawn)]
     keys = [Link(key, f"trial-{key}" if key in listed else "") for key in block.trials[:MOST_KEYS]]
-    spaced: list[str | Link] = [piece for key in keys for piece in (key, " ")][:-1]
+    spaced: list[page.Piece] = []
+    for key in keys:
+        spaced += [" ", key] if spaced else [key]
     if len(block.trials) > MOST_KEYS:
         spaced.append(f" and {len(block.trials) - MOST_KEYS} more in the table")
     return [Figure(block, drawn), Details(f"Trial keys ({len(block.trials)})", (Paragraph(spaced, "keys"),))]
-
-
-def answer_parts(frame: StudyFrame, findings: Findings, title: str) -> list[Part]:
-    """Title, question, answer, and what was studied."""
-    answer = sentences.sentences_answer(frame, findings)
-    return [
-        Paragraph("Generalized neural collapse, a scaling study", "over"),
-        Heading(title, 1),
-        Paragraph(sentences.question(frame), "question"),
-        *(Paragraph(text, "answer") for text in answer),
-        Paragraph(sentences.sentence_studied(frame), "studied"),
-    ]
-
-
-def open_parts(opened: NextStudy, command: str) -> list[Part]:
-    """What cannot be told yet, the command that would settle it, and the page's words."""
-    told: list[Piece] = [opened.unknown]
-    told += [" To settle it: ", Code(command), ", whose file lies beside this page."] if command else []
-    return [Paragraph(told, "open"), Details("Words used on this page", (Paragraph(WORDS),))]
 
 
 def caveat_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
@@ -203,81 +136,47 @@ def caveat_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
 
 def stopped_parts(frame: StudyFrame, findings: Findings) -> list[Part]:
     """What distinguishes the trials that were stopped, and the rungs of the scheduler."""
-    rule = findings.search.scheduler
+    rule, stopped = findings.search.scheduler, findings.stopped
     if rule.name == "none":
         return [note("The study has no scheduler, so no trial was stopped early.")]
-    parts: list[Part] = distinction_parts(findings.stopped) if findings.stopped else [note(NOT_STOPPED)]
+    parts: list[Part] = trial_tables.distinction_parts(stopped) if stopped else [note(TEXTS["not_stopped"])]
     if findings.rungs:
-        parts += rung_parts(findings.rungs, rule)
+        parts += trial_tables.rung_parts(findings.rungs, rule)
     elif rule.name == "median":
         parts.append(note("The median rule has no rungs: it looks at every measured epoch after the grace epochs."))
     return parts
 
 
-NOT_STOPPED = "The scheduler has stopped no trial of settings that can be compared with a complete one."
-
-
-WORDS = (
-    "K is the number of classes, d the feature dimension. A cell is a group of trials that differ in the seed alone. A "
-    "code is a set of unit vectors, one for each class. The margin of a class is the distance from its vector to the "
-    "convex hull of all the others, and the minimum margin is the smallest of them; it is certified, that is, computed "
-    "as an interval that holds the true value. The best code known is the one with the largest minimum margin that the "
-    "tables hold. Unconstrained features (UFM) is the model in which every feature vector may be chosen freely. A trial "
-    "is terminal from the epoch on at which it has reached 99 % training accuracy. GNC1, GNC2 and GNC3 are the three "
-    "parts of generalized neural collapse: features of a class shrink to their mean, the minimum margin grows to its "
-    "largest value, and class means align with classifier rows."
-)
-
-
 def unreadable_text(names: Sequence[str]) -> str:
     """The files that were skipped, by name."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    files = "1 file" if len(names) == 1 else f"{len(names)} files"
-    listed = ", ".join(names[:5]) + more
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    files = sentences.counted(len(names), "file")
     return f"{files} could not be read and were skipped: {listed}. Running the study again replaces them."
 
 
 def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """Versions, machines, data, the study file, and how to get the rows."""
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
-    origins = sorted(provenance.origins(frame.trials).items())
+    origins = sorted(trial_tables.origins(frame.trials).items())
     rows = [(name, value if len(value) < 40 else Long(value), Number(count)) for (name, value), count in origins]
     versions = Table("Versions and machines", ("what", "value", "trials"), rows)
     parts.append(versions if rows else note("No trial recorded its versions or machine."))
-    parts.append(Paragraph(versions_text(frame.final)))
-    if data := provenance.data_origins(frame.trials):
+    varied = ", ".join(varied_settings(frame.final)) if frame.final.num_rows else ""
+    vary = f" Settings that vary among the complete trials: {varied}." if varied else ""
+    parts.append(Paragraph(f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"))
+    if data := trial_tables.data_origins(frame.trials):
         seen = [(Long(settings), digest, Number(count)) for (settings, digest), count in sorted(data.items())]
         table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
         parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))
     if frame.study:
-        parts.append(Details("The study file as run", (Preformatted(frame.study),)))
-    return [*parts, Heading("Getting the rows"), Preformatted(ROWS_RECIPE)]
-
-
-def versions_text(final: pa.Table) -> str:
-    """Schema and numbers version, and which settings varied."""
-    varied = ", ".join(varied_settings(final)) if final.num_rows else ""
-    vary = f" Settings that vary among the complete trials: {varied}." if varied else ""
-    return f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"
+        parts.append(Details("The study file as run", (page.Preformatted(frame.study),)))
+    return [*parts, Heading("Getting the rows"), page.Preformatted(TEXTS["rows_recipe"])]
 
 
 def footer() -> Paragraph:
     """What the measures mean, in the papers that defined them."""
-    links: list[list[str | Link]] = [
-        [f"{title}, ", Link(f"arXiv {number}", f"https://arxiv.org/abs/{number}"), "; "] for title, number in PAPERS
-    ]
-    papers = [piece for link in links for piece in link][:-1]
+    papers: list[page.Piece] = []
+    for number, title in TEXTS["papers"].items():
+        papers += [f"{title}, ", Link(f"arXiv {number}", f"https://arxiv.org/abs/{number}"), "; "]
     certified = ". Margins are certified intervals; intervals of fits are 95 %, over class counts."
-    return Paragraph(["Measures as defined in ", *papers, certified])
-
-
-ROWS_RECIPE = """# one row per measured epoch of every trial; units are in the column metadata
-import pandas, polars, duckdb
-pandas.read_parquet("results.parquet")
-polars.read_parquet("results.parquet")
-duckdb.sql("select num_classes, margin_min_lower from 'results.parquet' where terminal")
-
-# one row per complete trial, its last measurement
-from analysis.rows.frames import final_rows
-final_rows(".")
-"""
+    return Paragraph(["Measures as defined in ", *papers[:-1], certified])

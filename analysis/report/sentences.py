@@ -1,9 +1,5 @@
-"""The sentences at the top of the report: what was studied, and the result. Their numbers come from fits and rows.
+"""The sentences at the top of the report: what was studied, and the result. Their numbers come from fits and rows."""
 
-Knows rows and fits; does not know pages.
-"""
-
-import tomllib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,28 +7,41 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.effects.variance_shares import Explained
+from analysis.effects.shares import Explained
 from analysis.report.findings import Findings
+from analysis.report.page import TEXTS
 from analysis.rows import theory
-from analysis.rows.frames import StudyFrame, distinct, median, values, varied_settings
+from analysis.rows.frames import (
+    StudyFrame,
+    distinct,
+    median,
+    of_trials,
+    study_document,
+    trial_bounds,
+    values,
+    varied_settings,
+)
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent, shown, shown_value, words
-from analysis.scaling.asymptote import Asymptote, asymptote
 from analysis.scaling.form_choice import FormComparison
+from analysis.scaling.form_claims import Asymptote, asymptote
 from analysis.scaling.power_law import Exponent, PowerLawFit
 from analysis.scaling.trends import AT_END, Trend, own_prefactors
 from analysis.statistics.inference import MIN_CELLS, sizes_needed
 
 BEATEN = 1e-6  # above the best known margin by more than its rounding
+NEAR, HALFWAY = 0.95, 0.5  # of the best known margin
+COLLAPSED, MOVED = 0.1, 0.9  # of the first value: below the one features have collapsed, above the other they have not
+MATTERS = 0.1  # of the variance, lost when a setting is left out
+MOST_NAMED = 6
+COUNTS = ("no", "one", "two", "three", "four", "five")
 STATE_ORDER = ("complete", "stopped", "diverged", "failed")
+MEASURE_NAMES = {MARGIN: "the minimum margin"}
 
 
 def study_name(frame: StudyFrame) -> str:
     """The name in the study file; `Study` where there is none."""
-    try:
-        return str(tomllib.loads(frame.study or "").get("name") or "Study")
-    except tomllib.TOMLDecodeError:
-        return "Study"
+    return str(study_document(frame.study).get("name") or "Study")
 
 
 def counted(count: int, what: str) -> str:
@@ -40,27 +49,26 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def listed(items: Sequence[Any], *, most: int = 6) -> str:
+def listed(items: Sequence[Any]) -> str:
     """`a, b and c`; a longer list as its ends."""
     texts = [number(float(i)) if isinstance(i, int | float) else str(i) for i in items if i is not None]
-    if len(texts) > most:
+    if len(texts) > MOST_NAMED:
         return f"{texts[0]} to {texts[-1]}"
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else ""
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
 
 
 def sentence_studied(frame: StudyFrame) -> str:
     """What was studied: data, networks, the grid, and how the trials ended."""
     trials = frame.trials
-    networks, data = (listed(distinct(trials, name)) for name in ("encoder", "dataset"))
-    sizes, dims = (listed(distinct(trials, name)) for name in ("num_classes", "feature_dim"))
+    names = ("encoder", "dataset", "num_classes", "feature_dim", "temperature", "normalization")
+    networks, data, sizes, dims, temperatures, normalizations = (listed(distinct(trials, name)) for name in names)
     parts = [f"{counted(trials.num_rows, 'trial')} of {networks} on {data}"]
     parts.append(f"K = {sizes} classes in d = {dims} feature dimensions")
-    if temperatures := [t for t in distinct(trials, "temperature") if t is not None]:
-        parts.append(f"temperature {listed(temperatures)}")
-    parts.append(f"normalization {listed(distinct(trials, 'normalization'))}")
+    parts += [f"temperature {temperatures}"] if temperatures else []
+    parts.append(f"normalization {normalizations}")
     states = trials["state"].to_pylist()
     ends = ", ".join(f"{states.count(s)} {s}" for s in STATE_ORDER if s in states)
-    terminal = int(values(frame.final, "terminal").sum()) if frame.final.num_rows else 0
+    terminal = int(values(frame.final, "terminal").sum())
     rested = frame.final["stationary"].drop_null().to_pylist()  # null unless budget is stationary
     rest = f" {sum(rested)} of {len(rested)} trials that were to train until they rest came to rest." if rested else ""
     return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{rest}"
@@ -68,19 +76,14 @@ def sentence_studied(frame: StudyFrame) -> str:
 
 def question(frame: StudyFrame) -> str:
     """What the study asks: its description, or a question made of what it varies."""
-    try:
-        described = str(tomllib.loads(frame.study or "").get("description") or "")
-    except tomllib.TOMLDecodeError:
-        described = ""
+    described = str(study_document(frame.study).get("description") or "")
     varied = [n for n in varied_settings(frame.trials) if n != "seed" and len(frame.trials[n].drop_null().unique()) > 1]
     return described or f"How do collapse and margin go with {listed(list(map(words, varied))) or 'the seed alone'}?"
 
 
 def sentences_answer(frame: StudyFrame, findings: Findings) -> list[str]:
     """The answer in three sentences: what training did, how good the codes are, and how the margin goes with the classes.
-
-    Of a search the third says what was best.
-    """
+    Of a search the third says what was best."""
     if frame.final.num_rows == 0:
         return ["No trial is complete, so there is no answer yet."]
     last = sentence_classes(findings.trends, findings.comparisons)
@@ -91,20 +94,19 @@ def sentences_answer(frame: StudyFrame, findings: Findings) -> list[str]:
 
 def sentence_search(findings: Findings) -> str:
     """The best trial of a search in its largest group, and the setting that mattered most there."""
-    group = next((group for group in findings.searched if np.isfinite(group.goal).any()), None)
+    group = next((group for group in findings.searched if group.is_measured), None)
     if group is None:
         return "What is best cannot be told: no complete trial has measured what the search optimises."
-    best = int((np.nanargmax if group.mode == "max" else np.nanargmin)(group.goal))
+    best = group.best_index
     at = ", ".join(f"{words(name)} {shown(column[best])}" for name, column in group.settings.items())
     kind = "largest" if group.mode == "max" else "smallest"
     where = f" at {group.label}" if group.label else ""
     told = f"The {kind} {words(group.metric)} of {len(group.trials)} trials{where} is {number(float(group.goal[best]))}, with {at}"
-    shares = [one.shares["fANOVA"] for one in findings.importances if one.label == group.label]
-    top = [max(share, key=share.__getitem__) for share in shares]
-    return f"{told}; {words(top[0])} mattered most ({percent(shares[0][top[0]])} by fANOVA)." if top else f"{told}."
-
-
-COLLAPSED, MOVED = 0.1, 0.9  # of the first value: below the one features have collapsed, above the other they have not
+    shares = next((one.shares["fANOVA"] for one in findings.importances if one.label == group.label), None)
+    if not shares:
+        return f"{told}."
+    top = max(shares, key=shares.__getitem__)
+    return f"{told}; {words(top)} mattered most ({percent(shares[top])} by fANOVA)."
 
 
 def sentence_collapse(frame: StudyFrame) -> str:
@@ -117,63 +119,52 @@ def sentence_collapse(frame: StudyFrame) -> str:
         f"the median {words(name)} ({name}) {'fell' if last < first else 'rose'} from {number(first)} to {number(last)}"
         for name, (first, last) in known.items()
     )
-    first, last = known.get("gnc1_rank", (np.nan, np.nan))
-    verdict = (
-        "Features collapse"
-        if last <= COLLAPSED * first
-        else "Features collapse in part"
-        if last <= MOVED * first
-        else ""
-    )
-    verdict = verdict or ("Features do not collapse" if np.isfinite(last) else "Class means turn to their rows")
+    verdict = "Class means turn to their rows"
+    if "gnc1_rank" in known:
+        first, last = known["gnc1_rank"]
+        verdict = "Features collapse in part" if last <= MOVED * first else "Features do not collapse"
+        verdict = "Features collapse" if last <= COLLAPSED * first else verdict
     short = frame.final.num_rows - int(values(frame.final, "terminal").sum())
     late = f"; {short} of {frame.final.num_rows} trials stayed short of 99 % training accuracy" if short else ""
     return f"{verdict}: over training {told}{late}."
 
 
-NEAR, HALFWAY = 0.95, 0.5  # of the best known margin
-
-
 def sentence_codes(final: pa.Table, explained: Sequence[Explained] = ()) -> str:
     """How near the margin comes to that of the best code known, what that means, and which setting matters most for it."""
-    ratio, clause = median_ratio(final), clause_ratio(final)
-    verdict = "The codes are far from the best ones known: "
-    if ratio > BEATEN + 1:
-        verdict = "The codes are better than the best ones known: "
-    elif ratio >= HALFWAY:
-        verdict = (
-            "The codes are nearly the best ones known: "
-            if ratio >= NEAR
-            else "The codes stay short of the best ones known: "
-        )
-    told = verdict + clause if np.isfinite(ratio) else clause[0].upper() + clause[1:]
+    ratio, clause = median(_ratios(final)), clause_ratio(final)
+    verdict = "are far from"
+    for least, better in ((HALFWAY, "stay short of"), (NEAR, "are nearly"), (1 + BEATEN, "are better than")):
+        verdict = better if ratio >= least else verdict
+    told = (
+        f"The codes {verdict} the best ones known: {clause}" if np.isfinite(ratio) else clause[0].upper() + clause[1:]
+    )
     shares = [share for one in explained if one.measure == MARGIN for share in one.shares]
     most = max(shares, key=lambda share: share.share, default=None)
-    matters = most is not None and most.share >= MATTERS
-    return f"{told}; {words(most.setting)} matters most for it." if most and matters else f"{told}."
-
-
-MATTERS = 0.1  # of the variance, lost when a setting is left out
+    return f"{told}; {words(most.setting)} matters most for it." if most and most.share >= MATTERS else f"{told}."
 
 
 def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparison]) -> str:
     """How the margin goes with the number of classes in every dimension that tells it, beside theory; or why none does."""
-    own = [t for t in trends if (t.measure, t.moment, t.predictor) == (MARGIN, AT_END, "num_classes")]
-    pooled = [t for t in own if list(t.where) == ["feature_dim"]]
+    pooled = [t for t in _trends_in_classes(trends, MARGIN, AT_END) if list(t.where) == ["feature_dim"]]
     claimed = [(t.where["feature_dim"], t.believed.exponent) for t in pooled if t.believed]
     if not claimed:
         return f"No trend in the number of classes can be told: {_why_none(pooled)}."
     verdicts = {c.feature_dim: found.verdict for c in comparisons if (found := asymptote(c))}
-    parts = [
-        f"{power_text(exponent)} at d = {dim}{_beside_theory(dim, verdicts.get(dim, ''))}"
-        for dim, exponent in claimed[:MOST_NAMED]
-    ]
-    told = [exponent for _, exponent in claimed if not holds_zero(exponent)]
+    parts = []
+    for dim, exponent in claimed[:MOST_NAMED]:
+        verdict, limit = verdicts.get(dim, "cannot tell"), number(theory.asymptotic_exponent(dim))
+        beside = "" if verdict == "cannot tell" else f", with theory's {limit} {verdict} the interval of its asymptote"
+        parts.append(f"{power_text(exponent)} at d = {dim}{beside}")
+    told = [exponent for _, exponent in claimed if not exponent.holds(0)]
     verb = "falls" if all(exponent.estimate < 0 for exponent in told) else "changes"
     start = f"With more classes the minimum margin {verb}"
     if not told:
         start = "No change of the margin with the number of classes is found, for every interval holds 0"
     return f"{start}: {'; '.join(parts)}."
+
+
+def _trends_in_classes(trends: Sequence[Trend], measure: str, moment: str) -> list[Trend]:
+    return [t for t in trends if (t.measure, t.moment, t.predictor) == (measure, moment, "num_classes")]
 
 
 def _why_none(pooled: Sequence[Trend]) -> str:
@@ -184,21 +175,11 @@ def _why_none(pooled: Sequence[Trend]) -> str:
     return f"an exponent needs {COUNTS[MIN_CELLS]} class counts, and there are {counts}"
 
 
-def _beside_theory(dim: int, verdict: str) -> str:
-    if verdict not in ("inside", "outside"):
-        return ""
-    return f", with theory's {number(theory.asymptotic_exponent(dim))} {verdict} the interval of its asymptote"
-
-
 def _ratios(final: pa.Table) -> np.ndarray:
+    """The minimum margin of each trial over the best known code's; NaN where none is tabulated."""
     margins, best = values(final, MARGIN), values(final, "reference_margin_lower")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(best > 0, margins / best, np.nan)
-
-
-def median_ratio(final: pa.Table) -> float:
-    """The minimum margin over the best known code's, in the median over trials; NaN where none is tabulated."""
-    return median(_ratios(final))
 
 
 def clause_ratio(final: pa.Table) -> str:
@@ -207,7 +188,8 @@ def clause_ratio(final: pa.Table) -> str:
     if not np.isfinite(margins).any():
         return "no complete trial has measured its minimum margin"
     if not np.isfinite(ratio).any():
-        return f"the minimum margin is {number(median(margins))} in the median, and no best known code is tabulated to compare it with"
+        middle = number(median(margins))
+        return f"the minimum margin is {middle} in the median, and no best known code is tabulated to compare it with"
     low, high = int(np.nanargmin(ratio)), int(np.nanargmax(ratio))
     beaten = ", which is a better code than the tables hold" if ratio[high] > 1 + BEATEN else ""
     ends = [percent(ratio[i]) for i in (low, high)]
@@ -220,21 +202,13 @@ def clause_ratio(final: pa.Table) -> str:
     )
 
 
-def sentences_trend(
-    trends: Sequence[Trend], comparisons: Sequence[FormComparison], measure: str = MARGIN, moment: str = AT_END
-) -> list[str]:
-    """For each feature_dim: the exponent in the number of classes, what it rests on, and theory beside a margin's."""
-    own = [t for t in trends if (t.measure, t.moment, t.predictor) == (measure, moment, "num_classes")]
+def sentences_trend(trends: Sequence[Trend], measure: str = MARGIN, moment: str = AT_END) -> list[str]:
+    """For each feature_dim: the exponent in the number of classes, and what it rests on."""
+    own = _trends_in_classes(trends, measure, moment)
     pooled = [t for t in own if list(t.where) == ["feature_dim"]]
     if not any(t.fit for t in pooled):  # one sentence is enough where nothing can be told anywhere
         return [f"No trend in the number of classes can be told: {_reason(pooled[0]) if pooled else 'no values'}."]
-    beside = {c.feature_dim: sentence_asymptote(c) for c in comparisons if c.measure == measure}
-    found = []
-    for trend in pooled:
-        series = [s for s in own if trend.where.items() < s.where.items()]
-        text = f"{sentence_trend(trend, series)} {beside.get(trend.where['feature_dim'], '')}"
-        found.append(text.strip())
-    return found
+    return [sentence_trend(trend, [s for s in own if trend.where.items() < s.where.items()]) for trend in pooled]
 
 
 def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
@@ -244,38 +218,29 @@ def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
     if fit is None:
         return f"{what} no trend of {name} in K can be told: {_reason(trend)}."
     exponent = fit.exponent
+    lacking = MIN_CELLS - fit.sizes
+    missing = f" An interval needs {COUNTS[lacking]} more class count{'s' * (lacking > 1)}." if lacking > 0 else ""
     if fit.slopes_differ:
-        shown = [s for s in series if s.fit]
-        each = "; ".join(f"{power_text(s.fit.exponent)} at {_settings(trend, s)}" for s in shown[:MOST_NAMED] if s.fit)
-        more = f"; {len(shown) - MOST_NAMED} more are in the table" if len(shown) > MOST_NAMED else ""
+        own = [(s.fit, _held(s, *trend.where)) for s in series if s.fit]
+        each = "; ".join(f"{power_text(one.exponent)} at {held}" for one, held in own[:MOST_NAMED])
+        more = f"; {len(own) - MOST_NAMED} more are in the table" if len(own) > MOST_NAMED else ""
         return (
             f"{what} the exponents of {name} differ between the {len(fit.levels)} series (p = {fit.slopes_p:.1g} that they are "
-            f"equal), so none holds for all: {each}{more}. These rest on {_basis(fit)}.{_missing(fit)}"
+            f"equal), so none holds for all: {each}{more}. These rest on {_basis(fit)}.{missing}"
         )
     if trend.refused:
         bare = f"The bare estimate is K to the power {number(exponent.estimate)}, from {_basis(fit)}."
-        why = "" if fit.sizes < MIN_CELLS else f": {_reason(trend)}"
-        return f"{what} no exponent of {name} is claimed{why}.{_missing(fit)} {bare}"
+        why = "" if lacking > 0 else f": {_reason(trend)}"
+        return f"{what} no exponent of {name} is claimed{why}.{missing} {bare}"
     names = own_prefactors(trend)
     basis = f"{_basis(fit)}, with one prefactor for each {' and '.join(names)}" if names else _basis(fit)
-    if holds_zero(exponent):
+    if exponent.holds(0):
         ends = f"{number(exponent.low or 0)} to {number(exponent.high or 0)}"
-        return (
-            f"{what} no trend of {name} in K is found: the 95 % interval of its exponent, {ends}, holds 0. This rests on "
-            f"{basis}. {_to_settle(fit)}"
-        )
+        found = f"the 95 % interval of its exponent, {ends}, holds 0. This rests on {basis}."
+        settle = _needed_text(needed_sizes(fit), fit.sizes, "An exponent of this size would be told from 0")
+        return f"{what} no trend of {name} in K is found: {found} {settle}"
     verb = "falls" if exponent.estimate < 0 else "rises"
     return f"{what} {name} {verb} as {power_text(exponent)}. This rests on {basis}."
-
-
-MEASURE_NAMES = {MARGIN: "the minimum margin"}
-MOST_NAMED = 6
-COUNTS = ("no", "one", "two", "three", "four", "five")
-
-
-def holds_zero(exponent: Exponent) -> bool:
-    """Whether the interval holds 0; one without ends holds everything."""
-    return exponent.low is None or exponent.high is None or exponent.low <= 0 <= exponent.high
 
 
 def power_text(exponent: Exponent) -> str:
@@ -297,23 +262,15 @@ def _reason(trend: Trend) -> str:
     return counts.replace("values of num_classes", "class counts")
 
 
-def _missing(fit: PowerLawFit) -> str:
-    missing = MIN_CELLS - fit.sizes
-    return f" An interval needs {COUNTS[missing]} more class count{'s' * (missing > 1)}." if missing > 0 else ""
-
-
-def _settings(trend: Trend, series: Trend) -> str:
-    return ", ".join(f"{n} {shown_value(v)}" for n, v in series.where.items() if n not in trend.where)
-
-
-def _to_settle(fit: PowerLawFit) -> str:
-    return _needed_text(needed_sizes(fit), fit.sizes, "An exponent of this size would be told from 0")
+def _held(trend: Trend, *but: str) -> str:
+    """The settings that a trend holds fixed, but for some."""
+    return ", ".join(f"{n} {shown_value(v)}" for n, v in trend.where.items() if n not in but)
 
 
 def needed_sizes(fit: PowerLawFit) -> int | None:
     """How many class counts would tell the exponent from 0; those there are where they do, None where no number would."""
     exponent = fit.exponent
-    if not holds_zero(exponent) or exponent.high is None:
+    if not exponent.holds(0) or exponent.high is None:
         return fit.sizes
     return sizes_needed(exponent.high - exponent.estimate, fit.sizes, 2, abs(exponent.estimate))
 
@@ -321,7 +278,8 @@ def needed_sizes(fit: PowerLawFit) -> int | None:
 def _needed_text(needed: int | None, sizes: int, settled: str) -> str:
     if needed is None:
         return f"{settled} only over a wider range of K, or with less scatter."
-    return f"{settled} with {needed - sizes} more class count{'s' * (needed - sizes > 1)} over the same range, if they scatter alike."
+    more = needed - sizes
+    return f"{settled} with {more} more class count{'s' * (more > 1)} over the same range, if they scatter alike."
 
 
 def sentence_asymptote(comparison: FormComparison) -> str:
@@ -333,35 +291,31 @@ def sentence_asymptote(comparison: FormComparison) -> str:
     start = f"Theory's large-K exponent of the best codes, {number(pooled.limit)},"
     if not any(found.exponent for _, found in told):
         return f"{start} cannot be compared with it."
-    known = [
-        _asymptote_text(one if len(told) > 1 else None, found) for one, found in told if found.verdict != "cannot tell"
-    ]
-    unknown = [(one, found) for one, found in told if found.verdict == "cannot tell"]
-    parts = [f"{start} {'; '.join(known)} (by the form with a correction term, which alone can tell)."] if known else []
+    known, unknown = ([pair for pair in told if (pair[1].verdict == "cannot tell") is lost] for lost in (False, True))
+    several, parts = len(told) > 1, []
+    if known:
+        texts = (f"lies {f.verdict} {_interval_of_asymptote(one, f, several=several)}" for one, f in known)
+        parts = [f"{start} {'; '.join(texts)} (by the form with a correction term, which alone can tell)."]
     if unknown:
         which = f"For {len(unknown)} of {len(told)} series it" if known else start
-        parts.append(_cannot_tell(*unknown[0], which, several=len(told) > 1))
-        if not known and len(unknown) > 1:
-            parts.append("The other series cannot tell either.")
+        parts.append(_cannot_tell(*unknown[0], which, several=several))
+        parts += ["The other series cannot tell either."] * (not known and len(unknown) > 1)
     return " ".join(parts)
 
 
-def _asymptote_text(series: FormComparison | None, found: Asymptote) -> str:
-    at = f" at {series_of(series)}" if series else ""
+def _interval_of_asymptote(comparison: FormComparison, found: Asymptote, *, several: bool) -> str:
     assert found.exponent is not None
-    return f"lies {found.verdict} the interval of the asymptote, {interval_text(found.exponent)}{at}"
+    return f"the interval of the asymptote, {interval_text(found.exponent)}" + f" at {series_of(comparison)}" * several
 
 
 def _cannot_tell(comparison: FormComparison, found: Asymptote, which: str, *, several: bool) -> str:
-    why = found.why.replace("values of num_classes", "class counts")
     if found.exponent is None or found.exponent.high is None:
-        return f"{which} cannot be compared: {why}."
+        return f"{which} cannot be compared: {found.why.replace('values of num_classes', 'class counts')}."
     fit = next(v.fit for v in comparison.verdicts if v.form == "corrected")
     assert fit is not None
     needed = sizes_needed(found.exponent.high - found.exponent.estimate, fit.sizes, 3, abs(found.limit))
     settle = _needed_text(needed, fit.sizes, "It would be told")
-    ends = f"the interval of the asymptote, {interval_text(found.exponent)}"
-    ends += f" at {series_of(comparison)}" * several
+    ends = _interval_of_asymptote(comparison, found, several=several)
     return f"{which} is inside {ends}, but so is 0, so whether it holds cannot be told. {settle}"
 
 
@@ -374,29 +328,22 @@ def series_of(comparison: FormComparison) -> str:
 def sentences_opposite(trends: Sequence[Trend]) -> list[str]:
     """Trends of one measure that rise under one condition and fall under another, with what that means."""
     known = [t for t in trends if t.predictor == "num_classes" and "feature_dim" in t.where]
-    claimed = [t for t in known if t.believed and not holds_zero(t.believed.exponent)]
+    claimed = [t for t in known if t.believed and not t.believed.exponent.holds(0)]
     found = []
     for measure, dim in dict.fromkeys((t.measure, t.where["feature_dim"]) for t in claimed):
         own = [t for t in claimed if (t.measure, t.where["feature_dim"]) == (measure, dim)]
         rising, falling = ([t for t in own if t.fit and sign * t.fit.exponent.estimate > 0] for sign in (1, -1))
         if rising and falling:
             up, down = rising[0], falling[0]
-            why = OTHER_MOMENT if up.moment != down.moment else OTHER_SERIES
+            why = TEXTS["other_moment" if up.moment != down.moment else "other_series"]
             found.append(f"At d = {dim} {measure} rises with K {_condition(up)} and falls {_condition(down)}. {why}")
     return found
 
 
-OTHER_MOMENT = (
-    "These are different questions: at the end of training the class count is mixed with the time that each trial had "
-    "after 99 % training accuracy, while equal steps hold this time fixed and an equal excess loss holds the loss fixed."
-)
-OTHER_SERIES = "So the direction depends on this setting, and no statement about K alone holds."
-
-
 def _condition(trend: Trend) -> str:
-    held = "".join(f", {n} {shown_value(v)}" for n, v in trend.where.items() if n != "feature_dim")
     assert trend.fit is not None
-    return f"({trend.moment}{held}: {interval_text(trend.fit.exponent)})"
+    held = _held(trend, "feature_dim")
+    return f"({trend.moment}{', ' * bool(held)}{held}: {interval_text(trend.fit.exponent)})"
 
 
 def interval_text(exponent: Exponent) -> str:
@@ -408,17 +355,14 @@ def interval_text(exponent: Exponent) -> str:
 
 def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     """Median over complete trials of a measure at the first measured epoch after a step, and at the last."""
-    complete = pa.array(frame.final["trial"].to_pylist(), pa.string())
-    rows = frame.rows.select(["trial", "step", name])
-    rows = rows.filter(pc.and_(pc.is_in(rows["trial"], value_set=complete), pc.greater(rows["step"], 0)))
+    rows = of_trials(frame.rows.select(["trial", "step", name]), frame.final["trial"].to_pylist())
+    rows = rows.filter(pc.greater(rows["step"], 0))
     trial, measured = values(rows, "trial"), values(rows, name)
-    changes = np.flatnonzero(trial[1:] != trial[:-1]) + 1 if len(trial) else np.zeros(0, dtype=int)
-    starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(trial)]]) - 1
-    several = ends > starts
-    return median(measured[starts[several]]), median(measured[ends[several]])
+    starts, ends = trial_bounds(trial)
+    several = ends - starts > 1
+    return median(measured[starts[several]]), median(measured[ends[several] - 1])
 
 
 def _where(final: pa.Table, index: int) -> str:
-    row = {name: final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature")}
-    cold = "" if row["temperature"] is None else f", temperature {number(row['temperature'])}"
-    return f"d = {row['feature_dim']}, K = {row['num_classes']}{cold}"
+    dim, k, temperature = (final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature"))
+    return f"d = {dim}, K = {k}" + ("" if temperature is None else f", temperature {number(temperature)}")

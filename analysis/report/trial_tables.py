@@ -1,6 +1,8 @@
-"""The report's tables of trials: those that are complete, those that ended otherwise, and where a search stopped them."""
+"""The report's tables of trials: those that are complete, those that ended otherwise, where a search stopped them, and where
+their rows come from, with warnings where a folder mixes versions, machines or data."""
 
-import math
+import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,13 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.effects.search import Distinction, Rung
-from analysis.report.page import Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, varied_settings
-from analysis.rows.wording import ABSENT, LETTERS, axis_label, number, shown, words
+from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, gathered, varied_settings
+from analysis.rows.wording import LETTERS, axis_label, number, shown, words
+from study.design.config import settings_with
 from study.design.search import Scheduler
 
-MOST_TRIALS = 200
-MOST_FAILED = 500
+MOST_TRIALS, MOST_FAILED = 200, 500
+MACHINE = ("cpu_model", "gpu_model", "host")
+Counted = Counter[tuple[str, str]]  # trials by name and value
 MEASURED = (
     "epoch", "train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower", "margin_ratio_upper", "gnc3_uncentred",
 )  # fmt: skip
@@ -28,17 +32,16 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
     # a setting with one value besides null has no effect of its own: another setting decides whether it is null
     apart = [n for n in varied_settings(final) if len(final[n].drop_null().unique()) > 1]
     varied = [n for n in apart if n not in {*SHOWN_SETTINGS, "seed"}]
-    settings = ["feature_dim", "num_classes", "temperature", "normalization", *varied, "seed"]
+    sizes = ("feature_dim", "num_classes", "temperature")
+    names = ["trial", *sizes, *MEASURED, "terminal", "normalization", *varied, "seed"]
     rows = final.slice(0, MOST_TRIALS).to_pylist()
-    names = ["trial", *settings[:3], *MEASURED, "terminal", *settings[3:]]
-    body = [[_key(row[n]) if n == "trial" else _value(n, row[n]) for n in names] for row in rows]
     headers = [LETTERS.get(n, axis_label(n)) for n in names]
     text = f"Final rows of the complete trials ({final.num_rows})."
     if (count := final.num_rows) > MOST_TRIALS:
         text = f"Final rows of {MOST_TRIALS} of the {count} complete trials; the others are in results.parquet."
-    keys = [row["trial"] for row in rows]
-    table = Table("Final rows", headers, body, [f"trial-{key}" for key in keys])
-    return [Paragraph(text), table], frozenset(keys)
+    anchors = [f"trial-{row['trial']}" for row in rows]
+    table = Table("Final rows", headers, [[_value(n, row[n]) for n in names] for row in rows], anchors)
+    return [Paragraph(text), table], frozenset(row["trial"] for row in rows)
 
 
 def failed_table(frame: StudyFrame) -> list[Part]:
@@ -49,52 +52,32 @@ def failed_table(frame: StudyFrame) -> list[Part]:
         return [Paragraph("No trial failed, diverged or was stopped.")] if trials.num_rows else []
     rows = broken.sort_by([("state", "ascending"), ("trial", "ascending")]).slice(0, MOST_FAILED).to_pylist()
     settings = ("feature_dim", "num_classes", "temperature", "normalization", "seed", "attempts")
-    body = [
-        [_key(r["trial"]), r["state"], Long(_reason(r["reason"])), *(_value(n, r[n]) for n in settings)] for r in rows
-    ]
+    names = ("trial", "state", "reason", *settings)
+    body = [[_value(n, row[n]) for n in names] for row in rows]
     more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
-    headers = ("trial", "state", "reason", *(LETTERS.get(name, words(name)) for name in settings))
-    anchors = [f"trial-{row['trial']}" for row in rows]
-    table = Table("Trials that are not complete", headers, body, anchors)
+    headers = (*names[:3], *(LETTERS.get(name, words(name)) for name in settings))
+    table = Table("Trials that are not complete", headers, body, [f"trial-{row['trial']}" for row in rows])
     return [Paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}"), table]
 
 
-def _key(trial: str) -> Cell:
-    return Link(trial, f"trial-{trial}")
-
-
 def _value(name: str, value: Any) -> Cell:
+    if name == "trial":
+        return Link(value, f"trial-{value}")
+    if name == "reason":
+        first = ((value or "").strip().splitlines() or ["no reason was recorded"])[0]
+        return Long(first if len(first) <= 300 else first[:300] + " …")
     if isinstance(value, bool):
         return "yes" if value else "no"
     kind = COLUMNS[name].type
     return Number(shown(value)) if pa.types.is_integer(kind) or pa.types.is_floating(kind) else shown(value)
 
 
-def _reason(reason: str | None) -> str:
-    first = ((reason or "").strip().splitlines() or ["no reason was recorded"])[0]
-    return first if len(first) <= 300 else first[:300] + " …"
-
-
 def distinction_parts(found: Sequence[Distinction]) -> list[Part]:
     """What distinguishes the trials that were stopped early, setting by setting."""
     headers = columns("setting | stopped | complete | stopped is larger | p")
-    rows: list[list[Cell]] = [
-        [
-            axis_label(one.setting),
-            *(Number(shown(v)) for v in (one.stopped, one.complete)),
-            *map(_share, (one.above, one.p)),
-        ]
-        for one in found
-    ]
-    return [Paragraph(STOPPED_TEXT), Table("Stopped and complete trials", headers, rows)]
-
-
-STOPPED_TEXT = (
-    "Medians of the searched settings among the trials that were stopped early and among those that ran to their end, each "
-    "combination of settings once; of a choice, its most frequent value. How often the stopped trial of a pair has the "
-    "larger value: one half where the setting does not distinguish them. p is of the rank test (Mann and Whitney), each "
-    "setting by itself; a search looks where it hopes to win, so a small p does not name a cause."
-)
+    numbers = [map(Number, (shown(d.stopped), shown(d.complete), number(d.above), number(d.p))) for d in found]
+    rows: list[list[Cell]] = [[axis_label(one.setting), *cells] for one, cells in zip(found, numbers, strict=True)]
+    return [Paragraph(TEXTS["stopped"]), Table("Stopped and complete trials", headers, rows)]
 
 
 def rung_parts(found: Sequence[Rung], rule: Scheduler) -> list[Part]:
@@ -102,10 +85,51 @@ def rung_parts(found: Sequence[Rung], rule: Scheduler) -> list[Part]:
     headers = columns(
         "epoch | trials that reached it | stopped before the next | median of the stopped | median of the others"
     )
-    rows = [[*map(Number, (r.epoch, r.reached, r.stopped)), *map(_share, (r.stopped_at, r.went_on_at))] for r in found]
+    cells = [(r.epoch, r.reached, r.stopped, number(r.stopped_at), number(r.went_on_at)) for r in found]
+    rows = [list(map(Number, row)) for row in cells]
     text = f"At each rung one in {rule.reduction_factor:g} trials goes on, by {words(rule.metric)} ({rule.metric}), {rule.mode}."
     return [Heading("The rungs of the scheduler"), Paragraph(text), Table("Rungs of asha", headers, rows)]
 
 
-def _share(value: float) -> Cell:
-    return Number(ABSENT if math.isnan(value) else number(value))
+def origins(trials: pa.Table) -> Counted:
+    """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
+    counted: Counted = Counter()
+    for text in trials["versions"].to_pylist():
+        counted.update(parse_versions(text).items())
+    for name in MACHINE:
+        counted.update((name, value) for value in trials[name].to_pylist() if value)
+    return counted
+
+
+def parse_versions(text: str | None) -> dict[str, str]:
+    """The versions column's JSON; an unreadable one is named as such, never dropped silently."""
+    try:
+        parsed = json.loads(text or "{}")
+    except ValueError:
+        return {"versions": f"unreadable: {str(text)[:60]}"}
+    return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {"versions": str(parsed)[:60]}
+
+
+def data_origins(trials: pa.Table) -> Counted:
+    """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
+    names = [name for name in settings_with("data", "size") if name in trials.column_names]
+    counted: Counted = Counter()
+    for row in trials.select([*names, "dataset_digest"]).to_pylist():
+        if digest := row.pop("dataset_digest"):
+            counted[", ".join(f"{k} {v}" for k, v in row.items() if v is not None), digest] += 1
+    return counted
+
+
+def warnings(trials: pa.Table) -> list[str]:
+    """What makes rows of this study not comparable bit for bit."""
+    several, data = (
+        {n: v for n, v in gathered(sorted(found(trials))).items() if len(v) > 1} for found in (origins, data_origins)
+    )
+    return [
+        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other numbers."
+        for name, seen in several.items()
+        if name != "host"
+    ] + [
+        f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
+        for settings, seen in data.items()
+    ]

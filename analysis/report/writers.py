@@ -1,12 +1,11 @@
-"""Writes the page as one HTML file that fetches nothing, or as Markdown. All text that comes from data is escaped here.
-
-Knows the parts of a page; does not know what the study was about.
-"""
+"""Writes a page as one HTML file that fetches nothing, or as Markdown. All text that comes from data is escaped here. Knows
+the parts of a page; does not know what the study was about."""
 
 import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from string import Template
 
 from analysis.figures.panels import Drawn
 from analysis.figures.style import CATEGORIES, INK, MUTED, RAMP, RULE
@@ -14,10 +13,7 @@ from analysis.report import page
 from analysis.rows.wording import ABSENT, NAME_FOLLOWS
 
 # Hex colours of a figure and the CSS variable each becomes on the page.
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    RULE: "--rule",
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     **{colour: f"--ramp-{i}" for i, colour in enumerate(RAMP)},
     **{colour: f"--category-{i}" for i, colour in enumerate(CATEGORIES)},
 }
@@ -25,17 +21,17 @@ VARIABLES = {
 
 def to_html(whole: page.Page) -> str:
     """The whole page: its head in view, its sections folded, scripts only of its own."""
-    css, script = ((files("analysis.report") / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    held = files("analysis.report")
+    page_file, css, script = ((held / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     links = "".join(f'<li><a href="#{_escape(s.name)}">{_escape(s.heading)}</a></li>' for s in whole.sections)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{_escape(whole.title)}</title>\n'
-        f"<style>\n{css}</style>\n</head>\n<body>\n<header>\n{_parts(whole.header)}\n</header>\n"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n'
-        + "\n".join(map(_section, whole.sections))
-        + f"\n</main>\n<footer>{_part(whole.footer)}</footer>\n<script>\n{script}</script>\n</body>\n</html>\n"
+    # a section's anchor lies inside it, so that a link to it opens it
+    sections = "\n".join(
+        f'<details class="section"><summary><h2>{_text(section.heading)}</h2></summary>\n'
+        f'<div id="{_escape(section.name)}">\n{_parts(section.parts)}\n</div>\n</details>'
+        for section in whole.sections
     )
+    parts = {"title": _escape(whole.title), "header": _parts(whole.header), "footer": _part(whole.footer)}
+    return Template(page_file).substitute(parts, css=css, links=links, sections=sections, script=script)
 
 
 def inline_svg(drawn: Drawn) -> str:
@@ -47,13 +43,6 @@ def inline_svg(drawn: Drawn) -> str:
     body = re.sub(r"font-family: [^;\"]+", "font-family: var(--sans)", body)
     size = f"{drawn.width:g} {drawn.height:g}"
     return f'<svg viewBox="0 0 {size}" role="img" aria-label="{_escape(drawn.alt)}">{body}</svg>'
-
-
-def _section(section: page.Section) -> str:
-    # the anchor lies inside, so that a link to it opens the section
-    heading = f"<summary><h2>{_text(section.heading)}</h2></summary>"
-    inside = f'<div id="{_escape(section.name)}">\n{_parts(section.parts)}\n</div>'
-    return f'<details class="section">{heading}\n{inside}\n</details>'
 
 
 def _parts(parts: Sequence[page.Part]) -> str:
@@ -70,10 +59,21 @@ def _part(part: page.Part) -> str:
             return f'<pre tabindex="0"><code>{_escape(text)}</code></pre>'
         case page.Table():
             return _table(part)
-        case page.Figure():
-            return _figure(part)
+        case page.Figure(block, drawn):
+            panels = "\n".join(f'<div class="panel">{inline_svg(panel)}</div>' for panel in drawn)
+            few = " few" if len(block.panels) < block.columns else ""
+            shown, rows = map(_escape, part.caption)
+            return (
+                f'<figure id="figure-{_escape(block.name)}">\n<div class="panels columns-{block.columns}{few}">\n{panels}\n'
+                f'</div>\n<figcaption>{shown}<span class="rows">{rows}</span></figcaption></figure>'
+            )
         case page.Leads(figures):
-            return f'<div class="leads">{"".join(map(_lead, figures))}</div>'
+            leads = (
+                f'<figure class="lead">{inline_svg(drawn)}<figcaption>{_escape(caption)} '
+                f'<a href="#{_escape(name)}">More</a></figcaption></figure>'
+                for name, drawn, caption in figures
+            )
+            return f'<div class="leads">{"".join(leads)}</div>'
         case page.Details(summary, parts, wide):
             opened = f"<details{_class('wide' if wide else '')}><summary>{_escape(summary)}</summary>"
             return f"{opened}\n{_parts(parts)}\n</details>"
@@ -91,28 +91,10 @@ def _table(table: page.Table) -> str:
     return f"{box}<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
 
 
-def _figure(figure: page.Figure) -> str:
-    block = figure.block
-    panels = "\n".join(f'<div class="panel">{inline_svg(panel)}</div>' for panel in figure.drawn)
-    few = " few" if len(block.panels) < block.columns else ""
-    shown, rows = map(_escape, figure.caption)
-    return (
-        f'<figure id="figure-{_escape(block.name)}">\n<div class="panels columns-{block.columns}{few}">\n{panels}\n'
-        f'</div>\n<figcaption>{shown}<span class="rows">{rows}</span></figcaption></figure>'
-    )
-
-
-def _lead(lead: page.Lead) -> str:
-    svg, more = inline_svg(lead.drawn), f' <a href="#{_escape(lead.name)}">More</a>'
-    return f'<figure class="lead">{svg}<figcaption>{_escape(lead.caption)}{more}</figcaption></figure>'
-
-
 def _cell(cell: page.Cell) -> str:
     match cell:
-        case page.Long(text):
-            return f'<td class="long">{_text(text) or ABSENT}</td>'
-        case page.Number(text):
-            return f'<td class="number">{_text(text) or ABSENT}</td>'
+        case page.Long(text) | page.Number(text):
+            return f'<td class="{"long" if isinstance(cell, page.Long) else "number"}">{_text(text) or ABSENT}</td>'
         case _:
             return f"<td>{_inline((cell,)) or ABSENT}</td>"
 

@@ -1,12 +1,11 @@
-"""The rows of a study as tables: which trials, their final rows, groups of trials that share settings.
+"""The rows of a study as tables: which trials, their final rows, groups of trials that share settings. Knows the columns
+of `study.store.schemas` and the reading half of the store; does not know figures, fits or torch."""
 
-Knows the columns of `study.store.schemas` and the reading half of the store; does not know figures, fits or torch.
-"""
-
-from collections.abc import Collection, Iterator, Sequence
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +23,16 @@ COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENT
 # The settings that figures of margin or variability show on an axis or as a line, numbers first; others are pooled.
 SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class StudyFrame:
     """What the store holds of one study.
-
     rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
     complete trial joined with the columns of the trials table. outside: trials in the folder that are not of this study.
-    missing: trials of the study that have no row in the trials table yet.
-    """
+    missing: trials of the study that have no row in the trials table yet. unreadable: the fragments that were skipped."""
 
     rows: pa.Table
     trials: pa.Table
@@ -44,56 +44,29 @@ class StudyFrame:
 
 
 def load_study(
-    store: Store,
-    *,
-    keys: Collection[str] | None = None,
-    study: str | None = None,
-    courses: Collection[str] | None = None,
-    measures: Collection[str] | None = None,
-) -> StudyFrame:
+    store: Store, *, keys: Collection[str] | None = None, study: str | None = None,
+    courses: Collection[str] | None = None, measures: Collection[str] | None = None,
+) -> StudyFrame:  # fmt: skip
     """Read the rows and trials of a study.
-
-    Args:
-        store: an open results folder.
-        keys: the trials of the study; None for all that the folder holds. study: its text; None for the one run last.
-        courses: columns of `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings.
-    Returns:
-        The frame; `unreadable` names the fragments that were skipped.
-    """
+    keys: its trials; None for all that the folder holds. study: its text; None for the one run last. courses: columns of
+    `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings."""
     skipped: set[str] = set()
-    tell = skipped.add
-    rows = store.read(None if courses is None else {*ALWAYS, *courses}, on_unreadable=tell)
+    rows = store.read(None if courses is None else {*ALWAYS, *courses}, on_unreadable=skipped.add)
     needed = None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}
-    last = store.read(needed, last=True, on_unreadable=tell)
-    trials = store.read_trials(tell)
-    outside = missing = 0
+    last = store.read(needed, last=True, on_unreadable=skipped.add)
+    trials = store.read_trials(skipped.add)
+    held = set(trials["trial"].to_pylist())
+    wanted = held if keys is None else set(keys)
     if keys is not None:
-        wanted = pa.array(sorted(keys), pa.string())
-        held = set(trials["trial"].to_pylist())
-        outside, missing = len(held - set(keys)), len(set(keys) - held)
-        rows, last, trials = (t.filter(pc.is_in(t["trial"], value_set=wanted)) for t in (rows, last, trials))
-    return StudyFrame(
-        rows=rows,
-        trials=trials,
-        final=join_final(last, trials),
-        outside=outside,
-        missing=missing,
-        unreadable=tuple(sorted(skipped)),
-        study=study or store.latest_study(),
-    )
+        rows, last, trials = (of_trials(table, wanted) for table in (rows, last, trials))
+    counts, text = (len(held - wanted), len(wanted - held)), study or store.latest_study()
+    return StudyFrame(rows, trials, join_final(last, trials), *counts, tuple(sorted(skipped)), text)
 
 
-def final_rows(results: str | Path | Store, *, keys: Collection[str] | None = None) -> pa.Table:
-    """One row per complete trial: its last measurement, every setting, and how the trial went.
-
-    Args:
-        results: a results folder, its URI, or an open store.
-        keys: only these trials; None for all.
-    Returns:
-        RESULTS_SCHEMA columns, then the trial's own (`state`, `reached_terminal`, `versions`, ...), by trial key.
-    """
-    store = open_store(results) if isinstance(results, str | Path) else results
-    return load_study(store, keys=keys, courses=()).final
+def final_rows(results: str | Path | Store) -> pa.Table:
+    """One row per complete trial of a folder, its URI or an open store, by key: its last measurement, every setting, and the
+    trial's own columns (`state`, `reached_terminal`, `versions`, ...)."""
+    return load_study(open_store(results) if isinstance(results, str | Path) else results, courses=()).final
 
 
 def join_final(last: pa.Table, trials: pa.Table) -> pa.Table:
@@ -107,14 +80,32 @@ def join_final(last: pa.Table, trials: pa.Table) -> pa.Table:
     return found.sort_by("trial")
 
 
+def of_trials(table: pa.Table, keys: Collection[str]) -> pa.Table:
+    """The rows of these trials."""
+    return table.filter(pc.is_in(table["trial"], value_set=pa.array(sorted(keys), pa.string())))
+
+
+def study_document(study: str | None) -> dict[str, Any]:
+    """A study's text as the tables it holds; empty where there is no text, or none that can be read."""
+    try:
+        return tomllib.loads(study or "")
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def trial_bounds(trial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the rows of each trial begin, and where they have ended; rows of one trial stand together."""
+    changes = np.flatnonzero(trial[1:] != trial[:-1]) + 1
+    return np.array([0, *changes], dtype=int)[: len(trial)], np.array([*changes, len(trial)], dtype=int)[: len(trial)]
+
+
 def values(table: pa.Table, name: str) -> np.ndarray:
     """A column as an array: numbers as float64 with NaN for null, booleans as bool, text as objects."""
     column = table[name]
     if pa.types.is_boolean(column.type):
         return np.asarray(column.fill_null(False).to_pylist(), dtype=bool)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return np.asarray(numbers, dtype=np.float64)
+        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     return np.asarray(column.to_pylist(), dtype=object)
 
 
@@ -134,13 +125,17 @@ def settings_of_rows(table: pa.Table, names: Collection[str]) -> list[tuple[Any,
     return list(zip(*(table[name].to_pylist() for name in names), strict=True)) or [()] * table.num_rows
 
 
+def gathered(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """The values of each key, in the order of the pairs."""
+    found: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
+
+
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
-    if table.num_rows == 0:
-        return
-    members: dict[tuple[Any, ...], list[int]] = {}
-    for index, key in enumerate(settings_of_rows(table, names)):
-        members.setdefault(key, []).append(index)
+    members = gathered((key, index) for index, key in enumerate(settings_of_rows(table, names)))
     for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
         yield dict(zip(names, key, strict=True)), table.take(members[key])
 
@@ -158,11 +153,10 @@ def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[s
 
 def independent_settings(final: pa.Table) -> list[str]:
     """Settings that vary at one size, even where the other settings of this list are fixed."""
-    varied = [name for name in varied_settings(final) if name not in ("num_classes", "feature_dim", "seed")]
+    varied = [name for name in varied_settings(final) if name not in (*SIZES, "seed")]
     kept: list[str] = []
     for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
-        rows = groups(final, ["num_classes", "feature_dim", *kept])
-        if any(len(members[name].unique()) > 1 for _, members in rows):
+        if any(len(members[name].unique()) > 1 for _, members in groups(final, [*SIZES, *kept])):
             kept.append(name)
     return kept
 
@@ -177,17 +171,14 @@ def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list
     """The rows for each value of a column, each with the conditions that select them; all rows where by is None."""
     if by is None:
         return [(table, " and ".join(where))]
-    taken = table[check_column(table, by)].to_pylist()
-    return [
-        (table.take(np.flatnonzero([v == value for v in taken])), " and ".join([*where, f"{by} = {value}"]))
-        for value in distinct(table, by)
-    ]
+    parts = groups(table, [check_column(table, by)])
+    return [(rows, " and ".join([*where, f"{by} = {value[by]}"])) for value, rows in parts]
 
 
 def usual_normalization(table: pa.Table) -> str:
     """The normalization that figures of one normalization show: `both` where present, else the most frequent."""
     present = table["normalization"].to_pylist()
-    return "both" if "both" in present else max(sorted(set(present)), key=present.count)
+    return "both" if "both" in present else max(sorted(set(present)), key=present.count, default="")
 
 
 def with_normalization(table: pa.Table, normalization: str) -> pa.Table:
@@ -197,11 +188,10 @@ def with_normalization(table: pa.Table, normalization: str) -> pa.Table:
 
 def usual_temperature(table: pa.Table) -> float | None:
     """The temperature that most class counts share, then most trials, then the lowest; None where none is used."""
-    temperatures = [t for t in distinct(table, "temperature") if t is not None]
-    if not temperatures:
-        return None
-    shared = {t: table.filter(pc.equal(table["temperature"], t)) for t in temperatures}
-    return max(temperatures, key=lambda t: (len(shared[t]["num_classes"].unique()), shared[t].num_rows, -t))
+    shared = {
+        t: table.filter(pc.equal(table["temperature"], t)) for t in distinct(table, "temperature") if t is not None
+    }
+    return max(shared, key=lambda t: (len(shared[t]["num_classes"].unique()), shared[t].num_rows, -t), default=None)
 
 
 def temperature_follows_size(table: pa.Table) -> bool:
@@ -211,35 +201,28 @@ def temperature_follows_size(table: pa.Table) -> bool:
 
 
 def is_usual(table: pa.Table) -> np.ndarray:
-    """Which rows have the usual normalization and, within their feature_dim, the usual temperature.
-
-    Where the temperature was chosen by the number of classes, every temperature is usual.
-    """
-    if table.num_rows == 0:
-        return np.zeros(0, dtype=bool)
+    """Which rows have the usual normalization and, within their feature_dim, the usual temperature (any that follows K)."""
     normalization = usual_normalization(table)
-    rows = with_normalization(table, normalization)
     usual: dict[int, Collection[float | None]] = {}
-    for where, members in groups(rows, ["feature_dim"]):
+    for where, members in groups(with_normalization(table, normalization), ["feature_dim"]):
         follows = temperature_follows_size(members)
         usual[where["feature_dim"]] = distinct(members, "temperature") if follows else [usual_temperature(members)]
-    settings = zip(*(table[n].to_pylist() for n in ("normalization", "feature_dim", "temperature")), strict=True)
+    settings = settings_of_rows(table, ("normalization", "feature_dim", "temperature"))
     return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)
 
 
-def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
-    """One entry per cell, in the order of cell keys: medians over its seeds, what they share, and its trials' keys as title.
+def usual_rows(table: pa.Table) -> pa.Table:
+    """The rows of `is_usual`."""
+    return table.take(np.flatnonzero(is_usual(table)))
 
-    Args:
-        table: one row per complete trial. measures: columns of numbers; NaN where no seed has one.
-    Returns:
-        Arrays [cells] by name, `terminal` (1 where every seed reached it) among them.
-    """
+
+def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays [cells] by name, in the order of cell keys: medians of the measures over seeds (NaN where no seed has one), what
+    the seeds share, their keys as `title`, and `terminal`, 1 where every seed reached it."""
     shared = ("num_classes", "feature_dim", "temperature")
     frame = {name: values(table, name) for name in (*measures, *shared)}
-    _, first, index = np.unique(
-        np.asarray(table["cell"].to_pylist(), dtype=str), return_index=True, return_inverse=True
-    )
+    cell = np.asarray(table["cell"].to_pylist(), dtype=str)
+    _, first, index = np.unique(cell, return_index=True, return_inverse=True)
     order = np.argsort(index, kind="stable")
     edges = np.searchsorted(index[order], np.arange(1, len(first)))
     found = {name: frame[name][first] for name in shared}

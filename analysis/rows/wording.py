@@ -1,7 +1,9 @@
 """Numbers, columns and settings in words, as pages, figures and commands show them. Knows the schema's columns."""
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 from typing import Any
 
 import pyarrow as pa
@@ -10,27 +12,9 @@ from analysis.rows.frames import COLUMNS, settings_of_rows, varied_settings
 
 ABSENT = "\N{EN DASH}"
 LETTERS = {"num_classes": "K", "feature_dim": "d", "temperature": "\N{GREEK SMALL LETTER TAU}"}
-
-
 # Between a quantity in words and its column's name, which pictures and pages set small: an en space.
 NAME_FOLLOWS = "\N{EN SPACE}"
-WORDS = {
-    "num_classes": "number of classes",
-    "feature_dim": "feature dimension",
-    "gnc1_rank": "within-class variability",
-    "trace_within": "within-class spread",
-    "cdnv_nearest": "spread over distance",
-    "gnc3_uncentred": "duality gap",
-    "margin_min_lower": "minimum margin",
-    "margin_ratio_upper": "margin over best known",
-    "reference_margin_lower": "best known margin",
-    "reference_shortfall": "margin lost of the best known",
-    "train_accuracy": "training accuracy",
-    "loss_excess": "excess loss",
-    "step": "optimiser steps",
-}
-
-
+WORDS: dict[str, str] = json.loads((files("analysis.rows") / "words.json").read_text("utf-8"))  # columns in words
 IMPLIED = frozenset({"distance", "squared distance", "share", "cosine", "classes", "dimensions"})  # units of no choice
 
 
@@ -62,15 +46,14 @@ def trial_titles(rows: pa.Table) -> list[str]:
     """For each row its trial's key and what tells it from the others, as a dot says when the pointer is on it."""
     varied = [name for name in varied_settings(rows) if not name.endswith("_source")]
     shown = list(dict.fromkeys(("feature_dim", "num_classes", "temperature", *varied)))
-    texts = (
-        ", ".join(
-            f"{LETTERS.get(name, name)} = {shown_value(value)}"
-            for name, value in zip(shown, row, strict=True)
-            if value is not None
-        )
-        for row in settings_of_rows(rows, shown)
-    )
+    texts = (assignments(dict(zip(shown, row, strict=True))) for row in settings_of_rows(rows, shown))
     return [f"{key}: {text}" for key, text in zip(rows["trial"].to_pylist(), texts, strict=True)]
+
+
+def assignments(settings: Mapping[str, Any]) -> str:
+    """`d = 3, K = 12`: the settings that have an effect, with their values."""
+    effective = {name: value for name, value in settings.items() if value is not None}
+    return ", ".join(f"{LETTERS.get(name, name)} = {shown_value(value)}" for name, value in effective.items())
 
 
 def number(value: float) -> str:

@@ -1,9 +1,5 @@
-"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %.
-
-The rows of one trial are not independent of each other, and cells of one class count share its deviation: each trial gives
-one rate, and intervals are over class counts. The learning rate falls during the same steps, so a rate also depends on
-its schedule. Knows matched courses and robust fits; draws nothing.
-"""
+"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %. Each trial gives one rate, and
+intervals are over class counts; the learning rate falls during the same steps, so a rate also depends on its schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import groups
-from analysis.rows.matched_time import VARIABILITY, Course, terminal_courses
-from analysis.rows.measures import FLOAT_FLOOR
+from analysis.rows.frames import gathered, groups, settings_of_rows
+from analysis.rows.measures import FLOAT_FLOOR, VARIABILITY, Course, terminal_courses
 from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
 from analysis.statistics.inference import MIN_CELLS, mean_interval
@@ -41,11 +36,8 @@ class TrialLaw:
 @dataclass(frozen=True)
 class TimeLaw:
     """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
-
-    rate: mean over class counts of the means over their cells, with its interval, whose ends are None under MIN_CELLS class
-    counts. best_in: the share of trials that the chosen law predicts better. trials, cells, sizes: how many the rate comes
-    from. short: trials with fewer than MIN_EPOCHS terminal epochs.
-    """
+    rate: mean over class counts of the means over their cells, its ends None under MIN_CELLS class counts. best_in: share of
+    trials that the chosen law predicts better. short: trials with fewer than MIN_EPOCHS terminal epochs."""
 
     measure: str
     feature_dim: int
@@ -65,8 +57,8 @@ def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     """The time law of each variability measure at each feature_dim that has terminal trials."""
     found = []
     courses = terminal_courses(rows, final)
-    names = ("trial", "cell", "num_classes")
-    places = {t: (cell, size) for t, cell, size in zip(*(final[n].to_pylist() for n in names), strict=True)}
+    cells = settings_of_rows(final, ("trial", "cell", "num_classes"))
+    places = {trial: (cell, size) for trial, cell, size in cells}
     for measure in VARIABILITY:
         laws = {t: _trial_law(*places[t], c, c.measures[measure]) for t, c in courses.items()}
         for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
@@ -81,10 +73,8 @@ def _trial_law(cell: str, size: int, course: Course, measured: np.ndarray) -> Tr
     time, measured = course.steps[known] / max(course.onset, 1.0), measured[known]
     if len(time) < MIN_EPOCHS or np.ptp(time) == 0:
         return None
-    rates, errors = {}, {}
-    for law in LAWS:
-        rates[law] = _rate(law, time, measured)[1]
-        errors[law] = _error(law, time, measured)
+    rates = {law: _rate(law, time, measured)[1] for law in LAWS}
+    errors = {law: _error(law, time, measured) for law in LAWS}
     return TrialLaw(cell, size, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
 
 
@@ -93,14 +83,10 @@ def _clock(law: str, time: np.ndarray) -> np.ndarray:
 
 
 def _rate(law: str, time: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it.
-
-    Least squares where nothing is at the floor: a report has tens of thousands of these, and rates are averaged anyway.
-    """
-    clock = _clock(law, time)
-    floored = measured <= FLOAT_FLOOR
+    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it."""
+    clock, floored = _clock(law, time), measured <= FLOAT_FLOOR
     high = np.log(np.maximum(measured, FLOAT_FLOOR))
-    if not floored.any():
+    if not floored.any():  # least squares: a report has tens of thousands of these, and rates are averaged anyway
         apart = clock - clock.mean()
         slope = float(apart @ high) / float(apart @ apart)
         return np.array([high.mean() - slope * clock.mean(), -slope])
@@ -126,19 +112,13 @@ def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> Tim
     judged = errors[np.isfinite(errors).all(axis=1)]
     wins = np.bincount(judged.argmin(axis=1), minlength=len(LAWS)) if len(judged) else np.zeros(len(LAWS))
     chosen = list(LAWS)[int(wins.argmax())]
-    cells: dict[tuple[int, str], list[float]] = {}
-    for law in known:
-        cells.setdefault((law.size, law.cell), []).append(law.rates[chosen])
-    sizes = sorted({size for size, _ in cells})
-    means = [np.mean([np.mean(rates) for (k, _), rates in cells.items() if k == size]) for size in sizes]
-    mean, low, high = mean_interval(np.array(means))
-    refused = None
+    cells = gathered(((law.size, law.cell), law.rates[chosen]) for law in known)
+    sizes = gathered((size, np.mean(rates)) for (size, _), rates in cells.items())
+    mean, low, high = mean_interval(np.array([np.mean(sizes[size]) for size in sorted(sizes)]))
+    refused, index = None, list(LAWS).index(chosen)
     if len(sizes) < MIN_CELLS:
-        refused = (
-            f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs, at least {MIN_CELLS} are needed"
-        )
-        low = high = None
-    index = list(LAWS).index(chosen)
+        told = f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs"
+        refused, low, high = f"{told}, at least {MIN_CELLS} are needed", None, None
     return TimeLaw(
         measure=measure,
         feature_dim=feature_dim,

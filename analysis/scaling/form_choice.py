@@ -1,7 +1,5 @@
-"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones.
-
-AICc is reported too, but decides nothing. Knows forms and frames; draws nothing.
-"""
+"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones. AICc
+is reported too, but decides nothing. Knows forms and frames; draws nothing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import group_labels, groups, independent_settings, settings_by_label, values
+from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, settings_by_label, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.cells import Cells, average_cells, select, size_means
 from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form, weigh
@@ -57,12 +55,9 @@ class FormVerdict:
 @dataclass(frozen=True)
 class FormComparison:
     """All forms for one measure at one feature_dim. chosen: see `choose`.
-
-    left_out: complete trials that did not reach the terminal phase or have no positive value. with_all: the chosen
-    form's parameters with those trials included, empty where none was left out. settings: of each group, by its label.
-    series: a comparison for each group by itself where their slopes differ, the largest MOST_SERIES; slopes_p: the p value
-    that they do not.
-    """
+    left_out: complete trials that are not terminal or have no positive value. with_all: the chosen form's parameters with
+    those trials included. settings: of each group, by its label. series: a comparison for each group by itself where their
+    slopes differ, the largest MOST_SERIES; slopes_p: the p value that they do not."""
 
     measure: str
     feature_dim: int
@@ -79,19 +74,17 @@ class FormComparison:
     @property
     def weighted(self) -> list[tuple[FormFit, float]]:
         """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first.
-
-        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance.
-        """
+        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance."""
         tested = [(v.held_out.mean_error, v.fit) for v in self.verdicts if v.held_out and v.fit]
         noise = min((fit.scale for _, fit in tested), default=0.0)
         tested = [(error, fit.with_bias(max(error**2 - noise**2, 0.0))) for error, fit in tested]
         return sorted(weigh(tested), key=lambda entry: entry[0].form != self.chosen)
 
-    def expected(self, num_classes: np.ndarray, group: str, *, level: float = 0.9) -> Ends:
-        """The prediction of all tested forms together, and the ends that new cells lie between."""
+    def expected(self, num_classes: np.ndarray, group: str) -> Ends:
+        """The prediction of all tested forms together, and the ends that 90 % of new cells lie between."""
         parts = [(fit.expect(num_classes, group), weight) for fit, weight in self.weighted if group in fit.levels]
-        middle, low, high = mixed_interval(parts, level)
-        return np.exp(middle), np.exp(low), np.exp(high)
+        middle, low, high = np.exp(mixed_interval(parts, 0.9))
+        return middle, low, high
 
     @property
     def slope(self) -> Exponent | None:
@@ -105,13 +98,9 @@ class FormComparison:
     @property
     def power_law_is_misspecified(self) -> bool:
         """Whether the curvature of the curved form keeps its sign over its whole interval."""
-        curved = [v.fit for v in self.verdicts if v.form == "curved" and v.fit]
-        if not curved:
-            return False
-        bend = next(p for p in curved[0].parameters if p.name == "b")
-        if bend.low is None or bend.high is None or bend.low * bend.high <= 0:
-            return False
-        return min(abs(bend.low), abs(bend.high)) > ROUND_OFF
+        fits = [v.fit for v in self.verdicts if v.form == "curved" and v.fit]
+        bends = (p for fit in fits for p in fit.parameters if p.name == "b")
+        return any(not bend.holds(0) and min(abs(bend.low or 0), abs(bend.high or 0)) > ROUND_OFF for bend in bends)
 
 
 def compare_all(final: pa.Table) -> list[FormComparison]:
@@ -120,11 +109,9 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
     within = independent_settings(final)
     for measure in MEASURES:
         for where, rows in groups(final, ["feature_dim"]):
-            dim = where["feature_dim"]
             cells = cells_of(rows, measure, within)
-            if dim >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
-                compared = compare_forms(cells, dim, measure, within)
-                found.append(_with_others(compared, rows))
+            if where["feature_dim"] >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
+                found.append(_with_others(compare_forms(cells, where["feature_dim"], measure, within), rows))
     return found
 
 
@@ -135,12 +122,11 @@ def one_by_one(comparisons: Iterable[FormComparison]) -> list[FormComparison]:
 
 def _with_others(compared: FormComparison, rows: pa.Table) -> FormComparison:
     """The comparison with the number of trials left out, the fit that includes them, and the settings of its groups."""
-    measured, within = values(rows, compared.measure), compared.within
-    positive = np.isfinite(measured) & (measured > 0)
-    left_out = int((~(positive & values(rows, "terminal"))).sum())
-    everything = cells_of(rows, compared.measure, within, terminal_only=False)
+    terminal, measured = values(rows, "terminal"), values(rows, compared.measure)
+    left_out = int((~(terminal & np.isfinite(measured) & (measured > 0))).sum())
+    everything = cells_of(rows, compared.measure, compared.within, terminal_only=False)
     others: tuple[Exponent, ...] = ()
-    if compared.chosen and everything is not None and not values(rows, "terminal").all():
+    if compared.chosen and everything is not None and not terminal.all():
         with suppress(FitRefused):
             others = fit_form(compared.chosen, everything, compared.feature_dim).parameters
     return replace(with_settings(compared, rows), left_out=left_out, with_all=others)
@@ -155,12 +141,7 @@ def with_settings(compared: FormComparison, rows: pa.Table) -> FormComparison:
 
 
 def cells_of(
-    rows: pa.Table,
-    measure: str,
-    within: Sequence[str],
-    axes: Sequence[str] = ("num_classes",),
-    *,
-    terminal_only: bool = True,
+    rows: pa.Table, measure: str, within: Sequence[str], axes: Sequence[str] = SIZES[:1], *, terminal_only: bool = True
 ) -> Cells | None:
     """Cell averages of the trials that reached the terminal phase with a positive measure; None without any."""
     measured = values(rows, measure)
@@ -177,25 +158,22 @@ def compare_forms(
 ) -> FormComparison:
     """Fit and test every form that suits the measure, or those named; groups whose slopes differ one by one."""
     names = names or (MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS)
-    slopes_p, labels = size_means(cells).slopes_p, sorted(set(cells.group), key=lambda g: (-cells.group.count(g), g))
-    if slopes_p is not None and slopes_p < EQUAL_LEVEL:
-        reason = f"the exponents of the {len(labels)} series differ (p = {slopes_p:.1g} that they are equal)"
-        own = (select(cells, np.array([g == label for g in cells.group])) for label in labels[:MOST_SERIES])
-        series = tuple(compare_forms(one, feature_dim, measure, within, names=names) for one in own)
-        verdicts = tuple(FormVerdict(name, None, None, reason) for name in names)
-        return FormComparison(
-            measure, feature_dim, tuple(within), verdicts, None, cells, series=series, slopes_p=slopes_p
-        )
-    verdicts = tuple(verdict_of(name, cells, feature_dim) for name in names)
-    return FormComparison(measure, feature_dim, tuple(within), verdicts, choose(verdicts), cells, slopes_p=slopes_p)
+    about, slopes_p = (measure, feature_dim, tuple(within)), size_means(cells).slopes_p
+    if slopes_p is None or slopes_p >= EQUAL_LEVEL:
+        verdicts = tuple(verdict_of(name, cells, feature_dim) for name in names)
+        return FormComparison(*about, verdicts, choose(verdicts), cells, slopes_p=slopes_p)
+    labels = sorted(set(cells.group), key=lambda g: (-cells.group.count(g), g))
+    reason = f"the exponents of the {len(labels)} series differ (p = {slopes_p:.1g} that they are equal)"
+    own = (select(cells, np.array(cells.group) == label) for label in labels[:MOST_SERIES])
+    series = tuple(compare_forms(one, feature_dim, measure, within, names=names) for one in own)
+    verdicts = tuple(FormVerdict(name, None, None, reason) for name in names)
+    return FormComparison(*about, verdicts, None, cells, series=series, slopes_p=slopes_p)
 
 
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
     """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those sizes.
-
     Where a simple form is true, a form that contains it predicts equally well, and the smaller error alone would choose
-    it half the time. The mean is compared, since the median of three held-out cells depends on one of them.
-    """
+    it half the time. The mean is compared, since the median of three held-out cells depends on one of them."""
     tested = [(v.held_out.mean_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
     if not tested:
         return None
@@ -237,14 +215,14 @@ def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
 
 def judge(held: Cells, known: set[str], expected: Callable[[np.ndarray, str], Ends]) -> HeldOut | None:
     """Predictions compared with the cells of the known groups that were kept out."""
-    errors: list[float] = []
-    inside: list[bool] = []
-    for measured, k, group in zip(np.exp(held.log_measure), np.exp(held.log_predictors), held.group, strict=True):
-        if group in known:
-            middle, low, high = expected(k, group)
-            errors.append(abs(float(middle[0]) / measured - 1))
-            inside.append(bool(low[0] <= measured <= high[0]))
-    if not errors:
+    predicted = [
+        (measured, *(float(end[0]) for end in expected(k, group)))
+        for measured, k, group in zip(np.exp(held.log_measure), np.exp(held.log_predictors), held.group, strict=True)
+        if group in known
+    ]
+    if not predicted:
         return None
+    errors = tuple(float(abs(middle / measured - 1)) for measured, middle, _, _ in predicted)
+    inside = [low <= measured <= high for measured, _, low, high in predicted]
     sizes = tuple(round(float(np.exp(s))) for s in np.unique(held.log_predictors[:, 0]))
-    return HeldOut(float(np.median(errors)), float(np.mean(inside)), len(errors), sizes, tuple(map(float, errors)))
+    return HeldOut(float(np.median(errors)), float(np.mean(inside)), len(errors), sizes, errors)

@@ -1,9 +1,5 @@
-"""The forms that a trend in the number of classes can have: pure power, offset, tied to theory, a bound's curve, curved.
-
-Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`, fitted to one value for each class
-count. Shape parameters are searched on grids that zoom in; at each grid point the linear parameters are solved for
-(variable projection). Knows theory and robust fits; does not know tables.
-"""
+"""Forms of a trend in the number of classes, `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape
+parameters are searched on grids that zoom in; at each point the linear ones are solved for (variable projection)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,14 +31,16 @@ class Form:
     fixed: Fixed = lambda k, d, shape: np.zeros(len(k))
     shapes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    def argument(self, k: np.ndarray, centre: float) -> np.ndarray:
+        """What fixed(K, shape) is a function of: K in units of the centre where there are shapes, K itself for bounds."""
+        return k / centre if self.shapes else k
+
 
 @dataclass(frozen=True)
 class FormFit:
     """A fitted form: parameters with intervals, levels by group, Huber scale of the sizes' log residuals, AICc.
-
     centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
-    own_variance: by group, of a new cell about the value of its size.
-    """
+    own_variance: by group, of a new cell about the value of its size."""
 
     form: str
     feature_dim: int
@@ -60,13 +58,11 @@ class FormFit:
         """The measure at these class counts."""
         return np.exp(self._log(np.asarray(num_classes, dtype=float), group))
 
-    def predict_interval(
-        self, num_classes: np.ndarray | float, group: str = "", *, level: float = 0.9
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The ends between which the averages of new cells at new class counts are expected, an array each."""
-        k = np.atleast_1d(np.asarray(num_classes, dtype=float))
-        _, low, high = mixed_interval([(self.expect(k, group), 1.0)], level)
-        return np.exp(low), np.exp(high)
+    def predict_interval(self, num_classes: np.ndarray | float, group: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """The ends between which 90 % of the averages of new cells at new class counts are expected, an array each."""
+        expected = self.expect(np.atleast_1d(np.asarray(num_classes, dtype=float)), group)
+        _, low, high = np.exp(mixed_interval([(expected, 1.0)], 0.9))
+        return low, high
 
     def expect(self, num_classes: np.ndarray, group: str) -> Expected:
         """Where the logarithms of the averages of new cells are expected."""
@@ -91,17 +87,14 @@ class FormFit:
     def _log(self, k: np.ndarray, group: str) -> np.ndarray:
         form = FORMS[self.form]
         linear = np.array([p.estimate for p in self.parameters[: len(form.names)]])
-        scaled = k / self.centre
-        return np.asarray(
-            self.levels[group] + form.fixed(_argument(form, scaled, k), self.feature_dim, self._shape())
-            + form.columns(k, self.feature_dim) @ linear
-        )  # fmt: skip
+        fixed = form.fixed(form.argument(k, self.centre), self.feature_dim, self._shape())
+        return np.asarray(self.levels[group] + fixed + form.columns(k, self.feature_dim) @ linear)
 
 
 def design_of(fit: FormFit, num_classes: np.ndarray) -> np.ndarray:
     """Derivatives [n, parameters] of the log prediction at these class counts by every parameter, the level last."""
     k = np.asarray(num_classes, dtype=float)
-    own = _jacobian(FORMS[fit.form], k / fit.centre, k, fit.feature_dim, fit._shape())
+    own = _jacobian(FORMS[fit.form], k, fit.centre, fit.feature_dim, fit._shape())
     return np.concatenate([own, np.ones((len(k), 1))], axis=1)
 
 
@@ -115,28 +108,17 @@ def _correction(k: np.ndarray, d: int) -> np.ndarray:
 
 FORMS: Mapping[str, Form] = {
     "power": Form("A K^a", ("a",), _log_columns(1)),
-    "offset": Form(
-        "A (K^a + c)",
-        fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
-        shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)},
-    ),
-    "theory": Form(
-        "A K^(-2/(d-1)) exp(c K^(-2/(d-1)))",
-        ("c",),
-        _correction,
-        lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k),
-    ),
-    "corrected": Form(
-        "A K^a exp(c K^(-2/(d-1)))",
-        ("a", "c"),
-        lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1),
-    ),
-    "levenshtein": Form(
-        "A times the Levenshtein bound", fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))
-    ),
+    "offset": Form("A (K^a + c)", fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
+                   shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)}),
+    "theory": Form("A K^(-2/(d-1)) exp(c K^(-2/(d-1)))", ("c",), _correction,
+                   lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k)),
+    "corrected": Form("A K^a exp(c K^(-2/(d-1)))", ("a", "c"),
+                      lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1)),
+    "levenshtein": Form("A times the Levenshtein bound",
+                        fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))),
     "reference": Form("A times the best known margin", fixed=lambda k, d, shape: np.log(theory.best_known_curve(k, d))),
     "curved": Form("A K^(a + b log K)", ("a", "b"), _log_columns(1, 2)),
-}
+}  # fmt: skip
 # Margins can follow a bound's curve; for variability there is no such theory.
 MARGIN_FORMS = tuple(FORMS)
 VARIABILITY_FORMS = ("power", "offset", "curved")
@@ -144,21 +126,15 @@ VARIABILITY_FORMS = ("power", "offset", "curved")
 
 def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
     """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
-
-    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise.
-    """
+    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise."""
     noise = min((fit.scale for _, fit in tested), default=0.0)
     weights = [1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested]
     return [(fit, weight / sum(weights)) for (_, fit), weight in zip(tested, weights, strict=True)]
 
 
 def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
-    """Fit one form to cells whose only predictor is num_classes.
+    """Fit one form to cells whose only predictor is num_classes, with LEVEL intervals on its parameters.
 
-    Args:
-        name: one of FORMS. cells: from `analysis.scaling.cells.average_cells`. feature_dim: d of all of them.
-    Returns:
-        The fit with LEVEL intervals on its parameters.
     Raises:
         FitRefused: fewer than MIN_CELLS sizes, two sizes fewer than parameters, sizes that do not tell them apart, or a
             shape parameter whose search leaves its range.
@@ -170,29 +146,28 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     form, means = FORMS[name], size_means(cells)
     k, levels = np.exp(means.log_size), np.ones((len(means.log_size), 1))
     centre = float(np.exp(np.mean(means.log_size)))
-    columns = form.columns(k, feature_dim)
+    argument, columns = form.argument(k, centre), form.columns(k, feature_dim)
     count = columns.shape[1] + len(form.shapes) + 1
     reason = too_few_sizes(len(k), count)
     if len(k) <= count:
         raise FitRefused(reason)
     inner = np.concatenate([columns, levels], axis=1)
-    shape = _search(form, inner, means.log_measure, k, centre, feature_dim)
+    shape = _search(form, inner, means.log_measure, argument, feature_dim)
     for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
         if not least <= value <= most:  # no offset, or a curve that rises without end
             raise FitRefused(f"the sizes do not tell {parameter}: its best value lies beyond {least:g} to {most:g}")
-    target = means.log_measure - form.fixed(_argument(form, k / centre, k), feature_dim, shape)
-    solved = fit_linear(inner, target)
-    design = np.concatenate([_jacobian(form, k / centre, k, feature_dim, shape), levels], axis=1)
+    solved = fit_linear(inner, means.log_measure - form.fixed(argument, feature_dim, shape))
+    design = np.concatenate([_jacobian(form, k, centre, feature_dim, shape), levels], axis=1)
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused("the sizes do not tell the form's parameters apart")
     # around the solution the shape parameters are linear too: their interval comes from that tangent
     tangent = fit_linear(design, solved.residuals)
-    halves = None if reason else interval_halves(design, tangent)
+    estimates = [*solved.coefficients[: columns.shape[1]], *shape]
     fit = FormFit(
         form=name,
         feature_dim=feature_dim,
         parameters=exponents_of(
-            [*form.names, *form.shapes], [*solved.coefficients[: columns.shape[1]], *shape], halves
+            [*form.names, *form.shapes], estimates, None if reason else interval_halves(design, tangent)
         ),
         levels={g: float(level + solved.coefficients[-1]) for g, level in means.levels.items()},
         scale=tangent.scale,
@@ -210,9 +185,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
     """Corrected Akaike criterion of Gaussian noise in which outliers weigh as much as in the Huber loss.
-
-    Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise.
-    """
+    Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise."""
     size = np.abs(residuals)
     bent = np.where(size <= threshold, size**2, threshold * (2 * size - threshold))
     n, k = len(residuals), count + 1
@@ -220,40 +193,29 @@ def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
     return float(n * np.log(spread) + 2 * k + 2 * k * (k + 1) / max(n - k - 1, 1))
 
 
-def _argument(form: Form, scaled: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """What fixed(K, shape) is a function of: K in units of the centre where there are shapes, K itself for bounds."""
-    return scaled if form.shapes else k
-
-
-def _search(
-    form: Form, inner: np.ndarray, target: np.ndarray, k: np.ndarray, centre: float, feature_dim: int
-) -> np.ndarray:
+def _search(form: Form, inner: np.ndarray, target: np.ndarray, argument: np.ndarray, feature_dim: int) -> np.ndarray:
     """Shape parameters of least Huber loss: a grid over their ranges, then grids that zoom in around the best point."""
     if not form.shapes:
         return np.zeros(0)
     low, high = (np.array(ends) for ends in zip(*form.shapes.values(), strict=True))
     # one threshold for all points of the grid, or a bad shape would buy itself a lenient loss
-    quadratic = np.concatenate([_log_columns(1, 2)(k, feature_dim), inner], axis=1)
+    quadratic = np.concatenate([_log_columns(1, 2)(argument, feature_dim), inner], axis=1)
     threshold = max(fit_linear(quadratic, target).threshold, 1e-9)
     best = (low + high) / 2
     for zoom in range(1 + ZOOMS):
         count = FINE if zoom else GRID
         axes = [np.linspace(a, b, count) for a, b in zip(low, high, strict=True)]
         points = np.stack([axis.ravel() for axis in np.meshgrid(*axes)], axis=1)
-        fixed = form.fixed(_argument(form, k / centre, k), feature_dim, points.T[..., None])  # [points, sizes]
+        fixed = form.fixed(argument, feature_dim, points.T[..., None])  # [points, sizes]
         best = points[int(np.argmin(huber_losses(inner, target - fixed, threshold)))]
         step = (high - low) / (count - 1)
         low, high = best - REACH * step, best + REACH * step
     return np.asarray(best)
 
 
-def _jacobian(form: Form, scaled: np.ndarray, k: np.ndarray, feature_dim: int, shape: np.ndarray) -> np.ndarray:
+def _jacobian(form: Form, k: np.ndarray, centre: float, feature_dim: int, shape: np.ndarray) -> np.ndarray:
     """Derivative of the log measure by every parameter but the levels, [n, parameters]."""
-    found = [form.columns(k, feature_dim)]
-    for index in range(len(shape)):
-        step = np.zeros(len(shape))
-        step[index] = 1e-5
-        argument = _argument(form, scaled, k)
-        change = form.fixed(argument, feature_dim, shape + step) - form.fixed(argument, feature_dim, shape - step)
-        found.append(change[:, None] / 2e-5)
-    return np.concatenate(found, axis=1)
+    argument, steps = form.argument(k, centre), 1e-5 * np.eye(len(shape))
+    ends = ([form.fixed(argument, feature_dim, shape + sign * step) for step in steps] for sign in (1, -1))
+    changes = ((up - down)[:, None] / 2e-5 for up, down in zip(*ends, strict=True))
+    return np.concatenate([form.columns(k, feature_dim), *changes], axis=1)

@@ -1,9 +1,5 @@
-"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness.
-
-`log measure = level[group] + fixed(cells) + columns(cells) @ coefficients`, tested by keeping out the largest K, the
-largest d and the lowest temperature in turn. Cells of one class count or of one dimension share their deviation, so
-intervals are the wider of two jackknives, one over each. Knows theory and robust fits; draws nothing.
-"""
+"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness; tested by keeping
+out the largest K, the largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,8 +22,6 @@ from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 AXES = ("num_classes", "feature_dim", "temperature")
 LARGEST = {"num_classes": "largest K", "feature_dim": "largest d", "temperature": "lowest temperature"}
-
-
 Axes = Mapping[str, np.ndarray]  # the logarithm of each axis at every cell; temperature NaN where it is null
 Columns = Callable[[Axes], list[np.ndarray]]
 
@@ -73,9 +67,8 @@ _best_known = _by_dim(lambda log_k, d: np.log(theory.best_known_curve(np.exp(log
 
 def log_coldness(axes: Axes) -> np.ndarray:
     """Logarithm of best known margin / (temperature ln K)."""
-    return np.log(
-        theory.coldness(np.exp(_best_known(axes)), *(np.exp(axes[n]) for n in ("temperature", "num_classes")))
-    )
+    temperature, num_classes = np.exp(axes["temperature"]), np.exp(axes["num_classes"])
+    return np.log(theory.coldness(np.exp(_best_known(axes)), temperature, num_classes))
 
 
 JOINT_FORMS: Mapping[str, JointForm] = {
@@ -84,23 +77,16 @@ JOINT_FORMS: Mapping[str, JointForm] = {
     "levenshtein": JointForm("A times the Levenshtein bound", (), _columns(), _levenshtein, margins_only=True),
     "reference": JointForm("A times the best known margin", (), _columns(), _best_known, margins_only=True),
     "power-temperature": JointForm("A K^a d^b temperature^g", ("a", "b", "g"), _columns(*AXES), cold=True),
-    "reference-coldness": JointForm(
-        "A (best known margin) coldness^g exp(h / coldness)",
-        ("g", "h"),
-        lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
-        _best_known,
-        cold=True,
-        margins_only=True,
-    ),
-}
+    "reference-coldness": JointForm("A (best known margin) coldness^g exp(h / coldness)", ("g", "h"),
+                                    lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
+                                    _best_known, cold=True, margins_only=True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class JointFit:
     """A fitted joint form: parameters, level by group, robust spread, AICc, diagnostics.
-
-    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
-    """
+    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts."""
 
     form: str
     parameters: tuple[Exponent, ...]
@@ -177,17 +163,13 @@ def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> Joint
         held = [n for n in within if not (form.cold and n == "temperature")]
         known |= settings_by_label(final, held)
         if (cells := cells_of(final, measure, held, AXES)) is not None:
-            verdicts.append(_verdict(name, cells))
+            try:
+                fit, refused = fit_joint(name, cells), None
+            except FitRefused as refusal:
+                fit, refused = None, str(refusal)
+            tests = (_keep_out(name, cells, axis) for axis in (AXES if form.cold else AXES[:2]) if fit)
+            verdicts.append(JointVerdict(name, fit, tuple(test for test in tests if test), refused))
     return JointComparison(measure, tuple(within), tuple(verdicts), _choose(verdicts), known)
-
-
-def _verdict(name: str, cells: Cells) -> JointVerdict:
-    try:
-        fit = fit_joint(name, cells)
-    except FitRefused as refusal:
-        return JointVerdict(name, None, (), str(refusal))
-    tests = [_keep_out(name, cells, axis) for axis in (AXES if JOINT_FORMS[name].cold else AXES[:2])]
-    return JointVerdict(name, fit, tuple(t for t in tests if t is not None), None)
 
 
 def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
@@ -201,13 +183,8 @@ def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
 
 
 def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
-    """Fit one joint form.
-
-    Args:
-        least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do.
-    Raises:
-        FitRefused: too few cells, dimensions or temperatures, or axes that do not vary apart.
-    """
+    """Fit one joint form; FitRefused for too few cells, dimensions or temperatures, or axes that do not vary apart.
+    least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do."""
     form, axes = JOINT_FORMS[name], log_axes(cells)
     if form.cold and not np.isfinite(axes["temperature"]).all():
         raise FitRefused("some cells have no temperature")
@@ -223,9 +200,11 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(axes))
-    by_axis = {name: _jackknife(design, fit, axes[name]) for name in AXES[:2]}
-    halves = [half for _, half in by_axis.values() if half is not None]
-    known = np.max(halves, axis=0) if len(halves) == len(by_axis) else None
+    clusters = [len(np.unique(axes[axis])) for axis in AXES[:2]]
+    jackknives = [clustered_covariance(design, fit, axes[axis]) for axis in AXES[:2]]
+    students = [student_t.ppf((1 + LEVEL) / 2, max(count - 2, 1)) for count in clusters]
+    halves = [student * np.sqrt(np.diag(found)) for student, found in zip(students, jackknives, strict=True)]
+    known = np.max(halves, axis=0) if min(clusters) >= MIN_CELLS else None
     return JointFit(
         form=name,
         parameters=exponents_of(form.names, fit.coefficients, known),
@@ -233,17 +212,10 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
         scale=fit.scale,
         aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
         cells=len(design),
-        sizes=len(np.unique(axes["num_classes"])),
+        sizes=clusters[0],
         diagnostics=diagnose(fit, axes["num_classes"]),
-        linear=replace(fit, covariance=by_axis["num_classes"][0]),
+        linear=replace(fit, covariance=jackknives[0]),
     )
-
-
-def _jackknife(design: np.ndarray, fit: LinearFit, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Covariance of the coefficients over the values of an axis, and half widths; None for fewer than MIN_CELLS values."""
-    covariance, clusters = clustered_covariance(design, fit, axis), len(np.unique(axis))
-    student = student_t.ppf((1 + LEVEL) / 2, max(clusters - 2, 1))
-    return covariance, student * np.sqrt(np.diag(covariance)) if clusters >= MIN_CELLS else None
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -265,8 +237,8 @@ def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
 
     def expected(at: np.ndarray, group: str) -> Ends:
         axes = {name: np.log(at[i : i + 1]) for i, name in enumerate(AXES)}
-        middle, low, high = mixed_interval([(fit.expect(axes, group), 1.0)], 0.9)
-        return np.exp(middle), np.exp(low), np.exp(high)
+        middle, low, high = np.exp(mixed_interval([(fit.expect(axes, group), 1.0)], 0.9))
+        return middle, low, high
 
     held = judge(select(cells, out), set(fit.levels), expected)
     at = float(f"{np.exp(end):.6g}")

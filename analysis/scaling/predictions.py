@@ -1,21 +1,17 @@
-"""Predictions of cells that a study file names. They are kept with the report and scored once trials of the cell have run.
-
-    [report]
-    predict = [{num_classes = 400, feature_dim = 10}, {num_classes = 400, feature_dim = 10, temperature = 0.1}]
-
-Knows the forms compared and the final rows; reads and writes no file.
-"""
+"""Predictions of cells that a study file names in [report] predict = [{num_classes = 400, feature_dim = 10}]: kept with the
+report, scored once trials of the cell have run. Knows the forms compared and final rows; reads and writes no file."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
-from analysis.rows.frames import SIZES, values
+from analysis.rows.frames import SIZES, median, values
 from analysis.rows.measures import MARGIN
 from analysis.scaling.form_choice import FormComparison, one_by_one
 from analysis.scaling.forms import FORMS, FormFit
@@ -29,11 +25,9 @@ LEVEL = 0.9  # of a prediction interval
 @dataclass(frozen=True)
 class Prediction:
     """What is expected of a cell before its trials are seen.
-
     cell: settings by name, those asked for and those of the fitted group. predicted, low, high: the geometric mean over
     a cell's seeds, and the ends between which LEVEL of new cells are expected; None if refused. fitted_cells: how many
-    cells the form was fitted to. seen: trials of this cell that had run already and so cannot score the prediction.
-    """
+    cells the form was fitted to. seen: trials of this cell that had run already and so cannot score the prediction."""
 
     cell: Mapping[str, Any]
     measure: str
@@ -51,10 +45,7 @@ class Prediction:
 @dataclass(frozen=True)
 class Score:
     """A prediction compared with later trials: their geometric mean, the relative error, whether the interval holds it.
-
-    trials: how many were compared. not_terminal: trials of the cell that did not reach the terminal phase and are not
-    counted.
-    """
+    trials: how many were compared; not_terminal: how many did not reach the terminal phase and are not counted."""
 
     prediction: Prediction
     observed: float
@@ -66,10 +57,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scored predictions of a folder; waiting: predictions whose cells have no new trials yet.
-
-    median_error, covered: over the scored cells, NaN without any.
-    """
+    """All scored predictions of a folder, with medians over them; waiting: predictions whose cells have no new trials yet."""
 
     scores: tuple[Score, ...]
     waiting: int
@@ -84,11 +72,8 @@ def predict_cells(
     joint: Sequence[JointComparison],
 ) -> list[Prediction]:
     """A prediction of every measure for every cell, or a refusal with its reason.
-
-    Args:
-        cells: settings by name with at least num_classes and feature_dim; those left out are taken from the group of
-            cells that the fit knows best.
-    """
+    cells: settings by name with at least num_classes and feature_dim; the others are those of the group of cells that the
+    fit knows best."""
     measures = list(dict.fromkeys([*(c.measure for c in comparisons), *(c.measure for c in joint)])) or [MARGIN]
     return [_predict(dict(cell), measure, final, comparisons, joint) for cell in cells for measure in measures]
 
@@ -100,8 +85,11 @@ def _predict(
     comparisons: Sequence[FormComparison],
     joint: Sequence[JointComparison],
 ) -> Prediction:
+    # a form that is a function of temperature predicts temperatures that were never run
+    is_cold = any(c.chosen and JOINT_FORMS[c.chosen].cold for c in joint)
     for name, value in cell.items():
-        if name not in SIZES and not _occurs(final, name, value, joint):
+        runs = final[name].unique().to_pylist() if name in final.column_names else []
+        if name not in SIZES and value not in runs and not (name == "temperature" and is_cold):
             return _refused(cell, measure, f"no complete trial has {name} = {value}")
     of_one_dim = (c for c in one_by_one(comparisons) if c.feature_dim == cell["feature_dim"])
     together: list[FormComparison | JointComparison] = [*of_one_dim, *joint]
@@ -111,26 +99,15 @@ def _predict(
     return _refused(cell, measure, "no form predicted its largest sizes for such a cell")
 
 
-def _occurs(final: pa.Table, name: str, value: Any, joint: Sequence[JointComparison]) -> bool:
-    # a form that is a function of temperature predicts temperatures that were never run
-    if name == "temperature" and any(c.chosen and JOINT_FORMS[c.chosen].cold for c in joint):
-        return True
-    return name in final.column_names and value in final[name].unique().to_pylist()
-
-
 def _expected(cell: dict[str, Any], comparison: FormComparison | JointComparison, final: pa.Table) -> Prediction | None:
     """What all tested forms together say of a cell, each with its weight.
-
-    None where the chosen form has no group for the cell, or needs a temperature.
-    """
+    None where the chosen form has no group for the cell, or needs a temperature."""
     told = [(fit, weight, *found) for fit, weight in comparison.weighted if (found := _of_form(cell, comparison, fit))]
     if not told or told[0][0].form != comparison.chosen:
         return None
     fit, _, group, _ = told[0]
-    joint = isinstance(fit, JointFit)
-    form, formula = (
-        (f"joint {fit.form}", JOINT_FORMS[fit.form].formula) if joint else (fit.form, FORMS[fit.form].formula)
-    )
+    is_joint = isinstance(fit, JointFit)
+    form, formula = f"{'joint ' * is_joint}{fit.form}", (JOINT_FORMS if is_joint else FORMS)[fit.form].formula
     ends = mixed_interval([(expected, weight) for _, weight, _, expected in told], LEVEL)
     predicted, low, high = (float(np.exp(end[0])) for end in ends)
     cell = cell | dict(comparison.settings.get(group, {}))
@@ -149,24 +126,17 @@ def _of_form(
         return None
     asked = {name: value for name, value in cell.items() if not (cold and name == "temperature")}
     members = list(comparison.cells.group if isinstance(comparison, FormComparison) else fit.levels)
-    group = _group(asked, comparison.settings, members, fit.levels)
-    if group is None:
+    fitting = [
+        label
+        for label in sorted(fit.levels)
+        if all(comparison.settings.get(label, {}).get(name, value) == value for name, value in asked.items())
+    ]
+    if not fitting:
         return None
+    group = max(fitting, key=members.count)  # of several the one with most cells
     if isinstance(fit, FormFit):
         return group, fit.expect(np.array([cell["num_classes"]]), group)
     return group, fit.expect({name: np.log([float(cell.get(name) or np.nan)]) for name in AXES}, group)
-
-
-def _group(
-    cell: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], members: list[str], levels: Mapping[str, float]
-) -> str | None:
-    """The group whose settings agree with the cell; of several the one with most cells, None without any."""
-    fitting = [
-        label
-        for label in sorted(levels)
-        if all(settings.get(label, {}).get(name, cell[name]) == cell[name] for name in cell)
-    ]
-    return max(fitting, key=members.count, default=None)
 
 
 def _refused(cell: dict[str, Any], measure: str, reason: str) -> Prediction:
@@ -184,8 +154,7 @@ def matching(final: pa.Table, cell: Mapping[str, Any]) -> np.ndarray:
 
 def kept_with(earlier: Sequence[Prediction], new: Sequence[Prediction]) -> list[Prediction]:
     """Earlier predictions and the new ones that say something else; refusals are not kept."""
-    kept = list(earlier)
-    return kept + [p for p in new if p.refused is None and p not in kept]
+    return [*earlier, *(p for p in new if p.refused is None and p not in earlier)]
 
 
 def score(predictions: Sequence[Prediction], final: pa.Table) -> Scores:
@@ -199,13 +168,9 @@ def score(predictions: Sequence[Prediction], final: pa.Table) -> Scores:
             waiting.add(name)
         elif name not in found or not prediction.seen:  # once its cell was seen, a later one is not a prediction of it
             found[name] = scored
-    scores = tuple(found.values())
-    return Scores(
-        scores,
-        len(waiting - set(found)),
-        float(np.median([s.error for s in scores])) if scores else float("nan"),
-        float(np.mean([s.inside for s in scores])) if scores else float("nan"),
-    )
+    scores, left = tuple(found.values()), len(waiting - set(found))
+    middle, covered = median(np.array([s.error for s in scores])), [s.inside for s in scores]
+    return Scores(scores, left, middle, float(np.mean(covered)) if scores else float("nan"))
 
 
 def _score(prediction: Prediction, final: pa.Table) -> Score | None:
@@ -235,11 +200,7 @@ def predictions_from_json(content: bytes | None) -> list[Prediction] | None:
         return []
     try:
         read = json.loads(content)
-        if read["predictions_schema"] != SCHEMA:
-            return None
-        names = [field.name for field in fields(Prediction)]
-        return [
-            Prediction(**{name: p[name] for name in names} | {"seen": tuple(p["seen"])}) for p in read["predictions"]
-        ]
+        kept = TypeAdapter(list[Prediction]).validate_python(read["predictions"])
+        return kept if read["predictions_schema"] == SCHEMA else None
     except (ValueError, KeyError, TypeError):
         return None

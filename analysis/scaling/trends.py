@@ -1,7 +1,4 @@
-"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out.
-
-Knows frames and fits; does not know figures or pages.
-"""
+"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from analysis.rows import measures
 from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, values
-from analysis.rows.matched_time import VARIABILITY, at_equal_loss_excess, at_equal_steps
-from analysis.rows.measures import MARGIN, SHORTFALL, measured_interval, usable
+from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
 
 # gnc1_pinv is not among the measures: it is divided by K, which alone gives an exponent of -1.
@@ -25,12 +22,10 @@ MAX_SERIES = 40  # single series in the report; the pooled fits use every row al
 @dataclass(frozen=True)
 class Trend:
     """One power law that was asked for, fitted or refused.
-
     predictor: the size that it is a trend in. where: the settings held fixed. within: settings whose values each have a
-    prefactor of their own. moment: when in training the measure was read. fit: the fit with intervals; the bare estimate
-    or None where refused says why there are none. not_terminal, not_positive: complete trials left out. with_all: the
-    exponent with the trials that are not terminal included, empty where there are none.
-    """
+    prefactor of their own. moment: when in training the measure was read. fit: the bare estimate or None where refused says
+    why there are no intervals. not_terminal, not_positive: complete trials left out. with_all: the exponent with those that
+    are not terminal."""
 
     measure: str
     predictor: str
@@ -57,18 +52,14 @@ def own_prefactors(trend: Trend) -> list[str]:
 
 
 def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
-    """Every trend in num_classes (and feature_dim) that the settings of these rows suggest.
-
-    Args:
-        final: one row per complete trial. rows: their measured epochs, from which variability is read at shared moments;
-            without them, and beside them, it is read at the end.
-    """
+    """Every trend in num_classes (and feature_dim) that the settings of the complete trials suggest.
+    rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end."""
     others = independent_settings(final)
     found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
-    matched = [] if rows is None else [at_equal_steps(rows, final), at_equal_loss_excess(rows, final)]
-    for moment in filter(None, matched):
+    matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
+    for read_then, moment in filter(None, matched):
         for measure in VARIABILITY:
-            found += trends_of(moment.rows, measure, others, moment.moment, series=False)
+            found += trends_of(read_then, measure, others, moment, series=False)
     return found + [t for measure in VARIABILITY for t in trends_of(final, measure, others)]
 
 
@@ -76,13 +67,9 @@ def trends_of(
     final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END, *, series: bool = True
 ) -> list[Trend]:
     """The trends of one measure: in each size over all values of the other, in num_classes at each feature_dim, by series.
-
-    Margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it.
-
-    Args:
-        others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only
-            where the test says that their exponents differ.
-    """
+    others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only where
+    the test says that their exponents differ."""
+    # margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it
     found = []
     if measure != MARGIN and len(final["feature_dim"].unique()) > 1:
         for name, other in (SIZES, SIZES[::-1]):
@@ -98,30 +85,15 @@ def trends_of(
 
 
 def fit_trend(
-    rows: pa.Table,
-    measure: str,
-    where: dict[str, Any],
-    within: Sequence[str],
-    moment: str = AT_END,
-    *,
-    predictor: str = "num_classes",
-) -> Trend:
+    rows: pa.Table, measure: str, where: dict[str, Any], within: Sequence[str], moment: str = AT_END,
+    *, predictor: str = "num_classes",
+) -> Trend:  # fmt: skip
     """Fit one trend on the trials that reached the terminal phase and whose measure is positive."""
     terminal, positive = values(rows, "terminal"), usable(*measured_interval(rows, measure))
     fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictor, within)
     others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictor, within)[0]
-    return Trend(
-        measure=measure,
-        predictor=predictor,
-        where=where,
-        within=tuple(within),
-        moment=moment,
-        fit=fit,
-        refused=refused,
-        not_terminal=int((~terminal).sum()),
-        not_positive=int((terminal & ~positive).sum()),
-        with_all=others.exponents if others else (),
-    )
+    left_out, with_all = (int((~terminal).sum()), int((terminal & ~positive).sum())), others.exponents if others else ()
+    return Trend(measure, predictor, where, tuple(within), moment, fit, refused, *left_out, with_all)
 
 
 def _fit(kept: pa.Table, measure: str, predictor: str, within: Sequence[str]) -> tuple[PowerLawFit | None, str | None]:

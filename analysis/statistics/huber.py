@@ -1,17 +1,20 @@
-"""Huber regression: linear fits that one outlier cannot bend, for many right-hand sides at once, and their errors.
+"""Huber regression: linear fits that one outlier cannot bend, for many right-hand sides at once, and their errors; and additive
+layouts, in which what blocks share is told from the levels of groups. Rows are independent: seeds were averaged already."""
 
-Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy only.
-"""
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import f as fisher_f
 
 ROUNDS = 60
 FEW_COLUMNS = 16  # up to so many, the products of all pairs of columns are made once
 # 1.345 residual scales keep 95 % of least squares' precision on Gaussian noise (Huber 1964).
 HUBER_SCALES = 1.345
 FLOOR = 1e-12  # threshold of data without noise
+EXACT = 1e-9  # residuals below this are the rounding of an exact law
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,9 @@ class LinearFit:
 
 
 def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
-    """Minimise the summed Huber loss of `target - design @ coefficients`.
-
-    Args:
-        design: [n, p], full column rank. target: [n].
-    Returns:
-        The fit; its threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
-    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985).
-    """
+    """Minimise the summed Huber loss of `target - design @ coefficients`; design [n, p] of full column rank, target [n].
+    The threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
+    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985)."""
     rough = _reweighted(design, target[None], 0.0)[0]
     spread = np.abs(target - design @ rough)
     degrees = max(len(target) - design.shape[1], 1)
@@ -72,10 +70,8 @@ def fit_linear(design: np.ndarray, target: np.ndarray) -> LinearFit:
 
 
 def clustered_covariance(design: np.ndarray, fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
-    """Covariance [p, p] of the coefficients where the residuals of a cluster [n] may have anything in common: CR3.
-
-    Source: Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form.
-    """
+    """Covariance [p, p] where the residuals of a cluster [n] may have anything in common.
+    Source: CR3 of Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form."""
     hold, pull = _hold_and_pull(fit.residuals, fit.threshold)
     inverse = np.linalg.inv(_gram(design, hold))
     scores = []
@@ -95,11 +91,8 @@ def huber_losses(design: np.ndarray, targets: np.ndarray, threshold: float) -> n
 
 
 def _hold_and_pull(residuals: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Curvature and slope of the loss at each residual.
-
-    Beyond the threshold the loss is linear and has no curvature; a tenth is left to such cells, so that a matrix of few
-    cells inside stays invertible.
-    """
+    """Curvature and slope of the loss at each residual."""
+    # beyond the threshold there is no curvature; a tenth is left, so that a matrix of few cells inside stays invertible
     hold = np.maximum(np.abs(residuals) <= max(threshold, FLOOR) * (1 + 1e-9), 0.1)
     return hold, _huber_weights(residuals, threshold) * residuals
 
@@ -131,3 +124,57 @@ def _gram(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _huber_weights(residuals: np.ndarray, threshold: float) -> np.ndarray:
     floor = max(threshold, FLOOR)
     return floor / np.maximum(np.abs(residuals), floor)
+
+
+@dataclass(frozen=True)
+class Additive:
+    """The fit of `target = level[group] + effect[block]`, the effect of the first block being 0.
+    effects: [blocks] in sorted order. levels: by group. spread: of one residual, robust. design: [n, groups and blocks]."""
+
+    effects: np.ndarray
+    levels: Mapping[str, float]
+    spread: float
+    design: np.ndarray
+
+
+def fit_additive(target: np.ndarray, group: Sequence[str], block: np.ndarray) -> Additive:
+    """Tell groups (a label of each entry) from blocks (the number that entries of one block share) by summed Huber loss.
+    target, block: [n]. All entries are of one piece; with every pair present, effects are robust means over the groups."""
+    labels, own = np.unique(np.asarray(group, dtype=str), return_inverse=True)
+    blocks, index = np.unique(block, return_inverse=True)
+    design = np.concatenate([np.eye(len(labels))[own], np.eye(len(blocks))[index][:, 1:]], axis=1)
+    if len(target) > design.shape[1]:
+        fit = fit_linear(design, target)
+        coefficients, spread = fit.coefficients, fit.scale
+    else:
+        coefficients, spread = np.linalg.solve(design, target), 0.0
+    levels = dict(zip(map(str, labels), map(float, coefficients), strict=False))
+    return Additive(np.array([0.0, *coefficients[len(labels) :]]), levels, spread, design)
+
+
+def largest_piece(group: Sequence[str], block: np.ndarray) -> np.ndarray:
+    """Which entries are of the largest piece, a set of groups that chains of shared blocks connect."""
+    labels, own = np.unique(np.asarray(group, dtype=str), return_inverse=True)
+    blocks, index = np.unique(block, return_inverse=True)
+    ties = csr_matrix((np.ones(len(own)), (own, len(labels) + index)), shape=(len(labels) + len(blocks),) * 2)
+    piece = connected_components(ties, directed=False)[1][own]
+    return np.asarray(piece == np.bincount(piece).argmax())
+
+
+def added_columns_p(target: np.ndarray, base: np.ndarray, extra: np.ndarray) -> float | None:
+    """p value of the F test that extra columns explain nothing beyond base; None where no degree of freedom is left."""
+    entries, scale = len(target), EXACT * (1 + float(np.abs(target).max(initial=0.0)))
+    rank, left = _least_squares(base, target)
+    full_rank, full_left = _least_squares(np.concatenate([base, extra], axis=1), target)
+    more, degrees = full_rank - rank, entries - full_rank
+    if more <= 0 or degrees <= 0:
+        return None
+    if left <= entries * scale**2 or full_left <= entries * scale**2:
+        return 1.0 if left <= entries * scale**2 else 0.0
+    return float(fisher_f.sf((left - full_left) / more / (full_left / degrees), more, degrees))
+
+
+def _least_squares(design: np.ndarray, target: np.ndarray) -> tuple[int, float]:
+    """Rank of the design and the sum of squares that it leaves."""
+    coefficients, _, rank, _ = np.linalg.lstsq(design, target, rcond=1e-10)
+    return int(rank), float(((target - design @ coefficients) ** 2).sum())

@@ -1,12 +1,10 @@
-"""Lays one spherical code over another: finds the rotation and the matching of points under which they agree best.
-
-A learned code equals the optimum only up to a rotation, a mirror image and the order of the classes, so a picture of
-both has to undo all three. Knows numpy and scipy.
-"""
+"""Lays one spherical code over another by the rotation and matching of points under which they agree best: a learned code
+equals the optimum only up to a rotation, a mirror image and the order of the classes. Knows numpy and scipy."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment
 
 STARTS = 60
@@ -16,9 +14,7 @@ ROUNDS = 30
 @dataclass(frozen=True)
 class Alignment:
     """rotation [dim, dim]: `points @ rotation` lies over the target; match [points]: the target row of each point.
-
-    angle: root mean square angle between matched unit rows, radians.
-    """
+    angle: root mean square angle between matched unit rows, radians."""
 
     rotation: np.ndarray
     match: np.ndarray
@@ -31,22 +27,18 @@ def unit_rows(points: np.ndarray) -> np.ndarray:
     return np.asarray(points / np.where(norms > 0, norms, 1.0), dtype=float)
 
 
-def align(points: np.ndarray, target: np.ndarray, *, starts: int = STARTS, seed: int = 0) -> Alignment:
-    """Rotate and match unit rows to a target code.
+def align(points: np.ndarray, target: np.ndarray) -> Alignment:
+    """Rotate and match unit rows [n, dim] to a target code: the best of random starts; mirror images are allowed.
 
-    Args:
-        points, target: [n, dim] unit rows. starts: random rotations to begin from. seed: of those.
-    Returns:
-        The best of all starts; mirror images are allowed, since a code and its image have the same margin.
     Raises:
         ValueError: shapes differ.
     Source: iterated closest points with a one-to-one matching; Schoenemann, Psychometrika 31 (1966).
     """
     if points.shape != target.shape:
         raise ValueError(f"points must have the shape of the target {target.shape}, got {points.shape!r}.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     best_score, best = -np.inf, (np.eye(points.shape[1]), np.arange(len(points)))
-    for _ in range(starts):
+    for _ in range(STARTS):
         rotation, _ = np.linalg.qr(rng.normal(size=(points.shape[1],) * 2))
         score, candidate = _settle(points, target, rotation)
         if score > best_score + 1e-12:
@@ -67,6 +59,5 @@ def _settle(
         if np.array_equal(found, match):
             break
         match = found
-        left, _, right = np.linalg.svd(points.T @ target[match])
-        rotation = left @ right
+        rotation, _ = orthogonal_procrustes(points, target[match])
     return float(((points @ rotation) * target[match]).sum()), (rotation, match)

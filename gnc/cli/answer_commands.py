@@ -1,7 +1,5 @@
-"""The gnc commands that say what results mean: report, best, contrast and export.
-
-Calls what does the work and prints the outcome; runs no trial.
-"""
+"""The gnc commands that say what results mean: report, best, contrast and export. Calls what does the work and prints the
+outcome; runs no trial."""
 
 import argparse
 import dataclasses
@@ -15,7 +13,7 @@ from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.catalog.parts import digest_of, is_file, split_reference
 from study.design.errors import StudyError
 from study.design.search import GRID
-from study.design.study_file import parse_study
+from study.design.study_file import Study, parse_study
 from study.design.where import check_column, rows_where
 from study.store.store import Store, existing_store
 from study.upkeep.best import best_lines, choose_goals, default_by, find_best, next_study
@@ -36,32 +34,30 @@ def command_report(options: argparse.Namespace) -> int:
     study = stored_study(options, store, whatever=True)
     keys = None if options.all or study is None else {c.key for c in study.configs}
     if options.check:
-        scores = check_report(store)
+        scores, place = check_report(store), f"{store.uri}/report"
         if scores is None:
-            raise StudyError(
-                f"predictions.json must be written by gnc report, got another file in {store.uri}/report. Remove it."
-            )
+            raise StudyError(f"predictions.json must be written by gnc report, got another file in {place}. Remove it.")
         put(scores_text(scores).rstrip("\n"))
-    else:
-        predict = study.report.predict if study else ()
-        try:
-            text = store.latest_study(options.study)
-            summary = write_report(store, keys=keys, study=text, predict=predict, page_format=options.format)
-        except NothingToReport as reason:
-            say(str(reason))
-            return 1
-        put(summary)
-        warn_unreadable(summary.unreadable)
+        return 0
+    predict = study.report.predict if study else ()
+    try:
+        text = store.latest_study(options.study)
+        summary = write_report(store, keys=keys, study=text, predict=predict, page_format=options.format)
+    except NothingToReport as reason:
+        say(str(reason))
+        return 1
+    put(summary)
+    warn_unreadable(summary.unreadable)
     return 0
 
 
 def add_best_parser(commands: Commands) -> None:
     example = "gnc best results/quickstart --metric test_accuracy --by num_classes,feature_dim"
     parser = add_command(commands, command_best, example, add_results, add_which, add_where, add_json)
-    _add_goals(
-        parser,
-        "the measured column to compare, at each trial's last epoch; repeatable: what no other beats in all of them",
+    compared = (
+        "the measured column to compare, at each trial's last epoch; repeatable: what no other beats in all of them"
     )
+    _add_goals(parser, compared)
     parser.add_argument("--by", metavar="NAMES", help="settings of a cell, separated by commas; default: the grid's")
     parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings into a new study file")
     parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds to add in that file")
@@ -81,10 +77,14 @@ def command_best(options: argparse.Namespace) -> int:
     if options.by is None and study is None:
         raise StudyError("--by must be given where no study file names the cells. Write --by num_classes,feature_dim.")
     by = default_by(study) if options.by is None and study else _words(options.by)
-    keys = {config.key for config in study.configs} if study else None
-    best = find_best(store, goals, by=by, keys=keys, selection=selection_of(options))
+    best = find_best(store, goals, by=by, keys=_keys(study), selection=selection_of(options))
     if options.write is not None:
-        text = next_study(best, study=stored_study(options, store, whatever=True), seeds=_seeds(options.seeds))
+        seeds, wanted = (
+            _words(options.seeds),
+            f"--seeds must be whole numbers separated by commas, got {options.seeds!r}",
+        )
+        require(all(word.isdecimal() for word in seeds), f"{wanted}. Write --seeds 0,1,2.")
+        text = next_study(best, study=stored_study(options, store, whatever=True), seeds=list(map(int, seeds)))
         write_new(Path(options.write), text, "--write")
         say(f"Wrote {options.write}. What it would run: gnc check {options.write}")
         _write_code(Path(options.write), text, store)
@@ -111,21 +111,19 @@ def command_export(options: argparse.Namespace) -> int:
     require(not path.exists(), f"--optuna must name a new file, got {options.optuna!r}, which exists. Name another.")
     metrics, modes = [goal.metric for goal in goals], [goal.mode for goal in goals]
     unreadable: list[str] = []
-    written = export_trials(
-        path,
-        store,
-        study.search if study else GRID,
-        name=study.name if study else "trials",
-        metrics=metrics,
-        modes=modes,
-        keys={config.key for config in study.configs} if study else None,
-        on_unreadable=unreadable.append,
-    )
+    search, name = (study.search, study.name) if study else (GRID, "trials")
+    goal = {"metrics": metrics, "modes": modes}
+    written = export_trials(path, store, search, name=name, **goal, keys=_keys(study), on_unreadable=unreadable.append)
     warn_unreadable(unreadable)
-    facts = {"file": options.optuna, "metrics": metrics, "modes": modes, "trials": written}
+    facts = {"file": options.optuna, **goal, "trials": written}
     shown = [f"{count} trials of {name}" for name, count in written.items()]
     show(options, facts, [*shown, f"To look at them: optuna-dashboard {options.optuna}"])
     return 0
+
+
+def _keys(study: Study | None) -> set[str] | None:
+    """The trials of the study; None for all."""
+    return {config.key for config in study.configs} if study else None
 
 
 def _write_code(path: Path, text: str, store: Store) -> None:
@@ -146,47 +144,25 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _seeds(text: str) -> list[int]:
-    are_numbers = all(word.isdecimal() for word in _words(text))
-    require(are_numbers, f"--seeds must be whole numbers separated by commas, got {text!r}. Write --seeds 0,1,2.")
-    return [int(word) for word in _words(text)]
-
-
 def add_contrast_parser(commands: Commands) -> None:
     example = (
         "gnc contrast results/quickstart --setting temperature --measure margin_min_lower --where 'feature_dim == 3'"
     )
     parser = add_command(commands, command_contrast, example, add_results)
     parser.add_argument("--setting", required=True, help="the setting whose values are compared")
-    parser.add_argument(
-        "--measure",
-        action="append",
-        metavar="COLUMN",
-        help="what is compared; repeatable; COLUMN[INDEX] reads an entry of a list",
-    )
-    parser.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="take only these rows, such as 'num_classes == 100'; repeatable",
-    )
+    several = {
+        "--measure COLUMN": "what is compared; repeatable; COLUMN[INDEX] reads an entry of a list",
+        "--where CONDITION": "take only these rows, such as 'num_classes == 100'; repeatable",
+        "--tuned SETTING": "a setting that was chosen for each value by itself, such as learning_rate: it need not agree; "
+        "repeatable",
+        "--bound COLUMN=SIZE": "say whether COLUMN is shown to differ by less than SIZE (a factor where ratios are compared); "
+        "repeatable",
+    }
+    for option, text in several.items():
+        name, metavar = option.split()
+        parser.add_argument(name, action="append", default=[], metavar=metavar, help=text)
     parser.add_argument("--by", metavar="COLUMN", help="print a table for each value of this column")
     parser.add_argument("--against", metavar="VALUE", help="the value to compare with; null: the setting has no effect")
-    parser.add_argument(
-        "--tuned",
-        action="append",
-        default=[],
-        metavar="SETTING",
-        help="a setting that was chosen for each value by itself, such as learning_rate: it need not agree; repeatable",
-    )
-    parser.add_argument(
-        "--bound",
-        action="append",
-        default=[],
-        metavar="COLUMN=SIZE",
-        help="say whether COLUMN is shown to differ by less than SIZE (a factor where ratios are compared); repeatable",
-    )
     parser.add_argument("--figure", metavar="FILE", help="draw the comparison into this .svg, .pdf or .png file")
 
 
@@ -194,7 +170,8 @@ def command_contrast(options: argparse.Namespace) -> int:
     """Compare the values of one setting, paired over seeds and cells."""
     # matplotlib takes a second to load: only here, where figures are drawn
     from analysis.effects.contrast import DEFAULT_MEASURES, adjust_together, contrasts
-    from analysis.figures.contrast import contrast_file
+    from analysis.figures.contrast import block_contrast
+    from analysis.figures.panels import figure_file
     from analysis.report.effect_tables import contrast_parts
     from analysis.report.writers import parts_to_markdown
     from analysis.rows.frames import SETTING_NAMES, final_rows, parts_by
@@ -202,20 +179,14 @@ def command_contrast(options: argparse.Namespace) -> int:
     final = final_rows(existing_store(options.results))
     for condition in options.where:
         final = rows_where(final, condition)
-    parts = parts_by(final, options.by, options.where)
     measures = options.measure or DEFAULT_MEASURES
     for setting in options.tuned:
         check_column(final.select(SETTING_NAMES), setting)
     bounds = dict(_bound(text, measures) for text in options.bound)
-    found = adjust_together(
-        [
-            contrast
-            for rows, where in parts
-            for contrast in contrasts(
-                rows, options.setting, measures, against=options.against, where=where, tuned=options.tuned
-            )
-        ]
-    )
+    asked = {"against": options.against, "tuned": options.tuned}
+    parts = parts_by(final, options.by, options.where)
+    each = (contrasts(rows, options.setting, measures, where=where, **asked) for rows, where in parts)
+    found = adjust_together([contrast for several in each for contrast in several])
     if not found:
         raise StudyError(
             f"{options.setting} must vary between complete trials that share a seed and every other setting, got "
@@ -229,7 +200,7 @@ def command_contrast(options: argparse.Namespace) -> int:
     if options.figure:
         path = Path(options.figure)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contrast_file(found, path.suffix))
+        path.write_bytes(figure_file(block_contrast(found), path.suffix))
         say(f"figure: {path}")
     return 0
 
@@ -238,9 +209,8 @@ def _bound(text: str, measures: Sequence[str]) -> tuple[str, float]:
     """A compared measure and its bound, from COLUMN=SIZE."""
     measure, _, size = text.rpartition("=")
     if measure not in measures:
-        raise StudyError(
-            f"--bound must be COLUMN=SIZE of a compared measure, got {text!r}. Compared: {', '.join(measures)}."
-        )
+        known = ", ".join(measures)
+        raise StudyError(f"--bound must be COLUMN=SIZE of a compared measure, got {text!r}. Compared: {known}.")
     try:
         return measure, float(size)
     except ValueError:

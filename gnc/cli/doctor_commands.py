@@ -1,7 +1,5 @@
 """`gnc doctor`, `gnc slurm` and `gnc prepare`: check that a machine or a cluster has what a study needs, and set up clusters.
-
-Calls the checks in `study.doctor`; checks nothing itself. A check that fails does not stop the others.
-"""
+Calls the checks in `study.doctor`; checks nothing itself. A check that fails does not stop the others."""
 
 import argparse
 import dataclasses
@@ -74,7 +72,8 @@ def _local_checks(study: Study | None, options: argparse.Namespace) -> Iterator[
     yield from environment.check_environment(store)
     yield guarded("RAY_ADDRESS", lambda: _about_ray("check_named_address"), "Unset RAY_ADDRESS.")
     if study is not None:
-        yield _check_data(study)
+        missing, held = find_data(study.configs).missing, f"everything that {study.name} reads is here"
+        yield failed("data", f"{study.name} lacks data", missing[0]) if missing else ok("data", held)
     yield guarded("ray", lambda: _about_ray("check_ray_starts"), "Mend what the lines above say.")
 
 
@@ -82,13 +81,6 @@ def _about_ray(name: str) -> Check:
     """What a function of study.doctor.ray_cluster finds; a Ray that cannot be imported is no reason to end."""
     check: Check = getattr(importlib.import_module("study.doctor.ray_cluster"), name)()
     return check
-
-
-def _check_data(study: Study) -> Check:
-    missing = find_data(study.configs).missing
-    if missing:
-        return failed("data", f"{study.name} lacks data", missing[0])
-    return ok("data", f"everything that {study.name} reads is here")
 
 
 def _cluster_file_checks(config: Config, text: str, study: Study | None, results: str | None) -> Iterator[Check]:
@@ -130,8 +122,8 @@ def add_slurm_parser(commands: Commands) -> None:
 def command_slurm(options: argparse.Namespace) -> int:
     """Print a SLURM script: an array of gnc run that share a results folder. It is not submitted."""
     study, store = open_study(options)
-    asked = {field.name: getattr(options, field.name) for field in dataclasses.fields(slurm_script.Request)}
-    request = slurm_script.Request(**asked)
+    fields = dataclasses.fields(slurm_script.Request)
+    request = slurm_script.Request(**{field.name: getattr(options, field.name) for field in fields})
     request.check(study)
     script = slurm_script.make_script(study, store, request, study_path=options.study, where=options.where)
     if problem := slurm_script.ask_slurm(script):

@@ -1,9 +1,7 @@
-"""The gnc commands for whoever begins: init writes a study file, settings looks one up, completion helps the shell.
-
-Knows study files and the questions that lie beside it as data; runs nothing.
-"""
+"""The gnc commands for whoever begins: init writes a study file, settings looks one up, completion helps the shell."""
 
 import argparse
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -71,8 +69,8 @@ def command_settings(options: argparse.Namespace) -> int:
         known = [*TrialConfig.model_fields, *TABLES]
         raise StudyError(f"NAME must be a setting, a family or a table, got {name!r}. {nearest(name, known)}")
     members = member_lines(name) if name in FAMILIES else []
-    facts = {"settings": found, "members": dict(members)}
-    show(options, facts, _brief_lines(found) if name is None else _full_lines(found, members))
+    lines = _brief_lines(found) if name is None else _full_lines(found, members)
+    show(options, {"settings": found, "members": dict(members)}, lines)
     return 0
 
 
@@ -107,10 +105,8 @@ def command_completion(options: argparse.Namespace) -> int:
     parser = make_parser()
     for command in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         for action in command._actions:
-            is_value = action.nargs != 0 and not action.choices
-            if is_value and (
-                not action.option_strings or "FILE" in str(action.metavar) or ".toml" in str(action.metavar)
-            ):
+            is_file = not action.option_strings or re.search(r"FILE|\.toml", str(action.metavar))
+            if is_file and action.nargs != 0 and not action.choices:
                 action.complete = shtab.FILE
     put(shtab.complete(parser, shell=options.shell))
     return 0

@@ -1,7 +1,5 @@
-"""The gnc commands that look after results folders: status, compare, merge, seal, prune.
-
-Calls what does the work and prints the outcome; runs no trial.
-"""
+"""The gnc commands that look after results folders: status, compare, merge, seal, prune. Calls what does the work and prints
+the outcome; runs no trial."""
 
 import argparse
 import dataclasses
@@ -18,7 +16,7 @@ from study.store.storage import Entry
 from study.store.store import Store, existing_store, open_store
 from study.upkeep.compare import compare_stores, comparison_facts, comparison_lines, difference_line, machine_lines
 from study.upkeep.merge import Merge, merge_lines, merge_stores
-from study.upkeep.prune import Prunable, find_prunable, prune
+from study.upkeep.prune import find_prunable, prune
 from study.upkeep.status import Status, read_status, status_facts, status_lines
 
 
@@ -87,9 +85,8 @@ def command_merge(options: argparse.Namespace) -> int:
     merges = merge_stores([existing_store(source) for source in options.sources], into)
     facts = {"into": into.uri, "merges": [dataclasses.asdict(merge) for merge in merges]}
     show(options, facts, _merge_lines(merges, into))
-    for merge in merges:
-        for name in merge.unreadable:
-            say(f"warning: {name} of {merge.source} cannot be read and was left out")
+    for source, name in ((merge.source, name) for merge in merges for name in merge.unreadable):
+        say(f"warning: {name} of {source} cannot be read and was left out")
     return 1 if any(merge.differing for merge in merges) else 0
 
 
@@ -132,16 +129,9 @@ def command_prune(options: argparse.Namespace) -> int:
     found = find_prunable(store, silent_seconds=3600 * options.silent)
     gone = list(prune(store, found)) if options.yes else found
     files = [{"file": p.entry.name, "bytes": p.entry.size, "kind": p.kind, "reason": p.reason} for p in gone]
-    facts = {"deleted": options.yes, "bytes": sum(p.entry.size for p in gone), "files": files}
-    show(options, facts, _prune_lines(gone, deleted=options.yes))
+    size = sum(p.entry.size for p in gone)
+    lines = [f"{p.entry.name}  {in_words(p.entry.size)}  {p.reason}" for p in gone]
+    ended = "deleted" if options.yes else "could be deleted; --yes deletes them"
+    total = f"{len(gone)} files, {in_words(size)} {ended}" if gone else "nothing to delete"
+    show(options, {"deleted": options.yes, "bytes": size, "files": files}, [*lines, total])
     return 0
-
-
-def _prune_lines(found: list[Prunable], *, deleted: bool) -> Iterator[str]:
-    for one in found:
-        yield f"{one.entry.name}  {in_words(one.entry.size)}  {one.reason}"
-    total = f"{len(found)} files, {in_words(sum(one.entry.size for one in found))}"
-    if not found:
-        yield "nothing to delete"
-    else:
-        yield f"{total} deleted" if deleted else f"{total} could be deleted; --yes deletes them"

@@ -1,7 +1,5 @@
-"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them.
-
-Knows study files and the store; does not know what the commands do with them.
-"""
+"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them. Knows
+study files and the store; does not know what the commands do with them."""
 
 import argparse
 import functools
@@ -32,20 +30,16 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """The option of `selection_of`."""
-    parser.add_argument(
-        "--where",
-        metavar="EXPRESSION",
-        help="take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a "
-        "setting that has no effect is false, and 'temperature is None' asks for that",
-    )
+    text = "take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a setting that "
+    text += "has no effect is false, and 'temperature is None' asks for that"
+    parser.add_argument("--where", metavar="EXPRESSION", help=text)
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:
     """The options of `stored_study`."""
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--study", metavar="NAME", help="take the trials of the study of this name; default: the last one"
-    )
+    named = "take the trials of the study of this name; default: the last one"
+    which.add_argument("--study", metavar="NAME", help=named)
     which.add_argument("--all", action="store_true", help="take every trial in the folder, not only one study's")
 
 
@@ -91,9 +85,7 @@ def stored_study(
     options: argparse.Namespace, store: Store, *, selection: Selection | None = None, whatever: bool = False
 ) -> Study | None:
     """The selected trials of the study that --study names, else of the one run last; None where --all asks for every trial.
-
-    Also None, with a warning, where its file is no longer a valid study. whatever: --all makes no difference.
-    """
+    Also None, with a warning, where its file is no longer a valid study. whatever: --all makes no difference."""
     if options.all and not whatever:
         return None
     text = store.latest_study(options.study)

@@ -1,7 +1,5 @@
-"""Prints what a command found, as text or as JSON, and how far its work is; interval ends are rounded outward.
-
-Does not know what the names mean, except that `_lower` and `_upper` are the ends of an interval.
-"""
+"""Prints what a command found, as text or as JSON, and how far its work is; interval ends are rounded outward. Does not know
+what the names mean, except that `_lower` and `_upper` are the ends of an interval."""
 
 import argparse
 import contextlib
@@ -15,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from types import FrameType
 from typing import Any, Self
+
+from pydantic_core import to_json
 
 from gnc_models.progress import LOOPS, Loop, share_done
 
@@ -37,7 +37,7 @@ def put(text: object) -> None:
 
 def show(options: argparse.Namespace, facts: Any, lines: Iterable[str]) -> None:
     """The facts as JSON on one line where --json asks for it, else the lines; infinity and NaN are null in JSON."""
-    for line in [json.dumps(_plain(facts), allow_nan=False)] if options.json else lines:
+    for line in [json.dumps(json.loads(to_json(facts, inf_nan_mode="null")))] if options.json else lines:
         put(line)
 
 
@@ -60,14 +60,6 @@ def fact_lines(facts: Mapping[str, object]) -> list[str]:
 def note_lines(notes: Iterable[str]) -> list[str]:
     """A line for each thing that was assumed or left out."""
     return [f"note  {note}" for note in notes]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Watch:

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from analysis.effects.contrast import adjust_together, contrasts, numbers_contrast, verdict
-from analysis.figures.contrast import contrast_file, is_numeric, places
+from analysis.figures.contrast import block_contrast, is_numeric, places
+from analysis.figures.panels import figure_file
 from analysis.report.effect_tables import caveats, contrast_parts
 from analysis.report.writers import parts_to_markdown
 from analysis.rows.frames import final_rows, parts_by, values
@@ -181,7 +182,7 @@ def test_numbers_stand_to_scale_and_names_in_order(make_store):
     optimum = [v.references["ufm_margin_high"] for v in found.levels]
     assert optimum == sorted(optimum, reverse=True)
     for suffix, start in ((".svg", b"<?xml"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
-        assert contrast_file([found], suffix).startswith(start)
+        assert figure_file(block_contrast([found]), suffix).startswith(start)
 
 
 def test_values_are_compared_where_they_have_the_same_of_what_one_of_them_lacks(full_store):

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.effects.variance_shares import Spread, explain, spread_of
+from analysis.effects.shares import Spread, explain, spread_of
 from analysis.rows.frames import final_rows, values
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from analysis.rows.frames import load_study, values
-from analysis.rows.matched_time import at_equal_loss_excess, at_equal_steps, terminal_courses
+from analysis.rows.measures import at_equal_loss_excess, at_equal_steps, terminal_courses
 
 
 def with_column(table: pa.Table, name: str, numbers) -> pa.Table:
@@ -40,8 +40,8 @@ def test_steps_count_from_the_first_terminal_epoch(frame):
 
 def test_equal_steps_reads_every_trial_at_the_shortest_terminal_time(frame):
     matched = at_equal_steps(frame.rows, frame.final)
-    assert matched.moment == "1020 steps after 99 %"
-    found = by_size(matched.rows, "gnc1_rank")
+    assert matched[1] == "1020 steps after 99 %"
+    found = by_size(matched[0], "gnc1_rank")
     assert found[24] == pytest.approx(100 / 1500)
     # 1020 steps after step 120 lie between the epochs at steps 960 and 1500, on a line in log measure against steps
     share = (1020 - 840) / (1380 - 840)
@@ -50,8 +50,8 @@ def test_equal_steps_reads_every_trial_at_the_shortest_terminal_time(frame):
 
 def test_equal_excess_loss_reads_every_trial_where_the_worst_one_ends(frame):
     matched = at_equal_loss_excess(frame.rows, frame.final)
-    assert matched.moment == "loss_excess 0.0133"
-    found = by_size(matched.rows, "gnc1_rank")
+    assert matched[1] == "loss_excess 0.0133"
+    found = by_size(matched[0], "gnc1_rank")
     assert found[24] == pytest.approx(100 / 1500)
     assert found[12] == pytest.approx(100 / 750, rel=0.02)  # its excess is 10 / step: 0.0133 at step 750
 
@@ -60,8 +60,8 @@ def test_a_trial_that_never_reached_the_terminal_phase_is_null(frame):
     slow = values(frame.rows, "num_classes") == 24
     rows = with_column(frame.rows, "terminal", values(frame.rows, "terminal") & ~slow)
     matched = at_equal_steps(rows, frame.final)
-    assert by_size(matched.rows, "gnc1_rank")[24] is None
-    assert by_size(matched.rows, "gnc1_rank")[12] == pytest.approx(100 / 1500)
+    assert by_size(matched[0], "gnc1_rank")[24] is None
+    assert by_size(matched[0], "gnc1_rank")[12] == pytest.approx(100 / 1500)
 
 
 def test_without_a_tabulated_optimum_there_is_no_equal_excess(frame):

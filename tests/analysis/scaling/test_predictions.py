@@ -11,8 +11,8 @@ from analysis.report.report import PREDICTIONS, check_report, scores_text, write
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, load_study
 from analysis.scaling.form_choice import cells_of, compare_all
+from analysis.scaling.form_claims import hold_out_largest, summarise_by_measure
 from analysis.scaling.joint_forms import AXES, compare_joint, fit_joint
-from analysis.scaling.largest_size import hold_out_largest, summarise_by_measure
 from analysis.scaling.predictions import kept_with, predictions_from_json, predictions_to_json, score
 
 SIZES = (12, 17, 24, 34, 48, 68, 96, 192)

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.statistics.additive import added_columns_p, fit_additive, largest_piece
-from analysis.statistics.huber import clustered_covariance, fit_linear
+from analysis.statistics.huber import added_columns_p, clustered_covariance, fit_additive, fit_linear, largest_piece
 
 
 def test_levels_and_effects_come_back_though_pairs_are_missing():

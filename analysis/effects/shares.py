@@ -1,19 +1,58 @@
-"""How much of the spread of a measure each setting explains, and how much is the chance of the seeds.
-
-Settings enter as categories, so no shape of their effect is assumed. An average over few seeds still varies by chance,
-so the spread inside cells is subtracted from the spread between them. Knows frames; draws nothing.
-"""
+"""Two accounts of what settings do: the margin ladder tells how much of the best known margin is lost to geometry, duality and
+variability, and shares of variance how much of a measure's spread each setting explains, and how much is chance."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import independent_settings, values
+from analysis.effects.contrast import held_settings
+from analysis.rows.frames import distinct, gathered, independent_settings, settings_of_rows, values
+from analysis.statistics.inference import MIN_CELLS, mean_interval
 
 MIN_TRIALS = 8
+# Best first: each is at least the next (the last where the third is not negative). A gap is a step, over the first.
+RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
+GAPS = ("geometry", "duality", "variability")
+
+
+@dataclass(frozen=True)
+class LadderGaps:
+    """One value of a setting: the share of the best known margin that each step loses, and what is left, over cells.
+    gaps: (mean, low, high) by the names in GAPS, the ends None under MIN_CELLS cells. kept: the share that the worst
+    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting."""
+
+    setting: str
+    value: Any
+    gaps: dict[str, tuple[float, float | None, float | None]]
+    kept: float
+    cells: int
+
+
+def ladder_gaps(final: pa.Table, setting: str) -> list[LadderGaps]:
+    """The gaps at each value of a setting, over cells that have all values where there are such, else all cells."""
+    rungs = np.stack([values(final, name) for name in RUNGS], axis=1)
+    known = np.isfinite(rungs).all(axis=1) & (rungs[:, 0] > 0)
+    rows, rungs = final.take(np.flatnonzero(known)), rungs[known]
+    if rows.num_rows == 0:
+        return []
+    held, _, _ = held_settings(rows, setting)
+    keys = settings_of_rows(rows, [name for name in held if name != "seed"])
+    shares = zip(rows[setting].to_pylist(), zip(keys, rungs / rungs[:, :1], strict=True), strict=True)
+    by_value = {value: gathered(pairs) for value, pairs in gathered(shares).items()}
+    shared = set.intersection(*map(set, by_value.values()))
+    found = []
+    for value in distinct(rows, setting):
+        cells = by_value[value]
+        means = np.array([np.mean(cells[key], axis=0) for key in cells if key in shared or not shared])
+        gaps = {name: mean_interval(lost) for name, lost in zip(GAPS, (means[:, :-1] - means[:, 1:]).T, strict=True)}
+        if len(means) < MIN_CELLS:
+            gaps = {name: (mean, None, None) for name, (mean, _, _) in gaps.items()}
+        found.append(LadderGaps(setting, value, gaps, float(means[:, -1].mean()), len(means)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -42,10 +81,8 @@ class Spread:
 @dataclass(frozen=True)
 class Explained:
     """Shares of variance lost when one setting is left out of an additive model of log measure.
-
     They need not add up to `together`, the share of all settings, because settings overlap. spread: of settings and of
-    seeds, None where no cell has two trials. trials: how many there were.
-    """
+    seeds, None where no cell has two trials. trials: how many there were."""
 
     measure: str
     relative_to: str | None
@@ -70,7 +107,11 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
     if rows.num_rows < MIN_TRIALS or np.var(logs) == 0:
         return None
     names = ["feature_dim", "num_classes", *independent_settings(rows)]
-    codes = {name: _codes(rows, name) for name in names if len(rows[name].unique()) > 1}
+    codes = {
+        name: np.unique(np.array([str(v) for v in rows[name].to_pylist()]), return_inverse=True)[1]
+        for name in names
+        if len(rows[name].unique()) > 1
+    }
     full = _residual(logs, list(codes.values()))
     if full is None:
         return None
@@ -85,10 +126,6 @@ def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) ->
     return Explained(measure, relative_to, ordered, 1 - full / total, spread, rows.num_rows)
 
 
-def _codes(rows: pa.Table, name: str) -> np.ndarray:
-    return np.unique(np.array([str(v) for v in rows[name].to_pylist()]), return_inverse=True)[1]
-
-
 def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
     """Sum of squares left by the additive model; None where it has as many columns as there are rows."""
     columns = [np.ones((len(logs), 1))] + [np.eye(int(c.max()) + 1)[c][:, 1:] for c in codes]
@@ -100,14 +137,9 @@ def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
 
 
 def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
-    """The spread between cells and the spread between their seeds; None without two cells or a cell of two trials.
-
-    Args:
-        logs: [trials]. cell: of each trial; cells may have different numbers of seeds.
-    Returns:
-        Moment estimates; a spread between cells below what their seeds alone would give is 0.
-    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance).
-    """
+    """The spread between cells and between their seeds [trials], moment estimates, of an average over few seeds no chance.
+    None without two cells or a cell of two trials; a spread between cells below what their seeds alone would give is 0.
+    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance)."""
     _, index, counts = np.unique(np.asarray(cell), return_inverse=True, return_counts=True)
     trials, cells = len(logs), len(counts)
     if cells < 2 or trials == cells:
