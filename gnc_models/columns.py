@@ -75,10 +75,7 @@ def finite(value: Value) -> Value:
 def choose(wanted: Collection[str] | None, lacking: Collection[str]) -> tuple[str, ...]:
     """The columns meant by names of columns and groups, in the order of their definition; None: all that can be had.
 
-    Args:
-        lacking: of "samples", "rows" and "unit features", those that are not there.
-    Raises:
-        ValueError: an unknown name, or a column that needs what is lacking.
+    ValueError: an unknown name, or a column that needs what is `lacking` of "samples", "rows" and "unit features".
     """
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if wanted is not None and not wanted:

@@ -1,7 +1,6 @@
-"""The user's cache folder, for arrays that are slow to make. Nothing depends on it: what cannot be read is made again.
+"""The user's cache folder, for arrays that are slow to make: what cannot be read is made again.
 
-A file is a compressed .npz without pickle, read member by member, each with its CRC. It is written under a temporary
-name in the same folder and then renamed, so that readers see all of it or none, however many processes write.
+A file is a compressed .npz without pickle, written under another name and renamed: readers see all of it or none.
 """
 
 import contextlib
@@ -36,11 +35,8 @@ def read_or_make(
 ) -> _Picked:
     """What `pick` takes from the cached arrays of that name; where they are absent or unreadable, `make` makes them.
 
-    Args:
-        name: file name without suffix; it must change whenever `make` would give other arrays.
-        make: gives the arrays by member name.
-        pick: reads members, and raises ValueError or KeyError where they are not what `make` gives. It sees the file
-            lazily: only the members it asks for are read.
+    The name must change whenever `make` would give other arrays. `pick` sees the file lazily, so that only the members
+    that it asks for are read; it raises ValueError or KeyError where they are not what `make` gives.
     """
     if (held := read(name, pick=pick)) is not None:
         return held

@@ -1,8 +1,7 @@
 """Every data set, encoder, classifier and loss by name, with all that is known of it before it is built.
 
-A member states where its constructor is, which settings it reads and what is true of it. No other module repeats this:
-the registries build their dicts from it, `TrialConfig` takes the names, and the rules ask the members.
-Knows no torch, numpy or disk, so that a study can be checked in an instant.
+The registries build their dicts from it, `TrialConfig` takes the names, the rules ask the members. Knows no torch or
+numpy.
 """
 
 import importlib
@@ -82,7 +81,8 @@ class Encoder(Member):
 class Loss(Member):
     """across_samples: it is no mean over single samples, so workers must bring the features of a batch together.
 
-    only_both: why normalization must be "both"; "" where any will do. moves_rows: whether classifier rows get a gradient.
+    only_both: why normalization must be "both"; "" where any will do. moves_rows: whether classifier rows get a
+    gradient.
     has_temperature: whether its value depends on the temperature; accuracy and the measured cross-entropy always do.
     """
 

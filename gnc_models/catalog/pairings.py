@@ -6,17 +6,9 @@ from gnc_models.catalog.members import LOSSES
 def check_pairing(
     *, loss: str, classifier: str, normalization: str, num_classes: int, feature_dim: int, code: str | None = None
 ) -> None:
-    """Raise unless these settings can be trained together.
+    """ValueError unless these settings can be trained together: the pair that is impossible, and its cure.
 
-    Args:
-        loss: a name in `LOSSES`.
-        classifier: a name in `CLASSIFIERS`.
-        normalization: a name in `NORMALIZATIONS`.
-        num_classes: K.
-        feature_dim: d.
-        code: of the classifier "fixed", None for the others.
-    Raises:
-        ValueError: one sentence on the pair that is impossible, and its cure.
+    `code` is that of the classifier "fixed", None for the others.
     """
     check_classifier(classifier, normalization, num_classes, feature_dim, code)
     member = LOSSES[loss]

@@ -1,7 +1,6 @@
 """Parts of one's own by reference: from `nets.py:make_net` and the digest of its code to the function. Knows no torch.
 
-A reference is `file.py:name` or `package.module:name`. Its source is the SHA-256 of the file that defines the name, for an
-installed package after `distribution==version`. Code of a file runs only after `hold_code` was given exactly these bytes.
+A source is the SHA-256 of the file that defines the name, for an installed package after `distribution==version`.
 """
 
 import hashlib
@@ -88,9 +87,8 @@ def _distribution(package: str) -> str:
 def load_part(reference: str, source: str) -> Any:
     """What a reference names, from the code with that source.
 
-    Raises:
-        PartError: its code is not held or is another one on this machine, or it has no such name.
-        Exception: what the code itself raises.
+    PartError: its code is not held or is another one on this machine, or has no such name. Else what the code itself
+    raises.
     """
     place, name = split_reference(reference)
     if not is_file(place):
@@ -147,7 +145,7 @@ def call_part(
     options: Mapping[str, Any] | None = None,
     extras: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Load a part and call it with what is given and the study's options. An exception gets a note with the study's line.
+    """Load a part and call it with what is given and the study's options; an exception gets a note of the study's line.
 
     extras: handed over where the part's signature names them and no option does.
     """

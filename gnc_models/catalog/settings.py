@@ -9,15 +9,10 @@ _GIVEN_TO_ALL = frozenset({"num_classes", "feature_dim", "normalization", "tempe
 
 
 def read_settings(kind: str, name: str, constructor: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are given, those with None left out.
+    """The settings that are given: those with a value, None counting as not given.
 
-    Args:
-        kind: what is built, a word for the message: "loss", "classifier".
-        name: the member's name.
-        constructor: its keyword arguments are the settings it reads.
-        settings: by name; None counts as not given.
-    Raises:
-        ValueError: a setting that the member does not read, or one missing that has no default.
+    ValueError: a setting that is no keyword argument of the member's constructor, or one missing that has no default
+    there.
     """
     given = {setting: value for setting, value in settings.items() if value is not None}
     reads = {

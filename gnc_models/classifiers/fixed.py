@@ -38,13 +38,9 @@ class FixedClassifier(Classifier):
 
         Args (`Classifier` lists the others):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
-            assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
-                similar classes near points.
-            points: unit rows of the code, if the caller has them already; None: they are made here.
+            assignment: of classes to points: "random", or "similarity", which gives similar classes near points.
+            points: unit rows of the code, if the caller has them already.
             similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
-        Raises:
-            ValueError: a setting out of range, a simplex of more than feature_dim + 1 classes, a similarity missing
-                or unwanted.
         """
         super().__init__(normalization=normalization, temperature=temperature)
         check_choice("code", code, CODES)
@@ -63,13 +59,9 @@ class FixedClassifier(Classifier):
 
 
 def code_rows(code: str, num_classes: int, feature_dim: int) -> Rows:
-    """Unit rows of a code in float64, in the code's own order.
+    """Unit rows of a code in float64, in the code's own order: "simplex", padded with zeros, "best" or "random".
 
-    Args:
-        code: "simplex"; "best", which takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see
-            `best_code`); or "random" directions from torch's default generator.
-        num_classes: K.
-        feature_dim: d; a simplex is padded with zeros.
+    "best" takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see `best_code`).
     """
     if code == "random":
         return random_directions(num_classes, feature_dim).to(torch.float64)

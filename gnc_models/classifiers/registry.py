@@ -25,17 +25,9 @@ def make_classifier(
     init_norm: float,
     **settings: Any,
 ) -> Classifier:
-    """The classifier of that name.
+    """The classifier of that name, initialised from torch's default generator; `settings` are its constructor's.
 
-    Args:
-        name: a name in `CLASSIFIERS`.
-        num_classes, feature_dim, normalization, temperature, init_norm: see `Classifier`; at least 2 classes.
-        settings: `class_mean_form`, `class_mean_momentum` and `class_mean_update` for class_mean; `code`, `assignment`
-            and `similarity` for fixed; None counts as not given.
-    Returns:
-        The classifier, initialised from torch's default generator.
-    Raises:
-        ValueError: an unknown name, a setting out of range or without effect, a pair that cannot be.
+    ValueError: an unknown name, a setting out of range or without effect, a pair that cannot be.
     """
     check_choice("classifier", name, CLASSIFIERS)
     constructor = CLASSIFIERS[name]

@@ -1,7 +1,4 @@
-"""The best code of K rows in d dimensions that this project knows or finds, and the recipes of found codes.
-
-Knows the explicit codes, those found before, and the optimisers.
-"""
+"""The best code of K rows in d dimensions that this project knows or finds, and the recipes of found codes."""
 
 import functools
 import re
@@ -103,11 +100,7 @@ def _layered_code(num_classes: int, feature_dim: int) -> Code | None:
 
 
 def make_found_code(row: dict[str, str]) -> Code:
-    """A code made again from its row of `data/found_codes.csv`.
-
-    Raises:
-        ValueError: a method without a recipe here.
-    """
+    """A code made again from its row of `data/found_codes.csv`; ValueError for a method without a recipe here."""
     size = int(row["num_classes"]), int(row["feature_dim"])
     starts, seed = int(row["starts"]), int(row["seed"])
     name, arguments = _call(row["method"])

@@ -1,7 +1,4 @@
-"""Balancing the closest pairs of a code exactly, by successive linear programs over tangent moves.
-
-Knows torch and scipy; does not know where the code came from.
-"""
+"""Balancing the closest pairs of a code exactly, by successive linear programs over tangent moves."""
 
 import math
 
@@ -15,14 +12,10 @@ from gnc_models.shapes import Float
 
 
 def polish_code(points: Float[Tensor, "classes dim"], *, rounds: int = 30) -> Code:
-    """Largest 1 - max cosine near a code, by successive linear programs over its close pairs.
+    """Largest 1 - max cosine near a code of unit rows, by successive linear programs over its close pairs.
 
     Each program moves every row within its tangent plane, inside a trust region, to lower the linearised largest
-    cosine; at a jammed code the rounds converge quadratically.
-
-    Args:
-        points: unit rows near a local optimum; cost grows fast beyond K d = 1500.
-        rounds: most programs solved.
+    cosine; at a jammed code the rounds converge quadratically. Cost grows fast beyond K d = 1500.
     """
     best = Code.of(points)
     radius = 1e-3 * math.sqrt(2 * max(best.margin_lower, 1e-6))

@@ -43,18 +43,14 @@ def optimise_code(
     """The best code found from many starts: annealed soft maximum of the cosines, then exact polishing.
 
     Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
-            as many variables. A quarter goes on after the coarse half of the annealing, and the best four are sharpened.
+            as many variables. A quarter goes on after the coarse half of the annealing; the best four are sharpened.
         seed: of the starts; same seed, same code on one machine.
         iterations: L-BFGS steps at each sharpness.
-        polish: whether to balance the closest pairs exactly; done where K d <= 1500, without effect elsewhere.
+        polish: whether to balance the closest pairs exactly where K d <= 1500.
         structured: whether to start from signed words and families of codes too, in 8 to 24 dimensions.
     Returns:
         The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum.
-    Raises:
-        ValueError: fewer than two classes, dimensions, or no start.
     """
     check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)

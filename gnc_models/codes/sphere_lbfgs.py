@@ -1,7 +1,4 @@
-"""Minimising a smooth function of unit rows: L-BFGS on a product of spheres, many starts as one batch.
-
-Knows torch only; does not know what is minimised.
-"""
+"""Minimising a smooth function of unit rows: L-BFGS on a product of spheres, many starts as one batch."""
 
 from collections.abc import Callable
 
@@ -22,15 +19,9 @@ MEMORY = 10  # pairs of step and gradient change that are remembered
 def minimise_on_spheres(
     objective: Objective, points: Float[Tensor, "starts rows dim"], *, iterations: int, tolerance: float = 1e-12
 ) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:
-    """Local minima near each start; the starts share nothing but the batch.
+    """Local minima near each start, and their values, none above that of its start; starts share only the batch.
 
-    Args:
-        objective: gives the value of each start and its gradient.
-        points: unit rows.
-        iterations: most L-BFGS steps.
-        tolerance: a start is done when its gradient's largest row norm is below it, in units of value per distance.
-    Returns:
-        The points and values reached; no value is above that of its start.
+    A start is done when its gradient's largest row norm is below `tolerance`, in units of value per distance.
     Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
     """
     value, gradient = _tangent(objective, points, torch.arange(len(points)))

@@ -1,7 +1,6 @@
 """The unconstrained-feature model at finite temperature: free unit rows W and H, cross-entropy of `W h / temperature`.
 
-Knows torch and the margin solver; does not know data, training or the results folder. It is what a network that can
-fit everything would reach: the ceiling that a trained margin and loss at the same temperature are compared with.
+It is what a network that can fit everything would reach, the ceiling of trained margins and losses. Knows no data.
 """
 
 import math
@@ -35,11 +34,7 @@ LARGEST_BATCH = 1 << 18  # logits held at once: more at a time take longer each
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best of several local optima; margins are lower bounds from the margin solver, exact to 1e-6.
-
-    margin_low, margin_high: over all minima found whose loss is within 1e-4 of the lowest, relative. found: how many of
-    the starts ended at the lowest, to 1e-6.
-    """
+    """The best of several local optima; margins are lower bounds from the margin solver, exact to 1e-6."""
 
     loss: float
     margin: float
@@ -58,22 +53,11 @@ def optimise_unconstrained(
 
     `temperature * log(loss)` is minimised, in log space: the loss itself stalls from temperature 1/50 on, where it is
     far below rounding. Every start has its own ladder of temperatures, from one that begins at a third of the last one
-    through none at all, which most are near, to one that begins at 1: none is best at all sizes. W = H during the search, which costs half as much and ends within 2e-7 of the
-    free minimum at (10, 100); at the end both are free.
+    through none at all, which most are near, to one that begins at 1: none is best at all sizes. W = H during the
+    search, which costs half as much and ends within 2e-7 of the free minimum at (10, 100); at the end both are free.
 
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-        temperature: tau, above 0.
-        starts: random starts.
-        hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what
-            comes of it if the loss is lower. Worth its time from some 100 classes on.
-        seed: of the starts and hops; same seed, same optimum on one machine.
-    Returns:
-        The lowest loss found, its margin, and the margin's range over the minima near it: a local minimum bounds the
-        loss from above, but not the margin.
-    Raises:
-        ValueError: a size, count or temperature out of range.
+    hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what comes
+    of it if the loss is lower. Worth its time from some 100 classes on. Same seed, same optimum on one machine.
     """
     check_search(num_classes, feature_dim, starts)
     check_at_least(0, hops=hops)
@@ -99,11 +83,7 @@ def optimise_unconstrained(
 def code_from_optimum(
     num_classes: int, feature_dim: int, temperature: float, *, starts: int = 24, seed: int = 0
 ) -> Code:
-    """The spherical code u(W) of the optimum's rows, polished: at times better than a search for codes.
-
-    Raises:
-        ValueError: a size or temperature out of range, or an optimum with two equal rows.
-    """
+    """The spherical code u(W) of the optimum's rows, polished: at times better than a search for codes."""
     optimum = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=seed)
     return polish_code(spherical_code_of(optimum.weights).points)
 
@@ -172,12 +152,7 @@ def _descend(
 
 
 def cold_loss(temperatures: Float[Tensor, " starts"], *, tied: bool = False) -> Objective:
-    """`temperature * log(mean cross-entropy)` of W (first half of the rows) and H (second half), with its gradient.
-
-    Args:
-        temperatures: one for each start.
-        tied: the rows are W, and H is the same.
-    """
+    """`temperature * log(mean cross-entropy)`, and its gradient, of W and then H as rows; tied, of W and H = W."""
 
     def objective(points: Float[Tensor, "starts rows dim"], starts: Tensor) -> tuple[Tensor, Tensor]:
         weights, features = (points, points) if tied else points.chunk(2, dim=1)

@@ -1,7 +1,6 @@
 """Codes that can be written down: polygons, root systems, the Leech lattice and what derives from it, by name.
 
-Knows numpy; does not know torch or optimisation. Each constructor returns rows of any common length; their cosines
-are verified by the tests, not assumed.
+Each constructor returns rows of any common length; the tests verify their cosines. Knows numpy, no optimisation.
 """
 
 import functools
@@ -121,8 +120,7 @@ def higman_sims() -> Points:
 def leech_section(feature_dim: int) -> Points:
     """Leech vectors of a d-dimensional section, 16 <= d <= 23: the laminated lattices' minimal vectors, cosine 1/2.
 
-    The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it, spanned
-    by A1, A2, A3, D4, D5, E6, E7 or E8.
+    The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it.
     Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6.
     """
     leech, words = leech_vectors(), golay_words()

@@ -1,11 +1,6 @@
 """Kissing configurations: many rows at cosine 1/2, in 6, 13 and 17 to 21 dimensions, beyond sections of lattices.
 
-The sign change of Cohn and Li: on the eights of a code a lattice has an even number of minus signs. With an odd number
-the cosines are the same, but rows of equal entries fit into the holes: those whose signs are a word with an even number of
-minus signs on every eight.
-
-Knows numpy and binary codes; does not know torch or optimisation. Before its last step every entry is a + b sqrt(3) for
-whole numbers a, b, so that a test can count in whole numbers.
+Before its last step every entry is a + b sqrt(3) for whole a, b, so that a test can count in whole numbers.
 """
 
 import itertools
@@ -48,8 +43,7 @@ def thirteen() -> Rows:
 def odd_golay(length: int) -> Rows:
     """11,948, 19,448 or 29,768 rows in 19, 20 or 21 dimensions, of unequal lengths.
 
-    Pairs and eights of the Golay code on `length` of its places, and words of the code cut to these places that lie at
-    least length / 4 apart.
+    Pairs and eights of the Golay code on `length` of its places, and words of the code cut to these that lie far apart.
     Source: Cohn and Li, arXiv 2411.04916 (20, 21 dimensions); Ho, arXiv 2603.10425 (19).
     """
     words, cut = np.split(golay_words(), [length], axis=1)
@@ -59,7 +53,10 @@ def odd_golay(length: int) -> Rows:
 
 
 def odd_eights(octads: Words) -> Rows:
-    """Two entries of 2 in all places, and an odd number of minus signs on each word of weight eight."""
+    """Two entries of 2 in all places, and an odd number of minus signs on each word of weight eight.
+
+    The cosines are those of the even lattice, but rows of equal entries fit into the holes (Cohn and Li).
+    """
     return np.concatenate([2 * two_nonzero(octads.shape[1]), on_supports(octads, signs(8, product=-1))])
 
 
@@ -132,7 +129,8 @@ def seventeen() -> Rows:
 def eighteen() -> Rows:
     """8,358 rows in 18 dimensions: odd eights, and a hexagon of rows on sixes with rows of equal entries between them.
 
-    Source: the layout of Cohn and Li, arXiv 2411.04916, with three bent cosets as in github alexlegeartis/KissingNumbers.
+    Source: the layout of Cohn and Li, arXiv 2411.04916, with three bent cosets as in github
+    alexlegeartis/KissingNumbers.
     """
     layers = [_beside(6 * odd_eights(_of_weight(_coset(0), 8)), [0.0, 0.0])]
     for step in range(6):

@@ -1,8 +1,6 @@
 """Codes from words: constant weight with signs on the supports, binary words as signs, and mixtures at one cosine.
 
-Knows numpy; does not know torch or optimisation. E8, the best kissing arrangements known in 9 to 12 dimensions and
-most of the Barnes-Wall lattice's minimal vectors are codes of signed words; random starts never find them. Between the
-sizes of root systems no single shape has enough rows; those of another shape often fit into the holes of the first.
+Random starts never find them; between the sizes of root systems one shape often fits into another's holes. Knows numpy.
 """
 
 import functools
@@ -25,16 +23,9 @@ def signed_words(
 ) -> Float[np.ndarray, "rows length"]:
     """Unit rows with `weight` equal entries up to sign, and cosine at most overlap / weight between any two.
 
-    Supports share at most `overlap` places; they are found as unions of orbits under rotating blocks of places, by
-    randomised greedy choice. On each support stand all signs, or the even ones where all would be too close. The axes
-    are added where they are far enough from all others.
-
-    Args:
-        length: d.
-        weight: non-zero entries of a row; weight - overlap at most 4, since sparser sign patterns are not offered.
-        overlap: places that two supports may share.
-        tries: greedy runs for each block length.
-        seed: of the greedy choices.
+    Supports share at most `overlap` places, at least weight - 4; they are unions of orbits under rotating blocks of
+    places, found by randomised greedy choice, `tries` times for each block length. On each stand all signs, or the
+    even ones where all would be too close. The axes are added where they are far enough from all others.
     """
     rng = np.random.default_rng(seed)
     supports: list[int] = []
@@ -110,8 +101,7 @@ def _compatible(orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int) 
 def binary_words(length: int, distance: int) -> Rows:
     """The lexicode of this length and least distance as rows of equal entries up to sign; cosine 1 - 2 distance/length.
 
-    Greedy in the order of the numbers 0, 1, 2, ..., which makes a linear code: shortened extended Hamming codes at
-    distance 4, first-order Reed and Muller codes at half the length.
+    Greedy in the order of the numbers 0, 1, 2, ..., which makes a linear code.
     Source: Conway and Sloane, IEEE Trans. Information Theory 32 (1986).
     """
     ones = np.array([i.bit_count() for i in range(1 << length)], dtype=np.int8)

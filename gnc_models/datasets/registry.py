@@ -1,7 +1,6 @@
-"""Data sets by name. Knows torch, numpy and Pillow; does not know networks or Ray.
+"""Data sets by name: training, test and unseen samples as tensors on the CPU. Does not know networks or Ray.
 
-`make_dataset` gives every sample of a study's training, test and unseen sets as tensors on the CPU, nested in the
-number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.
+They are nested in the classes and in the samples of each class: a larger study contains the smaller one bit for bit.
 """
 
 import inspect
@@ -53,26 +52,16 @@ def make_dataset(
         num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
         samples_per_class: training samples of each class, of the largest one under an imbalance, on average for text;
             None: all that each class of a stored set has.
-        test_samples_per_class: test samples of each class, and of each class of the unseen and the OoD set where there
-            is one; on average for text; None for indices alone, which do not read it.
-        data_seed: chooses classes, samples and what is relabelled.
-        data_root: the folder of stored sets, read by those alone.
-        imbalance, imbalance_ratio: the long tail of the training samples, see `class_counts`; not for text.
-        label_noise: share of training labels that are wrong, 1 for fully random ones, see `add_label_noise`; not for
-            indices.
-        ood_classes: classes that follow the `num_classes` in the order, whose test samples become `ood_inputs`; not
-            for text and indices.
+        test_samples_per_class: of each class, also of the unseen and the OoD set; not read for indices.
+        imbalance, imbalance_ratio: the long tail of the training samples, see `class_counts`.
+        label_noise: share of training labels that are wrong, see `add_label_noise`.
+        ood_classes: classes that follow in the order, whose test samples become `ood_inputs`.
         dataset_source, dataset_options: of one's own: the digest of its code, and what its factory is given.
         room: inputs of one's own and image folders that take more are streamed, and are the same.
-        settings: `resolution` and `unseen_family` for glyphs, `input_dim` and `noise` for synthetic, `folder` and
-            `resolution` for image_folder, `context_length` for text; None counts as not given.
-    Returns:
-        Training, test, unseen and OoD samples, sorted by class, with the names of the classes and a digest.
+        settings: those of the set's own that its constructor reads; None counts as not given.
     Raises:
-        ValueError: an unknown name, fewer than 2 or more classes than the data set has, fewer than 1 sample, or a
-            setting out of range or refused by this set.
+        ValueError: an unknown name, more classes than there are, or a setting out of range or refused by this set.
         MissingData: files of a stored set are missing; the text names the command that gets them.
-        TypeError: a setting that the data set does not read.
     """
     if not is_reference(name):
         check_choice("dataset", name, DATASETS)

@@ -8,10 +8,8 @@ from gnc_models.encoders.input_shapes import sequence_length
 
 
 class FreeFeatures(nn.Module):
-    """One trained vector per sample, looked up by the sample's index.
+    """One trained vector per sample, looked up by its index; Gaussian with mean square norm 1 at the start.
 
-    Attributes:
-        features: `[samples, dim]`, Gaussian at the start with a mean square norm of 1.
     Source: Mixon, Parshall and Pi, arXiv 2011.11619; with the sphere constraint Jiang et al., arXiv 2310.05351.
     """
 

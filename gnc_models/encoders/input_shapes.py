@@ -4,11 +4,7 @@ SMALLEST_SIDE = 8  # pixels: every convolutional encoder reduces the side by thi
 
 
 def image_shape(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """`input_shape` as channels, height and width.
-
-    Raises:
-        ValueError: another shape, or a side that the encoder's halvings would leave without a pixel.
-    """
+    """Channels, height and width; ValueError for another shape, or a side that halvings would leave without a pixel."""
     if len(input_shape) != 3:
         raise ValueError(
             f"input_shape must be (channels, height, width) for {encoder}, got {input_shape!r}. "

@@ -1,8 +1,4 @@
-"""Encoders by name: networks from inputs to features, each ending in a linear map. Knows torch and torchvision.
-
-`make_encoder` builds one from the settings a study names; the parameters of a constructor are the settings it reads.
-`feature_stages` gives the layers of one at which collapse can be measured.
-"""
+"""Encoders by name: networks from inputs to features, and the layers at which their collapse can be measured."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,15 +28,11 @@ def make_encoder(
     """An encoder from `[batch, *input_shape]` to features `[batch, feature_dim]`; the last layer is a linear map.
 
     Args:
-        name: a name in `ENCODERS`, or a reference to one's own.
-        input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector for mlp; (context,) of
-            token ids, int64, for transformer; (1,) of a sample's index, int64, for unconstrained.
-        feature_dim: dimension of the features.
-        source, options: of one's own: the digest of its code, and what its factory is given.
+        input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector; (context,) of token ids,
+            int64; (1,) of a sample's index, int64.
         norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
-        counts: None counts as not given. `width`: channels of the first stage of small_resnet, units of a layer of
-            mlp, vit and transformer. `depth`: blocks in each stage of small_resnet, hidden layers of mlp, blocks of vit
-            and transformer. `num_samples`: training samples, for unconstrained. `vocabulary`: tokens, for transformer.
+        source, options: of one's own: the digest of its code, and what its factory is given.
+        counts: `width`, `depth`, `num_samples` and `vocabulary`, those that the constructor reads; None: not given.
     Returns:
         The network, initialised from torch's default generator, in training mode.
     Raises:
@@ -77,19 +69,12 @@ def _norm_layer(name: str, norm_layer: str | None) -> str | None:
 
 
 def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Named modules of an encoder, from input to output, whose outputs are its successive representations.
+    """Named modules of an encoder, in the order in which a forward pass calls them, each once; the last is "features".
 
-    An output is `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers
-    (the class token is the first one in vit, which has it from its blocks on; the last position is what the causal
-    transformer reads out) and `[batch, units]` in mlp. The last stage, named "features", is the encoder's own output.
-
-    Args:
-        name: a name in `ENCODERS`, or a reference to one's own, which names its stages in a method `feature_stages()`.
-        encoder: what `make_encoder` returned for it.
-    Returns:
-        (name, module) in the order in which a forward pass calls them, each once.
-    Raises:
-        ValueError: an encoder without layers, or one of one's own that does not name them.
+    Outputs are `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers (the
+    class token is the first one in vit, the causal transformer reads out the last position) and `[batch, units]` in
+    mlp. An encoder of one's own names its stages in a method `feature_stages()`. ValueError for one without layers or
+    names.
     """
     if is_reference(name):
         return [*_own_stages(name, encoder), ("features", encoder)]

@@ -1,7 +1,4 @@
-"""The layers of each encoder at which collapse can be measured, in the order in which a forward pass calls them.
-
-The catalog says which function is whose. Knows the encoders' classes; no measure.
-"""
+"""The layers of each encoder at which collapse can be measured; the catalog says which function is whose."""
 
 from collections.abc import Iterable
 

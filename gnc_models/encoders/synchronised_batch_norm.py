@@ -1,7 +1,6 @@
-"""Batch normalization over a batch that several processes share, on any device. Knows torch and torch.distributed.
+"""Batch normalization over a batch that several processes share, on any device: torch's own refuses CPU tensors.
 
-torch's own SyncBatchNorm refuses CPU tensors. This one takes the statistics of all shares, uneven ones too, in the
-precision of the layer's weights, and gives every process the same running ones.
+It takes the statistics of all shares, uneven ones too, and gives every process the same running ones.
 """
 
 from typing import Any
@@ -19,12 +18,7 @@ class SynchronisedBatchNorm(_BatchNorm):
     """A BatchNorm layer whose batch is that of all processes of a group; parameters and buffers are the layer's own."""
 
     def __init__(self, layer: _BatchNorm, group: distributed.ProcessGroup | None = None) -> None:
-        """Takes over an affine layer that tracks running statistics by a momentum, as all encoders' layers do.
-
-        Args:
-            layer: BatchNorm1d or BatchNorm2d.
-            group: the processes; None: the default group.
-        """
+        """Takes over an affine layer that tracks running statistics by a momentum; group None: the default group."""
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
@@ -102,10 +96,5 @@ def _of_all(row: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
 
 
 def synchronise_batch_norms(network: nn.Module, group: distributed.ProcessGroup | None = None) -> None:
-    """Exchange every BatchNorm below a network for a SynchronisedBatchNorm with the same parameters and names.
-
-    Args:
-        network: left alone where it has no BatchNorm.
-        group: the processes that share a batch; None: the default group.
-    """
+    """Exchange every BatchNorm below a network for a SynchronisedBatchNorm with the same parameters and names."""
     exchange_layers(network, _BatchNorm, lambda layer: SynchronisedBatchNorm(layer, group))

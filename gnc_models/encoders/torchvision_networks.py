@@ -1,8 +1,6 @@
-"""torchvision's convolutional networks for small images, ending in a linear map. Knows torch and torchvision.
+"""torchvision's convolutional networks with stems that keep the resolution, so that the side shrinks by 8, not 32.
 
-Each gets a stem that keeps the resolution, so that the side is reduced by 8 instead of 32: a 3x3 convolution with
-stride 1 and no pooling (MobileNetV2, which does not pool, gives up the stride of its second stage instead). Weights
-start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout.
+Weights start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout.
 """
 
 from collections.abc import Callable

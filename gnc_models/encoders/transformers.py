@@ -62,8 +62,8 @@ class CausalBlock(nn.Module):
 class CausalTransformer(nn.Module):
     """Token and position embeddings, causal blocks, a last layer norm; the last position becomes the feature.
 
-    Source: Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2: order of the layers
-    and start values, residual maps scaled by (2 depth)^(-1/2)).
+    Source: Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2: layers and start
+    values).
     """
 
     def __init__(self, context: int, vocabulary: int, width: int, depth: int, feature_dim: int) -> None:

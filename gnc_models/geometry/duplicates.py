@@ -18,9 +18,7 @@ TILE_ENTRIES = 1 << 22
 def same_rows(rows: Float[Tensor, "rows dim"], *, directions: bool = True) -> list[list[int]]:
     """Groups of at least two rows that are exactly the same, in the order of their first rows.
 
-    Args:
-        rows: float64; a row of zeros is in no group of directions.
-        directions: whether rows that differ by a positive factor are the same, in exact arithmetic; else equal rows.
+    With `directions` rows that differ by a positive factor are the same, in exact arithmetic; zeros are in no group.
     """
     largest = rows.abs().amax(1, keepdim=True)
     # equal quotients round to the same float, so rows of one direction have equal keys; the converse is checked
@@ -68,13 +66,9 @@ def _is_parallel(one: Tensor, other: Tensor) -> bool:
 
 
 def near_rows(unit_rows: Float[Tensor, "rows dim"], *, cosine: float) -> list[list[int]]:
-    """Groups of rows that chains of pairs with a cosine above `cosine` join, each of at least two, largest first.
+    """Groups of unit rows that chains of pairs with a cosine above `cosine` join, each of at least two, largest first.
 
-    Rounding decides for pairs whose cosine is within 1e-14 of the threshold.
-
-    Args:
-        unit_rows: float64, of unit length.
-        cosine: the threshold, above 0 and below 1.
+    Rounding decides for pairs whose cosine is within 1e-14 of the threshold, which is between 0 and 1.
     """
     count, most = len(unit_rows), 2.0 - 2.0 * cosine
     seen = _projected(unit_rows)  # a projection shortens every difference, so no pair is overlooked
@@ -126,13 +120,9 @@ def _groups(labels: Int[Tensor, " rows"]) -> list[list[int]]:
 
 
 def spread(rows: Float[Tensor, "rows dim"]) -> float:
-    """`dim` times the mean squared cosine over all pairs of rows, from their dim x dim moments.
+    """`dim` times the mean squared cosine over all pairs of rows; at least `welch_floor`, and 1 for random directions.
 
-    Welch's bound says that it is at least `welch_floor`; 1 is the mean of random directions.
-
-    Args:
-        rows: float64, at least 2, any lengths; a row of zeros counts as orthogonal to all.
-    Source: Welch, IEEE Trans. Inf. Theory 20 (1974).
+    A row of zeros counts as orthogonal to all. Source: Welch, IEEE Trans. Inf. Theory 20 (1974).
     """
     directions = unit(rows)
     moments = directions.T @ directions

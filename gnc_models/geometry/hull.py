@@ -1,11 +1,6 @@
-"""Nearest points of many small convex hulls at once: a batched active-set method in float64.
+"""Nearest points of many small convex hulls at once: a batched active-set method in float64. Knows torch only.
 
-Knows torch only; does not know classes, margins or how the points of a hull were chosen.
-
-For one hull with points v_1..v_m the method keeps a working set S and the coefficients of the point of aff(S) nearest
-to the origin, as Wolfe's and Lawson and Hanson's methods do, but takes in several violated points at a time: those
-that get a negative coefficient leave again before the point moves, and at least one of them stays, so every step
-still comes nearer to the origin. The affine problem is `(V_S V_S^T + 1 1^T) u = 1`, `coefficients = u / sum u`.
+As Wolfe's and Lawson and Hanson's methods, but several violated points come into the working sets at a time.
 """
 
 from dataclasses import dataclass
@@ -36,13 +31,12 @@ def nearest_hull_points(
     tolerance: float,
     start: HullPoints | None = None,
 ) -> HullPoints:
-    """The point nearest to the origin in the convex hull of each set of points.
+    """The point nearest to the origin in the convex hull of each set of points, of any scale.
 
     A solve that stalls ends early: its point is in the hull but not the nearest, which the caller sees because the
     lower bound that the point gives stays below its norm.
 
     Args:
-        points: float64, one set a hull; any scale.
         valid: which points are real; each hull needs one.
         tolerance: a hull is done when `min_j <v_j, p> >= (1 - tolerance) |p|^2` at its point p.
         start: working sets to begin with, at most dim + 1 points each; by default the point nearest to the origin.
@@ -261,10 +255,7 @@ def _affine_coefficients(gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _refined(members: Tensor, used: Tensor, coefficients: Tensor, factor: Tensor) -> Tensor:
-    """Two steps of iterative refinement of affine coefficients.
-
-    The residual comes from the points, not from their Gram matrix, whose condition number is squared.
-    """
+    """Two refinements of affine coefficients, by the points: their Gram matrix squares the condition number."""
     ones = used.to(torch.float64)
     for _ in range(2):
         point = torch.einsum("bs,bsd->bd", coefficients, members)

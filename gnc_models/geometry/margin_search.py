@@ -1,8 +1,6 @@
 """The search behind certified margins: candidates, bounds and supports of all classes, improved batch by batch.
 
-Knows torch and the small hull solver; does not know what the rows stand for. A class is solved against a pool of
-candidate rows, one streamed pass over all rows certifies it or names the rows it missed, and these take the places of
-the candidates with most slack. The rows that support its hull point so far are always candidates too.
+The rows that support a class's hull point so far are always candidates. Knows torch and the small hull solvers.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +39,7 @@ class MarginSearch:
     def __init__(
         self, weights: Float[Tensor, "classes dim"], tolerance: float, mode: str, *, exact: bool = True
     ) -> None:
-        """`exact`: whether rows that are equal were equal before they were brought near 1."""
+        """exact: whether rows that are equal were equal before they were brought near 1."""
         num_classes, dim = weights.shape
         others = num_classes - 1
         self.weights, self.tolerance, self.mode, self.exact = weights, tolerance, mode, exact

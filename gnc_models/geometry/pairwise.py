@@ -70,15 +70,9 @@ def squared_distances(points: Float[Tensor, "points dim"]) -> Iterator[tuple[sli
 
 
 def measure_energy(points: Float[Tensor, "points dim"], *, exponent: float = 0.0) -> tuple[float, float]:
-    """Mean and variance over pairs of the Riesz kernel of their distance.
+    """Mean and variance over pairs of the Riesz kernel of their distance; not finite where two coincide and s >= 0.
 
     The kernel of exponent s is `r^-s` for s > 0, `log(1/r)` for s = 0 and `-r^-s` for s < 0.
-
-    Args:
-        points: float64, at least 2; usually of unit length.
-        exponent: s.
-    Returns:
-        Mean and population variance; infinite or NaN where two points coincide and s >= 0.
     Source: Liu et al., arXiv 2303.06484 (hyperspherical energy).
     """
     count, mean, deviation = 0, 0.0, 0.0

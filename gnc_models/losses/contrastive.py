@@ -1,4 +1,4 @@
-"""Supervised contrastive loss, as pytorch-metric-learning has it. Knows torch and that library, imported when needed."""
+"""Supervised contrastive loss, as pytorch-metric-learning has it, which is imported when needed."""
 
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
 from gnc_models.losses.loss import Loss, Scalar
@@ -9,7 +9,6 @@ class SupervisedContrastive(Loss):
 
     p runs over the other samples of the class in the batch, a over all other samples. Samples without another of their
     class do not count; a batch without a pair, or of one class only, gives 0. Classifier rows get no gradient.
-
     Source: Khosla et al., arXiv 2004.11362, equation 2; pytorch_metric_learning.losses.SupConLoss.
     """
 

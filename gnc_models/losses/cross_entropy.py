@@ -1,6 +1,6 @@
 """Cross-entropy, its logarithm for low temperatures, and the limit of that at zero. Knows torch and classifiers.
 
-All three are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds).
+All are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds).
 """
 
 import math
@@ -22,10 +22,7 @@ class CrossEntropy(Loss):
     """Mean cross-entropy of the classifier's logits, in nats."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, cross_entropy: str = "dense") -> None:
-        """`cross_entropy` "dense" holds batch x classes logits and their gradient, "chunked" never does.
-
-        The numbers of both agree to rounding.
-        """
+        """With "dense" batch x classes logits and their gradient are held, with "chunked" never; the numbers agree."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         check_choice("cross_entropy", cross_entropy, CROSS_ENTROPIES)
         self.chunked = cross_entropy == "chunked"
@@ -55,9 +52,7 @@ class CrossEntropy(Loss):
 class LogCrossEntropy(Loss):
     """`temperature * log(mean cross-entropy)`, never through the cross-entropy, which underflows at low temperatures.
 
-    As the temperature falls it tends to HardMax where that is negative, that is where every sample is on its side, and to
-    0 elsewhere.
-
+    As the temperature falls it tends to HardMax where every sample is on its side, and to 0 elsewhere.
     Source: Jiang et al., arXiv 2310.05351.
     """
 
@@ -67,9 +62,7 @@ class LogCrossEntropy(Loss):
 
 
 class HardMax(Loss):
-    """The largest `<w_j - w_y, h>` over the batch and over j != y, on what the classifier scales.
-
-    Only the worst sample and its nearest wrong class get a gradient (ties share it).
+    """The largest `<w_j - w_y, h>` over the batch and j != y: only the worst sample gets a gradient.
 
     Source: Jiang et al., arXiv 2310.05351.
     """

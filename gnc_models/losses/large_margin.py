@@ -38,9 +38,7 @@ class CosFace(Loss):
 class ArcFace(Loss):
     """Mean cross-entropy of `cos(angle + margin_penalty [own class]) / temperature`.
 
-    Where angle + margin_penalty passes pi, the own cosine less `margin_penalty sin(margin_penalty)` takes its place, as
-    in the library, so that it goes on falling.
-
+    Where angle + margin_penalty passes pi, the own cosine less `margin_penalty sin(margin_penalty)` takes its place.
     Source: Deng et al., arXiv 1801.07698; pytorch_metric_learning.losses.ArcFaceLoss.
     """
 
@@ -60,8 +58,8 @@ class ArcFace(Loss):
 class _Borrowed:
     """A loss of the library that works on the classifier's rows instead of rows of its own.
 
-    Not a module, so that the library's rows are no part of ours; they are never filled, which would draw random numbers,
-    and take no memory.
+    Not a module, so that the library's rows are no part of ours; they are never filled, which would draw random
+    numbers, and take no memory.
     """
 
     def __init__(self, kind: Any, num_classes: int, feature_dim: int, margin: float) -> None:

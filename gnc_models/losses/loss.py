@@ -24,20 +24,10 @@ class Loss(nn.Module):
         check_at_least(1, feature_dim=feature_dim)
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
-        """The loss of a batch.
-
-        Args:
-            features: as the encoder gives them, before any scaling.
-            labels: their classes.
-            classifier: has the rows and says what is scaled to unit length.
-            temperature: the one in force at this step; 1.0 with normalization "none". Some losses do not depend on it
-                (the catalog's `has_temperature`).
-        Returns:
-            A scalar with a gradient to the features and, where they are trained and the loss moves them, to the rows.
-        """
+        """The loss of features as the encoder gives them, at the temperature in force; 1.0 with normalization "none"."""
         with torch.autocast(features.device.type, enabled=False):
             return self.value(features.to(classifier.weight.dtype), labels, classifier, temperature)
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
-        """The loss itself; arguments as those of `forward`."""
+        """The loss itself, a scalar with a gradient to the features and, where the loss moves them, to the rows."""
         raise NotImplementedError

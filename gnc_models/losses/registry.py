@@ -1,8 +1,4 @@
-"""Losses by name: a scalar from features, labels and a classifier. Knows torch; does not know networks or data.
-
-`make_loss` builds one from the settings a study names. A loss has no parameters: it trains features and, where the
-classifier is learned, its rows.
-"""
+"""Losses by name: a scalar from features, labels and a classifier. Knows torch; does not know networks or data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,16 +18,9 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 
 
 def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
-    """The loss of that name.
+    """The loss of that name, or of one's own, whose settings are `source` and `options`; None counts as not given.
 
-    Args:
-        name: a name in `LOSSES`, or a reference to one's own.
-        num_classes, feature_dim: of the classifier's rows, at least 2 and 1.
-        settings: those the loss's constructor reads; None counts as not given. Of one's own: `source` and `options`.
-    Returns:
-        A module to call with features, labels, the classifier and the temperature in force.
-    Raises:
-        ValueError: an unknown name, a setting missing, out of range or without effect.
+    ValueError: an unknown name, a setting missing, out of range or without effect.
     """
     if is_reference(name):
         return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)

@@ -1,7 +1,4 @@
-"""Accuracy under perturbations of each input coordinate by at most a radius: FGSM and PGD.
-
-Knows differentiable functions from inputs to logits; does not know networks, data sets or margins.
-"""
+"""Accuracy under perturbations of each input coordinate by at most a radius: FGSM and PGD."""
 
 from collections.abc import Callable
 
@@ -24,20 +21,14 @@ def attack_accuracy(
     """Share of inputs classified rightly after each was moved within the l-infinity ball to raise cross-entropy.
 
     Steps of 2.5 radius / steps, each projected onto the ball and the limits: one from the input is FGSM, more are
-    PGD. The last iterate counts. The accuracy is an upper bound of the one under the best attack, never a
-    certificate.
+    PGD. The last iterate counts. The accuracy is an upper bound of the one under the best attack, never a certificate.
 
     Args:
         model_fn: inputs to logits; in evaluation mode, and such that a sample's logits do not depend on the others'.
-        inputs: of a floating type.
-        labels: class of each.
         radius: in the unit of the inputs; 0 gives the plain accuracy.
-        steps: of the ascent.
         limits: smallest and largest value an input may have.
         generator: start at a uniform point of the ball drawn from it; None starts at the input. On the inputs' device.
         batch_size: samples moved at once.
-    Raises:
-        ValueError: no samples, labels that do not fit, a negative radius, no step, inputs outside the limits.
     Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start).
     """
     _check(inputs, labels, radius, steps, limits, batch_size)
@@ -64,11 +55,7 @@ def attack_accuracy(
 
 
 def _direction(model_fn: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of cross-entropy, each sample's up to a positive factor, which the sign does not see.
-
-    Cross-entropy is softplus(L) with L = log sum_{j != y} exp(z_j - z_y), so its gradient is sigmoid(L) times that of
-    L. At low temperature sigmoid(L) is lost in float32 and the attack would go nowhere or astray; L's gradient stays.
-    """
+    """Gradient of L = log sum_{j != y} exp(z_j - z_y): cross-entropy's but for sigmoid(L), lost in float32."""
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_(True)
         logits = model_fn(inputs)

@@ -1,7 +1,4 @@
-"""GNC3: class means against classifier rows and against samples of no class; rows against the inputs' similarity.
-
-Knows class statistics and rows; does not know margins.
-"""
+"""GNC3: class means against classifier rows and against samples of no class; rows against the inputs' similarity."""
 
 from collections.abc import Iterator
 

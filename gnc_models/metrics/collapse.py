@@ -1,7 +1,4 @@
-"""One measurement: checks the arguments, prepares the facts that the columns asked for need, and has them made.
-
-Knows every other module here; does not know networks, training, tables or the disk.
-"""
+"""One measurement: checks the arguments, prepares the facts that the columns asked for need, and has them made."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -66,15 +63,13 @@ def measure_collapse(
 
     Args:
         features: training features as the encoder gives them, before any normalization.
-        labels: class of each, 0..classes-1.
         weights: classifier rows before any normalization; None: only columns that need none, of the classes up to the
             largest label.
         normalization: what the head scales to unit length before the logits.
         temperature: the logits are divided by it; None with normalization "none".
-        bias: added to the logits after that; None where the head has none. Margins are of the rows without it.
+        bias: added to the logits after that. Margins are of the rows without it.
         columns: names of columns or groups; only what they need is computed. None for all.
-        test_features: like features, for the nearest-class-mean accuracy; None without a test set.
-        test_labels: like labels; with test_features or not at all.
+        test_features, test_labels: for the nearest-class-mean accuracy.
         ood_features: like features, of samples that belong to no class.
         class_inputs: mean input of each class, flattened; rows of classes without samples are not read.
         counted: which training samples enter; None for all. The counts of classes are those of all samples.
@@ -85,10 +80,6 @@ def measure_collapse(
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample per class, energies
         of coinciding means, ...), never zero for it.
-    Raises:
-        ValueError: wrong shapes, labels out of range, a class without samples, a value that is not finite, a
-            temperature that the normalization does not take, a classifier row of zeros, features that are all zero,
-            an unknown column.
     Source: docs/metrics.md names the paper of each formula.
     """
     _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
@@ -127,13 +118,8 @@ def measure_statistics(
 ) -> Collapse:
     """The columns that statistics tell without the samples, as `measure_collapse` gives them.
 
-    Args:
-        seen: statistics of features, of two classes or more; classes without samples are left out of what is measured
-            at class means.
-        weights: as in `measure_collapse`; None: only columns that need no rows.
-    Raises:
-        ValueError: as in `measure_collapse`, and for a column that needs single samples, rows or unit features that
-            are not there.
+    Classes without samples are left out of what is measured at class means. ValueError as there, and for a column that
+    needs single samples, rows or unit features that are not there.
     """
     if weights is not None:
         _check_features("weights", weights, seen.head.means.shape[1])
@@ -255,12 +241,7 @@ class _Solver:
         directions: bool = True,
         errors: Tensor | None = None,
     ) -> Margins:
-        """Of the rows' directions, where the rows may be off by `errors`; or of the rows as they are.
-
-        Args:
-            name: what they are of, under which the next measurement finds them.
-            mode: "all" margins, or "min": the smallest alone.
-        """
+        """Of the rows' directions, where the rows may be off by `errors`; or of the rows as they are."""
         start = self._before.get(name)
         if self._rows is not None and _are_near(rows, self._rows):
             start = self.solved["rows"]

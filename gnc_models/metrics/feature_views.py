@@ -1,7 +1,4 @@
-"""What features are seen of: their statistics, held without the samples, and a view of the samples themselves.
-
-Knows class statistics and normalizations; does not know margins or columns.
-"""
+"""What features are seen of: their statistics, held without the samples, and a view of the samples themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +16,8 @@ class SeenFeatures:
     """Statistics of features as the head sees them, batch by batch; of unit features beside them where they are needed.
 
     Attributes:
-        unit_features: whether the head scales features to unit length.
         head: statistics as the head sees them, with the norms before any normalization.
-        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter; None where
-            they are not held.
+        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None.
     """
 
     def __init__(
@@ -96,11 +91,7 @@ class SeenFeatures:
         return found
 
     def present(self, absent_classes: bool) -> Int[Tensor, " present"]:
-        """The classes with samples, in order.
-
-        Raises:
-            ValueError: fewer than two; or a class without samples, unless `absent_classes` may be.
-        """
+        """The classes with samples, in order; ValueError where they are fewer than two, or not all and must be."""
         if not absent_classes:
             self.head.check_every_class()
         found = self.head.counts.nonzero()[:, 0]

@@ -1,7 +1,4 @@
-"""Lengths and dimensions: norms of rows and features, the temperature they make, and effective ranks.
-
-Knows class statistics and rows; does not know margins.
-"""
+"""Lengths and dimensions: norms of rows and features, the temperature they make, and effective ranks."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""GNC2: margins of the classifier rows over classes, by how often a class is seen, and the forms free of scale.
-
-Knows certified margins; does not know features.
-"""
+"""GNC2: margins of the classifier rows over classes, by how often a class is seen, and the forms free of scale."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -73,11 +70,7 @@ def _centred(rows: Float[Tensor, "classes dim"]) -> tuple[Float[Tensor, "classes
 
 
 def _rattlers(margins: Margins) -> int:
-    """Classes whose row can be left out without changing the smallest margin.
-
-    Certified: the class's own margin is above the minimum, and no class that may have the minimum needs its row for
-    the nearest hull point found.
-    """
+    """Classes whose row can be left out without changing the smallest margin, certified."""
     smallest = margins.minimum[1]
     may_be_least = margins.lower <= smallest
     carries = margins.coefficients[may_be_least] > 0

@@ -1,7 +1,4 @@
-"""Hyperspherical uniformity: energies and separation of class means and rows, and of the features of a class.
-
-Knows sums over pairs; null and bound of each energy are in gnc_models.references.energy.
-"""
+"""Hyperspherical uniformity: energies and separation of class means and rows, and of the features of a class."""
 
 import math
 from collections.abc import Iterator
@@ -63,10 +60,9 @@ def _energies(points: Tensor) -> tuple[float, float, float]:
 def within_columns(view: View, sphere: ClassStatistics) -> tuple[float, float] | None:
     """Mean over classes of the mean over pairs of samples of log 1/|x-y| and of |x-y|, x and y unit features.
 
-    HUG's within-class measure in its forms s = 0 and s = -1. Exact for classes of at most SAMPLES_A_CLASS samples; of
-    a larger one that many, evenly spaced in the order of the samples, stand for all. None where no class has two
-    samples, and the energy where two samples coincide.
-    Source: Liu et al., arXiv 2303.06484.
+    Of a class of more than SAMPLES_A_CLASS that many stand for all, evenly spaced in the order of the samples. None
+    where no class has two samples, and the energy where two samples coincide.
+    Source: Liu et al., arXiv 2303.06484 (HUG's within-class measure in its forms s = 0 and s = -1).
     """
     energy = distance = 0.0
     num_classes = 0

@@ -1,7 +1,4 @@
-"""GNC1: how far features of a class lie from their mean, against how far the means lie from each other.
-
-Knows class statistics; does not know classifiers.
-"""
+"""GNC1: how far features of a class lie from their mean, against how far the means lie from each other."""
 
 import math
 
@@ -82,11 +79,7 @@ def _mean_variance(statistics: ClassStatistics) -> float:
 
 
 def _within_over_between(within: Tensor, between: Spectrum, num_classes: int) -> tuple[float, int]:
-    """trace(Sigma_W pinv(Sigma_B)) and the rank of Sigma_B.
-
-    The rank rule: an eigenvalue counts if it exceeds max(classes, dim) * eps * the largest, and at most classes - 1
-    count, since means centred by an average of them span no more.
-    """
+    """trace(Sigma_W pinv(Sigma_B)) and the rank of Sigma_B, at most classes - 1, which centred means span."""
     dim = len(within)
     eigenvalues, vectors = between
     counted = eigenvalues > max(num_classes, dim) * EPS * eigenvalues[-1].clamp_min(0.0)

@@ -1,7 +1,4 @@
-"""Kissing numbers: rows that are published to have cosine 1/2, and how many rows are proven to be too many for it.
-
-Knows nothing but these numbers; what can be written down is in gnc_models.constructions.
-"""
+"""Kissing numbers: rows that are published to have cosine 1/2, and how many rows are proven to be too many for it."""
 
 # dimensions, rows at cosine 1/2, source; published with coordinates, but by no rule that is written down here
 PUBLISHED = (

@@ -1,7 +1,6 @@
 """Reference values: the interval that holds the best possible one-vs-rest margin of K classes in d dimensions.
 
-Knows numpy and the tables shipped with the package; does not know torch, so that tables are sealed and analysed
-without it.
+Knows numpy and the tables shipped with the package; does not know torch.
 """
 
 import functools
@@ -79,12 +78,7 @@ def margin_score(
 ) -> float | Float[np.ndarray, "..."]:
     """How far a margin has come from random rows (0) to the best code known (1): (lower - null) / (best - null).
 
-    Args:
-        lower: lower end of the smallest margin; NaN where there is none.
-        null: the margin of random rows, `random_margin`; None or NaN where it is not known.
-        best: lower end of `reference_margin`; None or NaN where it is not known.
-    Returns:
-        The score; NaN where a value is missing, or the best does not exceed the null.
+    NaN where a value is missing, or the best does not exceed the null.
     """
     below, above = np.asarray(null, dtype=float), np.asarray(best, dtype=float)
     return (lower - below) / np.where(above > below, above - below, np.nan)
@@ -99,9 +93,6 @@ def margin_score_bounds(
     """Least and largest `margin_score` of a margin between `lower` and `upper` and a null between the two given.
 
     The score grows with the margin, and with the null it only falls or only grows: both extremes are at ends.
-
-    Returns:
-        Both ends; NaN where a value is missing or the best does not exceed the null's upper end.
     """
     ends = np.stack([margin_score(margin, end, best) for margin in (lower, upper) for end in null])
     return np.asarray(ends.min(axis=0)), np.asarray(ends.max(axis=0))

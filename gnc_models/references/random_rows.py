@@ -1,7 +1,4 @@
-"""The null: the smallest margin that random unit rows have, with the error of its table and of interpolation.
-
-Knows numpy and its table; does not know torch or how the table is made (`python -m tools.tabulate random`).
-"""
+"""The null: the smallest margin that random unit rows have, with the error of its table and of interpolation."""
 
 import functools
 import itertools
@@ -40,11 +37,7 @@ class _Line:
     errors: Knots
 
     def at(self, place: float) -> tuple[float, float] | None:
-        """Value and error at a place, None beyond the ends.
-
-        Between two knots: a monotone cubic. How far it is from the straight line is its error, beside the larger error
-        of the two knots.
-        """
+        """Value and error at a place, None beyond the ends; a monotone cubic's bend adds to the error between knots."""
         if not self.knots[0] - 1e-9 <= place <= self.knots[-1] + 1e-9:
             return None
         nearest = int(np.argmin(abs(self.knots - place)))
@@ -85,17 +78,11 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
 
 def random_margin_interval(num_classes: int, feature_dim: int) -> RandomMargin | None:
-    """Median minimum one-vs-rest margin of K random unit rows: what no training at all would give.
+    """Median minimum one-vs-rest margin of K random unit rows: what no training gives; None outside the table.
 
     Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
     the tabulated d and then in log d, both by monotone cubics. Nothing is extrapolated, nor interpolated between
     dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md.
-
-    Args:
-        num_classes: K.
-        feature_dim: d.
-    Returns:
-        Euclidean distances, or None outside the table.
     """
     dims, place = _random_rows(), math.log(max(num_classes, 1))
     if feature_dim in dims:

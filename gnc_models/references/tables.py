@@ -1,8 +1,4 @@
-"""Reference tables shipped with the package: read once, looked up by (K, d) or by temperature.
-
-Knows numpy and its own data files; does not know torch, the disk or how the tables are made
-(`python -m tools.tabulate`).
-"""
+"""Reference tables shipped with the package: read once, looked up by (K, d) or by temperature. Knows numpy."""
 
 import csv
 import functools
@@ -61,8 +57,8 @@ def tables_digest() -> str:
 class UnconstrainedOptimum:
     """Best cross-entropy found for the unconstrained-feature model, and the margin there.
 
-    `margin_low` and `margin_high` span the minima found whose loss is within 1e-4 of the best, relative: loss and margin
-    hardly correlate between local optima, so the margin at the best loss is known no better than that.
+    `margin_low` and `margin_high` span the minima found whose loss is within 1e-4 of the best, relative: loss and
+    margin hardly correlate between local optima, so the margin at the best loss is known no better than that.
     """
 
     loss: float  # nats
@@ -163,11 +159,7 @@ def _points_by_size() -> dict[int, Float[np.ndarray, "classes 3"]]:
 
 
 def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
-    """Coordinates of the best known code for drawing: d = 2 exact, d = 3 where stored; None elsewhere.
-
-    Returns:
-        Unit rows, one per class; a fresh array.
-    """
+    """Unit rows of the best known code for drawing, a fresh array: d = 2 exact, d = 3 where stored; None elsewhere."""
     if feature_dim == 2 and num_classes >= 2:
         return polygon(num_classes)
     points = _points_by_size().get(num_classes) if feature_dim == 3 else None

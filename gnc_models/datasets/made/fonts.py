@@ -1,7 +1,7 @@
 """Faces, which characters they share, and each character's picture in each face.
 
-Built in are the 12 DejaVu faces in matplotlib's wheel. matplotlib itself is never imported: its font files are found
-through its import spec. Other fonts are files of a package or a folder; of a collection the first font is taken.
+Built in are the 12 DejaVu faces in matplotlib's wheel, found without importing it; others are files of a package or
+folder.
 """
 
 import hashlib
@@ -50,9 +50,7 @@ class Face(NamedTuple):
 def find_faces(fonts: str, data_root: Path | None = None) -> tuple[Face, ...]:
     """The faces of "dejavu", or of packages and folders as `find_fonts` names them.
 
-    Raises:
-        MissingData: a package or a folder is not here; the text names it and how to get it.
-        ValueError: a file that is no font.
+    MissingData: a package or a folder is not here. ValueError: a file that is no font.
     """
     if fonts == BUILT_IN_FONTS:
         return _dejavu_faces()
@@ -98,11 +96,7 @@ def fonts_fingerprint(faces: Sequence[Face]) -> str:
 
 
 def shared_characters(faces: Sequence[Face]) -> list[int]:
-    """Letters, numbers, punctuation and symbols that every face's own map holds and that fit the canvas in each.
-
-    Returns:
-        Code points, ascending.
-    """
+    """Code points, ascending, of `_CATEGORIES` that every face's own map holds and that fit the canvas in each."""
     shared = set.intersection(*(_held_characters(face) for face in faces))
     code_points = sorted(c for c in shared if unicodedata.category(chr(c))[0] in _CATEGORIES)
     for face in faces:
@@ -128,12 +122,7 @@ def _fits(left: float, top: float, right: float, bottom: float) -> bool:
 
 
 def draw_characters(code_points: Sequence[int], face: Face) -> np.ndarray:
-    """Pictures of characters that the face holds and that fit the canvas.
-
-    Returns:
-        Their ink as uint8 `[characters, side, side]`, 0 for none and 255 for full cover. A picture is centred across and
-        stands on the common baseline.
-    """
+    """Ink of characters that fit the canvas, uint8 `[characters, side, side]`: centred across, on a common baseline."""
     font = _font(face)
     pictures = np.empty((len(code_points), RASTER_SIDE, RASTER_SIDE), dtype=np.uint8)
     for picture, code_point in zip(pictures, code_points, strict=True):

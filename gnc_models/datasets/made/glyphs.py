@@ -1,8 +1,6 @@
 """Characters of many scripts in several typefaces, drawn under random small affine maps: many real classes.
 
-A sample is a face x a map. The classes are the characters that differ enough in every face (`lookalikes`), in an order
-that `data_seed` draws. Every class has its own streams of maps for training, test and unseen samples, keyed by its
-code point, so its samples do not depend on which other classes there are.
+Each class has streams of maps of its own, keyed by its code point: its samples do not depend on the other classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,19 +59,15 @@ def make_glyphs(
     fonts_source: str | None = None,
     data_root: Path | None = None,
 ) -> Dataset:
-    """Images `[samples, 1, resolution, resolution]` of characters, background 0.
+    """Images `[samples, 1, resolution, resolution]` of characters, background 0; sample i is in face i modulo their number.
 
     With the built-in fonts ink goes up to 1 / 0.27 in float32. With others, which have thousands of characters, images
-    are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the memory.
+    are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the room.
 
     Args:
-        num_classes: characters, named by code point and character, such as "U+0041 A".
-        samples_per_class: training samples of each class; sample i is drawn in face i modulo the faces used.
-        test_samples_per_class: test samples of each class, with maps of their own, and unseen ones likewise.
-        data_seed: drives the order of the classes and all maps.
         resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
-        unseen_family: "sans", "mono" or "serif": its faces give the unseen samples and nothing else. "none" or None: all
-            faces are used in training and test, and there are no unseen samples.
+        unseen_family: "sans", "mono" or "serif": its faces give the unseen samples and nothing else. "none" or None:
+            all faces are used in training and test, and there are no unseen samples.
         fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
         fonts_source: the digest that the fonts must have here; None: any.
         data_root: where folders of fonts are looked for.
@@ -151,13 +145,7 @@ def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.
 def render_maps(
     pictures: UInt8[Tensor, "samples side side"], maps: Float[Tensor, "samples 2 3"], resolution: int
 ) -> Float[Tensor, "samples 1 resolution resolution"]:
-    """Each picture under its map, averaged over the area of each pixel: ink from 0 to 255.
-
-    Args:
-        pictures: ink as uint8, 0 to 255.
-        maps: inverse maps as `draw_maps` gives them.
-        resolution: side of the result in pixels, one of `RESOLUTIONS`.
-    """
+    """Each picture under its map (as of `draw_maps`), averaged over the area of each pixel: ink from 0 to 255."""
     points = _POINTS[resolution]
     place = (torch.arange(resolution * points, dtype=torch.float32) * 2 + 1) / (resolution * points) - 1
     across, down = place[None, None, :, None], place[None, :, None, None]

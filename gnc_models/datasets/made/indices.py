@@ -10,14 +10,7 @@ from gnc_models.datasets.samples.dataset import Dataset
 def make_indices(
     *, num_classes: int, samples_per_class: int, test_samples_per_class: int | None, data_seed: int
 ) -> Dataset:
-    """Inputs 0 to samples - 1 as int64 `[samples, 1]`, sorted by class; no test set.
-
-    Args:
-        num_classes: classes, named "0", "1", ...
-        samples_per_class: samples of each class.
-        test_samples_per_class: not read: an index has no unseen sample.
-        data_seed: not read: there is nothing to draw.
-    """
+    """Inputs 0 to samples - 1 as int64 `[samples, 1]`, sorted by class; there is no test set, and no draw."""
     labels = torch.arange(num_classes).repeat_interleave(samples_per_class)
     names = tuple(str(index) for index in range(num_classes))
     return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names))

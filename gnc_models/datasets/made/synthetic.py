@@ -38,15 +38,8 @@ def make_synthetic(
 ) -> Dataset:
     """Classes with centres uniform on the unit sphere in `input_dim` dimensions, plus isotropic Gaussian noise.
 
-    Args:
-        num_classes: classes, named "0", "1", ...
-        samples_per_class: training samples of each class.
-        test_samples_per_class: test samples of each class, from a stream of their own.
-        data_seed: drives centres and noise.
-        input_dim: dimension of the inputs, at least 1.
-        noise: root mean square distance of a sample from its centre, at least 0; the centres have length 1.
-    Raises:
-        ValueError: `input_dim` or `noise` out of range.
+    `noise` is the root mean square distance of a sample from its centre, whose length is 1. ValueError where out of
+    range.
     """
     check_at_least(1, input_dim=input_dim)
     if not 0 <= noise < np.inf:

@@ -54,8 +54,8 @@ def make_text(
 ) -> Dataset:
     """Contexts int64 `[samples, context_length]` of the running Python's standard library and their next tokens.
 
-    The same for one Python version; another version has another library, so its version stands in `source`. See
-    `make_contexts` for what is drawn and what is refused.
+    The same for one Python version, which stands in `source`. See `make_contexts` for what is drawn and what is
+    refused.
     """
     if missing := missing_data("text", None):
         raise MissingData(missing)
@@ -113,13 +113,10 @@ def make_contexts(
     the classes end no context, and within contexts all become one, numbered `num_classes`.
 
     Args:
-        corpus: what is read.
-        num_classes: tokens to tell apart, at least 2.
         samples_per_class: training contexts divided by classes, at least 2: two contexts of each class, then the first
             ones of an order over all contexts, so that classes are as frequent as in the files. More lie around fewer.
         test_samples_per_class: test contexts divided by classes, as frequent as in the files, some classes absent.
         data_seed: draws the test files, one in five, and the orders.
-        context_length: tokens a context, at least 1.
     Raises:
         ValueError: a number below its least, or more classes or contexts than the corpus has.
     """

@@ -46,14 +46,10 @@ def augment(
 
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
-        augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way,
-            independently and with equal chances, 0 where it came from outside; "crop_flip": likewise by up to an
-            eighth of the longer side, rounded up (4 pixels of 28 or 32), then mirrored left to right or not.
-        generator: the source of random numbers, on any device; left untouched where nothing is changed.
-        start: place of the first input in the batch.
-        batch_size: samples of the batch; None: the inputs are all of it.
-    Raises:
-        ValueError: an unknown augmentation, or a change of inputs that are not images.
+        augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way, 0 where
+            it came from outside; "crop_flip": by up to an eighth of the longer side, then mirrored or not.
+        generator: on any device; left untouched where nothing is changed.
+        start, batch_size: the place of the first input in its batch, and the batch's samples; None: the inputs are all.
     """
     if augmentation is None:
         return inputs

@@ -1,7 +1,4 @@
-"""How many training samples each class has under an imbalance.
-
-Knows no torch and no disk, so that a study can be checked in an instant.
-"""
+"""How many training samples each class has under an imbalance. Knows no torch, so that a study is checked at once."""
 
 import math
 
@@ -16,14 +13,6 @@ def class_counts(
     With n = `samples_per_class`, r = `imbalance_ratio` and classes k = 0 .. K - 1, rounded half up:
     "none" n for all; "exponential" n r^(-k / (K - 1)); "step" n for the first ceil(K / 2) classes, n / r for the rest.
     A class's count never falls when K or n grows, so the smaller study lies inside the larger one.
-
-    Args:
-        num_classes: classes, at least 2.
-        samples_per_class: samples of the largest class, at least 1.
-        imbalance: a name in the catalog's `IMBALANCES`.
-        imbalance_ratio: largest over smallest count before rounding, at least 1; None with "none" alone.
-    Raises:
-        ValueError: an unknown imbalance, a ratio missing, below 1, not finite, or given with "none".
     Source: Cui et al., arXiv 1901.05555 (exponential); Buda et al., arXiv 1710.05381 (step).
     """
     if imbalance not in IMBALANCES:

@@ -9,12 +9,9 @@ from torch import Tensor
 def mark_contexts(
     contexts: Int64[Tensor, "samples context"], labels: Int64[Tensor, " samples"]
 ) -> tuple[Bool[Tensor, " samples"], float]:
-    """Which samples have a context that one label alone follows, and the entropy of the label given the context.
+    """Which samples have a context that one label alone follows, and the label's entropy given the context.
 
-    Returns:
-        A mark for each sample, true where all samples with the same context have the same label; and the empirical
-        conditional entropy in nats, `-sum_{c,y} p(c, y) log p(y | c)`: no function of the context has a smaller mean
-        cross-entropy on these samples.
+    It is the empirical `-sum_{c,y} p(c, y) log p(y | c)` in nats: no function of the context has a lower cross-entropy.
     """
     # a row's bytes as one value: rows are equal exactly where these are
     rows = np.ascontiguousarray(contexts.numpy()).view(np.dtype((np.void, contexts.shape[1] * 8)))[:, 0]

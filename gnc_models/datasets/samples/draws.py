@@ -1,4 +1,4 @@
-"""Which classes and samples of a stored set are used: the first ones of orders drawn by `data_seed`, so that both nest."""
+"""Which classes and samples of a stored set are used: the first ones of orders that `data_seed` draws."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,7 @@ _ORDER, _TRAIN, _TEST = 0, 1, 2
 
 
 def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: str) -> list[int]:
-    """The first `num_classes` of the seed's order of the classes 0 to available - 1.
-
-    Raises:
-        ValueError: more classes than there are; the text names the `origin` they come from.
-    """
+    """The first `num_classes` of the seed's order of classes 0 to available - 1; ValueError where there are fewer."""
     if num_classes > available:
         raise ValueError(f"num_classes must be at most {available}, the classes of {origin}, got {num_classes!r}.")
     return np.random.default_rng([data_seed, _ORDER]).permutation(available)[:num_classes].tolist()
@@ -22,11 +18,7 @@ def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: st
 def draw_samples(
     members: np.ndarray, samples: int | None, data_seed: int, label: int, class_name: str, is_test: bool
 ) -> np.ndarray:
-    """The first `samples` of the seed's order of one class's members `[members]`; None: all of them.
-
-    Raises:
-        ValueError: the class has fewer; the text names it.
-    """
+    """The first `samples` of the seed's order of one class's members; None: all. ValueError where there are fewer."""
     if too_few := few_samples({class_name: len(members)}, samples, is_test):
         raise ValueError(too_few)
     stream = _TEST if is_test else _TRAIN

@@ -1,6 +1,6 @@
 """A data set of one's own as the project's tensors: arrays, a torch data set or a Hugging Face one.
 
-Knows torch and NumPy; of Hugging Face `datasets` only how its sets look, so that it need not be installed.
+Of Hugging Face `datasets` it knows only how its sets look, so that it need not be installed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,12 +53,11 @@ def make_own_dataset(
         returned: a pair of training and test data, each a pair (inputs, labels) of arrays or tensors, or a set with
             `len` whose items are pairs (input, label), or a Hugging Face Dataset with a column of labels and one of
             inputs. Labels are whole numbers from 0; bytes are divided by 255; numbers are taken as they are.
-        num_classes, samples_per_class, test_samples_per_class: how many of them.
-        data_seed: draws which.
         room: inputs that take more are streamed.
         again: makes the same in the processes that read them; None: this process reads.
     Returns:
-        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens [samples, context].
+        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens [samples,
+        context].
     Raises:
         ValueError: another form, labels that are no classes, values that are not finite, or too few classes or samples.
     """
@@ -97,10 +96,7 @@ def make_own_dataset(
 
 @dataclass(frozen=True)
 class _Part:
-    """Training or test data: all labels, and inputs by place, with their numbers as they are.
-
-    is_held: whether the inputs lie in this process's memory anyway, so that another process would need as much again.
-    """
+    """Training or test data: all labels, and inputs by place. is_held: whether this process holds them anyway."""
 
     which: str
     labels: np.ndarray

@@ -47,14 +47,9 @@ def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
 def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dataset:
     """Training samples under labels of which a share is wrong, sorted by the labels they now have.
 
-    Args:
-        label_noise: share of the training samples, from 0 to 1. Below 1: exactly that share, rounded half up to whole
-            samples, get another label than their own, all others with equal chances. More noise wrongs the same
-            samples in the same way and others beside them. At 1 the labels are shuffled over all samples: fully
-            random labels, the right one now and then, with the counts of the classes as they were.
-        data_seed: drives which samples and which labels.
-    Raises:
-        ValueError: `label_noise` out of range, or a class left without a sample.
+    Below 1 exactly that share, rounded half up, get another label than their own, all others with equal chances. More
+    noise wrongs the same samples in the same way and others beside them. At 1 the labels are shuffled over all samples.
+    ValueError: a share outside 0 to 1, or a class left without a sample.
     """
     if not 0 <= label_noise <= 1:
         raise ValueError(f"label_noise must be from 0 to 1, got {label_noise!r}.")

@@ -1,6 +1,6 @@
 """Inputs that are too large to be held: read again whenever they are needed, by processes of their own.
 
-The batches are those that held inputs would give, in the same order. Knows torch's DataLoader; does not know what is read.
+The batches are those that held inputs would give, in the same order. Knows torch's DataLoader, not what is read.
 """
 
 import atexit

@@ -18,12 +18,10 @@ _TORCHVISION = {
 
 
 def fetch_dataset(name: str, data_root: Path) -> None:
-    """Download a set into `data_root`, in torchvision's layout, with its checksums; nothing where it is there already.
+    """Download a set into `data_root` in torchvision's layout, with its checksums; nothing where it is there already.
 
-    Raises:
-        ValueError: a set that nothing is downloaded for.
-        MissingData: something is missing still.
-        RuntimeError, OSError: what torchvision says of a failed download.
+    ValueError: nothing is downloaded for this name. MissingData: something is missing still. Else what torchvision
+    raises.
     """
     if name not in STORED_SETS:
         raise ValueError(f"dataset must be one of {sorted(STORED_SETS)} to be fetched, got {name!r}.")

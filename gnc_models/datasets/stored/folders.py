@@ -17,10 +17,9 @@ Split = tuple[list[Path], list[Path]]  # training and test images of one class
 
 
 def visible_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of every file anywhere below; those hidden, and all below hidden folders, are left out.
+    """Folder and name of every file anywhere below that is not hidden, nor below a hidden folder.
 
-    Jupyter keeps copies of pictures in `.ipynb_checkpoints`, macOS in `__MACOSX`: copies of training images would get
-    into the test set.
+    Jupyter keeps copies of pictures in `.ipynb_checkpoints`, macOS in `__MACOSX`: they would get into the test set.
     """
     for where, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not _is_hidden(name)]
@@ -66,8 +65,7 @@ def _training_folder(base: Path) -> Path:
 def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
     """The names of an image folder's classes, sorted: the folders in its `train` folder, else those in itself.
 
-    Raises:
-        ValueError: `folder` has `..` in it, or it is not clear which folders are classes.
+    ValueError: `folder` has `..` in it, or it is not clear which folders are classes.
     """
     if ".." in Path(folder).parts:
         raise ValueError(
@@ -89,13 +87,7 @@ def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
 def split_images(base: Path, names: Sequence[str], chosen: Sequence[str], data_seed: int) -> list[Split]:
     """Training and test images of each chosen class, in an order that depends on nothing but their names and the seed.
 
-    Args:
-        base: the image folder.
-        names: all its classes.
-        chosen: those asked for.
-        data_seed: drives the split of a folder without test classes.
-    Raises:
-        ValueError: a list of test images that cannot be read; the text names the file and the line.
+    ValueError: a list of test images that cannot be read; the text names the file and the line.
     """
     train = _training_folder(base)
     test = None if train == base else _list_test_images(base, names, chosen)

@@ -1,7 +1,7 @@
 """Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped. No code from a file is run.
 
-CIFAR's layout is Python pickles. They are read with classes of our own standing where numpy's are named, so that a file
-can build bytes, numbers, lists and dicts and nothing else.
+Pickles are read with classes of our own where numpy's are named, so that bytes, numbers, lists and dicts are all they
+build.
 """
 
 import gzip
@@ -33,12 +33,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in an idx file, of any shape.
-
-    Raises:
-        ValueError: another type of number, or another length than the shape in its head says.
-    Source: the format's description at LeCun, Cortes and Burges, "The MNIST database".
-    """
+    """The array of unsigned bytes in an idx file (LeCun's format), of any shape; ValueError for anything else."""
     content = read_bytes(path)
     if len(content) < 4 or content[:3] != bytes((0, 0, _UINT8)):
         raise ValueError(f"{path} must be an idx file of bytes, got a file that begins {content[:4]!r}. Get it again.")
@@ -99,11 +94,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dict in a pickle that names nothing but numpy's arrays of bytes; arrays are `_Array`s.
-
-    Raises:
-        ValueError: anything else: a class or function of any other kind, a torn file, no dict.
-    """
+    """The dict in a pickle that names nothing but numpy's arrays of bytes, which become `_Array`s; else ValueError."""
     content = read_bytes(path)
     with _named(path):
         return {_text(key): value for key, value in _Reader(io.BytesIO(content), encoding="bytes").load().items()}

@@ -1,7 +1,4 @@
-"""What an image folder holds for the trials that read it: counted by names, and the first bytes of some pictures.
-
-Knows Pillow, not torch, so that a study is checked in moments.
-"""
+"""What an image folder holds for the trials that read it: counted by names, and the first bytes of some pictures."""
 
 from collections import Counter
 from collections.abc import Sequence

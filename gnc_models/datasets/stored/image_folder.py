@@ -41,11 +41,7 @@ def make_image_folder(
     of one colour throughout is warned of.
 
     Args:
-        num_classes: the first ones of the seed's order of the class folders, sorted by name.
-        samples_per_class: the first ones of the seed's order of each class's training images; None: all of them.
-        test_samples_per_class: likewise of its test images.
-        data_seed: draws these orders and the split.
-        data_root: the folder of stored sets.
+        samples_per_class, test_samples_per_class: the first ones of the seed's orders; None: all.
         folder: path below `data_root`, or a full path.
         resolution: side in pixels, at least 8: the shorter side is resized to it, bilinear, and the centre kept.
         room: images that take more are streamed.

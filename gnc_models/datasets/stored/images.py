@@ -51,18 +51,8 @@ def make_stored(
 
     Grey images are `[samples, 1, 28, 28]`, divided by the root mean square of the set's pixels, so that the background
     stays 0, what shifts and crops fill with. Colour images are `[samples, 3, 32, 32]`, less the mean and divided by the
-    deviation of each channel. Both are constants, so that no sample depends on which others are drawn.
-
-    Args:
-        name: a name in `STORED_SETS`; emnist is its balanced split, turned as stored.
-        num_classes: the first ones of the seed's order of the set's classes.
-        samples_per_class: the first ones of the seed's order of each class's training samples; None: all.
-        test_samples_per_class: likewise of its test samples.
-        data_seed: draws these orders.
-        data_root: the folder of stored sets.
-    Raises:
-        MissingData: files are missing; the text names them and the command that gets them.
-        ValueError: more classes or samples than there are, or files that are not what they should be.
+    deviation of each channel. Both are constants, so that no sample depends on which others are drawn. emnist is its
+    balanced split, turned as stored. ValueError: more classes or samples than there are, or files that are not theirs.
     """
     stored, pixels = STORED_SETS[name], _PIXELS[name]
     train, test = (_read(name, data_root, files) for files in (stored.train_files, stored.test_files))

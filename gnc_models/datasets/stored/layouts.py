@@ -1,7 +1,6 @@
-"""Data sets that are read from a folder of stored sets: where their files are, and which of them are missing.
+"""Data sets read from a folder of stored sets: where their files are, in torchvision's layouts, and which are missing.
 
 Knows no torch and reads no file's content, so that checking a study takes no time. Nothing here downloads.
-The layouts are those in which torchvision leaves its downloads. Every file may be gzipped too, as Debian ships them.
 """
 
 import os
@@ -19,10 +18,7 @@ VARIABLE = "GNC_DATA"
 
 
 def data_folder() -> Path:
-    """The folder that stored sets and folders of images and fonts are looked for in; it need not exist.
-
-    It is `$GNC_DATA`, else data/ in the working directory: a fact of a machine and no setting.
-    """
+    """Where stored sets, images and fonts are looked for: `$GNC_DATA`, else data/ here; no setting of a trial."""
     return Path(os.environ.get(VARIABLE) or "data").expanduser()
 
 
@@ -68,11 +64,7 @@ STORED_SETS = {
 
 
 def find_files(name: str, data_root: Path | None, files: tuple[str, ...]) -> list[Path]:
-    """The paths of these files of a set, plain or gzipped.
-
-    Raises:
-        MissingData: `data_root` has no folder with all files of the set; the text is that of `missing_data`.
-    """
+    """The paths of these files of a set, plain or gzipped; MissingData where no folder has all files of the set."""
     missing = missing_data(name, data_root)
     if missing is not None or data_root is None:
         raise MissingData(missing)
@@ -93,10 +85,7 @@ def _absent(name: str, folder: Path) -> list[str]:
 def missing_data(name: str, data_root: Path | None, **settings: Any) -> str | None:
     """What a data set lacks on this machine and the command that gets it; None where nothing is missing.
 
-    Args:
-        name: a data set's name; sets that need no stored files lack nothing.
-        data_root: the folder of stored sets; None where none was given.
-        settings: the set's own settings; `folder` is read for image_folder and `fonts` for glyphs, others are not.
+    Of the set's own settings `folder` is read for image_folder and `fonts` for glyphs.
     """
     if name == "glyphs":
         return missing_fonts(settings.get("fonts") or BUILT_IN_FONTS, data_root)
