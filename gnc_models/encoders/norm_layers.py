@@ -22,15 +22,9 @@ class ChannelOffset(nn.Module):
 
 
 def _group(channels: int) -> nn.Module:
+    # of at least 8 channels each, so that a group has something to average where a map is one pixel
     return nn.GroupNorm(even_parts(channels, least=8, most=32), channels)
 
-
-MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "group": _group,
-    "layer": lambda channels: nn.GroupNorm(1, channels),
-    "none": ChannelOffset,
-}
 
 VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
@@ -38,6 +32,7 @@ VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
     "none": ChannelOffset,
 }
+MAP_NORMS = {**VECTOR_NORMS, "batch": nn.BatchNorm2d, "layer": lambda channels: nn.GroupNorm(1, channels)}
 
 
 def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:

@@ -45,27 +45,17 @@ def make_encoder(
         return network
     check_choice("encoder", name, ENCODERS)
     check_at_least(1, feature_dim=feature_dim)
-    norm_layer = _norm_layer(name, norm_layer)
-    read = list(inspect.signature(ENCODERS[name]).parameters)[2:]
-    for setting, value in counts.items():
+    read, allowed = list(inspect.signature(ENCODERS[name]).parameters)[2:], MEMBERS[name].norm_layers
+    for setting, value in {**counts, "norm_layer": None if allowed else norm_layer}.items():
         if value is not None and setting not in read:
             raise ValueError(f"{setting} must be left out for {name}, got {value!r}. It would have no effect here.")
+    if allowed and norm_layer not in (None, *allowed):
+        raise ValueError(f"norm_layer must be one of {list(allowed)} for {name}, got {norm_layer!r}.")
     settings: dict[str, Any] = {setting: counts.get(setting) for setting in read if setting != "norm_layer"}
     check_at_least(1, **settings)
     if "norm_layer" in read:
-        settings["norm_layer"] = norm_layer
+        settings["norm_layer"] = norm_layer or allowed[0]
     return ENCODERS[name](input_shape, feature_dim, **settings)
-
-
-def _norm_layer(name: str, norm_layer: str | None) -> str | None:
-    allowed = MEMBERS[name].norm_layers
-    if norm_layer is None:
-        return allowed[0] if allowed else None
-    if not allowed:
-        raise ValueError(f"norm_layer must be left out for {name}, got {norm_layer!r}. It would have no effect here.")
-    if norm_layer not in allowed:
-        raise ValueError(f"norm_layer must be one of {list(allowed)} for {name}, got {norm_layer!r}.")
-    return norm_layer
 
 
 def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -77,20 +67,17 @@ def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]
     names.
     """
     if is_reference(name):
-        return [*_own_stages(name, encoder), ("features", encoder)]
+        method: Any = getattr(encoder, "feature_stages", None)
+        found = method() if callable(method) else None
+        if not isinstance(found, list) or not all(map(_is_stage, found)):
+            rule = "must have a method feature_stages() that returns a list of pairs (name, module) for layers = 'all'"
+            raise ValueError(f"encoder {name} {rule}, got {found!r}. Add it, or set layers = 'none'.")
+        return [*found, ("features", encoder)]
     if not MEMBERS[name].stages:
         raise ValueError(f"encoder must have layers, got {name!r}, which has none.")
     stages: list[tuple[str, nn.Module]] = load(PACKAGE, MEMBERS[name].stages)(encoder)
     return stages
 
 
-def _own_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
-    method = getattr(encoder, "feature_stages", None)
-    found = method() if callable(method) else None
-    pairs: list[Any] = found if isinstance(found, list) else [None]
-    if not all(
-        isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], nn.Module) for p in pairs
-    ):
-        rule = "must have a method feature_stages() that returns a list of pairs (name, module) for layers = 'all'"
-        raise ValueError(f"encoder {name} {rule}, got {found!r}. Add it, or set layers = 'none'.")
-    return pairs
+def _is_stage(pair: Any) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], nn.Module)

@@ -73,12 +73,10 @@ def make_small_resnet(
             channels = width * 2**stage
     network = SmallResNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions if norm_layer != "none" else ():
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if norm_layer == "none":
-        ends = [block.conv2 for block in network if isinstance(block, BasicBlock)]
-        initialise_without_normalization(convolutions, ends)
-    else:
-        for layer in convolutions:
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        initialise_without_normalization(convolutions, [b.conv2 for b in network if isinstance(b, BasicBlock)])
     return network
 
 

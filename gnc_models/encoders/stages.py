@@ -42,12 +42,8 @@ def mobilenet(encoder: MobileNetV2) -> Stages:
     for _, _, blocks, _ in MOBILENET_STAGES:
         last += blocks
         ends.append(encoder.features[last])
-    return [
-        ("stem", encoder.features[0]),
-        *_numbered("stage", ends),
-        ("expansion", encoder.features[-1]),
-        ("features", encoder.classifier),
-    ]
+    stages = [("stem", encoder.features[0]), *_numbered("stage", ends), ("expansion", encoder.features[-1])]
+    return [*stages, ("features", encoder.classifier)]
 
 
 def vit(encoder: VisionTransformer) -> Stages:

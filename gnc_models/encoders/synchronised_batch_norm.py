@@ -35,18 +35,12 @@ class SynchronisedBatchNorm(_BatchNorm):
             return evaluated
         values = input.to(self.weight.dtype)
         normalised, mean, variance, count = _Normalise.apply(values, self.weight, self.bias, self.eps, self._group)
-        self._track(mean, variance * (count / (count - 1)))
+        layer: Any = self
+        with torch.no_grad():
+            layer.num_batches_tracked += 1
+            layer.running_mean.lerp_(mean, layer.momentum)
+            layer.running_var.lerp_(variance * (count / (count - 1)), layer.momentum)
         return normalised.to(input.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None  # torch averages over all batches then; no encoder asks for that
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
 
 
 class _Normalise(torch.autograd.Function):
@@ -59,9 +53,10 @@ class _Normalise(torch.autograd.Function):
         others = [axis for axis in range(values.ndim) if axis != 1]
         variance, mean = torch.var_mean(values, others, correction=0)
         own_count = mean.new_tensor([values.numel() / len(mean)])
-        means, variances, counts = _of_all(torch.cat([mean, variance, own_count]), group).split(
-            [len(mean), len(mean), 1], dim=1
-        )
+        own = torch.cat([mean, variance, own_count])
+        shares = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
+        distributed.all_gather(shares, own, group=group)  # all processes get the same bits
+        means, variances, counts = torch.stack(shares).split([len(mean), len(mean), 1], dim=1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
         # Chan's update: squared deviations from each share's own mean, and the spread of these means
@@ -86,13 +81,6 @@ class _Normalise(torch.autograd.Function):
         by_mean, by_scale = (sums / count).unbind()
         centred = slope - by_mean.view(ctx.along) - unit * by_scale.view(ctx.along)
         return centred * (weight * inverse).view(ctx.along), slope_weight, slope_bias, None, None
-
-
-def _of_all(row: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
-    """[processes, len(row)]: each process's row; all processes get the same bits."""
-    rows = [torch.empty_like(row) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(rows, row, group=group)
-    return torch.stack(rows)
 
 
 def synchronise_batch_norms(network: nn.Module, group: distributed.ProcessGroup | None = None) -> None:

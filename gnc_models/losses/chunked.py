@@ -39,20 +39,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        features: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        temperature: float,
-        normalises_rows: bool,
-        chunk_entries: int,
+        ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, temperature: float, unit_rows: bool, entries: int
     ) -> Tensor:
-        inverse_norms = 1 / weight.norm(dim=1).clamp_min(LEAST_NORM) if normalises_rows else None
+        inverse_norms = 1 / weight.norm(dim=1).clamp_min(LEAST_NORM) if unit_rows else None
         wants_features, wants_weight = ctx.needs_input_grad[:2]
         slope_features = torch.empty_like(features) if wants_features else None
         slope_weight = torch.zeros_like(weight) if wants_weight else None
         total = torch.zeros((), dtype=features.dtype, device=features.device)
-        size = min(len(features), max(1, chunk_entries // len(weight)))
+        size = min(len(features), max(1, entries // len(weight)))
         buffer = features.new_empty(size, len(weight))
         for start in range(0, len(features), size):
             part = slice(start, start + size)
@@ -72,7 +66,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if slope_features is not None:
             slope_features /= temperature
         if slope_weight is not None and inverse_norms is not None:
-            _remove_radial(slope_weight, weight, inverse_norms, chunk_entries)
+            _remove_radial(slope_weight, weight, inverse_norms, entries)
         ctx.save_for_backward(*(s for s in (slope_features, slope_weight) if s is not None))
         return total / len(features)
 

@@ -6,7 +6,6 @@ All are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entro
 import math
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_choice
@@ -29,24 +28,15 @@ class CrossEntropy(Loss):
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """As `Loss.forward`, but dense logits are in autocast's precision."""
-        if self.chunked:
-            return super().forward(features, labels, classifier, temperature)
-        return self._dense(features, labels, classifier, temperature)
+        run = super().forward if self.chunked else self.value
+        return run(features, labels, classifier, temperature)
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         if not self.chunked:
-            return self._dense(features, labels, classifier, temperature)
-        return chunked_cross_entropy(
-            classifier.scaled_features(features),
-            classifier.weight,
-            labels,
-            temperature=temperature,
-            normalises_rows=classifier.normalises_weights,
-        )
-
-    def _dense(self, features: Tensor, labels: Tensor, classifier: Classifier, temperature: float) -> Tensor:
-        logits = classifier.logits(features, temperature).to(classifier.weight.dtype)
-        return functional.cross_entropy(logits, labels)
+            logits = classifier.logits(features, temperature).to(classifier.weight.dtype)
+            return functional.cross_entropy(logits, labels)
+        scaled, norm = classifier.scaled_features(features), classifier.normalises_weights
+        return chunked_cross_entropy(scaled, classifier.weight, labels, temperature=temperature, normalises_rows=norm)
 
 
 class LogCrossEntropy(Loss):

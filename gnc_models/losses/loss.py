@@ -1,9 +1,12 @@
 """The base of every loss: a number from features, labels and a classifier. Knows torch; no loss in particular."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gnc_models.catalog.parts import call_part
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
 
@@ -31,3 +34,17 @@ class Loss(nn.Module):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """The loss itself, a scalar with a gradient to the features and, where the loss moves them, to the rows."""
         raise NotImplementedError
+
+
+class OwnLoss(Loss):
+    """Calls one's own `loss(features, labels, weights, **options)`; the rows are those before any scaling."""
+
+    def __init__(self, reference: str, source: str, options: dict[str, Any], **sizes: int) -> None:
+        super().__init__(**sizes)
+        self._part, self._options = (reference, source), options
+
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
+        extras = {"temperature": temperature, "normalization": classifier.normalization}
+        given = (features, labels, classifier.weight)
+        loss: Scalar = call_part("loss", *self._part, *given, options=self._options, extras=extras)
+        return loss
