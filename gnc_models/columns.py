@@ -85,10 +85,8 @@ def choose(wanted: Collection[str] | None, lacking: Collection[str]) -> tuple[st
     for name in wanted or ():
         if name not in groups and name not in known:
             near = difflib.get_close_matches(name, [*groups, *known], n=1)
-            raise ValueError(
-                f"columns must be names of columns or of groups, got {name!r}. {f'Did you mean {near[0]!r}? ' if near else ''}"
-                f"Groups are {', '.join(sorted(groups))}."
-            )
+            cure = f"{f'Did you mean {near[0]!r}? ' if near else ''}Groups are {', '.join(sorted(groups))}."
+            raise ValueError(f"columns must be names of columns or of groups, got {name!r}. {cure}")
     if wanted is None:
         return tuple(name for name, producer in known.items() if not producer.needs & set(lacking))
     chosen = {name: producer for name, producer in known.items() if {name, producer.group} & set(wanted)}

@@ -40,7 +40,7 @@ def read_or_make(
     """
     if (held := read(name, pick=pick)) is not None:
         return held
-    arrays, path = make(), _path(name)
+    arrays, path = make(), cache_folder() / f"{name}.npz"
     try:
         _write(path, arrays)
     except OSError as error:
@@ -50,7 +50,7 @@ def read_or_make(
 
 def read(name: str, *, pick: Callable[[Mapping[str, np.ndarray]], _Picked]) -> _Picked | None:
     """What `pick` takes from the cached arrays of that name; None where they are absent or unreadable."""
-    path = _path(name)
+    path = cache_folder() / f"{name}.npz"
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return pick(arrays)
@@ -59,10 +59,6 @@ def read(name: str, *, pick: Callable[[Mapping[str, np.ndarray]], _Picked]) -> _
     except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a .npy under our name is no archive
         _log.warning("%s cannot be used (%s) and is made again", path, error)
     return None
-
-
-def _path(name: str) -> Path:
-    return cache_folder() / f"{name}.npz"
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -15,16 +15,11 @@ def read_settings(kind: str, name: str, constructor: Callable[..., Any], setting
     there.
     """
     given = {setting: value for setting, value in settings.items() if value is not None}
-    reads = {
-        setting: parameter.default
-        for setting, parameter in inspect.signature(constructor).parameters.items()
-        if setting not in _GIVEN_TO_ALL
-    }
+    reads = {s: p.default for s, p in inspect.signature(constructor).parameters.items() if s not in _GIVEN_TO_ALL}
     for setting, value in given.items():
         if setting not in reads:
-            raise ValueError(
-                f"{setting} must be left out for {kind} {name!r}, got {value!r}. It would have no effect here."
-            )
+            rule = f"{setting} must be left out for {kind} {name!r}"
+            raise ValueError(f"{rule}, got {value!r}. It would have no effect here.")
     for setting, default in reads.items():
         if default is inspect.Parameter.empty and setting not in given:
             raise ValueError(f"{setting} must be given for {kind} {name!r}, got None. It has no default.")

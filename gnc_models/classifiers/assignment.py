@@ -26,36 +26,27 @@ def assign_classes(
     wanted, offered = _checked("similarity", similarity), _checked("gram", gram)
     if wanted.shape != offered.shape:
         raise ValueError(f"gram must have one row per class, got {offered.shape} for similarity of {wanted.shape}.")
-    generator = np.random.default_rng(0)
-    starts: list[str | np.ndarray] = ["barycenter"]
-    count = min(MOST_STARTS, max(LEAST_STARTS, STARTING_COST // len(wanted) ** 3))
-    starts += [_start(len(wanted), generator) for _ in range(count)]
-    found = [_improved(wanted, offered, _relaxed(wanted, offered, start)) for start in starts]
+    generator, size = np.random.default_rng(0), len(wanted)
+    count = min(MOST_STARTS, max(LEAST_STARTS, STARTING_COST // size**3))
+    # doubly stochastic matrices halfway between the centre and random permutations
+    starts = [0.5 / size + 0.5 * np.eye(size)[generator.permutation(size)] for _ in range(count)]
+    found = []
+    for start in ("barycenter", *starts):
+        relaxed = quadratic_assignment(wanted, offered, method="faq", options={"maximize": True, "P0": start})
+        found.append(_improved(wanted, offered, np.asarray(relaxed.col_ind, dtype=np.int64)))
     return torch.from_numpy(max(found, key=lambda p: float((wanted * offered[np.ix_(p, p)]).sum())))
 
 
 def _checked(name: str, matrix: Tensor) -> np.ndarray:
     """The matrix without its diagonal, which no assignment changes, in float64."""
     if matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()) or not torch.allclose(matrix, matrix.T):
-        raise ValueError(
-            f"{name} must be square, finite and symmetric, got one of {tuple(matrix.shape)} that is not. "
-            f"Average it with its transpose."
-        )
+        got = f"got one of {tuple(matrix.shape)} that is not. Average it with its transpose."
+        raise ValueError(f"{name} must be square, finite and symmetric, {got}")
     if len(matrix) > LARGEST:
         raise ValueError(f"{name} must have at most {LARGEST} classes, got {len(matrix)}. Use assignment 'random'.")
     values = matrix.detach().cpu().to(torch.float64).numpy().copy()
     np.fill_diagonal(values, 0.0)
     return values
-
-
-def _start(num_classes: int, generator: np.random.Generator) -> np.ndarray:
-    """A doubly stochastic matrix halfway between the centre and a random permutation."""
-    return 0.5 / num_classes + 0.5 * np.eye(num_classes)[generator.permutation(num_classes)]
-
-
-def _relaxed(wanted: np.ndarray, offered: np.ndarray, start: str | np.ndarray) -> np.ndarray:
-    found = quadratic_assignment(wanted, offered, method="faq", options={"maximize": True, "P0": start})
-    return np.asarray(found.col_ind, dtype=np.int64)
 
 
 def _improved(wanted: np.ndarray, offered: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -42,9 +42,8 @@ class Classifier(nn.Module):
         super().__init__()
         check_choice("normalization", normalization, NORMALIZATIONS)
         if (temperature is None) != (normalization == "none"):
-            raise ValueError(
-                f"temperature must be given unless normalization is 'none', got {temperature!r} with {normalization!r}."
-            )
+            got = f"got {temperature!r} with {normalization!r}"
+            raise ValueError(f"temperature must be given unless normalization is 'none', {got}.")
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature!r}.")
         self.normalization = normalization

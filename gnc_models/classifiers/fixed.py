@@ -49,9 +49,8 @@ class FixedClassifier(Classifier):
         check_between("init_norm", init_norm, 0.0, math.inf)
         if (similarity is None) == (assignment == "similarity"):
             found = "none" if similarity is None else "one"
-            raise ValueError(
-                f"similarity must be given with assignment 'similarity' and only there, got {found} with {assignment!r}."
-            )
+            rule = "similarity must be given with assignment 'similarity' and only there"
+            raise ValueError(f"{rule}, got {found} with {assignment!r}.")
         points = code_rows(code, num_classes, feature_dim) if points is None else points
         order = torch.randperm(num_classes) if similarity is None else assign_classes(similarity, points @ points.T)
         norm = 1.0 if self.normalises_weights else init_norm

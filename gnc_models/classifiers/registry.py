@@ -31,11 +31,5 @@ def make_classifier(
     """
     check_choice("classifier", name, CLASSIFIERS)
     constructor = CLASSIFIERS[name]
-    return constructor(
-        num_classes,
-        feature_dim,
-        normalization=normalization,
-        temperature=temperature,
-        init_norm=init_norm,
-        **read_settings("classifier", name, constructor, settings),
-    )
+    head = {"normalization": normalization, "temperature": temperature, "init_norm": init_norm}
+    return constructor(num_classes, feature_dim, **head, **read_settings("classifier", name, constructor, settings))

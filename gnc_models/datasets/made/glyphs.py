@@ -83,10 +83,8 @@ def make_glyphs(
     seen, unseen = _split_faces(faces, unseen_family)
     available, code_points, pictures = _read_classes(faces, resolution, num_classes, data_seed)
     if num_classes > available:
-        raise ValueError(
-            f"num_classes must be at most {available}, the characters of {fonts} that differ enough at resolution "
-            f"{resolution}, got {num_classes!r}."
-        )
+        what = f"the characters of {fonts} that differ enough at resolution {resolution}"
+        raise ValueError(f"num_classes must be at most {available}, {what}, got {num_classes!r}.")
 
     def draw(samples: int, places: list[int], stream: int) -> Tensor:
         dtype = torch.float32 if fonts == BUILT_IN_FONTS else torch.uint8
@@ -118,11 +116,8 @@ def _split_faces(faces: Sequence[Face], unseen_family: str | None) -> tuple[list
     check_choice("unseen_family", unseen_family, FAMILIES)
     parts = [[i for i, face in enumerate(faces) if (face.family == unseen_family) == out] for out in (False, True)]
     if not all(parts):
-        have = {face.family: None for face in faces}
-        raise ValueError(
-            f"unseen_family must leave faces on both sides, of families {list(have)}, got {unseen_family!r}. "
-            "Write 'none' to train on all."
-        )
+        rule = f"unseen_family must leave faces on both sides, of families {list({f.family: None for f in faces})}"
+        raise ValueError(f"{rule}, got {unseen_family!r}. Write 'none' to train on all.")
     return parts[0], parts[1]
 
 

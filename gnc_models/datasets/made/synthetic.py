@@ -11,12 +11,6 @@ from gnc_models.datasets.samples.dataset import Dataset, label_samples
 _CENTRES, _TRAIN, _TEST = 0, 1, 2
 
 
-def _centres(num_classes: int, input_dim: int, data_seed: int) -> np.ndarray:
-    # one row after the other from one stream: more classes begin with the same rows
-    rows = np.random.default_rng([data_seed, _CENTRES]).standard_normal((num_classes, input_dim))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
 def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, stream: int) -> Tensor:
     """`[classes, samples, dim]` around the centres; one stream for each sample index, so that both numbers nest."""
     num_classes, input_dim = centres.shape
@@ -44,7 +38,9 @@ def make_synthetic(
     check_at_least(1, input_dim=input_dim)
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")
-    centres = _centres(num_classes, input_dim, data_seed)
+    # one row after the other from one stream: more classes begin with the same rows
+    rows = np.random.default_rng([data_seed, _CENTRES]).standard_normal((num_classes, input_dim))
+    centres = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     train = _samples(centres, noise, samples_per_class, data_seed, _TRAIN)
     test = _samples(centres, noise, test_samples_per_class, data_seed, _TEST)
     return label_samples(train, test, tuple(str(index) for index in range(num_classes)))

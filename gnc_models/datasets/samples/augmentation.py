@@ -55,10 +55,8 @@ def augment(
         return inputs
     check_choice("augmentation", augmentation, AUGMENTATIONS)
     if augmentation != "none" and inputs.ndim != 4:
-        raise ValueError(
-            f"augmentation must be none for inputs that are not images, got {augmentation!r} for shape "
-            f"{tuple(inputs.shape)}."
-        )
+        got = f"got {augmentation!r} for shape {tuple(inputs.shape)}"
+        raise ValueError(f"augmentation must be none for inputs that are not images, {got}.")
     end = start + len(inputs)
 
     def draw(below: int, *rows: int) -> Tensor:

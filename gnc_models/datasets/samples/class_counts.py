@@ -19,15 +19,12 @@ def class_counts(
         raise ValueError(f"imbalance must be one of {list(IMBALANCES)}, got {imbalance!r}.")
     if imbalance == "none":
         if imbalance_ratio is not None:
-            raise ValueError(
-                f"imbalance_ratio must be left out with imbalance 'none', got {imbalance_ratio!r}. It has no effect."
-            )
+            rule = "imbalance_ratio must be left out with imbalance 'none'"
+            raise ValueError(f"{rule}, got {imbalance_ratio!r}. It has no effect.")
         return (samples_per_class,) * num_classes
     if imbalance_ratio is None or not 1 <= imbalance_ratio < math.inf:
-        raise ValueError(
-            f"imbalance_ratio must be a finite number of at least 1, got {imbalance_ratio!r}. It is the largest "
-            f"class's samples over the smallest's."
-        )
+        got = f"got {imbalance_ratio!r}. It is the largest class's samples over the smallest's."
+        raise ValueError(f"imbalance_ratio must be a finite number of at least 1, {got}")
     if imbalance == "exponential":
         shares = [imbalance_ratio ** (-k / (num_classes - 1)) for k in range(num_classes)]
     else:

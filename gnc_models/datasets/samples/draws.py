@@ -1,6 +1,6 @@
 """Which classes and samples of a stored set are used: the first ones of orders that `data_seed` draws."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,13 +16,21 @@ def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: st
 
 
 def draw_samples(
-    members: np.ndarray, samples: int | None, data_seed: int, label: int, class_name: str, is_test: bool
-) -> np.ndarray:
-    """The first `samples` of the seed's order of one class's members; None: all. ValueError where there are fewer."""
-    if too_few := few_samples({class_name: len(members)}, samples, is_test):
-        raise ValueError(too_few)
-    stream = _TEST if is_test else _TRAIN
-    return np.random.default_rng([data_seed, stream, label]).permutation(members)[:samples]
+    members: Iterable[np.ndarray],
+    classes: Sequence[int],
+    names: Sequence[str],
+    samples: int | None,
+    data_seed: int,
+    is_test: bool,
+) -> list[np.ndarray]:
+    """The first `samples` of the seed's order of each class's members; None: all. ValueError where there are fewer."""
+    drawn = []
+    for label, own in zip(classes, members, strict=True):
+        if too_few := few_samples({names[label]: len(own)}, samples, is_test):
+            raise ValueError(too_few)
+        stream = _TEST if is_test else _TRAIN
+        drawn.append(np.random.default_rng([data_seed, stream, label]).permutation(own)[:samples])
+    return drawn
 
 
 def few_samples(held: Mapping[str, int], samples: int | None, is_test: bool) -> str:

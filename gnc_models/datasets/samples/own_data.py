@@ -5,6 +5,7 @@ Of Hugging Face `datasets` it knows only how its sets look, so that it need not 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,7 @@ def make_own_dataset(
     """
     train, test = parts = _both(returned, room)
     likes = [_as_inputs(part.read(np.zeros(1, dtype=np.int64)), part.which) for part in parts]
-    if likes[0].shape != likes[1].shape or likes[0].dtype != likes[1].dtype:
-        shapes = [f"{tuple(like.shape[1:])} {like.dtype}" for like in likes]
+    if (shapes := _shapes(*likes))[0] != shapes[1]:
         raise ValueError(f"dataset must have training and test inputs of one shape and type, got {shapes}.")
     available = int(train.labels.max()) + 1
     names = train.names or tuple(map(str, range(available)))
@@ -73,18 +73,15 @@ def make_own_dataset(
     def draw(part: _Part, samples: int, is_test: bool) -> Places:
         order = np.argsort(part.labels, kind="stable")  # once: there may be thousands of classes
         starts = np.searchsorted(part.labels[order], np.arange(available + 1))
-        members = [order[starts[k] : starts[k + 1]] for k in classes]
-        drawn = [
-            draw_samples(m, samples, data_seed, k, names[k], is_test) for k, m in zip(classes, members, strict=True)
-        ]
-        return np.concatenate(drawn)
+        members = (order[starts[k] : starts[k + 1]] for k in classes)
+        return np.concatenate(draw_samples(members, classes, names, samples, data_seed, is_test))
 
     places = draw(train, samples_per_class, False), draw(test, test_samples_per_class, True)
     if input_bytes(sum(map(len, places)), likes[0][0]) <= room.most_bytes:
         inputs: list[Any] = [_as_inputs(p.read(at), p.which) for p, at in zip(parts, places, strict=True)]
     else:
         read, processes = _Reading(parts, again), 0 if train.is_held or again is None else room.processes
-        every = stream(read, _Alike(likes[0]), len(train.labels) + len(test.labels), processes)
+        every = stream(read, partial(_alike, likes[0]), len(train.labels) + len(test.labels), processes)
         inputs = [every[torch.from_numpy(at)] for at in (places[0], places[1] + len(train.labels))]
     counts = [samples_per_class] * num_classes, [test_samples_per_class] * num_classes
     found = label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), tuple(names[k] for k in classes))
@@ -127,18 +124,16 @@ class _Reading:
             raise
 
 
-class _Alike:
+def _alike(first: Tensor, raw: np.ndarray, _places: Places) -> Tensor:
     """Numbers as read, as inputs; ValueError where a batch is of another shape or type than the first."""
+    inputs = _as_inputs(raw, "streamed")
+    if (shapes := _shapes(first, inputs))[0] != shapes[1]:
+        raise ValueError(f"dataset must have inputs of one shape and type, got {shapes}. Resize them first.")
+    return inputs
 
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
 
-    def __call__(self, raw: np.ndarray, _places: Places) -> Tensor:
-        inputs = _as_inputs(raw, "streamed")
-        if inputs.shape[1:] != self._like.shape[1:] or inputs.dtype != self._like.dtype:
-            shapes = [f"{tuple(found.shape[1:])} {found.dtype}" for found in (self._like, inputs)]
-            raise ValueError(f"dataset must have inputs of one shape and type, got {shapes}. Resize them first.")
-        return inputs
+def _shapes(*inputs: Tensor) -> list[str]:
+    return [f"{tuple(found.shape[1:])} {found.dtype}" for found in inputs]
 
 
 def _both(returned: Any, room: Room, *, known: bool = False) -> tuple[_Part, _Part]:
@@ -219,21 +214,22 @@ def _columns(part: Any, which: str) -> _Part:
     if len(part) and isinstance(inputs[0][others[0]], list):  # numbers come as lists, which have lost their type
         inputs = inputs.with_format("numpy")
     labels = _as_labels(part[label][:], len(part), which)
-    return _Part(
-        which, labels, lambda at: _stack(list(inputs[at.tolist()][others[0]]), which), tuple(names) if names else None
-    )
+
+    def read(places: Places) -> np.ndarray:
+        return _stack(list(inputs[places.tolist()][others[0]]), which)
+
+    return _Part(which, labels, read, tuple(names) if names else None)
 
 
 def _stack(inputs: list[Any], which: str) -> np.ndarray:
     """Inputs as one array; pictures get their channels first."""
-    arrays = [_with_channels_first(np.asarray(one)) if hasattr(one, "getbands") else np.asarray(one) for one in inputs]
+    arrays = [np.asarray(one) for one in inputs]
+    for at, one in enumerate(inputs):
+        if hasattr(one, "getbands"):
+            arrays[at] = arrays[at][None] if arrays[at].ndim == 2 else np.moveaxis(arrays[at], -1, 0)
     if len(shapes := {array.shape for array in arrays}) > 1:
         raise ValueError(f"{which} data must have inputs of one shape, got {sorted(shapes)[:3]}. Resize them first.")
     return np.stack(arrays)
-
-
-def _with_channels_first(picture: np.ndarray) -> np.ndarray:
-    return picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
 
 
 def _as_inputs(inputs: np.ndarray, which: str) -> Tensor:

@@ -1,6 +1,7 @@
 """What turns a balanced set with true labels into the one trained on: classes kept out, a long tail, label noise."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +19,13 @@ def keep_out_classes(dataset: Dataset, num_classes: int) -> Dataset:
     """The first `num_classes` classes; the test samples of the others become `ood_inputs`."""
     if dataset.test_inputs is None or dataset.test_labels is None:
         raise ValueError("ood_classes must be left out for a set without test samples.")
-    train, test = dataset.train_labels < num_classes, dataset.test_labels < num_classes
-    unseen_inputs, unseen_labels = dataset.unseen_inputs, dataset.unseen_labels
-    if unseen_inputs is not None and unseen_labels is not None:
-        unseen = unseen_labels < num_classes
-        unseen_inputs, unseen_labels = unseen_inputs[unseen], unseen_labels[unseen]
-    return replace(
-        dataset,
-        train_inputs=dataset.train_inputs[train],
-        train_labels=dataset.train_labels[train],
-        test_inputs=dataset.test_inputs[test],
-        test_labels=dataset.test_labels[test],
-        unseen_inputs=unseen_inputs,
-        unseen_labels=unseen_labels,
-        class_names=dataset.class_names[:num_classes],
-        ood_inputs=dataset.test_inputs[~test],
-    )
+    changed: dict[str, Any] = {"ood_inputs": dataset.test_inputs[dataset.test_labels >= num_classes]}
+    for part in ("train", "test", "unseen"):
+        inputs, labels = getattr(dataset, f"{part}_inputs"), getattr(dataset, f"{part}_labels")
+        if labels is not None:
+            kept = labels < num_classes
+            changed |= {f"{part}_inputs": inputs[kept], f"{part}_labels": labels[kept]}
+    return replace(dataset, class_names=dataset.class_names[:num_classes], **changed)
 
 
 def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
@@ -57,10 +49,8 @@ def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dat
         return dataset
     labels = noisy_labels(dataset.train_labels, label_noise, data_seed)
     if len(empty := (torch.bincount(labels, minlength=len(dataset.class_names)) == 0).nonzero()):
-        raise ValueError(
-            f"label_noise must leave every class a sample, got {label_noise!r} and none for {len(empty)} classes. "
-            f"Raise samples_per_class."
-        )
+        got = f"got {label_noise!r} and none for {len(empty)} classes. Raise samples_per_class."
+        raise ValueError(f"label_noise must leave every class a sample, {got}")
     order = labels.argsort(stable=True)
     changed = replace(dataset, train_inputs=dataset.train_inputs[order], train_labels=labels[order])
     if dataset.single_continuation is not None:

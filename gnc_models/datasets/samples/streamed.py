@@ -69,18 +69,15 @@ class Loader:
         """read: raw inputs by place, pickled to the processes. convert: what it gives as inputs, in this process."""
         self._convert, self._turn = convert, 0
         self._plan: list[Places] = []
-        several: dict[str, Any] = {
-            "num_workers": processes,
-            "multiprocessing_context": "spawn",
-            "persistent_workers": True,
-            "worker_init_fn": _begin,
-        }
+        several: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
         self._loader = DataLoader(
             _Reading(read),
             sampler=self._plan,
             batch_size=None,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+            num_workers=processes,
+            worker_init_fn=end_with_parent,
             **(several if processes else {}),
         )
         _OPEN.add(self)
@@ -151,10 +148,6 @@ def _portable(error: Exception) -> Exception:
 
 def _as_it_is(raw: Any) -> Any:
     return raw  # arrays go through a pipe: tensors would need room in /dev/shm, which containers keep small
-
-
-def _begin(_worker: int) -> None:
-    end_with_parent()
 
 
 def stream(read: Read, convert: Convert, samples: int, processes: int) -> Streamed:

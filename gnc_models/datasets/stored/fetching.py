@@ -8,14 +8,6 @@ from pathlib import Path
 
 from gnc_models.datasets.stored.layouts import STORED_SETS, MissingData, missing_data
 
-_TORCHVISION = {
-    "mnist": ("MNIST", {}),
-    "fashion_mnist": ("FashionMNIST", {}),
-    "emnist": ("EMNIST", {"split": "balanced"}),
-    "cifar10": ("CIFAR10", {}),
-    "cifar100": ("CIFAR100", {}),
-}
-
 
 def fetch_dataset(name: str, data_root: Path) -> None:
     """Download a set into `data_root` in torchvision's layout, with its checksums; nothing where it is there already.
@@ -29,7 +21,7 @@ def fetch_dataset(name: str, data_root: Path) -> None:
         return
     import torchvision.datasets  # here, so that asking for help needs no torch
 
-    constructor, settings = _TORCHVISION[name]
+    constructor, settings = STORED_SETS[name].torchvision
     getattr(torchvision.datasets, constructor)(str(data_root), download=True, **settings)
     if missing := missing_data(name, data_root):
         raise MissingData(missing)

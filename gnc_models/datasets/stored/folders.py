@@ -55,10 +55,9 @@ def _training_folder(base: Path) -> Path:
     others = (name for name in _folders(base) if not _SPLIT.fullmatch(name))
     beside = (name for name in others if any(is_image(file) for _, file in visible_files(base / name)))
     if not any((base / name).is_dir() for name in _TEST_FOLDERS) and (name := next(beside, None)):
-        raise ValueError(
-            f"{train} must be either the training split or a class, got folders in it and images beside it in {name!r}. "
-            f"Move the classes into {train}, or the images of class train out of its folders."
-        )
+        got = f"got folders in it and images beside it in {name!r}"
+        cure = f"Move the classes into {train}, or the images of class train out of its folders."
+        raise ValueError(f"{train} must be either the training split or a class, {got}. {cure}")
     return train
 
 
@@ -68,19 +67,17 @@ def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
     ValueError: `folder` has `..` in it, or it is not clear which folders are classes.
     """
     if ".." in Path(folder).parts:
-        raise ValueError(
-            f"folder must be a path without .., got {folder!r}. Write a full path, or one below data_root."
-        )
+        cure = "Write a full path, or one below data_root."
+        raise ValueError(f"folder must be a path without .., got {folder!r}. {cure}")
     base = data_root / folder
     if not base.is_dir():
         return ()
     train = _training_folder(base)
     names = tuple(_folders(train))
     if train == base and names and all(map(_SPLIT.fullmatch, names)):
-        raise ValueError(
-            f"{base} must hold a folder of images for each class, got {', '.join(names)}, which are names of splits. "
-            f"Put the classes into {base}/train and {base}/test, or give these other names if they are classes."
-        )
+        got = f"got {', '.join(names)}, which are names of splits"
+        cure = f"Put the classes into {base}/train and {base}/test, or give these other names if they are classes."
+        raise ValueError(f"{base} must hold a folder of images for each class, {got}. {cure}")
     return names
 
 
@@ -124,9 +121,8 @@ def _read_list(folder: Path, chosen: set[str]) -> dict[str, list[Path]]:
         seen[file] = number
         if name in chosen:  # lists of larger sets name classes that were left out
             if not (image := folder / "images" / file).is_file():
-                raise ValueError(
-                    f"{where} must name a file in {image.parent}, got {file!r}. Remove the line or get it."
-                )
+                rule = f"{where} must name a file in {image.parent}"
+                raise ValueError(f"{rule}, got {file!r}. Remove the line or get it.")
             listed.setdefault(name, []).append(image)
     return listed
 

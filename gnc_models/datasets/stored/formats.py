@@ -48,9 +48,8 @@ def read_idx_images(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 `[samples, 1, height, width]` and labels int64 `[samples]` from a pair of idx files."""
     images, labels = read_idx(paths[0]), read_idx(paths[1])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"{paths[0]} must hold one image per label of {paths[1].name}, got {images.shape} and {labels.shape}."
-        )
+        got = f"got {images.shape} and {labels.shape}"
+        raise ValueError(f"{paths[0]} must hold one image per label of {paths[1].name}, {got}.")
     return images[:, None], labels.astype(np.int64)
 
 
@@ -69,10 +68,9 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or pixels.dtype != np.uint8:
         raise ValueError(f"{path} must hold an array of bytes and a whole number for each image. Get it again.")
     if pixels.shape not in ((len(labels), 3 * _SIDE * _SIDE), (len(labels), 3, _SIDE, _SIDE)):
-        raise ValueError(
-            f"{path} must hold 3,072 bytes per label, got {pixels.shape} for {len(labels)} labels. Get it again, or "
-            "store each image as 1,024 bytes of red, then of green and of blue."
-        )
+        got = f"got {pixels.shape} for {len(labels)} labels"
+        cure = "Get it again, or store each image as 1,024 bytes of red, then of green and of blue."
+        raise ValueError(f"{path} must hold 3,072 bytes per label, {got}. {cure}")
     return pixels.reshape(-1, 3, _SIDE, _SIDE), labels.astype(np.int64)
 
 

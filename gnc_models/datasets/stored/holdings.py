@@ -54,10 +54,10 @@ def survey_folder(data_root: Path, folder: str, data_seed: int, wanted: Sequence
     drawn: list[Path] = []
     for is_test, part in zip((False, True), parts, strict=True):
         most = max(want[1 + is_test] or max(counts[is_test].values()) for want in wanted)
-        for label, (name, images) in zip(labels, part.items(), strict=True):
-            members, count = np.arange(len(images)), min(most, len(images)) or None
-            order = draw_samples(members, count, data_seed, label, name, is_test) if images else members
-            drawn += [images[index] for index in order]
+        for label, images in zip(labels, part.values(), strict=True):
+            if count := min(most, len(images)):
+                (order,) = draw_samples([np.arange(len(images))], [label], names, count, data_seed, is_test)
+                drawn += [images[index] for index in order]
     spans = [f"{min(count.values())} to {max(count.values())}" for count in counts]
     told = f"{base} holds {len(names)} classes; of data_seed {data_seed} the first {len(labels)} have"
     held = [f"{told} {spans[0]} training and {spans[1]} test images each."]

@@ -57,22 +57,17 @@ def make_image_folder(
     classes = draw_classes(len(names), num_classes, data_seed, origin=str(data_root / folder))
     splits = split_images(data_root / folder, names, [names[label] for label in classes], data_seed)
 
-    def drawn(samples: int | None, is_test: bool) -> list[list[Path]]:
-        found = []
-        for label, split in zip(classes, splits, strict=True):
-            members = np.arange(len(split[is_test]))
-            chosen = draw_samples(members, samples, data_seed, label, names[label], is_test)
-            found.append([split[is_test][index] for index in chosen])
-        return found
+    def draw(samples: int | None, is_test: bool) -> list[list[Path]]:
+        paths = [split[is_test] for split in splits]
+        places = draw_samples([np.arange(len(own)) for own in paths], classes, names, samples, data_seed, is_test)
+        return [[own[place] for place in chosen] for own, chosen in zip(paths, places, strict=True)]
 
-    parts = drawn(samples_per_class, False), drawn(test_samples_per_class, True)
+    parts = draw(samples_per_class, False), draw(test_samples_per_class, True)
     counts = [[len(paths) for paths in part] for part in parts]
     stamped = [tuple((path, path.stat().st_mtime_ns) for paths in part for path in paths) for part in parts]
     train = sum(counts[0])
     if image_bytes(train + sum(counts[1]), resolution) <= room.most_bytes:
-        inputs: list[Tensor | Streamed] = [
-            _normalised(torch.from_numpy(_read_once(part, resolution))) for part in stamped
-        ]
+        inputs: list[Tensor | Streamed] = [_normalised(_read_once(part, resolution)) for part in stamped]
     else:
         read = _Pictures([*stamped[0], *stamped[1]], resolution)
         streamed = stream(read, _Watched(read.stamped), len(read.stamped), room.processes)
@@ -81,8 +76,8 @@ def make_image_folder(
     return label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), class_names)
 
 
-def _normalised(images: Tensor) -> Tensor:
-    return normalise(images, _MEAN, _DEVIATION)
+def _normalised(images: np.ndarray) -> Tensor:
+    return normalise(torch.from_numpy(images), _MEAN, _DEVIATION)
 
 
 Stamped = Sequence[tuple[Path, int]]  # pictures, and when each was last changed
@@ -98,9 +93,8 @@ class _Pictures:
         for place in places:
             path, changed = self.stamped[place]
             if path.stat().st_mtime_ns != changed:
-                raise ValueError(
-                    f"{path} must stay as it is while trials read it, got a change. Start the trial again."
-                )
+                rule = f"{path} must stay as it is while trials read it"
+                raise ValueError(f"{rule}, got a change. Start the trial again.")
         return np.stack([read_image(self.stamped[place][0], self._resolution) for place in places])
 
 
@@ -116,7 +110,7 @@ class _Watched:
                 self._blank.add(place)
                 told = f"{self._stamped[place][0]} comes out as one colour throughout. Look at this file."
                 warnings.warn(told, RuntimeWarning, stacklevel=2)
-        return _normalised(torch.from_numpy(images))
+        return _normalised(images)
 
 
 @lru_cache(maxsize=2)  # both splits of the set that a process's trials share; nothing is kept on disk

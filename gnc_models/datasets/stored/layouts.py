@@ -6,7 +6,9 @@ Knows no torch and reads no file's content, so that checking a study takes no ti
 import os
 import shlex
 import sysconfig
+import tomllib
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +30,24 @@ class MissingData(FileNotFoundError):
 
 @dataclass(frozen=True)
 class StoredSet:
-    """One set's files: `folders` below the data root are tried in turn, and one must hold all of them."""
+    """One set: its files and what is known of them before they are read, as sets.toml says."""
 
-    largest_class: int  # training images
+    largest_class: int
     folders: tuple[str, ...]
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    names: tuple[str, ...] | str
+    torchvision: tuple[str, dict[str, str]]
     meta_files: tuple[str, ...] = ()
-    debian_package: str | None = None  # it installs the last of `folders` into Debian's own data root
+    debian_package: str | None = None
 
 
 DEBIAN_ROOT = Path("/usr/share/datasets")
-
-
-def _idx(train: str, test: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    return tuple(f"{train}-{kind}" for kind in kinds), tuple(f"{test}-{kind}" for kind in kinds)
-
-
 STORED_SETS = {
-    "mnist": StoredSet(6742, ("MNIST/raw",), *_idx("train", "t10k")),
-    "fashion_mnist": StoredSet(
-        6000, ("FashionMNIST/raw", "fashion-mnist"), *_idx("train", "t10k"), debian_package="dataset-fashion-mnist"
-    ),
-    "emnist": StoredSet(2400, ("EMNIST/raw",), *_idx("emnist-balanced-train", "emnist-balanced-test")),
-    "cifar10": StoredSet(
-        5000,
-        ("cifar-10-batches-py",),
-        tuple(f"data_batch_{i}" for i in range(1, 6)),
-        ("test_batch",),
-        ("batches.meta",),
-    ),
-    "cifar100": StoredSet(500, ("cifar-100-python",), ("train",), ("test",), ("meta",)),
+    name: StoredSet(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    for name, table in tomllib.loads(resources.files(__package__).joinpath("sets.toml").read_text("utf-8")).items()
 }
 
 
@@ -123,12 +111,11 @@ def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
         found = list_classes(data_root, folder)
     except (ValueError, OSError) as error:
         return str(error)
-    if not found:
-        return (
-            f"image_folder needs one folder of images per class in {data_root / folder} or in its train folder, none "
-            f"found. Put them there: {data_root / folder}/train/CLASS/*.png and {data_root / folder}/test/CLASS/*.png"
-        )
-    return None
+    base = data_root / folder
+    rule = f"image_folder needs one folder of images per class in {base} or in its train folder"
+    return (
+        None if found else f"{rule}, none found. Put them there: {base}/train/CLASS/*.png and {base}/test/CLASS/*.png"
+    )
 
 
 def standard_library() -> Path:

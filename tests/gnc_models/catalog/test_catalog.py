@@ -36,6 +36,7 @@ def test_settings_of_a_data_set_are_what_its_constructor_reads():
         "data_root",
         "fonts_source",
         "room",
+        "corpus",
     }
     applied_to_any = {"augmentation", "test_samples_per_class", "ood_classes"}
     for name, member in catalog.DATASETS.items():

@@ -28,7 +28,7 @@ print(data.digest, data.source, sep="|")
 def make(corpus=None, **changed):
     settings = {"num_classes": 300, "samples_per_class": 5, "test_samples_per_class": 2, "data_seed": 1}
     settings |= {"context_length": 6} | changed
-    return make_dataset("text", **settings) if corpus is None else text.make_contexts(corpus, **settings)
+    return make_dataset("text", **settings) if corpus is None else text.make_text(corpus=corpus, **settings)
 
 
 # --- the standard library ---
