@@ -185,11 +185,7 @@ def expected_margin(num_classes: int, feature_dim: int) -> float:
 def _anneal(points: Tensor, sharpness: float, iterations: int, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One level of the annealing, in batches that fit LARGEST_BATCH."""
     size = max(1, LARGEST_BATCH // points.shape[1] ** 2)
-    parts = [
-        minimise_on_spheres(soft_max_cosine(sharpness, signs), part, iterations=iterations)
-        for part in points.split(size)
-    ]
-    return torch.cat([p for p, _ in parts]), torch.cat([v for _, v in parts])
+    return minimise_on_spheres(soft_max_cosine(sharpness, signs), points, iterations=iterations, at_once=size)
 
 
 def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:

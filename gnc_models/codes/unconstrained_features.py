@@ -144,11 +144,8 @@ def _descend(
 ) -> tuple[Tensor, Tensor]:
     """Minima near the points, in batches that fit LARGEST_BATCH; tied points are W and H at once."""
     size = max(1, LARGEST_BATCH // (points.shape[1] if tied else points.shape[1] // 2) ** 2)
-    found = [
-        minimise_on_spheres(cold_loss(at, tied=tied), part, iterations=iterations, tolerance=tolerance)
-        for part, at in zip(points.split(size), temperatures.split(size), strict=True)
-    ]
-    return torch.cat([p for p, _ in found]), torch.cat([v for _, v in found])
+    objective = cold_loss(temperatures, tied=tied)
+    return minimise_on_spheres(objective, points, iterations=iterations, tolerance=tolerance, at_once=size)
 
 
 def cold_loss(temperatures: Float[Tensor, " starts"], *, tied: bool = False) -> Objective:

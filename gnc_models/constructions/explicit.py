@@ -45,11 +45,6 @@ def icosahedron() -> Points:
     return np.array([np.roll(v, shift) for v in base for shift in range(3)])
 
 
-def cell_24() -> Points:
-    """24 vertices in four dimensions, the roots of D4, cosine 1/2."""
-    return two_nonzero(4)
-
-
 def cell_600() -> Points:
     """120 vertices in four dimensions, cosine (1 + sqrt(5)) / 4."""
     even = [p for p in itertools.permutations(range(4)) if _is_even(p)]
@@ -159,7 +154,7 @@ LEECH_SECTIONS = dict(zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720,
 # name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
 FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "icosahedron": (3, 12, icosahedron),
-    "24-cell": (4, 24, cell_24),
+    "24-cell": (4, 24, lambda: two_nonzero(4)),  # the roots of D4
     "600-cell": (4, 120, cell_600),
     "half 5-cube": (5, 16, lambda: derived(derived(derived(e8_roots(), 0.5), 1 / 3), 1 / 4)),
     "Schlaefli": (6, 27, lambda: derived(derived(e8_roots(), 0.5), 1 / 3)),

@@ -30,13 +30,8 @@ def thirteen() -> Rows:
     blocks = words ^ hexads[0]
     blocks = blocks[blocks.sum(1) == 4]
     caps = np.concatenate([1.0 - 2.0 * words, 2 * math.sqrt(3) * np.eye(12), -2 * math.sqrt(3) * np.eye(12)])
-    layers = [
-        (2 * on_supports(blocks, signs(4)), 0),
-        (caps, 2),
-        (caps, -2),
-        (np.zeros((1, 12)), 4),
-        (np.zeros((1, 12)), -4),
-    ]
+    layers = [(2 * on_supports(blocks, signs(4)), 0)]
+    layers += [(rows, side * height) for rows, height in ((caps, 2), (np.zeros((1, 12)), 4)) for side in (1, -1)]
     return np.concatenate([_beside(rows, [float(height)]) for rows, height in layers])
 
 
@@ -106,11 +101,8 @@ def _span(generators: list[np.int64]) -> Int[np.ndarray, " _"]:
 # bent where its Pfaffian is 1; a set of forms whose differences are all bent gives words at distance 6.
 FAR_FORMS = (0, 13, 33, 46, 50, 60)  # orthogonal to the form 12
 BENT_FORMS = (12, 22, 27)  # sums of two are bent, the sum of all is not 0
-FAR_BETWEEN = (
-    (0, 33, 46, 50, 60),
-    (14, 37, 43, 55, 56),
-    (18, 35, 45, 49, 62),
-)  # orthogonal to two neighbours of the three
+# Orthogonal to two neighbours of the three.
+FAR_BETWEEN = ((0, 33, 46, 50, 60), (14, 37, 43, 55, 56), (18, 35, 45, 49, 62))
 
 
 def seventeen() -> Rows:

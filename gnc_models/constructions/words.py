@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gnc_models.constructions.binary import on_supports, signs
 from gnc_models.shapes import Bool, Float, Int
 
 Rows = Float[np.ndarray, "_ _"]
@@ -32,14 +33,10 @@ def signed_words(
     for block in range(2, length + 1):
         found = _best_union(_orbits(length, weight, overlap, block), length, overlap, tries, rng)
         supports = max(supports, found, key=len)
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=weight)))
-    if weight - 2 > overlap:
-        signs = signs[signs.prod(1) > 0]
-    rows = np.zeros((len(supports), len(signs), length))
-    for row, support in zip(rows, supports, strict=True):
-        row[:, [i for i in range(length) if support >> i & 1]] = signs / weight**0.5
+    words = np.array(supports, dtype=np.int64)[:, None] >> np.arange(length) & 1
+    rows = on_supports(words, signs(weight, product=int(weight - 2 > overlap)) / weight**0.5)
     axes = [np.eye(length), -np.eye(length)] if weight**0.5 <= overlap and weight > 1 else []
-    return np.concatenate([rows.reshape(-1, length), *axes])
+    return np.concatenate([rows, *axes])
 
 
 def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.ndarray, " _"]]:

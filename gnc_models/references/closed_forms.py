@@ -83,27 +83,18 @@ def _design_size(dim: int, strength: int) -> int:
 
 def _levenshtein_piece(dim: int, strength: int) -> tuple[float, float, Callable[[float], float]]:
     """Interval of cosines of one piece of the bound, and the piece itself."""
-    alpha = (dim - 1) / 2
-    k = (strength + 1) // 2
-    if strength % 2:
-        low = _largest_jacobi_root(k - 1, alpha, alpha)
-        high = _largest_jacobi_root(k, alpha, alpha - 1)
-        scale, shift = (float(math.comb(k + dim - 3, k - 1)), (2 * k + dim - 3) / (dim - 1))
+    alpha, k, odd = (dim - 1) / 2, (strength + 1) // 2, strength % 2
+    low = _largest_jacobi_root(k - odd, alpha, alpha - (1 - odd))
+    high = _largest_jacobi_root(k, alpha, alpha - odd)
+    scale, shift = float(math.comb(k + dim - 2 - odd, k - odd)), (2 * (k - odd) + dim - 1) / (dim - 1)
 
-        def odd(s: float) -> float:
-            p = _gegenbauer(dim, k, s)
-            return scale * (shift - (p[k - 1] - p[k]) / ((1 - s) * p[k]))
-
-        return low, high, odd
-    low = _largest_jacobi_root(k, alpha, alpha - 1)
-    high = _largest_jacobi_root(k, alpha, alpha)
-    scale, shift = float(math.comb(k + dim - 2, k)), (2 * k + dim - 1) / (dim - 1)
-
-    def even(s: float) -> float:
+    def piece(s: float) -> float:
         p = _gegenbauer(dim, k + 1, s)
+        if odd:
+            return scale * (shift - (p[k - 1] - p[k]) / ((1 - s) * p[k]))
         return scale * (shift - (1 + s) * (p[k] - p[k + 1]) / ((1 - s) * (p[k] + p[k + 1])))
 
-    return low, high, even
+    return low, high, piece
 
 
 def _gegenbauer(dim: int, degree: int, t: float) -> list[float]:
@@ -120,9 +111,7 @@ def _largest_jacobi_root(degree: int, alpha: float, beta: float) -> float:
         return -1.0
     n = np.arange(degree, dtype=float)
     total = 2 * n + alpha + beta
-    diagonal = (beta**2 - alpha**2) / (total * (total + 2))
-    m = n[1:]
-    both = 2 * m + alpha + beta
+    m, both = n[1:], total[1:]
     squares = 4 * m * (m + alpha) * (m + beta) * (m + alpha + beta) / (both**2 * (both + 1) * (both - 1))
-    side = np.sqrt(squares)
+    diagonal, side = (beta**2 - alpha**2) / (total * (total + 2)), np.sqrt(squares)
     return float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(side, 1) + np.diag(side, -1))[-1])

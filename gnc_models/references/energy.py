@@ -11,7 +11,7 @@ def uniform_log_energy(feature_dim: int) -> float:
     `-ln 2 + [psi(d-1) - psi((d-1)/2)] / 2`: 0 for d = 2, -0.3426 for d = 64, to -ln(2)/2 as d grows.
     Source: the Beta distribution of (1 - <x, y>) / 2.
     """
-    _check_dim(feature_dim)
+    check_sizes(2, feature_dim, least_dim=2)
     return -math.log(2.0) + (_digamma(feature_dim - 1.0) - _digamma((feature_dim - 1) / 2)) / 2
 
 
@@ -20,7 +20,7 @@ def uniform_riesz_energy(feature_dim: int) -> float:
 
     Source: the Beta distribution of (1 - <x, y>) / 2.
     """
-    _check_dim(feature_dim)
+    check_sizes(2, feature_dim, least_dim=2)
     return (feature_dim - 2) / (2 * (feature_dim - 3)) if feature_dim > 3 else math.inf
 
 
@@ -64,11 +64,6 @@ def energy_references(num_classes: int, feature_dim: int) -> dict[str, float | N
 def _mean_square_distance(num_classes: int) -> float:
     check_sizes(num_classes, 1)
     return 2 * num_classes / (num_classes - 1)
-
-
-def _check_dim(feature_dim: int) -> None:
-    if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}. On a line uniform points coincide.")
 
 
 def _digamma(x: float) -> float:

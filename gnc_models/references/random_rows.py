@@ -60,9 +60,8 @@ def _random_rows() -> dict[int, list[dict[str, str]]]:
 def _line(feature_dim: int) -> _Line:
     """One dimension's rows; the spread between draws comes from their range, averaged over a few sizes."""
     names = ("num_classes", "draws", "margin_median", "margin_low", "margin_high")
-    size, draws, median, low, high = np.array(
-        [[float(row[name]) for name in names] for row in _random_rows()[feature_dim]]
-    ).T
+    rows = [[float(row[name]) for name in names] for row in _random_rows()[feature_dim]]
+    size, draws, median, low, high = np.array(rows).T
     spread = np.log(high / low) / np.array([RANGE.get(int(count), math.inf) for count in draws])
     weight = draws - 1  # a single draw has no range
     first = [max(0, i - POOLED + 1) for i in range(len(draws))]
@@ -84,21 +83,16 @@ def random_margin_interval(num_classes: int, feature_dim: int) -> RandomMargin |
     the tabulated d and then in log d, both by monotone cubics. Nothing is extrapolated, nor interpolated between
     dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md.
     """
-    dims, place = _random_rows(), math.log(max(num_classes, 1))
+    dims, place, across = _random_rows(), math.log(max(num_classes, 1)), math.log(max(feature_dim, 1))
     if feature_dim in dims:
-        return _interval(_line(feature_dim).at(place))
-    found = [(math.log(dim), *at) for dim in dims if (at := _line(dim).at(place)) is not None]
-    across = math.log(max(feature_dim, 1))
-    if len(found) < 2 or not found[0][0] < across < found[-1][0]:
-        return None
-    column = _Line(*np.array(found).T)
-    after = int(np.searchsorted(column.knots, across))
-    if column.knots[after] - column.knots[after - 1] > WIDEST_STEP:
-        return None
-    return _interval(column.at(across))
-
-
-def _interval(found: tuple[float, float] | None) -> RandomMargin | None:
+        found = _line(feature_dim).at(place)
+    else:
+        rows = [(math.log(dim), *at) for dim in dims if (at := _line(dim).at(place)) is not None]
+        if len(rows) < 2 or not rows[0][0] < across < rows[-1][0]:
+            return None
+        column = _Line(*np.array(rows).T)
+        after = int(np.searchsorted(column.knots, across))
+        found = column.at(across) if column.knots[after] - column.knots[after - 1] <= WIDEST_STEP else None
     if found is None:
         return None
     value, error = found

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gnc_models.constructions.explicit import KISSING
-from gnc_models.references.kissing_numbers import MOST_ROWS, PUBLISHED
 from gnc_models.references.margin import (
     BUILT_CODES,
+    MOST_ROWS,
+    PUBLISHED,
     REFERENCE_VERSION,
     SHARP_CODES,
     TABLE_ROUNDING,
