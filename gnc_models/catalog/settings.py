@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _GIVEN_TO_ALL = frozenset({"num_classes", "feature_dim", "normalization", "temperature", "init_norm"})
@@ -38,6 +38,11 @@ def check_between(name: str, value: float, low: float, high: float, cure: str = 
     if not low < value < high:
         bound = f"above {low:g}" if math.isinf(high) else f"above {low:g} and below {high:g}"
         raise ValueError(f"{name} must be {bound}, got {value!r}.{' ' + cure if cure else ''}")
+
+
+def shown(items: Sequence[Any]) -> str:
+    """The first five, and how many more there are."""
+    return ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -28,11 +28,8 @@ def same_rows(rows: Float[Tensor, "rows dim"], *, directions: bool = True) -> li
     hashed = (bits * factors.to(bits.device)).sum(1)  # wraps around
     _, which, counts = hashed.unique(return_inverse=True, return_counts=True)
     candidates = ((counts[which] > 1) & ((largest[:, 0] > 0) | (not directions))).nonzero()[:, 0]
-    alike: dict[int, list[int]] = {}
-    for row, key in zip(candidates.tolist(), which[candidates].tolist(), strict=True):
-        alike.setdefault(key, []).append(row)
-    groups = [group for members in alike.values() for group in _exact_groups(rows, bits, members, directions)]
-    return sorted(groups)
+    alike = _grouped(candidates, which[candidates])
+    return sorted(group for members in alike for group in _exact_groups(rows, bits, members, directions))
 
 
 def _exact_groups(rows: Tensor, bits: Tensor, members: list[int], directions: bool) -> list[list[int]]:
@@ -41,11 +38,8 @@ def _exact_groups(rows: Tensor, bits: Tensor, members: list[int], directions: bo
     while len(members) > 1:
         first = members[0]
         equal = (bits[members] == bits[first]).all(1).tolist()
-        same = [
-            row
-            for row, is_equal in zip(members, equal, strict=True)
-            if is_equal and (not directions or _is_parallel(rows[first], rows[row]))
-        ]
+        same = [row for row, is_equal in zip(members, equal, strict=True) if is_equal]
+        same = [row for row in same if not directions or _is_parallel(rows[first], rows[row])]
         members = [row for row in members if row not in set(same)]
         groups += [same] if len(same) > 1 else []
     return groups
@@ -84,7 +78,9 @@ def near_rows(unit_rows: Float[Tensor, "rows dim"], *, cosine: float) -> list[li
         open_pairs = torch.stack([left, right], 1)[(left < right) & (labels[left] != labels[right])]
         for pairs in torch.split(open_pairs, max(1, TILE_ENTRIES // unit_rows.shape[1])):
             labels = _joined(labels, pairs[(unit_rows[pairs[:, 0]] * unit_rows[pairs[:, 1]]).sum(1) > cosine])
-    return _groups(labels)
+    _, labels, counts = labels.unique(return_inverse=True, return_counts=True)
+    members = (counts[labels] > 1).nonzero()[:, 0]
+    return sorted(_grouped(members, labels[members]), key=lambda group: (-len(group), group))
 
 
 def _joined(labels: Int[Tensor, " rows"], pairs: Int[Tensor, "pairs 2"]) -> Int[Tensor, " rows"]:
@@ -111,12 +107,12 @@ def _projected(unit_rows: Tensor) -> Float[Tensor, "rows few"]:
     return (rows @ start).float()
 
 
-def _groups(labels: Int[Tensor, " rows"]) -> list[list[int]]:
-    _, labels, counts = labels.unique(return_inverse=True, return_counts=True)
-    members: dict[int, list[int]] = {}
-    for row in (counts[labels] > 1).nonzero()[:, 0].tolist():
-        members.setdefault(int(labels[row]), []).append(row)
-    return sorted(members.values(), key=lambda group: (-len(group), group))
+def _grouped(rows: Int[Tensor, " some"], keys: Int[Tensor, " some"]) -> list[list[int]]:
+    """The rows of each key."""
+    groups: dict[int, list[int]] = {}
+    for row, key in zip(rows.tolist(), keys.tolist(), strict=True):
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
 
 
 def spread(rows: Float[Tensor, "rows dim"]) -> float:

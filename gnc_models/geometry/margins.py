@@ -3,6 +3,7 @@
 A class is solved against few candidate rows; one pass over all rows certifies it or names those that join. O(K x d).
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import shown
 from gnc_models.geometry.margin_search import MarginSearch, Step
 from gnc_models.geometry.pairwise import EPS, row_norms, scaled, unit
 from gnc_models.shapes import Float, Int
@@ -137,23 +139,23 @@ def _ended_early(steps: Iterator[Step], told: Callable[[], bool], workers: int) 
     """Run the steps of a round; whether the caller ended it."""
     if workers == 1:
         return any(told() for step in steps if step() is None)
-    running: deque[Future[None]] = deque()
+    # small batched LAPACK calls use one thread whatever torch is given, so batches share the threads instead
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for step in steps:
-                running.append(pool.submit(step))
-                if len(running) > 2 * workers:
-                    running.popleft().result()
-                    if told():
-                        return True
-            while running:
-                running.popleft().result()
-                if told():
-                    return True
-            return False
+            return any(told() for _ in _in_turn(pool, steps, 2 * workers))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(workers)
+
+
+def _in_turn(pool: ThreadPoolExecutor, steps: Iterator[Step], ahead: int) -> Iterator[None]:
+    """What the steps return, in their order, of which so many are under way."""
+    running: deque[Future[None]] = deque()
+    for step in itertools.chain(steps, itertools.repeat(None, ahead)):
+        if step is not None:
+            running.append(pool.submit(step))
+        if running and (step is None or len(running) > ahead):
+            yield running.popleft().result()
 
 
 def _minimum(search: MarginSearch, scale: Tensor) -> tuple[float, float]:
@@ -190,25 +192,21 @@ def _scaled_outward(bounds: Tensor, scale: Tensor, *, down: bool) -> Float[Tenso
 
 def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_start: Margins | None) -> None:
     if weights.ndim != 2 or weights.shape[1] < 1 or not weights.is_floating_point():
-        raise ValueError(
-            f"weights must be a matrix of floating-point rows, one per class, got shape {tuple(weights.shape)} "
-            f"of {weights.dtype}."
-        )
+        got = f"got shape {tuple(weights.shape)} of {weights.dtype}"
+        raise ValueError(f"weights must be a matrix of floating-point rows, one per class, {got}.")
     if len(weights) < 2:
         raise ValueError(f"weights must have at least 2 rows, got {len(weights)!r}. One class has no margin.")
     broken = (~weights.isfinite().all(1)).nonzero()[:, 0].tolist()
     if broken:
-        shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise ValueError(f"weights must be finite, got NaN or infinity in {len(broken)} rows: {shown}.")
+        raise ValueError(f"weights must be finite, got NaN or infinity in {len(broken)} rows: {shown(broken)}.")
     check_tolerance(tolerance)
     if mode not in ("all", "min"):
         raise ValueError(f"mode must be 'all' or 'min', got {mode!r}.")
     if max_rounds < 1:
         raise ValueError(f"max_rounds must be at least 1, got {max_rounds!r}.")
     if warm_start is not None and len(warm_start.lower) != len(weights):
-        raise ValueError(
-            f"warm_start must have one margin per class ({len(weights)}), got {len(warm_start.lower)}. Leave it out."
-        )
+        rule = f"warm_start must have one margin per class ({len(weights)})"
+        raise ValueError(f"{rule}, got {len(warm_start.lower)}. Leave it out.")
 
 
 def check_tolerance(tolerance: float) -> None:

@@ -47,9 +47,9 @@ def _near_one(rows: Tensor) -> tuple[Int[Tensor, "rows 1"], Float[Tensor, "rows 
     return exponents, scaled(rows, -exponents)
 
 
-def tiles(num_rows: int, num_columns: int) -> Iterator[slice]:
-    """Slices of rows such that each tile of `num_columns` columns stays small."""
-    height = max(1, TILE_ENTRIES // num_columns)
+def tiles(num_rows: int, num_columns: int, entries: int | None = None) -> Iterator[slice]:
+    """Slices of rows such that each tile of `num_columns` columns stays small: within so many entries."""
+    height = max(1, (entries or TILE_ENTRIES) // num_columns)
     return (slice(start, min(start + height, num_rows)) for start in range(0, num_rows, height))
 
 

@@ -69,10 +69,8 @@ def _check(
     inputs: Tensor, labels: Tensor, radius: float, steps: int, limits: tuple[float, float] | None, batch_size: int
 ) -> None:
     if not len(inputs) or not inputs.is_floating_point():
-        raise ValueError(
-            f"inputs must be at least one floating-point sample, got {len(inputs)} of {inputs.dtype}. "
-            "Indices and tokens have no neighbours to move to."
-        )
+        got = f"got {len(inputs)} of {inputs.dtype}. Indices and tokens have no neighbours to move to."
+        raise ValueError(f"inputs must be at least one floating-point sample, {got}")
     if labels.shape != (len(inputs),):
         raise ValueError(f"labels must be {len(inputs)} integers, one per sample, got shape {tuple(labels.shape)}.")
     if not radius >= 0:
@@ -80,6 +78,5 @@ def _check(
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps and batch_size must be at least 1, got {(steps, batch_size)!r}.")
     if limits is not None and not limits[0] <= float(inputs.min()) <= float(inputs.max()) <= limits[1]:
-        raise ValueError(
-            f"inputs must lie in the limits {limits!r}, got {float(inputs.min())!r} to {float(inputs.max())!r}."
-        )
+        got = f"got {float(inputs.min())!r} to {float(inputs.max())!r}"
+        raise ValueError(f"inputs must lie in the limits {limits!r}, {got}.")

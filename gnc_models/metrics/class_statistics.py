@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, distributed
 
-from gnc_models.geometry.pairwise import EPS
+from gnc_models.catalog.settings import shown
+from gnc_models.geometry.pairwise import EPS, tiles
 from gnc_models.shapes import Float, Int
 
 BLOCK_ENTRIES = 1 << 22  # of the means that are handled at once: 32 MiB in float64
@@ -86,10 +87,8 @@ class ClassStatistics:
         """Take in statistics of other samples of the same classes, or of those that `rows` names, without scatter."""
         size = len(self.means) if rows is None else len(rows)
         if other.means.shape != (size, self.means.shape[1]):
-            raise ValueError(
-                f"statistics must have the same classes and dimension to merge, "
-                f"got {(size, self.means.shape[1])} and {tuple(other.means.shape)}."
-            )
+            got = f"got {(size, self.means.shape[1])} and {tuple(other.means.shape)}"
+            raise ValueError(f"statistics must have the same classes and dimension to merge, {got}.")
         seen, joined = self.num_samples, other.num_samples
         if joined:
             shift = other.norm_mean - self.norm_mean
@@ -170,10 +169,7 @@ class ClassStatistics:
                 shape = None if given is None else tuple(given.shape)
                 raise ValueError(f"{name} must have the shape {tuple(held.shape)}, got {shape}. It is another meter's.")
         for name in self.PARTS:
-            if assign:
-                setattr(self, name, state[name])
-            else:
-                getattr(self, name).copy_(state[name])
+            setattr(self, name, state[name] if assign else getattr(self, name).copy_(state[name]))
         return self
 
     def of_classes(self, classes: Int[Tensor, " named"]) -> "ClassStatistics":
@@ -239,11 +235,9 @@ class ClassStatistics:
         """ValueError unless every class has a sample."""
         empty = (self.counts == 0).nonzero()[:, 0].tolist()
         if empty:
-            shown = ", ".join(map(str, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
-            raise ValueError(
-                f"labels must name every class at least once, got none of {len(empty)} classes: {shown}. "
-                "Leave these classes' rows out, or give them samples."
-            )
+            got = f"got none of {len(empty)} classes: {shown(empty)}"
+            cure = "Leave these classes' rows out, or give them samples."
+            raise ValueError(f"labels must name every class at least once, {got}. {cure}")
 
 
 class MeanResiduals:
@@ -274,9 +268,7 @@ class MeanResiduals:
 
 
 def _blocks(means: Float[Tensor, "classes dim"]) -> Iterator[slice]:
-    """Slices of classes such that each block of their means stays small."""
-    height = max(1, BLOCK_ENTRIES // means.shape[1])
-    return (slice(start, min(start + height, len(means))) for start in range(0, len(means), height))
+    return tiles(*means.shape, BLOCK_ENTRIES)
 
 
 def _of_batch(
@@ -318,9 +310,8 @@ def _add_products(scatter: Float[Tensor, "size size"], rows: Float[Tensor, "rows
 def check_labels(labels: Tensor, num_samples: int, num_classes: int, name: str = "labels") -> None:
     """ValueError unless there is one integer label in 0..num_classes-1 for each sample."""
     if labels.shape != (num_samples,) or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"{name} must be {num_samples} integers, one per sample, got shape {tuple(labels.shape)} of {labels.dtype}."
-        )
+        rule = f"{name} must be {num_samples} integers, one per sample"
+        raise ValueError(f"{rule}, got shape {tuple(labels.shape)} of {labels.dtype}.")
     if num_samples and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         outside = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise ValueError(f"{name} must be in 0..{num_classes - 1}, got {outside!r}.")

@@ -74,9 +74,8 @@ class SeenFeatures:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that was seen, as tensors by name; not copied."""
-        return {
-            f"{name}.{key}": value for name, part in self._parts().items() for key, value in part.state_dict().items()
-        }
+        parts = self._parts().items()
+        return {f"{name}.{key}": value for name, part in parts for key, value in part.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> None:
         """Begin again from a state; ValueError where a part is missing or of another size."""
