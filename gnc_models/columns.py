@@ -1,7 +1,5 @@
 """Columns by name: each is defined where it is computed, with its group; what it needs are the parameters it takes.
-
-Knows no column itself; does not know how the needed facts come about (`collapse` does).
-"""
+Knows no column itself; does not know how the needed facts come about (`collapse` does)."""
 
 import difflib
 import functools

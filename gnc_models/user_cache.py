@@ -1,7 +1,5 @@
 """The user's cache folder, for arrays that are slow to make: what cannot be read is made again.
-
-A file is a compressed .npz without pickle, written under another name and renamed: readers see all of it or none.
-"""
+A file is a compressed .npz without pickle, written under another name and renamed: readers see all of it or none."""
 
 import contextlib
 import logging

@@ -1,8 +1,5 @@
 """Every data set, encoder, classifier and loss by name, with all that is known of it before it is built.
-
-The registries build their dicts from it, `TrialConfig` takes the names, the rules ask the members. Knows no torch or
-numpy.
-"""
+The registries build their dicts from it, `TrialConfig` takes the names, the rules ask the members. Knows no torch."""
 
 import importlib
 import tomllib

@@ -6,10 +6,7 @@ from gnc_models.catalog.members import LOSSES
 def check_pairing(
     *, loss: str, classifier: str, normalization: str, num_classes: int, feature_dim: int, code: str | None = None
 ) -> None:
-    """ValueError unless these settings can be trained together: the pair that is impossible, and its cure.
-
-    `code` is that of the classifier "fixed", None for the others.
-    """
+    """ValueError unless these settings can be trained together; `code` is that of the classifier "fixed", or None."""
     check_classifier(classifier, normalization, num_classes, feature_dim, code)
     member = LOSSES[loss]
     if member.only_both and normalization != "both":

@@ -1,7 +1,5 @@
 """Parts of one's own by reference: from `nets.py:make_net` and the digest of its code to the function. Knows no torch.
-
-A source is the SHA-256 of the file that defines the name, for an installed package after `distribution==version`.
-"""
+A source is the SHA-256 of the file that defines the name, for an installed package after `distribution==version`."""
 
 import contextlib
 import hashlib
@@ -79,11 +77,7 @@ def module_source(module: str) -> str:
 
 @cache
 def load_part(reference: str, source: str) -> Any:
-    """What a reference names, from the code with that source.
-
-    PartError: its code is not held or is another one on this machine, or has no such name. Else what the code itself
-    raises.
-    """
+    """What a reference names, from the code with that source; PartError where that is another, or lacks the name."""
     place, name = split_reference(reference)
     if not is_file(place):
         if (here := module_source(place)) != source:

@@ -9,11 +9,7 @@ _GIVEN_TO_ALL = frozenset({"num_classes", "feature_dim", "normalization", "tempe
 
 
 def read_settings(kind: str, name: str, constructor: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are given: those with a value, None counting as not given.
-
-    ValueError: a setting that is no keyword argument of the member's constructor, or one missing that has no default
-    there.
-    """
+    """The settings that have a value; ValueError for one that the constructor does not take, or needs and lacks."""
     given = {setting: value for setting, value in settings.items() if value is not None}
     reads = {s: p.default for s, p in inspect.signature(constructor).parameters.items() if s not in _GIVEN_TO_ALL}
     for setting, value in given.items():

@@ -21,9 +21,6 @@ def class_mean_inputs(
 
 
 def input_similarity(class_means: Float[Tensor, "classes input_dim"]) -> Float[Tensor, "classes classes"]:
-    """Cosines of the mean inputs about their average: what assignment "similarity" is based on.
-
-    Source: Jiang et al., arXiv 2310.05351, on which class gets which point of the code.
-    """
+    """Cosines of the mean inputs about their average: what assignment "similarity" is based on (arXiv 2310.05351)."""
     centred = unit(class_means - class_means.mean(0))
     return centred @ centred.T

@@ -1,7 +1,5 @@
 """What every classifier is, and the one whose rows are learned: from features to logits by one row per class, no bias.
-
-Knows torch; does not know losses, nor how the features come about.
-"""
+Knows torch; does not know losses, nor how the features come about."""
 
 import math
 from collections.abc import Callable
@@ -65,9 +63,7 @@ class Classifier(nn.Module):
         scaled, rows = self.scaled(features)
         return functional.linear(scaled, rows) / (self.temperature if temperature is None else temperature)
 
-    def forward(self, features: Features, temperature: float | None = None) -> Logits:
-        """The same as `logits`."""
-        return self.logits(features, temperature)
+    forward = logits
 
     def observe(
         self, features: Features, labels: Labels, *, sum_over_workers: Callable[[Tensor], object] | None = None

@@ -25,10 +25,7 @@ def make_classifier(
     init_norm: float,
     **settings: Any,
 ) -> Classifier:
-    """The classifier of that name, initialised from torch's default generator; `settings` are its constructor's.
-
-    ValueError: an unknown name, a setting out of range or without effect, a pair that cannot be.
-    """
+    """The classifier of that name; ValueError: an unknown name, a setting out of range or without effect, or a pair."""
     check_choice("classifier", name, CLASSIFIERS)
     constructor = CLASSIFIERS[name]
     head = {"normalization": normalization, "temperature": temperature, "init_norm": init_norm}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.constructions.explicit import FAMILIES, make_points, orthoplex, polygon, simplex
+from gnc_models.constructions.explicit import FAMILIES, orthoplex, polygon, simplex
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.geometry.pairwise import max_cosine, unit
 from gnc_models.references.closed_forms import check_sizes
@@ -27,16 +27,10 @@ class Code:
         return cls(points, 1.0 - max_cosine(points))
 
 
-def make_code(name: str) -> Code:
-    """An explicit code by its name in `constructions.explicit.FAMILIES`; ValueError for an unknown name."""
-    return Code.of(torch.from_numpy(make_points(name)))
-
-
 def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
-    """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d).
+    """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d), or None.
 
-    Simplex, polygon or orthoplex where they are optimal, else the listed family with the largest margin; None where no
-    family is large enough. Dropping rows and adding dimensions keeps the margin.
+    Dropping rows and adding dimensions keeps the margin.
     """
     check_sizes(num_classes, feature_dim)
     points = _optimal_points(num_classes, feature_dim)

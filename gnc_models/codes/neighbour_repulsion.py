@@ -1,7 +1,5 @@
 """Codes of many rows: each row pushed away from its nearest neighbours, without ever holding all cosines.
-
-Knows torch; does not know margins or tables. Memory is O(classes x dim) and a few tiles.
-"""
+Knows torch; does not know margins or tables. Memory is O(classes x dim) and a few tiles."""
 
 import math
 

@@ -1,7 +1,5 @@
 """The optimiser of softmax codes: annealed soft maximum of the cosines from random, mirrored and structured starts.
-
-Knows torch and the families of structured codes; does not read the tables of known margins.
-"""
+Knows torch and the families of structured codes; does not read the tables of known margins."""
 
 import math
 

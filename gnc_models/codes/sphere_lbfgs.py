@@ -26,7 +26,7 @@ def minimise_on_spheres(
 ) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:
     """Local minima near each start, and their values, none above that of its start; starts share only the batch.
 
-    At most `at_once` starts are one batch. A start is done when its gradient's largest row norm is below `tolerance`, in units of value per distance.
+    At most `at_once` starts are one batch. A start is done when its gradient's largest row norm is below `tolerance`.
     Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
     """
     parts = torch.arange(len(points)).split(at_once or len(points))

@@ -1,7 +1,5 @@
 """The unconstrained-feature model at finite temperature: free unit rows W and H, cross-entropy of `W h / temperature`.
-
-It is what a network that can fit everything would reach, the ceiling of trained margins and losses. Knows no data.
-"""
+It is what a network that can fit everything would reach, the ceiling of trained margins and losses. Knows no data."""
 
 import math
 from dataclasses import dataclass
@@ -127,16 +125,9 @@ def _lowest(points: Tensor, value: Tensor, temperature: float, starts: int) -> O
     weights, features = points.chunk(2, dim=1)
     margins = {i: one_vs_rest_margins(weights[i], mode="min").minimum[0] for i in near}
     best = int(value.argmin())
-    return Optimum(
-        loss=math.exp(float(value[best]) / temperature),
-        margin=margins[best],
-        margin_low=min(margins.values()),
-        margin_high=max(margins.values()),
-        starts=starts,
-        found=int((excess <= SAME).sum()),
-        weights=weights[best],
-        features=features[best],
-    )
+    loss, found = math.exp(float(value[best]) / temperature), int((excess <= SAME).sum())
+    low, high = min(margins.values()), max(margins.values())
+    return Optimum(loss, margins[best], low, high, starts, found, weights[best], features[best])
 
 
 def _descend(

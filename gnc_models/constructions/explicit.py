@@ -1,7 +1,5 @@
 """Codes that can be written down: polygons, root systems, the Leech lattice and what derives from it, by name.
-
-Each constructor returns rows of any common length; the tests verify their cosines. Knows numpy, no optimisation.
-"""
+Each constructor returns rows of any common length; the tests verify their cosines. Knows numpy, no optimisation."""
 
 import functools
 import itertools
@@ -47,11 +45,10 @@ def icosahedron() -> Points:
 
 def cell_600() -> Points:
     """120 vertices in four dimensions, cosine (1 + sqrt(5)) / 4."""
-    even = [p for p in itertools.permutations(range(4)) if _is_even(p)]
-    signs = itertools.product((0.5, -0.5), repeat=3)
-    mixed = [np.array([a * GOLDEN, b, c / GOLDEN, 0.0])[list(p)] for a, b, c in signs for p in even]
-    halves = list(itertools.product((0.5, -0.5), repeat=4))
-    return np.concatenate([orthoplex(4), np.array(halves), np.array(mixed)])
+    inversions = {p: sum(a > b for a, b in itertools.combinations(p, 2)) for p in itertools.permutations(range(4))}
+    even = [list(p) for p, count in inversions.items() if count % 2 == 0]
+    mixed = [np.array([a * GOLDEN, b, c / GOLDEN, 0.0])[p] for a, b, c in signs(3) / 2 for p in even]
+    return np.concatenate([orthoplex(4), signs(4) / 2, np.array(mixed)])
 
 
 def e8_roots() -> Points:
@@ -136,10 +133,6 @@ def _root_section(roots: Points, places: np.ndarray, dim: int) -> Points:
         return np.array([first, angle])[:dim]
     others = np.array([first, angle])[: 8 - dim]
     return roots[(roots @ others.T == 0).all(1)]
-
-
-def _is_even(permutation: tuple[int, ...]) -> bool:
-    return sum(a > b for a, b in itertools.combinations(permutation, 2)) % 2 == 0
 
 
 def _flat(points: Points, normals: Points) -> Points:

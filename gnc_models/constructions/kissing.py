@@ -1,7 +1,5 @@
 """Kissing configurations: many rows at cosine 1/2, in 6, 13 and 17 to 21 dimensions, beyond sections of lattices.
-
-Before its last step every entry is a + b sqrt(3) for whole a, b, so that a test can count in whole numbers.
-"""
+Before its last step every entry is a + b sqrt(3) for whole a, b, so that a test can count in whole numbers."""
 
 import itertools
 import math
@@ -48,10 +46,7 @@ def odd_golay(length: int) -> Rows:
 
 
 def odd_eights(octads: Words) -> Rows:
-    """Two entries of 2 in all places, and an odd number of minus signs on each word of weight eight.
-
-    The cosines are those of the even lattice, but rows of equal entries fit into the holes (Cohn and Li).
-    """
+    """Two entries of 2 in all places, and an odd number of minus signs on each word of weight eight: it has holes."""
     return np.concatenate([2 * two_nonzero(octads.shape[1]), on_supports(octads, signs(8, product=-1))])
 
 
@@ -106,10 +101,7 @@ FAR_BETWEEN = ((0, 33, 46, 50, 60), (14, 37, 43, 55, 56), (18, 35, 45, 49, 62))
 
 
 def seventeen() -> Rows:
-    """5,730 rows in 17 dimensions: odd eights, above and below them 512 rows on sixes, 192 rows of equal entries, a pole.
-
-    Source: Cohn and Li, arXiv 2411.04916.
-    """
+    """5,730 rows in 17 dimensions (Cohn and Li): odd eights, and on both sides sixes, equal entries, a pole."""
     sixes = on_supports(_of_weight(_coset(12), 6), signs(6, product=-1))
     layers = [(3 * odd_eights(_of_weight(_coset(0), 8)), 0.0)]
     for side, shift in ((1, 0), (-1, 1)):

@@ -1,7 +1,5 @@
 """Codes from words: constant weight with signs on the supports, binary words as signs, and mixtures at one cosine.
-
-Random starts never find them; between the sizes of root systems one shape often fits into another's holes. Knows numpy.
-"""
+Random starts never find them; between the sizes of root systems one shape often fits into another's holes."""
 
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Data sets by name: training, test and unseen samples as tensors on the CPU. Does not know networks or Ray.
-
-They are nested in the classes and in the samples of each class: a larger study contains the smaller one bit for bit.
-"""
+They are nested in the classes and in the samples of each class: a larger study contains the smaller one bit for bit."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Batch normalization over a batch that several processes share, on any device: torch's own refuses CPU tensors.
-
-It takes the statistics of all shares, uneven ones too, and gives every process the same running ones.
-"""
+It takes the statistics of all shares, uneven ones too, and gives every process the same running ones."""
 
 from typing import Any
 

@@ -1,7 +1,5 @@
 """torchvision's convolutional networks with stems that keep the resolution, so that the side shrinks by 8, not 32.
-
-Weights start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout.
-"""
+Weights start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout."""
 
 from collections.abc import Callable
 

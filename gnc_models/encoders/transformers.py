@@ -51,11 +51,7 @@ class CausalBlock(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """Token and position embeddings, causal blocks, a last layer norm; the last position becomes the feature.
-
-    Source: Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2: layers and start
-    values).
-    """
+    """Token and position embeddings, causal blocks, a last layer norm; the last position is the feature (GPT-2)."""
 
     def __init__(self, context: int, vocabulary: int, width: int, depth: int, feature_dim: int) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """Rows that are the same, or nearly: what decides a smallest margin before any is searched, and how spread rows are.
-
-Knows torch; does not know classes, margins or files. No matrix of all pairs is ever held.
-"""
+Knows torch; does not know classes, margins or files. No matrix of all pairs is ever held."""
 
 from fractions import Fraction
 
@@ -60,10 +58,7 @@ def _is_parallel(one: Tensor, other: Tensor) -> bool:
 
 
 def near_rows(unit_rows: Float[Tensor, "rows dim"], *, cosine: float) -> list[list[int]]:
-    """Groups of unit rows that chains of pairs with a cosine above `cosine` join, each of at least two, largest first.
-
-    Rounding decides for pairs whose cosine is within 1e-14 of the threshold, which is between 0 and 1.
-    """
+    """Groups of unit rows that chains of pairs with a cosine above `cosine` (to 1e-14) join, largest first."""
     count, most = len(unit_rows), 2.0 - 2.0 * cosine
     seen = _projected(unit_rows)  # a projection shortens every difference, so no pair is overlooked
     half = seen.square().sum(1) / 2

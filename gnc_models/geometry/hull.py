@@ -1,7 +1,5 @@
 """Nearest points of many small convex hulls at once: a batched active-set method in float64. Knows torch only.
-
-As Wolfe's and Lawson and Hanson's methods, but several violated points come into the working sets at a time.
-"""
+As Wolfe's and Lawson and Hanson's methods, but several violated points come into the working sets at a time."""
 
 from dataclasses import dataclass
 
@@ -128,10 +126,22 @@ class PointSets:
         return point.square().sum(1), values
 
     def _affine(self, gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-        return _affine_coefficients(gram, used)
+        """Coefficients of the point of each affine hull nearest to the origin, 0 where unused, and the factor."""
+        factor, ones = affine_factor(gram, used)
+        solution = torch.cholesky_solve(ones.unsqueeze(2), factor).squeeze(2)
+        return solution / solution.sum(1, keepdim=True), factor
 
     def _refined(self, rows: Tensor, used: Tensor, coefficients: Tensor, factor: Tensor) -> Tensor:
-        return _refined(self.members[rows], used, coefficients, factor)
+        """Two refinements of affine coefficients, by the points: their Gram matrix squares the condition number."""
+        members, ones = self.members[rows], used.to(torch.float64)
+        for _ in range(2):
+            point = torch.einsum("bs,bsd->bd", coefficients, members)
+            slack = torch.bmm(members, point.unsqueeze(-1)).squeeze(-1)
+            # at the solution <v, p> = |p|^2 for every member
+            residual = (point.square().sum(1, keepdim=True) - slack) * ones
+            coefficients = coefficients + torch.cholesky_solve(residual.unsqueeze(2), factor).squeeze(2)
+            coefficients = coefficients / coefficients.sum(1, keepdim=True)
+        return coefficients
 
     def settle(self) -> None:
         """Move to the affine nearest point of a part of each working set, whose coefficients are all positive.
@@ -245,24 +255,3 @@ def affine_factor(
     masked = gram * ones.unsqueeze(2) * ones.unsqueeze(1)
     masked.diagonal(dim1=1, dim2=2).mul_(1.0 + RIDGE).add_(1.0 - ones)
     return torch.linalg.cholesky_ex(masked)[0], ones
-
-
-def _affine_coefficients(gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of the point of each affine hull nearest to the origin, 0 where unused, and the factor."""
-    factor, ones = affine_factor(gram, used)
-    solution = torch.cholesky_solve(ones.unsqueeze(2), factor).squeeze(2)
-    return solution / solution.sum(1, keepdim=True), factor
-
-
-def _refined(members: Tensor, used: Tensor, coefficients: Tensor, factor: Tensor) -> Tensor:
-    """Two refinements of affine coefficients, by the points: their Gram matrix squares the condition number."""
-    ones = used.to(torch.float64)
-    for _ in range(2):
-        point = torch.einsum("bs,bsd->bd", coefficients, members)
-        slack = torch.bmm(members, point.unsqueeze(-1)).squeeze(-1)
-        # at the solution <v, p> = |p|^2 for every member
-        residual = (point.square().sum(1, keepdim=True) - slack) * ones
-        change = torch.cholesky_solve(residual.unsqueeze(2), factor).squeeze(2)
-        coefficients = coefficients + change
-        coefficients = coefficients / coefficients.sum(1, keepdim=True)
-    return coefficients

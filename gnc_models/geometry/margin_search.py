@@ -1,7 +1,5 @@
 """The search behind certified margins: candidates, bounds and supports of all classes, improved batch by batch.
-
-The rows that support a class's hull point so far are always candidates. Knows torch and the small hull solvers.
-"""
+The rows that support a class's hull point so far are always candidates. Knows torch and the small hull solvers."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -158,14 +156,11 @@ class MarginSearch:
             # a batch is as wide as its widest support
             pending = pending[(self.support[pending] >= 0).sum(1).argsort(stable=True)]
         for rows in torch.split(pending, self.batch):
-            yield partial(self._improve_open, rows, round_index)
-
-    def _improve_open(self, rows: Tensor, round_index: int) -> None:
-        # in mode "min" the batches before may have ruled these classes out
-        self.improve(self.open(rows), round_index=round_index)
+            yield partial(self.improve, rows, round_index=round_index)
 
     def improve(self, rows: Int[Tensor, " rows"], *, round_index: int) -> None:
         """Solve classes against their candidates, certify them against all rows, take in the rows they missed."""
+        rows = self.open(rows)  # in mode "min" the batches before may have ruled some out
         gaps = COARSE[self.mode] if self.coarse else ()
         coarse = round_index < len(gaps)
         tolerance = max(self.tolerance / 4, gaps[round_index] if coarse else 0.0)

@@ -1,7 +1,5 @@
 """Certified one-vs-rest margins: how far each classifier row is from the convex hull of all the others.
-
-A class is solved against few candidate rows; one pass over all rows certifies it or names those that join. O(K x d).
-"""
+A class is solved against few candidate rows; one pass over all rows certifies it or names those that join. O(K x d)."""
 
 import itertools
 from collections import deque

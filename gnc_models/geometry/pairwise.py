@@ -1,7 +1,5 @@
 """Quantities over all pairs of points, streamed in tiles: distances, energies, largest cosine, one-vs-rest scores.
-
-Knows torch; does not know classes, features or classifiers. No matrix of all pairs is ever held.
-"""
+Knows torch; does not know classes, features or classifiers. No matrix of all pairs is ever held."""
 
 import math
 from collections.abc import Iterator

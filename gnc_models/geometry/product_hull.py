@@ -1,7 +1,5 @@
 """Nearest points of small convex hulls from inner products of their points, faster in many dimensions than `hull`.
-
-A square below 1e-16 times that of the points' lengths is lost: for hulls away from the origin, certified by the caller.
-"""
+A square below 1e-16 times that of the points' lengths is lost: for hulls away from the origin, to be certified."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Cross-entropy over many classes without the matrix of logits or its gradient. Knows torch; nothing of classifiers.
-
-Unlike torch's linear_cross_entropy it holds no normalised rows: half the memory at 100,000 classes.
-"""
+Unlike torch's linear_cross_entropy it holds no normalised rows: half the memory at 100,000 classes."""
 
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Cross-entropy, its logarithm for low temperatures, and the limit of that at zero. Knows torch and classifiers.
-
-All are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds).
-"""
+All are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds)."""
 
 import math
 
@@ -52,10 +50,7 @@ class LogCrossEntropy(Loss):
 
 
 class HardMax(Loss):
-    """The largest `<w_j - w_y, h>` over the batch and j != y: only the worst sample gets a gradient.
-
-    Source: Jiang et al., arXiv 2310.05351.
-    """
+    """The largest `<w_j - w_y, h>` over batch and j != y: only the worst sample has a gradient (arXiv 2310.05351)."""
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         return score_gaps(features, labels, classifier).amax()

@@ -1,7 +1,5 @@
 """CosFace, ArcFace and the supervised contrastive loss, as pytorch-metric-learning has them.
-
-That library is imported when one of them is made: it takes a second.
-"""
+That library is imported when one of them is made: it takes a second."""
 
 import math
 from typing import Any
@@ -38,10 +36,7 @@ class _OnRows(Loss):
 
 
 class CosFace(_OnRows):
-    """Mean cross-entropy of `(cos - margin_penalty [own class]) / temperature`.
-
-    Source: Wang et al., arXiv 1801.09414; pytorch_metric_learning.losses.CosFaceLoss.
-    """
+    """Mean cross-entropy of `(cos - margin_penalty [own class]) / temperature` (Wang et al., arXiv 1801.09414)."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, margin_penalty: float = 0.35) -> None:
         check_between("margin_penalty", margin_penalty, 0.0, 2.0, "For 0 use loss 'cross_entropy'.")

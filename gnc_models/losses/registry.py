@@ -15,10 +15,7 @@ LOSSES: dict[str, Callable[..., Loss]] = {name: load("gnc_models.losses", m.made
 
 
 def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
-    """The loss of that name, or of one's own, whose settings are `source` and `options`; None counts as not given.
-
-    ValueError: an unknown name, a setting missing, out of range or without effect.
-    """
+    """The loss of that name, or of one's own by `source` and `options`; ValueError where a setting is wrong."""
     if is_reference(name):
         return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
     check_choice("loss", name, LOSSES)

@@ -1,7 +1,5 @@
 """HUG: classes far apart and samples near their own, as hyperspherical uniformity, in three forms. Knows torch.
-
-Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code.
-"""
+Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code."""
 
 import math
 
@@ -112,7 +110,8 @@ class GramDeterminant(_UniformityGap):
         return self._log_determinant(blocks) / len(classes)
 
     def _kernel(self, points: Tensor) -> Tensor:
-        return (_squared_distances(points) / (-2 * self.kernel_width**2)).exp()
+        squares = (2 - 2 * points @ points.T).clamp_min(0)  # of unit rows in float64; rounding makes none negative
+        return (squares / (-2 * self.kernel_width**2)).exp()
 
     def _log_determinant(self, gram: Tensor) -> Tensor:
         ridge = self.logdet_eps * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -121,8 +120,3 @@ class GramDeterminant(_UniformityGap):
 
 def _distances(points: Float[Tensor, "rows dim"], others: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
     return (points - others).norm(dim=1)
-
-
-def _squared_distances(points: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows rows"]:
-    """Of unit rows in float64; rounding never makes one negative."""
-    return (2 - 2 * points @ points.T).clamp_min(0)

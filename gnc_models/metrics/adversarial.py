@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+Limits = tuple[float, float] | None
+
 
 def attack_accuracy(
     model_fn: Callable[[Tensor], Tensor],
@@ -14,7 +16,7 @@ def attack_accuracy(
     *,
     radius: float,
     steps: int = 1,
-    limits: tuple[float, float] | None = None,
+    limits: Limits = None,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> float:
@@ -65,9 +67,7 @@ def _direction(model_fn: Callable[[Tensor], Tensor], inputs: Tensor, labels: Ten
     return gradient
 
 
-def _check(
-    inputs: Tensor, labels: Tensor, radius: float, steps: int, limits: tuple[float, float] | None, batch_size: int
-) -> None:
+def _check(inputs: Tensor, labels: Tensor, radius: float, steps: int, limits: Limits, batch_size: int) -> None:
     if not len(inputs) or not inputs.is_floating_point():
         got = f"got {len(inputs)} of {inputs.dtype}. Indices and tokens have no neighbours to move to."
         raise ValueError(f"inputs must be at least one floating-point sample, {got}")

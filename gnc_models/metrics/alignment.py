@@ -14,10 +14,7 @@ from gnc_models.shapes import Float, Int
 
 @columns("duality", "gnc3_uncentred", "gnc3_uniform_uncentred")
 def uncentred_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float, float]:
-    """1 - cos of mean and row, averaged over classes, and how much these cosines differ.
-
-    Source: Jiang et al. 2024 (GNC3); Wu and Papyan 2024 (uniform duality); as the next.
-    """
+    """Mean over classes of 1 - cos of mean and row, and how the cosines differ (Jiang et al., Wu and Papyan 2024)."""
     gaps = _cosine_gaps(head.means, own_rows)
     return float(gaps.mean()), float(gaps.var(correction=0))
 
@@ -60,10 +57,7 @@ def _cosine_gaps(means: Tensor, rows: Tensor) -> Float[Tensor, " classes"]:
 def ood_deviation(
     view: View, head: ClassStatistics, ood_features: Float[Tensor, "ood_samples dim"] | None
 ) -> float | None:
-    """Mean over classes of abs cos(mean, mean of features of no class), neither centred; None without such features.
-
-    Source: Ben Ammar et al., NECO, ICLR 2024, arXiv 2310.06823 (NC5).
-    """
+    """Mean over classes of abs cos(mean, mean of features of no class), uncentred (Ben Ammar et al. 2024, NC5)."""
     if ood_features is None:
         return None
     total = torch.zeros_like(head.means[0])

@@ -1,7 +1,5 @@
 """Per-class statistics of features in one pass: counts, means, scatter and norms, mergeable.
-
-Knows torch. Memory is O(classes x dim + dim^2), and on the way a few blocks of BLOCK_ENTRIES numbers.
-"""
+Knows torch. Memory is O(classes x dim + dim^2), and on the way a few blocks of BLOCK_ENTRIES numbers."""
 
 from collections.abc import Iterator, Mapping
 
@@ -42,11 +40,7 @@ class ClassStatistics:
         dtype: torch.dtype = torch.float64,
         holds_scatter: bool = True,
     ) -> None:
-        """Statistics of no samples.
-
-        holds_scatter: False: `scatter` has no entries, which takes a tenth of the time in many dimensions. dtype: in
-        which means and scatter are held; sums are made in float64.
-        """
+        """Of no samples. Without `scatter` updates take a tenth of the time in many dimensions; sums are float64."""
         if num_classes < 1 or feature_dim < 1:
             raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
         if dtype not in (torch.float32, torch.float64):
@@ -66,10 +60,7 @@ class ClassStatistics:
         *,
         norms: Float[Tensor, " samples"] | None = None,
     ) -> "ClassStatistics":
-        """Take in a batch; features of any floating type are converted to float64.
-
-        norms: lengths of the features, where those before a normalization are meant; None: of `features`.
-        """
+        """Take in a batch; `norms` are lengths of the features where those before a normalization are meant."""
         num_classes, feature_dim = self.means.shape
         if features.ndim != 2 or features.shape[1] != feature_dim:
             raise ValueError(f"features must have {feature_dim} columns, got shape {tuple(features.shape)}.")

@@ -106,10 +106,7 @@ def _named(third: str) -> tuple[str, str, str, str]:
 def count_columns(
     margins: Margins, unit_rows: Float[Tensor, "classes dim"], sample_counts: Int[Tensor, " classes"]
 ) -> Iterator[float | None]:
-    """Margins and mean cosine of the rarest and the most frequent third of the classes; None if counts are equal.
-
-    Source: Fang et al., PNAS 118 (2021): under imbalance the rows of minority classes fall into one direction.
-    """
+    """Margins and mean cosine of the rarest and the most frequent third of the classes (Fang et al., PNAS 2021)."""
     for members in rare_and_frequent(sample_counts) or (None, None):
         yield from _of_third(members, margins, unit_rows)
     yield _count_correlation(margins, sample_counts)

@@ -1,7 +1,5 @@
 """How far means and rows are from a simplex, in the forms of the literature on few classes: norms, angles, Gram errors.
-
-Up to d + 1 classes all can be 0. Beyond, the Gram errors cannot fall below `simplex_error_floor`.
-"""
+Up to d + 1 classes all can be 0. Beyond, the Gram errors cannot fall below `simplex_error_floor`."""
 
 import math
 
@@ -17,11 +15,7 @@ from gnc_models.shapes import Float
 
 @columns("simplex", "mean_equinorm", "mean_equiangularity", "mean_angle_gap", "mean_etf_error")
 def mean_columns(head: ClassStatistics) -> tuple[float | None, ...] | None:
-    """Equinorm, equiangularity and ETF error of the centred class means; None where one of them is zero.
-
-    Source: Papyan et al. 2020 (norms, angles, distance of means and rows); Zhu et al. 2021 (errors of Gram matrices);
-        as the next two.
-    """
+    """Equinorm, equiangularity (Papyan et al. 2020) and ETF error (Zhu et al. 2021) of the centred class means."""
     centred = head.centred_means
     if not bool(centred.any(1).all()):
         return None

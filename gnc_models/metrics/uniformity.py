@@ -18,10 +18,7 @@ SAMPLES_A_CLASS = 64  # enters the within-class energies; a class with more is t
 
 @columns("energies", "log_energy_mean", "log_energy_var")
 def centred_energy_columns(head: ClassStatistics) -> tuple[float, float]:
-    """Mean and variance over pairs of log 1/|x - y| between centred class means; None where two coincide.
-
-    Source: Liu et al., arXiv 2303.06484, as the next two.
-    """
+    """Mean and variance over pairs of log 1/|x - y| between centred class means (Liu et al., arXiv 2303.06484)."""
     return measure_energy(unit(head.centred_means))
 
 

@@ -16,10 +16,7 @@ def uniform_log_energy(feature_dim: int) -> float:
 
 
 def uniform_riesz_energy(feature_dim: int) -> float:
-    """Expected `1/|x-y|^2` of independent uniform points: (d-2) / (2 (d-3)), infinite for d = 2 and 3, without a null.
-
-    Source: the Beta distribution of (1 - <x, y>) / 2.
-    """
+    """Expected `1/|x-y|^2` of independent uniform points: (d-2) / (2 (d-3)), infinite for d = 2 and 3."""
     check_sizes(2, feature_dim, least_dim=2)
     return (feature_dim - 2) / (2 * (feature_dim - 3)) if feature_dim > 3 else math.inf
 
@@ -39,10 +36,7 @@ def riesz_energy_bound(num_classes: int) -> float:
 
 
 def separation_bound(num_classes: int, feature_dim: int) -> float:
-    """Largest possible minimum distance of K unit points in d dimensions, as far as it is proven.
-
-    `|x-y|^2 = 2 (1 - <x, y>)`, so a bound of 1 - max cosine, Rankin's or Levenshtein's, bounds the distance.
-    """
+    """Largest minimum distance of K unit points in d dimensions that is not ruled out: `|x-y|^2 = 2 (1 - <x, y>)`."""
     margins = simplex_orthoplex_bound(num_classes, feature_dim), levenshtein_margin_bound(num_classes, feature_dim)
     return math.sqrt(2 * min(margins))
 

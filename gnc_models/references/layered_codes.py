@@ -1,7 +1,5 @@
 """Codes in layers: circles of latitude, each filled with a code of one dimension less, down to polygons.
-
-A lower bound of rho*(d, K) for every K: "apple peeling" of El Gamal et al., IEEE Trans. Inf. Theory 33 (1987).
-"""
+A lower bound of rho*(d, K) for every K: "apple peeling" of El Gamal et al., IEEE Trans. Inf. Theory 33 (1987)."""
 
 import functools
 import math

@@ -1,7 +1,5 @@
 """Reference values: the interval that holds the best possible one-vs-rest margin of K classes in d dimensions.
-
-Knows numpy and the tables shipped with the package; does not know torch.
-"""
+Knows numpy and the tables shipped with the package; does not know torch."""
 
 import bisect
 import functools

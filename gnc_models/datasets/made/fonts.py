@@ -1,7 +1,5 @@
 """Faces, which characters they share, and each character's picture in each face.
-
-Built in are the 12 DejaVu faces in matplotlib's wheel, found without importing it; others are files of a package or
-folder.
+Built in are the 12 DejaVu faces in matplotlib's wheel, which is not imported; others are a package's or a folder's.
 """
 
 import hashlib
@@ -48,10 +46,7 @@ class Face(NamedTuple):
 
 
 def find_faces(fonts: str, data_root: Path | None = None) -> tuple[Face, ...]:
-    """The faces of "dejavu", or of packages and folders as `find_fonts` names them.
-
-    MissingData: a package or a folder is not here. ValueError: a file that is no font.
-    """
+    """The faces of "dejavu", or of packages and folders as `find_fonts` names them; MissingData where one lacks."""
     if fonts == BUILT_IN_FONTS:
         return _dejavu_faces()
     if missing := missing_data("glyphs", data_root, fonts=fonts):

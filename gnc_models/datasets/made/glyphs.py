@@ -1,7 +1,5 @@
 """Characters of many scripts in several typefaces, drawn under random small affine maps: many real classes.
-
-Each class has streams of maps of its own, keyed by its code point: its samples do not depend on the other classes.
-"""
+Each class has streams of maps of its own, keyed by its code point: its samples do not depend on the other classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,8 +1,5 @@
 """Which characters can be told apart: one look-alike pair would decide the smallest margin of a whole study.
-
-They are where `|a - s(b)|^2 >= 0.06 max(|a|^2, |b|^2)` for their pictures in every face and shifts s of up to one
-pixel.
-"""
+In every face and for shifts s of up to one pixel their pictures have `|a - s(b)|^2 >= 0.06 max(|a|^2, |b|^2)`."""
 
 from collections.abc import Iterator
 

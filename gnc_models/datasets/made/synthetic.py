@@ -30,11 +30,7 @@ def make_synthetic(
     input_dim: int,
     noise: float,
 ) -> Dataset:
-    """Classes with centres uniform on the unit sphere in `input_dim` dimensions, plus isotropic Gaussian noise.
-
-    `noise` is the root mean square distance of a sample from its centre, whose length is 1. ValueError where out of
-    range.
-    """
+    """Classes with centres uniform on the unit sphere, plus Gaussian noise, its root mean square distance from them."""
     check_at_least(1, input_dim=input_dim)
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")

@@ -1,7 +1,5 @@
 """The running Python's own standard library as next-token classification: thousands of real classes, no download.
-
-A class is a token, a sample the tokens before one of its occurrences. Classes follow the language's long tail.
-"""
+A class is a token, a sample the tokens before one of its occurrences. Classes follow the language's long tail."""
 
 import hashlib
 import platform

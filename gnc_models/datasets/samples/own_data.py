@@ -1,7 +1,5 @@
 """A data set of one's own as the project's tensors: arrays, a torch data set or a Hugging Face one.
-
-Of Hugging Face `datasets` it knows only how its sets look, so that it need not be installed.
-"""
+Of Hugging Face `datasets` it knows only how its sets look, so that it need not be installed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Inputs that are too large to be held: read again whenever they are needed, by processes of their own.
-
-The batches are those that held inputs would give, in the same order. Knows torch's DataLoader, not what is read.
-"""
+The batches are those that held inputs would give, in the same order. Knows torch's DataLoader, not what is read."""
 
 import atexit
 import math
@@ -60,15 +58,13 @@ def in_order(samples: int, *, start: int = 0, chunk: int = CHUNK) -> Iterator[sl
 
 
 class Loader:
-    """What reads the inputs of one data set, and the processes that do, which end with it or with their parent.
-
-    They are spawned at the first reading and then kept: a fork would take along the locks of torch's threads.
-    """
+    """What reads the inputs of one data set, and the processes that do, which end with it or with their parent."""
 
     def __init__(self, read: Read, convert: Convert, processes: int) -> None:
         """read: raw inputs by place, pickled to the processes. convert: what it gives as inputs, in this process."""
         self._convert, self._turn = convert, 0
         self._plan: list[Places] = []
+        # a fork would take along the locks of torch's threads
         several: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
         self._loader = DataLoader(
             _Reading(read),

@@ -1,7 +1,5 @@
 """`python -m gnc_models.datasets.stored.fetching NAME DATA_ROOT` downloads a stored set through torchvision.
-
-The only place that downloads, and only when asked by this name: a trial never comes here.
-"""
+The only place that downloads, and only when asked by this name: a trial never comes here."""
 
 import argparse
 from pathlib import Path
@@ -10,11 +8,7 @@ from gnc_models.datasets.stored.layouts import STORED_SETS, MissingData, missing
 
 
 def fetch_dataset(name: str, data_root: Path) -> None:
-    """Download a set into `data_root` in torchvision's layout, with its checksums; nothing where it is there already.
-
-    ValueError: nothing is downloaded for this name. MissingData: something is missing still. Else what torchvision
-    raises.
-    """
+    """Download a set into `data_root`, with its checksums, unless it is there; MissingData where something lacks."""
     if name not in STORED_SETS:
         raise ValueError(f"dataset must be one of {sorted(STORED_SETS)} to be fetched, got {name!r}.")
     if missing_data(name, data_root) is None:

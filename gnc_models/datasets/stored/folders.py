@@ -17,10 +17,7 @@ Split = tuple[list[Path], list[Path]]  # training and test images of one class
 
 
 def visible_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of every file anywhere below that is not hidden, nor below a hidden folder.
-
-    Jupyter keeps copies of pictures in `.ipynb_checkpoints`, macOS in `__MACOSX`: they would get into the test set.
-    """
+    """Files anywhere below but hidden ones: copies that Jupyter and macOS keep would get into the test set."""
     for where, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         yield from ((where, name) for name in files if not _is_hidden(name))
@@ -62,10 +59,7 @@ def _training_folder(base: Path) -> Path:
 
 
 def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
-    """The names of an image folder's classes, sorted: the folders in its `train` folder, else those in itself.
-
-    ValueError: `folder` has `..` in it, or it is not clear which folders are classes.
-    """
+    """The names of an image folder's classes, sorted: folders in `train`, else in itself; ValueError if unclear."""
     if ".." in Path(folder).parts:
         cure = "Write a full path, or one below data_root."
         raise ValueError(f"folder must be a path without .., got {folder!r}. {cure}")
@@ -82,10 +76,7 @@ def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
 
 
 def split_images(base: Path, names: Sequence[str], chosen: Sequence[str], data_seed: int) -> list[Split]:
-    """Training and test images of each chosen class, in an order that depends on nothing but their names and the seed.
-
-    ValueError: a list of test images that cannot be read; the text names the file and the line.
-    """
+    """Training and test images of each chosen class, in an order that only their names and the seed decide."""
     train = _training_folder(base)
     test = None if train == base else _list_test_images(base, names, chosen)
     if test is None:

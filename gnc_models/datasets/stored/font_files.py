@@ -13,11 +13,7 @@ _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
 def find_fonts(fonts: str, data_root: Path | None) -> list[Path]:
-    """The files of fonts, by file name; two machines with the same files give the same order.
-
-    fonts: names separated by commas, each an installed Debian package or a folder, below `data_root` or by its full
-    path.
-    """
+    """The files of fonts by file name; `fonts` are names of Debian packages or folders, separated by commas."""
     found = {path for name in fonts.split(", ") for path in _of_name(name, data_root)}
     return sorted(found, key=lambda path: (path.name, str(path)))
 

@@ -1,7 +1,5 @@
 """Data sets read from a folder of stored sets: where their files are, in torchvision's layouts, and which are missing.
-
-Knows no torch and reads no file's content, so that checking a study takes no time. Nothing here downloads.
-"""
+Knows no torch and reads no file's content, so that checking a study takes no time. Nothing here downloads."""
 
 import os
 import shlex
@@ -71,10 +69,7 @@ def _absent(name: str, folder: Path) -> list[str]:
 
 
 def missing_data(name: str, data_root: Path | None, **settings: Any) -> str | None:
-    """What a data set lacks on this machine and the command that gets it; None where nothing is missing.
-
-    Of the set's own settings `folder` is read for image_folder and `fonts` for glyphs.
-    """
+    """What a data set lacks here and the command that gets it, or None; it reads settings `folder` and `fonts`."""
     if name == "glyphs":
         return missing_fonts(settings.get("fonts") or BUILT_IN_FONTS, data_root)
     if name == "text":
