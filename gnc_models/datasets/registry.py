@@ -15,6 +15,7 @@ from gnc_models.datasets.made.indices import number_samples
 from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.own_data import Recipe, make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
@@ -89,13 +90,8 @@ def make_dataset(
         settings["room"] = room
     given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
     try:
-        data = make(
-            num_classes=num_classes + (ood_classes or 0),
-            samples_per_class=samples_per_class,
-            test_samples_per_class=test_samples_per_class,
-            data_seed=data_seed,
-            **given,
-        )
+        every = num_classes + (ood_classes or 0)
+        data = make(Draw(every, samples_per_class, test_samples_per_class, data_seed), **given)
     except ValueError as error:
         if is_reference(name):
             error.add_note(study_line("dataset", name))

@@ -24,6 +24,7 @@ from gnc_models.datasets.made.fonts import (
 )
 from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.stored.font_files import fonts_digest
 from gnc_models.user_cache import read, read_or_make
 
@@ -46,11 +47,8 @@ _BATCH = 128  # samples drawn at once, few enough for the processor's cache; cha
 
 
 def make_glyphs(
+    wanted: Draw,
     *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
     resolution: int,
     unseen_family: str | None = None,
     fonts: str = BUILT_IN_FONTS,
@@ -74,6 +72,7 @@ def make_glyphs(
         MissingData: a package or folder of fonts is not here.
     """
     check_choice("resolution", resolution, RESOLUTIONS)
+    num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     faces = find_faces(fonts, data_root)
     if fonts_source is not None and (here := fonts_digest(fonts, data_root)) != fonts_source:
         rule = f"fonts_source must be that of the files of {fonts} on this machine, {here!r}"

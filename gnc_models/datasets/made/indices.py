@@ -5,14 +5,13 @@ from dataclasses import replace
 import torch
 
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.draws import Draw
 
 
-def make_indices(
-    *, num_classes: int, samples_per_class: int, test_samples_per_class: int | None, data_seed: int
-) -> Dataset:
+def make_indices(wanted: Draw) -> Dataset:
     """Inputs 0 to samples - 1 as int64 `[samples, 1]`, sorted by class; there is no test set, and no draw."""
-    labels = torch.arange(num_classes).repeat_interleave(samples_per_class)
-    names = tuple(str(index) for index in range(num_classes))
+    labels = torch.arange(wanted.num_classes).repeat_interleave(wanted.samples_per_class)
+    names = tuple(str(index) for index in range(wanted.num_classes))
     return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names))
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.draws import Draw
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _CENTRES, _TRAIN, _TEST = 0, 1, 2
@@ -21,16 +22,9 @@ def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, st
     return torch.from_numpy(drawn)
 
 
-def make_synthetic(
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    input_dim: int,
-    noise: float,
-) -> Dataset:
+def make_synthetic(wanted: Draw, *, input_dim: int, noise: float) -> Dataset:
     """Classes with centres uniform on the unit sphere, plus Gaussian noise, its root mean square distance from them."""
+    num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     check_at_least(1, input_dim=input_dim)
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")

@@ -18,6 +18,7 @@ from torch import Tensor
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
@@ -76,15 +77,7 @@ def read_corpus(folder: Path, names: Sequence[str]) -> Corpus:
     return Corpus(tuple(numbers), ids, np.concatenate([[0], lengths.cumsum()]), version)
 
 
-def make_text(
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    context_length: int,
-    corpus: Corpus | None = None,
-) -> Dataset:
+def make_text(wanted: Draw, *, context_length: int, corpus: Corpus | None = None) -> Dataset:
     """Contexts int64 `[samples, context_length]` of a corpus, by default the standard library, and their next tokens.
 
     Training contexts are from some files, test contexts from the others. The library is the same for one Python
@@ -100,6 +93,7 @@ def make_text(
     Raises:
         ValueError: a number below its least, or more classes or contexts than the corpus has.
     """
+    num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     check_at_least(1, context_length=context_length)
     if corpus is None:
         if missing := missing_data("text", None):

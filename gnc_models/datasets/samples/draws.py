@@ -1,11 +1,21 @@
 """Which classes and samples of a stored set are used: the first ones of orders that `data_seed` draws."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _ORDER, _TRAIN, _TEST = 0, 1, 2
+
+
+class Draw(NamedTuple):
+    """What a trial takes of a set: so many classes, and samples of each (None: all), in orders that data_seed draws."""
+
+    num_classes: int
+    samples_per_class: Any
+    test_samples_per_class: Any
+    data_seed: int
 
 
 def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: str) -> list[int]:
@@ -16,20 +26,15 @@ def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: st
 
 
 def draw_samples(
-    members: Iterable[np.ndarray],
-    classes: Sequence[int],
-    names: Sequence[str],
-    samples: int | None,
-    data_seed: int,
-    is_test: bool,
+    wanted: Draw, is_test: bool, members: Iterable[np.ndarray], classes: Sequence[int], names: Sequence[str]
 ) -> list[np.ndarray]:
-    """The first `samples` of the seed's order of each class's members; None: all. ValueError where there are fewer."""
-    drawn = []
+    """The first ones of the seed's order of each class's members; ValueError where there are fewer."""
+    drawn, samples = [], wanted.test_samples_per_class if is_test else wanted.samples_per_class
     for label, own in zip(classes, members, strict=True):
         if too_few := few_samples({names[label]: len(own)}, samples, is_test):
             raise ValueError(too_few)
         stream = _TEST if is_test else _TRAIN
-        drawn.append(np.random.default_rng([data_seed, stream, label]).permutation(own)[:samples])
+        drawn.append(np.random.default_rng([wanted.data_seed, stream, label]).permutation(own)[:samples])
     return drawn
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnc_models.catalog.parts import call_part, hold_code, study_line
 from gnc_models.datasets.samples.dataset import Dataset, label_counted
-from gnc_models.datasets.samples.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.streamed import Places, in_order, input_bytes, read_batches, stream
 
@@ -36,16 +36,7 @@ class Recipe:
         return call_part("dataset", self.reference, self.source, options=self.options, extras=self.extras)
 
 
-def make_own_dataset(
-    returned: Any,
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    room: Room = HELD,
-    again: Recipe | None = None,
-) -> Dataset:
+def make_own_dataset(returned: Any, wanted: Draw, *, room: Room = HELD, again: Recipe | None = None) -> Dataset:
     """The first classes and samples, in orders that `data_seed` draws, of what a factory of one's own returned.
 
     Args:
@@ -66,22 +57,22 @@ def make_own_dataset(
         raise ValueError(f"dataset must have training and test inputs of one shape and type, got {shapes}.")
     available = int(train.labels.max()) + 1
     names = train.names or tuple(map(str, range(available)))
-    classes = draw_classes(available, num_classes, data_seed, origin="this data set")
+    classes = draw_classes(available, wanted.num_classes, wanted.data_seed, origin="this data set")
 
-    def draw(part: _Part, samples: int, is_test: bool) -> Places:
+    def draw(part: _Part, is_test: bool) -> Places:
         order = np.argsort(part.labels, kind="stable")  # once: there may be thousands of classes
         starts = np.searchsorted(part.labels[order], np.arange(available + 1))
         members = (order[starts[k] : starts[k + 1]] for k in classes)
-        return np.concatenate(draw_samples(members, classes, names, samples, data_seed, is_test))
+        return np.concatenate(draw_samples(wanted, is_test, members, classes, names))
 
-    places = draw(train, samples_per_class, False), draw(test, test_samples_per_class, True)
+    places = draw(train, False), draw(test, True)
     if input_bytes(sum(map(len, places)), likes[0][0]) <= room.most_bytes:
         inputs: list[Any] = [_as_inputs(p.read(at), p.which) for p, at in zip(parts, places, strict=True)]
     else:
         read, processes = _Reading(parts, again), 0 if train.is_held or again is None else room.processes
         every = stream(read, partial(_alike, likes[0]), len(train.labels) + len(test.labels), processes)
         inputs = [every[torch.from_numpy(at)] for at in (places[0], places[1] + len(train.labels))]
-    counts = [samples_per_class] * num_classes, [test_samples_per_class] * num_classes
+    counts = [[samples] * wanted.num_classes for samples in wanted[1:3]]
     found = label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), tuple(names[k] for k in classes))
     if likes[0].is_floating_point():
         return found

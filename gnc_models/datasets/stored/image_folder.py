@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_counted
-from gnc_models.datasets.samples.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples
 from gnc_models.datasets.samples.room import Room
 from gnc_models.datasets.samples.streamed import Places, Streamed, stream
 from gnc_models.datasets.stored.folders import list_classes, split_images
@@ -24,24 +24,13 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHOWN = 5  # streamed pictures of one colour that are named
 
 
-def make_image_folder(
-    *,
-    num_classes: int,
-    samples_per_class: int | None,
-    test_samples_per_class: int,
-    data_seed: int,
-    data_root: Path | None,
-    folder: str,
-    resolution: int,
-    room: Room,
-) -> Dataset:
+def make_image_folder(wanted: Draw, *, data_root: Path | None, folder: str, resolution: int, room: Room) -> Dataset:
     """Images `[samples, 3, resolution, resolution]`, red, green and blue, less ImageNet's mean over its deviation.
 
     docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. A picture
     of one colour throughout is warned of.
 
     Args:
-        samples_per_class, test_samples_per_class: the first ones of the seed's orders; None: all.
         folder: path below `data_root`, or a full path.
         resolution: side in pixels, at least 8: the shorter side is resized to it, bilinear, and the centre kept.
         room: images that take more are streamed.
@@ -54,15 +43,15 @@ def make_image_folder(
     if missing is not None or data_root is None:
         raise MissingData(missing)
     names = list_classes(data_root, folder)
-    classes = draw_classes(len(names), num_classes, data_seed, origin=str(data_root / folder))
-    splits = split_images(data_root / folder, names, [names[label] for label in classes], data_seed)
+    classes = draw_classes(len(names), wanted.num_classes, wanted.data_seed, origin=str(data_root / folder))
+    splits = split_images(data_root / folder, names, [names[label] for label in classes], wanted.data_seed)
 
-    def draw(samples: int | None, is_test: bool) -> list[list[Path]]:
+    def draw(is_test: bool) -> list[list[Path]]:
         paths = [split[is_test] for split in splits]
-        places = draw_samples([np.arange(len(own)) for own in paths], classes, names, samples, data_seed, is_test)
+        places = draw_samples(wanted, is_test, [np.arange(len(own)) for own in paths], classes, names)
         return [[own[place] for place in chosen] for own, chosen in zip(paths, places, strict=True)]
 
-    parts = draw(samples_per_class, False), draw(test_samples_per_class, True)
+    parts = draw(False), draw(True)
     counts = [[len(paths) for paths in part] for part in parts]
     stamped = [tuple((path, path.stat().st_mtime_ns) for paths in part for path in paths) for part in parts]
     train = sum(counts[0])

@@ -8,20 +8,12 @@ import torch
 from torch import Tensor
 
 from gnc_models.datasets.samples.dataset import Dataset, label_counted
-from gnc_models.datasets.samples.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples
 from gnc_models.datasets.stored.formats import read_batches, read_idx_images, read_names
 from gnc_models.datasets.stored.layouts import STORED_SETS, find_files
 
 
-def make_stored(
-    name: str,
-    *,
-    num_classes: int,
-    samples_per_class: int | None,
-    test_samples_per_class: int,
-    data_seed: int,
-    data_root: Path | None,
-) -> Dataset:
+def make_stored(name: str, wanted: Draw, *, data_root: Path | None) -> Dataset:
     """Images of a stored set: training samples from its training split, test samples from its test split.
 
     Grey images are `[samples, 1, 28, 28]`, divided by the root mean square of the set's pixels, so that the background
@@ -34,17 +26,17 @@ def make_stored(
     names = stored.names
     if isinstance(names, str):
         names = read_names(find_files(name, data_root, stored.meta_files)[0], names)
-    classes = draw_classes(len(names), num_classes, data_seed, origin=name)
+    classes = draw_classes(len(names), wanted.num_classes, wanted.data_seed, origin=name)
 
-    def take(split: tuple[np.ndarray, np.ndarray], samples: int | None, is_test: bool) -> tuple[Tensor, list[int]]:
+    def take(split: tuple[np.ndarray, np.ndarray], is_test: bool) -> tuple[Tensor, list[int]]:
         images, labels = split
         members = [np.flatnonzero(labels == k) for k in classes]
-        drawn = draw_samples(members, classes, names, samples, data_seed, is_test)
+        drawn = draw_samples(wanted, is_test, members, classes, names)
         normalised = normalise(torch.from_numpy(images[np.concatenate(drawn)]), stored.mean, stored.deviation)
         return normalised, [len(chosen) for chosen in drawn]
 
     class_names = tuple(names[label] for label in classes)
-    return label_counted(take(train, samples_per_class, False), take(test, test_samples_per_class, True), class_names)
+    return label_counted(take(train, False), take(test, True), class_names)
 
 
 make_cifar10, make_cifar100, make_mnist, make_fashion_mnist, make_emnist = (
