@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gnc_models.catalog.pairings import check_classifier
 from gnc_models.catalog.settings import check_between, check_choice
-from gnc_models.classifiers.assignment import assign_classes
+from gnc_models.classifiers.class_similarity import assign_classes
 from gnc_models.classifiers.classifier import Classifier, Rows, random_directions
 from gnc_models.codes.best_code import best_code
 from gnc_models.constructions.explicit import simplex

@@ -11,7 +11,7 @@ from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.parts import held_code, study_line
 from gnc_models.catalog.settings import check_at_least, check_choice
-from gnc_models.datasets.made.indices import number_samples
+from gnc_models.datasets.made.synthetic import number_samples
 from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset

@@ -1,4 +1,6 @@
-"""Gaussian clouds around random points of the unit sphere: for speed, for tests, and for as many classes as wanted."""
+"""Sets of as many classes as wanted: Gaussian clouds around random points of the unit sphere, and mere indices."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,3 +36,15 @@ def make_synthetic(wanted: Draw, *, input_dim: int, noise: float) -> Dataset:
     train = _samples(centres, noise, samples_per_class, data_seed, _TRAIN)
     test = _samples(centres, noise, test_samples_per_class, data_seed, _TEST)
     return label_samples(train, test, tuple(str(index) for index in range(num_classes)))
+
+
+def make_indices(wanted: Draw) -> Dataset:
+    """Inputs 0 to samples - 1 as int64 `[samples, 1]`, sorted by class; there is no test set, and no draw."""
+    labels = torch.arange(wanted.num_classes).repeat_interleave(wanted.samples_per_class)
+    names = tuple(str(index) for index in range(wanted.num_classes))
+    return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names))
+
+
+def number_samples(dataset: Dataset) -> Dataset:
+    """The data set with its training samples numbered from 0 without gaps, as after a long tail took some away."""
+    return replace(dataset, train_inputs=torch.arange(len(dataset.train_labels))[:, None])

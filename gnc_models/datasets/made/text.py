@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
-from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw
+from gnc_models.datasets.samples.shaping import mark_contexts
 from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.

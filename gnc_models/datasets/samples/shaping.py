@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.dataset import Dataset
 
 # Streams of random numbers, far from those of the sets themselves; a stream's number never changes.
@@ -74,3 +73,21 @@ def noisy_labels(labels: Int64[Tensor, " samples"], label_noise: float, data_see
     noisy = labels.clone()
     noisy[wrong] = (labels[wrong] + offsets[wrong]) % len(counts)
     return noisy
+
+
+def mark_contexts(
+    contexts: Int64[Tensor, "samples context"], labels: Int64[Tensor, " samples"]
+) -> tuple[Bool[Tensor, " samples"], float]:
+    """Which samples have a context that one label alone follows, and the label's entropy given the context.
+
+    It is the empirical `-sum_{c,y} p(c, y) log p(y | c)` in nats: no function of the context has a lower cross-entropy.
+    """
+    # a row's bytes as one value: rows are equal exactly where these are
+    rows = np.ascontiguousarray(contexts.numpy()).view(np.dtype((np.void, contexts.shape[1] * 8)))[:, 0]
+    _, group = np.unique(rows, return_inverse=True)
+    wide = int(labels.max()) + 1
+    pairs, counts = np.unique(group * wide + labels.numpy(), return_counts=True)
+    owner = pairs // wide
+    share = counts / np.bincount(owner, weights=counts)[owner]
+    entropy = float(-(counts * np.log(share)).sum() / len(rows))
+    return torch.from_numpy(np.bincount(owner)[group] == 1), entropy + 0.0  # never -0.0

@@ -15,8 +15,8 @@ import torch
 
 from gnc_models.datasets.made import text
 from gnc_models.datasets.registry import make_dataset
-from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.draws import Draw
+from gnc_models.datasets.samples.shaping import mark_contexts
 
 TELL = """
 from gnc_models.datasets.registry import make_dataset
