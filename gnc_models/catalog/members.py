@@ -80,8 +80,8 @@ class Encoder(Member):
 class Loss(Member):
     """across_samples: it is no mean over single samples, so workers must bring the features of a batch together.
 
-    only_both: why normalization must be "both"; "" where any will do. moves_rows: whether classifier rows get a
-    gradient. has_temperature: whether its value depends on the temperature; the measured cross-entropy always does.
+    only_both: why normalization must be "both", or "". moves_rows: whether classifier rows get a gradient.
+    has_temperature: whether its value depends on the temperature; the measured cross-entropy always does.
     """
 
     across_samples: bool = False

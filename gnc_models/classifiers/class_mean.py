@@ -33,8 +33,7 @@ class ClassMeanClassifier(Classifier):
         Args:
             class_mean_form: "sum" as in the paper, or "mean".
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
-            class_mean_update: whether a batch moves the rows "before" its own loss, as the paper's code does, or
-                "after".
+            class_mean_update: a batch moves the rows "before" its own loss, as the paper's code does, or "after".
         """
         super().__init__(normalization=normalization, temperature=temperature)
         check_classifier("class_mean", normalization, num_classes, feature_dim, None)

@@ -3,16 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from gnc_models.catalog.members import CLASSIFIERS as MEMBERS
+from gnc_models.catalog.members import load
 from gnc_models.catalog.settings import check_choice, read_settings
-from gnc_models.classifiers.class_mean import ClassMeanClassifier
-from gnc_models.classifiers.classifier import Classifier, LinearClassifier
-from gnc_models.classifiers.fixed import FixedClassifier
+from gnc_models.classifiers.classifier import Classifier
 
-CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
-    "linear": LinearClassifier,
-    "class_mean": ClassMeanClassifier,
-    "fixed": FixedClassifier,
-}
+PACKAGE = "gnc_models.classifiers"
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_classifier(

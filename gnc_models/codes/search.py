@@ -53,12 +53,8 @@ def optimise_code(
     check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)
     mirrors = _mirrors(feature_dim, starts)
-    found = torch.cat(
-        [
-            _coarse(num_classes, feature_dim, signs, count, seed + i, iterations)
-            for i, (signs, count) in counted(enumerate(mirrors), "symmetries", len(mirrors))
-        ]
-    )
+    each = counted(enumerate(mirrors), "symmetries", len(mirrors))
+    found = torch.cat([_coarse(num_classes, feature_dim, s, count, seed + i, iterations) for i, (s, count) in each])
     best = _sharpened(found, unit, iterations, 4)
     if structured and feature_dim in STRUCTURED_DIMS and num_classes > 2 * feature_dim:
         beginnings = structured_rows(num_classes, feature_dim, best.margin_lower, seed)
@@ -129,17 +125,13 @@ def structured_rows(num_classes: int, feature_dim: int, margin: float, seed: int
             found[size] = np.pad(rows, ((0, 0), (0, feature_dim - dim)))
 
     def promise(rows: Float[np.ndarray, "_ dim"]) -> float:
+        cosines = rows[:: max(1, len(rows) // 64)] @ rows.T  # all rows are equivalent
+        margin = float(1.0 - cosines[cosines < 1 - 1e-9].max())
         # rows left out or added move the margin about as far as in a code of equal caps
-        return _margin_of(rows) * (len(rows) / num_classes) ** (1.0 / (feature_dim - 1))
+        return margin * (len(rows) / num_classes) ** (1.0 / (feature_dim - 1))
 
     fitting = [rows for size, rows in found.items() if 0.8 * num_classes <= size <= 8 * num_classes]
     return sorted(fitting, key=promise, reverse=True)[:MOST_STRUCTURED]
-
-
-def _margin_of(rows: Float[np.ndarray, "_ dim"]) -> float:
-    """1 - max cosine of rows that are all equivalent, computed from some of them."""
-    cosines = rows[:: max(1, len(rows) // 64)] @ rows.T
-    return float(1.0 - cosines[cosines < 1 - 1e-9].max())
 
 
 def _from_rows(rows: Float[np.ndarray, "rows dim"], num_classes: int, seed: int, iterations: int) -> Code:

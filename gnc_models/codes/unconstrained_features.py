@@ -16,6 +16,7 @@ from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.log_space import log_softplus
 from gnc_models.progress import counted
+from gnc_models.references.tables import UnconstrainedOptimum
 from gnc_models.shapes import Float
 
 NEAR = 1e-4  # minima whose loss is at most this much above the lowest, relative, give the margin's range
@@ -30,16 +31,10 @@ SHAKE = 0.3  # length of that move
 LARGEST_BATCH = 1 << 18  # logits held at once: more at a time take longer each
 
 
-@dataclass(frozen=True)
-class Optimum:
-    """The best of several local optima; margins are lower bounds from the margin solver, exact to 1e-6."""
+@dataclass(frozen=True, kw_only=True)
+class Optimum(UnconstrainedOptimum):
+    """The best of several local optima with its rows; margins are lower bounds from the solver, exact to 1e-6."""
 
-    loss: float
-    margin: float
-    margin_low: float
-    margin_high: float
-    starts: int
-    found: int
     weights: Float[Tensor, "classes dim"]
     features: Float[Tensor, "classes dim"]
 
@@ -127,7 +122,8 @@ def _lowest(points: Tensor, value: Tensor, temperature: float, starts: int) -> O
     best = int(value.argmin())
     loss, found = math.exp(float(value[best]) / temperature), int((excess <= SAME).sum())
     low, high = min(margins.values()), max(margins.values())
-    return Optimum(loss, margins[best], low, high, starts, found, weights[best], features[best])
+    rows = {"weights": weights[best], "features": features[best]}
+    return Optimum(loss, margins[best], low, high, starts, found, "search", **rows)
 
 
 def _descend(

@@ -41,7 +41,12 @@ def odd_golay(length: int) -> Rows:
     """
     words, cut = np.split(golay_words(), [length], axis=1)
     octads = words[(words.sum(1) == 8) & (cut.sum(1) == 0)]
-    chosen = {19: _far_in_19, 20: _far_in_20, 21: _far_in_21}[length](words, cut)
+    if length == 19:
+        chosen = _far_in_19(words, cut)
+    elif length == 20:  # even on one place of each of the five words of weight 4, so that none of the five is chosen
+        chosen = words[words[:, words[words.sum(1) == 4].argmax(axis=1)].sum(1) % 2 == 0]
+    else:  # words of even weight lie at distance 6
+        chosen = words[words.sum(1) % 2 == 0]
     return np.concatenate([odd_eights(octads), 1.0 - 2.0 * chosen])
 
 
@@ -54,17 +59,6 @@ def two_nonzero(dim: int) -> Rows:
     """All vectors with two entries +-1 and zeros: the roots of D_n."""
     axes = np.eye(dim, dtype=int)
     return on_supports(np.array([axes[i] + axes[j] for i, j in itertools.combinations(range(dim), 2)]), signs(2))
-
-
-def _far_in_21(words: Words, _: Words) -> Words:
-    """Words of even weight: they lie at distance 6."""
-    return words[words.sum(1) % 2 == 0]
-
-
-def _far_in_20(words: Words, _: Words) -> Words:
-    """Words that are even on one place of each of the five words of weight 4, so that none of the five is among them."""
-    places = words[words.sum(1) == 4].argmax(axis=1)
-    return words[words[:, places].sum(1) % 2 == 0]
 
 
 def _far_in_19(words: Words, cut: Words) -> Words:

@@ -111,6 +111,9 @@ def binary_words(length: int, distance: int) -> Rows:
     return (1.0 - 2.0 * bits) / math.sqrt(length)
 
 
+_words = functools.lru_cache(maxsize=64)(signed_words)
+
+
 def mixed_codes(feature_dim: int, least: float, most: float, *, seed: int = 0) -> Iterator[Rows]:
     """Codes whose 1 - max cosine lies between `least` and `most`: each shape in turn, with all that fits beside it."""
     shapes = _shapes(feature_dim, seed)
@@ -130,12 +133,7 @@ def _shapes(feature_dim: int, seed: int) -> list[tuple[float, Rows]]:
     shapes = [(1.0, np.concatenate([np.eye(feature_dim), -np.eye(feature_dim)]))]
     for weight, overlap in SHAPES:
         if math.comb(feature_dim, weight) in range(1, LARGEST_CHOICE):
-            shapes.append((1 - overlap / weight, _words(feature_dim, weight, overlap, seed)))
+            shapes.append((1 - overlap / weight, _words(feature_dim, weight, overlap, tries=6, seed=seed)))
     if feature_dim <= 16:
         shapes += [(2 * far / feature_dim, binary_words(feature_dim, far)) for far in range(2, feature_dim // 2 + 1)]
     return [(margin, rows) for margin, rows in shapes if len(rows)]
-
-
-@functools.lru_cache(maxsize=64)
-def _words(length: int, weight: int, overlap: int, seed: int) -> Rows:
-    return signed_words(length, weight, overlap, tries=6, seed=seed)

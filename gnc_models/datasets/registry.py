@@ -22,9 +22,8 @@ from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, ke
 
 __all__ = ["DATASETS", "Dataset", "augment", "make_dataset"]
 
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    name: load("gnc_models.datasets", member.made_by) for name, member in MEMBERS.items()
-}
+PACKAGE = "gnc_models.datasets"
+DATASETS: dict[str, Callable[..., Dataset]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_dataset(

@@ -21,14 +21,10 @@ class ChannelOffset(nn.Module):
         return inputs + self.bias.view(-1, *[1] * (inputs.dim() - 2))
 
 
-def _group(channels: int) -> nn.Module:
-    # of at least 8 channels each, so that a group has something to average where a map is one pixel
-    return nn.GroupNorm(even_parts(channels, least=8, most=32), channels)
-
-
 VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
-    "group": _group,
+    # of at least 8 channels each, so that a group has something to average where a map is one pixel
+    "group": lambda channels: nn.GroupNorm(even_parts(channels, least=8, most=32), channels),
     "layer": nn.LayerNorm,
     "none": ChannelOffset,
 }

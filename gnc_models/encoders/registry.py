@@ -31,12 +31,9 @@ def make_encoder(
         input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector; (context,) of token ids,
             int64; (1,) of a sample's index, int64.
         norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
-        source, options: of one's own: the digest of its code, and what its factory is given.
         counts: `width`, `depth`, `num_samples` and `vocabulary`, those that the constructor reads; None: not given.
     Returns:
         The network, initialised from torch's default generator, in training mode.
-    Raises:
-        ValueError: an unknown name, a shape the encoder cannot take, a setting missing, unwanted or out of range.
     """
     if is_reference(name):
         extras = {setting: value for setting, value in counts.items() if value is not None}
@@ -63,8 +60,7 @@ def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]
 
     Outputs are `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers (the
     class token is the first one in vit, the causal transformer reads out the last position) and `[batch, units]` in
-    mlp. An encoder of one's own names its stages in a method `feature_stages()`. ValueError for one without layers or
-    names.
+    mlp. An encoder of one's own names its stages in a method `feature_stages()`. ValueError for one without.
     """
     if is_reference(name):
         method: Any = getattr(encoder, "feature_stages", None)

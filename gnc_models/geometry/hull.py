@@ -71,12 +71,8 @@ class PointSets:
         self.squares = torch.full_like(self.unit, torch.inf)
         # what a step must come below: a given start may not get worse, a single point has nowhere to go
         self.bound = self._square() if started else self.squares
-        shape = (len(self.rows), self.capacity)
-        self.result = HullPoints(
-            torch.zeros(shape, dtype=torch.int64, device=self.unit.device),
-            torch.zeros(shape, dtype=torch.bool, device=self.unit.device),
-            torch.zeros(shape, dtype=torch.float64, device=self.unit.device),
-        )
+        empty = self.unit.new_zeros(len(self.rows), self.capacity)
+        self.result = HullPoints(empty.long(), empty.bool(), empty)
 
     def solve(self, most_steps: int) -> HullPoints:
         """Move and grow the working sets until all hulls are done or have stalled."""

@@ -259,7 +259,7 @@ class MeanResiduals:
 
 
 def _blocks(means: Float[Tensor, "classes dim"]) -> Iterator[slice]:
-    return tiles(*means.shape, BLOCK_ENTRIES)
+    return tiles(len(means), means.shape[1], BLOCK_ENTRIES)
 
 
 def _of_batch(

@@ -64,8 +64,7 @@ def measure_collapse(
 
     Args:
         features: training features as the encoder gives them, before any normalization.
-        weights: classifier rows before any normalization; None: only columns that need none, of the classes up to the
-            largest label.
+        weights: classifier rows before any normalization; None: only columns that need none, of classes that labels have.
         normalization: what the head scales to unit length before the logits.
         temperature: the logits are divided by it; None with normalization "none".
         bias: added to the logits after that. Margins are of the rows without it.

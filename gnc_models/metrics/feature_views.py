@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, distributed
@@ -31,12 +31,9 @@ class SeenFeatures:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        def make(holds_scatter: bool) -> ClassStatistics:
-            return ClassStatistics(num_classes, feature_dim, device, dtype=dtype, holds_scatter=holds_scatter)
-
-        self.unit_features = unit_features
-        self.head = make(holds_scatter)
-        self.sphere = self.head if unit_features else make(False) if holds_sphere else None
+        make = partial(ClassStatistics, num_classes, feature_dim, device, dtype=dtype)
+        self.unit_features, self.head = unit_features, make(holds_scatter=holds_scatter)
+        self.sphere = self.head if unit_features else make(holds_scatter=False) if holds_sphere else None
 
     def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> "SeenFeatures":
         """Take in a batch, part by part: what is made on the way stays small beside the statistics."""

@@ -9,31 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnc_models.constructions.explicit import KISSING, LEECH_SECTIONS
-from gnc_models.references.closed_forms import (
-    asymptotic_exponent,
-    check_sizes,
-    levenshtein_margin_bound,
-    polygon_margin,
-    simplex_orthoplex_bound,
-    theorem_bounds,
-)
+from gnc_models.references import closed_forms as forms
+from gnc_models.references.closed_forms import asymptotic_exponent, levenshtein_margin_bound
 from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
-from gnc_models.references.random_rows import RandomMargin, random_margin, random_margin_interval
-from gnc_models.references.tables import best_code_points, read_table, tables_digest, unconstrained_optimum
+from gnc_models.references.random_rows import random_margin, random_margin_interval
+from gnc_models.references.tables import read_table, tables_digest, unconstrained_optimum
 from gnc_models.shapes import Float
 
+# Of other modules, which are asked for here.
 __all__ = [
-    "REFERENCE_VERSION",
-    "RandomMargin",
-    "Reference",
     "asymptotic_exponent",
-    "best_code_points",
     "levenshtein_margin_bound",
-    "margin_score",
-    "margin_score_bounds",
     "random_margin",
     "random_margin_interval",
-    "reference_margin",
     "unconstrained_optimum",
 ]
 
@@ -73,11 +61,10 @@ def _size(row: Mapping[str, str]) -> tuple[int, int]:
     return int(row["feature_dim"]), int(row["num_classes"])
 
 
-def margin_score(
-    lower: float | Float[np.ndarray, "..."],
-    null: float | Float[np.ndarray, "..."] | None,
-    best: float | Float[np.ndarray, "..."] | None,
-) -> float | Float[np.ndarray, "..."]:
+Values = float | Float[np.ndarray, "..."]
+
+
+def margin_score(lower: Values, null: Values | None, best: Values | None) -> Values:
     """How far a margin has come from random rows (0) to the best code known (1): (lower - null) / (best - null).
 
     NaN where a value is missing, or the best does not exceed the null.
@@ -87,10 +74,7 @@ def margin_score(
 
 
 def margin_score_bounds(
-    lower: float | Float[np.ndarray, "..."],
-    upper: float | Float[np.ndarray, "..."],
-    null: tuple[float | Float[np.ndarray, "..."] | None, float | Float[np.ndarray, "..."] | None],
-    best: float | Float[np.ndarray, "..."] | None,
+    lower: Values, upper: Values, null: tuple[Values | None, Values | None], best: Values | None
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Least and largest `margin_score` of a margin between `lower` and `upper` and a null between the two given.
 
@@ -116,13 +100,13 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     Raises:
         ValueError: fewer than two classes or one dimension.
     """
-    check_sizes(num_classes, feature_dim)
+    forms.check_sizes(num_classes, feature_dim)
     exact = _exact(num_classes, feature_dim)
     if exact is not None:
         return exact
     upper = _upper_bound(num_classes, feature_dim)
     found = [_inherited(num_classes, feature_dim), _direct_sum(num_classes, feature_dim)]
-    found.append((theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
+    found.append((forms.theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
     # no layered code exceeds this, since it takes so few dimensions: above it none need be counted
     if max(found)[0] < levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS)):
         found.append((layered_margin(num_classes, feature_dim), "layered code"))
@@ -131,17 +115,13 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
 
 
 def _exact(num_classes: int, feature_dim: int) -> Reference | None:
-    if num_classes <= feature_dim + 1:
-        value, source = num_classes / (num_classes - 1), "simplex"
-    elif feature_dim == 1:
-        value, source = 0.0, "on a line more than two unit rows coincide"
-    elif feature_dim == 2:
-        value, source = polygon_margin(num_classes), "regular polygon"
-    elif num_classes <= 2 * feature_dim:
-        value, source = 1.0, "orthoplex"
-    else:
-        return None
-    return Reference(value, value, source)
+    rules = (
+        (num_classes <= feature_dim + 1, num_classes / (num_classes - 1), "simplex"),
+        (feature_dim == 1, 0.0, "on a line more than two unit rows coincide"),
+        (feature_dim == 2, forms.polygon_margin(num_classes), "regular polygon"),
+        (num_classes <= 2 * feature_dim, 1.0, "orthoplex"),
+    )
+    return next((Reference(value, value, source) for holds, value, source in rules if holds), None)
 
 
 SHARP_CODES = tuple(
@@ -149,11 +129,8 @@ SHARP_CODES = tuple(
 )  # (d, K, max cosine, name)
 _KISSING_NUMBERS = read_table("kissing_numbers.csv")
 MOST_ROWS = {int(row["feature_dim"]): int(row["most_rows"]) for row in _KISSING_NUMBERS}
-PUBLISHED = tuple(
-    (int(row["feature_dim"]), int(row["published_rows"]), row["published_by"])
-    for row in _KISSING_NUMBERS
-    if row["published_rows"]
-)
+_PUBLISHED = [row for row in _KISSING_NUMBERS if row["published_rows"]]
+PUBLISHED = tuple((int(row["feature_dim"]), int(row["published_rows"]), row["published_by"]) for row in _PUBLISHED)
 # Built and checked row against row in gnc_models.constructions.explicit; good, not proven optimal: (d, K, margin, name).
 BUILT_CODES = (
     *((dim, size, 0.5, "Leech lattice section") for dim, size in LEECH_SECTIONS.items()),
@@ -176,7 +153,7 @@ def known_codes() -> tuple[KnownCode, ...]:
     gold = [(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1)) for m in range(3, 18, 2)]
     codes += [KnownCode(*sizes, "Gold dual-BCH") for sizes in gold]
     codes.append(KnownCode(1, 2, 2.0, "pair"))
-    codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
+    codes += [KnownCode(2, k, forms.polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
     return tuple(sorted(codes, key=lambda code: -code.margin))
 
 
@@ -199,7 +176,7 @@ def kissing_margin_bound(num_classes: int, feature_dim: int) -> float:
 
 def _upper_bound(num_classes: int, feature_dim: int) -> float:
     """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
-    rules = (simplex_orthoplex_bound, levenshtein_margin_bound, kissing_margin_bound)
+    rules = (forms.simplex_orthoplex_bound, levenshtein_margin_bound, kissing_margin_bound)
     fewer = (c for c in known_codes() if c.feature_dim >= feature_dim and c.num_classes <= num_classes)
     return min([rule(num_classes, feature_dim) for rule in rules] + [c.proven for c in fewer if c.proven is not None])
 

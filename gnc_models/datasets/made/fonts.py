@@ -92,17 +92,14 @@ def fonts_fingerprint(faces: Sequence[Face]) -> str:
 
 def shared_characters(faces: Sequence[Face]) -> list[int]:
     """Code points, ascending, of `_CATEGORIES` that every face's own map holds and that fit the canvas in each."""
-    shared = set.intersection(*(_held_characters(face) for face in faces))
-    code_points = sorted(c for c in shared if unicodedata.category(chr(c))[0] in _CATEGORIES)
+    held = []
     for face in faces:
-        font = _font(face)
+        with _opened(face.path) as opened:
+            held.append(set(opened.getBestCmap() or ()))
+    code_points = sorted(c for c in set.intersection(*held) if unicodedata.category(chr(c))[0] in _CATEGORIES)
+    for font in map(_font, faces):
         code_points = [c for c in code_points if _fits(*map(float, font.getbbox(chr(c), anchor="ls")))]
     return code_points
-
-
-def _held_characters(face: Face) -> set[int]:
-    with _opened(face.path) as font:
-        return set(font.getBestCmap() or ())
 
 
 def _font(face: Face) -> ImageFont.FreeTypeFont:

@@ -62,14 +62,9 @@ def make_glyphs(
 
     Args:
         resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
-        unseen_family: "sans", "mono" or "serif": its faces give the unseen samples and nothing else. "none" or None:
-            all faces are used in training and test, and there are no unseen samples.
+        unseen_family: its faces give the unseen samples and nothing else; "none" or None: all faces are trained on.
         fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
         fonts_source: the digest that the fonts must have here; None: any.
-        data_root: where folders of fonts are looked for.
-    Raises:
-        ValueError: an unknown resolution or family, more classes than there are, or fonts with another digest.
-        MissingData: a package or folder of fonts is not here.
     """
     check_choice("resolution", resolution, RESOLUTIONS)
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted

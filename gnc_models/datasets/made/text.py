@@ -80,18 +80,12 @@ def read_corpus(folder: Path, names: Sequence[str]) -> Corpus:
 def make_text(wanted: Draw, *, context_length: int, corpus: Corpus | None = None) -> Dataset:
     """Contexts int64 `[samples, context_length]` of a corpus, by default the standard library, and their next tokens.
 
-    Training contexts are from some files, test contexts from the others. The library is the same for one Python
+    Training contexts are from some files, test contexts from one in five. The library is the same for one Python
     version, which stands in `source`. The classes are the tokens that most often follow a whole context in the training
     files, ties by their text, so a class has the same label for any larger `num_classes`. Contexts never reach over a
     file's start. Tokens outside the classes end no context, and within contexts all become one, numbered `num_classes`.
-
-    Args:
-        samples_per_class: training contexts divided by classes, at least 2: two contexts of each class, then the first
-            ones of an order over all contexts, so that classes are as frequent as in the files. More lie around fewer.
-        test_samples_per_class: test contexts divided by classes, as frequent as in the files, some classes absent.
-        data_seed: draws the test files, one in five, and the orders.
-    Raises:
-        ValueError: a number below its least, or more classes or contexts than the corpus has.
+    There are `samples_per_class` contexts to a class on average: two of each class, then the first ones of an order
+    over all, so that classes are as frequent as in the files.
     """
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     check_at_least(1, context_length=context_length)

@@ -12,10 +12,6 @@ from gnc_models.catalog.settings import check_choice
 Draw = Callable[..., Tensor]  # draw(below, *rows): random whole numbers in 0..below-1, `[*rows, samples]`
 
 
-def _shift(inputs: Tensor, draw: Draw) -> Tensor:
-    return _move(inputs, 1, draw)
-
-
 def _crop_flip(inputs: Tensor, draw: Draw) -> Tensor:
     moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), draw)
     flips = draw(2).view(-1, 1, 1, 1)
@@ -31,7 +27,11 @@ def _move(inputs: Tensor, margin: int, draw: Draw) -> Tensor:
     return windows[torch.arange(samples, device=inputs.device), :, offsets[0], offsets[1]]
 
 
-AUGMENTATIONS = {"none": lambda inputs, draw: inputs, "shift": _shift, "crop_flip": _crop_flip}
+AUGMENTATIONS: dict[str, Callable[[Tensor, Draw], Tensor]] = {
+    "none": lambda inputs, draw: inputs,
+    "shift": lambda inputs, draw: _move(inputs, 1, draw),
+    "crop_flip": _crop_flip,
+}
 
 
 def augment(

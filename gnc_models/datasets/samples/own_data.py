@@ -43,13 +43,9 @@ def make_own_dataset(returned: Any, wanted: Draw, *, room: Room = HELD, again: R
         returned: a pair of training and test data, each a pair (inputs, labels) of arrays or tensors, or a set with
             `len` whose items are pairs (input, label), or a Hugging Face Dataset with a column of labels and one of
             inputs. Labels are whole numbers from 0; bytes are divided by 255; numbers are taken as they are.
-        room: inputs that take more are streamed.
-        again: makes the same in the processes that read them; None: this process reads.
+        again: makes the same in the processes that read what is streamed; None: this process reads.
     Returns:
-        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens [samples,
-        context].
-    Raises:
-        ValueError: another form, labels that are no classes, values that are not finite, or too few classes or samples.
+        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens alike.
     """
     train, test = parts = _both(returned, room)
     likes = [_as_inputs(part.read(np.zeros(1, dtype=np.int64)), part.which) for part in parts]

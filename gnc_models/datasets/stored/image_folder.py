@@ -27,16 +27,8 @@ SHOWN = 5  # streamed pictures of one colour that are named
 def make_image_folder(wanted: Draw, *, data_root: Path | None, folder: str, resolution: int, room: Room) -> Dataset:
     """Images `[samples, 3, resolution, resolution]`, red, green and blue, less ImageNet's mean over its deviation.
 
-    docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. A picture
-    of one colour throughout is warned of.
-
-    Args:
-        folder: path below `data_root`, or a full path.
-        resolution: side in pixels, at least 8: the shorter side is resized to it, bilinear, and the centre kept.
-        room: images that take more are streamed.
-    Raises:
-        MissingData: no such folder, or no class in it.
-        ValueError: more classes or samples than there are, an image that cannot be read, or images all of one colour.
+    docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. The
+    shorter side is resized to the resolution, at least 8, and the centre kept. A blank picture is warned of.
     """
     check_at_least(8, resolution=resolution)
     missing = missing_data("image_folder", data_root, folder=folder)

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gnc_models.catalog.members import BUILT_IN_FONTS
 from gnc_models.datasets.stored.folders import list_classes
@@ -43,9 +43,10 @@ class StoredSet:
 
 
 DEBIAN_ROOT = Path("/usr/share/datasets")
+_TABLES = tomllib.loads(resources.files(__package__).joinpath("sets.toml").read_text(encoding="utf-8"))
 STORED_SETS = {
-    name: StoredSet(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
-    for name, table in tomllib.loads(resources.files(__package__).joinpath("sets.toml").read_text("utf-8")).items()
+    name: StoredSet(**{key: cast(Any, tuple(v)) if isinstance(v, list) else v for key, v in table.items()})
+    for name, table in _TABLES.items()
 }
 
 

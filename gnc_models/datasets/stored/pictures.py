@@ -31,9 +31,8 @@ def check_header(path: Path) -> None:
 
 
 def _is_sixteen_bit(image: Image.Image) -> bool:
-    return image.mode.startswith("I;16") or (
-        image.mode == "I" and image.format == "PPM"
-    )  # which Pillow scales to 65,535
+    # PPM's are scaled to 65,535 by Pillow
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
 def _check_scale(image: Image.Image) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gnc_models.constructions.explicit import KISSING
+from gnc_models.references.closed_forms import theorem_bounds
 from gnc_models.references.margin import (
     BUILT_CODES,
     MOST_ROWS,
@@ -20,7 +21,6 @@ from gnc_models.references.margin import (
     margin_score,
     margin_score_bounds,
     reference_margin,
-    theorem_bounds,
 )
 from gnc_models.references.tables import read_table
 
