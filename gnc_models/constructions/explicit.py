@@ -9,12 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from gnc_models.catalog.settings import check_choice
-from gnc_models.constructions import kissing
-from gnc_models.constructions.binary import extended_gold, golay_words, gold, kerdock, on_supports, quadratic_64, signs
+from gnc_models.constructions import binary, kissing
+from gnc_models.constructions.binary import Points, golay_words, on_supports, signs
 from gnc_models.constructions.kissing import two_nonzero
-from gnc_models.shapes import Float
 
-Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 
@@ -161,13 +159,13 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "276 equiangular lines": (23, 552, equiangular_276),
     "Leech neighbours": (23, 4600, lambda: derived(leech_vectors(), 0.5)),
     "Leech": (24, 196560, leech_vectors),
-    "Kerdock 16": (16, 288, lambda: kerdock(4)),
-    "Kerdock 64": (64, 4224, lambda: kerdock(6)),
-    "Gold 31": (31, 1024, lambda: gold(5)),
-    "Gold 127": (127, 16384, lambda: gold(7)),
-    "quadratic forms 64": (64, 65536, quadratic_64),
-    "extended Gold 32": (32, 2048, lambda: extended_gold(5)),
-    "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
+    "Kerdock 16": (16, 288, lambda: binary.kerdock(4)),
+    "Kerdock 64": (64, 4224, lambda: binary.kerdock(6)),
+    "Gold 31": (31, 1024, lambda: binary.gold(5)),
+    "Gold 127": (127, 16384, lambda: binary.gold(7)),
+    "quadratic forms 64": (64, 65536, binary.quadratic_64),
+    "extended Gold 32": (32, 2048, lambda: binary.extended_gold(5)),
+    "extended Gold 128": (128, 32768, lambda: binary.extended_gold(7)),
 }
 # Kissing configurations of no lattice: name, dimensions, rows and constructor; references.margin reads the sizes.
 KISSING: tuple[tuple[str, int, int, Callable[[], Points]], ...] = (
