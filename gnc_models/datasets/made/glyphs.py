@@ -13,15 +13,7 @@ from torch.nn import functional
 
 from gnc_models.catalog.members import BUILT_IN_FONTS
 from gnc_models.catalog.settings import check_choice
-from gnc_models.datasets.made.fonts import (
-    FAMILIES,
-    RASTER_SIDE,
-    Face,
-    draw_characters,
-    find_faces,
-    fonts_fingerprint,
-    shared_characters,
-)
+from gnc_models.datasets.made import fonts as drawing
 from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
 from gnc_models.datasets.samples.draws import Draw
@@ -68,7 +60,7 @@ def make_glyphs(
     """
     check_choice("resolution", resolution, RESOLUTIONS)
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
-    faces = find_faces(fonts, data_root)
+    faces = drawing.find_faces(fonts, data_root)
     if fonts_source is not None and (here := fonts_digest(fonts, data_root)) != fonts_source:
         rule = f"fonts_source must be that of the files of {fonts} on this machine, {here!r}"
         raise ValueError(f"{rule}, got {fonts_source!r}. Install the same version on every machine.")
@@ -98,14 +90,15 @@ def make_glyphs(
 
 def known_classes(fonts: str, resolution: int, data_root: Path | None) -> int | None:
     """How many classes these fonts give; None where they have not been drawn and compared on this machine yet."""
-    return read(_cache_name(find_faces(fonts, data_root), resolution), pick=lambda held: len(held["code_points"]))
+    name = _cache_name(drawing.find_faces(fonts, data_root), resolution)
+    return read(name, pick=lambda held: len(held["code_points"]))
 
 
-def _split_faces(faces: Sequence[Face], unseen_family: str | None) -> tuple[list[int], list[int]]:
+def _split_faces(faces: Sequence[drawing.Face], unseen_family: str | None) -> tuple[list[int], list[int]]:
     """Places of the faces that are trained on, and of those kept out."""
     if unseen_family in (None, "none"):
         return list(range(len(faces))), []
-    check_choice("unseen_family", unseen_family, FAMILIES)
+    check_choice("unseen_family", unseen_family, drawing.FAMILIES)
     parts = [[i for i, face in enumerate(faces) if (face.family == unseen_family) == out] for out in (False, True)]
     if not all(parts):
         rule = f"unseen_family must leave faces on both sides, of families {list({f.family: None for f in faces})}"
@@ -148,7 +141,7 @@ def render_maps(
 
 
 def _read_classes(
-    faces: Sequence[Face], resolution: int, num_classes: int, data_seed: int
+    faces: Sequence[drawing.Face], resolution: int, num_classes: int, data_seed: int
 ) -> tuple[int, list[int], np.ndarray]:
     """How many characters there are, and the code points and pictures of the first ones in the seed's order."""
 
@@ -158,25 +151,25 @@ def _read_classes(
             raise ValueError("code_points is not a list of code points")
         order = np.random.default_rng([data_seed, _ORDER]).permutation(admissible)[:num_classes].tolist()
         pictures = np.stack([arrays[_member(point)] for point in order])
-        if pictures.shape[1:] != (len(faces), RASTER_SIDE, RASTER_SIDE) or pictures.dtype != np.uint8:
+        if pictures.shape[1:] != (len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE) or pictures.dtype != np.uint8:
             raise ValueError(f"pictures have shape {pictures.shape} and type {pictures.dtype}")
         return len(admissible), order, pictures
 
     return read_or_make(_cache_name(faces, resolution), make=lambda: _make_classes(faces, resolution), pick=pick)
 
 
-def _cache_name(faces: Sequence[Face], resolution: int) -> str:
-    return f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{fonts_fingerprint(faces)}"
+def _cache_name(faces: Sequence[drawing.Face], resolution: int) -> str:
+    return f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{drawing.fonts_fingerprint(faces)}"
 
 
-def _make_classes(faces: Sequence[Face], resolution: int) -> dict[str, np.ndarray]:
+def _make_classes(faces: Sequence[drawing.Face], resolution: int) -> dict[str, np.ndarray]:
     """Face after face, so that of characters that are not kept one face's pictures are held at once."""
-    shared = shared_characters(faces)
-    pairs = np.concatenate([similar_pairs(draw_characters(shared, face), resolution) for face in faces])
+    shared = drawing.shared_characters(faces)
+    pairs = np.concatenate([similar_pairs(drawing.draw_characters(shared, face), resolution) for face in faces])
     admissible = np.array(shared, dtype=np.int64)[distinct_characters(len(shared), pairs)]
-    pictures = np.empty((len(admissible), len(faces), RASTER_SIDE, RASTER_SIDE), dtype=np.uint8)
+    pictures = np.empty((len(admissible), len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE), dtype=np.uint8)
     for place, face in enumerate(faces):
-        pictures[:, place] = draw_characters(admissible.tolist(), face)
+        pictures[:, place] = drawing.draw_characters(admissible.tolist(), face)
     return {"code_points": admissible} | {
         _member(point): picture for point, picture in zip(admissible.tolist(), pictures, strict=True)
     }
