@@ -5,7 +5,7 @@ import importlib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 
@@ -112,7 +112,7 @@ def is_reference(name: Any) -> bool:
 
 
 BUILT_IN_FONTS = "dejavu"  # in a wheel that is always installed; what other fonts hold only their files know
-_TABLES = tomllib.loads(resources.files(__package__).joinpath("members.toml").read_text(encoding="utf-8"))
+_TABLES = tomllib.loads(Path(__file__).with_name("members.toml").read_text(encoding="utf-8"))
 _KINDS: dict[str, type[Member]] = {"dataset": DataSet, "encoder": Encoder, "loss": Loss}
 
 

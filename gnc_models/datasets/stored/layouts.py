@@ -6,7 +6,6 @@ import shlex
 import sysconfig
 import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +42,7 @@ class StoredSet:
 
 
 DEBIAN_ROOT = Path("/usr/share/datasets")
-_TABLES = tomllib.loads(resources.files(__package__).joinpath("sets.toml").read_text(encoding="utf-8"))
+_TABLES = tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))
 STORED_SETS = {
     name: StoredSet(**{key: cast(Any, tuple(v)) if isinstance(v, list) else v for key, v in table.items()})
     for name, table in _TABLES.items()
