@@ -3,6 +3,7 @@ The batches are those that held inputs would give, in the same order. Knows torc
 
 import atexit
 import math
+import multiprocessing.process
 import pickle
 import traceback
 import weakref
@@ -85,6 +86,7 @@ class Loader:
         turn = self._turn
         with kept_from_children(*ASKS):
             found = iter(self._loader)
+        _PROCESSES.update(getattr(found, "_workers", ()))
         for places, raw in zip(plan, found, strict=True):
             assert turn == self._turn, "another reading began before this one ended"
             if isinstance(raw, _Failure):
@@ -97,6 +99,7 @@ class Loader:
 
 
 _OPEN: "weakref.WeakSet[Loader]" = weakref.WeakSet()
+_PROCESSES: "weakref.WeakSet[multiprocessing.process.BaseProcess]" = weakref.WeakSet()
 
 
 @atexit.register
@@ -104,6 +107,8 @@ def _close_all() -> None:
     """Before multiprocessing would end them by the signal that they ignore, and wait."""
     for loader in list(_OPEN):
         loader.close()
+    for process in list(_PROCESSES):
+        process.kill()  # one that was still starting when its reading was left would never end
 
 
 class _Failure(NamedTuple):
