@@ -1,7 +1,5 @@
 """Inputs that are too large to be held: read again whenever they are needed, by processes of their own.
-
-The batches are those that held inputs would give, in the same order. Knows torch's DataLoader; does not know what is read.
-"""
+The batches are those that held inputs would give, in the same order. Knows torch's DataLoader, not what is read."""
 
 import math
 import multiprocessing
@@ -63,27 +61,22 @@ def in_order(samples: int, *, start: int = 0, chunk: int = CHUNK) -> Iterator[sl
 
 
 class Loader:
-    """What reads the inputs of one data set, and the processes that do, which end with it or with their parent.
-
-    They are spawned at the first reading and then kept: a fork would take along the locks of torch's threads.
-    """
+    """What reads the inputs of one data set, and the processes that do, which end with it or with their parent."""
 
     def __init__(self, read: Read, convert: Convert, processes: int) -> None:
         """read: raw inputs by place, pickled to the processes. convert: what it gives as inputs, in this process."""
         self._convert, self._turn = convert, 0
         self._plan: list[Places] = []
-        several: dict[str, Any] = {
-            "num_workers": processes,
-            "multiprocessing_context": "spawn",
-            "persistent_workers": True,
-            "worker_init_fn": _begin,
-        }
+        # a fork would take along the locks of torch's threads
+        several: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
         self._loader = DataLoader(
             _Reading(read),
             sampler=self._plan,
             batch_size=None,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+            num_workers=processes,
+            worker_init_fn=end_with_parent,
             **(several if processes else {}),
         )
 
@@ -154,10 +147,6 @@ def _portable(error: Exception) -> Exception:
 
 def _as_it_is(raw: Any) -> Any:
     return raw  # arrays go through a pipe: tensors would need room in /dev/shm, which containers keep small
-
-
-def _begin(_worker: int) -> None:
-    end_with_parent()
 
 
 def stream(read: Read, convert: Convert, samples: int, processes: int) -> Streamed:
