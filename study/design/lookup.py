@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gnc_models.catalog.members import FAMILIES, OWN_FAMILIES, REQUIRED
-from study.design.config import ALIASES, LATER_SETTINGS, MEMBERS, TrialConfig
+from study.design.config import ALIASES, KNOWN, LATER_SETTINGS, MEMBERS, TrialConfig
 from study.design.search import Tune
 from study.design.setting import schema_of
 from study.design.study_file import Log, Report, Resources
@@ -29,11 +29,10 @@ Facts = dict[str, str]  # what is known of a setting by its label; empty where t
 def setting_facts(name: str) -> Facts:
     """What is known of one setting of a trial."""
     field = TrialConfig.model_fields[name]
-    extra: Any = field.json_schema_extra
     known = [(family, member, info.settings[name]) for family, member, info in MEMBERS if name in info.settings]
     family = next((f for f in OWN_FAMILIES if name in (f"{f}_source", f"{f}_options")), "")
     facts = _facts(name, field) | {
-        "unit": extra["unit"],
+        "unit": KNOWN[name]["unit"],
         "read by": _readers(known) or (f"{family} of your own" if family else "every trial"),
         "since": "its members" if known or family else "the start",
         "also called": ", ".join(alias for alias, meant in ALIASES.items() if meant == name),
