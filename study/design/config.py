@@ -182,15 +182,12 @@ class TrialConfig(BaseModel):
 
     def options_of(self, family: str) -> dict[str, Any]:
         """The options of a part of one's own, by name."""
-        options: dict[str, Any] = json.loads(getattr(self, f"{family}_options") or "{}")
-        return options
+        return dict(json.loads(getattr(self, f"{family}_options") or "{}"))
 
     def parts(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """The parts of one's own that the trial is made of: reference and source of each, by family."""
-        own: dict[str, tuple[tuple[str, str], ...]] = {}
-        for family in OWN_FAMILIES:
-            if is_reference(name := getattr(self, family)):
-                own[family] = ((name, getattr(self, f"{family}_source")),)
+        named = {family: getattr(self, family) for family in OWN_FAMILIES}
+        own = {f: ((name, getattr(self, f"{f}_source")),) for f, name in named.items() if is_reference(name)}
         if self.metrics is not None:
             own["metrics"] = tuple(zip(self.metrics.split(", "), (self.metrics_source or "").split(", "), strict=False))
         return own
@@ -207,7 +204,8 @@ class TrialConfig(BaseModel):
         if self.code == "best":  # a better table of codes gives other rows, and so other trials
             hashed["best_code_version"] = best_code_version()
         before, after = (
-            {n: v for n, v in hashed.items() if (n > "seed") == is_after and n != "seed"} for is_after in (0, 1)
+            {n: v for n, v in hashed.items() if n < "seed"},
+            {n: v for n, v in hashed.items() if n > "seed"},
         )
         return canonical_json(before)[:-1], canonical_json(after)[1:]
 

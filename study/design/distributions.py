@@ -1,7 +1,5 @@
-"""Distributions that a search draws settings from: what a study file writes under [search].
-
-Numbers alone: a draw is a function of a number in [0, 1). Does not know Optuna, the store or which trial a draw is for.
-"""
+"""Distributions that a search draws settings from, as a study file writes them under [search]: functions of a number in [0, 1).
+Does not know Optuna, the store or which trial a draw is for."""
 
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """Why a study or a setting is refused, in words: the rule, the value and what to do.
-
-Knows pydantic's errors and the fields of the model that refused; does not read files.
-"""
+Knows pydantic's errors and the fields of the model that refused; does not read files."""
 
 import contextlib
 import difflib
@@ -24,9 +22,7 @@ class StudyError(ValueError):
         """The one refusal, or all of them, one on a line."""
         if len(self.args) == 1:
             return str(self.args[0])
-        return "\n".join([f"{len(self.args)} things must be changed:", *(str(fault) for fault in self.args)]).replace(
-            "\n", "\n  "
-        )
+        return "\n".join([f"{len(self.args)} things must be changed:", *map(str, self.args)]).replace("\n", "\n  ")
 
 
 class Faults:
@@ -137,6 +133,5 @@ def check_distinct(what: str, values: Sequence[Any]) -> None:
 def summarize(messages: list[str]) -> str:
     """The first five different messages, and how many there are in all."""
     distinct = list(dict.fromkeys(messages))
-    shown = "\n".join(f"  {message}" for message in distinct[:SHOWN])
-    more = f"\n  ... {len(distinct)} in all." if len(distinct) > SHOWN else ""
-    return shown + more
+    more = [f"... {len(distinct)} in all."] if len(distinct) > SHOWN else []
+    return "\n".join(f"  {message}" for message in (*distinct[:SHOWN], *more))

@@ -1,10 +1,7 @@
 """What a study searches and how: the [search] and [tune] tables of a study file, checked, and the draws of a random one.
-
-Knows distributions, settings and columns; does not know Optuna, Ray or the store.
-"""
+Knows distributions, settings and columns; does not know Optuna, Ray or the store."""
 
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from study.design.columns import Measurement
-from study.design.config import TrialConfig, settings_with
+from study.design.config import TrialConfig, settings_with, short_digest
 from study.design.distributions import Distribution, make_distribution, random_share
 from study.design.errors import TABLE, Faults, StudyError, check_distinct, check_known
 from study.design.setting import Count, is_option
@@ -46,8 +43,7 @@ class Scheduler:
         return self.name != "none" and digest in (self.digest, self._digest(list(self.over)))
 
     def _digest(self, over: list[str]) -> str:
-        known = dataclasses.asdict(self) | {"over": over}
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+        return short_digest(json.dumps(dataclasses.asdict(self) | {"over": over}, sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -117,10 +113,6 @@ def _alike(value: Any) -> Any:
     return float(value) + 0.0 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
 def columns_read(metrics: Iterable[str]) -> list[str]:
     """The columns that these metrics are read from: those of one's own are together in one."""
     return list(dict.fromkeys(name if name in METRICS else OWN_COLUMN for name in metrics))
@@ -132,7 +124,7 @@ def measured(row: Mapping[str, Any], metric: str) -> Any:
 
 
 Mode = Literal["min", "max"]
-OneOrSeveral = BeforeValidator(_as_list)
+OneOrSeveral = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class Tune(BaseModel):
@@ -159,8 +151,8 @@ class Tune(BaseModel):
     @model_validator(mode="after")
     def _check_idle(self) -> Self:
         """Refuse settings without effect."""
-        idle = dict.fromkeys(("num_samples", "search_seed", "startup"), 'with method "grid"')
-        idle = idle if self.method == "grid" else {}
+        searched = ("num_samples", "search_seed", "startup") if self.method == "grid" else ()
+        idle = dict.fromkeys(searched, 'with method "grid"')
         if self.scheduler == "none":
             rules = ("stop_metric", "stop_mode", "grace_epochs", "reduction_factor", "min_trials", "over")
             idle |= dict.fromkeys(rules, "without a scheduler")
@@ -208,16 +200,8 @@ def make_search(search: dict[str, Any], tune: Tune, gridded: set[str]) -> Search
         with faults.gathered():
             space[name] = _make_space(name, given, gridded)
     faults.check()
-    return Search(
-        method=tune.method,
-        space=tuple(space.items()),
-        num_samples=tune.num_samples,
-        seed=tune.search_seed,
-        metrics=tuple(tune.metric),
-        modes=tuple(tune.mode),
-        startup=tune.startup,
-        scheduler=scheduler,
-    )
+    drawn = Search(tune.method, tuple(space.items()), tune.num_samples, tune.search_seed, startup=tune.startup)
+    return dataclasses.replace(drawn, metrics=tuple(tune.metric), modes=tuple(tune.mode), scheduler=scheduler)
 
 
 def _make_scheduler(tune: Tune, gridded: set[str]) -> Scheduler:
@@ -227,15 +211,9 @@ def _make_scheduler(tune: Tune, gridded: set[str]) -> Scheduler:
     if tune.method == "grid" and not tune.over:
         cure = 'Name the grid settings whose values compete, e.g. over = ["learning_rate"].'
         raise StudyError(f'[tune] over must be given with a scheduler and method "grid", got none. {cure}')
-    return Scheduler(
-        name=tune.scheduler,
-        metric=tune.stop_metric or tune.metric[0],
-        mode=tune.stop_mode if "stop_mode" in tune.model_fields_set or not tune.mode else tune.mode[0],
-        grace_epochs=tune.grace_epochs,
-        reduction_factor=tune.reduction_factor,
-        min_trials=tune.min_trials,
-        over=tuple(tune.over),
-    )
+    mode = tune.stop_mode if "stop_mode" in tune.model_fields_set or not tune.mode else tune.mode[0]
+    same = {name: getattr(tune, name) for name in ("grace_epochs", "reduction_factor", "min_trials")}
+    return Scheduler(tune.scheduler, tune.stop_metric or tune.metric[0], mode, over=tuple(tune.over), **same)
 
 
 def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
@@ -250,6 +228,5 @@ def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
 
 def random_points(search: Search, points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Every grid point with every draw. All points get the same draws, so that they can be compared."""
-    draws = [search.draw(index) for index in range(search.num_samples)]
-    for point, draw in itertools.product(points, draws):
-        yield {**point, **draw}
+    draws = map(search.draw, range(search.num_samples))
+    return (point | draw for point, draw in itertools.product(points, draws))

@@ -1,7 +1,5 @@
 """Study files: TOML in, the TrialConfig of every trial out. All trials are checked before the first one starts.
-
-Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run.
-"""
+Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run."""
 
 import itertools
 import math
@@ -96,9 +94,8 @@ def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         check_known(cell, TrialConfig.model_fields, "[report] predict")
         for name in ("num_classes", "feature_dim"):
             if not isinstance(cell.get(name), int) or isinstance(cell.get(name), bool) or cell[name] < 2:
-                raise StudyError(
-                    f"[report] predict must give {name}, a whole number of at least 2, got {cell!r}. Add it."
-                )
+                rule = f"[report] predict must give {name}, a whole number of at least 2"
+                raise StudyError(f"{rule}, got {cell!r}. Add it.")
         if "seed" in cell:
             reason = "A prediction is the mean over the seeds of a cell."
             raise StudyError(f"[report] predict must leave seed out, got {cell!r}. {reason}")
@@ -153,9 +150,7 @@ class Study:
     cells: tuple[Cell, ...] = ()  # of the grid, where a search suggests within them
     extremes: tuple[TrialConfig, ...] = ()  # trials between which its suggestions lie
     left_out: int = 0  # trials of the file that were not selected
-    code: Mapping[str, bytes] = field(
-        default_factory=dict, compare=False
-    )  # source files of parts of one's own, by digest
+    code: Mapping[str, bytes] = field(default_factory=dict, compare=False)  # files of parts of one's own, by digest
     code_elsewhere: tuple[str, ...] = ()  # references whose code was not read beside the study file
     warnings: tuple[str, ...] = ()
 
@@ -315,13 +310,14 @@ Axes = dict[str, list[Any]]
 def _axes(fixed: dict[str, Any], block: dict[str, Any], faults: Faults) -> tuple[Axes, Axes]:
     """The block's lists that are combined, and those that move together; a list that is refused is left out."""
     axes, zipped = Axes(), Axes()
-    for found, lists in ((axes, block), (zipped, block.get("zip", {}))):
-        for name, values in lists.items():
-            with faults.gathered():
-                if name != "zip":
-                    found[name] = _axis(name, values, fixed)
-                if found is axes and name != "zip":
-                    check_distinct(f"{name} in [grid]", found[name])
+    for name, values in block.items():
+        with faults.gathered():
+            if name != "zip":
+                axes[name] = _axis(name, values, fixed)
+                check_distinct(f"{name} in [grid]", axes[name])
+    for name, values in block.get("zip", {}).items():
+        with faults.gathered():
+            zipped[name] = _axis(name, values, fixed)
     for name in axes.keys() & zipped.keys():
         faults.add(StudyError(f"{name} must be either in [grid] or in [grid.zip], got it in both."))
     lengths = {name: len(values) for name, values in zipped.items()}
@@ -342,8 +338,7 @@ def _cells(fixed: dict[str, Any], axes: Axes, zipped: Axes) -> Iterator[dict[str
 
 def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:
     check_known([] if is_option(name) else [name], TrialConfig.model_fields, "[grid]")
-    if isinstance(values, tuple):  # as a list of an option's values comes
-        values = list(values)
+    values = list(values) if isinstance(values, tuple) else values  # as a list of an option's values comes
     if not isinstance(values, list):
         raise StudyError(f"{name} in [grid] must be a list, got {values!r}. Write {name} = [{values!r}] or [fixed].")
     if not values:
