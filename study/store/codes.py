@@ -1,7 +1,5 @@
-"""Rows of best codes. The first trial that needs a code computes its rows; all other trials, on any machine, read them.
-
-An optimiser's last digits differ between machines, so trials that computed the rows themselves could not be compared. Does not know how a code is found.
-"""
+"""Rows of best codes: the first trial that needs one computes them, and all others, on any machine, read them.
+An optimiser's last digits differ between machines, and rows of other codes could not be compared. Does not know how it is found."""
 
 import hashlib
 import io
@@ -18,10 +16,8 @@ def shared_code(
 ) -> Float[np.ndarray, "classes dim"]:
     """The folder's rows for this many classes and dimensions; `make` computes them if the folder has none yet.
 
-    Args:
-        version: of the tables and the search that `make` follows; rows of another version are another file.
-    Raises:
-        FolderError: the file does not hold rows of this size.
+    version: of the tables and the search that `make` follows; rows of another version are another file. FolderError
+    where the file does not hold rows of this size.
     """
     name = "codes/{}-{}-{}.npy".format(*size, version)
     held = storage.read_once(name)

@@ -94,11 +94,9 @@ class FinishedTrials(Part):
 
     def put_fragment(self, fragment: Fragment) -> None:
         """Write a finished trial's file."""
-        footer = {
-            **(fragment.rows.schema.metadata or {}),
-            b"record": json.dumps(asdict(fragment.record)).encode(),
-            b"settings": json.dumps(fragment.settings).encode(),
-        }
+        about = {b"record": asdict(fragment.record), b"settings": fragment.settings}
+        written = {name: json.dumps(value).encode() for name, value in about.items()}
+        footer = {**(fragment.rows.schema.metadata or {}), **written}
         self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
     def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:

@@ -1,10 +1,7 @@
 """Reads from a trial's file, without decoding a column, whether it is whole and the entries of its footer.
-
 Opening a Parquet file of a hundred columns takes a millisecond and reading it several; ten thousand of them would keep
 `gnc run` waiting. An entry of the footer lies in the file as it was given, after its name (Thrift's compact protocol:
-0x18, a length, the bytes). A checksum over the whole file says that nothing between is torn. Knows bytes; does not
-know what the entries mean.
-"""
+0x18, a length, the bytes). A checksum over the whole file says that nothing between is torn."""
 
 import io
 import zlib

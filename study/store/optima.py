@@ -1,7 +1,5 @@
 """Optima of the unconstrained-feature model that a user computed for this folder: optima/<digest>.csv.
-
-One file holds one optimum and is never changed, so that everyone who seals the folder uses the same optima.
-"""
+One file holds one optimum and is never changed, so that everyone who seals the folder uses the same optima."""
 
 from gnc_models.references.tables import OwnOptima
 from study.store.storage import Storage, digest_of

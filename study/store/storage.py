@@ -1,7 +1,5 @@
 """Bytes at a results URI: written whole or not at all, listed, read, removed.
-
-Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean.
-"""
+Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean."""
 
 import contextlib
 import errno
@@ -25,16 +23,8 @@ Tell = Callable[[str], object]  # is told the name of each file that a reader co
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
 # Errors, in Arrow's words, that asking again would not mend; any other error of an object store may pass.
-LASTING = (
-    "ACCESS_DENIED",
-    "NO_SUCH_BUCKET",
-    "INVALID_ACCESS_KEY_ID",
-    "INVALID_CLIENT_TOKEN_ID",
-    "SIGNATURE_DOES_NOT_MATCH",
-    "EXPIRED_TOKEN",
-    "HTTP status 403",
-    "not found",  # a bucket
-)
+LASTING = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "HTTP status 403",
+           "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN", "not found")  # fmt: skip
 
 FEW, READERS = 20, 8  # fewer files than FEW are read one after the other; else up to READERS at a time
 TRIED = 4  # files read first, to see how long one takes
@@ -91,9 +81,8 @@ class Storage:
             try:
                 self._fs, self._root = _persist(lambda: fs.FileSystem.from_uri(_one_put(self.uri)))
             except (ValueError, OSError) as error:
-                raise FolderError(
-                    f"RESULTS must be a folder or a URI such as s3://bucket/x, got {uri!r}: {error}"
-                ) from None
+                rule = "RESULTS must be a folder or a URI such as s3://bucket/x"
+                raise FolderError(f"{rule}, got {uri!r}: {error}") from None
             if not self._root:
                 raise FolderError(f"RESULTS must name a bucket after the scheme, such as s3://bucket/x, got {uri!r}.")
         else:
@@ -118,12 +107,10 @@ class Storage:
         try:
             self._write(self._path(name), content, lasts=lasts)
         except OSError as error:
-            cure = "Free space, change its permissions, or name another folder."
-            if not self.is_local:
-                cure = "Check the bucket's name, your credentials and the network; then run it again."
-            raise FolderError(
-                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. {cure}"
-            ) from error
+            on_disk = "Free space, change its permissions, or name another folder."
+            away = "Check the bucket's name, your credentials and the network; then run it again."
+            got = f"got {self.uri!r}: {error.strerror or error}. {on_disk if self.is_local else away}"
+            raise FolderError(f"results folder must be writable and have room, {got}") from error
 
     def append(self, name: str, content: bytes) -> None:
         """Add to the end of a file on this machine's disk; what was added before survives any kill of the process."""
@@ -139,8 +126,7 @@ class Storage:
         self, path: str, content: bytes, place: Callable[[str, str], None] | None = None, *, lasts: bool = True
     ) -> None:
         if not self.is_local:
-            self._ask(lambda: self._put(path, content))
-            return
+            return self._ask(lambda: self._put(path, content))
         # another process that finished the same trial may remove the folder meanwhile
         try_again(lambda: _write_whole(path, content, place or os.replace, lasts=lasts), CONTESTED, FileNotFoundError)
         if lasts:
@@ -226,11 +212,9 @@ class Storage:
 
     def _get(self, path: str) -> bytes:
         if self.is_local:
-            with open(path, "rb") as file:  # Arrow's streams of many small files take twice as long with threads
-                return file.read()
+            return Path(path).read_bytes()  # Arrow's streams of many small files take twice as long with threads
         with self._fs.open_input_stream(path, compression=None) as stream:
-            content: bytes = stream.readall()
-            return content
+            return bytes(stream.readall())
 
     def remove(self, name: str, *, lasts: bool = True) -> None:
         """Delete one file; no error where it is gone already.

@@ -21,6 +21,7 @@
 Does not know Ray, torch or how a trial is trained.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -57,13 +58,6 @@ def existing_store(results: str | Path) -> "Store":
         raise StudyError(f"RESULTS must be a results folder, got {str(results)!r}, which does not exist.")
     store.check_results_folder()
     return store
-
-
-def _read_toml(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {}
 
 
 def study_file(text: str) -> str:
@@ -116,24 +110,21 @@ class Store(SealedTables, Claims):
             if is_file(split_reference(reference)[0]):
                 content = self.read_code(source)
                 if content is None:
-                    raise PartError(
-                        f"code/{source}.py must be in {self.uri!r}: it is {reference}. Run gnc run there again."
-                    )
+                    rule = f"code/{source}.py must be in {self.uri!r}"
+                    raise PartError(f"{rule}: it is {reference}. Run gnc run there again.")
                 hold_code(source, content)
 
     def latest_study(self, name: str | None = None) -> str | None:
-        """The text of the study file that was run last, or last under this name; None where none was run.
-
-        Raises:
-            StudyError: no study of this name was run here.
-        """
+        """The text of the study file run last, or last under this name (else StudyError); None where none was run."""
         if name is None:
             return next(reversed(self.studies()), None)
-        named = {str(_read_toml(text).get("name")): text for text in self.studies()}
+        named = dict[str, str]()
+        for text in self.studies():
+            with contextlib.suppress(tomllib.TOMLDecodeError):
+                named[str(tomllib.loads(text).get("name"))] = text
         if name not in named:
-            raise StudyError(
-                f"--study must name a study that was run in {self.uri}, got {name!r}. {nearest(name, named)}"
-            )
+            rule = f"--study must name a study that was run in {self.uri}"
+            raise StudyError(f"{rule}, got {name!r}. {nearest(name, named)}")
         return named[name]
 
     def studies(self) -> list[str]:
@@ -164,16 +155,15 @@ class Store(SealedTables, Claims):
         """The settings of every suggestion by cell, oldest first; its file says when it was made, as for a study."""
         found = []
         for entry in self.storage.entries("suggestions", ".json"):
-            settings = self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable)
-            if settings is not None:
-                at = settings.pop(SUGGESTED_AT, entry.modified_ns)
-                found.append((at, entry.name.removesuffix(".json"), settings))
+            if settings := self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable):
+                found.append(
+                    (settings.pop(SUGGESTED_AT, entry.modified_ns), entry.name.removesuffix(".json"), settings)
+                )
         return {cell: settings for _, cell, settings in sorted(found, key=lambda each: each[:2])}
 
     def folder_id(self) -> str:
         """A name of this folder that no other has, made when it is first asked for."""
-        held = self.storage.write_once("live/folder.id", secrets.token_hex(8).encode())
-        return held.decode(errors="replace")
+        return self.storage.write_once("live/folder.id", secrets.token_hex(8).encode()).decode(errors="replace")
 
     def write_report(self, files: dict[str, bytes | None]) -> None:
         """Write the report's files under report/, each whole; one without content is removed."""

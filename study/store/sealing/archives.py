@@ -4,8 +4,7 @@
     archive/<digest>.trials.parquet  how each of them went, and the digest of their rows; written last
 
 Every name is the digest of the file's content, so a torn file is told from a whole one. Does not know which trials are
-archived, nor which copy of a trial counts.
-"""
+archived, nor which copy of a trial counts."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 """Decides which copy of each finished trial counts: in the sealed tables, in an archive, or in a file of its own.
-
 A trial may have several copies, since seals, compactions and trials run at the same time and may be killed at any step.
-The copy of the trial's furthest state counts; of equal copies, the one that need not be read again. Reads no rows.
-"""
+The copy of the trial's furthest state counts; of equal copies, the one that need not be read again. Reads no rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,11 +61,13 @@ def find_copies(sealed: SealedTrials, finished: FinishedTrials, known: Mapping[E
     unsealed = {name: archive for name in sorted(unread) if (archive := archives.read(name, tell))}
     copies = Copies((names - unread) | unsealed.keys(), unsealed)
     rows = {row["trial"]: row for row in sealed.table.select(ORIGIN).to_pylist() if row["state"] in RANK}
-    elsewhere = _archived(unsealed)
-    for key, row in rows.items():
-        if row["fragment_modified_ns"] is None:
-            copy = Copy(_progress(row), SEALED if is_backed else ONLY_SEALED, "")
-            elsewhere[key] = max(elsewhere.get(key, copy), copy)
+    held = [(row, Copy(_progress(row), ARCHIVED, name)) for name, archive in unsealed.items()
+            for row in archive.trials.select(ORIGIN).to_pylist()]  # fmt: skip
+    held += [(row, Copy(_progress(row), SEALED if is_backed else ONLY_SEALED, ""))
+             for row in rows.values() if row["fragment_modified_ns"] is None]  # fmt: skip
+    elsewhere: dict[str, Copy] = {}
+    for row, copy in held:
+        elsewhere[row["trial"]] = max(elsewhere.get(row["trial"], copy), copy)
 
     def progress_in(entry: Entry, row: Mapping[str, Any] | None) -> Progress:
         state = known.get(entry) or (row["state"] if row and _is_same(entry, row) else None)
@@ -98,15 +98,6 @@ def _note_file(copies: Copies, key: str, entry: Entry, row: Mapping[str, Any] | 
         copies.sealed.append(key)
     else:
         copies.files[key] = entry
-
-
-def _archived(archives: Mapping[str, Archive]) -> dict[str, Copy]:
-    found: dict[str, Copy] = {}
-    for name, archive in archives.items():
-        for row in archive.trials.select(ORIGIN).to_pylist():
-            copy = Copy(_progress(row), ARCHIVED, name)
-            found[row["trial"]] = max(found.get(row["trial"], copy), copy)
-    return found
 
 
 def _progress(row: Mapping[str, Any]) -> Progress:

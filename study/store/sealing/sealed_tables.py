@@ -1,10 +1,8 @@
 """Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
 
-If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which file
-each trial was read from and which archives it holds, and only what is new or changed since is read again. Both tables
-carry the mark of their seal; tables of two different seals are not used together. Does not know
-how a trial's file is written.
-"""
+If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which
+file each trial was read from and which archives it holds, and only what is new or changed since is read again. Both
+carry the mark of their seal; tables of two seals are not used together. Does not know how a trial's file is written."""
 
 import contextlib
 import hashlib
@@ -132,10 +130,9 @@ class SealedTables(FinishedTrials, Attempts):
             return
         torn = [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]
         if torn:
-            raise FolderError(
-                f"results.parquet and trials.parquet must be readable in a compacted folder, got {torn} in "
-                f"{self.storage.uri}. Restore them from a copy: an older version removed the trials' own files."
-            )
+            rule = "results.parquet and trials.parquet must be readable in a compacted folder"
+            cure = "Restore them from a copy: an older version removed the trials' own files."
+            raise FolderError(f"{rule}, got {torn} in {self.storage.uri}. {cure}")
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -244,10 +241,8 @@ class SealedTables(FinishedTrials, Attempts):
         try:
             answer = try_again(read_anew, TRIES, _Vanished)
         except _Vanished:
-            raise FolderError(
-                f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
-                "compact all the time. Run it again."
-            ) from None
+            got = f"got {self.storage.uri!r}, which others compact all the time. Run it again."
+            raise FolderError(f"results folder must be left alone for a moment, {got}") from None
         for name in dict.fromkeys(told):
             on_unreadable(name)
         return answer
@@ -275,7 +270,7 @@ class SealedTables(FinishedTrials, Attempts):
         for start in counted(range(0, len(keys), AT_ONCE), f"batches of {AT_ONCE} trials", -(-len(keys) // AT_ONCE)):
             read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.read_file, tell)
             rows.append(
-                pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in by_schema(read)] or rows[:1]).combine_chunks()
+                pa.concat_tables([rows[0], *(conform(t, FRAGMENT_SCHEMA) for t in by_schema(read))]).combine_chunks()
             )
             fragments += [replace(f, rows=rows[0]) for f in read]
         return fragments, pa.concat_tables(rows).combine_chunks()

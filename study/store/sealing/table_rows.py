@@ -1,7 +1,5 @@
 """Pieces of the sealed tables: selecting, ordering and joining rows, and making rows of trials.
-
-Pure functions over tables; does not know which copy of a trial counts, nor which files there are.
-"""
+Pure functions over tables; does not know which copy of a trial counts, nor which files there are."""
 
 import json
 from collections.abc import Collection
@@ -49,13 +47,13 @@ def project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None =
     """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
     batches, start = [], 0
     for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
-        if indices is None:
-            batches.append(batch)
-        else:
-            low, high = np.searchsorted(indices, [start, start + batch.num_rows])
-            here = indices[low:high] - start
-            batches.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
-        start += batch.num_rows
+        if indices is not None:
+            low, high = np.searchsorted(indices, [start, start + (rows := batch.num_rows)])
+            batch, start = (
+                batch if high - low == rows else batch.take(pa.array(indices[low:high] - start)),
+                start + rows,
+            )
+        batches.append(batch)
     schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
     return conform(pa.Table.from_batches(batches) if batches else schema.empty_table(), schema)
 
@@ -73,12 +71,9 @@ def first_of_each(table: pa.Table, names: Collection[str]) -> pa.Table:
 
 def trial_row(record: TrialRecord, settings: dict[str, Any], entry: Entry | None) -> dict[str, Any]:
     """A row of trials.parquet. entry: the file it was read from."""
-    sealed_from = {
-        "fragment_name": entry.name if entry else None,
-        "fragment_bytes": entry.size if entry else None,
-        "fragment_modified_ns": entry.modified_ns if entry else None,
-    }
-    return with_later_settings(settings) | vars(record) | sealed_from
+    origin = (entry.name, entry.size, entry.modified_ns) if entry else (None, None, None)
+    names = ("fragment_name", "fragment_bytes", "fragment_modified_ns")
+    return with_later_settings(settings) | vars(record) | dict(zip(names, origin, strict=True))
 
 
 def trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
