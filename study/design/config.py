@@ -187,6 +187,7 @@ class TrialConfig(BaseModel):
     def parts(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """The parts of one's own that the trial is made of: reference and source of each, by family."""
         named = {family: getattr(self, family) for family in OWN_FAMILIES}
+        own: dict[str, tuple[tuple[str, str], ...]]
         own = {f: ((name, getattr(self, f"{f}_source")),) for f, name in named.items() if is_reference(name)}
         if self.metrics is not None:
             own["metrics"] = tuple(zip(self.metrics.split(", "), (self.metrics_source or "").split(", "), strict=False))

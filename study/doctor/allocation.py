@@ -1,7 +1,5 @@
 """What SLURM granted this job beside what a run in it sees, for `gnc doctor --slurm`.
-
-Asks SLURM's own commands; imports torch when asked, and not Ray.
-"""
+Asks SLURM's own commands; imports torch when asked, and not Ray."""
 
 import os
 import subprocess
@@ -34,10 +32,8 @@ def check_cpus() -> Check:
     """Processors that a run sees against those granted."""
     allowed, asked, used = len(os.sched_getaffinity(0)), granted.slurm_cpus(), granted.usable_cpus()
     told = f"{used} are used of {os.cpu_count()} in the machine, {allowed} by affinity, {asked or 'none said'} granted"
-    wrong = [told] if asked and used < asked else []
-    return verdict(
-        "CPUs", wrong, told, "Bind the step to all CPUs of its task: srun --cpus-per-task=N, or --cpu-bind=none."
-    )
+    cure = "Bind the step to all CPUs of its task: srun --cpus-per-task=N, or --cpu-bind=none."
+    return verdict("CPUs", [told] if asked and used < asked else [], told, cure)
 
 
 def check_memory() -> Check:

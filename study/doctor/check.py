@@ -1,7 +1,4 @@
-"""One check of `gnc doctor`: its name, what was found, and the cure if it failed.
-
-Does not know what is checked.
-"""
+"""One check of `gnc doctor`: its name, what was found, and the cure if it failed. Does not know what is checked."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """What surrounds a run on this machine: variables, limits, folders of the user, other Rays. For `gnc doctor`.
-
-Imports neither torch nor Ray. Most checks cannot fail: they say what a run makes of what it finds.
-"""
+Imports neither torch nor Ray. Most checks cannot fail: they say what a run makes of what it finds."""
 
 import contextlib
 import os

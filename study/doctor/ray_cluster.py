@@ -1,7 +1,5 @@
 """What Ray says about a cluster file and about the machines of a running cluster. For `gnc doctor`.
-
-Knows Ray; starts nothing but small tasks.
-"""
+Knows Ray; starts nothing but small tasks."""
 
 import contextlib
 import io
@@ -65,10 +63,8 @@ def check_named_address() -> Check:
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return ok("RAY_ADDRESS", "not set: gnc run starts a Ray of its own")
-    problem = resources.no_answer(address)
-    return verdict(
-        "RAY_ADDRESS", [f"{address}: {problem}"] if problem else [], f"gnc run joins {address}", "Unset RAY_ADDRESS."
-    )
+    wrong = [f"{address}: {problem}"] if (problem := resources.no_answer(address)) else []
+    return verdict("RAY_ADDRESS", wrong, f"gnc run joins {address}", "Unset RAY_ADDRESS.")
 
 
 def check_ray_starts() -> Check:

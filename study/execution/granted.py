@@ -1,8 +1,6 @@
 """What this process may use of its machine: processors, memory, and a folder for what is temporary.
-
 A machine's size is not what a process gets: CPU affinity, control groups (containers, schedulers) and SLURM each grant a
-part. Knows neither torch nor Ray.
-"""
+part. Knows neither torch nor Ray."""
 
 import contextlib
 import fcntl
@@ -44,15 +42,12 @@ def data_room() -> Room:
 
     Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share than a half.
     """
-    written = os.environ.get(DATA_SHARE) or USUAL_SHARE
-    try:
+    written, share = os.environ.get(DATA_SHARE) or USUAL_SHARE, math.nan
+    with contextlib.suppress(ValueError):
         share = float(written)
-    except ValueError:
-        share = math.nan
     if not 0 <= share <= 1:
-        raise StudyError(
-            f"{DATA_SHARE} must be from 0 to 1, a share of the memory, got {written!r}. Usual is {USUAL_SHARE}."
-        )
+        rule = f"{DATA_SHARE} must be from 0 to 1, a share of the memory"
+        raise StudyError(f"{rule}, got {written!r}. Usual is {USUAL_SHARE}.")
     memory, cpus = float(usable_memory()), usable_cpus()
     granted = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it to the processors of the trial's worker
     readers = min(int(granted), cpus) if granted.isdecimal() else cpus
@@ -111,9 +106,8 @@ def temporary_base() -> tuple[Path, str]:
     usable = next((place for place, problem in problems.items() if not problem), None)
     if usable is None:
         cure = "Set RAY_TMPDIR to a short folder on a disk of this machine that has room, such as /tmp."
-        raise StudyError(
-            f"Ray's files and sockets must have a folder, got {named}, which {problems[places[0]]}. {cure}"
-        )
+        got = f"got {named}, which {problems[places[0]]}"
+        raise StudyError(f"Ray's files and sockets must have a folder, {got}. {cure}")
     return Path(usable), f"{named} {problems[places[0]]}; Ray's files lie in {usable}" if usable != places[0] else ""
 
 

@@ -1,13 +1,13 @@
 """When, where and with what a trial ended: columns of trials.parquet that explain differences between numbers.
+Knows the machine and package versions; does not know the trial."""
 
-Knows the machine and package versions; does not know the trial.
-"""
-
+import contextlib
 import datetime
 import functools
 import importlib.metadata
 import json
 import platform
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,7 @@ def versions() -> str:
 @functools.cache
 def cpu_model() -> str:
     """The CPU as /proc/cpuinfo names it, else as Python does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        if named := re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1].strip()
+    return platform.processor() or platform.machine()

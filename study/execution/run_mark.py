@@ -1,7 +1,5 @@
 """Keeps the mark of a run fresh in the results folder for as long as the run goes on.
-
-Knows the store; does not know Ray or what the run does.
-"""
+Knows the store; does not know Ray or what the run does."""
 
 import secrets
 import threading

@@ -1,9 +1,6 @@
 """The log of one attempt at one trial: what it was asked, how it went, what it printed, how it ended or failed.
-
-Knows the store; does not know how a trial is trained. Where the results lie on a disk every line is there at once; in
-an object store the whole log is put again at heartbeats and at the end. A log that cannot be written stops no trial:
-the results are written elsewhere, and an error there is raised.
-"""
+Where the results lie on a disk every line is there at once; in an object store the whole log is put again at heartbeats
+and at the end. A log that cannot be written stops no trial. Knows the store; does not know how a trial is trained."""
 
 import contextlib
 import datetime

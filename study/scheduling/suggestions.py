@@ -1,19 +1,18 @@
 """The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
 
 Everything is read from the store, so that a process that continues a search knows all earlier trials. New values come
-from study.scheduling.optuna_sampler. Does not know Ray.
-"""
+from study.scheduling.optuna_sampler. Does not know Ray."""
 
 import dataclasses
-import hashlib
 import json
+import math
 import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, short_digest
 from study.design.errors import StudyError, make_config
 from study.design.search import Cell, Search, columns_read, measured
 from study.design.setting import canonical, with_flat_options
@@ -53,15 +52,11 @@ def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
 
 
 def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> Study:
-    """The study with the trials that its search suggested so far, and finished ones under their stored keys.
-
-    on_unreadable: is told torn suggestions.
-    """
-    if not study.is_adaptive:
-        return dataclasses.replace(study, configs=with_stored_spellings(study.configs, store))
-    found = stored_suggestions(study, store, on_unreadable)
-    configs = [c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values()]
-    return dataclasses.replace(study, configs=with_stored_spellings(tuple(configs), store))
+    """The study with the trials that its search suggested so far, and finished ones under their stored keys."""
+    found = stored_suggestions(study, store, on_unreadable) if study.is_adaptive else {}
+    suggested = (c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values())
+    configs = tuple(suggested) if study.is_adaptive else study.configs
+    return dataclasses.replace(study, configs=with_stored_spellings(configs, store))
 
 
 def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
@@ -90,12 +85,8 @@ def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> I
             continue
         named = next(iter(suggestion.trials.values()))
         # The cell may leave a setting at its default while the candidate has another value.
-        if named.cell == _cell_of(candidate):
+        if named.cell == stored_config(dict.fromkeys(TrialConfig.model_fields) | candidate).cell:
             yield named.cell, suggestion
-
-
-def _cell_of(settings: dict[str, Any]) -> str:
-    return TrialConfig.model_construct(**{n: settings.get(n) for n in TrialConfig.model_fields}).cell
 
 
 class Suggestions:
@@ -110,7 +101,7 @@ class Suggestions:
         self._study, self._store, self._spent = study, store, spent
         self.sharing: Sharing | None = None  # ask for a suggestion only while no other run does
         self.waits = False  # for a place that another run holds
-        self._turn_at = float("-inf")  # when to ask for a place again
+        self._turn_at = -math.inf  # when to ask for a place again
         self._known: dict[Cell, dict[str, Suggestion]] = {}
         self._queue: deque[TrialConfig] = deque()
         self._used_up: set[Cell] = set()
@@ -222,11 +213,8 @@ class Suggestions:
             if len(ends) < len(rows) or any(end[metric] is None for end in ends):
                 if metric not in self._unmeasured:
                     self._unmeasured.add(metric)
-                    key = next(iter(suggestion.trials))
-                    print(
-                        f"warning: {metric} is null in trial {key}; the search avoids settings like these",
-                        file=sys.stderr,
-                    )
+                    told = f"{metric} is null in trial {next(iter(suggestion.trials))}"
+                    print(f"warning: {told}; the search avoids settings like these", file=sys.stderr)
                 return Known(suggestion.values, BAD)
         goals = tuple(sum(end[m] for end in ends) / len(ends) for m in self._study.search.metrics)
         state = STOPPED if "stopped" in states else COMPLETE
@@ -252,4 +240,4 @@ def _mean_curve(rows: list[list[dict[str, Any]]], metric: str) -> dict[int, floa
 
 
 def _name(cell: Cell) -> str:
-    return hashlib.sha256(json.dumps(cell.settings, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(json.dumps(cell.settings, sort_keys=True))

@@ -1,8 +1,7 @@
 """Peak memory of one trial, also in a process that ran others before it, and what a trial leaves behind on a GPU.
+Knows torch.cuda and Linux's /proc; does not know what the trial does."""
 
-Knows torch.cuda and Linux's /proc; does not know what the trial does.
-"""
-
+import contextlib
 import gc
 import re
 from pathlib import Path
@@ -38,16 +37,12 @@ class PeakMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._is_reset = False
+        self._device, self._is_reset = device, False
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            return
-        try:
-            _CLEAR.write_text("5")
-            self._is_reset = True
-        except OSError:
-            return
+        else:
+            with contextlib.suppress(OSError):
+                self._is_reset = bool(_CLEAR.write_text("5"))
 
     def bytes(self) -> int | None:
         """Peak so far, None if unknown."""

@@ -1,7 +1,5 @@
 """Learning rate, temperature and length of training, by the steps taken and by what has happened so far.
-
-Knows the settings; does not know torch, data or how a step is taken.
-"""
+Knows the settings; does not know torch, data or how a step is taken."""
 
 import math
 from dataclasses import dataclass

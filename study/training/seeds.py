@@ -1,7 +1,5 @@
-"""Where every random number of a trial comes from: a seed per (purpose, position); no generator state is stored.
-
-Knows hashlib only. A resumed trial needs no generator state, since epoch 7's seed is the same whoever asks.
-"""
+"""Where every random number of a trial comes from: a seed per (purpose, position). No generator state is stored: epoch 7's
+seed is the same whoever asks. Knows hashlib only."""
 
 import hashlib
 

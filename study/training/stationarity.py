@@ -1,8 +1,5 @@
 """When training has come to rest: loss and smallest margin differ little between the last two quarters of training.
-
-Why quarters of all steps so far, and why means over them: docs/decisions/0009-a-trial-ends-at-rest.md.
-Knows numbers; does not know torch, networks or epochs.
-"""
+Why quarters of all steps so far, and why means over them: docs/decisions/0009-a-trial-ends-at-rest.md. Knows numbers alone."""
 
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """One network in training: how it is built, one epoch of it, its features, its tensors to save and load.
-
-Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk.
-"""
+Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk."""
 
 import functools
 import inspect
@@ -63,10 +61,7 @@ class Training:
         encoder = make_encoder(
             config.encoder,
             input_shape=tuple(dataset.train_inputs.shape[1:]),
-            feature_dim=config.feature_dim,
-            width=config.width,
-            depth=config.depth,
-            norm_layer=config.norm_layer,
+            **_settings_of(config, ("feature_dim", "width", "depth", "norm_layer")),
             num_samples=len(dataset.train_labels) if "index" in ENCODERS[config.encoder].takes else None,
             vocabulary=dataset.vocabulary,
             source=config.encoder_source,
@@ -76,13 +71,9 @@ class Training:
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:
             synchronise_batch_norms(self.encoder, group.exchange)
-        size = {"num_classes": config.num_classes, "feature_dim": config.feature_dim}
-        own: dict[str, Any] = (
-            {"source": config.loss_source, "options": config.options_of("loss")} if config.loss_source else {}
-        )
-        self.loss = make_loss(config.loss, **size, **own, **_settings_of(config, LOSSES[config.loss].settings)).to(
-            device
-        )
+        own = {"source": config.loss_source, "options": config.options_of("loss")} if config.loss_source else {}
+        read: dict[str, Any] = own | _settings_of(config, ("num_classes", "feature_dim", *LOSSES[config.loss].settings))
+        self.loss = make_loss(config.loss, **read).to(device)
         self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
@@ -109,12 +100,9 @@ class Training:
         return taken
 
     def step(self, batch: Tensor, pace: Pace, augmentation: torch.Generator, inputs: Tensor | None = None) -> Tensor:
-        """One optimiser step on the samples of `batch`, this worker's share of them on this worker.
+        """One optimiser step on this worker's share of a batch, and its part of the batch's loss before the step.
 
-        inputs: of this share, if they were read already.
-
-        Returns:
-            This worker's part of the batch's loss before the step; the parts of all workers add up to it.
+        inputs: of this share, if they were read already. The parts of all workers add up to the loss.
         """
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = pace.learning_rate
@@ -258,21 +246,14 @@ def _observe(classifier: Classifier, features: Tensor, labels: Tensor, group: Gr
 
 
 def _make_classifier(config: TrialConfig, dataset: Dataset, code_rows: Tensor | None) -> Classifier:
-    similarity = None
+    read = _settings_of(config, ("normalization", "temperature", *CLASSIFIERS[config.classifier].settings))
     if config.assignment == "similarity":
         means = class_mean_inputs(dataset.train_inputs, dataset.train_labels, config.num_classes)
-        similarity = input_similarity(means)
-    return make_classifier(
-        config.classifier,
-        config.num_classes,
-        config.feature_dim,
-        normalization=config.normalization,
-        temperature=config.temperature,
-        init_norm=config.head_init_norm,
-        **({"similarity": similarity} if similarity is not None else {}),
-        **({"points": code_rows} if code_rows is not None else {}),
-        **_settings_of(config, CLASSIFIERS[config.classifier].settings),
-    )
+        read["similarity"] = input_similarity(means)
+    if code_rows is not None:
+        read["points"] = code_rows
+    sizes = config.num_classes, config.feature_dim
+    return make_classifier(config.classifier, *sizes, init_norm=config.head_init_norm, **read)
 
 
 def _make_objective(
@@ -296,10 +277,8 @@ def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:
 def _make_optimizer(config: TrialConfig, encoder: nn.Module, classifier: Classifier) -> torch.optim.Optimizer:
     """The head's rows are decayed unless they are normalised before use (decay then only slows their turning)."""
     head_decay = config.weight_decay if config.decay_normalised in (None, True) else 0.0
-    groups = [
-        {"params": list(encoder.parameters()), "weight_decay": config.weight_decay},
-        {"params": list(classifier.parameters()), "weight_decay": head_decay},
-    ]
+    decayed = ((encoder, config.weight_decay), (classifier, head_decay))
+    groups = [{"params": list(part.parameters()), "weight_decay": decay} for part, decay in decayed]
     if config.optimizer == "sgd":
         momentum = config.momentum or 0.0
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=bool(momentum))

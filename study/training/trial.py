@@ -1,15 +1,10 @@
-"""One trial, start to finish: settings in, measurements out, stoppable and resumable after any epoch.
-
-Decides which epochs are measured and when the budget is used up.
-
-Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials.
-"""
+"""One trial, start to finish: which epochs are measured, when the budget is used up; stoppable and resumable after any epoch.
+Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials."""
 
 import json
 import math
 import time
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -65,7 +60,7 @@ class Trial:
         code_rows: Tensor | None = None,
         room: Room = HELD,
     ) -> None:
-        """room: inputs that take more are streamed. code_rows: of a classifier fixed at the best code, so that trials on several machines have the same ones."""
+        """room: inputs that take more are streamed. code_rows: of a fixed classifier, so that all machines have the same."""
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
         started = time.monotonic()
@@ -93,10 +88,8 @@ class Trial:
         """All workers refuse together, or they would wait for each other."""
         digests = self.group.everyone(self.dataset.digest)
         if len(set(digests)) > 1:
-            raise ValueError(
-                f"dataset must be the same for all workers of a trial, got digests {digests[:5]}. "
-                "Compare the data folders of the machines."
-            )
+            rule = "dataset must be the same for all workers of a trial"
+            raise ValueError(f"{rule}, got digests {digests[:5]}. Compare the data folders of the machines.")
 
     @property
     def seconds(self) -> float:
@@ -132,12 +125,8 @@ class Trial:
 
     def _total_steps(self) -> int:
         config, per_epoch = self.config, self.training.steps_per_epoch
-        if config.budget == "steps":
-            assert config.steps is not None
-            return config.steps
-        if config.budget == "epochs":
-            assert config.epochs is not None
-            return config.epochs * per_epoch
+        if config.budget in ("steps", "epochs"):
+            return config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
         return sum(awaited_course(config, per_epoch, self._begun()))
 
     def _last_epoch(self) -> int:
@@ -227,20 +216,14 @@ class Trial:
 
     def save(self) -> bytes:
         """The trial as it stands, rows included: tensors by safetensors, all else as JSON in its header."""
-        state = {
-            "key": self.config.key,
-            "epoch": self.epoch,
-            "step": self.step,
-            "terminal_epoch": self.terminal_epoch,
-            "stationary_step": self.stationary_step,
-            "checks": [asdict(check) for check in self._checks],
-            "seconds": self.seconds,
-            "measurements": [asdict(m) for m in self.measurements],
-        }
+        same = {n: getattr(self, n) for n in ("epoch", "step", "terminal_epoch", "stationary_step", "seconds")}
+        lists = {"checks": list(map(asdict, self._checks)), "measurements": list(map(asdict, self.measurements))}
+        state = {"key": self.config.key} | same | lists
         return save(self.training.tensors(), metadata={"state": json.dumps(state)})
 
     def _load(self, checkpoint: bytes) -> None:
-        state = _header(checkpoint)
+        length = int.from_bytes(checkpoint[:8], "little")  # of safetensors' header, which follows it
+        state = json.loads(json.loads(checkpoint[8 : 8 + length])["__metadata__"]["state"])
         if state["key"] != self.config.key:
             raise ValueError(f"checkpoint must be of trial {self.config.key}, got one of {state['key']!r}.")
         names = [field.name for field in fields(Measurement)]
@@ -260,10 +243,3 @@ def is_log_epoch(epoch: int) -> bool:
         return True
     power = 1 << (epoch.bit_length() - 1)
     return epoch in (power, power + power // 2)
-
-
-def _header(checkpoint: bytes) -> dict[str, Any]:
-    """The JSON state in a safetensors header: 8 bytes of length, then the header."""
-    length = int.from_bytes(checkpoint[:8], "little")
-    state: dict[str, Any] = json.loads(json.loads(checkpoint[8 : 8 + length])["__metadata__"]["state"])
-    return state

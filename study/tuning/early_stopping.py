@@ -1,10 +1,7 @@
 """Stopping poor trials early: Ray Tune's rules, one instance for each group of trials that compete.
+A rule's decision is written to the store. The trial looks there after each measurement, writes its rows and checkpoint
+and ends. If Ray ended it, its last rows would be lost. Knows Ray and the store."""
 
-Knows Ray and the store. A rule's decision is written to the store. The trial looks there after each measurement, writes
-its rows and checkpoint and ends. If Ray ended it, its last rows would be lost.
-"""
-
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, short_digest
 from study.design.search import Scheduler, Search, columns_read, measured
 from study.store.store import Store
 
@@ -42,14 +39,11 @@ class CompetingTrials:
         A stop that was decided before is requested again. A request that another rule made is withdrawn.
         """
         wanted = {config.key: config for config in configs}
-        metric = self._search.scheduler.metric
-        columns = ["trial", "epoch", *columns_read([metric])]
-        rows = self._store.read(columns).to_pylist()
-        rows += [row for live in self._store.read_live() for row in live.rows.select(columns).to_pylist()]
-        stops = set()
-        for row in sorted(rows, key=lambda row: (row["epoch"], row["trial"])):
-            if row["trial"] in wanted and self._note(wanted[row["trial"]], row, past=True) == TrialScheduler.STOP:
-                stops.add(row["trial"])
+        columns = ["trial", "epoch", *columns_read([self._search.scheduler.metric])]
+        tables = (self._store.read(columns), *(live.rows.select(columns) for live in self._store.read_live()))
+        rows = sorted((r for t in tables for r in t.to_pylist()), key=lambda row: (row["epoch"], row["trial"]))
+        known = [(wanted[row["trial"]], row) for row in rows if row["trial"] in wanted]
+        stops = {config.key for config, row in known if self._note(config, row, past=True) == TrialScheduler.STOP}
         for key in stops:
             self._store.request_stop(key)
         for key in self._store.stop_requests() & set(wanted) - stops:
@@ -107,4 +101,4 @@ def group_of(config: TrialConfig, search: Search) -> str:
     """Names the trials that this one competes with: those that differ in what is searched or in the seed alone."""
     competing = {*search.names, *search.scheduler.over, "seed"}
     shared = {name: value for name, value in config.settings().items() if name not in competing}
-    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+    return short_digest(json.dumps(shared, sort_keys=True))

@@ -2,10 +2,8 @@
 
 A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies in
 callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
-when a study names it. Does not know Ray.
-"""
+when a study names it. Does not know Ray."""
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, short_digest
 from study.design.errors import StudyError
 from study.design.study_file import Study
 from study.store.schemas import MEASUREMENTS
@@ -101,7 +99,7 @@ def folder_id(store: Store) -> str:
     the folder has the same name.
     """
     local = store.storage.local_path("")
-    return hashlib.sha256(f"{store.folder_id()} {local.resolve() if local else store.uri}".encode()).hexdigest()[:16]
+    return short_digest(f"{store.folder_id()} {local.resolve() if local else store.uri}")
 
 
 class TensorBoard:
@@ -131,7 +129,8 @@ class TensorBoard:
 
         writer, settings, last = self._writers.pop(key), self._settings.pop(key), self._last.pop(key)
         writer.add_text("state", state)
-        for summary in hparams({name: _plain(v) for name, v in settings.items()}, {n: last[n] for n in last}):
+        plain = {n: v if isinstance(v, bool | int | float) else str(v) for n, v in settings.items()}
+        for summary in hparams(plain, dict(last)):
             writer.file_writer.add_summary(summary)
         writer.close()
         self._folder.send(key)
@@ -145,7 +144,8 @@ class TensorBoard:
 class MLflow:
     """One run per trial, named by what varies, in the experiment of [log] project or of the study's name.
 
-    MLFLOW_TRACKING_URI says where, MLFLOW_EXPERIMENT_NAME in which one. The tag `cell` groups seeds, `units` has units. A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
+    MLFLOW_TRACKING_URI says where, MLFLOW_EXPERIMENT_NAME in which one. The tag `cell` groups seeds, `units` has units.
+    A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
     those from before runs had the tag `results_folder`.
     """
 
@@ -203,9 +203,7 @@ class MLflow:
 class WeightsAndBiases:
     """One run per trial, named by what varies, seeds grouped; offline where no key for the service is known.
 
-    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units.
-
-    A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
+    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units. A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
     runs have the key alone as their id; a trial that is logged again gets a new run beside such a one.
     `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
     """
@@ -217,9 +215,8 @@ class WeightsAndBiases:
         self._study, self._folder = study, LogFolder(store, "wandb")
         self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
-        self._mode: Any = os.environ.get("WANDB_MODE") or (
-            "online" if wandb.login(prompt=False, verify=False) else "offline"
-        )
+        is_known = not os.environ.get("WANDB_MODE") and wandb.login(prompt=False, verify=False)
+        self._mode: Any = os.environ.get("WANDB_MODE") or ("online" if is_known else "offline")
         self._runs: dict[str, Any] = {}
 
     def start(self, trial: LoggedTrial) -> None:
@@ -288,7 +285,3 @@ def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:
     """The named columns that hold a finite number."""
     found = ((name, columns.get(name)) for name in names)
     return {n: float(v) for n, v in found if isinstance(v, int | float) and math.isfinite(v)}
-
-
-def _plain(value: Any) -> bool | float | str:
-    return value if isinstance(value, bool | int | float) else str(value)

@@ -1,15 +1,12 @@
-"""Passes what Ray Tune reports of trials on to the loggers that a study names.
-
+"""Passes what Ray Tune reports of trials on to the loggers that a study names. Knows Ray and the loggers.
 Each logger has a thread and a queue of its own, so a slow or broken one neither delays a trial nor ends the run. A
 trial's rows are logged as they are measured, and at its end those that were missed are read from the store, so that a
-log holds every row once. Knows Ray and the loggers.
-"""
+log holds every row once."""
 
 import json
 import queue
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -77,22 +74,14 @@ class LoggingCallback(DriverOnly, tune.Callback):
             self._logger.start(logged_trial(stored_config(value), self._study))
             self._logged[key] = set()
         elif key in self._logged:
-            rows = [value] if what == "log" else self._rows(key)
-            self._pass_on(key, rows)
+            fragment = self._store.read_fragment(key) if what == "end" else None
+            rows = [value] if what == "log" else fragment.rows.select(NAMES).to_pylist() if fragment else []
+            if new := [row for row in rows if row["epoch"] not in self._logged[key]]:
+                self._logger.log(key, [numbers_of(row, NAMES) for row in new])
+                self._logged[key] |= {row["epoch"] for row in new}
             if what == "end":
                 self._logged.pop(key)
                 self._logger.end(key, value)
-
-    def _pass_on(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        assert self._logger is not None  # made before anything is passed on
-        new = [row for row in rows if row["epoch"] not in self._logged[key]]
-        if new:
-            self._logger.log(key, [numbers_of(row, NAMES) for row in new])
-            self._logged[key] |= {row["epoch"] for row in new}
-
-    def _rows(self, key: str) -> list[dict[str, Any]]:
-        fragment = self._store.read_fragment(key)
-        return [] if fragment is None else fragment.rows.select(NAMES).to_pylist()
 
     def _warn(self, error: Exception) -> None:
         if not self._has_failed:

@@ -1,7 +1,5 @@
 """A trial of one worker in a process of Ray's, which takes one trial after the other.
-
-Knows Ray and study.execution.attempt; does not know which trials there are.
-"""
+Knows Ray and study.execution.attempt; does not know which trials there are."""
 
 import json
 import os

@@ -1,7 +1,5 @@
 """The machines and what trials ask of them: start or join a Ray cluster, see what fits and who shares the folder.
-
-Knows Ray; of a study only its resources and its results folder. Imports no torch.
-"""
+Knows Ray; of a study only its resources and its results folder. Imports no torch."""
 
 import contextlib
 import logging
@@ -17,6 +15,7 @@ from typing import Any
 
 import ray
 import yaml
+from packaging.version import Version
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import study
@@ -54,21 +53,17 @@ class Allotment:
 
 def ray_problem(version: str = ray.__version__) -> str | None:
     """A sentence where this release of Ray is not among the tested ones, else None."""
-    release = [int(part) for part in version.split(".")[:2]]
-    oldest, newest = ([int(part) for part in tested.split(".")] for tested in TESTED_RAY)
-    if oldest <= release <= newest:
+    oldest, newest = map(Version, TESTED_RAY)
+    if oldest <= Version(".".join(version.split(".")[:2])) <= newest:
         return None
-    return f"Ray {version} is not among the tested versions, {TESTED_RAY[0]} to {TESTED_RAY[1]}"
+    return f"Ray {version} is not among the tested versions, {oldest} to {newest}"
 
 
 def join_cluster(address: str | None) -> None:
-    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced.
+    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; StudyError where neither is possible.
 
     One that is started here has a folder and ports of its own, and as many processors as this process may use, so that
-    any number of them and of users share a machine.
-
-    Raises:
-        StudyError: no cluster answers there, or Ray cannot start here.
+    any number of them and of users share a machine. Ray's own output is silenced.
     """
     named = "--address" if address else "RAY_ADDRESS"  # which `ray job submit` sets
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -176,10 +171,8 @@ def no_answer(address: str) -> str:
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
     """CPUs and GPUs of each of a trial's workers, and how many such trials the cluster that was joined holds at once.
 
-    Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them.
-
-    Raises:
-        StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
+    Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them. StudyError where the
+    cluster can never place such a trial, or workers of a trial would share a GPU.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     to_come = _machines_to_come()
@@ -189,8 +182,7 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
         cure = "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
         raise StudyError(f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. {cure}")
     here = sum(fits(machine, resources.cpus, gpus) for machine in machines)
-    later = sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come)
-    fitting = max(here, later)
+    fitting = max(here, sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come))
     if fitting < workers:
         raise StudyError(_too_much(workers, resources.cpus, gpus, fitting, known))
     return Allotment(resources.cpus, gpus, fitting // workers)
@@ -263,13 +255,9 @@ def ask_machines(
     function: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]]
 ) -> Iterator[tuple[str, Any | Exception]]:
     """Run a module's function on machines of the joined cluster at once: what it gives on each, or the error."""
-    tasks = {
-        node: ray.remote(function)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-        .remote(*own)
-        for node, own in arguments.items()
-    }
-    for node, task in tasks.items():
+    on = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in arguments}
+    asked = {node: ray.remote(function).options(num_cpus=0, scheduling_strategy=there) for node, there in on.items()}
+    for node, task in {node: task.remote(*arguments[node]) for node, task in asked.items()}.items():
         try:
             yield node, ray.get(task, timeout=ANSWER_SECONDS)
         except (ray.exceptions.RayError, OSError) as error:

@@ -1,7 +1,5 @@
 """What `gnc run` shows while it runs: one live view on a terminal, else a line per finished trial and one a minute.
-
-Knows rich; does not know Ray, the store or torch. Everything goes to stderr.
-"""
+Knows rich; does not know Ray, the store or torch. Everything goes to stderr."""
 
 import sys
 import time

@@ -1,7 +1,5 @@
 """What Tune calls during a run: for the next trial, with each trial's progress and end, and to ask whether to stop.
-
-Knows Ray and the store; does not know how trials are placed or trained.
-"""
+Knows Ray and the store; does not know how trials are placed or trained."""
 
 import contextlib
 import json

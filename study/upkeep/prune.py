@@ -2,8 +2,7 @@
 
 Rows are never deleted, nor is anything of a trial that may be running: its heartbeat is younger than the silent time,
 or its process is alive on this machine. Trials go on meanwhile, so the order of reading matters: first the files, then
-the heartbeats, then the rows. Knows the names in the results folder; does not know Ray.
-"""
+the heartbeats, then the rows. Knows the names in the results folder; does not know Ray."""
 
 import os
 import re
@@ -79,10 +78,8 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
     torn: list[str] = []
     states = store.states(on_unreadable=torn.append)
     if archives := [name for name in torn if name.startswith("archive/")]:
-        raise FolderError(
-            f"archives must be readable before anything is deleted, got torn {archives[:5]}. "
-            "Restore them from a copy: which trials are finished cannot be told without."
-        )
+        rule = f"archives must be readable before anything is deleted, got torn {archives[:5]}"
+        raise FolderError(f"{rule}. Restore them from a copy: which trials are finished cannot be told without.")
     return _Folder(
         running=frozenset((beating | alive) - left_off),
         newest=newest,

@@ -1,7 +1,5 @@
 """The status of a study, read from its results folder alone: counts, failures, trials in progress, disk.
-
-Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch).
-"""
+Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch)."""
 
 import dataclasses
 import re
@@ -78,24 +76,18 @@ def read_status(
     if study:
         counts["missing"] += study.num_planned - len(study.configs)
     meant = set(keys) if selection else None
-    live = tuple(
-        trial
-        for trial in store.read_live()
-        if states.get(trial.key) not in FINAL and (meant is None or trial.key in meant)
-    )
-    failed = {key for key in keys if states.get(key) == "failed"}
-    outside = len(set(states) - set(keys))
-    entries = store.storage.tree()
+    going = (trial for trial in store.read_live() if states.get(trial.key) not in FINAL)
+    failed, outside = {key for key in keys if states.get(key) == "failed"}, len(set(states) - set(keys))
     status = Status(
         name=study.name if study else "no study file",
         uri=store.uri,
         counts=counts,
-        live=live,
+        live=tuple(trial for trial in going if meant is None or trial.key in meant),
         runs=tuple(runs_at_work(store)),
         failures={key: attempts[-1] for key, attempts in store.failed().items() if key in failed},
         outside=outside if study else 0,
         left_out=study.left_out if study else outside,
-        disk=measure_disk_use(entries),
+        disk=measure_disk_use(store.storage.tree()),
         unreadable=tuple(unreadable),
         is_over=False,
     )
@@ -117,16 +109,12 @@ def _selected(store: Store, states: dict[str, str], selection: Selection | None)
 
 
 def _is_over(status: Status, study: Study | None, store: Store, states: dict[str, str]) -> bool:
-    if status.running or not states:
+    if status.running or not states or (study and any(config.key not in states for config in study.configs)):
         return False
     if study is None:
         return True
-    if any(config.key not in states for config in study.configs):
-        return False
     left = study.num_planned - len(done_keys(study, store, states) | spent_keys(study, store) & set(states))
-    return not left or all(
-        run.is_silent for run in status.runs
-    )  # failed trials with attempts left, which a run would use
+    return not left or all(run.is_silent for run in status.runs)  # a run would start again what failed
 
 
 def status_facts(status: Status) -> dict[str, Any]:
