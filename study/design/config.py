@@ -22,10 +22,8 @@ NUMBERS_VERSION = 1
 
 class TrialConfig(BaseModel):
     """Every setting that decides the numbers of a trial; columns.csv has what each means, its unit and its roles.
-
     A setting without effect is None, and is refused if given. Settings that belong to one member of a family
-    (`resolution` to glyphs) take the catalog's default when their member is chosen and are None otherwise.
-    """
+    (`resolution` to glyphs) take the catalog's default when their member is chosen and are None otherwise."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 

@@ -36,9 +36,7 @@ class OneOf:
 
 def canonical_radii(text: str) -> str:
     """'0.01, 0.03' for every way to write these numbers, so that they are one trial however they are written.
-
-    The order stays: it is that of the entries of fgsm_accuracy and pgd_accuracy.
-    """
+    The order stays: it is that of the entries of fgsm_accuracy and pgd_accuracy."""
     try:
         radii = [float(part) for part in text.split(",")]
     except ValueError:

@@ -187,9 +187,8 @@ def read_study(path: str | Path) -> Study:
 
 def parse_study(text: str, *, folder: Path | None = None) -> Study:
     """The study in a TOML text; StudyError says what is wrong, for all trials together.
-
-    folder: where files of parts of one's own are looked for; None: only the text's table [code] says which they were.
-    """
+    folder: where files of parts of one's own are looked for; None: only the text's table [code] says which they
+    were."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,11 +1,8 @@
 """Which rows to select: an expression such as `10 < num_classes <= 100 and normalization in ('both', 'none')`.
-
 The one language of --where, over the settings of trials (`gnc run`, `status`, `compare`, ...) and over the columns of
-tables (`rows_where`). It has comparisons, also chained ones, `in`, `not in`, `and`, `or`, `not`, literals and names.
-
-A comparison is false wherever a name in it has no value, because the setting has no effect or nothing was measured: there
+tables (`rows_where`). It has comparisons, also chained ones, `in`, `not in`, `and`, `or`, `not`, literals and names. A
+comparison is false wherever a name in it has no value, because the setting has no effect or nothing was measured: there
 both `x > 0.5` and `x <= 0.5` are false, and `not x > 0.5` is true. `x is None` and `x is not None` test exactly this.
-
 Nothing is called, and nothing is evaluated as Python. Knows the settings and Arrow's types; does not know the store."""
 
 import ast

@@ -20,9 +20,7 @@ RIGHTS = json.loads(Path(__file__).with_name("aws_rights.json").read_text(encodi
 
 def prepare(config: Config) -> tuple[str, list[str]]:
     """Make or correct the security group and the roles that the file names; the group's id and what was done.
-
-    Running it again changes nothing. Raises StudyError where the file does not state a range or a bucket.
-    """
+    Running it again changes nothing. Raises StudyError where the file does not state a range or a bucket."""
     if is_own(config):
         raise StudyError("cluster file must be for AWS, got own machines. They need no group and no roles.")
     done: list[str] = []

@@ -48,12 +48,10 @@ INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues fro
 
 def await_run(store: Store, run: str, key: str, *, seconds: float = UNSEEN_SECONDS) -> Ask:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
-
     A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
     its own would be lost. The wait also keeps it from taking one trial after another and failing each. What comes back
-    says whether the run's trials were asked to stop, or that another run has taken over the one with this key; it
-    looks into the store at most once a second.
-    """
+    says whether the run's trials were asked to stop, or that another run has taken over the one with this key; it looks
+    into the store at most once a second."""
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
         if time.monotonic() >= deadline:
@@ -114,15 +112,12 @@ class Execution:
         on_progress: Tell = lambda _: None,
     ) -> str:  # fmt: skip
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
-
         With one worker nothing is raised: a trial that diverges has its rows and a reason, an error is stored as a
         failure with its traceback. One of several workers stores its failure and then raises, so that whoever started
         the workers ends the others. An error caused by another worker's end is raised, and not stored as its own.
-
-        should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt continues; a
-        string is the reason. should_end: asked on worker 0 after each measurement: whether a scheduler wants the trial
-        to end here. on_progress: called after every epoch, on every worker.
-        """
+        should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt continues;
+        a string is the reason. should_end: asked on worker 0 after each measurement: whether a scheduler wants the
+        trial to end here. on_progress: called after every epoch, on every worker."""
         try:
             with self.log.capture():
                 state = self._run(should_stop, should_end, on_progress)

@@ -39,9 +39,8 @@ def usable_memory() -> int:
 
 def data_room() -> Room:
     """What the inputs of one worker of a trial may take here: half of its processor's part of the memory.
-
-    Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share than a half.
-    """
+    Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share than a
+    half."""
     written, share = os.environ.get(DATA_SHARE) or USUAL_SHARE, math.nan
     with contextlib.suppress(ValueError):
         share = float(written)
@@ -96,9 +95,7 @@ def _number(variable: str) -> int:
 
 def temporary_base() -> tuple[Path, str]:
     """A folder in which Ray's sockets and files may lie, and why it is not TMPDIR; StudyError where there is none.
-
-    RAY_TMPDIR is taken at its word: where it cannot be used, nothing else is tried.
-    """
+    RAY_TMPDIR is taken at its word: where it cannot be used, nothing else is tried."""
     given = os.environ.get("RAY_TMPDIR")
     named = f"RAY_TMPDIR {given}" if given else f"TMPDIR {os.environ.get('TMPDIR') or '/tmp'}"
     places = [given] if given else [os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm"]
@@ -126,9 +123,7 @@ def unusable(folder: Path) -> str:
 
 class OwnFolder:
     """A folder for one run's temporary files, so that runs and users on a machine share none. It goes with its process.
-
-    Where a process was killed the folder stays, and the next one removes it: nobody holds its lock.
-    """
+    Where a process was killed the folder stays, and the next one removes it: nobody holds its lock."""
 
     def __init__(self) -> None:
         base, self.note = temporary_base()

@@ -36,11 +36,9 @@ def run_here(
     should_stop: Ask = lambda: False, on_progress: Tell = lambda _: None,
 ) -> End:  # fmt: skip
     """Run a trial to its end on this machine: in this process, or of several workers each in one of its own.
-
     device: "cpu", or None: a GPU for each worker where there are as many, else CPUs. should_stop: asked a few times a
     second; then the trial keeps a checkpoint and ends. Gives state and reason as Execution does; if a worker raised or
-    died, the others are ended: state "failed".
-    """
+    died, the others are ended: state "failed"."""
     attempt = store.next_attempt(config.key)
     options: dict[str, Any] = {"attempt": attempt, "keep": keep, "checkpoint_seconds": checkpoint_seconds}
     if config.workers == 1:

@@ -21,9 +21,7 @@ from study.training.data import load_dataset
 
 def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
     """StudyError if the data of a stored trial, made again here, has another digest: its rows could not be compared.
-
-    Data sets of the same settings are nested in their sizes, so the smallest stored one of each is enough.
-    """
+    Data sets of the same settings are nested in their sizes, so the smallest stored one of each is enough."""
     wanted = {config.values_with("data") for config in configs}
     stored = [(stored_config(row), row["dataset_digest"]) for row in _data_sets(store.read_trials())]
     stored.sort(key=lambda one: [size or 0 for size in one[0].values_with("size")])
@@ -47,10 +45,8 @@ def _data_sets(trials: pa.Table) -> list[dict[str, Any]]:
 
 def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
     """The configs; one whose trial finished under another spelling of the same settings has the stored spelling.
-
-    Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
-    its rows, and counts as the trial that a study asks for, however that study writes it.
-    """
+    Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key
+    and its rows, and counts as the trial that a study asks for, however that study writes it."""
     written = [config.settings() for config in one_of_each_cell(configs)]
     names = [name for name in SPELLINGS if any(isinstance(settings[name], str) for settings in written)]
     if not names:

@@ -35,9 +35,7 @@ class Known:
 
 def next_values(search: Search, cell: str, index: int, known: Sequence[Known]) -> dict[str, Any]:
     """Values of the suggestion with this index in a cell of the grid, rounded as all drawn values.
-
-    The first `search.startup` suggestions are the draws of method random. known: those before this one, in order.
-    """
+    The first `search.startup` suggestions are the draws of method random. known: those before this one, in order."""
     if index < search.startup:
         return search.draw(index)
     digest = hashlib.sha256(f"{search.seed}/{cell}/{index}".encode()).digest()

@@ -30,11 +30,8 @@ def measure_importances(
     search: Search, tried: Sequence[dict[str, Any]], goals: Sequence[float]
 ) -> dict[str, dict[str, float]]:
     """By evaluator and searched setting, its share of the variation of one goal; the shares of an evaluator sum to 1.
-
     search: its first mode says whether large or small goals are good. tried: values by setting.
-    Source: Optuna's evaluators: fANOVA (Hutter et al., 2014, a random forest over all trials) and PED-ANOVA (Watanabe
-    et al., arXiv 2304.10255, what sets the best tenth apart).
-    """
+    Source: Optuna's fANOVA (Hutter et al., 2014) and PED-ANOVA (Watanabe et al., arXiv 2304.10255, the best tenth)."""
     space = {name: distribution(given) for name, given in search.space}
     study = optuna.create_study(direction=DIRECTIONS[search.modes[0]])
     inside = [(v, goal) for v, goal in zip(tried, goals, strict=True) if search.holds(v)]
@@ -53,15 +50,12 @@ def export_trials(
     keys: set[str] | None = None, on_unreadable: Tell = ignore,
 ) -> dict[str, int]:  # fmt: skip
     """Write stored trials into a new journal file of Optuna, a study for each group of trials that can be compared.
-
     A group shares every setting but the seed and the searched ones; without a search, the sizes. Parameters are the
     searched settings (without a search, all that vary in the group). Trials outside the searched space are left out;
     key, cell, seed and reason are user attributes. Stopped trials are pruned, with their course where there is one
     metric. A diverged or failed trial has failed, and so has one whose metric was not measured.
-
-    path: a file that does not exist. name: of the study. keys: only these trials; None for all. Returns the number of
-    trials by the name of each of Optuna's studies; StudyError if no trial can be exported.
-    """
+    path: a file that does not exist. name: of the study. keys: only these trials; None for all. Gives the number of
+    trials by the name of each of Optuna's studies; StudyError if no trial can be exported."""
     trials = [row for row in store.read_trials(on_unreadable).to_pylist() if keys is None or row["trial"] in keys]
     for row in trials:
         row |= with_flat_options({setting: row[setting] for setting in TrialConfig.model_fields})

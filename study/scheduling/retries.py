@@ -56,10 +56,8 @@ class Retries:
 
     def is_charged(self, key: str, epoch: int, *, began: bool = True) -> bool:
         """Whether the death of a process counts against its trial: not if it got further than every attempt before.
-
         What killed a process is unknown. But a trial that kills its own process does so at the same place again, while
-        one that gets further each time will end. The first death before the trial began does not count.
-        """
+        one that gets further each time will end. The first death before the trial began does not count."""
         if not began:
             self._never_began[key] += 1
             return self._never_began[key] > 1

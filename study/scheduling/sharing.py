@@ -1,7 +1,6 @@
 """Shares the trials of a folder between runs: claims the next trial, leaves alone what a live run has, takes over the rest.
-
-A run is silent when its mark has not changed for a minute of this machine's own time, so clocks that differ do not matter;
-a run of this machine whose process has ended is silent at once. Knows the store; does not know Ray."""
+A run is silent when its mark has not changed for a minute of this machine's own time, so clocks that differ do not
+matter; a run of this machine whose process has ended is silent at once. Knows the store; does not know Ray."""
 
 import contextlib
 import time

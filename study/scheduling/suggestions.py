@@ -1,5 +1,4 @@
 """The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
-
 Everything is read from the store, so that a process that continues a search knows all earlier trials. New values come
 from study.scheduling.optuna_sampler. Does not know Ray."""
 
@@ -61,9 +60,7 @@ def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> 
 
 def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
     """The suggestions of each cell of the grid, by `TrialConfig.cell`, with stored trials that could be suggestions.
-
-    Trials of other studies count too, wherever their settings lie in this search's space.
-    """
+    Trials of other studies count too, wherever their settings lie in this search's space."""
     candidates = list(store.suggestions(on_unreadable).values())
     rows = store.read_trials().select(["trial", *TrialConfig.model_fields]).to_pylist()
     stored = [stored_config(row).settings() for row in sorted(rows, key=lambda row: str(row["trial"]))]
@@ -91,10 +88,8 @@ def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> I
 
 class Suggestions:
     """The trials still to run of an adaptive search, one after another.
-
     Runs that share a search each ask for the next suggestion of a cell only while they hold its place, and after they
-    have read what the others suggested and how it ended.
-    """
+    have read what the others suggested and how it ended."""
 
     def __init__(self, study: Study, store: Store, *, spent: set[str]) -> None:
         """spent: trials that failed as often as they may; they count as failed."""

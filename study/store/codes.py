@@ -15,10 +15,8 @@ def shared_code(
     storage: Storage, size: tuple[int, int], version: str, make: Callable[[], Float[np.ndarray, "classes dim"]]
 ) -> Float[np.ndarray, "classes dim"]:
     """The folder's rows for this many classes and dimensions; `make` computes them if the folder has none yet.
-
     version: of the tables and the search that `make` follows; rows of another version are another file. FolderError
-    where the file does not hold rows of this size.
-    """
+    where the file does not hold rows of this size."""
     name = "codes/{}-{}-{}.npy".format(*size, version)
     held = storage.read_once(name)
     if held is None:

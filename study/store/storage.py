@@ -53,9 +53,7 @@ class Entry:
 
 def at_once(read: Callable[[str], Answer], names: Sequence[str]) -> Iterator[Answer]:
     """The function's answer for each name, in order; where one reading takes long, several names are read at a time.
-
-    Reading from an object store is mostly waiting. Quick readings from a disk would only be slowed down by threads.
-    """
+    Reading from an object store is mostly waiting. Quick readings from a disk would only be slowed down by threads."""
     if len(names) < FEW:
         yield from map(read, names)
         return
@@ -101,9 +99,7 @@ class Storage:
 
     def write(self, name: str, content: bytes, *, lasts: bool = True) -> None:
         """Put the whole content under the name, replacing what was there; FolderError when it cannot.
-
-        lasts: whether it must outlast a loss of power.
-        """
+        lasts: whether it must outlast a loss of power."""
         try:
             self._write(self._path(name), content, lasts=lasts)
         except OSError as error:
@@ -134,11 +130,9 @@ class Storage:
 
     def write_once(self, name: str, content: bytes, *, lasts: bool = True) -> bytes:
         """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
-
-        An object store refuses no second put. There every writer puts a file of its own and the oldest one counts;
-        a writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
-        power.
-        """
+        An object store refuses no second put. There every writer puts a file of its own and the oldest one counts; a
+        writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
+        power."""
         if self.is_local:
             with contextlib.suppress(FileExistsError):
                 self._write(self._path(name), content, os.link, lasts=lasts)
@@ -186,9 +180,7 @@ class Storage:
 
     def read_mapped(self, name: str) -> pa.Buffer | None:
         """As `read`; a file on this machine's disk is mapped, not copied, and only what is looked at is read.
-
-        For files that are replaced, never changed: a map stays what it was.
-        """
+        For files that are replaced, never changed: a map stays what it was."""
         if not self.is_local:
             content = self.read(name)
             return None if content is None else pa.py_buffer(content)
@@ -218,9 +210,7 @@ class Storage:
 
     def remove(self, name: str, *, lasts: bool = True) -> None:
         """Delete one file; no error where it is gone already.
-
-        lasts: first wait until all that was written here is safe; else a loss of power may take both.
-        """
+        lasts: first wait until all that was written here is safe; else a loss of power may take both."""
         if self._unsynced and lasts:
             self.sync()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -336,9 +326,7 @@ def digest_of(content: bytes) -> str:
 
 def _persist(operation: Callable[[], Answer]) -> Answer:
     """What the operation gives, tried again while an object store fails for a reason that may pass.
-
-    Every operation here may run twice: a put or a deletion whose answer was lost leaves what it left before.
-    """
+    Every operation here may run twice: a put or a deletion whose answer was lost leaves what it left before."""
     for pause in PAUSES:
         try:
             return operation()

@@ -67,9 +67,7 @@ def study_file(text: str) -> str:
 
 class Store(SealedTables, Claims):
     """Everything read from and written to one results folder.
-
-    Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign.
-    """
+    Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign."""
 
     @property
     def uri(self) -> str:
@@ -91,9 +89,7 @@ class Store(SealedTables, Claims):
 
     def write_study(self, text: str, code: Mapping[str, bytes] | None = None) -> None:
         """Store the text of a study file that is run; running it again makes it the latest.
-
-        code: by digest, the files of its parts of one's own, which are there before the study is.
-        """
+        code: by digest, the files of its parts of one's own, which are there before the study is."""
         for digest, content in (code or {}).items():
             self.storage.write(f"code/{digest}.py", content)
         newest = max((at for at, _, _ in self.study_files()), default=0)
@@ -133,9 +129,7 @@ class Store(SealedTables, Claims):
 
     def study_files(self) -> list[tuple[int, str, str]]:
         """When each study was run last, in nanoseconds since 1970, the name of its file, and its text; latest at the end.
-
-        Older versions left the time to the file system.
-        """
+        Older versions left the time to the file system."""
         found = []
         for entry in self.storage.entries("studies", ".toml"):
             content = (self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace")

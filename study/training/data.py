@@ -28,9 +28,7 @@ class DataFound(NamedTuple):
 
 def find_data(configs: Sequence[TrialConfig], room: Room | None = None) -> DataFound:
     """All that can be said of these trials' data before anything starts: files are counted, and no pixel is read.
-
-    room: what inputs may take here; None: say nothing of it.
-    """
+    room: what inputs may take here; None: say nothing of it."""
     sets: dict[tuple[str, str | None, str | None, int], dict[tuple[int, int | None, int], None]] = {}
     for c in configs:
         wanted = (_all_classes(c), c.samples_per_class or None, c.test_samples_per_class or 1)
@@ -116,9 +114,8 @@ def _counts(data_root: Path, folder: str, data_seed: int, classes: int) -> list[
 
 def load_dataset(config: TrialConfig, room: Room = HELD) -> "Dataset":
     """The trial's data; the same for every trial with the same data settings. room: inputs that take more are streamed.
-
-    StudyError where the data are at fault, so that another attempt would end alike; MissingData where they are not here.
-    """
+    StudyError where the data are at fault, so that another attempt would end alike; MissingData where they are not
+    here."""
     from gnc_models.datasets.registry import make_dataset  # torch takes seconds, and most commands need no data
 
     settings = {name: getattr(config, name) for name in settings_with("data", "size")}

@@ -44,9 +44,8 @@ class Outputs:
 
 def compute_outputs(training: Training, data: Dataset, features: Tensor | None) -> Outputs:
     """The network's outputs on all sets, from which everything is measured; all workers call it together.
-
-    features: of the training set, if the caller has computed them already. Diverged if features or rows are not finite.
-    """
+    features: of the training set, if the caller has computed them already. Diverged if features or rows are not
+    finite."""
     training.check_weights()
     measured = training.measured
     train = training.features(training.train_inputs[measured]) if features is None else features[measured]
@@ -57,9 +56,7 @@ def compute_outputs(training: Training, data: Dataset, features: Tensor | None) 
 
 def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool) -> tuple[Collapse, dict[str, Any]]:
     """Collapse as found, and the value of every measured column but progress, time and memory; by one worker alone.
-
-    final: whether this is the trial's last epoch, when attacks are tried too. Diverged where the loss is not finite.
-    """
+    final: whether this is the trial's last epoch, when attacks are tried too. Diverged where the loss is not finite."""
     config, train, test = training.config, outputs.train, outputs.test
     labels, few = training.train_labels[training.measured], config.measured_samples is not None
     loss, accuracy = training.loss_and_accuracy(train, labels)

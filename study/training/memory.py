@@ -14,9 +14,7 @@ HELD_LIMIT = 64 << 20  # bytes: workspaces of cuBLAS and cuDNN stay, tensors of 
 
 def held_bytes() -> int:
     """Bytes that this process holds on its GPUs once all that can be freed is; 0 where it never touched one.
-
-    Its own alone: what other processes hold of a shared GPU comes and goes.
-    """
+    Its own alone: what other processes hold of a shared GPU comes and goes."""
     if not torch.cuda.is_initialized():
         return 0
     gc.collect()
@@ -31,10 +29,8 @@ def is_free_again(held: int) -> bool:
 
 class PeakMemory:
     """Counts from when it is made: on a GPU the bytes torch allocated, on CPU the process's resident bytes.
-
-    A process keeps its high-water mark for life; Linux resets it on request, and where that is refused (other
-    systems, some containers) a reused process cannot tell its own peak, so the answer is None.
-    """
+    A process keeps its high-water mark for life; Linux resets it on request, and where that is refused (other systems,
+    some containers) a reused process cannot tell its own peak, so the answer is None."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._is_reset = device, False

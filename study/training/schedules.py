@@ -21,9 +21,7 @@ class Pace:
 
 def awaited_course(config: TrialConfig, steps_per_epoch: int, begun: int | None) -> tuple[int, int]:
     """Steps at the peak rate, and steps over which it falls, of a budget that waits for an event: terminal, stationary.
-
-    begun: the step at which the event was seen; None while it is awaited: then the longest that the cap allows.
-    """
+    begun: the step at which the event was seen; None while it is awaited: then the longest that the cap allows."""
     is_terminal, most = config.budget == "terminal", config.max_steps or 0
     falling = (config.terminal_epochs or 0) * steps_per_epoch
     latest = (config.max_epochs or 0) * steps_per_epoch - falling if is_terminal else math.ceil(2 * most / 3)
@@ -38,9 +36,7 @@ def warm_up_steps(config: TrialConfig, steps_per_epoch: int) -> float:
 
 def awaited_rate_share(config: TrialConfig, steps_per_epoch: int, begun: int | None, step: int) -> float:
     """Learning rate over its peak where the end is unknown until an event: the peak until then, and then a cosine.
-
-    one_cycle's warm-up lies under both, so that an early end of the wait makes no leap.
-    """
+    one_cycle's warm-up lies under both, so that an early end of the wait makes no leap."""
     (held, falling), (_, longest) = (awaited_course(config, steps_per_epoch, at) for at in (begun, None))
     share = learning_rate_share("cosine", max(0, step - held) / falling)
     if step < warm_up_steps(config, steps_per_epoch):
@@ -50,9 +46,7 @@ def awaited_rate_share(config: TrialConfig, steps_per_epoch: int, begun: int | N
 
 def learning_rate_share(schedule: str, progress: float) -> float:
     """Learning rate over its peak at a share of the budget in [0, 1].
-
-    cosine falls from 1 to 0; one_cycle rises from 0.04 to 1 over the first 30 % and falls to 0 by cosine.
-    """
+    cosine falls from 1 to 0; one_cycle rises from 0.04 to 1 over the first 30 % and falls to 0 by cosine."""
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     if progress < WARM_UP:

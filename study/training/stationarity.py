@@ -12,9 +12,7 @@ LEAST_IN_QUARTER = 4
 @dataclass(frozen=True)
 class Check:
     """Mean cross-entropy in nats and smallest one-vs-rest margin of the rows after so many steps.
-
-    is_level: whether the last quarter of the steps until then differed little from the quarter before.
-    """
+    is_level: whether the last quarter of the steps until then differed little from the quarter before."""
 
     step: int
     loss: float

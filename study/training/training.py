@@ -37,9 +37,7 @@ class Diverged(RuntimeError):
 
 class Training:
     """Encoder, classifier, loss and optimiser of one trial on one device, with the data beside them.
-
-    Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all.
-    """
+    Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all."""
 
     def __init__(
         self,
@@ -80,9 +78,7 @@ class Training:
 
     def train_epoch(self, epoch: int, pace: list[Pace]) -> int:
         """Train over the epoch's batches, at most as many as there are paces; the steps taken.
-
-        Raises Diverged when the epoch's loss is not finite.
-        """
+        Raises Diverged when the epoch's loss is not finite."""
         self.encoder.train()
         # Dropout and the like draw from the global generator: seeded here, it needs no place in a checkpoint.
         torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
@@ -101,9 +97,7 @@ class Training:
 
     def step(self, batch: Tensor, pace: Pace, augmentation: torch.Generator, inputs: Tensor | None = None) -> Tensor:
         """One optimiser step on this worker's share of a batch, and its part of the batch's loss before the step.
-
-        inputs: of this share, if they were read already. The parts of all workers add up to the loss.
-        """
+        inputs: of this share, if they were read already. The parts of all workers add up to the loss."""
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = pace.learning_rate
         share, labels = self.group.share(len(batch)), self.train_labels[batch]
@@ -148,9 +142,7 @@ class Training:
     @torch.no_grad()
     def features(self, inputs: Tensor | Streamed) -> Tensor:
         """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization.
-
-        All workers call it together, compute a share each and get all features.
-        """
+        All workers call it together, compute a share each and get all features."""
         self.encoder.eval()
         share, parts = self.group.share(len(inputs)), []
         for batch in self.read(inputs, in_order(share.stop, start=share.start, chunk=EVALUATION_BATCH)):
@@ -165,9 +157,7 @@ class Training:
     @torch.no_grad()
     def loss_and_accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy of the head on given features.
-
-        In float64, but in the trial's precision where few samples are measured since the classes are many.
-        """
+        In float64, but in the trial's precision where few samples are measured since the classes are many."""
         loss, correct = 0.0, 0
         dtype = torch.float64 if self.config.measured_samples is None else self.dtype
         for part, truth in zip(features.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):

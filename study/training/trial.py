@@ -46,9 +46,7 @@ class Progress:
 
 class Trial:
     """One trial in this process. Call run_epoch until is_done; save() after any epoch is enough to continue.
-
-    Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all.
-    """
+    Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all."""
 
     def __init__(
         self,
@@ -108,9 +106,7 @@ class Trial:
 
     def run_epoch(self) -> Progress:
         """Train one epoch (the first call measures the untrained network) and measure if it is one to measure.
-
-        Raises Diverged when the loss or the features are not finite.
-        """
+        Raises Diverged when the loss or the features are not finite."""
         self.epoch += 1
         if self.epoch > 0:
             self.step += self.training.train_epoch(self.epoch, self._paces())

@@ -65,9 +65,7 @@ class Group:
 
     def lead(self, find: Callable[[], Value], *, shared: type[Exception]) -> Value:
         """What `find` returns on worker 0, on every worker; only worker 0 calls it.
-
-        What it raises is raised on worker 0, and on the others too if it is a `shared` error, else PeerFailed there.
-        """
+        What it raises is raised on worker 0, and on the others too if it is a `shared` error, else PeerFailed there."""
         if self.size == 1:
             return find()
         value, error = _try(find) if self.leads else (None, None)
@@ -82,9 +80,7 @@ ALONE = Group()
 
 def join(rank: int, size: int, device: torch.device) -> Group:
     """The group of a trial's workers, torch's default group being one over gloo; ValueError if some have no GPU.
-
-    Tensors on GPUs travel through NCCL, decisions through gloo.
-    """
+    Tensors on GPUs travel through NCCL, decisions through gloo."""
     if size == 1:
         return ALONE
     # torch says once per process that a 1x1 convolution's gradient is laid out otherwise; the numbers are the same.

@@ -35,9 +35,7 @@ class CompetingTrials:
 
     def replay(self, configs: Iterable[TrialConfig]) -> None:
         """Tell the rules what stored trials measured, in order of epochs, so that a continued study decides as before.
-
-        A stop that was decided before is requested again. A request that another rule made is withdrawn.
-        """
+        A stop that was decided before is requested again. A request that another rule made is withdrawn."""
         wanted = {config.key: config for config in configs}
         columns = ["trial", "epoch", *columns_read([self._search.scheduler.metric])]
         tables = (self._store.read(columns), *(live.rows.select(columns) for live in self._store.read_live()))

@@ -1,7 +1,6 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
-
-A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies in
-callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
+A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies
+in callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
 when a study names it. Does not know Ray."""
 
 import importlib.util
@@ -94,10 +93,8 @@ class LogFolder:
 
 def folder_id(store: Store) -> str:
     """Tells this results folder from every other one that logs to the same server; it is the same in every run.
-
     Its own random name, since folders on two machines can have one path, hashed with the path or URI, since a copy of
-    the folder has the same name.
-    """
+    the folder has the same name."""
     local = store.storage.local_path("")
     return short_digest(f"{store.folder_id()} {local.resolve() if local else store.uri}")
 
@@ -143,11 +140,9 @@ class TensorBoard:
 
 class MLflow:
     """One run per trial, named by what varies, in the experiment of [log] project or of the study's name.
-
     MLFLOW_TRACKING_URI says where, MLFLOW_EXPERIMENT_NAME in which one. The tag `cell` groups seeds, `units` has units.
     A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
-    those from before runs had the tag `results_folder`.
-    """
+    those from before runs had the tag `results_folder`."""
 
     def __init__(self, study: Study, store: Store) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -202,11 +197,10 @@ class MLflow:
 
 class WeightsAndBiases:
     """One run per trial, named by what varies, seeds grouped; offline where no key for the service is known.
-
-    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units. A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
-    runs have the key alone as their id; a trial that is logged again gets a new run beside such a one.
-    `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
-    """
+    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units. A
+    run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older runs
+    have the key alone as their id; a trial that is logged again gets a new run beside such a one. `wandb sync
+    RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later."""
 
     def __init__(self, study: Study, store: Store) -> None:
         import wandb

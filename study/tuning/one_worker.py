@@ -25,10 +25,8 @@ def train_on_ray(
     config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], held_bytes: Callable[[], int] | None
 ) -> None:
     """One trial in a Ray worker; options: of its Execution. Module-level and undecorated: Ray pickles it by reference.
-
     If the trial leaves memory on the GPU behind, the process ends once the trial is in the store. The driver finds the
-    result there, and the next trial gets a new process.
-    """
+    result there, and the next trial gets a new process."""
     store = open_store(results)
     trial, drained = TrialConfig(**json.loads(config["settings"])), draining()
     asked = await_run(store, run, trial.key)

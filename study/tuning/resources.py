@@ -61,10 +61,8 @@ def ray_problem(version: str = ray.__version__) -> str | None:
 
 def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; StudyError where neither is possible.
-
     One that is started here has a folder and ports of its own, and as many processors as this process may use, so that
-    any number of them and of users share a machine. Ray's own output is silenced.
-    """
+    any number of them and of users share a machine. Ray's own output is silenced."""
     named = "--address" if address else "RAY_ADDRESS"  # which `ray job submit` sets
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address != "local" and (problem := no_answer(address)):
@@ -143,9 +141,7 @@ def _refusal(named: str, address: str, problem: str) -> str:
 
 def no_answer(address: str) -> str:
     """Why no Ray can be reached at an address; empty where something answers as Ray does, or that is for Ray to say.
-
-    Ray itself would try for most of a minute, and then speak of something else.
-    """
+    Ray itself would try for most of a minute, and then speak of something else."""
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die  # Ray has no public name for it
 
@@ -170,10 +166,8 @@ def no_answer(address: str) -> str:
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
     """CPUs and GPUs of each of a trial's workers, and how many such trials the cluster that was joined holds at once.
-
     Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them. StudyError where the
-    cluster can never place such a trial, or workers of a trial would share a GPU.
-    """
+    cluster can never place such a trial, or workers of a trial would share a GPU."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     to_come = _machines_to_come()
     known = [*machines, *(machine for machine, _ in to_come)]
@@ -221,10 +215,8 @@ def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: li
 
 def check_shared_folder(store: Store) -> None:
     """Every machine writes a nonce into the results folder and this one reads it back; FolderError names who cannot.
-
-    On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently.
-    A machine that dies while it is asked is no longer part of the cluster, and no reason to refuse.
-    """
+    On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently. A
+    machine that dies while it is asked is no longer part of the cluster, and no reason to refuse."""
     machines = alive_machines()
     if len(machines) < 2:
         return

@@ -32,10 +32,8 @@ def drive_on_ray(
     config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], allotment: Allotment
 ) -> None:
     """One trial of several workers, seen from Tune; options: of each worker's Execution. Ray pickles it by reference.
-
     Raises TrainingFailedError where a worker died before it could write why, Preempted where the trial left off with a
-    checkpoint because one of its machines is being taken away.
-    """
+    checkpoint because one of its machines is being taken away."""
     trial, store = TrialConfig(**json.loads(config["settings"])), open_store(results)
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)

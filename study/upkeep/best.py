@@ -1,5 +1,4 @@
 """`gnc best`: the best settings of each cell by their mean over seeds, and a study file that runs these again.
-
 A cell is one combination of the settings named by --by; a candidate is a combination of the other settings that was
 tried there. A candidate counts only if all of its trials ran to their end: if some seeds diverged or were stopped, the
 mean of the others would flatter it. Of several metrics the candidates are found that no other beats in all of them.
@@ -196,9 +195,7 @@ def in_short(settings: Mapping[str, Any], absent: str = "") -> str:
 
 def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) -> str:
     """The text of a study file that runs the winners again: the same keys for the same seeds, and the seeds added.
-
-    It names every setting that decides the trials, also those with their defaults, so that it says what was best.
-    """
+    It names every setting that decides the trials, also those with their defaults, so that it says what was best."""
     if not best.winners:
         raise StudyError("--write must have a best trial to write, got none. Run trials first.")
     wanted = [_configs(winner, sorted({*winner.seeds, *seeds})) for winner in best.winners]

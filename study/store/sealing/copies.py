@@ -51,9 +51,7 @@ class Copies:
 
 def find_copies(sealed: SealedTrials, finished: FinishedTrials, known: Mapping[Entry, str], tell: Tell) -> Copies:
     """The copies that count. known: states of files that were read before. tell: is told what cannot be read.
-
-    Files are listed before archives, so that a trial which moves into an archive in between is found there.
-    """
+    Files are listed before archives, so that a trial which moves into an archive in between is found there."""
     archives = Archives(finished.storage)
     files, names = finished.fragments(tell), archives.names()
     is_backed = sealed.archives is not None and sealed.archives <= names
@@ -110,10 +108,8 @@ def _is_same(entry: Entry, row: Mapping[str, Any]) -> bool:
 
 def _may_go(copy: Copy, found: Copy) -> bool:
     """Whether a file is of no use any more and can be removed although a trial may end at this moment.
-
-    What is written under one name is always the same trial at the same epoch. In older folders, a plain name may hold
-    a trial that did not complete: it waits until a complete one, which would replace it, is safe.
-    """
+    What is written under one name is always the same trial at the same epoch. In older folders, a plain name may hold a
+    trial that did not complete: it waits until a complete one, which would replace it, is safe."""
     is_replaced = copy.place.count(".") > 1 or found.progress.rank == RANK["complete"]
     return copy != found and copy.progress != UNKNOWN and is_replaced
 

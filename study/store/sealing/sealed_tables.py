@@ -1,5 +1,4 @@
 """Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
-
 If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which
 file each trial was read from and which archives it holds, and only what is new or changed since is read again. Both
 carry the mark of their seal; tables of two seals are not used together. Does not know how a trial's file is written."""
@@ -82,10 +81,8 @@ class SealedTables(FinishedTrials, Attempts):
 
     def seal(self, *, compact: bool = False) -> Sealed:
         """Write results.parquet and trials.parquet; with compact, move the trials' own files into an archive.
-
         At any moment, whatever other processes do and even if this one is killed, every trial lies in a file of its own
-        or in an archive: a file is removed only once its rows are safe elsewhere, and archives are never removed.
-        """
+        or in an archive: a file is removed only once its rows are safe elsewhere, and archives are never removed."""
         self.check_only_copy()
         told: list[str] = []
         tables, copies = self._read_all(told.append)
@@ -212,9 +209,7 @@ class SealedTables(FinishedTrials, Attempts):
 
     def states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
         """State by key, from the sealed trials, what they do not hold, and the failures.
-
-        known: states of files read before, which are not read again; those read now are added.
-        """
+        known: states of files read before, which are not read again; those read now are added."""
         known = {} if known is None else known
 
         def read(tell: Tell) -> dict[str, str]:
@@ -260,9 +255,7 @@ class SealedTables(FinishedTrials, Attempts):
 
     def _fresh_rows(self, copies: Copies, tell: Tell) -> tuple[list[Fragment], pa.Table]:
         """Trials whose files are new, without rows, and the rows of all that the sealed tables do not hold.
-
-        Each trial's own rows are let go, many small tables being large.
-        """
+        Each trial's own rows are let go, many small tables being large."""
         fragments: list[Fragment] = []
         rows = [FRAGMENT_SCHEMA.empty_table()]
         rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
