@@ -4,6 +4,7 @@ Knows pydantic and the catalog of names; does not know study files, Ray, torch o
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -203,8 +204,7 @@ class TrialConfig(BaseModel):
         if self.code == "best":  # a better table of codes gives other rows, and so other trials
             hashed["best_code_version"] = best_code_version()
         before, after = (
-            {n: v for n, v in hashed.items() if n < "seed"},
-            {n: v for n, v in hashed.items() if n > "seed"},
+            {n: v for n, v in hashed.items() if is_part(n, "seed")} for is_part in (operator.lt, operator.gt)
         )
         return canonical_json(before)[:-1], canonical_json(after)[1:]
 
@@ -219,33 +219,22 @@ def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _value(text: str) -> Any:
+    return json.loads(text) if text[0].isdecimal() else text
+
+
 # What is known of each setting beside its type, rule and default: unit, meaning, and what it is for elsewhere.
 KNOWN: dict[str, dict[str, str]] = {name: field.metadata for name, _, field in fields_of("TrialConfig")}
 assert list(KNOWN) == list(TrialConfig.model_fields)
 for _name, _field in TrialConfig.model_fields.items():
     _field.description = KNOWN[_name]["meaning"]
-# Of settings that came after a release, the value that reproduces what was done before. At that value a setting is left
+# since: of a setting that came after a release, the value that reproduces what was done before. At that value it is left
 # out of the key, so that no stored result changes its name.
-LATER_SETTINGS: dict[str, Any] = {
-    "imbalance": "none", "label_noise": 0.0, "ood_classes": 0, "fonts": "dejavu", "norm_layer": "batch",
-    "classifier": "linear", "class_mean_update": "after", "temperature_schedule": "constant", "loss": "cross_entropy",
-    "cross_entropy": "dense", "layers": "none", "workers": 1,
-}  # fmt: skip
-_LETTERS = {
-    "num_classes": "K",
-    "samples_per_class": "n",
-    "feature_dim": "d",
-    "normalization": "norm",
-    "temperature": "tau",
-}
-SHORT = dict(zip(KNOWN, KNOWN, strict=True)) | _LETTERS  # names in one-line descriptions of trials
-# What others call a setting, which refusals and gnc settings understand; in small letters, with the short names.
-ALIASES = {letter.lower(): name for name, letter in _LETTERS.items()} | {
-    "classes": "num_classes", "dim": "feature_dim", "t": "temperature", "data": "dataset", "model": "encoder",
-    "network": "encoder", "backbone": "encoder", "architecture": "encoder", "lr": "learning_rate", "wd": "weight_decay",
-    "bs": "batch_size", "batch": "batch_size", "optim": "optimizer", "scheduler": "schedule", "num_epochs": "epochs",
-    "num_steps": "steps", "iterations": "steps", "dtype": "precision", "threads": "num_threads",
-}  # fmt: skip
+LATER_SETTINGS: dict[str, Any] = {name: _value(known["since"]) for name, known in KNOWN.items() if known["since"]}
+SHORT = {name: known["short"] or name for name, known in KNOWN.items()}  # names in one-line descriptions of trials
+# What others call a setting, which refusals and gnc settings understand; in small letters.
+ALIASES = {known["short"].lower(): name for name, known in KNOWN.items() if known["short"]}
+ALIASES |= {other: name for name, known in KNOWN.items() for other in known["others say"].split()}
 settings_with = columns_with  # data, size, speed, axis and listed are roles of settings alone
 MEMBERS = [(family, name, member) for family, known in FAMILIES.items() for name, member in known.items()]
 BUDGET_OF = {name: budget for budget, member in BUDGETS.items() for name in member.settings}

@@ -107,20 +107,11 @@ def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
 
 _KNOWN = "must hold known keys only"
 _RULES = {
-    "greater_than": "be greater than {gt:g}",
-    "greater_than_equal": "be at least {ge:g}",
-    "less_than": "be less than {lt:g}",
-    "less_than_equal": "be at most {le:g}",
-    "finite_number": "be finite",
-    "int_type": "be an integer",
-    "float_type": "be a number",
-    "bool_type": "be true or false",
-    "string_type": "be a string",
-    "list_type": "be a list",
-    "dict_type": "be a table",
-    "model_type": "be a table",
-    "literal_error": "be {expected}",
-}
+    "greater_than": "be greater than {gt:g}", "greater_than_equal": "be at least {ge:g}",
+    "less_than": "be less than {lt:g}", "less_than_equal": "be at most {le:g}", "finite_number": "be finite",
+    "int_type": "be an integer", "float_type": "be a number", "bool_type": "be true or false", "literal_error": "be {expected}",
+    "string_type": "be a string", "list_type": "be a list", "dict_type": "be a table", "model_type": "be a table",
+}  # fmt: skip
 
 
 def check_distinct(what: str, values: Sequence[Any]) -> None:

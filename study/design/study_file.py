@@ -208,8 +208,10 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
         math.prod(map(len, lists.values())) * max(map(len, zipped.values()), default=1) for lists, zipped in axes
     )
     cells = make_cells(points) if search.method == "optuna" else ()
-    planned = counted(_points(search, cells, points), "trials checked", count * max(search.num_samples, 1))
-    configs = _make_configs(planned, faults)
+    planned = random_points(search, points) if search.method == "random" else points
+    if search.method == "optuna":  # the extremes between which its suggestions lie
+        planned = (trial for cell in cells for corner in search.corners() for trial in cell.trials(corner))
+    configs = _make_configs(counted(planned, "trials checked", count * max(search.num_samples, 1)), faults)
     own_metrics = {name for names in {config.metrics for config in configs} for name in metric_names(names)}
     with faults.gathered():
         check_metrics(file.tune, own_metrics)
@@ -229,32 +231,20 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
     )
 
 
-def _points(search: Search, cells: tuple[Cell, ...], points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Settings of every trial; with an adaptive search, the extremes between which its suggestions lie."""
-    if search.method == "optuna":
-        return (trial for cell in cells for corner in search.corners() for trial in cell.trials(corner))
-    return random_points(search, points) if search.method == "random" else points
-
-
 def _grid_blocks(grid: Any) -> list[dict[str, Any]]:
     blocks: list[Any] = grid if isinstance(grid, list) else [grid]
     if not all(isinstance(block, dict) and isinstance(block.get("zip", {}), dict) for block in blocks):
         raise StudyError(f"[grid] and [grid.zip] must be tables of lists, got {grid!r}. Write [grid] and lists below.")
     if not blocks or not all(set(block) - {"zip"} or block.get("zip") for block in blocks):
         raise StudyError("[grid] must hold at least one list of values, got an empty grid. Write e.g. seed = [0, 1].")
-    return [_flat_block(block) for block in blocks]
+    zipped = ({"zip": with_flat_options(block["zip"])} if "zip" in block else {} for block in blocks)
+    return [with_flat_options(block | own) for block, own in zip(blocks, zipped, strict=True)]
 
 
 def _flat_search(search: dict[str, Any]) -> dict[str, Any]:
     tables = {name: given if name in OPTIONS and isinstance(given, dict) else None for name, given in search.items()}
     flat = {f"{name}.{option}": given for name, table in tables.items() for option, given in (table or {}).items()}
     return {name: given for name, given in search.items() if not tables[name]} | flat
-
-
-def _flat_block(block: dict[str, Any]) -> dict[str, Any]:
-    """The block with a name for each option, as in `[fixed]`."""
-    zipped = {"zip": with_flat_options(block["zip"])} if "zip" in block else {}
-    return {**with_flat_options({name: values for name, values in block.items() if name != "zip"}), **zipped}
 
 
 def _read_tables(document: dict[str, Any], faults: Faults) -> Document:
@@ -272,12 +262,8 @@ def _read_tables(document: dict[str, Any], faults: Faults) -> Document:
 def _settled(parts: PartFinder, points: Iterator[dict[str, Any]], faults: Faults) -> Iterator[dict[str, Any]]:
     """The points with the code of every part of one's own; those whose code is not found are left out."""
     for point in points:
-        try:
-            settled = parts.settle(point)
-        except StudyError as error:
-            faults.add(error)
-        else:
-            yield settled
+        with faults.gathered():
+            yield parts.settle(point)
 
 
 def _make_configs(points: Iterator[dict[str, Any]], faults: Faults) -> tuple[TrialConfig, ...]:

@@ -21,15 +21,10 @@ from study.design.setting import schema_of
 
 Row = Mapping[str, Any]
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda value, members: value in members,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.GtE: operator.ge, ast.In: lambda value, members: value in members,
     ast.NotIn: lambda value, members: value not in members,
-}
+}  # fmt: skip
 MOST_CHARACTERS = 10_000  # far beyond any use, far below what Python's parser can take
 CURE = "Write e.g. \"num_classes <= 100 and dataset == 'glyphs'\"."
 

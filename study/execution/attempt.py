@@ -97,7 +97,7 @@ class Execution:
         self, config: TrialConfig, store: Store, *, attempt: int, keep: str = "head", checkpoint_seconds: float = 30.0,
         device: str | None = None, stopped_by: str | None = None, group: Group = ALONE,
     ) -> None:  # fmt: skip
-        """stopped_by: digest of the scheduler's rule behind `should_end`."""
+        """stopped_by: digest of the scheduler's rule, which may ask in the store that the trial ends early."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
         self.stopped_by, self.group = stopped_by, group
         self.checkpoint_seconds = checkpoint_seconds
@@ -107,20 +107,16 @@ class Execution:
         self._last_beat = self._last_checkpoint = time.monotonic()
         self._code: torch.Tensor | None = None  # rows of the best code, where the classifier is fixed at it
 
-    def run(
-        self, *, should_stop: Ask = lambda: False, should_end: Callable[[Progress], bool] = lambda _: False,
-        on_progress: Tell = lambda _: None,
-    ) -> str:  # fmt: skip
+    def run(self, *, should_stop: Ask = lambda: False, on_progress: Tell = lambda _: None) -> str:
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
         With one worker nothing is raised: a trial that diverges has its rows and a reason, an error is stored as a
         failure with its traceback. One of several workers stores its failure and then raises, so that whoever started
         the workers ends the others. An error caused by another worker's end is raised, and not stored as its own.
-        should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt continues;
-        a string is the reason. should_end: asked on worker 0 after each measurement: whether a scheduler wants the
-        trial to end here. on_progress: called after every epoch, on every worker."""
+        should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt continues; a
+        string is the reason. on_progress: called after every epoch, on every worker."""
         try:
             with self.log.capture():
-                state = self._run(should_stop, should_end, on_progress)
+                state = self._run(should_stop, on_progress)
         except Exception:
             self._log_end("failed", self.reason or "another worker was lost")
             raise
@@ -131,7 +127,7 @@ class Execution:
         self.log.write(f"end: {state}{f': {reason}' if reason else ''}", always=True)
         self.log.flush()
 
-    def _run(self, should_stop: Ask, should_end: Callable[[Progress], bool], on_progress: Tell) -> str:
+    def _run(self, should_stop: Ask, on_progress: Tell) -> str:
         trial = None
         try:
             self._log_start()
@@ -147,7 +143,8 @@ class Execution:
                 on_progress(progress)
                 if trial.is_done:
                     break
-                if self.group.agree(self.group.leads and is_measured and should_end(progress)):
+                is_asked = is_measured and self.stopped_by is not None and self.store.is_stop_requested(self.config.key)
+                if self.group.agree(self.group.leads and is_asked):
                     self._checkpoint(trial)  # it stays for a study that lets the trial go on
                     self._write_artifacts(trial)
                     return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")

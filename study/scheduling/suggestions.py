@@ -133,7 +133,8 @@ class Suggestions:
         """The next trial to run; None once every cell has its number of suggestions, or while another run suggests."""
         self.waits = False
         while not self._queue:
-            open_cells = [c for c in self._study.cells if self._is_open(c)]
+            most = self._study.search.num_samples
+            open_cells = [c for c in self._study.cells if c not in self._used_up and len(self._known[c]) < most]
             if not open_cells:
                 return None
             cell = min(open_cells, key=lambda cell: len(self._known[cell]))
@@ -168,9 +169,6 @@ class Suggestions:
         for suggestion in self._all():
             if key in suggestion.trials and state != "interrupted":
                 suggestion.states[key] = state
-
-    def _is_open(self, cell: Cell) -> bool:
-        return cell not in self._used_up and len(self._known[cell]) < self._study.search.num_samples
 
     def _suggest(self, cell: Cell) -> None:
         """Ask for values that were not tried yet, store them, and queue their trials."""

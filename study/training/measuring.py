@@ -63,9 +63,7 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
     counted = None if data.single_continuation is None else data.single_continuation.to(training.device)
     # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
     collapse = measure_collapse(
-        train,
-        labels,
-        training.classifier.weight.detach(),
+        *(train, labels, training.classifier.weight.detach()),
         columns=(*STATISTICS, *(OF_PAIRS if final else ())) if few else None,
         tolerance=STATISTICS_TOLERANCE if few else TOLERANCE,
         normalization=cast(Normalization, config.normalization),

@@ -40,13 +40,9 @@ class Training:
     Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all."""
 
     def __init__(
-        self,
-        config: TrialConfig,
-        dataset: Dataset,
-        device: torch.device,
-        group: Group = ALONE,
-        code_rows: Tensor | None = None,
-    ) -> None:
+        self, config: TrialConfig, dataset: Dataset, device: torch.device,
+        group: Group = ALONE, code_rows: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.device, self.group = config, device, group
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         inputs = dataset.train_inputs

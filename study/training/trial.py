@@ -16,17 +16,10 @@ from gnc_models.geometry.pairwise import unit
 from gnc_models.metrics.collapse import Collapse
 from study.design.columns import Measurement
 from study.design.config import TrialConfig
+from study.training import schedules
 from study.training.data import load_dataset
 from study.training.measuring import Outputs, compute_outputs, measure
 from study.training.memory import PeakMemory
-from study.training.schedules import (
-    Pace,
-    awaited_course,
-    awaited_rate_share,
-    learning_rate_share,
-    temperature_at,
-    warm_up_steps,
-)
 from study.training.stationarity import Check, is_check_epoch, is_stationary, with_check
 from study.training.training import Diverged, Training
 from study.training.worker_group import ALONE, Group
@@ -49,15 +42,9 @@ class Trial:
     Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all."""
 
     def __init__(
-        self,
-        config: TrialConfig,
-        *,
-        checkpoint: bytes | None = None,
-        device: str | None = None,
-        group: Group = ALONE,
-        code_rows: Tensor | None = None,
-        room: Room = HELD,
-    ) -> None:
+        self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None, group: Group = ALONE,
+        code_rows: Tensor | None = None, room: Room = HELD,
+    ) -> None:  # fmt: skip
         """room: inputs that take more are streamed. code_rows: of a fixed classifier, so that all machines have the same."""
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
@@ -67,7 +54,10 @@ class Trial:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._memory = PeakMemory(self.device)
         self.dataset = load_dataset(config, room)
-        self._check_same_data()
+        digests = group.everyone(self.dataset.digest)  # all workers refuse together, or they would wait for each other
+        if len(set(digests)) > 1:
+            rule = "dataset must be the same for all workers of a trial"
+            raise ValueError(f"{rule}, got digests {digests[:5]}. Compare the data folders of the machines.")
         self.training = Training(config, self.dataset, self.device, group, code_rows)
         self.measurements: list[Measurement] = []
         self.collapse: Collapse | None = None  # of the last measured epoch in this process
@@ -81,13 +71,6 @@ class Trial:
         self._started = started
         if checkpoint is not None:
             self._load(checkpoint)
-
-    def _check_same_data(self) -> None:
-        """All workers refuse together, or they would wait for each other."""
-        digests = self.group.everyone(self.dataset.digest)
-        if len(set(digests)) > 1:
-            rule = "dataset must be the same for all workers of a trial"
-            raise ValueError(f"{rule}, got digests {digests[:5]}. Compare the data folders of the machines.")
 
     @property
     def seconds(self) -> float:
@@ -123,7 +106,7 @@ class Trial:
         config, per_epoch = self.config, self.training.steps_per_epoch
         if config.budget in ("steps", "epochs"):
             return config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
-        return sum(awaited_course(config, per_epoch, self._begun()))
+        return sum(schedules.awaited_course(config, per_epoch, self._begun()))
 
     def _last_epoch(self) -> int:
         return math.ceil(self._total_steps() / self.training.steps_per_epoch)
@@ -134,21 +117,24 @@ class Trial:
             return self.stationary_step
         return None if self.terminal_epoch is None else self.terminal_epoch * self.training.steps_per_epoch
 
-    def _paces(self) -> list[Pace]:
+    def _paces(self) -> list[schedules.Pace]:
         """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
         config, total = self.config, self._total_steps()
         steps, peak = range(self.step, min(self.step + self.training.steps_per_epoch, total)), config.learning_rate
-        return [Pace(peak * self._rate_share(step), temperature_at(config, step / total)) for step in steps]
+        return [
+            schedules.Pace(peak * self._rate_share(step), schedules.temperature_at(config, step / total))
+            for step in steps
+        ]
 
     def _rate_share(self, step: int) -> float:
         if self.config.budget in ("steps", "epochs"):
-            return learning_rate_share(self.config.schedule, step / self._total_steps())
-        return awaited_rate_share(self.config, self.training.steps_per_epoch, self._begun(), step)
+            return schedules.learning_rate_share(self.config.schedule, step / self._total_steps())
+        return schedules.awaited_rate_share(self.config, self.training.steps_per_epoch, self._begun(), step)
 
     def _is_checked(self) -> bool:
         """Whether the event that the budget waits for is looked for after this epoch."""
         if self.config.budget == "stationary":  # a rate that falls brings anything to rest
-            held, _ = awaited_course(self.config, self.training.steps_per_epoch, self._begun())
+            held, _ = schedules.awaited_course(self.config, self.training.steps_per_epoch, self._begun())
             return self.stationary_step is None and self.step <= held and is_check_epoch(self.epoch)
         return self.config.budget == "terminal" and self.terminal_epoch is None
 
@@ -166,7 +152,7 @@ class Trial:
         self._note_terminal(train_accuracy)
         if check is None:
             return
-        config, warm_up = self.config, warm_up_steps(self.config, self.training.steps_per_epoch)
+        config, warm_up = self.config, schedules.warm_up_steps(self.config, self.training.steps_per_epoch)
         tolerance, temperature = config.stationary_tolerance or 0.0, config.temperature or 1.0
         self._checks = with_check(self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up)
         if is_stationary(self._checks):
@@ -194,18 +180,11 @@ class Trial:
         self.collapse, values = measure(self.training, self.dataset, outputs, final=final)
         train_accuracy: float = values["train_accuracy"]
         self._note_terminal(train_accuracy)
-        measurement = Measurement(
-            epoch=self.epoch,
-            step=self.step,
-            terminal=self.terminal_epoch is not None,
-            stationary=None if self.config.budget != "stationary" else self.stationary_step is not None,
-            stationary_step=self.stationary_step,
-            objective=self.training.objective,
-            wall_seconds=self.seconds,
-            peak_memory_bytes=self._memory.bytes(),
-            **values,
-        )
-        self.measurements.append(measurement)
+        values |= {name: getattr(self, name) for name in ("epoch", "step", "stationary_step")}
+        values |= {"objective": self.training.objective, "terminal": self.terminal_epoch is not None}
+        values["stationary"] = self.stationary_step is not None if self.config.budget == "stationary" else None
+        values |= {"wall_seconds": self.seconds, "peak_memory_bytes": self._memory.bytes()}
+        self.measurements.append(Measurement(**values))
         return train_accuracy
 
     # --- checkpoint --------------------------------------------------------------------------------------------

@@ -68,8 +68,13 @@ class Group:
         What it raises is raised on worker 0, and on the others too if it is a `shared` error, else PeerFailed there."""
         if self.size == 1:
             return find()
-        value, error = _try(find) if self.leads else (None, None)
-        value, told = self.agree((value, None if error is None else _as_told(error, shared)))
+        value, error = None, None
+        try:
+            value = find() if self.leads else None
+        except Exception as raised:  # noqa: BLE001 - told to the others first, then raised
+            error = raised.with_traceback(None)
+        told = error if error is None or isinstance(error, shared) else PeerFailed(f"worker 0 failed: {error}")
+        value, told = self.agree((value, told))
         if told is not None:
             raise error or told
         return cast(Value, value)
@@ -107,17 +112,6 @@ def _share(samples: int, rank: int, size: int) -> slice:
     each, more = divmod(samples, size)
     start = rank * each + min(rank, more)
     return slice(start, start + each + (rank < more))
-
-
-def _try(find: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
-    try:
-        return find(), None
-    except Exception as error:  # noqa: BLE001 - told to the others first, then raised
-        return None, error
-
-
-def _as_told(error: Exception, shared: type[Exception]) -> Exception:
-    return error.with_traceback(None) if isinstance(error, shared) else PeerFailed(f"worker 0 failed: {error}")
 
 
 class _Gather(torch.autograd.Function):

@@ -39,12 +39,8 @@ def train_on_ray(
     reporter = Reporter(tune.report, REPORT_SECONDS)
     execution = Execution(trial, store, attempt=store.next_attempt(trial.key), **options)
     with REQUESTS.deferred():
-        state = execution.run(
-            should_stop=lambda: REQUESTS.reason or drained() or asked(),
-            # A report returns once the driver has seen it, so a scheduler's request is in the store by then.
-            should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
-            on_progress=reporter,
-        )
+        # A report returns once the driver has seen it, so a scheduler's request is in the store by then.
+        state = execution.run(should_stop=lambda: REQUESTS.reason or drained() or asked(), on_progress=reporter)
     if REQUESTS.reason:
         REQUESTS.end_soon()
     if state == INTERRUPTED and (REQUESTS.reason or drained()):

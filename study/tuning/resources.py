@@ -119,18 +119,14 @@ def leave_cluster() -> None:
     """Disconnect. A cluster that this process started ends, and its folder is removed."""
     ray.shutdown()
     while _own:
-        _end_daemons(_own[-1].path)
+        # of a Ray that did not start in time: the commands name its folder, which no other has
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended
+                if f"{_own[-1].path}/".encode() in command.read_bytes():
+                    os.kill(int(command.parent.name), signal.SIGKILL)
         _own.pop().remove()
     if os.environ.get("RAY_AUTH_TOKEN") == TOKEN:
         del os.environ["RAY_AUTH_TOKEN"]
-
-
-def _end_daemons(folder: Path) -> None:
-    """End what is left of a Ray that did not start in time: the commands name its folder, which no other has."""
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended
-            if f"{folder}/".encode() in command.read_bytes():
-                os.kill(int(command.parent.name), signal.SIGKILL)
 
 
 def _refusal(named: str, address: str, problem: str) -> str:

@@ -40,11 +40,7 @@ def drive_on_ray(
         return
     attempt = store.next_attempt(trial.key)
     name, each = f"{trial.key}-{attempt}", {"CPU": allotment.cpus, "GPU": allotment.gpus}
-    machines: dict[str, Any] = {
-        "num_workers": trial.workers,
-        "use_gpu": allotment.gpus > 0,
-        "resources_per_worker": each,
-    }
+    scale = train.ScalingConfig(num_workers=trial.workers, use_gpu=allotment.gpus > 0, resources_per_worker=each)
     order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
@@ -52,7 +48,7 @@ def drive_on_ray(
             train_loop_config=order,
             # Over gloo the workers meet and decide; on GPUs tensors get a group over NCCL beside it.
             torch_config=TorchConfig(backend="gloo", timeout_s=int(PATIENCE.total_seconds())),
-            scaling_config=train.ScalingConfig(**machines),
+            scaling_config=scale,
             run_config=train.RunConfig(name=name, storage_path=scratch, callbacks=[TuneReportCallback()]),
         )
         try:
@@ -82,11 +78,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     asked = await_run(store, order["run"], trial.key)
     reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
     execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
-    state = execution.run(
-        should_stop=lambda: drained() or (group.leads and asked()),
-        # A report is on its way to the driver when this is asked: a scheduler's request is met one measurement later.
-        should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
-        on_progress=reporter,
-    )
+    # A report is on its way to the driver when the store is asked: a scheduler's request is met one measurement later.
+    state = execution.run(should_stop=lambda: drained() or (group.leads and asked()), on_progress=reporter)
     is_preempted = state == INTERRUPTED and not asked()
     return {**reporter.figures, "state": state, "reason": execution.reason, "is_preempted": is_preempted}
