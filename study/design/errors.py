@@ -12,7 +12,12 @@ from study.design.config import ALIASES, TrialConfig
 from study.design.setting import with_joined_options
 
 SHOWN = 5  # refusals that are shown; of more only the number is said
-TABLE = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)  # of every table of a study file
+
+
+class Table(BaseModel):
+    """A table of a study file: what it does not know is refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class StudyError(ValueError):

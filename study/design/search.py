@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from study.design.columns import Measurement
 from study.design.config import TrialConfig, settings_with, short_digest
 from study.design.distributions import Distribution, make_distribution, random_share
-from study.design.errors import TABLE, Faults, StudyError, check_distinct, check_known
+from study.design.errors import Faults, StudyError, Table, check_distinct, check_known
 from study.design.setting import Count, is_option
 
 NUMBERS = (int, float, float | None)
@@ -127,10 +127,8 @@ Mode = Literal["min", "max"]
 OneOrSeveral = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
-class Tune(BaseModel):
+class Tune(Table):
     """The [tune] table: how a study searches, and which trials it stops early."""
-
-    model_config = TABLE
 
     method: Literal["grid", "random", "optuna"] = Field(default="grid", description="how trials are chosen")
     num_samples: Count = Field(default=0, description="how often each cell of the grid is tried")

@@ -10,14 +10,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gnc_models.progress import counted
 from study.design.config import SHORT, TrialConfig, one_of_each_cell
 from study.design.errors import (
-    TABLE,
     Faults,
     StudyError,
+    Table,
     check_distinct,
     check_known,
     make_config,
@@ -32,10 +32,8 @@ CALLBACKS = ("tensorboard", "mlflow", "wandb")
 Keep = Literal["head", "model", "nothing"]
 
 
-class Resources(BaseModel):
+class Resources(Table):
     """What each worker of a trial asks of a machine. Never changes a number."""
-
-    model_config = TABLE
 
     cpus: float = Field(default=1.0, gt=0, description="CPUs each worker of a trial occupies")
     gpus: float | None = Field(
@@ -61,10 +59,8 @@ def _check_callbacks(names: list[str]) -> list[str]:
     return names
 
 
-class Log(BaseModel):
+class Log(Table):
     """Which logging tools receive every measurement."""
-
-    model_config = TABLE
 
     callbacks: Annotated[list[str], AfterValidator(_check_callbacks)] = Field(
         default=[], description='names of logging tools, such as ["tensorboard"]'
@@ -103,26 +99,22 @@ def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return cells
 
 
-class Report(BaseModel):
+class Report(Table):
     """What `gnc report` is asked for."""
-
-    model_config = TABLE
 
     predict: Annotated[list[dict[str, Any]], AfterValidator(_check_predict)] = Field(
         default=[], description="cells to state predictions of, such as [{num_classes = 400, feature_dim = 10}]"
     )
 
 
-class Document(BaseModel):
+class Document(Table):
     """The tables of a study file as written. Whether the settings go together is checked later, trial by trial."""
-
-    model_config = TABLE
 
     name: Annotated[str, AfterValidator(check_name)] = Field(description="a word of letters, digits, - and _")
     description: str = Field(default="", description="what the study is for")
     keep: Keep = Field(default="head", description="what is kept of each trial beside its rows")
     fixed: dict[str, Any] = Field(default={}, description="settings that all trials share")
-    grid: Any = {}
+    grid: Any = Field(default={})
     search: dict[str, Any] = Field(default={}, description="the distribution of each setting that is searched")
     tune: Tune = Tune()
     resources: Resources = Resources()

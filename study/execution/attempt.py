@@ -24,11 +24,10 @@ from study.design.config import TrialConfig
 from study.design.errors import StudyError
 from study.execution.artifacts import head_file, margins_table
 from study.execution.granted import data_room
-from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
-from study.execution.trial_log import TrialLog, failure_record
-from study.store.codes import code_digest, shared_code
+from study.execution.trial_log import TrialLog, cpu_model, describe_machine, failure_record, versions
+from study.store.optima import code_digest, shared_code
 from study.store.schemas import fragment_table
 from study.store.storage import FolderError
 from study.store.store import Store

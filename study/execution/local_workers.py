@@ -18,8 +18,7 @@ from torch import distributed
 from gnc_models.processes import ASKS, end_with_parent, kept_from_children
 from study.design.config import TrialConfig
 from study.execution.attempt import Ask, Execution, Tell
-from study.execution.machine import describe_machine
-from study.execution.trial_log import failure_record
+from study.execution.trial_log import describe_machine, failure_record
 from study.store.store import Store, open_store
 from study.training.trial import Progress
 from study.training.worker_group import PATIENCE, join

@@ -71,12 +71,9 @@ def mixed_machines(trials: pa.Table) -> list[str]:
     for name in columns_with("machine"):
         values = sorted(map(str, complete[name].unique().to_pylist()))
         if len(values) > 1:
-            shown = [_differences(value, values) if name == "versions" else value for value in values[:5]]
-            told = f"trials have {len(values)} values of {name} ({'; '.join(shown)})"
+            known = [json.loads(value) for value in values] if name == "versions" else []
+            packages = {package for one in known for package in one if len({each.get(package) for each in known}) > 1}
+            shown = [", ".join(f"{k} {v}" for k, v in one.items() if k in packages) for one in known] or values
+            told = f"trials have {len(values)} values of {name} ({'; '.join(shown[:5])})"
             sentences.append(f"{told}; numbers are the same to the last bit only within one of them")
     return sentences
-
-
-def _differences(versions: str, others: list[str]) -> str:
-    parsed = [json.loads(other) for other in others]
-    return ", ".join(f"{k} {v}" for k, v in json.loads(versions).items() if len({p.get(k) for p in parsed}) > 1)

@@ -206,7 +206,3 @@ class Attempts(Part):
                 known[entry] = "torn" if self._read_checkpoint(entry.name, ignore) is None else "whole"
             if known.get(entry) == "torn":
                 on_unreadable(entry.name)
-
-    def has_checkpoint(self, key: str) -> bool:
-        """Whether a run of this trial would continue it rather than start it."""
-        return bool(self.storage.entries(f"checkpoints/{key}", ".checkpoint"))

@@ -191,30 +191,20 @@ def _compression(table: pa.Table) -> str:
 
 def read_parquet(content: bytes | pa.Buffer) -> pa.Table:
     """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
-    table = open_parquet(content).read(use_threads=False)
-    check_version(table.schema.metadata)
-    return table
+    return open_parquet(content).read(use_threads=False)
 
 
 def open_parquet(content: bytes | pa.Buffer) -> pq.ParquetFile:
-    """A Parquet file's bytes to be read in parts; pa.ArrowException if torn."""
+    """A Parquet file's bytes to be read in parts; errors as in read_parquet."""
     # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
-    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-
-
-def is_known_version(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Whether a table with this metadata is of a major version that this program reads."""
-    return _version(metadata).split(".")[0] == SCHEMA_VERSION.split(".")[0]
+    file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+    check_version(file.schema_arrow.metadata)
+    return file
 
 
 def check_version(metadata: Mapping[bytes, bytes] | None) -> None:
     """UnknownSchema for a foreign major version."""
-    if not is_known_version(metadata):
-        raise UnknownSchema(
-            f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {_version(metadata)!r}. "
-            "Use the gnc-study version that wrote this folder, or another results folder."
-        )
-
-
-def _version(metadata: Mapping[bytes, bytes] | None) -> str:
-    return (metadata or {}).get(b"schema_version", b"?").decode()
+    found, known = (metadata or {}).get(b"schema_version", b"?").decode(), SCHEMA_VERSION.split(".")[0]
+    if found.split(".")[0] != known:
+        cure = "Use the gnc-study version that wrote this folder, or another results folder."
+        raise UnknownSchema(f"schema_version must be {known}.x, got {found!r}. {cure}")

@@ -2,7 +2,7 @@
 
     studies/<sha8>.toml        every study file as run, and when last
     rows/KEY.parquet           a finished trial: its rows; state and reason in the footer (see finished_trials)
-    archive/                   finished trials whose own files `gnc seal --compact` removed (see archives)
+    archive/                   finished trials whose own files `gnc seal --compact` removed (see sealing)
     results.parquet trials.parquet   sealed tables, made from rows/ and archive/ (see sealed_tables)
     live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
     live/<run>.stop            asks the trials of that run to write a checkpoint and end; live/KEY.stop asks one trial
@@ -14,7 +14,7 @@
     failures/KEY.<attempt>.json  how an attempt failed or was cut off, and whether it counts against the trial
     logs/KEY.<attempt>.log     what an attempt was asked, did and printed    checkpoints/KEY/<epoch>.checkpoint
     code/<sha256>.py           files that define parts of one's own, as the studies run here used them
-    codes/                     rows of best codes, the same for every machine (see codes)
+    codes/                     rows of best codes, the same for every machine (see optima)
     optima/                    optima computed on request, with which rows are compared (see optima)
     report/                    what `gnc report` writes
 

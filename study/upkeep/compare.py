@@ -16,18 +16,11 @@ import pyarrow.compute as pc
 from study.design.columns import columns_with
 from study.design.where import Selection
 from study.store.finished_trials import Fragment
-from study.store.schemas import (
-    CIRCUMSTANCES,
-    FRAGMENT_SCHEMA,
-    MEASUREMENTS,
-    REFERENCES,
-    TRIAL_COLUMNS,
-    TRIALS_SCHEMA,
-    conform,
-)
+from study.store.schemas import FRAGMENT_SCHEMA, MEASUREMENTS, REFERENCES, TRIAL_COLUMNS, TRIALS_SCHEMA, conform
 from study.store.sealing.table_rows import only
 from study.store.store import Store
 
+CIRCUMSTANCES = set(columns_with("run"))
 MACHINE = columns_with("machine")  # told beside the differences, and no differences themselves
 IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))
 MEASURED = tuple(c.name for c in MEASUREMENTS if c.name not in {*CIRCUMSTANCES, "epoch"})

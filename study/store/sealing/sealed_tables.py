@@ -16,29 +16,18 @@ import pyarrow.compute as pc
 
 from gnc_models.progress import counted
 from study.store.attempts import Attempts
-from study.store.finished_trials import FinishedTrials, Fragment
+from study.store.finished_trials import NO_ROWS, FinishedTrials, Fragment
 from study.store.optima import read_optima
-from study.store.schemas import (
-    FINAL,
-    FRAGMENT_SCHEMA,
-    RESULTS_SCHEMA,
-    TRIALS_SCHEMA,
-    conform,
-    is_known_version,
-    open_parquet,
-    read_parquet,
-    to_parquet,
-)
-from study.store.sealing.archives import Archives
-from study.store.sealing.copies import ORIGIN, Copies, SealedTrials, find_copies, is_archivable
+from study.store.schemas import FINAL, RESULTS_SCHEMA, TRIALS_SCHEMA, conform, open_parquet, read_parquet, to_parquet
+from study.store.sealing.copies import ORIGIN, Archives, Copies, SealedTrials, find_copies, is_archivable
 from study.store.sealing.reference_columns import References
 from study.store.sealing.table_rows import (
-    by_schema,
     failed_rows,
     in_order,
     last_rows,
     only,
     project,
+    rows_of,
     trial_row,
     trial_rows,
 )
@@ -185,10 +174,8 @@ class SealedTables(FinishedTrials, Attempts):
         references = References(read_optima(self.storage))
         file = self.storage.read_as(RESULTS, open_parquet, tell, is_mapped=True)
         sealed = self._sealed_trials(tell)
-        if file is None or not is_known_version(file.schema_arrow.metadata):
-            return None
-        has_columns = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
-        if _mark(file.schema_arrow.metadata) != sealed.mark or not has_columns:
+        has_columns = file is not None and set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+        if file is None or not has_columns or _mark(file.schema_arrow.metadata) != sealed.mark:
             return None
         held = project(file, ["trial", "epoch", "reference_version"])
         if not references.are_in(held):
@@ -257,15 +244,12 @@ class SealedTables(FinishedTrials, Attempts):
         """Trials whose files are new, without rows, and the rows of all that the sealed tables do not hold.
         Each trial's own rows are let go, many small tables being large."""
         fragments: list[Fragment] = []
-        rows = [FRAGMENT_SCHEMA.empty_table()]
-        rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
+        rows = [NO_ROWS, *(only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items())]
         keys = list(copies.files)
         for start in counted(range(0, len(keys), AT_ONCE), f"batches of {AT_ONCE} trials", -(-len(keys) // AT_ONCE)):
             read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.read_file, tell)
-            rows.append(
-                pa.concat_tables([rows[0], *(conform(t, FRAGMENT_SCHEMA) for t in by_schema(read))]).combine_chunks()
-            )
-            fragments += [replace(f, rows=rows[0]) for f in read]
+            rows.append(rows_of(read).combine_chunks())
+            fragments += [replace(f, rows=NO_ROWS) for f in read]
         return fragments, pa.concat_tables(rows).combine_chunks()
 
     # --- the tables as they lie there --------------------------------------------------------------------------

@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 
 from study.design.columns import TrialRecord
 from study.store.attempts import Attempts
-from study.store.finished_trials import Fragment
+from study.store.finished_trials import NO_ROWS, Fragment
 from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, conform, record_from_json, with_later_settings
 from study.store.storage import Entry, Tell
 
 BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 
 
-def by_schema(fragments: list[Fragment]) -> list[pa.Table]:
-    """Their rows, one table per set of columns, so that missing columns are filled in once per table."""
+def rows_of(fragments: list[Fragment]) -> pa.Table:
+    """Their rows under FRAGMENT_SCHEMA; missing columns are filled in once for all that lack the same."""
     groups: dict[Any, list[pa.Table]] = {}
     for fragment in fragments:
         schema = fragment.rows.schema
         groups.setdefault((*schema.names, *schema.types), []).append(fragment.rows)
-    return [pa.concat_tables(group) for group in groups.values()]
+    return pa.concat_tables([NO_ROWS, *(conform(pa.concat_tables(g), NO_ROWS.schema) for g in groups.values())])
 
 
 def in_order(rows: pa.Table) -> pa.Table:
