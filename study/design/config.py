@@ -109,7 +109,6 @@ class TrialConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _settle_family_settings(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Fill in the defaults of the chosen members, and refuse settings that these do not read."""
         settled, faults = cls.settle_given(given)
         if faults:
             raise ValueError("\n".join(faults.values()))

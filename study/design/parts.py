@@ -69,7 +69,6 @@ class PartFinder:
         return settled
 
     def _find_fonts(self, fonts: str) -> str:
-        """The digest of their files."""
         name = f"{_FONTS}{fonts}"
         if name not in self.found:
             pinned = self.pins[name][1] if name in self.pins else None
@@ -161,7 +160,6 @@ class PartFinder:
 
 
 def _imports_beside(path: Path, content: bytes) -> list[str]:
-    """A warning for each file that this one imports from its own folder."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):

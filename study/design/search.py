@@ -148,7 +148,6 @@ class Tune(Table):
 
     @model_validator(mode="after")
     def _check_idle(self) -> Self:
-        """Refuse settings without effect."""
         searched = ("num_samples", "search_seed", "startup") if self.method == "grid" else ()
         idle = dict.fromkeys(searched, 'with method "grid"')
         if self.scheduler == "none":

@@ -85,7 +85,6 @@ class Log(Table):
 
 
 def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A cell must name its size, may name other settings, and must not name a seed."""
     for cell in cells:
         check_known(cell, TrialConfig.model_fields, "[report] predict")
         for name in ("num_classes", "feature_dim"):

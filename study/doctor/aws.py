@@ -98,7 +98,6 @@ def _bucket(config: Config) -> str:
 
 
 def _profiles(config: Config) -> tuple[list[str], str]:
-    """Names of the workers' instance profiles, and of the head's."""
     named = {}
     for name, node_type in node_types(config).items():
         named[name] = node_type["node_config"].get("IamInstanceProfile", {}).get("Name")
@@ -157,7 +156,6 @@ def _vpc(ec2: Any, config: Config) -> str:
 
 
 def _prepare_role(config: Config, name: str, statements: list[Config], done: list[str]) -> None:
-    """A role and an instance profile of one name, with just these rights."""
     iam = _client("iam", config)
     missing = iam.exceptions.NoSuchEntityException
     try:

@@ -161,7 +161,6 @@ def stated_rules(config: Config) -> list[Config]:
 
 
 def _range_problems(config: Config) -> list[str]:
-    """What is wrong with the address ranges that SSH is let in from."""
     problems = []
     for cidr in ssh_ranges(config):
         try:

@@ -140,7 +140,6 @@ class OwnFolder:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders of this user's processes that have ended."""
     for lock in base.glob(f"{PREFIX}{RANDOM}/{LOCK}"):
         # another user's, or one whose process lives
         with contextlib.suppress(OSError), open(lock) as handle:

@@ -100,7 +100,6 @@ def _watch(
 
 
 def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | None]) -> str:
-    """The reason of the failure, which is written here where the worker died before it could."""
     failure = store.failure_of(config.key, attempt)
     if failure is None:
         # A signal's number is negative; workers that only noticed the loss end with 1.

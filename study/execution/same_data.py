@@ -38,7 +38,6 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
 
 
 def _data_sets(trials: pa.Table) -> list[dict[str, Any]]:
-    """A trial for each data set that was seen, by its settings and its digest."""
     names = [*settings_with("data", "size"), "dataset_digest"]
     return first_of_each(trials.filter(pc.is_valid(trials["dataset_digest"])), names).to_pylist()
 

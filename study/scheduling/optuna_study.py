@@ -87,7 +87,6 @@ def _varied(trials: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _lists(members: Sequence[dict[str, Any]]) -> dict[str, BaseDistribution]:
-    """The settings that vary, each as the choice of the values that it takes."""
     varied = {name: dict.fromkeys(row.get(name) for row in members) for name in _varied(members)}
     return {name: CategoricalDistribution(tuple(values)) for name, values in varied.items()}
 
@@ -105,7 +104,6 @@ def _groups(
 def _frozen(
     row: dict[str, Any], course: Sequence[dict[str, Any]], space: dict[str, BaseDistribution], metrics: Sequence[str]
 ) -> FrozenTrial:
-    """A stored trial as Optuna holds it."""
     goals: list[Any] = [course[-1][metric] if course else None for metric in metrics]
     state = STATES.get(row["state"], TrialState.FAIL)
     reason = row["reason"]

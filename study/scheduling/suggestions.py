@@ -171,7 +171,6 @@ class Suggestions:
                 suggestion.states[key] = state
 
     def _suggest(self, cell: Cell) -> None:
-        """Ask for values that were not tried yet, store them, and queue their trials."""
         from study.scheduling.optuna_sampler import next_values
 
         known = self._known[cell]
@@ -214,7 +213,6 @@ class Suggestions:
         return Known(suggestion.values, state, goals, _mean_curve(rows, self._study.search.metrics[0]))
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
-        """Epoch and metrics of a finished trial, by epoch."""
         if key not in self._read:
             metrics = self._study.search.metrics
             names = ["epoch", *columns_read(metrics)]
@@ -226,7 +224,6 @@ class Suggestions:
 
 
 def _mean_curve(rows: list[list[dict[str, Any]]], metric: str) -> dict[int, float]:
-    """The metric's mean over the trials at each epoch that all of them measured."""
     by_trial = [{row["epoch"]: row[metric] for row in trial if row[metric] is not None} for trial in rows]
     shared = set(by_trial[0]).intersection(*by_trial[1:])
     return {epoch: sum(trial[epoch] for trial in by_trial) / len(by_trial) for epoch in sorted(shared)}

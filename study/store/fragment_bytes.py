@@ -42,7 +42,6 @@ def read_entry(content: bytes, name: bytes) -> bytes | None:
 
 
 def _find(content: bytes, name: bytes) -> tuple[int, int] | None:
-    """Where the value of the entry begins and ends."""
     mark = b"\x18" + bytes([len(name)]) + name + b"\x18"
     at = content.rfind(mark)
     if at < 0:

@@ -135,7 +135,6 @@ def _stages(training: Training) -> list[Tensor]:
 
 
 def _layers(training: Training, stages: list[Tensor]) -> dict[str, Any]:
-    """Collapse at every stage of the network."""
     if not stages:
         return {"layer_names": None, **dict.fromkeys(layer_columns([]))}
     names = [name for name, _ in feature_stages(training.config.encoder, training.encoder)]

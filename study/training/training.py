@@ -227,7 +227,6 @@ def _first_of_each(labels: Tensor, samples: int | None) -> Tensor | slice:
 
 
 def _observe(classifier: Classifier, features: Tensor, labels: Tensor, group: Group) -> None:
-    """Show the classifier this worker's share of a batch."""
     classifier.observe(features.detach().to(classifier.weight.dtype), labels, sum_over_workers=group.sum)
 
 

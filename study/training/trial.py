@@ -112,7 +112,6 @@ class Trial:
         return math.ceil(self._total_steps() / self.training.steps_per_epoch)
 
     def _begun(self) -> int | None:
-        """The step at which the event that the budget waits for was seen."""
         if self.config.budget == "stationary":
             return self.stationary_step
         return None if self.terminal_epoch is None else self.terminal_epoch * self.training.steps_per_epoch

@@ -84,7 +84,6 @@ def run_trials(
 def _trainable(
     study: Study, store: Store, run: str, workers: int, allotment: Allotment, held_bytes: Callable[[], int] | None
 ) -> Any:
-    """What Tune calls for each trial, with what it reserves for that call."""
     rule = study.search.scheduler
     options: dict[str, Any] = {
         "keep": study.keep,
@@ -107,7 +106,6 @@ def _trainable(
 
 
 def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, callback: RunCallback) -> None:
-    """One experiment of Tune, to its end or until it was stopped."""
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
         tune.Tuner(
             trainable,

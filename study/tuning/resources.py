@@ -96,7 +96,6 @@ def _join(address: str, starts: int = STARTS) -> None:
 
 
 def _local_options() -> dict[str, Any]:
-    """How Ray is started on this machine alone."""
     _own.append(OwnFolder())
     if _own[-1].note:
         print(_own[-1].note, file=sys.stderr)

@@ -98,7 +98,6 @@ class View:
         self._already += 1
 
     def _done(self) -> float:
-        """How many trials' worth of work is done."""
         return len(self.ended_states) + sum(r.figures.get("share_done", 0.0) for r in self._running.values())
 
     def _left(self) -> str:

@@ -6,6 +6,7 @@ Knows the store and study files; does not know Ray."""
 
 import json
 import math
+import re
 import statistics
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -249,20 +250,14 @@ def _head(best: Best, study: Study | None) -> list[str]:
 def _copied_tables(study: Study | None) -> list[str]:
     document = tomllib.loads(study.text) if study else {}
     named = (name for name in ("resources", "log") if document.get(name))
-    return [line for name in named for line in ("", f"[{name}]", *_assignments(document[name]))]
+    return [line for name in named for line in ("", f"[{name}]", *toml_lines(document[name]))]
 
 
 def _explained(settings: dict[str, Any]) -> Iterator[str]:
-    """A line for each setting, with its meaning as a comment."""
-    lines = _assignments(settings)
+    lines = toml_lines(settings)
     width = max((len(line) for line in lines if len(line) < WIDEST), default=0)
     for name, line in zip(settings, lines, strict=True):
         yield f"{line:<{width}}  # {TrialConfig.model_fields[name].description}"
-
-
-def _assignments(table: dict[str, Any]) -> list[str]:
-    """Of a table whose names with a dot are options of a part, and so stand without quotes."""
-    return [f"{name} = {toml_value(value)}" for name, value in table.items()]
 
 
 def toml_value(value: Any) -> str:
@@ -277,6 +272,6 @@ def toml_value(value: Any) -> str:
 
 
 def toml_lines(table: Mapping[str, Any]) -> list[str]:
-    """A table's assignments; names that TOML takes for something else stand in quotes."""
-    names = {name: name if name.replace("_", "").isalnum() else json.dumps(name) for name in table}
-    return [f"{names[name]} = {toml_value(value)}" for name, value in table.items()]
+    """A table's assignments; names stand in quotes unless TOML takes them as they are, as it does options of a part."""
+    plain = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+    return [f"{name if plain(name) else json.dumps(name)} = {toml_value(value)}" for name, value in table.items()]

@@ -192,7 +192,6 @@ def _or_infinite(size: float | None) -> float:
 
 
 def _places(rows: pa.Table) -> dict[tuple[str, int], int]:
-    """The index of the row of each trial and epoch."""
     places = zip(rows.column("trial").to_pylist(), rows.column("epoch").to_pylist(), strict=True)
     return {place: index for index, place in enumerate(places)}
 

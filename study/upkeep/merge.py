@@ -141,7 +141,6 @@ def _settle(waiting: list[tuple[Fragment, Fragment]], theirs: FolderTrials, into
 
 
 def _continues(shorter: Fragment, longer: Fragment) -> bool:
-    """Whether one stopped trial is the other, stopped later."""
     if shorter.record.state != "stopped" or longer.rows.num_rows <= shorter.rows.num_rows:
         return False
     found = compare_fragments([shorter], [longer])
