@@ -9,24 +9,22 @@ from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from gnc_models.catalog.members import BUDGETS, FAMILIES, OWN_FAMILIES, REQUIRED, is_reference
 from gnc_models.references.tables import best_code_version
 from study.design.columns import columns_with, fields_of
 from study.design.compatibility import check_together
-from study.design.setting import Count, Folder, Fonts, OneOf, Options, Positive, Radii, References, Samples
+from study.design.setting import Count, Folder, Fonts, OneOf, Options, Positive, Radii, References, Samples, Table
 
 # Part of every key. It rises only if unchanged settings would give other numbers.
 NUMBERS_VERSION = 1
 
 
-class TrialConfig(BaseModel):
+class TrialConfig(Table):
     """Every setting that decides the numbers of a trial; columns.csv has what each means, its unit and its roles.
     A setting without effect is None, and is refused if given. Settings that belong to one member of a family
     (`resolution` to glyphs) take the catalog's default when their member is chosen and are None otherwise."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     dataset: Annotated[str, OneOf("dataset")] = "glyphs"
     dataset_source: str | None = None
@@ -225,8 +223,6 @@ def _value(text: str) -> Any:
 # What is known of each setting beside its type, rule and default: unit, meaning, and what it is for elsewhere.
 KNOWN: dict[str, dict[str, str]] = {name: field.metadata for name, _, field in fields_of("TrialConfig")}
 assert list(KNOWN) == list(TrialConfig.model_fields)
-for _name, _field in TrialConfig.model_fields.items():
-    _field.description = KNOWN[_name]["meaning"]
 # since: of a setting that came after a release, the value that reproduces what was done before. At that value it is left
 # out of the key, so that no stored result changes its name.
 LATER_SETTINGS: dict[str, Any] = {name: _value(known["since"]) for name, known in KNOWN.items() if known["since"]}

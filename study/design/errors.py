@@ -6,18 +6,12 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from study.design.config import ALIASES, TrialConfig
 from study.design.setting import with_joined_options
 
 SHOWN = 5  # refusals that are shown; of more only the number is said
-
-
-class Table(BaseModel):
-    """A table of a study file: what it does not know is refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class StudyError(ValueError):

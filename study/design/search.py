@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from study.design.columns import Measurement
 from study.design.config import TrialConfig, settings_with, short_digest
 from study.design.distributions import Distribution, make_distribution, random_share
-from study.design.errors import Faults, StudyError, Table, check_distinct, check_known
-from study.design.setting import Count, is_option
+from study.design.errors import Faults, StudyError, check_distinct, check_known
+from study.design.setting import Count, Table, is_option
 
 NUMBERS = (int, float, float | None)
 OWN_COLUMN = "custom"  # a map from the names of metrics of one's own
@@ -130,21 +130,19 @@ OneOrSeveral = BeforeValidator(lambda value: value if isinstance(value, list) el
 class Tune(Table):
     """The [tune] table: how a study searches, and which trials it stops early."""
 
-    method: Literal["grid", "random", "optuna"] = Field(default="grid", description="how trials are chosen")
-    num_samples: Count = Field(default=0, description="how often each cell of the grid is tried")
-    search_seed: int = Field(default=0, ge=0, description="drives every draw and suggestion")
-    metric: Annotated[list[str], OneOrSeveral] = Field(
-        default=[], description="the columns, or metrics of one's own, that are optimised"
-    )
-    mode: Annotated[list[Mode], OneOrSeveral] = Field(default=[], description="whether each metric is to be min or max")
-    startup: Count = Field(default=10, description="suggestions of a cell drawn at random before anything is modelled")
-    scheduler: Literal["none", "asha", "median"] = Field(default="none", description="which trials are stopped early")
-    stop_metric: str = Field(default="", description="the column that decides which trials are stopped")
-    stop_mode: Mode = Field(default="max", description="whether stop_metric is to be small or large")
-    grace_epochs: Count = Field(default=1, description="epochs of every trial before it can be stopped")
-    reduction_factor: float = Field(default=4.0, gt=1, description="with asha, one in so many goes on at each rung")
-    min_trials: Count = Field(default=3, description="with median, others that must have come as far")
-    over: list[str] = Field(default=[], description="settings of the grid whose values compete")
+    method: Literal["grid", "random", "optuna"] = "grid"
+    num_samples: Count = 0
+    search_seed: int = Field(default=0, ge=0)
+    metric: Annotated[list[str], OneOrSeveral] = Field(default=[])
+    mode: Annotated[list[Mode], OneOrSeveral] = Field(default=[])
+    startup: Count = 10
+    scheduler: Literal["none", "asha", "median"] = "none"
+    stop_metric: str = ""
+    stop_mode: Mode = "max"
+    grace_epochs: Count = 1
+    reduction_factor: float = Field(default=4.0, gt=1)
+    min_trials: Count = 3
+    over: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _check_idle(self) -> Self:

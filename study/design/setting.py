@@ -8,15 +8,27 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from gnc_models.catalog.members import FAMILIES, OWN_FAMILIES, is_reference
+from study.design.columns import fields_of
 
 OPTIONS = tuple(f"{family}_options" for family in OWN_FAMILIES)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """What a study file holds under one head: what it does not know is refused. columns.csv says what each entry is."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name, _, known in fields_of(cls.__name__):
+            cls.model_fields[name].description = known.metadata["meaning"]
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gnc_models.progress import counted
 from study.design.config import SHORT, TrialConfig, one_of_each_cell
-from study.design.errors import (
-    Faults,
-    StudyError,
-    Table,
-    check_distinct,
-    check_known,
-    make_config,
-    sentences,
-    summarize,
-)
+from study.design.errors import Faults, StudyError, check_distinct, check_known, make_config, sentences, summarize
 from study.design.parts import PartFinder, check_pins, metric_names
 from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
-from study.design.setting import OPTIONS, canonical, is_option, with_flat_options
+from study.design.setting import OPTIONS, Table, canonical, is_option, with_flat_options
 
 CALLBACKS = ("tensorboard", "mlflow", "wandb")
 Keep = Literal["head", "model", "nothing"]
@@ -35,15 +26,11 @@ Keep = Literal["head", "model", "nothing"]
 class Resources(Table):
     """What each worker of a trial asks of a machine. Never changes a number."""
 
-    cpus: float = Field(default=1.0, gt=0, description="CPUs each worker of a trial occupies")
-    gpus: float | None = Field(
-        default=None,
-        ge=0,
-        description="GPUs each worker of a trial occupies; left out: a quarter of one with one worker, else 1",
-    )
-    checkpoint_seconds: float = Field(default=30.0, ge=0, description="seconds between checkpoints; 0: at every epoch")
-    attempts: int = Field(default=3, ge=1, description="failures of a trial before it is set aside")
-    backoff_seconds: float = Field(default=1.0, ge=0, description="delay after a first failure, doubling to at most 60")
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float | None = Field(default=None, ge=0)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    attempts: int = Field(default=3, ge=1)
+    backoff_seconds: float = Field(default=1.0, ge=0)
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -62,13 +49,9 @@ def _check_callbacks(names: list[str]) -> list[str]:
 class Log(Table):
     """Which logging tools receive every measurement."""
 
-    callbacks: Annotated[list[str], AfterValidator(_check_callbacks)] = Field(
-        default=[], description='names of logging tools, such as ["tensorboard"]'
-    )
-    project: str = Field(
-        default="", max_length=128, description="W&B project or MLflow experiment; left out: the study's name"
-    )
-    tags: list[str] = Field(default=[], description="words that every run of W&B and MLflow is tagged with")
+    callbacks: Annotated[list[str], AfterValidator(_check_callbacks)] = Field(default=[])
+    project: str = Field(default="", max_length=128)
+    tags: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _check_runs(self) -> Self:
@@ -101,27 +84,23 @@ def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 class Report(Table):
     """What `gnc report` is asked for."""
 
-    predict: Annotated[list[dict[str, Any]], AfterValidator(_check_predict)] = Field(
-        default=[], description="cells to state predictions of, such as [{num_classes = 400, feature_dim = 10}]"
-    )
+    predict: Annotated[list[dict[str, Any]], AfterValidator(_check_predict)] = Field(default=[])
 
 
 class Document(Table):
     """The tables of a study file as written. Whether the settings go together is checked later, trial by trial."""
 
-    name: Annotated[str, AfterValidator(check_name)] = Field(description="a word of letters, digits, - and _")
-    description: str = Field(default="", description="what the study is for")
-    keep: Keep = Field(default="head", description="what is kept of each trial beside its rows")
-    fixed: dict[str, Any] = Field(default={}, description="settings that all trials share")
+    name: Annotated[str, AfterValidator(check_name)]
+    description: str = ""
+    keep: Keep = "head"
+    fixed: dict[str, Any] = Field(default={})
     grid: Any = Field(default={})
-    search: dict[str, Any] = Field(default={}, description="the distribution of each setting that is searched")
+    search: dict[str, Any] = Field(default={})
     tune: Tune = Tune()
     resources: Resources = Resources()
     log: Log = Log()
     report: Report = Report()
-    code: Annotated[dict[str, Any], AfterValidator(check_pins)] = Field(
-        default={}, description="reference and source of each part of one's own, as gnc writes them"
-    )
+    code: Annotated[dict[str, Any], AfterValidator(check_pins)] = Field(default={})
 
 
 @dataclass(frozen=True)
