@@ -168,8 +168,7 @@ class Execution:
             raise
 
     def _log_start(self) -> None:
-        settings = {name: value for name, value in self.config.settings().items() if value is not None}
-        where = f"on {socket.gethostname()}, process {os.getpid()}"
+        where, settings = f"on {socket.gethostname()}, process {os.getpid()}", self.config.model_dump(exclude_none=True)
         self.log.write(f"attempt {self.attempt} of trial {self.config.key} {where}")
         self.log.write(f"settings {json.dumps(settings)}\nversions {versions()} on {cpu_model()}")
 

@@ -45,8 +45,6 @@ def log_name(key: str, attempt: int) -> str:
 class Attempts(Part):
     """Attempts at trials, by the trial's key and the attempt's number."""
 
-    # --- trials in progress ------------------------------------------------------------------------------------
-
     def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
         """Write the heartbeat of a trial that runs in this process, with its rows so far."""
         beat = {"host": socket.gethostname(), "process": os.getpid(), "interrupted": interrupted, "time": time.time()}
@@ -59,14 +57,12 @@ class Attempts(Part):
         for entry in self.storage.entries("live", ".parquet"):
             named = LIVE.fullmatch(entry.name)
             rows = self.storage.read_as(f"live/{entry.name}", read_parquet, ignore) if named else None
-            if named is None or rows is None:
-                continue
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                beat, key, attempt = json.loads(rows.schema.metadata[b"beat"]), named[1], int(named[2])
-                live = Live(
-                    key, attempt, beat["host"], beat["process"], beat["interrupted"], time.time() - beat["time"], rows
-                )
-                newest[key] = max(newest.get(key, live), live, key=lambda trial: trial.attempt)
+                if named and rows is not None:
+                    beat, key = json.loads(rows.schema.metadata[b"beat"]), named[1]
+                    told = (beat["host"], beat["process"], beat["interrupted"], time.time() - beat["time"])
+                    live = Live(key, int(named[2]), *told, rows)
+                    newest[key] = max(newest.get(key, live), live, key=lambda trial: trial.attempt)
         return list(newest.values())
 
     def remove_live(self, key: str) -> None:
@@ -121,8 +117,6 @@ class Attempts(Part):
         """All runs and trials that were asked to end."""
         return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
 
-    # --- failures ----------------------------------------------------------------------------------------------
-
     def write_failure(self, key: str, attempt: int, failure: dict[str, Any]) -> None:
         """Store how an attempt failed, with its traceback."""
         self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(failure, indent=1).encode())
@@ -130,14 +124,11 @@ class Attempts(Part):
     def failures(self, key: str | None = None, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
         """How attempts failed or were cut off, by trial (all trials or this one), oldest first."""
         failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for entry in self.storage.entries("failures", ".json"):
-            of = entry.name.partition(".")[0]
-            failure = (
-                self.storage.read_as(f"failures/{entry.name}", json.loads, on_unreadable) if key in (None, of) else None
-            )
-            if failure is not None:
-                failed[of].append(failure)
-        return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
+        for name in (entry.name for entry in self.storage.entries("failures", ".json")):
+            if key is None or name.startswith(f"{key}."):
+                failure = self.storage.read_as(f"failures/{name}", json.loads, on_unreadable)
+                failed[name.partition(".")[0]] += [failure] if failure is not None else []
+        return {key: sorted(found, key=lambda f: f["attempt"]) for key, found in failed.items() if found}
 
     def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:
         """How this attempt failed; None if that is not stored. Of several workers the first to fail writes it."""
@@ -157,8 +148,6 @@ class Attempts(Part):
         charged = ((k, [f for f in failed if f.get("charged", True)]) for k, failed in self.failures(key).items())
         return {k: sum(failure.get("starts", 1) for failure in failed) for k, failed in charged if failed}
 
-    # --- logs --------------------------------------------------------------------------------------------------
-
     def append_log(self, key: str, attempt: int, content: bytes) -> None:
         """Add to the log of an attempt. In an object store the whole log is written again."""
         name = log_name(key, attempt)
@@ -171,8 +160,6 @@ class Attempts(Part):
         """The end of an attempt's log; empty where there is none."""
         content = self.storage.read(log_name(key, attempt)) or b""
         return content.decode(errors="replace").splitlines()[-count:]
-
-    # --- checkpoints -------------------------------------------------------------------------------------------
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
         """Write a checkpoint with its checksum. The one before it stays, older ones are removed."""
@@ -197,9 +184,8 @@ class Attempts(Part):
     def check_checkpoints(self, on_unreadable: Tell, known: dict[Entry, str] | None = None) -> None:
         """Tell which checkpoints are torn. Read are the newest ones on a disk, 256 MiB in all; known: as in `states`."""
         known, left = {} if known is None else known, CHECKED_BYTES
-        entries = (
-            self.storage.tree("checkpoints") if self.storage.is_local else []
-        )  # an object store takes a file whole
+        is_local = self.storage.is_local  # an object store takes a file whole or not at all
+        entries = self.storage.tree("checkpoints") if is_local else []
         for entry in sorted(entries, key=lambda entry: -entry.modified_ns):
             left -= entry.size
             if entry.name.endswith(".checkpoint") and entry not in known and left >= 0:

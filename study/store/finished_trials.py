@@ -7,8 +7,7 @@ A file's name says how the trial ended, so that a later end never overwrites the
     rows/KEY.stopped-<epoch>.parquet    one that a scheduler stopped after this epoch
 
 A trial that was stopped and went on later has several files until the next seal. The file of the trial's furthest state
-counts. Does not know the sealed tables, archives, Ray or torch.
-"""
+counts. Does not know the sealed tables, archives, Ray or torch."""
 
 import contextlib
 import json
@@ -69,9 +68,8 @@ class Fragment:
 
 def progress_of(file: str, state: str | None = None) -> Progress:
     """How far the trial in a file of rows/ came. state: where known; a plain name is otherwise taken for complete."""
-    named = FILE.fullmatch(file)
-    epoch = named[3] if named else None
-    return Progress(RANK[state or (named and named[2]) or "complete"], -1 if epoch is None else int(epoch))
+    _, ending, epoch = named.groups() if (named := FILE.fullmatch(file)) else (file, None, None)
+    return Progress(RANK[state or ending or "complete"], -1 if epoch is None else int(epoch))
 
 
 def final_files(key: str) -> tuple[str, str]:
@@ -142,8 +140,6 @@ class FinishedTrials(Part):
             with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
         return self.read_file(file, on_unreadable)  # a file of before checksums, or one that is torn
-
-    # --- margins and heads -------------------------------------------------------------------------------------
 
     def write_margins(self, key: str, table: pa.Table) -> None:
         """Write the per-class margins of the last measured epoch."""

@@ -19,6 +19,7 @@ from pyarrow import fs
 from study.design.errors import StudyError
 
 Answer = TypeVar("Answer")
+Place = Callable[[str, str], None]  # gives a file, by its name, another name
 Tell = Callable[[str], object]  # is told the name of each file that a reader could not read and passed over
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
@@ -42,7 +43,7 @@ class FolderError(OSError):
     """The results folder cannot be used as it is; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """One file of a listing; size and modification time tell whether it is the one seen before."""
 
@@ -118,9 +119,7 @@ class Storage:
     def _ask(self, operation: Callable[[], Answer]) -> Answer:
         return operation() if self.is_local else _persist(operation)
 
-    def _write(
-        self, path: str, content: bytes, place: Callable[[str, str], None] | None = None, *, lasts: bool = True
-    ) -> None:
+    def _write(self, path: str, content: bytes, place: Place | None = None, *, lasts: bool = True) -> None:
         if not self.is_local:
             return self._ask(lambda: self._put(path, content))
         # another process that finished the same trial may remove the folder meanwhile
@@ -181,13 +180,11 @@ class Storage:
     def read_mapped(self, name: str) -> pa.Buffer | None:
         """As `read`; a file on this machine's disk is mapped, not copied, and only what is looked at is read.
         For files that are replaced, never changed: a map stays what it was."""
-        if not self.is_local:
-            content = self.read(name)
-            return None if content is None else pa.py_buffer(content)
-        try:
-            return pa.memory_map(self._path(name)).read_buffer()
-        except FileNotFoundError:
-            return None
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                return pa.memory_map(self._path(name)).read_buffer()
+            return None if (content := self.read(name)) is None else pa.py_buffer(content)
+        return None
 
     def read_as(
         self, name: str, parse: Callable[[Any], Answer], on_unreadable: Tell, *, is_mapped: bool = False
@@ -233,12 +230,9 @@ class Storage:
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
-        found = [
-            Entry(info.base_name, info.size, info.mtime_ns or 0)
-            for info in self._infos(folder)
-            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != "."
-        ]
-        return sorted(found, key=lambda entry: entry.name)
+        files = ((info.base_name, info) for info in self._infos(folder) if info.type == fs.FileType.File)
+        kept = ((name, info) for name, info in files if name.endswith(suffix) and name[0] != ".")
+        return sorted(Entry(name, info.size, info.mtime_ns or 0) for name, info in kept)
 
     def tree(self, folder: str = "") -> list[Entry]:
         """Every file in the folder and the folders in it by its path from here, temporary and foreign ones too."""
@@ -246,7 +240,7 @@ class Storage:
         # a folder may be removed while it is looked through
         infos = try_again(lambda: self._infos(folder, recursive=True), TRIES, FileNotFoundError)
         files = (info for info in infos if info.type == fs.FileType.File)
-        return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
+        return sorted(Entry(info.path[start:], info.size, info.mtime_ns or 0) for info in files)
 
     def _infos(self, folder: str, *, recursive: bool = False) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=recursive)
@@ -287,7 +281,7 @@ class Part:
         self.storage = storage
 
 
-def _write_whole(path: str, content: bytes, place: Callable[[str, str], None], *, lasts: bool) -> None:
+def _write_whole(path: str, content: bytes, place: Place, *, lasts: bool) -> None:
     folder, leaf = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
@@ -341,6 +335,4 @@ def _persist(operation: Callable[[], Answer]) -> Answer:
 
 def _one_put(uri: str) -> str:
     """The URI with which Arrow puts a small file on S3 in one request; without it, every file takes three."""
-    if not uri.startswith("s3://"):
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true" if uri.startswith("s3://") else uri

@@ -100,8 +100,6 @@ class Trial:
         measured = self._measure(features) if self._is_measured() else None
         return Progress(self.epoch, self.share_done, measured)
 
-    # --- budget ------------------------------------------------------------------------------------------------
-
     def _total_steps(self) -> int:
         config, per_epoch = self.config, self.training.steps_per_epoch
         if config.budget in ("steps", "epochs"):
@@ -161,8 +159,6 @@ class Trial:
         if self.terminal_epoch is None and train_accuracy >= TERMINAL_ACCURACY:
             self.terminal_epoch = self.epoch
 
-    # --- measurement -------------------------------------------------------------------------------------------
-
     def _is_measured(self) -> bool:
         if self.epoch >= self._last_epoch() or self.config.measure == "every":
             return True
@@ -185,8 +181,6 @@ class Trial:
         values |= {"wall_seconds": self.seconds, "peak_memory_bytes": self._memory.bytes()}
         self.measurements.append(Measurement(**values))
         return train_accuracy
-
-    # --- checkpoint --------------------------------------------------------------------------------------------
 
     def save(self) -> bytes:
         """The trial as it stands, rows included: tensors by safetensors, all else as JSON in its header."""

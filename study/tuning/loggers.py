@@ -42,7 +42,7 @@ def logged_trial(config: TrialConfig, study: Study) -> LoggedTrial:
     """How a trial of this study is named in logs."""
     name = study.name_of(config)[:MOST_CHARACTERS] or config.key
     words = study.name_of(config, without="seed")[: MOST_CHARACTERS - 9]
-    settings = {name: value for name, value in config.settings().items() if value is not None}
+    settings = config.model_dump(exclude_none=True)
     return LoggedTrial(config.key, config.cell, name, f"{words} {config.cell[:8]}".strip(), settings)
 
 
@@ -104,36 +104,36 @@ class TensorBoard:
 
     def __init__(self, study: Study, store: Store) -> None:
         self._folder = LogFolder(store, "tensorboard")
-        self._writers: dict[str, Any] = {}
-        self._settings: dict[str, Mapping[str, Any]] = {}
-        self._last: dict[str, Row] = {}
+        self._open: dict[str, tuple[Any, Mapping[str, Any], dict[str, float]]] = {}  # writer, settings, last row
 
     def start(self, trial: LoggedTrial) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writers[trial.key] = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10)
-        self._settings[trial.key], self._last[trial.key] = trial.settings, {}
+        writer = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10)
+        self._open[trial.key] = writer, trial.settings, {}
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
+        writer, _, last = self._open[key]
         for row in rows:
             for name, value in row.items():
                 if name != "step":
-                    self._writers[key].add_scalar(name, value, int(row["step"]))
-            self._last[key] = row
+                    writer.add_scalar(name, value, int(row["step"]))
+            last.clear()
+            last.update(row)
 
     def end(self, key: str, state: str) -> None:
         from tensorboardX.summary import hparams
 
-        writer, settings, last = self._writers.pop(key), self._settings.pop(key), self._last.pop(key)
+        writer, settings, last = self._open.pop(key)
         writer.add_text("state", state)
         plain = {n: v if isinstance(v, bool | int | float) else str(v) for n, v in settings.items()}
-        for summary in hparams(plain, dict(last)):
+        for summary in hparams(plain, last):
             writer.file_writer.add_summary(summary)
         writer.close()
         self._folder.send(key)
 
     def close(self) -> None:
-        for writer in self._writers.values():
+        for writer, _, _ in self._open.values():
             writer.close()
         self._folder.close()
 

@@ -63,12 +63,13 @@ def join_cluster(address: str | None) -> None:
     """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; StudyError where neither is possible.
     One that is started here has a folder and ports of its own, and as many processors as this process may use, so that
     any number of them and of users share a machine. Ray's own output is silenced."""
-    named = "--address" if address else "RAY_ADDRESS"  # which `ray job submit` sets
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local" and (problem := no_answer(address)):
-        raise StudyError(_refusal(named, address, problem))
+    named, unset = "--address", "leave --address out"
+    if not address:  # `ray job submit` sets the variable
+        named, unset, address = "RAY_ADDRESS", "unset RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or "local"
+    problem = "" if address == "local" else no_answer(address)
     try:
-        _join(address)
+        if not problem:
+            _join(address)
     except StudyError:  # there is no place for Ray's files
         raise
     except Exception as error:  # Ray raises what its parts raise, and Exception itself
@@ -76,7 +77,10 @@ def join_cluster(address: str | None) -> None:
         if address == "local":
             told = f"Ray must start on this machine, got {problem}. gnc doctor says what is lacking."
             raise StudyError(told) from error
-        raise StudyError(_refusal(named, address, problem)) from None
+    if problem:
+        cure = f"Start one with `ray up cluster.yaml`, or {unset} to use this machine."
+        rule = f"{named} must name a running Ray cluster that knows this token"
+        raise StudyError(f"{rule}, got {address!r}: {problem}. {cure}")
 
 
 def _join(address: str, starts: int = STARTS) -> None:
@@ -128,12 +132,6 @@ def leave_cluster() -> None:
         del os.environ["RAY_AUTH_TOKEN"]
 
 
-def _refusal(named: str, address: str, problem: str) -> str:
-    unset = "leave --address out" if named == "--address" else "unset RAY_ADDRESS"
-    cure = f"Start one with `ray up cluster.yaml`, or {unset} to use this machine."
-    return f"{named} must name a running Ray cluster that knows this token, got {address!r}: {problem}. {cure}"
-
-
 def no_answer(address: str) -> str:
     """Why no Ray can be reached at an address; empty where something answers as Ray does, or that is for Ray to say.
     Ray itself would try for most of a minute, and then speak of something else."""
@@ -179,10 +177,9 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
 
 def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
     """GPUs per worker: what the study says; else 0 without GPUs, a share of one with one worker, 1 with several."""
-    if resources.gpus is not None:
-        return resources.gpus
     share = GPU_SHARE if workers == 1 else 1.0
-    return share if any(machine.get("GPU") for machine in machines) else 0.0
+    usual = share if any(machine.get("GPU") for machine in machines) else 0.0
+    return usual if resources.gpus is None else resources.gpus
 
 
 def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
@@ -199,11 +196,10 @@ def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
 
 def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, Any]]) -> str:
     there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
-    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
-    rule = f"fit on one machine, got {asked} per trial where"
-    if workers > 1:
-        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit:"
     there = [*there[:5], *([f"and {len(there) - 5} more"] if len(there) > 5 else [])]
+    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
+    several = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit:"
+    rule = several if workers > 1 else f"fit on one machine, got {asked} per trial where"
     cure = "Ask for less, or join a larger cluster with --address."
     return f"[resources] must {rule} the machines have {'; '.join(there)}. {cure}"
 
@@ -224,16 +220,12 @@ def check_shared_folder(store: Store) -> None:
             unshared[node] = machines[node]
         store.storage.remove(nonces[node])
     still = alive_machines()
-    _refuse_unshared(store, [machine for node, machine in unshared.items() if node in still])
-
-
-def _refuse_unshared(store: Store, unshared: list[str]) -> None:
-    lacking = [machine for machine in unshared if "No module named 'study'" in machine]
-    if lacking:
+    others = [machine for node, machine in unshared.items() if node in still]
+    if lacking := [machine for machine in others if "No module named 'study'" in machine]:
         cure = "Bring it there: ray up runs the cluster file's set-up commands."
         raise FolderError(f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. {cure}")
-    if unshared:
-        got = f"got {store.uri!r}, which is another on {', '.join(unshared[:5])}"
+    if others:
+        got = f"got {store.uri!r}, which is another on {', '.join(others[:5])}"
         cure = "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
         raise FolderError(f"results folder must be shared by all machines, {got}. {cure}")
 

@@ -120,8 +120,6 @@ class SealedTables(FinishedTrials, Attempts):
             cure = "Restore them from a copy: an older version removed the trials' own files."
             raise FolderError(f"{rule}, got {torn} in {self.storage.uri}. {cure}")
 
-    # --- reading -----------------------------------------------------------------------------------------------
-
     def _read_all(self, on_unreadable: Tell) -> tuple[Tables, Copies]:
         """Sealed rows and trials with those finished since; failed trials have no rows."""
         references = References(read_optima(self.storage))
@@ -251,8 +249,6 @@ class SealedTables(FinishedTrials, Attempts):
             rows.append(rows_of(read).combine_chunks())
             fragments += [replace(f, rows=NO_ROWS) for f in read]
         return fragments, pa.concat_tables(rows).combine_chunks()
-
-    # --- the tables as they lie there --------------------------------------------------------------------------
 
     def _sealed_trials(self, tell: Tell) -> SealedTrials:
         table = self._read_sealed(TRIALS, tell)
