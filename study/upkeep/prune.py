@@ -91,16 +91,12 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
 
 def _known_keys(store: Store) -> frozenset[str] | None:
     """The keys of all study files; None where a file cannot be read or a search has yet to name its trials."""
-    keys: set[str] = set()
-    for text in store.studies():
-        try:
-            study = parse_study(text)
-        except StudyError:
-            return None
-        if study.is_adaptive:
-            return None
-        keys |= {config.key for config in study.configs}
-    return frozenset(keys) if keys else None
+    try:
+        studies = [parse_study(text) for text in store.studies()]
+    except StudyError:
+        return None
+    keys = frozenset(config.key for study in studies for config in study.configs)
+    return keys if keys and not any(study.is_adaptive for study in studies) else None
 
 
 def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,19 +21,11 @@ from study.store.optima import read_optima
 from study.store.schemas import FINAL, RESULTS_SCHEMA, TRIALS_SCHEMA, conform, open_parquet, read_parquet, to_parquet
 from study.store.sealing.copies import ORIGIN, Archives, Copies, SealedTrials, find_copies, is_archivable
 from study.store.sealing.reference_columns import References
-from study.store.sealing.table_rows import (
-    failed_rows,
-    in_order,
-    last_rows,
-    only,
-    project,
-    rows_of,
-    trial_row,
-    trial_rows,
-)
+from study.store.sealing.table_rows import End, failed_ends, in_order, last_rows, only, project, rows_of, trial_rows
 from study.store.storage import Entry, FolderError, Tell, at_once, ignore, try_again
 
 Answer = TypeVar("Answer")
+Read = Callable[[str, Tell], Fragment | None]
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
 COMPACTED = "compacted"  # an older version's sign that the sealed tables are the only copy of some rows
@@ -114,8 +106,7 @@ class SealedTables(FinishedTrials, Attempts):
         """Raise FolderError if the tables are torn and an older version left them as the only copy of some rows."""
         if self.storage.read(COMPACTED) is None:
             return
-        torn = [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]
-        if torn:
+        if torn := [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]:
             rule = "results.parquet and trials.parquet must be readable in a compacted folder"
             cure = "Restore them from a copy: an older version removed the trials' own files."
             raise FolderError(f"{rule}, got {torn} in {self.storage.uri}. {cure}")
@@ -125,7 +116,7 @@ class SealedTables(FinishedTrials, Attempts):
         references = References(read_optima(self.storage))
 
         def read(tell: Tell) -> tuple[Tables, Copies]:
-            failed = failed_rows(self, tell)
+            failed = failed_ends(self, tell)
             sealed, old = self._sealed_pair(tell)
             copies = find_copies(sealed, self, {}, tell)
             ends, new = self._fresh_rows(copies, tell)
@@ -142,7 +133,7 @@ class SealedTables(FinishedTrials, Attempts):
         """All finished and failed trials, sealed or not; no rows are read."""
 
         def read(tell: Tell) -> pa.Table:
-            failed, sealed = failed_rows(self, tell), self._sealed_trials(tell)
+            failed, sealed = failed_ends(self, tell), self._sealed_trials(tell)
             copies = find_copies(sealed, self, {}, tell)
             ends = self._read_files(copies.files, list(copies.files), self.read_end, tell)
             return _all_trials(sealed, copies, ends, failed)
@@ -156,11 +147,8 @@ class SealedTables(FinishedTrials, Attempts):
         names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
 
         def read(tell: Tell) -> pa.Table:
-            told: list[str] = []
             with contextlib.suppress(pa.ArrowException, OSError):  # a footer that reads before pages that do not
-                if (found := self._read_projected(names, told.append, last=last)) is not None:
-                    for name in told:
-                        tell(name)
+                if (found := self._read_projected(names, tell, last=last)) is not None:
                     return found
             rows = self._read_all(tell)[0].results
             return (rows.take(last_rows(rows)) if last else rows).select(names)
@@ -227,9 +215,7 @@ class SealedTables(FinishedTrials, Attempts):
             on_unreadable(name)
         return answer
 
-    def _read_files(
-        self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
-    ) -> list[Fragment]:
+    def _read_files(self, files: dict[str, Entry], keys: list[str], read: Read, tell: Tell) -> list[Fragment]:
         """The trials in these files but for torn ones; _Vanished where a file is no longer there."""
         found = list(counted(at_once(lambda key: read(files[key].name, tell), keys), "files", len(keys)))
         if None in found:
@@ -284,11 +270,9 @@ def _held(sealed: SealedTrials, copies: Copies) -> Iterator[tuple[pa.Table, list
         yield copies.unsealed[name].trials, keys
 
 
-def _all_trials(
-    sealed: SealedTrials, copies: Copies, ends: list[Fragment], failed: dict[str, dict[str, Any]]
-) -> pa.Table:
+def _all_trials(sealed: SealedTrials, copies: Copies, ends: list[Fragment], failed: dict[str, End]) -> pa.Table:
     tables = [only(table, keys) for table, keys in _held(sealed, copies)]
-    tables.append(trial_rows([trial_row(f.record, f.settings, copies.files[f.key]) for f in ends]))
+    tables.append(trial_rows((f.record, f.settings, copies.files[f.key]) for f in ends))
     done = {key for table in tables for key in table.column("trial").to_pylist()}
-    tables.append(trial_rows([row for key, row in failed.items() if key not in done]))
+    tables.append(trial_rows(end for key, end in failed.items() if key not in done))
     return pa.concat_tables([conform(table, TRIALS_SCHEMA) for table in tables]).sort_by("trial")

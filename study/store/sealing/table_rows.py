@@ -2,7 +2,7 @@
 Pure functions over tables; does not know which copy of a trial counts, nor which files there are."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from study.store.finished_trials import NO_ROWS, Fragment
 from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, conform, record_from_json, with_later_settings
 from study.store.storage import Entry, Tell
 
+End = tuple[TrialRecord, dict[str, Any], Entry | None]  # how a trial went, its settings, the file it was read from
 BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 
 
@@ -69,27 +70,23 @@ def first_of_each(table: pa.Table, names: Collection[str]) -> pa.Table:
     return table.take(places.group_by(list(names)).aggregate([("place", "min")])["place_min"].sort())
 
 
-def trial_row(record: TrialRecord, settings: dict[str, Any], entry: Entry | None) -> dict[str, Any]:
-    """A row of trials.parquet. entry: the file it was read from."""
-    origin = (entry.name, entry.size, entry.modified_ns) if entry else (None, None, None)
-    names = ("fragment_name", "fragment_bytes", "fragment_modified_ns")
-    return with_later_settings(settings) | vars(record) | dict(zip(names, origin, strict=True))
-
-
-def trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
-    """Such rows as a table."""
+def trial_rows(ends: Iterable[End]) -> pa.Table:
+    """Rows of trials.parquet: how trials went, their settings, and the files they were read from, if any."""
+    names, rows = ("fragment_name", "fragment_bytes", "fragment_modified_ns"), []
+    for record, settings, entry in ends:
+        origin = (entry.name, entry.size, entry.modified_ns) if entry else (None, None, None)
+        rows.append(with_later_settings(settings) | vars(record) | dict(zip(names, origin, strict=True)))
     return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
 
 
-def failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
-    """A row for each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
-    rows = {}
+def failed_ends(attempts: Attempts, tell: Tell) -> dict[str, End]:
+    """Each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
+    ends: dict[str, End] = {}
     for key, failed in attempts.failed(tell).items():
         try:
             record = replace(record_from_json(json.dumps(failed[-1])), attempts=failed[-1]["attempt"])
-            rows[key] = trial_row(record, failed[-1]["settings"], None)
-            trial_rows([rows[key]])
+            trial_rows([end := (record, failed[-1]["settings"], None)])
+            ends[key] = end
         except (KeyError, TypeError, OverflowError, pa.ArrowException):
-            rows.pop(key, None)
             tell(f"failures/{key}.{failed[-1]['attempt']}.json")
-    return rows
+    return ends
