@@ -1,9 +1,6 @@
-"""Which rows to select: an expression such as `10 < num_classes <= 100 and normalization in ('both', 'none')`.
-The one language of --where, over the settings of trials (`gnc run`, `status`, `compare`, ...) and over the columns of
-tables (`rows_where`). It has comparisons, also chained ones, `in`, `not in`, `and`, `or`, `not`, literals and names. A
-comparison is false wherever a name in it has no value, because the setting has no effect or nothing was measured: there
-both `x > 0.5` and `x <= 0.5` are false, and `not x > 0.5` is true. `x is None` and `x is not None` test exactly this.
-Nothing is called, and nothing is evaluated as Python. Knows the settings and Arrow's types; does not know the store."""
+"""Which rows to select: the one language of --where, over settings of trials and, in `rows_where`, over columns of tables.
+A comparison is false wherever a name in it has no value; `x is None` tests this (docs/studies.md). Nothing is called or
+evaluated as Python. Knows the settings and Arrow's types; does not know the store."""
 
 import ast
 import operator

@@ -1,8 +1,6 @@
 """The runs on a results folder, and which of them trains which trial. Does not know Ray, or when a run counts as silent.
-A run writes its mark, live/<run>.run, again every few seconds. A trial has a chain of claims, claims/KEY.1,
-claims/KEY.2 and so on. Only one process can create each file, so the last one says whose the trial is: it holds the
-name of a run, or nothing where a run let the trial go. A chain is removed only once its trial has ended, and whoever
-claims looks at that after the claim. docs/decisions/0010-claims.md has the reasons."""
+A trial has a chain of claims, claims/KEY.1 and so on, each of which one process alone can create. The last one holds the
+name of a run, or nothing where a run let the trial go. docs/decisions/0010-claims.md has the reasons."""
 
 import contextlib
 import json

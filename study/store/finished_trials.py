@@ -1,13 +1,6 @@
-"""Finished trials: one file in rows/ for each, and the margins and heads beside it.
-
-A file's name says how the trial ended, so that a later end never overwrites the rows of an earlier one:
-
-    rows/KEY.parquet                    a complete trial; in older folders, any trial that ended
-    rows/KEY.diverged.parquet           a diverged one
-    rows/KEY.stopped-<epoch>.parquet    one that a scheduler stopped after this epoch
-
-A trial that was stopped and went on later has several files until the next seal. The file of the trial's furthest state
-counts. Does not know the sealed tables, archives, Ray or torch."""
+"""Finished trials: one file in rows/ for each, and the margins and heads beside it. A file's name says how the trial ended
+(docs/results.md). A trial that was stopped and went on later has several until the next seal; the one of its furthest
+state counts. Does not know the sealed tables, archives, Ray or torch."""
 
 import contextlib
 import json

@@ -1,6 +1,5 @@
-"""Reads from a trial's file, without decoding a column, whether it is whole and the entries of its footer.
-Opening a Parquet file of a hundred columns takes a millisecond and reading it several; ten thousand of them would keep
-`gnc run` waiting. An entry of the footer lies in the file as it was given, after its name (Thrift's compact protocol:
+"""Reads from a trial's file, without decoding a column, whether it is whole and the entries of its footer: ten thousand
+Parquet files take too long to open. An entry lies in the file as it was given, after its name (Thrift's compact protocol:
 0x18, a length, the bytes). A checksum over the whole file says that nothing between is torn."""
 
 import io

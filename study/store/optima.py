@@ -1,7 +1,6 @@
 """What a folder holds for all its trials: rows of best codes, codes/K-d-version.npy, and optima that a user computed.
-The first trial that needs a code computes its rows, and all others, on any machine, read them: an optimiser's last digits
-differ between machines. One file of optima/ holds one optimum and is never changed, so that everyone who seals the folder
-uses the same. Does not know how a code or an optimum is found."""
+An optimiser's last digits differ between machines: the first trial that needs a code computes it, and all others read it.
+A file of optima/ holds one and is never changed. Does not know how a code or an optimum is found."""
 
 import hashlib
 import io

@@ -1,22 +1,5 @@
 """The results folder, which holds the whole state of a study. `Store` reads and writes all of it.
-
-studies/<sha8>.toml        every study file as run, and when last
-rows/KEY.parquet           a finished trial: its rows; state and reason in the footer (see finished_trials)
-archive/                   finished trials whose own files `gnc seal --compact` removed (see sealing)
-results.parquet trials.parquet   sealed tables, made from rows/ and archive/ (see sealed_tables)
-live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
-live/<run>.stop            asks the trials of that run to write a checkpoint and end; live/KEY.stop asks one trial
-live/<run>.run             the run is going on, with its beat; a machine that does not see it sees another folder
-live/folder.id             a random name that no other folder has
-claims/KEY.<n>             which run has the trial: the last of these files says it (see claims)
-suggestions/CELL.json      settings that a search suggested, written before their trials start
-margins/ heads/            per-class margins; final head and class means, written before the rows file
-failures/KEY.<attempt>.json  how an attempt failed or was cut off, and whether it counts against the trial
-logs/KEY.<attempt>.log     what an attempt was asked, did and printed    checkpoints/KEY/<epoch>.checkpoint
-code/<sha256>.py           files that define parts of one's own, as the studies run here used them
-codes/                     rows of best codes, the same for every machine (see optima)
-optima/                    optima computed on request, with which rows are compared (see optima)
-report/                    what `gnc report` writes"""
+docs/results.md says what each file is. Does not know Ray, torch or how a trial is trained."""
 
 import contextlib
 import hashlib

@@ -1,7 +1,6 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
-A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies
-in callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
-when a study names it. Does not know Ray."""
+A log is a copy of the rows for a person to look at, in callbacks/NAME/KEY unless the tool's own environment variables
+name another place. Each tool is imported only when a study names it. Does not know Ray."""
 
 import importlib.util
 import json

@@ -1,7 +1,6 @@
-"""Passes what Ray Tune reports of trials on to the loggers that a study names. Knows Ray and the loggers.
-Each logger has a thread and a queue of its own, so a slow or broken one neither delays a trial nor ends the run. A
-trial's rows are logged as they are measured, and at its end those that were missed are read from the store, so that a
-log holds every row once."""
+"""Passes what Ray Tune reports of trials on to the loggers that a study names, each in a thread of its own: a slow or broken
+one neither delays a trial nor ends the run. Rows that were missed are read from the store at a trial's end, so that a log
+holds every row once."""
 
 import json
 import queue

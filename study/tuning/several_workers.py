@@ -1,7 +1,6 @@
-"""A trial of several workers on Ray: a Tune trial that drives a Ray Train worker group.
-Knows Ray and study.execution.attempt; does not know which trials there are. The driver asks for no CPU, so that no
-number of drivers keeps workers from their machines. Ray Train takes some 15 s per trial to start its workers, so trials
-of one worker do not come this way."""
+"""A trial of several workers on Ray: a Tune trial that drives a Ray Train worker group, which takes some 15 s to start.
+The driver asks for no CPU, so that no number of drivers keeps workers from their machines. Knows Ray and
+study.execution.attempt; does not know which trials there are."""
 
 import json
 import logging

@@ -1,8 +1,6 @@
 """`gnc best`: the best settings of each cell by their mean over seeds, and a study file that runs these again.
-A cell is one combination of the settings named by --by; a candidate is a combination of the other settings that was
-tried there. A candidate counts only if all of its trials ran to their end: if some seeds diverged or were stopped, the
-mean of the others would flatter it. Of several metrics the candidates are found that no other beats in all of them.
-Knows the store and study files; does not know Ray."""
+A cell is a combination of the settings named by --by, a candidate one of the other settings that was tried there. It
+counts only if all of its trials ran to their end: the mean of the others would flatter it. Knows the store, not Ray."""
 
 import json
 import math

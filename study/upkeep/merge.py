@@ -1,8 +1,6 @@
-"""`gnc merge`: the union of results folders, as if one folder had seen every trial.
-A trial with the same numbers in two folders is one trial. If the numbers differ, the version found first stays, the
-destination's before the sources', and the difference is reported. Sources are only read. Not copied are trials in
-progress with their checkpoints, which belong to their folder, and what can be made again (sealed tables, report). Knows
-the store and differences; does not know Ray."""
+"""`gnc merge`: the union of results folders, as if one folder had seen every trial. Sources are only read.
+If numbers of a trial differ, the version found first stays, the destination's before the sources', and the difference is
+told. Not copied are trials in progress, and what can be made again. Knows the store and differences; does not know Ray."""
 
 import json
 from collections import Counter

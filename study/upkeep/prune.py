@@ -1,7 +1,6 @@
-"""`gnc prune`: finds and deletes files of a results folder that nothing will read again.
-Rows are never deleted, nor is anything of a trial that may be running: its heartbeat is younger than the silent time,
-or its process is alive on this machine. Trials go on meanwhile, so the order of reading matters: first the files, then
-the heartbeats, then the rows. Knows the names in the results folder; does not know Ray."""
+"""`gnc prune`: finds and deletes files of a results folder that nothing will read again; never rows, nor a trial's that may run.
+Trials go on meanwhile, so the order of reading matters: first the files, then the heartbeats, then the rows. Knows the
+names in the results folder; does not know Ray."""
 
 import os
 import re

@@ -1,12 +1,6 @@
 """Archives, and which copy of each finished trial counts: in the sealed tables, in an archive, or in a file of its own.
-
-    archive/<digest>.rows.parquet    the trials' rows, without reference columns
-    archive/<digest>.trials.parquet  how each of them went, and the digest of their rows; written last
-
-An archive is written once and never changed or removed. Its files are named by the digest of their content, so a torn
-one is told from a whole one. A trial may have several copies, since seals, compactions and trials run at the same time
-and may be killed at any step. The copy of the trial's furthest state counts; of equal copies, the one that need not be
-read again. Reads no rows but an archive's."""
+A trial may have several copies, since seals, compactions and trials run at the same time and may be killed at any step.
+The copy of the trial's furthest state counts; of equal copies, the one that need not be read again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,6 @@
 """Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
-If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which
-file each trial was read from and which archives it holds, and only what is new or changed since is read again. Both
-carry the mark of their seal; tables of two seals are not used together. Does not know how a trial's file is written."""
+trials.parquet says which file each trial was read from and which archives it holds; only what is new or changed is read
+again. Both carry the mark of their seal and are not used with one of another. Does not know how a trial's file is written."""
 
 import contextlib
 import hashlib
