@@ -16,7 +16,7 @@ from study.store.schemas import stored_config
 from study.store.sealing.table_rows import first_of_each
 from study.store.store import Store
 from study.training.data import training_samples
-from study.training.stationarity import CHECKS
+from study.training.schedules import CHECKS
 
 OPEN_BUDGETS = ("terminal", "stationary")  # training may end before its cap
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward

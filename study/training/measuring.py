@@ -19,8 +19,7 @@ from gnc_models.metrics.adversarial import attack_accuracy
 from gnc_models.metrics.collapse import TOLERANCE, Collapse, Normalization, measure_collapse
 from gnc_models.metrics.layers import layer_columns, measure_layer
 from study.design.parts import metric_names
-from study.training.seeds import derive_seed
-from study.training.training import Training
+from study.training.training import Training, derive_seed
 
 PGD_STEPS = 20
 # Of few samples of each of many classes: what takes time in proportion to the classes, and the smallest margin. At the

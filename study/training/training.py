@@ -2,6 +2,7 @@
 Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk."""
 
 import functools
+import hashlib
 import inspect
 import itertools
 import math
@@ -25,7 +26,6 @@ from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
 from gnc_models.losses.registry import Loss, make_loss
 from study.design.config import TrialConfig
 from study.training.schedules import Pace
-from study.training.seeds import derive_seed
 from study.training.worker_group import ALONE, Group
 
 EVALUATION_BATCH = 512
@@ -33,6 +33,12 @@ EVALUATION_BATCH = 512
 
 class Diverged(RuntimeError):
     """The loss or the weights are no longer finite; the message becomes the row's reason."""
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed for one purpose, such as (seed, "order", epoch). No generator state is stored: the seed is the same whoever asks."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class Training:

@@ -20,7 +20,6 @@ from study.training import schedules
 from study.training.data import load_dataset
 from study.training.measuring import Outputs, compute_outputs, measure
 from study.training.memory import PeakMemory
-from study.training.stationarity import Check, is_check_epoch, is_stationary, with_check
 from study.training.training import Diverged, Training
 from study.training.worker_group import ALONE, Group
 
@@ -65,7 +64,7 @@ class Trial:
         self.step = 0
         self.terminal_epoch: int | None = None
         self.stationary_step: int | None = None
-        self._checks: list[Check] = []  # of stationarity, with budget stationary
+        self._checks: list[schedules.Check] = []  # of stationarity, with budget stationary
         self._seconds_before = 0.0
         self.resumed = checkpoint is not None
         self._started = started
@@ -132,10 +131,10 @@ class Trial:
         """Whether the event that the budget waits for is looked for after this epoch."""
         if self.config.budget == "stationary":  # a rate that falls brings anything to rest
             held, _ = schedules.awaited_course(self.config, self.training.steps_per_epoch, self._begun())
-            return self.stationary_step is None and self.step <= held and is_check_epoch(self.epoch)
+            return self.stationary_step is None and self.step <= held and schedules.is_check_epoch(self.epoch)
         return self.config.budget == "terminal" and self.terminal_epoch is None
 
-    def _check(self, features: Tensor) -> tuple[float, Check | None]:
+    def _check(self, features: Tensor) -> tuple[float, schedules.Check | None]:
         """Training accuracy, and with budget stationary what is compared."""
         loss, accuracy = self.training.loss_and_accuracy(features, self.training.train_labels)
         if self.config.budget != "stationary":
@@ -143,16 +142,18 @@ class Trial:
         self.training.check_weights()
         rows = unit(self.training.classifier.weight.detach())
         margin = one_vs_rest_margins(rows, tolerance=CHECK_TOLERANCE, mode="min").minimum[0]
-        return accuracy, Check(self.step, loss, margin)
+        return accuracy, schedules.Check(self.step, loss, margin)
 
-    def _note(self, train_accuracy: float, check: Check | None) -> None:
+    def _note(self, train_accuracy: float, check: schedules.Check | None) -> None:
         self._note_terminal(train_accuracy)
         if check is None:
             return
         config, warm_up = self.config, schedules.warm_up_steps(self.config, self.training.steps_per_epoch)
         tolerance, temperature = config.stationary_tolerance or 0.0, config.temperature or 1.0
-        self._checks = with_check(self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up)
-        if is_stationary(self._checks):
+        self._checks = schedules.with_check(
+            self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up
+        )
+        if schedules.is_stationary(self._checks):
             self.stationary_step = self.step
 
     def _note_terminal(self, train_accuracy: float) -> None:
@@ -199,7 +200,7 @@ class Trial:
         self.epoch, self.step, self.terminal_epoch = state["epoch"], state["step"], state["terminal_epoch"]
         # Absent in checkpoints from before there was this budget.
         self.stationary_step = state.get("stationary_step")
-        self._checks = [Check(**check) for check in state.get("checks", ())]
+        self._checks = [schedules.Check(**check) for check in state.get("checks", ())]
         self._seconds_before = state["seconds"]
         # By today's columns: one added since the checkpoint was written is null in the rows before it.
         self.measurements = [Measurement(**{name: row.get(name) for name in names}) for row in state["measurements"]]
