@@ -79,9 +79,8 @@ def make_distribution(name: str, given: Any) -> Distribution:
 def _is_right(kind: str, values: list[Any]) -> bool:
     if kind == "choice":
         return len(values) > 1 and all(value not in values[:index] for index, value in enumerate(values))
-    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
-        return False
-    if "int" in kind and not all(isinstance(value, int) for value in values):
+    numbers = int if "int" in kind else (int, float)
+    if len(values) != 2 or any(isinstance(value, bool) or not isinstance(value, numbers) for value in values):
         return False
     low, high = values
     return math.isfinite(low) and math.isfinite(high) and low < high and (not kind.startswith("log") or low > 0)
@@ -179,15 +178,14 @@ def make_cells(points: Iterator[dict[str, Any]]) -> tuple[Cell, ...]:
     settings: dict[str, tuple[tuple[str, Any], ...]] = {}
     for point in points:
         rest = {name: value for name, value in point.items() if name != "seed"}
-        name = json.dumps({setting: _alike(value) for setting, value in rest.items()}, sort_keys=True)
+        # 1 and 1.0, and 0 and -0.0, are one cell
+        alike = {
+            n: float(v) + 0.0 if isinstance(v, int | float) and not isinstance(v, bool) else v for n, v in rest.items()
+        }
+        name = json.dumps(alike, sort_keys=True)
         settings[name] = tuple(rest.items())
         seeds.setdefault(name, {})[point.get("seed", 0)] = None
     return tuple(Cell(settings[name], tuple(found)) for name, found in seeds.items())
-
-
-def _alike(value: Any) -> Any:
-    """The same for 1 and 1.0, and for 0 and -0.0: both are one cell."""
-    return float(value) + 0.0 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def columns_read(metrics: Iterable[str]) -> list[str]:

@@ -110,7 +110,7 @@ class Suggestions:
         for cell, found in stored_suggestions(self._study, self._store).items():
             mine = self._known.setdefault(cell, {})
             mine |= {name: suggestion for name, suggestion in found.items() if name not in mine}
-        self._note_states(self._spent)
+        self._note_states()
         for suggestion in self._all():
             new = (c for key, c in suggestion.trials.items() if key not in known)
             self._queue.extend(c for c in new if c.key not in suggestion.states)
@@ -118,16 +118,13 @@ class Suggestions:
     def _all(self) -> Iterator[Suggestion]:
         return (suggestion for found in self._known.values() for suggestion in found.values())
 
-    def _note_states(self, spent: set[str]) -> None:
-        states = self._store.states()
+    def _note_states(self) -> None:
+        states, spent = self._store.states(), self._spent
         configs = tuple(config for suggestion in self._all() for config in suggestion.trials.values())
         done = done_keys(dataclasses.replace(self._study, configs=configs), self._store, states)
         for suggestion in self._all():
-            for key in suggestion.trials:
-                if key in done:
-                    suggestion.states[key] = states[key]
-                elif key in spent:
-                    suggestion.states[key] = "failed"
+            ended = dict.fromkeys(suggestion.trials.keys() & spent, "failed")
+            suggestion.states |= ended | {key: states[key] for key in suggestion.trials.keys() & done}
 
     def next(self) -> TrialConfig | None:
         """The next trial to run; None once every cell has its number of suggestions, or while another run suggests."""

@@ -117,10 +117,8 @@ class Trial:
         """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
         config, total = self.config, self._total_steps()
         steps, peak = range(self.step, min(self.step + self.training.steps_per_epoch, total)), config.learning_rate
-        return [
-            schedules.Pace(peak * self._rate_share(step), schedules.temperature_at(config, step / total))
-            for step in steps
-        ]
+        temperature_at = schedules.temperature_at
+        return [schedules.Pace(peak * self._rate_share(i), temperature_at(config, i / total)) for i in steps]
 
     def _rate_share(self, step: int) -> float:
         if self.config.budget in ("steps", "epochs"):

@@ -30,8 +30,7 @@ class CompetingTrials:
     def __init__(self, search: Search, store: Store) -> None:
         self._search, self._store = search, store
         self._rule_of_group: dict[str, TrialScheduler] = {}
-        self._rules: dict[str, TrialScheduler] = {}  # of each trial's group, by its key
-        self._trials: dict[str, _Replayed] = {}
+        self._known: dict[str, tuple[TrialScheduler, _Replayed]] = {}  # of each trial, by its key
 
     def replay(self, configs: Iterable[TrialConfig]) -> None:
         """Tell the rules what stored trials measured, in order of epochs, so that a continued study decides as before.
@@ -55,7 +54,11 @@ class CompetingTrials:
     def _note(self, config: TrialConfig, row: dict[str, Any], *, past: bool = False) -> str:
         """Give a row to its group's rule, and take its decision."""
         epoch, value = row["epoch"], measured(row, self._search.scheduler.metric)
-        rule, trial = self._rule(config), self._trial(config)
+        if config.key not in self._known:
+            rule = self._rule_of_group.setdefault(group_of(config, self._search), make_rule(self._search.scheduler))
+            self._known[config.key] = rule, _Replayed(config.key)
+            rule.on_trial_add(self, self._known[config.key][1])
+        rule, trial = self._known[config.key]
         if value is None or epoch <= trial.last_epoch:  # a restarted trial measures some epochs again
             return TrialScheduler.CONTINUE
         trial.last_epoch = epoch
@@ -71,18 +74,6 @@ class CompetingTrials:
     def get_live_trials(self) -> list:
         """No trial waits for another: the rules ask this to pause one, which is never done here."""
         return []
-
-    def _trial(self, config: TrialConfig) -> _Replayed:
-        if config.key not in self._trials:
-            self._trials[config.key] = _Replayed(config.key)
-            self._rule(config).on_trial_add(self, self._trials[config.key])
-        return self._trials[config.key]
-
-    def _rule(self, config: TrialConfig) -> TrialScheduler:
-        if config.key not in self._rules:
-            rule = self._rule_of_group.setdefault(group_of(config, self._search), make_rule(self._search.scheduler))
-            self._rules[config.key] = rule
-        return self._rules[config.key]
 
 
 def make_rule(scheduler: Scheduler) -> TrialScheduler:

@@ -50,10 +50,9 @@ def run_trials(
 ) -> bool:  # fmt: skip
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
     Trials with the same number of workers form one experiment of Tune, and the experiments run one after another: on
-    a busy cluster, trials that need less would starve the others. trials, allotments: where trials come from and
-    what each gets, by their number of workers. concurrent: at most so many at once. forgive: failures before this
-    run do not count against a trial. held_bytes: measures what a trial left on its process's GPUs; None:
-    study.training.memory's."""
+    a busy cluster, trials that need less would starve the others.
+    trials, allotments: where trials come from and what each gets, by their number of workers. concurrent: at most so
+    many at once. forgive: failures before this run do not count. held_bytes: in place of study.training.memory's."""
     if problem := ray_problem():
         print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
     run = new_run()

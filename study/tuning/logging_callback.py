@@ -60,7 +60,11 @@ class LoggingCallback(DriverOnly, tune.Callback):
                 self._do(what, key, value)
             except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run continues
                 self._logged.pop(key, None)  # nothing more is logged of this trial
-                self._warn(error)
+                if not self._has_failed:
+                    self._has_failed = True
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    told = f"{self._name} cannot log every trial; the run continues"
+                    print(f"warning: {told}: {reason}", file=sys.stderr)
 
     def _do(self, what: str, key: str, value: Any) -> None:
         if self._logger is None:
@@ -81,9 +85,3 @@ class LoggingCallback(DriverOnly, tune.Callback):
             if what == "end":
                 self._logged.pop(key)
                 self._logger.end(key, value)
-
-    def _warn(self, error: Exception) -> None:
-        if not self._has_failed:
-            self._has_failed = True
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            print(f"warning: {self._name} cannot log every trial; the run continues: {reason}", file=sys.stderr)

@@ -4,6 +4,7 @@ attempt, and reference columns are computed on reading: these are not compared. 
 
 import dataclasses
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ class Comparison:
 
 def compare_stores(first: Store, second: Store, selection: Selection | None = None) -> Comparison:
     """The folders' trials by key. selection: only these."""
-    trials = [_selected(store.read_trials(), selection) for store in (first, second)]
+    trials = [store.read_trials() for store in (first, second)]
+    if selection:
+        trials = [table.filter(pa.array(map(selection, table.to_pylist()), pa.bool_())) for table in trials]
     shared = _keys(trials[0]) & _keys(trials[1])
     rows = [only(store.read(["trial", "epoch", *MEASURED]), shared) for store in (first, second)]
     return _compare_tables(*trials, *rows)
@@ -95,7 +98,7 @@ def _compare_tables(first: pa.Table, second: pa.Table, first_rows: pa.Table, sec
         only_second=tuple(sorted(keys[1] - keys[0])),
         differing=tuple(sorted(differing)),
         other_epochs=tuple(other_epochs),
-        columns=dict(sorted(columns.items(), key=lambda item: -_or_infinite(item[1].largest_relative))),
+        columns=dict(sorted(columns.items(), key=lambda item: -_size(item[1].largest_relative))),
         machines=_differing_machines(*(table.select(MACHINE).to_pylist() for table in ends)),
     )
 
@@ -122,7 +125,7 @@ def _worst(name: str, first: pa.Table, second: pa.Table, found: np.ndarray) -> C
     at = pa.array(found)
     one, other = (table.column(name).take(at).to_pylist() for table in (first, second))
     sizes = [relative_difference(a, b) for a, b in zip(one, other, strict=True)]
-    worst = max(range(len(sizes)), key=lambda i: _or_infinite(sizes[i]))
+    worst = max(range(len(sizes)), key=lambda i: _size(sizes[i]))
     trials = first.column("trial").take(at).to_pylist()
     epoch = first.column("epoch")[int(found[worst])].as_py() if "epoch" in first.column_names else None
     counts = len(found), len(set(trials))
@@ -187,8 +190,8 @@ def some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
-def _or_infinite(size: float | None) -> float:
-    return float("inf") if size is None else size
+def _size(relative: float | None) -> float:
+    return math.inf if relative is None else relative
 
 
 def _places(rows: pa.Table) -> dict[tuple[str, int], int]:
@@ -198,9 +201,3 @@ def _places(rows: pa.Table) -> dict[tuple[str, int], int]:
 
 def _keys(trials: pa.Table) -> set[str]:
     return set(trials.column("trial").to_pylist())
-
-
-def _selected(trials: pa.Table, selection: Selection | None) -> pa.Table:
-    if selection is None:
-        return trials
-    return trials.filter(pa.array([selection(trial) for trial in trials.to_pylist()], pa.bool_()))
