@@ -15,23 +15,13 @@ import pyarrow.compute as pc
 
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
-from study.store import fragment_bytes
-from study.store.schemas import (
-    FINAL,
-    FRAGMENT_SCHEMA,
-    check_version,
-    fragment_table,
-    identity_and_settings,
-    read_parquet,
-    record_from_json,
-    to_fragment,
-    to_parquet,
-)
+from study.store import fragment_bytes, schemas
+from study.store.schemas import FINAL, read_parquet, to_parquet
 from study.store.storage import Entry, Part, Tell, ignore
 
 FILE = re.compile(r"([0-9a-f]{16})(?:\.(diverged|stopped)(?:-(\d+))?)?\.parquet")
 RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a file gives way only to one of a higher rank
-NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
+NO_ROWS = schemas.FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 
 
 class Progress(NamedTuple):
@@ -88,12 +78,12 @@ class FinishedTrials(Part):
         about = {b"record": asdict(fragment.record), b"settings": fragment.settings}
         written = {name: json.dumps(value).encode() for name, value in about.items()}
         footer = {**(fragment.rows.schema.metadata or {}), **written}
-        self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
+        self.storage.write(f"rows/{fragment.file}", schemas.to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
     def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
         """Write the file of a trial that ended; from here on the trial counts."""
-        rows = fragment_table(config, measurements)
-        self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
+        rows = schemas.fragment_table(config, measurements)
+        self.put_fragment(Fragment(config.key, schemas.identity_and_settings(config), rows, record))
 
     def read_final(self, key: str) -> Fragment | None:
         """A trial that was trained to its end, without its rows, as `read_end`; nothing is listed."""
@@ -129,7 +119,7 @@ class FinishedTrials(Part):
         names = (b"schema_version", b"settings", b"record")
         footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
         if fragment_bytes.is_whole(content) and len(footer) == len(names):
-            check_version(footer)
+            schemas.check_version(footer)
             with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
         return self.read_file(file, on_unreadable)  # a file of before checksums, or one that is torn
@@ -168,4 +158,4 @@ def _fragment(file: str, footer: Mapping[bytes, bytes], rows: pa.Table) -> Fragm
     key = settings["trial"]
     if not file.startswith(f"{key}."):
         raise ValueError(f"rows of {key} under the name {file}")  # a copy would double its rows
-    return Fragment(key, settings, rows, record_from_json(footer[b"record"].decode()))
+    return Fragment(key, settings, rows, schemas.record_from_json(footer[b"record"].decode()))
