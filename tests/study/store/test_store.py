@@ -37,11 +37,9 @@ def fail(store: Store, config, attempt: int = 1, reason: str = "ValueError: no")
 def test_a_trial_stored_before_a_setting_was_added_has_its_old_value_in_every_table(store, monkeypatch):
     config = made_up_config()
     with monkeypatch.context() as before:
+        before.setattr("study.store.schemas.identity_and_settings", lambda c: without_workers(identity_and_settings(c)))
         before.setattr(
-            "study.store.finished_trials.identity_and_settings", lambda c: without_workers(identity_and_settings(c))
-        )
-        before.setattr(
-            "study.store.finished_trials.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"])
+            "study.store.schemas.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"])
         )
         finish(store, config)
     assert set(store.read().column("workers").to_pylist()) == {1}
