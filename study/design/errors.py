@@ -76,7 +76,8 @@ def make_config(settings: dict[str, Any]) -> TrialConfig:
         TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
     except ValidationError as error:
         told += sentences(TrialConfig, error)
-    raise StudyError(*dict.fromkeys(told))
+    misnamed = "".join(line for line in told if "Did you mean" in line)  # and so not missing as well
+    raise StudyError(*dict.fromkeys(line for line in told if f"{line.split()[0]!r}?" not in misnamed))
 
 
 def sentences(model: type[BaseModel], error: ValidationError) -> list[str]:

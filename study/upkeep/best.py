@@ -167,7 +167,10 @@ def best_lines(best: Best) -> Iterator[str]:
         cell, chosen = in_short(winner.by, absent="none") or "all", in_short(winner.chosen)
         found = [_with_error(winner, goal.metric, named=len(best.goals) > 1) for goal in best.goals]
         seeds = "1 seed" if len(winner.seeds) == 1 else f"{len(winner.seeds)} seeds"
-        yield f"{cell}:  {', '.join(found)}  {seeds}, best of {winner.candidates}{f':  {chosen}' if chosen else ''}"
+        among = "the only one" if winner.candidates == 1 else f"best of {winner.candidates}"
+        yield f"{cell}:  {', '.join(found)}  {seeds}, {among}{f':  {chosen}' if chosen else ''}"
+    if best.winners and all(winner.candidates == 1 for winner in best.winners):
+        yield "Every cell has one candidate, so nothing was chosen. --by with fewer settings compares more of them."
     if best.unfinished:
         yield f"{best.unfinished} candidates left out: some of their trials diverged or were stopped"
     names = " or ".join(goal.metric for goal in best.goals)
