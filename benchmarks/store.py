@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.design.study_file import parse_study
+from study.store.schemas import FRAGMENT_SCHEMA
 from study.store.store import open_store
 
 STUDY = """
@@ -65,9 +67,8 @@ def write_study(path: Path, trials: int) -> tuple[TrialConfig, ...]:
 
 def measurements(epochs: int, chance: np.random.Generator) -> Iterator[Measurement]:
     """Random numbers in every column that a trial of images and a small network fills."""
-    kinds = {f.name: str(f.type) for f in dataclasses.fields(Measurement)}
-    floats = [name for name, kind in kinds.items() if "float" in kind and "list" not in kind]
-    absent = dict.fromkeys(kinds)
+    absent = dict.fromkeys(f.name for f in dataclasses.fields(Measurement))
+    floats = [f.name for f in FRAGMENT_SCHEMA if f.name in absent and pa.types.is_floating(f.type)]
     for epoch in range(epochs):
         numbers = dict(zip(floats, chance.random(len(floats)).tolist(), strict=True))
         yield Measurement(**{**absent, **numbers, "epoch": epoch, "step": 10 * epoch, "terminal": epoch > 5})

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, trained_head
+from benchmarks import gpu, report, store, trained_head
 from benchmarks.margins import ROWS
+from study.store.store import open_store
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
@@ -23,6 +24,13 @@ def test_the_trained_head_is_trained(monkeypatch):
     rows, accuracy = trained_head.train_head(40, 8)
     assert rows.shape == (40, 8)
     assert accuracy > 0.5  # chance is 0.025
+
+
+def test_made_up_trials_fill_a_folder_and_make_tables(tmp_path):
+    configs = store.write_study(tmp_path / "many.toml", 1)[:2]
+    store.fill(tmp_path, configs, epochs=3)
+    assert open_store(tmp_path).seal().rows == 6
+    assert report.table_of(report.configs(2), epochs=3).num_rows == 6
 
 
 @pytest.mark.parametrize(("family", "member"), [(f, m) for f, members in gpu.FAMILIES.items() for m in members])

@@ -45,16 +45,14 @@ def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tup
     weights = np.array([weight for _, weight in parts])[:, None] / (spreads / spreads.min(axis=0)) ** 2
     weights /= weights.sum(axis=0)
     degrees = np.array([part.degrees for part, _ in parts])[:, None]
-    ends = []
-    for share in ((1 - level) / 2, (1 + level) / 2):
-        own = middles + spreads * stdtrit(degrees, share)
-        low, high = own.min(axis=0), own.max(axis=0)  # the mixture's quantile lies between those of its parts
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            is_below = (weights * stdtr(degrees, (middle - middles) / spreads)).sum(axis=0) < share
-            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-        ends.append(high)
-    return (weights * middles).sum(axis=0), ends[0], ends[1]
+    shares = np.array([(1 - level) / 2, (1 + level) / 2])[:, None, None]
+    own = middles + spreads * stdtrit(degrees, shares)
+    low, high = own.min(axis=1), own.max(axis=1)  # the mixture's quantiles lie between those of its parts
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        is_below = (weights * stdtr(degrees, (middle[:, None] - middles) / spreads)).sum(axis=1) < shares[:, 0]
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    return (weights * middles).sum(axis=0), high[0], high[1]
 
 
 def sizes_needed(half: float, sizes: int, parameters: int, wanted: float, *, most: int = 60) -> int | None:
