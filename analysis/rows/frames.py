@@ -150,20 +150,39 @@ def gathered(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
-    members = gathered((key, index) for index, key in enumerate(settings_of_rows(table, names)))
-    for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
-        yield dict(zip(names, key, strict=True)), table.take(members[key])
+    code, first = codes(table, names)
+    keys, members = settings_of_rows(table.take(first), names), np.split(np.argsort(code, kind="stable"), _edges(code))
+    order = sorted(range(len(keys)), key=lambda i: tuple((v is None, v if v is not None else 0) for v in keys[i]))
+    for index in order:
+        yield dict(zip(names, keys[index], strict=True)), table.take(members[index])
+
+
+def codes(table: pa.Table, names: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+    """A number from 0 for each row, equal where these settings are, and the first row of each number."""
+    code = np.zeros(table.num_rows, dtype=np.int64)
+    for name in names:
+        found = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        code = np.unique(code * len(found.dictionary) + found.indices.to_numpy(), return_inverse=True)[1]
+    return code, np.unique(code, return_index=True)[1]
+
+
+def _edges(code: np.ndarray) -> np.ndarray:
+    """Where a new number begins in the sorted numbers."""
+    return np.cumsum(np.bincount(code))[:-1]
 
 
 def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
     """`temperature = 0.1, normalization = both` for each row: the group that has a prefactor of its own."""
-    rows = settings_of_rows(table, names)
-    return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
+    code, first = codes(table, names)
+    rows = settings_of_rows(table.take(first), names)
+    labels = [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
+    return [labels[index] for index in code]
 
 
 def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings behind each of `group_labels`."""
-    return dict(zip(group_labels(table, names), table.select(list(names)).to_pylist() or [{}], strict=False))
+    firsts = table.take(np.sort(codes(table, names)[1]))
+    return dict(zip(group_labels(firsts, names), firsts.select(list(names)).to_pylist() or [{}], strict=False))
 
 
 def independent_settings(final: pa.Table) -> list[str]:
@@ -171,7 +190,7 @@ def independent_settings(final: pa.Table) -> list[str]:
     varied = [name for name in varied_settings(final) if name not in (*SIZES, "seed")]
     kept: list[str] = []
     for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
-        if any(len(members[name].unique()) > 1 for _, members in groups(final, [*SIZES, *kept])):
+        if len(codes(final, [*SIZES, *kept, name])[1]) > len(codes(final, [*SIZES, *kept])[1]):
             kept.append(name)
     return kept
 

@@ -6,7 +6,7 @@ intervals are the wider of two jackknives, one over each. Knows theory and robus
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,11 @@ from scipy.stats import t as student_t
 from analysis.rows import theory
 from analysis.rows.frames import settings_by_label
 from analysis.rows.measures import MARGIN
-from analysis.scaling.cells import Cells, level_columns, select
+from analysis.scaling.cells import Cells, select, with_levels
 from analysis.scaling.form_choice import Ends, cells_of, judge
 from analysis.scaling.forms import aicc, weigh
 from analysis.scaling.power_law import Exponent, FitRefused, exponents_of
-from analysis.statistics.huber import LinearFit, clustered_covariance, fit_linear
+from analysis.statistics.huber import Design, LinearFit, clustered_covariance, fit_linear
 from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, mixed_interval
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
@@ -98,7 +98,7 @@ JOINT_FORMS: Mapping[str, JointForm] = {
 class JointFit:
     """A fitted joint form: parameters, level by group, robust spread, AICc, diagnostics.
 
-    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
+    covariance: of parameters, then levels. Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
     """
 
     form: str
@@ -109,15 +109,17 @@ class JointFit:
     cells: int
     sizes: int
     diagnostics: Diagnostics
-    linear: LinearFit = field(repr=False, compare=False)
+    covariance: np.ndarray = field(repr=False, compare=False)
 
     def expect(self, axes: Axes, group: str) -> Expected:
         """Where the logarithms of new cells at these axes are expected."""
         form = JOINT_FORMS[self.form]
-        design = _design(form, axes, [group] * len(axes["num_classes"]), sorted(self.levels))
-        middle = form.fixed(axes) + design @ self.linear.coefficients
-        reach = np.einsum("np,pq,nq->n", design, self.linear.covariance, design)
-        return Expected(middle, np.sqrt(reach + self.linear.scale**2), max(self.sizes - 2, 1))
+        design = _design(form, axes, [group] * len(axes["num_classes"]), list(self.levels))
+        coefficients = np.array([*(p.estimate for p in self.parameters), *self.levels.values()])
+        reach = np.einsum("np,pq,nq->n", design.dense, self.covariance, design.dense)
+        return Expected(
+            form.fixed(axes) + design.at(coefficients), np.sqrt(reach + self.scale**2), max(self.sizes - 2, 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -207,19 +209,19 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     form, axes = JOINT_FORMS[name], log_axes(cells)
     if form.cold and not np.isfinite(axes["temperature"]).all():
         raise FitRefused("some cells have no temperature")
-    labels = sorted(set(cells.group))
+    labels = sorted(cells.counts)
     design = _design(form, axes, cells.group, labels)
     needed = max(MIN_CELLS, design.shape[1] + 2)
-    if len(design) < needed:
-        raise FitRefused(f"{len(design)} cells for {design.shape[1]} parameters, at least {needed} are needed")
+    if design.shape[0] < needed:
+        raise FitRefused(f"{design.shape[0]} cells for {design.shape[1]} parameters, at least {needed} are needed")
     for axis in AXES if form.cold else AXES[:1]:
         count = len(np.unique(axes[axis]))
         if count < (least if axis != "feature_dim" else 2):
             raise FitRefused(f"{count} values of {axis} are too few for this form")
-    if np.linalg.matrix_rank(design) < design.shape[1]:
+    if not design.has_full_rank():
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(axes))
-    by_axis = {name: _jackknife(design, fit, axes[name]) for name in AXES[:2]}
+    by_axis = {name: _jackknife(fit, axes[name]) for name in AXES[:2]}
     halves = [half for _, half in by_axis.values() if half is not None]
     known = np.max(halves, axis=0) if len(halves) == len(by_axis) else None
     return JointFit(
@@ -228,23 +230,23 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
         levels=dict(zip(labels, map(float, fit.coefficients[len(form.names) :]), strict=True)),
         scale=fit.scale,
         aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
-        cells=len(design),
+        cells=design.shape[0],
         sizes=len(np.unique(axes["num_classes"])),
         diagnostics=diagnose(fit, axes["num_classes"]),
-        linear=replace(fit, covariance=by_axis["num_classes"][0]),
+        covariance=by_axis["num_classes"][0],
     )
 
 
-def _jackknife(design: np.ndarray, fit: LinearFit, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def _jackknife(fit: LinearFit, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Covariance of the coefficients over the values of an axis, and half widths; None for fewer than MIN_CELLS values."""
-    covariance, clusters = clustered_covariance(design, fit, axis), len(np.unique(axis))
+    covariance, clusters = clustered_covariance(fit, axis), len(np.unique(axis))
     student = student_t.ppf((1 + LEVEL) / 2, max(clusters - 2, 1))
     return covariance, student * np.sqrt(np.diag(covariance)) if clusters >= MIN_CELLS else None
 
 
-def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    columns = (column[:, None] for column in form.columns(axes))
-    return np.concatenate([*columns, level_columns(group, labels)], axis=1)
+def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> Design:
+    columns = np.array(form.columns(axes)).reshape(-1, len(group)).T
+    return with_levels(columns, group, labels)
 
 
 def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
@@ -260,7 +262,7 @@ def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
         return None
 
     def expected(at: np.ndarray, group: str) -> Ends:
-        axes = {name: np.log(at[i : i + 1]) for i, name in enumerate(AXES)}
+        axes = {name: np.log(at[:, i]) for i, name in enumerate(AXES)}
         middle, low, high = np.exp(mixed_interval([(fit.expect(axes, group), 1.0)], 0.9))
         return middle, low, high
 
