@@ -5,12 +5,23 @@ and tests are over seeds: the sizes were chosen, while the seeds stand for chanc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, gathered, settings_of_rows, values
+from analysis.rows.frames import (
+    COLUMNS,
+    SETTING_NAMES,
+    SIZES,
+    codes,
+    distinct,
+    gathered,
+    settings_of_rows,
+    values,
+    varied_settings,
+)
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
 from analysis.statistics import inference
@@ -107,28 +118,28 @@ def numbers_contrast(
         ConditionRefused: an unknown setting, measure or base value.
     """
     check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
-    measured = measure_values(final, measure)
+    measured, whole = measure_values(final, measure), final
+    final = final.select([*dict.fromkeys([setting, *varied_settings(final), "trial", "terminal", *REFERENCE_LINES])])
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
         return None
     held, pooled, moving = held_settings(final.take(kept), setting, tuned)
-    keys, taken, beside = (settings_of_rows(final, names) for names in (held, [setting], pooled))
-    kept = kept[_supported([keys[i] for i in kept], [taken[i] for i in kept], [beside[i] for i in kept])]
+    kept = kept[_supported(*(settings_of_rows(final.take(kept), names) for names in (held, [setting], pooled)))]
     rows, measured = final.take(kept), measured[kept]
-    is_log = _is_log(measure, measured)
-    units = _units([keys[i] for i in kept], rows[setting].to_pylist(), np.log(measured) if is_log else measured)
+    is_log, keys = _is_log(measure, measured), settings_of_rows(rows, held)
+    units = _units(keys, rows[setting].to_pylist(), np.log(measured) if is_log else measured)
     values_shared = {value for unit in units.values() for value in unit}
     base = _base(units, [v for v in distinct(rows, setting) if v in values_shared], against, setting)
     shared = {key: unit for key, unit in units.items() if base in unit and len(unit) > 1}
     together = [value for value in distinct(rows, setting) if any(value in unit for unit in shared.values())]
     apart = tuple(value for value in distinct(rows, setting) if value not in together)
     if apart and shared:  # what is held and pooled depends on the values that are compared
-        among = final.take(np.flatnonzero([value not in apart for value in final[setting].to_pylist()]))
+        among = whole.take(np.flatnonzero([value not in apart for value in whole[setting].to_pylist()]))
         found = numbers_contrast(among, setting, measure, against=shown_value(base), where=where, tuned=tuned)
         return found and replace(found, apart=(*apart, *found.apart))
     if not shared:
         return None
-    mine = rows.take(np.flatnonzero([keys[i] in shared for i in kept]))
+    mine = rows.take(np.flatnonzero([key in shared for key in keys]))
     levels = tuple(_adjusted([_level(mine, setting, value, base, shared, measure) for value in together]))
     pooled = tuple(name for name in pooled if len(mine[name].drop_null().unique()) > 1)
     told = (levels, tuple(held[:-1]), pooled, moving, apart, tuple(mine["trial"].to_pylist()), where)
@@ -141,6 +152,8 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
     are compared at the temperatures of both.
     """
+    if not beside or not beside[0]:  # nothing is pooled
+        return np.ones(len(keys), dtype=bool)
     triples = zip(keys, zip(taken, beside, strict=True), strict=True)
     units = gathered((key, pair) for key, pair in triples if any(x is not None for x in pair[1]))
     members = {key: {value: set(others) for value, others in gathered(pairs).items()} for key, pairs in units.items()}
@@ -174,13 +187,14 @@ def held_settings(
     that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held.
     """
     held, pooled, moving = [], [], []
-    for name in SETTING_NAMES:
-        if name in (setting, "seed") or len(rows[name].unique()) < 2:
+    for name in varied_settings(rows):
+        if name in (setting, "seed"):
             continue
         if name in tuned:
             moving.append(name)
             continue
-        pairs = zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True)
+        both = rows.select([setting, name])
+        pairs = settings_of_rows(both.take(codes(both, both.column_names)[1]), both.column_names)
         at = {value: set(others) for value, others in gathered(pairs).items()}
         only_null = [value for value, others in at.items() if others == {None}]
         if name not in SIZES and 0 < len(only_null) < len(at):
@@ -202,11 +216,8 @@ def _is_log(measure: str, measured: np.ndarray) -> bool:
 
 def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tuple, dict[Any, float]]:
     """Held settings and seed to value of the setting to the mean number of the trials there."""
-    members = gathered(zip(keys, zip(taken, map(float, numbers), strict=True), strict=True))
-    return {
-        key: {value: float(np.mean(found)) for value, found in gathered(pairs).items()}
-        for key, pairs in members.items()
-    }
+    members = gathered(zip(keys, zip(taken, numbers.tolist(), strict=True), strict=True))
+    return {key: {value: fmean(found) for value, found in gathered(pairs).items()} for key, pairs in members.items()}
 
 
 def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, setting: str) -> Any:
@@ -243,7 +254,7 @@ def _level(
 
 def _means(numbers: Iterable[tuple[Any, float]]) -> dict[Any, float]:
     """Mean of the numbers of each key: a seed, or what a cell holds."""
-    return {key: float(np.mean(some)) for key, some in sorted(gathered(numbers).items(), key=lambda one: str(one[0]))}
+    return {key: fmean(some) for key, some in sorted(gathered(numbers).items(), key=lambda one: str(one[0]))}
 
 
 def _adjusted(levels: Sequence[Level]) -> list[Level]:

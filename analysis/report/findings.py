@@ -111,5 +111,5 @@ def contrasted(final: pa.Table) -> tuple[dict[str, tuple[Contrast, ...]], dict[s
 def ladder(final: pa.Table, within: Sequence[str]) -> Iterator[LadderGaps]:
     """The ladder's gaps at each value of every setting that varies by itself."""
     for name in ("feature_dim", "num_classes", *within) if final.num_rows else ():
-        found = ladder_gaps(final, name)
-        yield from found if 1 < len(found) <= MOST_LEVELS else ()
+        found = ladder_gaps(final, name) if len(final[name].unique()) <= MOST_LEVELS else []
+        yield from found if len(found) > 1 else ()

@@ -2,10 +2,13 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import gathered
+from analysis.rows.frames import codes, gathered, settings_of_rows
 from study.design.config import settings_with
 
 MACHINE = ("cpu_model", "gpu_model", "host")
@@ -15,11 +18,18 @@ Counted = Counter[tuple[str, str]]  # trials by name and value
 def origins(trials: pa.Table) -> Counted:
     """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
     counted: Counted = Counter()
-    for text in trials["versions"].to_pylist():
-        counted.update(parse_versions(text).items())
+    for text, count in _counts(trials, ["versions"]):
+        counted.update(dict.fromkeys(parse_versions(text).items(), count))
     for name in MACHINE:
-        counted.update((name, value) for value in trials[name].to_pylist() if value)
+        counted.update({(name, value): count for value, count in _counts(trials, [name]) if value})
     return counted
+
+
+def _counts(trials: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows that these columns take, each with its number of trials behind the values."""
+    code, first = codes(trials, names)
+    rows = settings_of_rows(trials.take(first), names)
+    return [(*row, count) for row, count in zip(rows, np.bincount(code).tolist(), strict=True)]
 
 
 def parse_versions(text: str | None) -> dict[str, str]:
@@ -35,9 +45,10 @@ def data_origins(trials: pa.Table) -> Counted:
     """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
     names = [name for name in settings_with("data", "size") if name in trials.column_names]
     counted: Counted = Counter()
-    for row in trials.select([*names, "dataset_digest"]).to_pylist():
-        if digest := row.pop("dataset_digest"):
-            counted[", ".join(f"{k} {v}" for k, v in row.items() if v is not None), digest] += 1
+    for *row, digest, count in _counts(trials, [*names, "dataset_digest"]):
+        if digest:
+            told = (f"{k} {v}" for k, v in zip(names, row, strict=True) if v is not None)
+            counted[", ".join(told), digest] += count
     return counted
 
 

@@ -2,13 +2,14 @@
 variability at a moment that all trials share, since equal epochs are more steps for more classes. Fits nothing."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.rows.frames import values
+from analysis.rows.frames import SIZES, values
 from study.design.where import ConditionRefused, check_column
 
 VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
@@ -17,6 +18,13 @@ MARGIN = "margin_min_lower"
 SHORTFALL = "reference_shortfall"
 # Unit features in float32 scatter by about 1e-7 squared even when they coincide: below this a value is round-off.
 FLOAT_FLOOR = 1e-13
+
+
+def for_fits(final: pa.Table, within: Sequence[str]) -> pa.Table:
+    """The columns that trends read: rows are taken again and again, and a table has a hundred columns."""
+    ends = (MARGIN, "margin_min_upper", "reference_margin_lower", "reference_margin_upper")
+    wanted = ("trial", "cell", "terminal", *SIZES, "temperature", *within, *ends, *VARIABILITY)
+    return final.select(list(dict.fromkeys(wanted)))
 
 
 def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndarray]:

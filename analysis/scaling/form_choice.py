@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, settings_by_label, values
-from analysis.rows.measures import MARGIN
+from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, settings_by_label, values
+from analysis.rows.measures import MARGIN, for_fits
 from analysis.scaling.cells import Cells, average_cells, select
 from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form, weigh
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, FitRefused
@@ -111,6 +111,7 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
     """A comparison for each measure at each feature_dim that has at least three class counts."""
     found = []
     within = independent_settings(final)
+    final = for_fits(final, within)
     for measure in MEASURES:
         for where, rows in groups(final, ["feature_dim"]):
             cells = cells_of(rows, measure, within)
@@ -154,7 +155,7 @@ def cells_of(
     if kept.num_rows == 0:
         return None
     predictors = {name: values(kept, name) for name in axes}
-    return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group_labels(kept, within))
+    return average_cells(values(kept, measure), predictors, ranks(kept, "cell"), group_labels(kept, within))
 
 
 def compare_forms(

@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 
 from analysis.rows import theory
 from analysis.rows.frames import settings_by_label
-from analysis.rows.measures import MARGIN
+from analysis.rows.measures import MARGIN, for_fits
 from analysis.scaling.cells import Cells, select, with_levels
 from analysis.scaling.form_choice import Ends, cells_of, judge
 from analysis.scaling.forms import aicc, weigh
@@ -167,7 +167,7 @@ class JointComparison:
 
 def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> JointComparison | None:
     """Fit and test every joint form; None where fewer than two dimensions were run."""
-    final = final.filter(pc.greater(final["feature_dim"], 1))  # on a line there is no margin
+    final = for_fits(final, within).filter(pc.greater(final["feature_dim"], 1))  # on a line there is no margin
     if final.num_rows == 0 or len(final["feature_dim"].unique()) < 2:
         return None
     verdicts: list[JointVerdict] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows import measures
-from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, values
+from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, values
 from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
 
@@ -62,6 +62,7 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end.
     """
     others = independent_settings(final)
+    final = measures.for_fits(final, others)
     found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
     matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
     for read_then, moment in filter(None, matched):
@@ -109,7 +110,7 @@ def _fit(kept: pa.Table, measure: str, predictor: str, within: Sequence[str]) ->
     """The fit, or the bare estimate and the reason why it has no intervals."""
     if kept.num_rows == 0:
         return None, "no trial reached the terminal phase with a positive value"
-    sizes, cell, group = values(kept, predictor), kept["cell"].to_pylist(), group_labels(kept, within)
+    sizes, cell, group = values(kept, predictor), ranks(kept, "cell"), group_labels(kept, within)
     try:
         low, high = measured_interval(kept, measure)
         return fit_power_law(low, sizes, name=predictor, cell=cell, group=group, upper=high), None
