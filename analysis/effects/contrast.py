@@ -26,6 +26,7 @@ from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
 from analysis.statistics import inference
 from analysis.statistics.inference import LEVEL, MIN_SEEDS, mean_interval
+from gnc_models.progress import counted
 from study.design.where import ConditionRefused, check_column
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
@@ -167,7 +168,8 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
 
 def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options: Any) -> list[Contrast]:
     """`numbers_contrast` of each measure, p values adjusted over all together; those without shared units are left out."""
-    found = (numbers_contrast(final, setting, measure, **options) for measure in measures)
+    each = counted(measures, "measures", len(measures))
+    found = (numbers_contrast(final, setting, measure, **options) for measure in each)
     return adjust_together([contrast for contrast in found if contrast is not None])
 
 

@@ -161,7 +161,7 @@ def _read(
     below, above = rows
     place = pc.index_in(final["trial"], value_set=courses.trials).to_numpy(zero_copy_only=False)
     for name in VARIABILITY:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             logs = np.log(courses.measures[name])
             slope = (logs[above] - logs[below]) / (at[above] - at[below])
             found = np.exp(np.where(at[above] == where, logs[above], slope * (where - at[below]) + logs[below]))

@@ -18,6 +18,7 @@ from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, FitRefused
 from analysis.scaling.trends import MEASURES
 from analysis.statistics.inference import LEVEL, mixed_interval
+from gnc_models.progress import counted
 
 ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
 WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
@@ -112,8 +113,8 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
     found = []
     within = independent_settings(final)
     final = for_fits(final, within)
-    for measure in MEASURES:
-        for where, rows in groups(final, ["feature_dim"]):
+    for measure in counted(MEASURES, "measures", len(MEASURES)):
+        for where, rows in counted(groups(final, ["feature_dim"]), "dimensions", len(final["feature_dim"].unique())):
             cells = cells_of(rows, measure, within)
             if where["feature_dim"] >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
                 found.append(_with_others(compare_forms(cells, where["feature_dim"], measure, within), rows))

@@ -12,6 +12,7 @@ from analysis.rows.measures import MARGIN
 from analysis.scaling.cells import select
 from analysis.scaling.form_choice import Ends, FormComparison, HeldOut, compare_forms, judge
 from analysis.scaling.power_law import Exponent
+from gnc_models.progress import counted
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldO
     A form chosen by its error on the largest sizes has seen them, so its error there is no prediction error.
     """
     found = []
-    for comparison in comparisons:
+    for comparison in counted(comparisons, "largest sizes kept out", len(comparisons)):
         cells, dim, measure = comparison.cells, comparison.feature_dim, comparison.measure
         out = cells.log_predictors[:, 0] == cells.log_predictors[:, 0].max()
         if len(np.unique(cells.log_predictors[~out])) < 2:

@@ -14,6 +14,7 @@ from analysis.rows import measures
 from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, values
 from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
+from gnc_models.progress import counted
 
 # gnc1_pinv is not among the measures: it is divided by K, which alone gives an exponent of -1.
 MEASURES = (MARGIN, *VARIABILITY)
@@ -63,31 +64,28 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """
     others = independent_settings(final)
     final = measures.for_fits(final, others)
-    found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
     matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
-    for read_then, moment in filter(None, matched):
-        for measure in VARIABILITY:
-            found += trends_of(read_then, measure, others, moment, series=False)
-    return found + [t for measure in VARIABILITY for t in trends_of(final, measure, others)]
+    asked: list[tuple[Any, ...]] = [(final, measure, others) for measure in AT_THE_END]
+    asked += [(then, measure, others, moment) for then, moment in filter(None, matched) for measure in VARIABILITY]
+    asked += [(final, measure, others) for measure in VARIABILITY]
+    return [trend for one in counted(asked, "trends", len(asked)) for trend in trends_of(*one)]
 
 
-def trends_of(
-    final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END, *, series: bool = True
-) -> list[Trend]:
+def trends_of(final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END) -> list[Trend]:
     """The trends of one measure: in each size over all values of the other, in num_classes at each feature_dim, by series.
 
-    others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only where
-    the test says that their exponents differ.
+    others: settings whose values each have a prefactor. Single series are fitted too; at other moments than the end only
+    where the test says that their exponents differ.
     """
     # margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it
     found = []
     if measure != MARGIN and len(final["feature_dim"].unique()) > 1:
         for name, other in (SIZES, SIZES[::-1]):
             found.append(fit_trend(final, measure, {}, [other, *others], moment, predictor=name))
-    for where, rows in groups(final, ["feature_dim"]):
+    for where, rows in counted(groups(final, ["feature_dim"]), "dimensions", len(final["feature_dim"].unique())):
         pooled = fit_trend(rows, measure, where, others, moment)
         found.append(pooled)
-        if series or (pooled.fit and pooled.fit.slopes_differ):
+        if moment == AT_END or (pooled.fit and pooled.fit.slopes_differ):
             single = [g for g in groups(rows, others) if len(g[1]["num_classes"].unique()) > 1]
             for held, members in single[:MAX_SERIES] if len(single) > 1 else []:
                 found.append(fit_trend(members, measure, where | held, [], moment))
