@@ -1,4 +1,2 @@
-"""Turns the tables of a study into a report with fits and figures. Never imports torch or Ray.
-
-Data run one way: rows -> statistics -> scaling | effects -> figures -> report.
-"""
+"""Turns the tables of a study into a report with fits and figures, in this order: rows, statistics, scaling and effects,
+figures, report. Never imports torch or Ray."""

@@ -31,9 +31,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.trained_head import trained_rows
-from gnc_models.codes.code import make_code
 from gnc_models.codes.neighbour_repulsion import relax_rows
-from gnc_models.constructions.explicit import orthoplex
+from gnc_models.constructions.explicit import make_points, orthoplex
 from gnc_models.geometry.margins import Margins, one_vs_rest_margins
 
 
@@ -95,7 +94,7 @@ def optimised_rows(num_classes: int, feature_dim: int) -> Tensor:
 
 def known_rows(name: str) -> Callable[[int, int], Tensor]:
     """All rows of a code that can be written down, whose margins are all the same."""
-    return lambda num_classes, feature_dim: make_code(name).points
+    return lambda num_classes, feature_dim: torch.from_numpy(make_points(name))
 
 
 def orthoplex_rows(num_classes: int, feature_dim: int) -> Tensor:

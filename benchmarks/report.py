@@ -16,6 +16,7 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,13 +41,13 @@ def configs(count: int, sizes: int | None = None) -> list[TrialConfig]:
     if count > FEW_TRIALS and sizes is None:
         classes = [round(k) for k in np.geomspace(12, 1200, MANY_SIZES)]
         cells = list(product(classes, DIMS, MANY_TEMPERATURES, LEARNING_RATES))
-        grid = [(*cell, seed) for seed in range(-(-count // len(cells))) for cell in cells]
-        names = ("num_classes", "feature_dim", "temperature", "learning_rate", "seed")
+        grid: list[tuple[Any, ...]] = [(*cell, seed) for seed in range(-(-count // len(cells))) for cell in cells]
+        names = ["num_classes", "feature_dim", "temperature", "learning_rate", "seed"]
     else:
         sizes = sizes or -(-count // (len(DIMS) * len(TEMPERATURES) * SEEDS))
         classes = sorted({round(k) for k in np.geomspace(12, 1200, sizes)})
         grid = list(product(classes, DIMS, TEMPERATURES, range(SEEDS)))
-        names = ("num_classes", "feature_dim", "temperature", "seed")
+        names = ["num_classes", "feature_dim", "temperature", "seed"]
     return [TrialConfig(**dict(zip(names, values, strict=True))) for values in grid[:count]]
 
 

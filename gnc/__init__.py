@@ -20,25 +20,15 @@ if TYPE_CHECKING:
     from gnc_models.references.margin import random_margin, reference_margin
 
 __all__ = [
-    "CollapseMeter",
-    "best_code",
-    "fit_power_law",
-    "margins",
-    "measure",
-    "open_results",
-    "plot",
-    "random_margin",
-    "reference_margin",
-    "unconstrained_optimum",
-]
+    "CollapseMeter", "best_code", "fit_power_law", "margins", "measure", "open_results", "plot", "random_margin",
+    "reference_margin", "unconstrained_optimum",
+]  # fmt: skip
 
 _HOMES = {
     "CollapseMeter": "gnc.meter",
-    "fit_power_law": "gnc.results",
-    "open_results": "gnc.results",
+    **dict.fromkeys(("fit_power_law", "open_results"), "gnc.results"),
     "best_code": "gnc_models.codes.best_code",
-    "random_margin": "gnc_models.references.margin",
-    "reference_margin": "gnc_models.references.margin",
+    **dict.fromkeys(("random_margin", "reference_margin"), "gnc_models.references.margin"),
 }
 
 
@@ -63,10 +53,8 @@ def _hidden(home: Path) -> str | None:
         found = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), name))
         if found.resolve() != (home / name / "__init__.py").resolve():
             found = found.parent if found.name == "__init__.py" else found
-            return (
-                f"{found.absolute()} stands in the way of the package {name} of gnc-study: Python finds it first. "
-                "Rename it, or work in another directory and leave this one out of PYTHONPATH."
-            )
+            rule = f"{found.absolute()} stands in the way of the package {name} of gnc-study: Python finds it first."
+            return f"{rule} Rename it, or work in another directory and leave this one out of PYTHONPATH."
     return None
 
 

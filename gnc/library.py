@@ -1,7 +1,5 @@
 """Margins and collapse of arrays in memory, for scripts and notebooks: what `gnc` gives at the command line, as functions.
-
-Knows torch and the mathematics; does not know studies, files or the command line.
-"""
+Knows torch and the mathematics; does not know studies, files or the command line."""
 
 import warnings
 from collections.abc import Collection, Mapping

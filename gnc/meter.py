@@ -1,7 +1,5 @@
 """Collapse from a training loop: statistics of features as they pass, measured against the classifier's rows at any time.
-
-Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does).
-"""
+Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does)."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -67,13 +65,9 @@ class CollapseMeter:
         check_normalization(normalization, temperature)
         check_tolerance(tolerance)
         self._normalization, self._temperature = normalization, temperature
-        self._seen = SeenFeatures(
-            *(num_classes, feature_dim),
-            unit_features=normalization in ("both", "features"),
-            holds_sphere="sphere" in facts_needed(self._columns or ()),
-            device=device,
-            dtype=dtype,
-        )
+        views = {"unit_features": normalization in ("both", "features")}
+        views["holds_sphere"] = "sphere" in facts_needed(self._columns or ())
+        self._seen = SeenFeatures(num_classes, feature_dim, **views, device=device, dtype=dtype)
         self._labels: Tensor | None = None
         self._awaited = False  # whether labels were given, be it None, for the next pass of a watched head
         self._solved: Mapping[str, Margins] = {}  # margins of the last compute, to begin the next from
@@ -88,8 +82,6 @@ class CollapseMeter:
         """Samples seen of each class, int64 [classes]."""
         return self._seen.head.counts
 
-    # --- taking in -------------------------------------------------------------------------------------------------
-
     def update(self, features: ArrayLike, labels: ArrayLike) -> "CollapseMeter":
         """Take in what enters the head, before any normalization, and the class of each.
 
@@ -102,20 +94,16 @@ class CollapseMeter:
         """
         found, classes = as_floats("features", features), as_labels("labels", labels)
         if found.ndim < 1 or found.shape[-1] != self.feature_dim or found.shape[:-1] != classes.shape:
-            raise ValueError(
-                f"features must be [..., {self.feature_dim}] with labels [...], got shapes {tuple(found.shape)} and "
-                f"{tuple(classes.shape)}. Give what enters the head, and one label for each."
-            )
+            rule = f"features must be [..., {self.feature_dim}] with labels [...], got shapes {tuple(found.shape)} and"
+            raise ValueError(f"{rule} {tuple(classes.shape)}. Give what enters the head, and one label for each.")
         found, classes = found.reshape(-1, self.feature_dim), classes.reshape(-1)
         kept = classes != self.ignore_index
         if not bool(kept.all()):
             found, classes = found[kept.to(found.device)], classes[kept]
         check_labels(classes, len(found), self.num_classes)
-        broken = int((~found.isfinite()).any(1).sum())
-        if broken:
-            raise ValueError(
-                f"features must be finite, got NaN or infinity in {broken} of {len(found)} rows. The batch is not taken."
-            )
+        if broken := int((~found.isfinite()).any(1).sum()):
+            rule = f"features must be finite, got NaN or infinity in {broken} of {len(found)} rows"
+            raise ValueError(f"{rule}. The batch is not taken.")
         self._seen.update(found, classes)
         return self
 
@@ -129,10 +117,8 @@ class CollapseMeter:
         """
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor) and tuple(weight.shape) != (self.num_classes, self.feature_dim):
-            raise ValueError(
-                f"head must have a weight of shape {(self.num_classes, self.feature_dim)}, got {tuple(weight.shape)}. "
-                "Watch the layer that gives the logits."
-            )
+            rule = f"head must have a weight of shape {(self.num_classes, self.feature_dim)}, got {tuple(weight.shape)}"
+            raise ValueError(f"{rule}. Watch the layer that gives the logits.")
         return head.register_forward_pre_hook(self._take, with_kwargs=True)
 
     def labels(self, labels: ArrayLike | None) -> None:
@@ -147,15 +133,11 @@ class CollapseMeter:
 
     def _take(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._awaited:
-            raise ValueError(
-                "labels must be given before each forward pass of a watched head, got none. "
-                "Call meter.labels(y) first, meter.labels(None) for a pass to leave out, or end the watch."
-            )
+            cure = "Call meter.labels(y) first, meter.labels(None) for a pass to leave out, or end the watch."
+            raise ValueError(f"labels must be given before each forward pass of a watched head, got none. {cure}")
         labels, self._labels, self._awaited = self._labels, None, False
         if labels is not None:
             self.update(entering(args, kwargs), labels)
-
-    # --- joining and keeping ---------------------------------------------------------------------------------------
 
     def reset(self) -> "CollapseMeter":
         """Forget all samples; the margins found last stay, as a start for the next."""
@@ -167,16 +149,14 @@ class CollapseMeter:
         """Take in what another meter of the same settings has seen, of other samples.
 
         Raises:
-            ValueError: the same meter, other classes, another dimension, another normalization or temperature,
-                or other columns.
+            ValueError: the same meter, or one of other settings or sizes.
         """
         if other is self:
             raise ValueError("other must be another meter, got this one. Its samples would count twice.")
         mine, others = ((meter._normalization, meter._temperature) for meter in (self, other))
         if mine != others:
-            raise ValueError(
-                f"meters must have the same normalization and temperature to merge, got {mine} and {others}."
-            )
+            rule = "meters must have the same normalization and temperature to merge"
+            raise ValueError(f"{rule}, got {mine} and {others}.")
         self._seen.merge(other._seen)
         return self
 
@@ -204,8 +184,6 @@ class CollapseMeter:
         """
         self._seen.load_state_dict(state, assign=assign)
         return self
-
-    # --- telling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def compute(self, weights: ArrayLike | None = None, bias: ArrayLike | None = None) -> Measured:

@@ -1,7 +1,5 @@
-"""Runs the contracts of `gnc.testing` on a study's own parts, in a process of its own, before anything starts.
-
-Knows study files; imports no torch, which the other process does.
-"""
+"""Runs the contracts of `gnc.testing` on a study's own parts, in a process of its own, before anything starts. Knows study
+files; imports no torch, which the other process does."""
 
 import json
 import subprocess
@@ -65,14 +63,12 @@ def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
     if ended is None:
         faults.append(f"{last} must be made and checked within {PATIENCE:.0f} s, got no end. Make it quicker.")
     elif ended:
-        faults.append(f"{last} must not end the process, got exit code {ended}. Its last words: {_last_line(errors)}")
+        faults.append(
+            f"{last} must not end the process, got exit code {ended}. Its last words: {(errors.strip() or 'none').splitlines()[-1]}"
+        )
     roads = [answer["road"] for answer in answers if "road" in answer]
     return faults, [*traces, *([errors] if ended != 0 else [])], roads
 
 
 def _text(output: Any) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
-
-
-def _last_line(text: str) -> str:
-    return (text.strip() or "none").rpartition("\n")[2]

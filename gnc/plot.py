@@ -12,103 +12,73 @@ from matplotlib.axes import Axes
 
 from analysis.effects.contrast import DEFAULT_MEASURES, contrasts
 from analysis.effects.search import groups_of, importances, search_of
+from analysis.figures import search
 from analysis.figures.classes import block_classes, block_ladder
 from analysis.figures.codes import block_codes
-from analysis.figures.collapse import block_collapse
+from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
-from analysis.figures.panels import FigureBlock, side_by_side
-from analysis.figures.pareto import block_pareto
+from analysis.figures.panels import CAPTIONS, FigureBlock, side_by_side
 from analysis.figures.phase import block_phase
-from analysis.figures.search import block_history, block_importance, block_parallel
 from analysis.figures.style import use_style
-from analysis.figures.variability import block_variability
 from analysis.scaling.form_choice import compare_all
 from gnc.results import Results
 from study.design.errors import StudyError
-from study.design.search import Search
 from study.design.where import check_column, rows_where
 
 Given = Axes | Sequence[Axes] | None
-Figure = Callable[..., list[Axes]]
 
 
-def _figure(make: Callable[[Results, pa.Table], FigureBlock], meaning: str) -> Figure:
+def _figure(name: str, make: Callable[[Results, pa.Table], FigureBlock]) -> Callable[..., list[Axes]]:
     def draw(results: Results, *, where: str | None = None, ax: Given = None) -> list[Axes]:
         return _draw(make(results, _final(results, where)), ax)
 
-    draw.__doc__ = meaning
+    draw.__doc__ = f"{CAPTIONS[name]['heading']}."
     return draw
 
 
-codes = _figure(
-    lambda results, final: block_codes(final, results.store.read_head),
-    "Learned codes in two and three dimensions beside the best ones known.",
-)
-collapse = _figure(
-    lambda results, final: block_collapse(results.rows(), final),
-    "GNC1, the margin and GNC3 over the steps of training.",
-)
-margin = _figure(
-    lambda _, final: block_margin(final, tuple(compare_all(final))),
-    "The smallest margin against the number of classes, between random rows and the ceilings.",
-)
-phase = _figure(lambda _, final: block_phase(final), "Margin and variability over classes per dimension and coldness.")
-variability = _figure(
-    lambda _, final: block_variability(final), "Variability within classes against their number and the dimension."
-)
-classes = _figure(
-    lambda results, final: block_classes(final, results.store.read_margins), "The margin of every class, sorted."
-)
-ladder = _figure(
-    lambda _, final: block_ladder(final), "The margins of best code, classifier, class means and worst sample."
-)
-pareto = _figure(
-    lambda results, final: block_pareto(final, results.study),
-    "The trials that no other beats in both objectives of the search, or in margin and test accuracy.",
-)
-history = _figure(
-    lambda results, final: block_history(groups_of(final, search_of(results.study))),
-    "The best value of a search over its trials.",
-)
-parallel = _figure(
-    lambda results, final: block_parallel(groups_of(final, search_of(results.study)), search_of(results.study)),
-    "The trials of a search in parallel coordinates.",
-)
-importance = _figure(
-    lambda results, final: _importance(final, search_of(results.study)), "How much each searched setting mattered."
-)
+codes = _figure("codes", lambda results, final: block_codes(final, results.store.read_head))
+collapse = _figure("collapse", lambda results, final: block_collapse(results.rows(), final))
+margin = _figure("margin", lambda _, final: block_margin(final, tuple(compare_all(final))))
+phase = _figure("phase", lambda _, final: block_phase(final))
+variability = _figure("variability", lambda _, final: block_variability(final))
+classes = _figure("classes", lambda results, final: block_classes(final, results.store.read_margins))
+ladder = _figure("ladder", lambda _, final: block_ladder(final))
+pareto = _figure("pareto", lambda results, final: search.block_pareto(final, results.study))
+history = _figure("history", lambda results, final: search.block_history(groups_of(final, search_of(results.study))))
 
 
-def _importance(final: pa.Table, search: Search) -> FigureBlock:
-    return block_importance(list(importances(groups_of(final, search), search)), search)
+def _parallel(results: Results, final: pa.Table) -> FigureBlock:
+    asked = search_of(results.study)
+    return search.block_parallel(groups_of(final, asked), asked)
+
+
+def _importance(results: Results, final: pa.Table) -> FigureBlock:
+    asked = search_of(results.study)
+    return search.block_importance(list(importances(groups_of(final, asked), asked)), asked)
+
+
+parallel, importance = _figure("parallel", _parallel), _figure("importance", _importance)
 
 
 def contrast(
-    results: Results,
-    setting: str,
-    measures: Sequence[str] = DEFAULT_MEASURES,
-    *,
-    where: str | None = None,
-    ax: Given = None,
-) -> list[Axes]:
+    results: Results, setting: str, measures: Sequence[str] = DEFAULT_MEASURES,
+    *, where: str | None = None, ax: Given = None,
+) -> list[Axes]:  # fmt: skip
     """The values of a setting beside each other, one panel for each measure."""
     final = _final(results, where)
-    check_column(final, setting)
-    found = contrasts(final, setting, measures)
+    found = contrasts(final, check_column(final, setting), measures)
     if not found:
-        raise StudyError(
-            f"{setting} must vary between complete trials that share every other setting, got none. Run more."
-        )
+        rule = f"{setting} must vary between complete trials that share every other setting, got none. Run more."
+        raise StudyError(rule)
     return _draw(block_contrast(found), ax)
 
 
 def _final(results: Results, where: str | None) -> pa.Table:
     final = results.final()
     if final.num_rows == 0:
-        raise StudyError(
-            f"results must hold a complete trial to draw, got none in {results.store.uri}. Run trials first."
-        )
+        rule = f"results must hold a complete trial to draw, got none in {results.store.uri}. Run trials first."
+        raise StudyError(rule)
     chosen = final if where is None else rows_where(final, where)
     if chosen.num_rows == 0:
         raise StudyError(f"where must select at least one of {final.num_rows} complete trials, got {where!r}.")

@@ -1,8 +1,5 @@
-"""A results folder from Python: rows, trials, heads and margins as pyarrow tables, and a power law of any table.
-
-Knows the reading half of the store and the analysis; needs neither torch nor Ray. A table of pyarrow is a data frame for
-pandas by `.to_pandas()` and for Polars by `polars.from_arrow`; DuckDB takes it as it is.
-"""
+"""A results folder from Python: rows, trials, heads and margins as pyarrow tables, and a power law of any table. A table is a
+data frame for pandas by `.to_pandas()` and for Polars by `polars.from_arrow`; DuckDB takes it as it is."""
 
 import warnings
 from collections.abc import Collection, Sequence
@@ -11,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from analysis.rows.frames import join_final
+from analysis.rows.frames import join_final, of_trials
 from analysis.scaling import power_law
 from analysis.scaling.power_law import PowerLawFit
 from study.design.errors import SHOWN, StudyError
@@ -95,15 +91,12 @@ class Results:
         if len(found) != 1:
             more = ", ..." if len(keys) > SHOWN else "."
             known = f"Keys: {', '.join(keys[:SHOWN])}{more}" if keys else "There is none yet."
-            raise StudyError(
-                f"key must name one trial of {self.store.uri}, got {key!r}, which names {len(found)}. {known}"
-            )
+            rule = f"key must name one trial of {self.store.uri}, got {key!r}, which names {len(found)}"
+            raise StudyError(f"{rule}. {known}")
         return str(found[0])
 
     def _mine(self, table: pa.Table) -> pa.Table:
-        if self._keys is None:
-            return table
-        return table.filter(pc.is_in(table["trial"], value_set=pa.array(sorted(self._keys), pa.string())))
+        return table if self._keys is None else of_trials(table, self._keys)
 
 
 def _warn(name: str) -> None:
@@ -136,12 +129,11 @@ def fit_power_law(
     if data is None and any(isinstance(given, str) for given in (measure, size, cell, group)):
         raise StudyError("data must be given where a column is named, got none. Give data=results.final().")
     table = pa.table({} if data is None else data)
-    given = {"measure": measure, "size": size, "group": group}
-    given |= {"cell": "cell" if cell is None and "cell" in table.column_names else cell}
+    cell = "cell" if cell is None and "cell" in table.column_names else cell
+    given = {"measure": measure, "size": size, "group": group, "cell": cell}
+    columns = {name: one for name, one in given.items() if one is not None}
     found = {
-        name: table[check_column(table, one)].to_pylist() if isinstance(one, str) else list(one)
-        for name, one in given.items()
-        if one is not None
+        n: table[check_column(table, c)].to_pylist() if isinstance(c, str) else list(c) for n, c in columns.items()
     }
     lengths = {name: len(values) for name, values in found.items()}
     if len(set(lengths.values())) > 1:

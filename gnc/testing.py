@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from gnc_models.catalog.parts import hold_code, load_part, wanted
 from gnc_models.datasets.registry import Dataset, make_dataset
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.own_data import make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.streamed import CHUNK, Streamed, read_batches
@@ -213,14 +214,14 @@ def check_dataset(
 
     options and sizes: as in a study. name: what messages call it. room: of inputs that take more, some are looked at.
     """
-    options, counts = options or {}, {"num_classes": num_classes, "samples_per_class": samples_per_class}
-    sizes = {**counts, "test_samples_per_class": test_samples_per_class, "data_seed": data_seed, "room": room}
+    options = options or {}
+    wanted = Draw(num_classes, samples_per_class, test_samples_per_class, data_seed)
     returned = _called(name, make, (), options, "make()")
     found, looked_at = list[Dataset](), list[str]()
     for again in (returned, returned, None):
         again = _called(name, make, (), options, "make()") if again is None else again
         with behaving(name, but="Python's random state"):  # from which a checker of types may draw
-            found.append(make_own_dataset(again, **sizes))
+            found.append(make_own_dataset(again, wanted, room=room))
             looked_at.append(_some(found[-1]).digest)
     for rule, other in zip(("when it is read again", "each time it is made"), looked_at[1:], strict=True):
         same = f"{name} must give the same samples {rule}, got other ones. Draw by a seed of its own."

@@ -1,7 +1,5 @@
 """Columns by name: each is defined where it is computed, with its group; what it needs are the parameters it takes.
-
-Knows no column itself; does not know how the needed facts come about (`collapse` does).
-"""
+Knows no column itself; does not know how the needed facts come about (`collapse` does)."""
 
 import difflib
 import functools
@@ -75,10 +73,7 @@ def finite(value: Value) -> Value:
 def choose(wanted: Collection[str] | None, lacking: Collection[str]) -> tuple[str, ...]:
     """The columns meant by names of columns and groups, in the order of their definition; None: all that can be had.
 
-    Args:
-        lacking: of "samples", "rows" and "unit features", those that are not there.
-    Raises:
-        ValueError: an unknown name, or a column that needs what is lacking.
+    ValueError: an unknown name, or a column that needs what is `lacking` of "samples", "rows" and "unit features".
     """
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if wanted is not None and not wanted:
@@ -88,10 +83,8 @@ def choose(wanted: Collection[str] | None, lacking: Collection[str]) -> tuple[st
     for name in wanted or ():
         if name not in groups and name not in known:
             near = difflib.get_close_matches(name, [*groups, *known], n=1)
-            raise ValueError(
-                f"columns must be names of columns or of groups, got {name!r}. {f'Did you mean {near[0]!r}? ' if near else ''}"
-                f"Groups are {', '.join(sorted(groups))}."
-            )
+            cure = f"{f'Did you mean {near[0]!r}? ' if near else ''}Groups are {', '.join(sorted(groups))}."
+            raise ValueError(f"columns must be names of columns or of groups, got {name!r}. {cure}")
     if wanted is None:
         return tuple(name for name, producer in known.items() if not producer.needs & set(lacking))
     chosen = {name: producer for name, producer in known.items() if {name, producer.group} & set(wanted)}

@@ -21,7 +21,7 @@ def kept_from_children(*numbers: int) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
+def end_with_parent(_worker: int = 0) -> None:
     """End this process, which `multiprocessing` spawned, as soon as the one that started it is gone, killed or not."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,7 +1,5 @@
 """Shapes in signatures, as jaxtyping writes them: read by people, and checked under test where jaxtyping is installed.
-
-The library works without it (`import gnc` beside torch, numpy and scipy alone); then a shape is only its array's type.
-"""
+The library works without it, beside torch, numpy and scipy alone; then a shape is only its array's type."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any

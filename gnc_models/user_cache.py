@@ -1,8 +1,5 @@
-"""The user's cache folder, for arrays that are slow to make. Nothing depends on it: what cannot be read is made again.
-
-A file is a compressed .npz without pickle, read member by member, each with its CRC. It is written under a temporary
-name in the same folder and then renamed, so that readers see all of it or none, however many processes write.
-"""
+"""The user's cache folder, for arrays that are slow to make: what cannot be read is made again.
+A file is a compressed .npz without pickle, written under another name and renamed: readers see all of it or none."""
 
 import contextlib
 import logging
@@ -36,15 +33,12 @@ def read_or_make(
 ) -> _Picked:
     """What `pick` takes from the cached arrays of that name; where they are absent or unreadable, `make` makes them.
 
-    Args:
-        name: file name without suffix; it must change whenever `make` would give other arrays.
-        make: gives the arrays by member name.
-        pick: reads members, and raises ValueError or KeyError where they are not what `make` gives. It sees the file
-            lazily: only the members it asks for are read.
+    The name must change whenever `make` would give other arrays. `pick` sees the file lazily, so that only the members
+    that it asks for are read; it raises ValueError or KeyError where they are not what `make` gives.
     """
     if (held := read(name, pick=pick)) is not None:
         return held
-    arrays, path = make(), _path(name)
+    arrays, path = make(), cache_folder() / f"{name}.npz"
     try:
         _write(path, arrays)
     except OSError as error:
@@ -54,7 +48,7 @@ def read_or_make(
 
 def read(name: str, *, pick: Callable[[Mapping[str, np.ndarray]], _Picked]) -> _Picked | None:
     """What `pick` takes from the cached arrays of that name; None where they are absent or unreadable."""
-    path = _path(name)
+    path = cache_folder() / f"{name}.npz"
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return pick(arrays)
@@ -63,10 +57,6 @@ def read(name: str, *, pick: Callable[[Mapping[str, np.ndarray]], _Picked]) -> _
     except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a .npy under our name is no archive
         _log.warning("%s cannot be used (%s) and is made again", path, error)
     return None
-
-
-def _path(name: str) -> Path:
-    return cache_folder() / f"{name}.npz"
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -36,7 +36,7 @@ or much (max) of a column is better, where either is: `gnc best` goes by it.
 
 SETTINGS_INTRODUCTION = """# The settings
 
-Generated from `study/design/config.py` and `gnc_models/catalog/members.py` by `make docs`; checked by `make check`.
+Generated from `study/design/config.py` and `gnc_models/catalog/members.toml` by `make docs`; checked by `make check`.
 `gnc settings NAME` shows the same on the command line, for a setting, a family (`gnc settings encoder`) or a table
 (`gnc settings tune`). How a study file is written is in [studies.md](studies.md).
 

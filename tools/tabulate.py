@@ -110,7 +110,16 @@ def optimum_rows(num_classes: int, feature_dim: int, temperature: float, seed: i
     starts, hops = next(budget for most, budget in OPTIMUM_BUDGETS if num_classes <= most)
     found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, hops=hops, seed=seed)
     numbers = (found.loss, found.margin, found.margin_low, found.margin_high)
-    new = [num_classes, feature_dim, temperature, *(f"{x:.10g}" for x in numbers), starts, hops, found.found, seed]
+    new: list[object] = [
+        num_classes,
+        feature_dim,
+        temperature,
+        *(f"{x:.10g}" for x in numbers),
+        starts,
+        hops,
+        found.found,
+        seed,
+    ]
     for row in read_table("unconstrained_optima.csv"):
         if _optimum_key(row) == (num_classes, feature_dim, temperature):
             print(f"{found.loss / float(row['loss']) - 1:+.1e} beside the table", file=sys.stderr)

@@ -1,4 +1,2 @@
-"""What one setting does: its values beside each other, the margin it costs, its share of the variance.
-
-Stands on rows and statistics; must not know scaling, figures or pages.
-"""
+"""What settings do to a measure: values beside each other, shares of variance, the margin ladder, and what a search found.
+Uses rows and statistics; must not know scaling, figures or pages."""

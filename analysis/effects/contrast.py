@@ -43,11 +43,9 @@ WIDE = 10.0  # positive values are compared as ratios where the largest is more 
 @dataclass(frozen=True)
 class Difference:
     """Paired difference from the base value over shared seeds; of logarithms where the contrast is_log.
-
     low, high: ends of the LEVEL interval, None under two seeds. p, adjusted: of the paired t test and after Holm's
     correction over the family it was computed in; NaN under MIN_SEEDS seeds, where nothing is tested. within,
-    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p.
-    """
+    detectable: see `equivalence_bound` and `detectable_gap`, neither of them adjusted; NaN as p."""
 
     mean: float
     low: float | None
@@ -63,12 +61,10 @@ class Difference:
 @dataclass(frozen=True)
 class Level:
     """One value of the setting.
-
     by_seed, by_cell: mean of the measure (of its logarithm where is_log) of each seed over the cells shared with the
     base, and of each such cell over its seeds. mean, low, high: over seeds. trials, terminal: how many trials, and how
     many of them reached 99 % training accuracy. difference: from the base; None for the base itself.
-    references: mean of each of REFERENCE_LINES over the same rows, NaN where not tabulated.
-    """
+    references: mean of each of REFERENCE_LINES over the same rows, NaN where not tabulated."""
 
     value: Any
     by_seed: dict[Any, float]
@@ -85,12 +81,10 @@ class Level:
 @dataclass(frozen=True)
 class Contrast:
     """One measure over the values of one setting, all against `base`.
-
     held: settings that a cell holds fixed, in the order of by_cell's keys. pooled: settings that have no effect at some
     of the values and several values at others; their trials are averaged over what those others share. moving: settings
     that change together with the setting, so that the two effects cannot be separated. apart: values that share no seed
-    and cell with the base. keys: of the trials that were compared.
-    """
+    and cell with the base. keys: of the trials that were compared."""
 
     setting: str
     measure: str
@@ -109,26 +103,30 @@ def numbers_contrast(
     final: pa.Table, setting: str, measure: str, *, against: Any = None, where: str = "", tuned: Sequence[str] = ()
 ) -> Contrast | None:
     """Contrast the values of a setting; None where no two of them share a seed and everything else.
-
     Args:
         final: one row per complete trial. setting: a settings column; null, the setting without effect, is a value.
         measure: see `measure_values`. against: the value compared with; None: the first that shares the most units.
         where: of the rows in words, carried along for captions. tuned: settings chosen for each value by itself, such
             as a learning rate; values are paired though they differ in these.
     Raises:
-        ConditionRefused: an unknown setting, measure or base value.
-    """
+        ConditionRefused: an unknown setting, measure or base value."""
     check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
     measured, whole = measure_values(final, measure), final
-    final = final.select([*dict.fromkeys([setting, *varied_settings(final), "trial", "terminal", *REFERENCE_LINES])])
+    final = final.select(
+        [*dict.fromkeys([setting, *varied_settings(final), "seed", "trial", "terminal", *REFERENCE_LINES])]
+    )
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
         return None
     held, pooled, moving = held_settings(final.take(kept), setting, tuned)
     kept = kept[_supported(*(settings_of_rows(final.take(kept), names) for names in (held, [setting], pooled)))]
     rows, measured = final.take(kept), measured[kept]
-    is_log, keys = _is_log(measure, measured), settings_of_rows(rows, held)
-    units = _units(keys, rows[setting].to_pylist(), np.log(measured) if is_log else measured)
+    column, keys = COLUMNS.get(measure.partition("[")[0]), settings_of_rows(rows, held)
+    may_be_log = column is None or column.unit not in LINEAR_UNITS
+    is_log = may_be_log and bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
+    numbers = zip(rows[setting].to_pylist(), (np.log(measured) if is_log else measured).tolist(), strict=True)
+    of_unit = gathered(zip(keys, numbers, strict=True))
+    units = {key: {value: fmean(x) for value, x in gathered(pairs).items()} for key, pairs in of_unit.items()}
     values_shared = {value for unit in units.values() for value in unit}
     base = _base(units, [v for v in distinct(rows, setting) if v in values_shared], against, setting)
     shared = {key: unit for key, unit in units.items() if base in unit and len(unit) > 1}
@@ -149,7 +147,6 @@ def numbers_contrast(
 
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
     """Which rows enter, by the values of the pooled settings beside them.
-
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
     are compared at the temperatures of both.
     """
@@ -184,10 +181,8 @@ def held_settings(
     rows: pa.Table, setting: str, tuned: Sequence[str] = ()
 ) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Settings that must agree within a unit (seed last), those pooled, and those that move with the setting.
-
     A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
-    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held.
-    """
+    that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held."""
     held, pooled, moving = [], [], []
     for name in varied_settings(rows):
         if name in (setting, "seed"):
@@ -196,8 +191,8 @@ def held_settings(
             moving.append(name)
             continue
         both = rows.select([setting, name])
-        pairs = settings_of_rows(both.take(codes(both, both.column_names)[1]), both.column_names)
-        at = {value: set(others) for value, others in gathered(pairs).items()}
+        pairs: list[tuple[Any, ...]] = settings_of_rows(both.take(codes(both, both.column_names)[1]), both.column_names)
+        at = {value: set(others) for value, others in gathered((row[0], row[1]) for row in pairs).items()}
         only_null = [value for value, others in at.items() if others == {None}]
         if name not in SIZES and 0 < len(only_null) < len(at):
             if any(len(others) > 1 for others in at.values()):
@@ -207,19 +202,6 @@ def held_settings(
         else:
             held.append(name)
     return [*held, "seed"], tuple(pooled), tuple(moving)
-
-
-def _is_log(measure: str, measured: np.ndarray) -> bool:
-    column = COLUMNS.get(measure.partition("[")[0])
-    if column is not None and column.unit in LINEAR_UNITS:
-        return False
-    return bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
-
-
-def _units(keys: list[tuple], taken: list[Any], numbers: np.ndarray) -> dict[tuple, dict[Any, float]]:
-    """Held settings and seed to value of the setting to the mean number of the trials there."""
-    members = gathered(zip(keys, zip(taken, numbers.tolist(), strict=True), strict=True))
-    return {key: {value: fmean(found) for value, found in gathered(pairs).items()} for key, pairs in members.items()}
 
 
 def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, setting: str) -> Any:
@@ -269,10 +251,8 @@ def _adjusted(levels: Sequence[Level]) -> list[Level]:
 
 def verdict(difference: Difference, bound: float | None = None) -> str:
     """What may be said of a difference: higher, lower, none shown, or nothing for too few seeds.
-
     bound: differences below it do not matter, in the unit of the difference (a logarithm where the contrast is_log);
-    where the difference is shown to stay below it, that is said too.
-    """
+    where the difference is shown to stay below it, that is said too."""
     if np.isnan(difference.adjusted):
         return f"no verdict: {difference.seeds} of {MIN_SEEDS} seeds"
     sign = "higher" if difference.mean > 0 else "lower"

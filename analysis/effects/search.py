@@ -35,10 +35,8 @@ def search_of(study: str | None) -> Search:
 @dataclass(frozen=True)
 class Group:
     """The complete trials of one group in the order in which they ended.
-
     label: what the group holds fixed, of what differs between groups. settings: by searched setting, the value of each
-    trial; goal: the search's first metric, NaN where it was not measured. mode: whether max or min is better.
-    """
+    trial; goal: the search's first metric, NaN where it was not measured. mode: whether max or min is better."""
 
     label: str
     metric: str
@@ -111,11 +109,9 @@ def importances(found: Sequence[Group], search: Search) -> Iterator[Importance]:
 @dataclass(frozen=True)
 class Distinction:
     """How the stopped trials differ from the complete ones in one setting, each combination of settings counted once.
-
     stopped, complete: the median, or of a choice the most frequent value. above: the chance that a stopped trial has
     the larger value, 0.5 where they do not differ, NaN for a choice. p: of the rank test;
-    NaN where nothing can be tested.
-    """
+    NaN where nothing can be tested."""
 
     setting: str
     stopped: Any
@@ -151,10 +147,8 @@ def _distinction(name: str, stopped: Sequence[Any], complete: Sequence[Any]) -> 
 @dataclass(frozen=True)
 class Rung:
     """One rung of the scheduler: the epoch at which trials are compared.
-
     reached: trials that came this far; stopped: of them, those that did not reach the next rung because they were
-    stopped. stopped_at, went_on_at: median of the metric at this rung of these, and of the others.
-    """
+    stopped. stopped_at, went_on_at: median of the metric at this rung of these, and of the others."""
 
     epoch: int
     reached: int
@@ -165,9 +159,7 @@ class Rung:
 
 def rungs(frame: StudyFrame, search: Search) -> list[Rung]:
     """The rungs of asha that a trial reached; empty for other rules, and where its metric was not read.
-
-    Source: Li et al., arXiv 1810.05934: a rung at grace_epochs and at each reduction_factor times the one before.
-    """
+    Source: Li et al., arXiv 1810.05934: a rung at grace_epochs and at each reduction_factor times the one before."""
     rule = search.scheduler
     if rule.name != "asha" or rule.metric not in frame.rows.column_names:
         return []

@@ -23,10 +23,8 @@ GAPS = ("geometry", "duality", "variability")
 @dataclass(frozen=True)
 class LadderGaps:
     """One value of a setting: the share of the best known margin that each step loses, and what is left, over cells.
-
     gaps: (mean, low, high) by the names in GAPS, the ends None under MIN_CELLS cells. kept: the share that the worst
-    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting.
-    """
+    sample has left, below 0 where it is misclassified. cells: those that have every value of the setting."""
 
     setting: str
     value: Any
@@ -88,10 +86,8 @@ class Spread:
 @dataclass(frozen=True)
 class Explained:
     """Shares of variance lost when one setting is left out of an additive model of log measure.
-
     They need not add up to `together`, the share of all settings, because settings overlap. spread: of settings and of
-    seeds, None where no cell has two trials. trials: how many there were.
-    """
+    seeds, None where no cell has two trials. trials: how many there were."""
 
     measure: str
     relative_to: str | None
@@ -103,13 +99,11 @@ class Explained:
 
 def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) -> Explained | None:
     """Decompose the variance of the log of a measure, or of its ratio to another column.
-
     Args:
         final: one row per complete trial. measure: a positive column; trials where it is not are left out.
         relative_to: a positive column to divide by, as the best known margin.
     Returns:
-        None under MIN_TRIALS trials, without spread, or where there are as many settings as trials.
-    """
+        None under MIN_TRIALS trials, without spread, or where there are as many settings as trials."""
     measured = values(final, measure) / (values(final, relative_to) if relative_to else 1.0)
     kept = np.flatnonzero(np.isfinite(measured) & (measured > 0))
     rows, logs = final.take(kept), np.log(measured[kept])
@@ -152,10 +146,8 @@ def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
 
 def spread_of(logs: np.ndarray, cell: Sequence[str] | np.ndarray) -> Spread | None:
     """The spread between cells and between their seeds [trials], moment estimates, of an average over few seeds no chance.
-
     None without two cells or a cell of two trials; a spread between cells below what their seeds alone would give is 0.
-    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance).
-    """
+    Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance)."""
     _, index, counts = np.unique(np.asarray(cell), return_inverse=True, return_counts=True)
     trials, cells = len(logs), len(counts)
     if cells < 2 or trials == cells:

@@ -33,10 +33,8 @@ VIEW = Rotation.from_euler("yx", (0.42, 0.31)).as_matrix()
 @dataclass(frozen=True)
 class CodePicture:
     """One trial's code, in the orientation of the optimum where there is one.
-
     rows: unit classifier rows [K, d]. means: class means [K, d], inside the unit ball. optimum: [K, d] or None.
-    angle: root mean square angle to the optimum in radians, None without one.
-    """
+    angle: root mean square angle to the optimum in radians, None without one."""
 
     trial: str
     num_classes: int

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.effects.contrast import REFERENCE_LINES, Contrast, Level
+from analysis.effects.contrast import REFERENCE_LINES, Contrast
 from analysis.figures import style
 from analysis.figures.panels import FigureBlock, Room, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, log_axis
@@ -36,7 +36,9 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
         (marks,) = ax.plot(
             _beside(x, len(dots), contrast, at), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5
         )
-        style.name_marks(marks, [_seed_title(contrast, level, seed) for seed in level.by_seed])
+        cells = f": mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else ""
+        where = f"{contrast.setting} = {shown_value(level.value)}"
+        style.name_marks(marks, [f"{where}, seed {seed}{cells}" for seed in level.by_seed])
         mean = float(back(level.mean))
         low, high = (mean if end is None else float(back(end)) for end in (level.low, level.high))
         ax.errorbar([x], [mean], yerr=[[mean - low], [high - mean]], fmt="D", color=INK, markersize=5, capsize=4)
@@ -44,11 +46,6 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     labels += _draw_lines(ax, contrast, at, heights)
     _frame(ax, contrast, place, np.array(heights))
     style.label_ends(ax, labels)
-
-
-def _seed_title(contrast: Contrast, level: Level, seed: object) -> str:
-    where = f"{contrast.setting} = {shown_value(level.value)}, seed {seed}"
-    return f"{where}: mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else where
 
 
 def _draw_cells(ax: Axes, contrast: Contrast, place: dict[object, float], heights: list[float]) -> Labels:

@@ -37,11 +37,9 @@ class FitBand:
 @dataclass(frozen=True)
 class MarginSeries:
     """Trials of one temperature at one feature_dim.
-
     optimum_low, optimum_high: least and largest margin of the minima of unconstrained features near the lowest loss
     known at this temperature; NaN if not tabulated. temperature: None where there is none, or where it was chosen by the
-    number of classes. fit: None where no form was chosen, or where the series contains several groups of the fit.
-    """
+    number of classes. fit: None where no form was chosen, or where the series contains several groups of the fit."""
 
     temperature: float | None
     trials: tuple[str, ...]

@@ -40,9 +40,7 @@ class Panel:
 @dataclass(frozen=True)
 class FigureBlock:
     """A figure of the report: panels with a heading and caption, or in `missing` the sentence that stands in for it.
-
-    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page.
-    """
+    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page."""
 
     name: str
     heading: str
@@ -130,17 +128,19 @@ def render_panel(panel: Panel, prefix: str) -> Drawn:
 
 def _with_titles(markup: str) -> str:
     """A `<title>` in every mark of an artist that `name_marks` has named; the titles stand in the id of its group."""
-    start, *pieces = re.split(f'<g id="{TITLES}([^"]*)">', markup)
-    named = [_titled(body, titles.split(BETWEEN)) for titles, body in zip(pieces[::2], pieces[1::2], strict=True)]
-    return start + "".join(named)
-
-
-def _titled(body: str, titles: Sequence[str]) -> str:
-    if len(titles) == 1:
-        return f"<g><title>{titles[0]}</title>{body}"
-    left = iter(titles)
+    whole, *pieces = re.split(f'<g id="{TITLES}([^"]*)">', markup)
     mark = re.compile(r"(<use [^>]*)/>")
-    return "<g>" + mark.sub(lambda found: f"{found[1]}><title>{next(left)}</title></use>", body, count=len(titles))
+    for joined, body in zip(pieces[::2], pieces[1::2], strict=True):
+        titles = joined.split(BETWEEN)
+        left = iter(titles)
+        if len(titles) == 1:
+            whole += f"<g><title>{joined}</title>{body}"
+        else:
+            titled = mark.sub(
+                lambda one, left=left: f"{one[1]}><title>{next(left)}</title></use>", body, count=len(titles)
+            )
+            whole += f"<g>{titled}"
+    return whole
 
 
 def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:

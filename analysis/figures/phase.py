@@ -21,9 +21,7 @@ ROOM: Room = ((5.2, 3.4), (0.75, 1.65, 0.52, 0.36))
 @dataclass(frozen=True)
 class PhaseNumbers:
     """One map: cells with x = K / d, y = coldness, their measure, the step of the colour ramp each falls into (0..5).
-
-    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature.
-    """
+    edges: values between the steps. terminal: whether every seed reached 99 %. left_out: cells without a temperature."""
 
     measure: str
     x: np.ndarray
@@ -45,17 +43,13 @@ def numbers_phase(final: pa.Table, measure: str) -> PhaseNumbers:
         value = cells["margin_min_lower"] / best if measure == RATIO else cells[measure]
     known = np.isfinite(y) & (y > 0) & np.isfinite(value) & ((value > 0) | (measure == RATIO))
     kept = np.array(evenly(np.flatnonzero(known).tolist(), MOST_DOTS), dtype=int)
-    edges = RATIO_EDGES if measure == RATIO else decade_edges(value[known])
+    edges: tuple[float, ...] = RATIO_EDGES if measure == RATIO else ()
+    seen = value[known]
+    if measure != RATIO and len(seen) and seen.max() > seen.min() * 1.01:  # equal parts of the logarithm, rounded
+        edges = tuple(sorted({float(f"{x:.0e}") for x in np.geomspace(seen.min(), seen.max(), 7)[1:-1]}))
     x, y, value = (numbers[kept] for numbers in (cells["num_classes"] / cells["feature_dim"], y, value))
     step, terminal = np.searchsorted(edges, value, side="right"), cells["terminal"][kept] > 0
     return PhaseNumbers(measure, x, y, value, step, edges, terminal, cells["title"][kept], int((~known).sum()))
-
-
-def decade_edges(value: np.ndarray) -> tuple[float, ...]:
-    """Five edges that cut positive values into equal parts of their logarithm; rounded, fewer if alike."""
-    if len(value) == 0 or value.max() <= value.min() * 1.01:
-        return ()
-    return tuple(sorted({float(f"{x:.0e}") for x in np.geomspace(value.min(), value.max(), 7)[1:-1]}))
 
 
 def draw_phase(ax: Axes, numbers: PhaseNumbers) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 from analysis.rows.wording import number, power_of_ten
 
@@ -21,6 +22,7 @@ RAMP = ("#46085c", "#414487", "#2d708e", "#20928c", "#45bf70", "#95c23d")
 # Okabe and Ito (2008), without yellow and black.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 POINTS = 72  # of an inch
+GAP = 12.5  # points between labels at the ends of lines
 LED = 20  # points from the end of a line to the edge of the axes, from which on a thin line leads to its label
 TITLES, BETWEEN = "titles:", "\N{SYMBOL FOR RECORD SEPARATOR}"  # in the id of an artist whose marks have titles
 DIVISIONS = (
@@ -67,11 +69,11 @@ def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Se
     axis.set_minor_formatter(NullFormatter())
 
 
-def spread_ticks(candidates: Sequence[float], *, ratio: float = 1.35) -> list[float]:
-    """Of positive values those at least `ratio` apart, so that labels on a log axis do not touch."""
+def spread_ticks(candidates: Sequence[float]) -> list[float]:
+    """Of positive values those far enough apart that labels on a log axis do not touch."""
     kept: list[float] = []
     for value in sorted(set(candidates)):
-        if not kept or value / kept[-1] >= ratio:
+        if not kept or value / kept[-1] >= 1.35:
             kept.append(value)
     return kept
 
@@ -94,18 +96,16 @@ def _tick_text(value: float) -> str:
     return number(value)
 
 
-def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 12.5) -> None:
-    """Write (x, y, text, colour) right of the axes at the height of each point, pushed apart to `gap` points.
-
-    A line that ends early is led to its label. To be called after the limits are set.
-    """
+def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write (x, y, text, colour) right of the axes at the height of each point, pushed apart; to be called once limits are set.
+    A line that ends early is led to its label."""
     to_points = POINTS / ax.figure.dpi
     shown = [label for label in labels if math.isfinite(label[0]) and math.isfinite(label[1])]
     ends = [ax.transData.transform(label[:2]) for label in shown]
     heights = [end[1] * to_points for end in ends]
     order = sorted(range(len(shown)), key=heights.__getitem__)
     (_, bottom), (right, _) = ax.transAxes.transform([(0, 0), (1, 1)])
-    placed = label_positions([heights[i] for i in order], gap, bottom * to_points + gap / 3)  # below are tick labels
+    placed = label_positions([heights[i] for i in order], GAP, bottom * to_points + GAP / 3)  # below are tick labels
     for index, height in zip(order, placed, strict=True):
         x, y, text, colour = shown[index]
         if right - ends[index][0] > LED * to_points:
@@ -116,20 +116,11 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap
 
 
 def label_positions(heights: Sequence[float], gap: float, floor: float = -math.inf) -> list[float]:
-    """Heights (ascending) moved as little as a few passes need to be `gap` apart and not below the floor."""
-    moved = [max(height, floor) for height in heights]
-    for _ in range(200):
-        clear = True
-        for i in range(len(moved) - 1):
-            lack = gap - (moved[i + 1] - moved[i])
-            if lack > 1e-6:
-                clear = False
-                down = min(lack / 2, max(moved[i] - floor, 0.0))
-                moved[i] -= down
-                moved[i + 1] += lack - down
-        if clear:
-            break
-    return moved
+    """Heights (ascending) moved as little as they must be to stand `gap` apart and not below the floor."""
+    if not heights:
+        return []
+    steps = gap * np.arange(len(heights))
+    return list(np.maximum(isotonic_regression(np.asarray(heights) - steps).x, floor) + steps)
 
 
 def name_marks(artist: Artist, titles: Sequence[str] | np.ndarray) -> None:

@@ -29,13 +29,11 @@ EXPLAINED = (("margin_min_lower", "reference_margin_lower"), ("gnc1_rank", None)
 @dataclass(frozen=True)
 class Findings:
     """What was fitted.
-
     trends: power laws. comparisons: forms in num_classes. joint: forms over all dimensions. time_laws: collapse over
     steps. held_out_largest: predictions of the largest size. contrasts: by setting. not_contrasted: values of the settings
     that have too many. explained: shares of the variance. ladder: gaps of the margin ladder. predictions: of cells asked
     for; scores: of earlier predictions. search: how trials were chosen; searched: its trials by group; importances: of its
-    settings; stopped: what distinguishes trials that were stopped early; rungs: of its scheduler.
-    """
+    settings; stopped: what distinguishes trials that were stopped early; rungs: of its scheduler."""
 
     trends: tuple[Trend, ...]
     comparisons: tuple[FormComparison, ...]
@@ -110,9 +108,7 @@ def _overall(frame: StudyFrame, within: Sequence[str]) -> dict[str, tuple[Any, .
 
 def contrasted(final: pa.Table) -> tuple[dict[str, tuple[Contrast, ...]], dict[str, int]]:
     """The contrasts of the settings that vary where everything else is shared, those with figures first.
-
-    Then, by setting, the number of values where they are too many to compare, or come after MOST_CONTRASTS settings.
-    """
+    Then, by setting, the number of values where they are too many to compare, or come after MOST_CONTRASTS settings."""
     found: dict[str, tuple[Contrast, ...]] = {}
     too_many: dict[str, int] = {}
     for name in dict.fromkeys((*SHOWN_SETTINGS, *SETTING_NAMES)) if final.num_rows else ():

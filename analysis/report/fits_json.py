@@ -15,7 +15,7 @@ from analysis.scaling.form_choice import FormComparison, FormVerdict, HeldOut, o
 from analysis.scaling.form_claims import asymptote
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, JointComparison, JointVerdict
-from analysis.scaling.predictions import Score, Scores
+from analysis.scaling.predictions import Score
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
@@ -24,6 +24,7 @@ FITS_SCHEMA = 5
 
 def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
     """The findings as JSON; sorted keys, so that two of them can be compared, and null for a number that does not exist."""
+    scores = findings.scores
     content: dict[str, Any] = {
         "fits_schema": FITS_SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -32,14 +33,14 @@ def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
         "complete_trials": frame.final.num_rows,
         "trends": findings.trends,
         "comparisons": [_comparison(comparison) for comparison in one_by_one(findings.comparisons)],
-        "joint": [_joint(comparison) for comparison in findings.joint],
+        "joint": [_some(c, "measure", "within", "chosen") | {"forms": _joint_forms(c)} for c in findings.joint],
         "time_laws": [vars(law) | {"formula": LAWS[law.law]} for law in findings.time_laws],
         "blind": [_but(found, "held") | _held(found.held) for found in findings.held_out_largest],
         "contrasts": [_contrast(contrast) for found in findings.contrasts.values() for contrast in found],
         "explained": findings.explained,
         "ladder": findings.ladder,
         "predictions": findings.predictions,
-        "scores": _scores(findings.scores),
+        "scores": scores and vars(scores) | {"scores": [_score(score) for score in scores.scores]},
     }
     return json.dumps(json.loads(to_json(content, inf_nan_mode="null")), indent=1, sort_keys=True).encode()
 
@@ -59,17 +60,8 @@ def _held(held: HeldOut) -> dict[str, Any]:
 
 
 def _comparison(comparison: FormComparison) -> dict[str, Any]:
-    names = (
-        "measure",
-        "feature_dim",
-        "within",
-        "chosen",
-        "left_out",
-        "with_all",
-        "power_law_is_misspecified",
-        "slopes_p",
-    )
-    return _some(comparison, *names, "slope") | {
+    names = "measure feature_dim within chosen left_out with_all power_law_is_misspecified slopes_p slope"
+    return _some(comparison, *names.split()) | {
         "groups": sorted(set(comparison.cells.group)),
         "weights": {fit.form: weight for fit, weight in comparison.weighted},
         "cells": len(comparison.cells.group),
@@ -89,9 +81,9 @@ def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
     return _some(verdict, "form", "refused") | _some(fit, "aicc") | found | {"residual_scale": fit and fit.scale}
 
 
-def _joint(comparison: JointComparison) -> dict[str, Any]:
-    forms = [_fitted(v) | {"kept_out": v.kept_out, "formula": JOINT_FORMS[v.form].formula} for v in comparison.verdicts]
-    return _some(comparison, "measure", "within", "chosen") | {"forms": forms}
+def _joint_forms(comparison: JointComparison) -> list[dict[str, Any]]:
+    formulas = {name: form.formula for name, form in JOINT_FORMS.items()}
+    return [_fitted(v) | {"kept_out": v.kept_out, "formula": formulas[v.form]} for v in comparison.verdicts]
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
@@ -104,11 +96,6 @@ def _level(level: Level) -> dict[str, Any]:
     difference = None if gap is None else vars(gap) | {"verdict": verdict(gap)}
     counted = {"seeds": len(level.by_seed), "cells": len(level.by_cell), "difference": difference}
     return _but(level, "by_seed", "by_cell", "references") | counted
-
-
-def _scores(scores: Scores | None) -> dict[str, Any] | None:
-    """Scores of earlier predictions; null where none were kept."""
-    return None if scores is None else vars(scores) | {"scores": [_score(score) for score in scores.scores]}
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from analysis.scaling.form_choice import WORST_ERROR, FormComparison, FormVerdic
 from analysis.scaling.form_claims import LargestHeldOut, summarise_by_measure
 from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
-from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, PowerLawFit
+from analysis.scaling.power_law import EQUAL_LEVEL, Exponent
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
 from analysis.scaling.trends import MAX_SERIES, Trend, own_prefactors
 
@@ -27,11 +27,11 @@ IRREGULAR_DIM = 8  # from here on the best known margins have no power law at th
 def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     """The power laws with intervals, then those that were refused, with their bare estimates."""
     method = TEXTS["power_laws"].format(level=EQUAL_LEVEL)
-    parts: list[Part] = [Paragraph(method), *map(Paragraph, sentences_trend(trends, ()))]
+    parts: list[Part] = [Paragraph(method), *map(Paragraph, sentences_trend(trends))]
     for moment in [t.moment for t in trends if t.measure == VARIED][:1]:
-        parts += map(Paragraph, sentences_trend(trends, (), VARIED, moment))
+        parts += map(Paragraph, sentences_trend(trends, VARIED, moment))
     parts += map(note, sentences_opposite(trends))
-    many = max((len(t.fit.levels) for t in trends if t.fit), default=0)
+    many = max((len(t.fit.levels) for t in trends if t.fit and "feature_dim" in t.where), default=0)
     if many > MAX_SERIES:
         parts.append(note(f"Of up to {many} series, the first {MAX_SERIES} at each d are fitted by themselves too."))
     believed = [_fit_row(t) for t in trends if t.believed]
@@ -55,17 +55,13 @@ def _fit_row(trend: Trend, *refused: Long) -> list[Cell]:
     found = (exponents.get("num_classes", ABSENT), exponents.get("feature_dim", ABSENT), Number(number(limit)))
     basis: list[Cell] = [Number(ABSENT), Number(ABSENT), Long(ABSENT), *[Number(ABSENT)] * 3]
     if fit:
-        spread = (Number(shown(fit.slopes_p)), Number(number(fit.residual_scale)), Long(_residual_text(fit)))
+        signs = fit.diagnostics.warnings() if fit.diagnostics else []
+        signs += [f"{percent(fit.open_share)} of cells known as intervals only"] if fit.open_share else []
+        residuals = Long("; ".join(signs) or "nothing stands out")
+        spread = (Number(shown(fit.slopes_p)), Number(number(fit.residual_scale)), residuals)
         basis = [*spread, *map(Number, (fit.sizes, fit.cells, fit.trials))]
     own = ", ".join(own_prefactors(trend)) or ABSENT
     return [trend.measure, Long(where), *found, *refused, trend.moment, own, *basis, _left_out(trend)]
-
-
-def _residual_text(fit: PowerLawFit) -> str:
-    sentences = fit.diagnostics.warnings() if fit.diagnostics else []
-    if fit.open_share:
-        sentences.append(f"{percent(fit.open_share)} of cells known as intervals only")
-    return "; ".join(sentences) or "nothing stands out"
 
 
 def _left_out(trend: Trend) -> str:

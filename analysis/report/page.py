@@ -1,4 +1,4 @@
-"""A page as data: sections of paragraphs, tables and figures, which `writers` writes. Its longer texts are in texts.toml."""
+"""A page as data: sections of paragraphs, tables and figures, which `writers` writes. Knows nothing of the study."""
 
 import tomllib
 from collections.abc import Sequence

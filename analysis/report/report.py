@@ -1,9 +1,5 @@
-"""`gnc report`: writes a page that begins with the main result, its figures as files, and fits and predictions as JSON.
-
-    report/report.html (or .md)    report/figures/*.svg    report/fits.json    report/predictions.json    report/next.toml
-
-Knows the rest of the analysis and how the store writes a report; computes nothing itself.
-"""
+"""`gnc report`: writes the page, its figures as files, fits and predictions as JSON and the next study into the folder
+report/ of the results. Knows the rest of the analysis and how the store writes a report; computes nothing itself."""
 
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -15,14 +11,12 @@ import numpy as np
 
 from analysis.effects.search import search_of
 from analysis.figures import classes, codes, search
-from analysis.figures.collapse import block_collapse
+from analysis.figures.collapse import block_collapse, block_variability
 from analysis.figures.contrast import block_contrast
 from analysis.figures.margin import block_margin
 from analysis.figures.panels import FigureBlock, render, svg_file
-from analysis.figures.pareto import block_pareto, objectives_of
 from analysis.figures.phase import block_phase
-from analysis.figures.variability import block_variability
-from analysis.report import provenance, sentences
+from analysis.report import sentences, trial_tables
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
 from analysis.report.law_tables import score_parts
@@ -30,7 +24,7 @@ from analysis.report.next_study import next_study
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
 from analysis.report.writers import parts_to_markdown, to_html, to_markdown
-from analysis.rows.frames import StudyFrame, load_study, study_document
+from analysis.rows.frames import StudyFrame, final_rows, load_study, study_document
 from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
@@ -107,7 +101,7 @@ def write_report(
     """
     text = study or store.latest_study()
     asked = search_of(text)
-    objectives = {name.partition("[")[0] for name, _ in objectives_of(text)}
+    objectives = {name.partition("[")[0] for name, _ in search.objectives_of(text)}
     courses = {*COURSES, *filter(None, [asked.scheduler.metric])}
     measures = {*MEASURES, *objectives, *asked.metrics}
     frame = load_study(store, keys=keys, study=study, courses=courses, measures=measures)
@@ -117,7 +111,7 @@ def write_report(
     findings = find(frame, predict=predict, earlier=earlier or ())
     unreadable = set(frame.unreadable)
     blocks = figure_blocks(frame, findings, store, unreadable.add)
-    warned = provenance.warnings(frame.trials)
+    warned = trial_tables.warnings(frame.trials)
     if earlier is None:
         left = "cannot be read as predictions and was left as it is; none was scored or added"
         warned.append(f"report/{PREDICTIONS} {left}.")
@@ -150,10 +144,10 @@ def write_report(
     )
 
 
-def check_report(store: Store, *, keys: Collection[str] | None = None) -> Scores | None:
+def check_report(store: Store) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
-    return None if earlier is None else predictions.score(earlier, load_study(store, keys=keys, courses=()).final)
+    return None if earlier is None else predictions.score(earlier, final_rows(store))
 
 
 def scores_text(scores: Scores) -> str:
@@ -191,7 +185,7 @@ def figure_blocks(
         *map(block_contrast, findings.contrasts.values()),
         classes.block_classes(final, partial(store.read_margins, on_unreadable=on_unreadable)),
         classes.block_ladder(final),
-        block_pareto(final, frame.study),
+        search.block_pareto(final, frame.study),
     ]
 
 

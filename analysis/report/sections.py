@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from analysis.figures.panels import Drawn, FigureBlock, render_panel
-from analysis.report import effect_tables, law_tables, page, provenance, sentences, trial_tables
+from analysis.report import effect_tables, law_tables, page, sentences, trial_tables
 from analysis.report.findings import MOST_CONTRASTS, MOST_LEVELS, Findings
 from analysis.report.next_study import NextStudy
 from analysis.report.page import (
@@ -78,6 +78,7 @@ def make_page(
         Section("provenance", "Provenance", provenance_parts(frame, warned)),
     ]
     title = sentences.study_name(frame)
+    settled: list[page.Piece] = [" To settle it: ", page.Code(command), ", whose file lies beside this page."]
     header = [
         Paragraph("Generalized neural collapse, a scaling study", "over"),
         Heading(title, 1),
@@ -85,15 +86,11 @@ def make_page(
         *(Paragraph(text, "answer") for text in sentences.sentences_answer(frame, findings)),
         Paragraph(sentences.sentence_studied(frame), "studied"),
         page.Leads(lead_panels(by_name)),
-        Paragraph([opened.unknown, *_settled_by(command)], "open"),
+        Paragraph([opened.unknown, *(settled if command else ())], "open"),
         Details("Words used on this page", (Paragraph(TEXTS["words"]),)),
         *caveat_parts(frame, warned),
     ]
     return page.Page(f"{title}: generalized neural collapse", header, sections, footer())
-
-
-def _settled_by(command: str) -> list[page.Piece]:
-    return [" To settle it: ", page.Code(command), ", whose file lies beside this page."] if command else []
 
 
 def lead_panels(by_name: Mapping[str, FigureBlock]) -> list[tuple[str, Drawn, str]]:
@@ -160,14 +157,14 @@ def unreadable_text(names: Sequence[str]) -> str:
 def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """Versions, machines, data, the study file, and how to get the rows."""
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
-    origins = sorted(provenance.origins(frame.trials).items())
+    origins = sorted(trial_tables.origins(frame.trials).items())
     rows = [(name, value if len(value) < 40 else Long(value), Number(count)) for (name, value), count in origins]
     versions = Table("Versions and machines", ("what", "value", "trials"), rows)
     parts.append(versions if rows else note("No trial recorded its versions or machine."))
     varied = ", ".join(varied_settings(frame.final)) if frame.final.num_rows else ""
     vary = f" Settings that vary among the complete trials: {varied}." if varied else ""
     parts.append(Paragraph(f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"))
-    if data := provenance.data_origins(frame.trials):
+    if data := trial_tables.data_origins(frame.trials):
         seen = [(Long(settings), digest, Number(count)) for (settings, digest), count in sorted(data.items())]
         table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
         parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))

@@ -49,10 +49,10 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def listed(items: Sequence[Any], *, most: int = 6) -> str:
+def listed(items: Sequence[Any]) -> str:
     """`a, b and c`; a longer list as its ends."""
     texts = [number(float(i)) if isinstance(i, int | float) else str(i) for i in items if i is not None]
-    if len(texts) > most:
+    if len(texts) > MOST_NAMED:
         return f"{texts[0]} to {texts[-1]}"
     return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
 
@@ -83,9 +83,7 @@ def question(frame: StudyFrame) -> str:
 
 def sentences_answer(frame: StudyFrame, findings: Findings) -> list[str]:
     """The answer in three sentences: what training did, how good the codes are, and how the margin goes with the classes.
-
-    Of a search the third says what was best.
-    """
+    Of a search the third says what was best."""
     if frame.final.num_rows == 0:
         return ["No trial is complete, so there is no answer yet."]
     last = sentence_classes(findings.trends, findings.comparisons)
@@ -204,20 +202,13 @@ def clause_ratio(final: pa.Table) -> str:
     )
 
 
-def sentences_trend(
-    trends: Sequence[Trend], comparisons: Sequence[FormComparison], measure: str = MARGIN, moment: str = AT_END
-) -> list[str]:
-    """For each feature_dim: the exponent in the number of classes, what it rests on, and theory beside a margin's."""
+def sentences_trend(trends: Sequence[Trend], measure: str = MARGIN, moment: str = AT_END) -> list[str]:
+    """For each feature_dim: the exponent in the number of classes, and what it rests on."""
     own = _trends_in_classes(trends, measure, moment)
     pooled = [t for t in own if list(t.where) == ["feature_dim"]]
     if not any(t.fit for t in pooled):  # one sentence is enough where nothing can be told anywhere
         return [f"No trend in the number of classes can be told: {_reason(pooled[0]) if pooled else 'no values'}."]
-    beside = {c.feature_dim: sentence_asymptote(c) for c in comparisons if c.measure == measure}
-    found = []
-    for trend in pooled:
-        series = [s for s in own if trend.where.items() < s.where.items()]
-        found.append(f"{sentence_trend(trend, series)} {beside.get(trend.where['feature_dim'], '')}".strip())
-    return found
+    return [sentence_trend(trend, [s for s in own if trend.where.items() < s.where.items()]) for trend in pooled]
 
 
 def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:

@@ -1,18 +1,33 @@
-"""The report's tables of trials: those that are complete, those that ended otherwise, and where a search stopped them."""
+"""The report's tables of trials: those that are complete, those that ended otherwise, where a search stopped them, and where
+their rows come from, with warnings where a folder mixes versions, machines or data."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.effects.search import Distinction, Rung
 from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, varied_settings
+from analysis.rows.frames import (
+    COLUMNS,
+    SHOWN_SETTINGS,
+    StudyFrame,
+    codes,
+    gathered,
+    settings_of_rows,
+    varied_settings,
+)  # fmt: skip
 from analysis.rows.wording import LETTERS, axis_label, number, shown, words
+from study.design.config import settings_with
 from study.design.search import Scheduler
 
 MOST_TRIALS, MOST_FAILED = 200, 500
+MACHINE = ("cpu_model", "gpu_model", "host")
+Counted = Counter[tuple[str, str]]  # trials by name and value
 MEASURED = (
     "epoch", "train_accuracy", "test_accuracy", "gnc1_rank", "margin_min_lower", "margin_ratio_upper", "gnc3_uncentred",
 )  # fmt: skip
@@ -26,17 +41,8 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
     # a setting with one value besides null has no effect of its own: another setting decides whether it is null
     apart = [n for n in varied_settings(final) if len(final[n].drop_null().unique()) > 1]
     varied = [n for n in apart if n not in {*SHOWN_SETTINGS, "seed"}]
-    names = [
-        "trial",
-        "feature_dim",
-        "num_classes",
-        "temperature",
-        *MEASURED,
-        "terminal",
-        "normalization",
-        *varied,
-        "seed",
-    ]
+    sizes = ("feature_dim", "num_classes", "temperature")
+    names = ["trial", *sizes, *MEASURED, "terminal", "normalization", *varied, "seed"]
     rows = final.slice(0, MOST_TRIALS).to_pylist()
     headers = [LETTERS.get(n, axis_label(n)) for n in names]
     text = f"Final rows of the complete trials ({final.num_rows})."
@@ -92,3 +98,55 @@ def rung_parts(found: Sequence[Rung], rule: Scheduler) -> list[Part]:
     rows = [list(map(Number, row)) for row in cells]
     text = f"At each rung one in {rule.reduction_factor:g} trials goes on, by {words(rule.metric)} ({rule.metric}), {rule.mode}."
     return [Heading("The rungs of the scheduler"), Paragraph(text), Table("Rungs of asha", headers, rows)]
+
+
+def origins(trials: pa.Table) -> Counted:
+    """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
+    counted: Counted = Counter()
+    for text, count in _counts(trials, ["versions"]):
+        counted.update(dict.fromkeys(parse_versions(text).items(), count))
+    for name in MACHINE:
+        counted.update({(name, value): count for value, count in _counts(trials, [name]) if value})
+    return counted
+
+
+def _counts(trials: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows that these columns take, each with its number of trials behind the values."""
+    code, first = codes(trials, names)
+    rows = settings_of_rows(trials.take(first), names)
+    return [(*row, count) for row, count in zip(rows, np.bincount(code).tolist(), strict=True)]
+
+
+def parse_versions(text: str | None) -> dict[str, str]:
+    """The versions column's JSON; an unreadable one is named as such, never dropped silently."""
+    try:
+        parsed = json.loads(text or "{}")
+    except ValueError:
+        return {"versions": f"unreadable: {str(text)[:60]}"}
+    return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {"versions": str(parsed)[:60]}
+
+
+def data_origins(trials: pa.Table) -> Counted:
+    """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
+    names = [name for name in settings_with("data", "size") if name in trials.column_names]
+    counted: Counted = Counter()
+    for *row, digest, count in _counts(trials, [*names, "dataset_digest"]):
+        if digest:
+            told = (f"{k} {v}" for k, v in zip(names, row, strict=True) if v is not None)
+            counted[", ".join(told), digest] += count
+    return counted
+
+
+def warnings(trials: pa.Table) -> list[str]:
+    """What makes rows of this study not comparable bit for bit."""
+    several, data = (
+        {n: v for n, v in gathered(sorted(found(trials))).items() if len(v) > 1} for found in (origins, data_origins)
+    )
+    return [
+        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other numbers."
+        for name, seen in several.items()
+        if name != "host"
+    ] + [
+        f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
+        for settings, seen in data.items()
+    ]

@@ -5,6 +5,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from string import Template
 
 from analysis.figures.panels import Drawn
 from analysis.figures.style import CATEGORIES, INK, MUTED, RAMP, RULE
@@ -20,7 +21,8 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 
 def to_html(whole: page.Page) -> str:
     """The whole page: its head in view, its sections folded, scripts only of its own."""
-    css, script = ((files("analysis.report") / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    held = files("analysis.report")
+    page_file, css, script = ((held / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     links = "".join(f'<li><a href="#{_escape(s.name)}">{_escape(s.heading)}</a></li>' for s in whole.sections)
     # a section's anchor lies inside it, so that a link to it opens it
     sections = "\n".join(
@@ -28,14 +30,8 @@ def to_html(whole: page.Page) -> str:
         f'<div id="{_escape(section.name)}">\n{_parts(section.parts)}\n</div>\n</details>'
         for section in whole.sections
     )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{_escape(whole.title)}</title>\n'
-        f"<style>\n{css}</style>\n</head>\n<body>\n<header>\n{_parts(whole.header)}\n</header>\n"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n{sections}\n</main>\n'
-        f"<footer>{_part(whole.footer)}</footer>\n<script>\n{script}</script>\n</body>\n</html>\n"
-    )
+    parts = {"title": _escape(whole.title), "header": _parts(whole.header), "footer": _part(whole.footer)}
+    return Template(page_file).substitute(parts, css=css, links=links, sections=sections, script=script)
 
 
 def inline_svg(drawn: Drawn) -> str:

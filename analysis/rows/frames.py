@@ -30,11 +30,9 @@ Value = TypeVar("Value")
 @dataclass(frozen=True)
 class StudyFrame:
     """What the store holds of one study.
-
     rows: one row per measured epoch, by trial and epoch. trials: one row per trial. final: the last row of every
     complete trial joined with the columns of the trials table. outside: trials in the folder that are not of this study.
-    missing: trials of the study that have no row in the trials table yet. unreadable: the fragments that were skipped.
-    """
+    missing: trials of the study that have no row in the trials table yet. unreadable: the fragments that were skipped."""
 
     rows: pa.Table
     trials: pa.Table
@@ -46,19 +44,12 @@ class StudyFrame:
 
 
 def load_study(
-    store: Store,
-    *,
-    keys: Collection[str] | None = None,
-    study: str | None = None,
-    courses: Collection[str] | None = None,
-    measures: Collection[str] | None = None,
-) -> StudyFrame:
+    store: Store, *, keys: Collection[str] | None = None, study: str | None = None,
+    courses: Collection[str] | None = None, measures: Collection[str] | None = None,
+) -> StudyFrame:  # fmt: skip
     """Read the rows and trials of a study.
-
-    Args:
-        keys: the trials of the study; None for all that the folder holds. study: its text; None for the one run last.
-        courses: columns of `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings.
-    """
+    keys: its trials; None for all that the folder holds. study: its text; None for the one run last. courses: columns of
+    `rows` beside trial and epoch; None for all. measures: those of `final` beside the settings."""
     skipped: set[str] = set()
     rows = store.read(None if courses is None else {*ALWAYS, *courses}, on_unreadable=skipped.add)
     needed = None if measures is None else {*ALWAYS, *SETTING_NAMES, *measures}
@@ -72,16 +63,10 @@ def load_study(
     return StudyFrame(rows, trials, join_final(last, trials), *counts, tuple(sorted(skipped)), text)
 
 
-def final_rows(results: str | Path | Store, *, keys: Collection[str] | None = None) -> pa.Table:
-    """One row per complete trial: its last measurement, every setting, and how the trial went.
-
-    Args:
-        results: a results folder, its URI, or an open store. keys: only these trials; None for all.
-    Returns:
-        RESULTS_SCHEMA columns, then the trial's own (`state`, `reached_terminal`, `versions`, ...), by trial key.
-    """
-    store = open_store(results) if isinstance(results, str | Path) else results
-    return load_study(store, keys=keys, courses=()).final
+def final_rows(results: str | Path | Store) -> pa.Table:
+    """One row per complete trial of a folder, its URI or an open store, by key: its last measurement, every setting, and the
+    trial's own columns (`state`, `reached_terminal`, `versions`, ...)."""
+    return load_study(open_store(results) if isinstance(results, str | Path) else results, courses=()).final
 
 
 def join_final(last: pa.Table, trials: pa.Table) -> pa.Table:
@@ -211,11 +196,8 @@ def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list
     """The rows for each value of a column, each with the conditions that select them; all rows where by is None."""
     if by is None:
         return [(table, " and ".join(where))]
-    taken = table[check_column(table, by)].to_pylist()
-    return [
-        (table.take(np.flatnonzero([v == value for v in taken])), " and ".join([*where, f"{by} = {value}"]))
-        for value in distinct(table, by)
-    ]
+    parts = groups(table, [check_column(table, by)])
+    return [(rows, " and ".join([*where, f"{by} = {value[by]}"])) for value, rows in parts]
 
 
 def usual_normalization(table: pa.Table) -> str:
@@ -244,10 +226,7 @@ def temperature_follows_size(table: pa.Table) -> bool:
 
 
 def is_usual(table: pa.Table) -> np.ndarray:
-    """Which rows have the usual normalization and, within their feature_dim, the usual temperature.
-
-    Where the temperature was chosen by the number of classes, every temperature is usual.
-    """
+    """Which rows have the usual normalization and, within their feature_dim, the usual temperature (any that follows K)."""
     normalization = usual_normalization(table)
     usual: dict[int, Collection[float | None]] = {}
     for where, members in groups(with_normalization(table, normalization), ["feature_dim"]):
@@ -265,13 +244,8 @@ def usual_rows(table: pa.Table) -> pa.Table:
 
 
 def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]:
-    """One entry per cell, in the order of cell keys: medians over its seeds, what they share, and its trials' keys as title.
-
-    Args:
-        table: one row per complete trial. measures: columns of numbers; NaN where no seed has one.
-    Returns:
-        Arrays [cells] by name, `terminal` (1 where every seed reached it) among them.
-    """
+    """Arrays [cells] by name, in the order of cell keys: medians of the measures over seeds (NaN where no seed has one), what
+    the seeds share, their keys as `title`, and `terminal`, 1 where every seed reached it."""
     shared = ("num_classes", "feature_dim", "temperature")
     frame = {name: values(table, name) for name in (*measures, *shared)}
     _, first, index = np.unique(ranks(table, "cell"), return_index=True, return_inverse=True)

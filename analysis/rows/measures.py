@@ -29,10 +29,8 @@ def for_fits(final: pa.Table, within: Sequence[str]) -> pa.Table:
 
 def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper end of a measure in each row; equal where it is a number, NaN where it is absent.
-
     SHORTFALL lies between 1 - upper / best known and 1 - lower / proven bound; its lower end can be below 0. Variability
-    under FLOAT_FLOOR lies between 0 and it.
-    """
+    under FLOAT_FLOOR lies between 0 and it."""
     if measure in (MARGIN, SHORTFALL):
         lower, upper = values(rows, MARGIN), values(rows, "margin_min_upper")
         if measure == MARGIN:
@@ -52,10 +50,8 @@ def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def measure_values(table: pa.Table, measure: str) -> np.ndarray:
     """A measurement as floats; `name[i]` reads the i-th entry of a list column, -1 the last; NaN where absent.
-
     Raises:
-        ConditionRefused: an unknown column, text, or a list without an entry.
-    """
+        ConditionRefused: an unknown column, text, or a list without an entry."""
     found = re.fullmatch(r"(\w+)(?:\[(-?\d+)\])?", measure)
     if found is None:
         raise ConditionRefused(f"measure must be a column, or COLUMN[INDEX] of a list, got {measure!r}.")
@@ -79,10 +75,8 @@ Matched = tuple[pa.Table, str]  # final rows with VARIABILITY read at a shared m
 @dataclass(frozen=True)
 class Courses:
     """The terminal epochs of every complete trial that has any, those of one trial after those of another.
-
     trials: keys [trials]; bounds: [trials + 1], where the rows of each begin; onset: the step of its first terminal epoch.
-    steps since then, excess loss and variability: [rows].
-    """
+    steps since then, excess loss and variability: [rows]."""
 
     trials: pa.Array
     bounds: np.ndarray
@@ -109,9 +103,7 @@ def terminal_courses(rows: pa.Table, final: pa.Table) -> Courses:
 
 def at_equal_steps(rows: pa.Table, final: pa.Table) -> Matched | None:
     """Variability at the longest time after 99 % accuracy that every terminal trial trained for; None without any.
-
-    Measures are interpolated in the logarithm between measured epochs. rows: by trial and epoch; final: complete trials.
-    """
+    Measures are interpolated in the logarithm between measured epochs. rows: by trial and epoch; final: complete trials."""
     courses = terminal_courses(rows, final)
     shared = float(courses.steps[courses.bounds[1:] - 1].min(initial=np.inf))
     if not 0 < shared < np.inf:
@@ -122,9 +114,7 @@ def at_equal_steps(rows: pa.Table, final: pa.Table) -> Matched | None:
 
 def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> Matched | None:
     """Variability where train_loss first comes as near to its optimum as the worst terminal trial ever does.
-
-    None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment.
-    """
+    None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment."""
     courses = terminal_courses(rows, final)
     excess, bounds, starts = courses.excess, courses.bounds, courses.bounds[:-1]
     known = np.logical_and.reduceat(np.isfinite(excess) & (excess > 0), starts) if len(starts) else np.zeros(0, bool)
@@ -155,9 +145,7 @@ def _read(
     final: pa.Table, courses: Courses, at: np.ndarray, where: float, rows: tuple[np.ndarray, np.ndarray], moment: str
 ) -> Matched:
     """Final rows with the measures at one place, interpolated in the logarithm between two rows of each trial.
-
-    Null for a second row of -1, and unless a measure is positive around there.
-    """
+    Null for a second row of -1, and unless a measure is positive around there."""
     below, above = rows
     place = pc.index_in(final["trial"], value_set=courses.trials).to_numpy(zero_copy_only=False)
     for name in VARIABILITY:

@@ -1,8 +1,5 @@
-"""The margins that theory gives at (num_classes, feature_dim): curves that figures draw and fits compare with.
-
-From below: the margin of random rows. From above: the best code known and the proven upper bound. Knows
-`gnc_models.references.margin`; does not know rows.
-"""
+"""The margins that theory gives at (num_classes, feature_dim), which figures draw and fits compare with: of random rows, of
+the best code known, and the proven bound. Knows `gnc_models.references.margin`; does not know rows."""
 
 import functools
 from collections.abc import Iterable
@@ -11,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnc_models.references import margin as bounds
+
+MOST_SIZES = 24  # of a curve between those that were asked for
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,7 @@ class MarginCurves:
 
 def margin_curves(num_classes: Iterable[int], feature_dim: int) -> MarginCurves:
     """The reference margins at each number of classes, in any order; the curves are sorted. feature_dim: at least 1.
-
-    Source: `gnc_models.references.margin`; Jiang et al., arXiv 2310.05351 (the softmax code).
-    """
+    Source: `gnc_models.references.margin`; Jiang et al., arXiv 2310.05351 (the softmax code)."""
     sizes = sorted({int(k) for k in num_classes if k >= 2})
     references = [bounds.reference_margin(k, feature_dim) for k in sizes]
     random = [bounds.random_margin(k, feature_dim) for k in sizes]
@@ -38,12 +35,12 @@ def margin_curves(num_classes: Iterable[int], feature_dim: int) -> MarginCurves:
 asymptotic_exponent = bounds.asymptotic_exponent
 
 
-def sizes_between(num_classes: Iterable[int], *, most: int = 24) -> list[int]:
+def sizes_between(num_classes: Iterable[int]) -> list[int]:
     """The sizes asked for and others between them, evenly spaced in the logarithm, so that a curve looks like one."""
     asked = sorted({int(k) for k in num_classes})
     if len(asked) < 2:
         return asked
-    between = np.geomspace(asked[0], asked[-1], max(most - len(asked), 2))
+    between = np.geomspace(asked[0], asked[-1], max(MOST_SIZES - len(asked), 2))
     return sorted({*asked, *(round(k) for k in between)})
 
 

@@ -44,9 +44,7 @@ def size_label(feature_dim: int, num_classes: int) -> str:
 
 def trial_titles(rows: pa.Table, among: pa.Table | None = None) -> list[str]:
     """For each row its trial's key and what tells it from the others, as a dot says when the pointer is on it.
-
-    among: the others, where the rows are a few of them.
-    """
+    among: the others, where the rows are a few of them."""
     varied = [name for name in varied_settings(rows if among is None else among) if not name.endswith("_source")]
     shown = list(dict.fromkeys(("feature_dim", "num_classes", "temperature", *varied)))
     texts = (assignments(dict(zip(shown, row, strict=True))) for row in settings_of_rows(rows, shown))

@@ -1,8 +1,5 @@
-"""Cells and sizes: seeds averaged to cells, and cells of one size to what that size shares.
-
-A class count at which codes are better than the trend is better at every temperature: its cells are not independent. So a
-trend over several series is fitted to one value for each size, and the number of sizes decides how sure it is.
-"""
+"""Seeds averaged to cells, and cells of one size to what that size shares: a class count at which codes are better than the
+trend is better at every temperature, so the number of sizes, not that of cells, decides how sure a trend is."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,9 +17,7 @@ HELD_OUT_SHARE = 0.25  # of the sizes, which forms must predict
 @dataclass(frozen=True)
 class Cells:
     """Averages over the seeds of each cell: log measure, log predictors [cells, predictors], group, trial count.
-
-    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers.
-    """
+    log_upper: upper ends where log_measure holds lower ends (-inf: none); None where measures are numbers."""
 
     log_measure: np.ndarray
     log_predictors: np.ndarray
@@ -61,13 +56,11 @@ def with_levels(columns: np.ndarray, group: Sequence[str], labels: Sequence[str]
 
 
 def average_cells(
-    measure: np.ndarray, predictors: Mapping[str, np.ndarray], cell: Sequence[str], group: Sequence[str],
+    measure: np.ndarray, predictors: Mapping[str, np.ndarray], cell: Sequence[str] | np.ndarray, group: Sequence[str],
     upper: np.ndarray | None = None,
 ) -> Cells:  # fmt: skip
     """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
-
-    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none.
-    """
+    upper: upper end of each measure, positive; measure is then the lower end, and one at or below 0 is none."""
     names, first, index = np.unique(np.asarray(cell), return_index=True, return_inverse=True)
     trials = np.bincount(index, minlength=len(names))
     measure = np.asarray(measure)
@@ -81,11 +74,9 @@ def average_cells(
 @dataclass(frozen=True)
 class SizeMeans:
     """One value for each size: what its cells share once the levels of their groups are taken out.
-
     log_measure, log_size: [sizes]. levels: of each group beside these values. own_variance: by group, the variance of a new
     cell beyond that of its size's value. slopes_p: p value of equal slopes over log size in every group; None where it
-    cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them.
-    """
+    cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them."""
 
     log_measure: np.ndarray
     log_size: np.ndarray

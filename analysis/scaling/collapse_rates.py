@@ -1,9 +1,5 @@
-"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %.
-
-The rows of one trial are not independent of each other, and cells of one class count share its deviation: each trial gives
-one rate, and intervals are over class counts. The learning rate falls during the same steps, so a rate also depends on
-its schedule. Knows matched courses and robust fits; draws nothing.
-"""
+"""Time laws: how fast variability falls in each trial once training accuracy has reached 99 %. Each trial gives one rate, and
+intervals are over class counts; the learning rate falls during the same steps, so a rate also depends on its schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +26,7 @@ KEPT_OUT = 0.25  # each law must predict this last share of a trial's terminal e
 @dataclass(frozen=True)
 class TrialLaws:
     """By trial, with its cell and class count: rates [trials, laws], median relative errors on the last epochs, floored values.
-
-    known: which trials have MIN_EPOCHS terminal epochs; the other arrays are of these alone.
-    """
+    known: which trials have MIN_EPOCHS terminal epochs; the other arrays are of these alone."""
 
     known: np.ndarray
     rates: np.ndarray
@@ -43,10 +37,8 @@ class TrialLaws:
 @dataclass(frozen=True)
 class TimeLaw:
     """The trials of one feature_dim: the law that predicts their last epochs better, and its rate.
-
     rate: mean over class counts of the means over their cells, its ends None under MIN_CELLS class counts. best_in: share of
-    trials that the chosen law predicts better. short: trials with fewer than MIN_EPOCHS terminal epochs.
-    """
+    trials that the chosen law predicts better. short: trials with fewer than MIN_EPOCHS terminal epochs."""
 
     measure: str
     feature_dim: int

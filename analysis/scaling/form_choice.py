@@ -1,7 +1,5 @@
-"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones.
-
-AICc is reported too, but decides nothing. Knows forms and frames; draws nothing.
-"""
+"""Chooses the form of a trend: every form is fitted, and tested by predicting the largest sizes from the smaller ones. AICc
+is reported too, but decides nothing. Knows forms and frames; draws nothing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -56,11 +54,9 @@ class FormVerdict:
 @dataclass(frozen=True)
 class FormComparison:
     """All forms for one measure at one feature_dim. chosen: see `choose`.
-
     left_out: complete trials that are not terminal or have no positive value. with_all: the chosen form's parameters with
     those trials included. settings: of each group, by its label. series: a comparison for each group by itself where their
-    slopes differ, the largest MOST_SERIES; slopes_p: the p value that they do not.
-    """
+    slopes differ, the largest MOST_SERIES; slopes_p: the p value that they do not."""
 
     measure: str
     feature_dim: int
@@ -77,9 +73,7 @@ class FormComparison:
     @property
     def weighted(self) -> list[tuple[FormFit, float]]:
         """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first.
-
-        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance.
-        """
+        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance."""
         tested = [(v.held_out.mean_error, v.fit) for v in self.verdicts if v.held_out and v.fit]
         noise = min((fit.scale for _, fit in tested), default=0.0)
         tested = [(error, fit.with_bias(max(error**2 - noise**2, 0.0))) for error, fit in tested]
@@ -178,10 +172,8 @@ def compare_forms(
 
 def choose(verdicts: Sequence[FormVerdict]) -> str | None:
     """The form with fewest parameters whose mean held-out error is as good as the best, up to the noise of those sizes.
-
     Where a simple form is true, a form that contains it predicts equally well, and the smaller error alone would choose
-    it half the time. The mean is compared, since the median of three held-out cells depends on one of them.
-    """
+    it half the time. The mean is compared, since the median of three held-out cells depends on one of them."""
     tested = [(v.held_out.mean_error, v.fit, v) for v in verdicts if v.held_out and v.fit]
     if not tested:
         return None
@@ -217,9 +209,7 @@ def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
 
 def judge(held: Cells, known: set[str], expected: Callable[[np.ndarray, str], Ends]) -> HeldOut | None:
     """Predictions compared with the cells of the known groups that were kept out.
-
-    expected: of the predictors [cells, predictors] of cells of one group.
-    """
+    expected: of the predictors [cells, predictors] of cells of one group."""
     measured, sizes, group = np.exp(held.log_measure), np.exp(held.log_predictors), np.array(held.group)
     ends = np.full((3, len(measured)), np.nan)
     for name in known.intersection(held.group):

@@ -18,10 +18,8 @@ from gnc_models.progress import counted
 @dataclass(frozen=True)
 class Asymptote:
     """The large-K exponent of a margin beside theory's limit.
-
     verdict: whether the interval of the corrected form's exponent holds the limit; `cannot tell` where there is no such
-    interval, or where it holds 0 as well. why: the reason then.
-    """
+    interval, or where it holds 0 as well. why: the reason then."""
 
     exponent: Exponent | None
     limit: float
@@ -31,10 +29,8 @@ class Asymptote:
 
 def asymptote(comparison: FormComparison) -> Asymptote | None:
     """What the form with a correction says of theory, whatever form was chosen; None for other measures and d = 1.
-
     A form without a correction has no say: over the class counts that can be trained, the best codes themselves are
-    bent, and its exponent misses theirs.
-    """
+    bent, and its exponent misses theirs."""
     if comparison.measure != MARGIN or comparison.feature_dim < 2:
         return None
     limit = theory.asymptotic_exponent(comparison.feature_dim)
@@ -61,9 +57,7 @@ class LargestHeldOut:
 
 def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldOut]:
     """The largest size predicted by forms that are both chosen and fitted without it, where the smaller sizes suffice.
-
-    A form chosen by its error on the largest sizes has seen them, so its error there is no prediction error.
-    """
+    A form chosen by its error on the largest sizes has seen them, so its error there is no prediction error."""
     found = []
     for comparison in counted(comparisons, "largest sizes kept out", len(comparisons)):
         cells, dim, measure = comparison.cells, comparison.feature_dim, comparison.measure

@@ -1,9 +1,5 @@
-"""The forms that a trend in the number of classes can have: pure power, offset, tied to theory, a bound's curve, curved.
-
-Every form is `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`, fitted to one value for each class
-count. Shape parameters are searched on grids that zoom in; at each grid point the linear parameters are solved for
-(variable projection). Knows theory and robust fits; does not know tables.
-"""
+"""Forms of a trend in the number of classes, `log measure = level[group] + fixed(K, shape) + columns(K) @ coefficients`. Shape
+parameters are searched on grids that zoom in; at each point the linear ones are solved for (variable projection)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,10 +39,8 @@ class Form:
 @dataclass(frozen=True)
 class FormFit:
     """A fitted form: parameters with intervals, levels by group, Huber scale of the sizes' log residuals, AICc.
-
     centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
-    own_variance: by group, of a new cell about the value of its size.
-    """
+    own_variance: by group, of a new cell about the value of its size."""
 
     form: str
     feature_dim: int
@@ -114,28 +108,17 @@ def _correction(k: np.ndarray, d: int) -> np.ndarray:
 
 FORMS: Mapping[str, Form] = {
     "power": Form("A K^a", ("a",), _log_columns(1)),
-    "offset": Form(
-        "A (K^a + c)",
-        fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
-        shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)},
-    ),
-    "theory": Form(
-        "A K^(-2/(d-1)) exp(c K^(-2/(d-1)))",
-        ("c",),
-        _correction,
-        lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k),
-    ),
-    "corrected": Form(
-        "A K^a exp(c K^(-2/(d-1)))",
-        ("a", "c"),
-        lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1),
-    ),
-    "levenshtein": Form(
-        "A times the Levenshtein bound", fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))
-    ),
+    "offset": Form("A (K^a + c)", fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
+                   shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)}),
+    "theory": Form("A K^(-2/(d-1)) exp(c K^(-2/(d-1)))", ("c",), _correction,
+                   lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k)),
+    "corrected": Form("A K^a exp(c K^(-2/(d-1)))", ("a", "c"),
+                      lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1)),
+    "levenshtein": Form("A times the Levenshtein bound",
+                        fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))),
     "reference": Form("A times the best known margin", fixed=lambda k, d, shape: np.log(theory.best_known_curve(k, d))),
     "curved": Form("A K^(a + b log K)", ("a", "b"), _log_columns(1, 2)),
-}
+}  # fmt: skip
 # Margins can follow a bound's curve; for variability there is no such theory.
 MARGIN_FORMS = tuple(FORMS)
 VARIABILITY_FORMS = ("power", "offset", "curved")
@@ -143,9 +126,7 @@ VARIABILITY_FORMS = ("power", "offset", "curved")
 
 def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
     """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
-
-    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise.
-    """
+    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise."""
     noise = min((fit.scale for _, fit in tested), default=0.0)
     weights = [1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested]
     return [(fit, weight / sum(weights)) for (_, fit), weight in zip(tested, weights, strict=True)]
@@ -204,9 +185,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
 
 def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
     """Corrected Akaike criterion of Gaussian noise in which outliers weigh as much as in the Huber loss.
-
-    Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise.
-    """
+    Source: Hurvich and Tsai, Biometrika 76 (1989); one parameter more than `count` for the noise."""
     size = np.abs(residuals)
     bent = np.where(size <= threshold, size**2, threshold * (2 * size - threshold))
     n, k = len(residuals), count + 1

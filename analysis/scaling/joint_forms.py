@@ -1,9 +1,5 @@
-"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness.
-
-`log measure = level[group] + fixed(cells) + columns(cells) @ coefficients`, tested by keeping out the largest K, the
-largest d and the lowest temperature in turn. Cells of one class count or of one dimension share their deviation, so
-intervals are the wider of two jackknives, one over each. Knows theory and robust fits; draws nothing.
-"""
+"""Forms over all dimensions at once: the margin as a function of K and d, and of temperature or coldness; tested by keeping
+out the largest K, the largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +16,12 @@ from analysis.scaling.cells import Cells, select, with_levels
 from analysis.scaling.form_choice import Ends, cells_of, judge
 from analysis.scaling.forms import aicc, weigh
 from analysis.scaling.power_law import Exponent, FitRefused, exponents_of
-from analysis.statistics.huber import Design, LinearFit, clustered_covariance, fit_linear
+from analysis.statistics.huber import Design, clustered_covariance, fit_linear
 from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, mixed_interval
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
 AXES = ("num_classes", "feature_dim", "temperature")
 LARGEST = {"num_classes": "largest K", "feature_dim": "largest d", "temperature": "lowest temperature"}
-
-
 Axes = Mapping[str, np.ndarray]  # the logarithm of each axis at every cell; temperature NaN where it is null
 Columns = Callable[[Axes], list[np.ndarray]]
 
@@ -83,23 +77,17 @@ JOINT_FORMS: Mapping[str, JointForm] = {
     "levenshtein": JointForm("A times the Levenshtein bound", (), _columns(), _levenshtein, margins_only=True),
     "reference": JointForm("A times the best known margin", (), _columns(), _best_known, margins_only=True),
     "power-temperature": JointForm("A K^a d^b temperature^g", ("a", "b", "g"), _columns(*AXES), cold=True),
-    "reference-coldness": JointForm(
-        "A (best known margin) coldness^g exp(h / coldness)",
-        ("g", "h"),
-        lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
-        _best_known,
-        cold=True,
-        margins_only=True,
-    ),
-}
+    "reference-coldness": JointForm("A (best known margin) coldness^g exp(h / coldness)", ("g", "h"),
+                                    lambda axes: [log_coldness(axes), np.exp(-log_coldness(axes))],
+                                    _best_known, cold=True, margins_only=True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class JointFit:
     """A fitted joint form: parameters, level by group, robust spread, AICc, diagnostics.
-
-    covariance: of parameters, then levels. Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
-    """
+    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
+    covariance: of the parameters, then the levels."""
 
     form: str
     parameters: tuple[Exponent, ...]
@@ -178,17 +166,13 @@ def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> Joint
         held = [n for n in within if not (form.cold and n == "temperature")]
         known |= settings_by_label(final, held)
         if (cells := cells_of(final, measure, held, AXES)) is not None:
-            verdicts.append(_verdict(name, cells))
+            try:
+                fit, refused = fit_joint(name, cells), None
+            except FitRefused as refusal:
+                fit, refused = None, str(refusal)
+            tests = (_keep_out(name, cells, axis) for axis in (AXES if form.cold else AXES[:2]) if fit)
+            verdicts.append(JointVerdict(name, fit, tuple(test for test in tests if test), refused))
     return JointComparison(measure, tuple(within), tuple(verdicts), _choose(verdicts), known)
-
-
-def _verdict(name: str, cells: Cells) -> JointVerdict:
-    try:
-        fit = fit_joint(name, cells)
-    except FitRefused as refusal:
-        return JointVerdict(name, None, (), str(refusal))
-    tests = [_keep_out(name, cells, axis) for axis in (AXES if JOINT_FORMS[name].cold else AXES[:2])]
-    return JointVerdict(name, fit, tuple(t for t in tests if t is not None), None)
 
 
 def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
@@ -203,9 +187,7 @@ def _choose(verdicts: Sequence[JointVerdict]) -> str | None:
 
 def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     """Fit one joint form; FitRefused for too few cells, dimensions or temperatures, or axes that do not vary apart.
-
-    least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do.
-    """
+    least: values of num_classes, and of temperature for a form that reads it; of feature_dim two do."""
     form, axes = JOINT_FORMS[name], log_axes(cells)
     if form.cold and not np.isfinite(axes["temperature"]).all():
         raise FitRefused("some cells have no temperature")
@@ -221,9 +203,11 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     if not design.has_full_rank():
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(axes))
-    by_axis = {name: _jackknife(fit, axes[name]) for name in AXES[:2]}
-    halves = [half for _, half in by_axis.values() if half is not None]
-    known = np.max(halves, axis=0) if len(halves) == len(by_axis) else None
+    clusters = [len(np.unique(axes[axis])) for axis in AXES[:2]]
+    jackknives = [clustered_covariance(fit, axes[axis]) for axis in AXES[:2]]
+    students = [student_t.ppf((1 + LEVEL) / 2, max(count - 2, 1)) for count in clusters]
+    halves = [student * np.sqrt(np.diag(found)) for student, found in zip(students, jackknives, strict=True)]
+    known = np.max(halves, axis=0) if min(clusters) >= MIN_CELLS else None
     return JointFit(
         form=name,
         parameters=exponents_of(form.names, fit.coefficients, known),
@@ -231,17 +215,10 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
         scale=fit.scale,
         aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
         cells=design.shape[0],
-        sizes=len(np.unique(axes["num_classes"])),
+        sizes=clusters[0],
         diagnostics=diagnose(fit, axes["num_classes"]),
-        covariance=by_axis["num_classes"][0],
+        covariance=jackknives[0],
     )
-
-
-def _jackknife(fit: LinearFit, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Covariance of the coefficients over the values of an axis, and half widths; None for fewer than MIN_CELLS values."""
-    covariance, clusters = clustered_covariance(fit, axis), len(np.unique(axis))
-    student = student_t.ppf((1 + LEVEL) / 2, max(clusters - 2, 1))
-    return covariance, student * np.sqrt(np.diag(covariance)) if clusters >= MIN_CELLS else None
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> Design:

@@ -1,10 +1,5 @@
-"""Predictions of cells that a study file names. They are kept with the report and scored once trials of the cell have run.
-
-    [report]
-    predict = [{num_classes = 400, feature_dim = 10}, {num_classes = 400, feature_dim = 10, temperature = 0.1}]
-
-Knows the forms compared and the final rows; reads and writes no file.
-"""
+"""Predictions of cells that a study file names in [report] predict = [{num_classes = 400, feature_dim = 10}]: kept with the
+report, scored once trials of the cell have run. Knows the forms compared and final rows; reads and writes no file."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,11 +25,9 @@ LEVEL = 0.9  # of a prediction interval
 @dataclass(frozen=True)
 class Prediction:
     """What is expected of a cell before its trials are seen.
-
     cell: settings by name, those asked for and those of the fitted group. predicted, low, high: the geometric mean over
     a cell's seeds, and the ends between which LEVEL of new cells are expected; None if refused. fitted_cells: how many
-    cells the form was fitted to. seen: trials of this cell that had run already and so cannot score the prediction.
-    """
+    cells the form was fitted to. seen: trials of this cell that had run already and so cannot score the prediction."""
 
     cell: Mapping[str, Any]
     measure: str
@@ -52,9 +45,7 @@ class Prediction:
 @dataclass(frozen=True)
 class Score:
     """A prediction compared with later trials: their geometric mean, the relative error, whether the interval holds it.
-
-    trials: how many were compared; not_terminal: how many did not reach the terminal phase and are not counted.
-    """
+    trials: how many were compared; not_terminal: how many did not reach the terminal phase and are not counted."""
 
     prediction: Prediction
     observed: float
@@ -81,10 +72,8 @@ def predict_cells(
     joint: Sequence[JointComparison],
 ) -> list[Prediction]:
     """A prediction of every measure for every cell, or a refusal with its reason.
-
     cells: settings by name with at least num_classes and feature_dim; the others are those of the group of cells that the
-    fit knows best.
-    """
+    fit knows best."""
     measures = list(dict.fromkeys([*(c.measure for c in comparisons), *(c.measure for c in joint)])) or [MARGIN]
     return [_predict(dict(cell), measure, final, comparisons, joint) for cell in cells for measure in measures]
 
@@ -112,9 +101,7 @@ def _predict(
 
 def _expected(cell: dict[str, Any], comparison: FormComparison | JointComparison, final: pa.Table) -> Prediction | None:
     """What all tested forms together say of a cell, each with its weight.
-
-    None where the chosen form has no group for the cell, or needs a temperature.
-    """
+    None where the chosen form has no group for the cell, or needs a temperature."""
     told = [(fit, weight, *found) for fit, weight in comparison.weighted if (found := _of_form(cell, comparison, fit))]
     if not told or told[0][0].form != comparison.chosen:
         return None

@@ -1,7 +1,4 @@
-"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out.
-
-Knows frames and fits; does not know figures or pages.
-"""
+"""The power laws that the settings of a study suggest, each fitted or refused with its reason, and what was left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +23,10 @@ MAX_SERIES = 40  # single series in the report; the pooled fits use every row al
 @dataclass(frozen=True)
 class Trend:
     """One power law that was asked for, fitted or refused.
-
     predictor: the size that it is a trend in. where: the settings held fixed. within: settings whose values each have a
     prefactor of their own. moment: when in training the measure was read. fit: the bare estimate or None where refused says
     why there are no intervals. not_terminal, not_positive: complete trials left out. with_all: the exponent with those that
-    are not terminal.
-    """
+    are not terminal."""
 
     measure: str
     predictor: str
@@ -59,24 +54,25 @@ def own_prefactors(trend: Trend) -> list[str]:
 
 def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """Every trend in num_classes (and feature_dim) that the settings of the complete trials suggest.
-
-    rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end.
-    """
+    rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end."""
     others = independent_settings(final)
     final = measures.for_fits(final, others)
     matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
-    asked: list[tuple[Any, ...]] = [(final, measure, others) for measure in AT_THE_END]
-    asked += [(then, measure, others, moment) for then, moment in filter(None, matched) for measure in VARIABILITY]
-    asked += [(final, measure, others) for measure in VARIABILITY]
-    return [trend for one in counted(asked, "trends", len(asked)) for trend in trends_of(*one)]
+    asked = [(final, measure, AT_END) for measure in AT_THE_END]
+    asked += [(read_then, measure, moment) for read_then, moment in filter(None, matched) for measure in VARIABILITY]
+    asked += [(final, measure, AT_END) for measure in VARIABILITY]
+    found: list[Trend] = []
+    for table, measure, moment in counted(asked, "trends", len(asked)):
+        found += trends_of(table, measure, others, moment, series=moment == AT_END)
+    return found
 
 
-def trends_of(final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END) -> list[Trend]:
+def trends_of(
+    final: pa.Table, measure: str, others: Sequence[str], moment: str = AT_END, *, series: bool = True
+) -> list[Trend]:
     """The trends of one measure: in each size over all values of the other, in num_classes at each feature_dim, by series.
-
-    others: settings whose values each have a prefactor. Single series are fitted too; at other moments than the end only
-    where the test says that their exponents differ.
-    """
+    others: settings whose values each have a prefactor. series: whether single series are fitted too, and not only where
+    the test says that their exponents differ."""
     # margins are not pooled over feature_dim: by theory their exponent differs there, and few sizes do not show it
     found = []
     if measure != MARGIN and len(final["feature_dim"].unique()) > 1:
@@ -85,7 +81,7 @@ def trends_of(final: pa.Table, measure: str, others: Sequence[str], moment: str 
     for where, rows in counted(groups(final, ["feature_dim"]), "dimensions", len(final["feature_dim"].unique())):
         pooled = fit_trend(rows, measure, where, others, moment)
         found.append(pooled)
-        if moment == AT_END or (pooled.fit and pooled.fit.slopes_differ):
+        if series or (pooled.fit and pooled.fit.slopes_differ):
             single = [g for g in groups(rows, others) if len(g[1]["num_classes"].unique()) > 1]
             for held, members in single[:MAX_SERIES] if len(single) > 1 else []:
                 found.append(fit_trend(members, measure, where | held, [], moment))

@@ -40,10 +40,8 @@ class Groups:
 @dataclass(frozen=True, eq=False)
 class Design:
     """Columns [n, q] of a linear model and, where groups have levels of their own, the group of each row, 0 up, [n].
-
     Coefficients are those of the columns, then the `levels` of all groups. A study of many settings has thousands of
-    levels, which are never columns here but in `dense`.
-    """
+    levels, which are never columns here but in `dense`."""
 
     columns: np.ndarray
     group: np.ndarray | None = None
@@ -146,10 +144,8 @@ class LinearFit:
 
 def fit_linear(design: np.ndarray | Design, target: np.ndarray) -> LinearFit:
     """Minimise the summed Huber loss of `target - design @ coefficients`; design [n, p] of full column rank, target [n].
-
     The threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
-    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985).
-    """
+    Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985)."""
     design = design if isinstance(design, Design) else Design(design)
     rough = _reweighted(design, target[None], 0.0)[0]
     spread = np.abs(target - design.at(rough))
@@ -163,9 +159,7 @@ def fit_linear(design: np.ndarray | Design, target: np.ndarray) -> LinearFit:
 
 def clustered_covariance(fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
     """Covariance [p, p] where the residuals of a cluster [n] may have anything in common.
-
-    Source: CR3 of Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form.
-    """
+    Source: CR3 of Bell and McCaffrey, Survey Methodology 28 (2002), their jackknife form."""
     (hold, pull), dense = fit.hold_and_pull, fit.design.dense
     inverse = np.linalg.inv(_gram(dense, hold))
     scores = []
@@ -184,9 +178,7 @@ def clustered_covariance(fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
 
 def huber_losses(design: Design, targets: np.ndarray, threshold: float) -> np.ndarray:
     """The least summed Huber loss of every row of targets [batch, n]: the inner half of variable projection.
-
-    design: without groups.
-    """
+    design: without groups."""
     residuals = np.abs(targets - _reweighted(design, targets, threshold) @ design.columns.T)
     bent = np.where(residuals <= threshold, residuals**2 / 2, threshold * (residuals - threshold / 2))
     return np.asarray(bent.sum(axis=1))

@@ -37,9 +37,7 @@ class Expected:
 
 def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and ends of the central interval, [n] each, of the mixture of the parts, each with its weight over its variance.
-
-    So a part that says little by its own account widens the others' interval little.
-    """
+    So a part that says little by its own account widens the others' interval little."""
     middles = np.stack([part.middle for part, _ in parts])
     spreads = np.maximum([part.spread for part, _ in parts], 1e-12)
     weights = np.array([weight for _, weight in parts])[:, None] / (spreads / spreads.min(axis=0)) ** 2
@@ -57,9 +55,7 @@ def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tup
 
 def sizes_needed(half: float, sizes: int, parameters: int, wanted: float, *, most: int = 60) -> int | None:
     """How many sizes over the same range bring an interval's half width below `wanted`, if the scatter stays; None: over most.
-
-    The half width goes as Student's quantile over the square root of the number of sizes.
-    """
+    The half width goes as Student's quantile over the square root of the number of sizes."""
     unit = half * np.sqrt(sizes) / student_t.ppf((1 + LEVEL) / 2, sizes - parameters)
     for more in range(sizes + 1, most + 1):
         if unit * student_t.ppf((1 + LEVEL) / 2, more - parameters) / np.sqrt(more) < wanted:
@@ -79,10 +75,8 @@ def paired_p(gaps: np.ndarray) -> float:
 
 def equivalence_bound(gaps: np.ndarray) -> float:
     """Smallest bound that the absolute mean gap is shown to stay below, by two one-sided t tests at 1 - LEVEL.
-
     It is the far end of the interval at 2 LEVEL - 1 (90 %). NaN under MIN_SEEDS gaps.
-    Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
-    """
+    Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987)."""
     if len(gaps) < MIN_SEEDS:
         return float("nan")
     return float(abs(gaps.mean()) + student_t.ppf(LEVEL, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
@@ -90,9 +84,7 @@ def equivalence_bound(gaps: np.ndarray) -> float:
 
 def detectable_gap(gaps: np.ndarray) -> float:
     """Smallest true mean gap that a two-sided paired t test at 1 - LEVEL finds with POWER, gaps scattered as these.
-
-    NaN under MIN_SEEDS gaps.
-    """
+    NaN under MIN_SEEDS gaps."""
     if len(gaps) < MIN_SEEDS:
         return float("nan")
     critical = student_t.ppf((1 + LEVEL) / 2, len(gaps) - 1)

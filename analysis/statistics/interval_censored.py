@@ -1,8 +1,5 @@
-"""Values known only as intervals: a certified margin, a shortfall under an uncertain optimum, GNC1 at the float floor.
-
-A value between bounds enters a fit as its expected value there, given the fit. No interval is replaced by its midpoint,
-and a value at a floor is not taken for a measurement. Knows the Huber fit.
-"""
+"""Values known only as intervals: a certified margin, a shortfall under an uncertain optimum, GNC1 at the float floor. Such a
+value enters a fit as its expected value between its bounds, given the fit; no midpoint replaces it."""
 
 from dataclasses import dataclass
 
@@ -19,9 +16,7 @@ MOST_CENSORED = 0.5  # share of cells; with more of them the fit would mostly be
 @dataclass(frozen=True)
 class Completed:
     """target: log values with the expectation in place of an interval.
-
-    open_share: share of intervals wider than the spread of the values about the fit, which say little of where one lies.
-    """
+    open_share: share of intervals wider than the spread of the values about the fit, which say little of where one lies."""
 
     target: np.ndarray
     open_share: float

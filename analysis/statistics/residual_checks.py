@@ -1,14 +1,12 @@
 """Signs in the residuals that a fit is wrong: a bend, noise that changes with size, a single cell that decides the fit.
-
-They are warnings and decide nothing. Knows robust fits and scipy.
-"""
+They are warnings and decide nothing."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
-from scipy.stats import t as student_t
 
+from analysis.statistics.additive import added_columns_p
 from analysis.statistics.huber import LinearFit
 
 MIN_RESIDUALS = 6
@@ -19,9 +17,7 @@ LEAN = 0.9  # leverage beyond which the fit runs through the cell whatever its v
 @dataclass(frozen=True)
 class Diagnostics:
     """bend_p: p value of no parabola in the residuals over log size; spread_p: of no change of their size with log size.
-
-    Both are None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1.
-    """
+    Both are None under MIN_RESIDUALS cells. far_off: share of cells beyond FAR robust scales. leverage: the largest, 0..1."""
 
     bend_p: float | None
     spread_p: float | None
@@ -49,14 +45,9 @@ def diagnose(fit: LinearFit, log_size: np.ndarray) -> Diagnostics:
     return Diagnostics(_bend(fit.residuals, log_size), spread, far_off, leverage)
 
 
-def _bend(residuals: np.ndarray, log_size: np.ndarray) -> float:
+def _bend(residuals: np.ndarray, log_size: np.ndarray) -> float | None:
     """p value of the quadratic coefficient of clipped residuals, so that one outlier makes no bend."""
     scale = max(float(np.median(np.abs(residuals)) / 0.6745), 1e-12)
-    clipped = np.clip(residuals, -2 * scale, 2 * scale)
     x = (log_size - log_size.mean()) / log_size.std()
-    design = np.stack([np.ones_like(x), x, x**2], axis=1)
-    inverse = np.linalg.inv(design.T @ design)
-    coefficients = inverse @ design.T @ clipped
-    left = clipped - design @ coefficients
-    error = np.sqrt(left @ left / (len(x) - 3) * inverse[2, 2])
-    return float(2 * student_t.sf(abs(coefficients[2]) / error, len(x) - 3)) if error > 0 else 0.0
+    line = np.stack([np.ones_like(x), x], axis=1)
+    return added_columns_p(np.clip(residuals, -2 * scale, 2 * scale), line, x[:, None] ** 2)

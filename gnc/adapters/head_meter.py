@@ -1,7 +1,5 @@
 """A meter on the head of a model that a framework trains: finds the head, pairs features and labels, joins processes.
-
-Knows torch and the meter; does not know any framework.
-"""
+Knows torch and the meter; does not know any framework."""
 
 import difflib
 import warnings
@@ -34,12 +32,9 @@ def find_head(model: nn.Module, name: str | None) -> nn.Module:
     if len(found) == 1:
         return heads[found[0]]
     near = difflib.get_close_matches(name or "", heads, n=1)
-    listed = ", ".join(list(heads)[-5:]) or "none"
-    meant = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"head must name one module with a matrix of classifier rows, got {name!r}, which means {len(found)}. "
-        f"The last such modules are {listed}.{meant}"
-    )
+    listed, meant = ", ".join(list(heads)[-5:]) or "none", f" Did you mean {near[0]!r}?" if near else ""
+    rule = f"head must name one module with a matrix of classifier rows, got {name!r}, which means {len(found)}"
+    raise ValueError(f"{rule}. The last such modules are {listed}.{meant}")
 
 
 def _rows(module: nn.Module) -> Tensor | None:

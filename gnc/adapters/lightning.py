@@ -1,7 +1,5 @@
-"""Collapse in Lightning's log: a callback that finds the head by name and logs through the trainer.
-
-Knows Lightning, under either of its package names; what is measured is `head_meter`'s.
-"""
+"""Collapse in Lightning's log: a callback that finds the head by name and logs through the trainer, under either of its
+package names."""
 
 import sys
 import warnings
@@ -68,39 +66,33 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
             if not self._has_ended:
                 warnings.warn(f"Collapse was never measured: no epoch to {self._stage} ended.", stacklevel=2)
 
-    def _begin(self, batch: Any) -> None:
-        if self._meter is not None:
+    def _begin(self, stage: str, trainer: Any, batch: Any) -> None:
+        if self._meter is not None and stage == self._stage and not trainer.sanity_checking:
             self._meter.expect(lambda: self._labels(batch))
 
-    def _end(self, pl_module: Any) -> None:
+    def _forget(self, *_: Any) -> None:
         if self._meter is not None:
+            self._meter.forget()
+
+    def _end(self, stage: str, trainer: Any, pl_module: Any) -> None:
+        if self._meter is not None and stage == self._stage and not trainer.sanity_checking:
             self._has_ended = True
             for name, value in self._meter.tell().items():
                 pl_module.log(f"{self._prefix}{name}", value, on_step=False, on_epoch=True, sync_dist=False)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self._stage == "train":
-            self._begin(batch)
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
-        if self._meter is not None:
-            self._meter.forget()
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._stage == "train":
-            self._end(pl_module)
+        self._begin("train", trainer, batch)
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *rest: Any) -> None:
-        if self._stage == "validate" and not trainer.sanity_checking:
-            self._begin(batch)
+        self._begin("validate", trainer, batch)
 
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
-        if self._meter is not None:
-            self._meter.forget()
+    on_train_batch_end = on_validation_batch_end = _forget
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._end("train", trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._stage == "validate" and not trainer.sanity_checking:
-            self._end(pl_module)
+        self._end("validate", trainer, pl_module)
 
 
 def labels_of(batch: Any) -> Any:

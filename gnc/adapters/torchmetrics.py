@@ -1,8 +1,5 @@
-"""The meter as a torchmetrics Metric: update with features and labels, compute a value for each column.
-
-Knows torchmetrics and the meter. Class means of several processes do not add up element by element, so their states are
-gathered (`dist_reduce_fx=None`) and merged in `compute`.
-"""
+"""The meter as a torchmetrics Metric: update with features and labels, compute a value for each column. Class means do not
+add up element by element, so the states of processes are gathered (`dist_reduce_fx=None`) and merged in `compute`."""
 
 from collections.abc import Callable, Collection
 from functools import partial

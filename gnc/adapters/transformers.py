@@ -1,7 +1,4 @@
-"""Collapse in the log of a Hugging Face Trainer: no features are gathered, each process keeps statistics of its own.
-
-Knows transformers and torch; what is measured is `head_meter`'s.
-"""
+"""Collapse in the log of a Hugging Face Trainer: no features are gathered, each process keeps statistics of its own."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

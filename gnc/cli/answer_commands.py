@@ -1,7 +1,5 @@
-"""The gnc commands that say what results mean: report, best, contrast and export.
-
-Calls what does the work and prints the outcome; runs no trial.
-"""
+"""The gnc commands that say what results mean: report, best, contrast and export. Calls what does the work and prints the
+outcome; runs no trial."""
 
 import argparse
 import dataclasses
@@ -114,10 +112,10 @@ def command_export(options: argparse.Namespace) -> int:
     metrics, modes = [goal.metric for goal in goals], [goal.mode for goal in goals]
     unreadable: list[str] = []
     search, name = (study.search, study.name) if study else (GRID, "trials")
-    asked = {"name": name, "metrics": metrics, "modes": modes, "keys": _keys(study), "on_unreadable": unreadable.append}
-    written = export_trials(path, store, search, **asked)
+    goal = {"metrics": metrics, "modes": modes}
+    written = export_trials(path, store, search, name=name, **goal, keys=_keys(study), on_unreadable=unreadable.append)
     warn_unreadable(unreadable)
-    facts = {"file": options.optuna, "metrics": metrics, "modes": modes, "trials": written}
+    facts = {"file": options.optuna, **goal, "trials": written}
     shown = [f"{count} trials of {name}" for name, count in written.items()]
     show(options, facts, [*shown, f"To look at them: optuna-dashboard {options.optuna}"])
     return 0

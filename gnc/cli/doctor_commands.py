@@ -1,7 +1,5 @@
 """`gnc doctor`, `gnc slurm` and `gnc prepare`: check that a machine or a cluster has what a study needs, and set up clusters.
-
-Calls the checks in `study.doctor`; checks nothing itself. A check that fails does not stop the others.
-"""
+Calls the checks in `study.doctor`; checks nothing itself. A check that fails does not stop the others."""
 
 import argparse
 import dataclasses

@@ -1,7 +1,4 @@
-"""The gnc commands for whoever begins: init writes a study file, settings looks one up, completion helps the shell.
-
-Knows study files and the questions that lie beside it as data; runs nothing.
-"""
+"""The gnc commands for whoever begins: init writes a study file, settings looks one up, completion helps the shell."""
 
 import argparse
 import re

@@ -1,7 +1,5 @@
-"""The gnc commands that look after results folders: status, compare, merge, seal, prune.
-
-Calls what does the work and prints the outcome; runs no trial.
-"""
+"""The gnc commands that look after results folders: status, compare, merge, seal, prune. Calls what does the work and prints
+the outcome; runs no trial."""
 
 import argparse
 import dataclasses

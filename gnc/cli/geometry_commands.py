@@ -1,8 +1,5 @@
 """`gnc code`: the best margins known, and what else a margin is compared with; the geometry of the heads a folder keeps.
-
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models; does not
-know studies, trials or Ray.
-"""
+PyTorch takes seconds to load, so what needs it is imported inside the functions that compute."""
 
 import argparse
 import math
@@ -30,14 +27,13 @@ def reference_facts(num_classes: int, feature_dim: int) -> dict[str, Any]:
     """What a margin of unit rows is compared with."""
     best = reference_margin(num_classes, feature_dim)
     random = random_margin_interval(num_classes, feature_dim)
-    return {
+    facts = {
         "reference_margin_lower": best.lower,
         "reference_margin_upper": best.upper,
         "reference_source": best.source,
-        "random_margin": random and random.median,
-        "random_margin_lower": random and random.low,
-        "random_margin_upper": random and random.high,
     }
+    ends = {"random_margin": "median", "random_margin_lower": "low", "random_margin_upper": "high"}
+    return facts | {name: getattr(random, end, None) for name, end in ends.items()}
 
 
 def add_code_parser(commands: Commands) -> None:
@@ -48,9 +44,8 @@ def add_code_parser(commands: Commands) -> None:
     parser.add_argument("--optimise", action="store_true", help="search for a code even where one is known")
     parser.add_argument("--starts", type=int, metavar="N", help="random starts of a search; default: 16")
     parser.add_argument("--seed", type=int, help="seed of the random starts; default: 0")
-    parser.add_argument(
-        "--results", metavar="FOLDER", help="store a computed optimum there, and compare its rows with it"
-    )
+    stored = "store a computed optimum there, and compare its rows with it"
+    parser.add_argument("--results", metavar="FOLDER", help=stored)
     parser.add_argument("--output", metavar="FILE.npy", help="write the coordinates of the code into this file")
 
 
@@ -98,18 +93,14 @@ def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
     from gnc_models.codes.best_code import explicit_code, optimise_code
     from gnc_models.geometry.pairwise import max_cosine
 
-    if options.classes * options.dim > LARGEST_CODE:
-        raise StudyError(
-            f"--classes times --dim must be at most {LARGEST_CODE:,} to build a code, "
-            f"got {options.classes * options.dim:,}. Without --output and --optimise the reference alone is printed."
-        )
+    size = options.classes * options.dim
+    rule = f"--classes times --dim must be at most {LARGEST_CODE:,} to build a code, got {size:,}"
+    require(size <= LARGEST_CODE, f"{rule}. Without --output and --optimise the reference alone is printed.")
     code, source = None if options.optimise else explicit_code(options.classes, options.dim), "explicit"
     if code is None:
         starts, seed = _effort(options)
-        code, source = (
-            optimise_code(options.classes, options.dim, starts=starts, seed=seed),
-            SEARCH.format(starts, seed),
-        )
+        code = optimise_code(options.classes, options.dim, starts=starts, seed=seed)
+        source = SEARCH.format(starts, seed)
     else:
         _check_no_search(options, "A code is known; --optimise searches for another.")
     facts |= {"code": source, "code_margin_lower": code.margin_lower, "code_max_cosine": max_cosine(code.points)}
@@ -131,10 +122,7 @@ def _check_no_search(options: argparse.Namespace, cure: str) -> None:
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor | None":
-    """The optimum of the unconstrained-feature model: from a table, or optimised where none or coordinates are needed.
-
-    A computed optimum is stored in the folder of --results, whose rows are compared with it from then on.
-    """
+    """The optimum of the unconstrained-feature model: from a table, or optimised (and stored) where there is none."""
     own = NO_OPTIMA
     if options.results:
         # Arrow is slow to load, and most calls name no folder
@@ -187,21 +175,11 @@ def measure_heads(results: str) -> list[dict[str, Any]]:
             continue
         rows, means = torch.from_numpy(head["weights"]).double(), torch.from_numpy(head["class_means"]).double()
         present = means.isfinite().all(1)  # a rare token may have had no context that counted
-        lower, upper = margins_of_directions(rows).minimum
-        mean_lower, mean_upper = margins_of_directions(means[present]).minimum
-        facts.append(
-            {
-                "trial": key,
-                "num_classes": rows.shape[0],
-                "feature_dim": rows.shape[1],
-                "margin_min_lower": lower,
-                "margin_min_upper": upper,
-                "mean_margin_min_lower": mean_lower,
-                "mean_margin_min_upper": mean_upper,
-                "max_cosine": max_cosine(unit(rows)),
-                "gnc3_uncentred": misalignment(means[present], rows[present]),
-            }
-        )
+        found = {"trial": key, "num_classes": rows.shape[0], "feature_dim": rows.shape[1]}
+        for name, points in (("margin_min", rows), ("mean_margin_min", means[present])):
+            found[f"{name}_lower"], found[f"{name}_upper"] = margins_of_directions(points).minimum
+        found["max_cosine"] = max_cosine(unit(rows))
+        facts.append(found | {"gnc3_uncentred": misalignment(means[present], rows[present])})
     if not facts:
         raise StudyError(f'SOURCE must hold kept heads, got {results!r} without any. Run with keep = "head".')
     return facts

@@ -1,8 +1,5 @@
-"""The command `gnc`: parse, call, print. Data on stdout, progress and refusals on stderr; exit 0, 1 or 2.
-
-Each group of commands has its parsers in its own module. Only the module of the command that is asked for is imported,
-and none imports torch or Ray at the top: `gnc check`, `gnc status`, `gnc report` and `gnc --help` start without them.
-"""
+"""The command `gnc`: parse, call, print. Data on stdout, progress and refusals on stderr; exit 0, 1 or 2. Only the module of
+the command that is asked for is imported, and none imports torch or Ray at the top."""
 
 import argparse
 import contextlib
@@ -10,6 +7,7 @@ import importlib
 import os
 import sys
 from importlib.metadata import version
+from importlib.resources import files
 
 from gnc.cli.output import Watch
 from gnc.cli.parser import CommandParser
@@ -29,16 +27,7 @@ GROUPS = {  # command -> the module of gnc.cli that owns it, in the order of gnc
     **dict.fromkeys(("doctor", "slurm", "prepare"), "doctor_commands"),
 }
 
-WELCOME = """gnc measures neural collapse, in a classifier that you have or in a study of many networks.
-
-  gnc margins model.safetensors    how far apart the classes of a classifier are, as certified intervals
-  gnc init my-study                write a study file to begin with, with a comment on every line
-  gnc run my-study.toml            run its trials; Ctrl-C stops, and running it again continues
-  gnc status results/my-study      how far it is
-  gnc report results/my-study      the answer, its figures and fits, as a page to open in a browser
-
-All commands: gnc --help. One of them, with an example: gnc run --help. What a study can vary: gnc settings.
-The documentation begins in README.md; a study that is ready to run is studies/quickstart.toml."""
+WELCOME = (files("gnc.cli") / "welcome.txt").read_text(encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,8 +1,5 @@
-"""`gnc margins`: the margins of any classifier, what decides them, and what they are compared with.
-
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models; does not
-know studies, trials or Ray.
-"""
+"""`gnc margins`: the margins of any classifier, what decides them, and what they are compared with. PyTorch takes seconds to
+load, so what needs it is imported inside the functions that compute."""
 
 import argparse
 import json
@@ -12,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gnc.cli.geometry_commands import reference_facts
 from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
@@ -31,11 +30,8 @@ QUANTILES = {"margin_q05": 0.05, "margin_q50": 0.5, "margin_q95": 0.95}
 def add_margins_parser(commands: Commands) -> None:
     example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
     parser = add_command(commands, command_margins, example, add_json)
-    parser.add_argument(
-        "file",
-        help="the weights: safetensors, a PyTorch or Lightning checkpoint, .npy, .npz, ONNX, the index or folder of shards; "
-        "nothing in it is run",
-    )
+    kinds = "safetensors, a PyTorch or Lightning checkpoint, .npy, .npz, ONNX, the index or folder of shards"
+    parser.add_argument("file", help=f"the weights: {kinds}; nothing in it is run")
     parser.add_argument("--tensor", metavar="NAME", help="the classifier's name or its end; default: guessed and said")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
     parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
@@ -43,9 +39,8 @@ def add_margins_parser(commands: Commands) -> None:
     parser.add_argument("--centred", action="store_true", help="subtract the mean of the rows first")
     parser.add_argument("--distinct", action="store_true", help="keep one row of each group of exact duplicates")
     parser.add_argument("--leave-out-zero", action="store_true", help="leave out the rows of zeros")
-    parser.add_argument(
-        "--near", type=float, default=0.999, metavar="C", help="cosine of near-duplicates; default .999"
-    )
+    near = "cosine of near-duplicates; default .999"
+    parser.add_argument("--near", type=float, default=0.999, metavar="C", help=near)
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or a JSON list or object")
     lines = parser.add_mutually_exclusive_group()
     lines.add_argument("--per-class", action="store_true", help="print a line for every class")
@@ -68,13 +63,15 @@ def command_margins(options: argparse.Namespace) -> int:
     names = read_labels(options.labels, len(rows)) if options.labels else {}
     facts, tables = _measured(rows, options)
     facts = {"tensor": classifier.name} | facts
-    tables["notes"] += [*classifier.notes] + (
-        [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
-    )
+    tables["notes"] += classifier.notes
+    tables["notes"] += [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
     if names:
         unnamed = len(rows) - len(names)
         tables["notes"] += [f"{unnamed} classes have no name in {options.labels}"] if unnamed else []
-        tables["labels"] = {str(k): names[k] for k in sorted(_mentioned(tables)) if k in names}
+        mentioned = {k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group}
+        mentioned |= {one["class"] for one in tables["largest_supports"]}
+        mentioned |= {k for one in tables.get("classes", ()) for k in (one["class"], *one["support"])}
+        tables["labels"] = {str(k): names[k] for k in sorted(mentioned) if k in names}
     show(options, facts | tables, _lines(facts, tables, names))
     return 1 if facts["interrupted"] else 0
 
@@ -135,10 +132,8 @@ def _without_zero(rows: "Tensor", options: argparse.Namespace) -> tuple["Tensor"
     is_zero = ~rows.any(1)
     zero = is_zero.nonzero()[:, 0].tolist()
     if zero and not (options.raw or options.leave_out_zero):
-        raise StudyError(
-            f"classifier rows must not be zero, got row {zero[0]}{f' and {len(zero) - 1} more' if zero[1:] else ''}. "
-            "Use --leave-out-zero, or --raw for margins of rows as they are."
-        )
+        rule = f"classifier rows must not be zero, got row {zero[0]}{f' and {len(zero) - 1} more' if zero[1:] else ''}"
+        raise StudyError(f"{rule}. Use --leave-out-zero, or --raw for margins of rows as they are.")
     kept = (~is_zero).nonzero()[:, 0] if options.leave_out_zero else torch.arange(len(rows))
     require(len(kept) >= 2, f"FILE must hold at least 2 rows that are not zero, got {len(kept)}.")
     return kept, zero
@@ -165,19 +160,12 @@ def _margin_facts(
         middle = (margins.lower + margins.upper) / 2
         if options.mode == "all" and not interrupted:
             facts |= {"margin_mean": float(middle.mean())}
-            facts |= {name: _quantile(middle, q) for name, q in QUANTILES.items()}
+            facts |= {name: float(np.quantile(middle.cpu(), q)) for name, q in QUANTILES.items()}
         # the division by the rows' lengths widens intervals by less than this
         certified = margins.upper - margins.lower <= options.tolerance * margins.upper + 1e-12 * (not options.raw)
         facts["classes_certified"] = int(certified.sum())
     rounds = 0 if margins is None else margins.rounds
     return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": rounds}
-
-
-def _quantile(values: "Tensor", share: float) -> float:
-    """Linear between the two nearest values; torch's own refuses more than 16 million."""
-    ordered, at = values.sort().values, share * (len(values) - 1)
-    below, above = float(ordered[math.floor(at)]), float(ordered[math.ceil(at)])
-    return below + (above - below) * (at - math.floor(at))
 
 
 def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dict[str, Any]:
@@ -187,24 +175,17 @@ def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dic
     best, null = facts["reference_margin_lower"], (facts["random_margin_lower"], facts["random_margin_upper"])
     scores = margin_score(lower, facts["random_margin"], best), *margin_score_bounds(lower, upper, null, best)
     names = "margin_score", "margin_score_lower", "margin_score_upper"
-    return facts | {
-        name: None if math.isnan(score) else float(score) for name, score in zip(names, scores, strict=True)
-    }
+    known = (None if math.isnan(score) else float(score) for score in scores)
+    return facts | dict(zip(names, known, strict=True))
 
 
 def _class_facts(margins: "Margins", norms: "Tensor", kept: list[int], top: int) -> list[dict[str, Any]]:
     """Classes with the smallest margins first; in mode min, classes that were not certified keep a wide interval."""
     lower, upper, lengths = margins.lower.tolist(), margins.upper.tolist(), norms.tolist()
-    return [
-        {
-            "class": kept[k],
-            "lower": lower[k],
-            "upper": upper[k],
-            "norm": lengths[k],
-            "support": [kept[j] for j in margins.support[k]],
-        }
-        for k in margins.upper.argsort(stable=True).tolist()[:top]
-    ]
+    first = margins.upper.argsort(stable=True).tolist()[:top]
+    near = {k: [kept[j] for j in margins.support[k]] for k in first}
+    ends = ((k, {"lower": lower[k], "upper": upper[k], "norm": lengths[k]}) for k in first)
+    return [{"class": kept[k], **numbers, "support": near[k]} for k, numbers in ends]
 
 
 def _hubs(margins: "Margins", kept: list[int]) -> list[dict[str, int]]:
@@ -213,12 +194,6 @@ def _hubs(margins: "Margins", kept: list[int]) -> list[dict[str, int]]:
     counts = members.bincount(minlength=len(kept))
     first = counts.argsort(descending=True, stable=True)[:SHOWN_HUBS].tolist()
     return [{"class": kept[k], "supports": int(counts[k])} for k in first if int(counts[k])]
-
-
-def _mentioned(tables: dict[str, Any]) -> set[int]:
-    classes = [k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group]
-    classes += [one["class"] for one in tables["largest_supports"]]
-    return {*classes, *(k for one in tables.get("classes", ()) for k in (one["class"], *one["support"]))}
 
 
 def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str]) -> Iterator[str]:
@@ -233,11 +208,7 @@ def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str])
     if tables["largest_supports"]:
         hubs = (f"{_named(one['class'], names)} ({one['supports']})" for one in tables["largest_supports"])
         yield f"largest supports, class (other classes whose nearest point it carries): {', '.join(hubs)}"
-    yield from _class_lines(tables.get("classes", []), names)
-
-
-def _class_lines(classes: list[dict[str, Any]], names: dict[int, str]) -> Iterator[str]:
-    if classes:
+    if classes := tables.get("classes", []):
         yield f"{'class':>8}  {'lower':>17}  {'upper':>17}  {'norm':>10}  support"
     for one in classes:
         bounds = f"{shown('lower', one['lower']):>17}  {shown('upper', one['upper']):>17}"

@@ -1,8 +1,5 @@
-"""`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder.
-
-PyTorch takes seconds to load, so what needs it is imported inside the functions that compute. Knows gnc_models and
-files; does not know the store, trials or Ray.
-"""
+"""`gnc measure`: collapse metrics of features in a file, or the geometry of the heads kept in a results folder. PyTorch
+takes seconds to load, so what needs it is imported inside the functions that compute."""
 
 import argparse
 import math
@@ -82,12 +79,11 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
     if bias is not None:
         entered = "no column of a set that is read in batches" if is_streamed else "ncc_agreement and active_classes"
         notes.append(f"the bias enters {entered}; margins are of the rows without it")
+    measure = _streamed if is_streamed else _measured
+    if is_streamed:
+        notes.append("the set is read in batches: columns of single samples and of a test set cannot be had")
     try:
-        if is_streamed:
-            notes.append("the set is read in batches: columns of single samples and of a test set cannot be had")
-            values = _streamed(arrays["features"], labels, counted, num_classes, head)
-        else:
-            values = _measured(arrays["features"], labels, counted, head, test)
+        values = measure(arrays["features"], labels, counted, num_classes, head, test)
     except ValueError as error:
         raise StudyError(str(error)) from None
     sizes = {"num_classes": num_classes, "feature_dim": arrays["features"].shape[1]}
@@ -96,7 +92,12 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
 
 
 def _measured(
-    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", head: dict[str, Any], test: dict[str, Any]
+    stored: "StoredArray",
+    labels: "Tensor",
+    counted: "Tensor | None",
+    _: int,
+    head: dict[str, Any],
+    test: dict[str, Any],
 ) -> dict[str, Any]:
     """Every column, from all samples in memory."""
     from gnc_models.metrics.collapse import measure_collapse
@@ -107,7 +108,7 @@ def _measured(
 
 
 def _streamed(
-    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", num_classes: int, head: dict[str, Any]
+    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", num_classes: int, head: dict[str, Any], _: Any
 ) -> dict[str, Any]:
     """The columns that statistics of the classes tell, from one pass over batches."""
     from gnc.files.features import in_batches
@@ -144,19 +145,17 @@ def _head(
         notes.extend(found.notes)
     dim = arrays["features"].shape[1]
     if weights is None:
+        require(bias is None, "bias must come with weights, got it alone. Add the classifier's weights.")
         notes.append("no classifier rows were given, so there are no columns about rows")
-    else:
-        rule = f"weights must be [classes, {dim}] as the features are, got {tuple(weights.shape)}."
-        require(weights.ndim == 2 and weights.shape[1] == dim and len(weights) > 0, rule)
-        _check_size("weights", weights)
-        weights = weights.double()
+        return None, None
+    rule = f"weights must be [classes, {dim}] as the features are, got {tuple(weights.shape)}."
+    require(weights.ndim == 2 and weights.shape[1] == dim and len(weights) > 0, rule)
+    _check_size("weights", weights)
     if bias is not None:
-        require(weights is not None, "bias must come with weights, got it alone. Add the classifier's weights.")
-        size = None if weights is None else len(weights)
-        is_matched = bias.shape == (size,) and bool(bias.double().isfinite().all())
+        bias, size = bias.double(), len(weights)
+        is_matched = bias.shape == (size,) and bool(bias.isfinite().all())
         require(is_matched, f"bias must be {size} finite numbers, one per row of weights, got {tuple(bias.shape)}.")
-        bias = bias.double()
-    return weights, bias
+    return weights.double(), bias
 
 
 def _normalization(
@@ -216,9 +215,8 @@ def _check_shapes(arrays: "dict[str, StoredArray]", unused: list[str]) -> None:
     """Names and shapes, before any number is read."""
     for name in ("features", "labels"):
         got = "; ".join([f"got {sorted(arrays)}", *unused[:5]]).removesuffix("?")
-        require(
-            name in arrays, f"FILE must hold the array {name!r}, {got}{'?' if unused and '?' in unused[-1] else '.'}"
-        )
+        end = "?" if unused and "?" in unused[-1] else "."
+        require(name in arrays, f"FILE must hold the array {name!r}, {got}{end}")
     rule = f"features must be real numbers, got {arrays['features'].dtype}."
     require("complex" not in arrays["features"].dtype, rule)
     together = ("test_features" in arrays) == ("test_labels" in arrays)
@@ -257,10 +255,8 @@ def _check_labels(labels: "Tensor", num_classes: int, notes: list[str], *, has_w
     rule = f"every class must have samples, got none for class {(*empty, None)[0]}. {BY_ORDER}."
     require(has_weights or not empty, rule)
     if empty:
-        first = ", ".join(map(str, empty[:5]))
-        notes.append(
-            f"{len(empty)} of {num_classes} classes have no sample, the first are {first}: only their rows count"
-        )
+        few = f"{len(empty)} of {num_classes} classes have no sample, the first are {', '.join(map(str, empty[:5]))}"
+        notes.append(f"{few}: only their rows count")
 
 
 def _check_range(name: str, labels: "Tensor", num_classes: int) -> None:

@@ -1,7 +1,5 @@
-"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them.
-
-Knows study files and the store; does not know what the commands do with them.
-"""
+"""Opens the study, the results folder and the trials that a command is asked for, with the options that name them. Knows
+study files and the store; does not know what the commands do with them."""
 
 import argparse
 import functools
@@ -87,9 +85,7 @@ def stored_study(
     options: argparse.Namespace, store: Store, *, selection: Selection | None = None, whatever: bool = False
 ) -> Study | None:
     """The selected trials of the study that --study names, else of the one run last; None where --all asks for every trial.
-
-    Also None, with a warning, where its file is no longer a valid study. whatever: --all makes no difference.
-    """
+    Also None, with a warning, where its file is no longer a valid study. whatever: --all makes no difference."""
     if options.all and not whatever:
         return None
     text = store.latest_study(options.study)

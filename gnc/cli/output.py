@@ -1,7 +1,5 @@
-"""Prints what a command found, as text or as JSON, and how far its work is; interval ends are rounded outward.
-
-Does not know what the names mean, except that `_lower` and `_upper` are the ends of an interval.
-"""
+"""Prints what a command found, as text or as JSON, and how far its work is; interval ends are rounded outward. Does not know
+what the names mean, except that `_lower` and `_upper` are the ends of an interval."""
 
 import argparse
 import contextlib

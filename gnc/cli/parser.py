@@ -1,7 +1,4 @@
-"""Parses and explains every gnc command: a refusal is one line, and each help page has an example.
-
-Knows argparse and how a refusal is raised; does not know any command.
-"""
+"""Parses and explains every gnc command: a refusal is one line, and each help page has an example."""
 
 import argparse
 import difflib

@@ -1,7 +1,5 @@
-"""The gnc commands that run trials: check (shows what would run), run (on Ray) and trial (one, in this process).
-
-Knows the steps of a run; imports Ray and torch only once there is something to run.
-"""
+"""The gnc commands that run trials: check (shows what would run), run (on Ray) and trial (one, in this process). Knows the
+steps of a run; imports Ray and torch only once there is something to run."""
 
 import argparse
 import dataclasses
@@ -65,11 +63,9 @@ def command_check(options: argparse.Namespace) -> int:
     if options.json:
         # --where changes no index
         whole = study if options.where is None else complete_study(read_study(options.study), store)
-        told = {
-            c.key: {"index": at, "key": c.key, "state": states.get(c.key, "missing")}
-            for at, c in enumerate(whole.configs)
-        }
-        facts["planned"] = [told[c.key] for c in study.configs]
+        keys = {config.key: at for at, config in enumerate(whole.configs)}
+        told = ((keys[c.key], c.key, states.get(c.key, "missing")) for c in study.configs)
+        facts["planned"] = [{"index": at, "key": key, "state": state} for at, key, state in told]
     show(options, facts, _check_lines(study, store, missing, cost, found))
     return 0
 
@@ -93,20 +89,10 @@ def _check_facts(
     study: Study, store: Store, missing: list[TrialConfig], cost: Price, found: DataFound
 ) -> dict[str, Any]:
     known = {c.key for c in study.configs}  # trials that a search has not suggested yet have no key
-    return {
-        "name": study.name,
-        "results": store.uri,
-        "trials": study.num_planned,
-        "left_out": study.left_out,
-        "missing": [c.key for c in missing if c.key in known],
-        "missing_data": found.missing,
-        "data": found.held,
-        "seconds": cost.seconds,
-        "wall_seconds": cost.wall_seconds,
-        "unpriced": cost.unpriced,
-        "price_source": cost.source,
-        "price_is_bound": cost.is_bound,
-    }
+    trials = {"name": study.name, "results": store.uri, "trials": study.num_planned, "left_out": study.left_out}
+    lacking = {"missing": [c.key for c in missing if c.key in known], "missing_data": found.missing, "data": found.held}
+    price = {name: getattr(cost, name) for name in ("seconds", "wall_seconds", "unpriced")}
+    return trials | lacking | price | {"price_source": cost.source, "price_is_bound": cost.is_bound}
 
 
 def _cost_sentence(cost: Price) -> str:
@@ -115,10 +101,8 @@ def _cost_sentence(cost: Price) -> str:
     if cost.wall_seconds is None:
         return f"The cost of {cost.unpriced} of the {cost.trials} trials to run is unknown; --probe measures it."
     about = "at most about" if cost.is_bound else "about"
-    return (
-        f"{cost.trials} trials to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time, after "
-        f"Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
-    )
+    start = f"{cost.trials} trials to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
+    return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
 
 
 def add_run_parser(commands: Commands) -> None:
@@ -189,9 +173,8 @@ def _run_missing(
         store.write_study(study.text, study.code)  # from here on it is a study that was run
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
-            return run_trials(
-                study, sources, store, allotments, view, concurrent=options.max_concurrent, forgive=options.retry_failed
-            )
+            wanted = {"concurrent": options.max_concurrent, "forgive": options.retry_failed}
+            return run_trials(study, sources, store, allotments, view, **wanted)
     finally:
         leave_cluster()
 
@@ -272,7 +255,11 @@ def command_trial(options: argparse.Namespace) -> int:
     study, store = _study_of(options)
     check_code(study, store, options.allow_code)
     if options.index is not None:
-        options.key = _by_index(study, options.index)
+        most, listed = len(study.configs) - 1, "--index must be given for a study whose trials are all listed"
+        require(not study.is_adaptive, f"{listed}, got a search: {study.name}. Run its trials with --next.")
+        asked = f"--index must be 0 to {most} in {study.name}, got {options.index}"
+        require(0 <= options.index <= most, f"{asked}. See gnc check --json.")
+        options.key = study.configs[options.index].key
     # PyTorch takes seconds to load: only here, where a trial will run
     from study.execution.run_mark import new_run, under_way
 
@@ -288,6 +275,7 @@ def command_trial(options: argparse.Namespace) -> int:
             while (config := trials.next()) is None and trials.waits:
                 time.sleep(LOOK_SECONDS)
             if config is None:
+                store.sweep_claims(store.states())
                 say(_nothing_to_run(options, study, store))
                 return 0 if options.next or store.states().get(_find(study, options.key).key) == "complete" else 1
             state = _train_here(config, study, store, run)
@@ -295,14 +283,6 @@ def command_trial(options: argparse.Namespace) -> int:
         finally:
             trials.close()
     return 0 if state == "complete" else 1
-
-
-def _by_index(study: Study, index: int) -> str:
-    rule = "--index must be given for a study whose trials are all listed"
-    require(not study.is_adaptive, f"{rule}, got a search: {study.name}. Run its trials with --next.")
-    most = len(study.configs) - 1
-    require(0 <= index <= most, f"--index must be 0 to {most} in {study.name}, got {index}. See gnc check --json.")
-    return study.configs[index].key
 
 
 def _one_or_next(options: argparse.Namespace, study: Study, store: Store) -> Trials:
@@ -323,12 +303,8 @@ def _nothing_to_run(options: argparse.Namespace, study: Study, store: Store) -> 
     if claim is not None and claim.run:
         return f"{key} is with {claim.run}, which is under way; gnc status {store.uri} shows where"
     state = store.states().get(key)
-    again = (
-        ""
-        if state == "complete"
-        else f", as a {state} trial is a result too; in another folder, --results OTHER, it runs again"
-    )
-    return f"{key} is {state} in {store.uri}; nothing to run{again}"
+    again = f", as a {state} trial is a result too; in another folder, --results OTHER, it runs again"
+    return f"{key} is {state} in {store.uri}; nothing to run{again * (state != 'complete')}"
 
 
 def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> str:
@@ -384,7 +360,8 @@ def _study_of(options: argparse.Namespace) -> tuple[Study, Store]:
 def _find(study: Study, key: str) -> TrialConfig:
     found = [c for c in study.configs if c.key.startswith(key)]
     if len(found) != 1:
-        keys = ", ".join(c.key for c in study.configs[:5])
-        raise StudyError(f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}. Keys: {keys}"
-                         f"{', ...' if len(study.configs) > 5 else ''}.")  # fmt: skip
+        keys = ", ".join(c.key for c in study.configs[:5]) + (", ..." if len(study.configs) > 5 else "")
+        raise StudyError(
+            f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}. Keys: {keys}."
+        )
     return found[0]

@@ -1,8 +1,5 @@
-"""The classifier of a checkpoint: its rows as the model uses them, its bias, and what was assumed.
-
-What stands beside a matrix counts: scales of float8 codes and weight norms are applied, or the matrix is refused.
-Does not know margins.
-"""
+"""The classifier of a checkpoint: its rows as the model uses them, its bias, and what was assumed. What stands beside a matrix
+counts: scales of float8 codes and weight norms are applied, or the matrix is refused."""
 
 from dataclasses import dataclass
 
@@ -53,12 +50,11 @@ def read_classifier(path: str, name: str | None = None) -> Classifier:
     if is_by_columns(head):
         rows, notes = rows.T.contiguous(), [*notes, "its columns are the classes, so it is turned"]
     bias = bias_of(contents, head)
-    if adapter := [other for other in contents.arrays if other != head.name and _is_adapter(other, head.name)]:
+    base = head.name.removesuffix("weight").removesuffix("base_layer.")
+    if adapter := [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]:
         notes.append(f"the adapter {shown(adapter[0])} beside it is not merged into it")
-    found = f"{head} of {head.file}, {reason}"
-    return Classifier(
-        rows, head.name, head.file, None if bias is None else bias.tensor().double(), (found, *notes, *contents.notes)
-    )
+    notes = [f"{head} of {head.file}, {reason}", *notes, *contents.notes]
+    return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor().double(), tuple(notes))
 
 
 def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
@@ -73,15 +69,15 @@ def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Ten
     beside_it = _scale_names(contents, head.name)
     if not beside_it:
         if head.dtype.startswith("float8"):
-            _check_no_scales(contents, head)
+            if index := index_of_shard(contents.path):
+                rule = f"the scales of {head} must be known, got one shard of several"
+                raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
             return stored.double(), [f"{head.dtype} without scales beside it: the codes are taken as they are"]
         return stored.double(), []
     scale = next((contents.arrays[n] for n in beside_it if n in (head.name + end for end in SCALES)), None)
     if scale is None or len(beside_it) > 1 or not scale.is_float:
-        cure = "Save the model with its weights dequantised."
-        raise StudyError(
-            f"the scales of {head} must be one array that is known, got {', '.join(map(shown, beside_it))}. {cure}"
-        )
+        rule = f"the scales of {head} must be one array that is known, got {', '.join(map(shown, beside_it))}"
+        raise StudyError(f"{rule}. Save the model with its weights dequantised.")
     return _scaled(contents, head, stored.double(), scale), [f"codes of {head.dtype} are multiplied by {scale}"]
 
 
@@ -95,9 +91,9 @@ def _scaled(contents: Contents, head: StoredArray, codes: Tensor, scale: StoredA
         return codes * factors.reshape(rows, 1)
     block = _block(contents, (rows, columns), tuple(factors.shape))
     if block is None:
-        config = "Give weight_block_size in config.json beside the file, or save the weights dequantised."
+        rule = f"the blocks of {scale} must be known for {head}, got neither rows nor blocks of {BLOCK}"
         raise StudyError(
-            f"the blocks of {scale} must be known for {head}, got neither rows nor blocks of {BLOCK}. {config}"
+            f"{rule}. Give weight_block_size in config.json beside the file, or save the weights dequantised."
         )
     return codes * factors.repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns]
 
@@ -111,12 +107,9 @@ def _block(contents: Contents, shape: tuple[int, ...], scales: tuple[int, ...]) 
     tried = [tuple(stated)] if isinstance(stated, list) and len(stated) == 2 else [(BLOCK, BLOCK)]
     if stated is None and scales[0] == shape[0] and shape[1] % scales[1] == 0:
         tried.append((1, shape[1] // scales[1]))  # groups within a row
-    fits = [b for b in tried if all(type(n) is int and n > 0 for n in b) and _counts(shape, b) == scales]
+    possible = [block for block in tried if all(type(n) is int and n > 0 for n in block)]
+    fits = [b for b in possible if tuple(-(-size // part) for size, part in zip(shape, b, strict=True)) == scales]
     return fits[0] if fits else None
-
-
-def _counts(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(-(-size // part) for size, part in zip(shape, block, strict=True))
 
 
 def _weight_norm(contents: Contents, head: StoredArray) -> StoredArray | None:
@@ -135,15 +128,3 @@ def _scale_names(contents: Contents, name: str) -> list[str]:
     ours = [rest for rest in ours if "." not in rest.removeprefix("weight.") and any(w in rest for w in OTHER_SCALES)]
     # what scales the layer's inputs and outputs has no part in its weight
     return [layer + rest for rest in ours if not rest.startswith(("input", "output", "activation", "act_"))]
-
-
-def _check_no_scales(contents: Contents, head: StoredArray) -> None:
-    index = index_of_shard(contents.path)
-    if index is not None:
-        rule = f"the scales of {head} must be known, got one shard of several"
-        raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
-
-
-def _is_adapter(other: str, head: str) -> bool:
-    base = head.removesuffix("weight").removesuffix("base_layer.")
-    return other.startswith(base) and ".lora_" in f".{other.removeprefix(base)}"

@@ -1,9 +1,8 @@
-"""Features and labels for a measurement: from an archive, .npy files side by side, or Parquet; whole or in batches.
-
-Knows names and kinds of arrays and what a label may be; does not know metrics.
-"""
+"""Features and labels for a measurement: from an archive, .npy files side by side, or Parquet; whole or in batches. Knows names
+and kinds of arrays and what a label may be; does not know metrics."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,8 @@ def open_features(path: str, labels: str | None = None) -> tuple[dict[str, Store
         if name in skipped:
             raise StudyError(f"{name} of {path!r} must hold numbers, got {skipped[name]}. Save it as plain numbers.")
     used = {name: arrays[name] for name in KNOWN if name in arrays}
-    return used, [_unused(name) for name in (*arrays, *skipped) if name not in KNOWN]
+    others = [(name, nearest(name, KNOWN)) for name in (*arrays, *skipped) if name not in KNOWN]
+    return used, [f"the array {shown(n)!r} is not used{f'. {near}' * near.startswith('Did')}" for n, near in others]
 
 
 def in_batches(stored: StoredArray) -> Iterator[Tensor]:
@@ -105,18 +105,13 @@ def _are_integers(values: np.ndarray) -> bool:
     return values.dtype.kind in "iub" and values.size > 0
 
 
-def _unused(name: str) -> str:
-    near = nearest(name, KNOWN)
-    return f"the array {shown(name)!r} is not used{f'. {near}' if near.startswith('Did') else ''}"
-
-
 def _only(path: str, arrays: dict[str, StoredArray]) -> StoredArray:
     """The labels in a file of their own, or under that name in a file of several arrays."""
     found = open_arrays(path).arrays
     labels = found.get("labels", next(iter(found.values())) if len(found) == 1 else None)
     if labels is None:
         raise StudyError(f"--labels must hold one array, or one called labels, got {sorted(map(shown, found))}.")
-    return StoredArray("labels", labels.shape, labels.dtype, labels.load, labels.file)
+    return replace(labels, name="labels")
 
 
 def _side_by_side(place: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -130,7 +125,7 @@ def _side_by_side(place: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
         if contents.skipped:
             skipped[name] = contents.skipped["array"]
         for found in contents.arrays.values():
-            arrays[name] = StoredArray(name, found.shape, found.dtype, found.load, found.file)
+            arrays[name] = replace(found, name=name)
     return arrays, skipped
 
 
@@ -143,8 +138,8 @@ def _parquet(path: str) -> dict[str, StoredArray]:
     for name, kind in zip(table.schema_arrow.names, table.schema_arrow.types, strict=True):
         first = next(_parts(path, name, 1), None) if "list" in str(kind) else None
         shape = (rows,) if first is None else (rows, first.shape[1])
-        load, batches = partial(_whole, path, name), partial(_parts, path, name, BATCH_VALUES // max(1, shape[-1]))
-        arrays[name] = StoredArray(name, shape, str(kind), load, path, batches=batches)
+        batches = partial(_parts, path, name, BATCH_VALUES // max(1, shape[-1]))
+        arrays[name] = StoredArray(name, shape, str(kind), partial(_whole, path, name), path, batches=batches)
     return arrays
 
 

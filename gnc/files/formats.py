@@ -1,7 +1,5 @@
-"""Opens a file by what it holds, whatever its ending; an index or a folder stands for its shards.
-
-Knows every format here; does not know what arrays mean. Nothing in a file is ever run.
-"""
+"""Opens a file by what it holds, whatever its ending; an index or a folder stands for its shards. Nothing in a file is ever
+run. Knows every format here; does not know what arrays mean."""
 
 import json
 import re
@@ -20,19 +18,13 @@ from gnc.files.torch_files import is_pickle, read_pickle, read_torch_zip
 from study.design.errors import StudyError
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz")
 WHOLE = ("model.safetensors", "pytorch_model.bin", "model.onnx")  # a folder's own names for all its weights
 SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "BOOL": "bool",
-    "C64": "complex64",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-}
+}  # fmt: skip
 OTHERS = (  # what people have and this does not read, by its first bytes
     (b"GGUF", "a GGUF file", "Give the checkpoint that it was made from."),
     (b"\x89HDF", "an HDF5 file", 'Save the weights alone: numpy.savez("weights.npz", **arrays).'),
@@ -100,8 +92,8 @@ def _open_file(path: str) -> Contents:
         return _open_index(path)
     if start[:1] == b"\x08":  # the version, the first field of a model
         return read_onnx(path)
-    cure = f"FILE must be {KINDS}, got {path!r}, which begins as none of them. "
-    raise StudyError(f"{cure}Save the weights as safetensors, or the arrays with numpy.savez.")
+    rule = f"FILE must be {KINDS}, got {path!r}, which begins as none of them."
+    raise StudyError(f"{rule} Save the weights as safetensors, or the arrays with numpy.savez.")
 
 
 def _open_zip(path: str) -> Contents:
@@ -171,25 +163,16 @@ def _open_folder(folder: Path) -> Contents:
     indices = sorted(folder.glob("*.index.json"), key=lambda path: ("safetensors" not in path.name, path.name))
     if indices:
         return _open_index(str(indices[0]))
-    files = [folder / name for name in WHOLE if (folder / name).is_file()][:1] or _checkpoints(folder)
+    files = [folder / name for name in WHOLE if (folder / name).is_file()][:1]
+    files = files or sorted(path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file())
     files = files or sorted(folder.glob("*.distcp"))[:1]  # whose refusal says what to do
     if len(files) == 1:
         return _open_file(str(files[0]))
     if files and all(SHARD.search(path.name) for path in files):
-        return _together(folder, [_open_file(str(path)) for path in files])
-    shown_files = ", ".join(path.name for path in files[:5]) or "none"
-    raise StudyError(
-        f"FILE must be a folder with one checkpoint, got {str(folder)!r} with {shown_files}. Name the file."
-    )
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz")
-    return sorted(path for path in folder.iterdir() if path.suffix in endings and path.is_file())
-
-
-def _together(folder: Path, shards: list[Contents]) -> Contents:
-    arrays = {name: array for shard in shards for name, array in shard.arrays.items()}
-    skipped = {name: why for shard in shards for name, why in shard.skipped.items()}
-    note = f"{len(shards)} shards without an index are read together"
-    return Contents(str(folder), f"{len(shards)} shards", arrays, skipped, (note,))
+        shards = [_open_file(str(path)) for path in files]
+        arrays = {name: array for shard in shards for name, array in shard.arrays.items()}
+        skipped = {name: why for shard in shards for name, why in shard.skipped.items()}
+        note = f"{len(shards)} shards without an index are read together"
+        return Contents(str(folder), f"{len(shards)} shards", arrays, skipped, (note,))
+    held = ", ".join(path.name for path in files[:5]) or "none"
+    raise StudyError(f"FILE must be a folder with one checkpoint, got {str(folder)!r} with {held}. Name the file.")

@@ -1,7 +1,5 @@
-"""Which matrix of a checkpoint is the classifier: by the name that is given, or by a guess that says its reason.
-
-Knows names, shapes and config.json; does not know how values are stored.
-"""
+"""Which matrix of a checkpoint is the classifier: by the name that is given, or by a guess that says its reason. Knows names,
+shapes and config.json; does not know how values are stored."""
 
 import difflib
 import re
@@ -51,9 +49,8 @@ def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
 
 def _heads_not_read(contents: Contents) -> list[str]:
     """What is named as a classifier's weight and is no matrix here: of codes, of a type that is not read, in no file."""
-    codes = {
-        found.name: f"of {found.dtype}" for found in contents.arrays.values() if not found.is_float and found.shape[1:]
-    }
+    others = (found for found in contents.arrays.values() if not found.is_float and found.shape[1:])
+    codes = {found.name: f"of {found.dtype}" for found in others}
     named = {name: why for name, why in (codes | contents.skipped).items() if _parts(name)[-1] in ENDINGS | PACKED}
     return [f"{shown(name)} ({why})" for name, why in named.items() if _is_named_head(name)]
 
@@ -68,13 +65,14 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
     """By the whole name, then without prefixes of wrappers, then by an ending that one name alone has."""
     everything = contents.arrays
     wanted = _bare(name)
+    ends = (wanted, f"{wanted}.weight", f"{wanted}.kernel")
     for means, found in (
         ("by its name", [name] if name in everything else []),
+        ("by its name without prefixes", [full for full in everything if _bare(full) in ends]),
         (
-            "by its name without prefixes",
-            [full for full in everything if _bare(full) in (wanted, f"{wanted}.weight", f"{wanted}.kernel")],
+            "by the end of its name",
+            [n for n in everything if any(f".{_dotted(n)}".endswith(f".{end}") for end in ends)],
         ),
-        ("by the end of its name", [full for full in everything if _ends(full, wanted)]),
     ):
         matrices = [everything[full] for full in found if is_matrix(everything[full])]
         if len(matrices) == 1:
@@ -86,9 +84,8 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
             rule = "--tensor must name a floating-point matrix of at least 2 rows"
             raise StudyError(f"{rule}, got {everything[found[0]]}.{_scaled_hint(contents, found[0])}")
     if name in contents.skipped:
-        raise StudyError(
-            f"--tensor must name a tensor that can be read, got {shown(name)!r}: {contents.skipped[name]}."
-        )
+        reason = contents.skipped[name]
+        raise StudyError(f"--tensor must name a tensor that can be read, got {shown(name)!r}: {reason}.")
     near = difflib.get_close_matches(wanted, {_bare(full): full for full in everything}, n=1)
     full = next((full for full in everything if near and _bare(full) == near[0]), None)
     hint = f" Did you mean {shown(full)!r}?" if full else ""
@@ -109,7 +106,8 @@ def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, 
         return found[0], f"guessed {reason}; the next likeliest is {others[0]}"
     advice = " An embedding is the head only where both are tied." if _is_embedding(ranked[0]) else ""
     rule = f"--tensor must be given where no matrix of {contents.path!r} is surely the classifier"
-    raise StudyError(f"{rule}; likeliest first: {listing(ranked, _absent(contents))}.{advice}")
+    absent = {name: why for name, why in contents.skipped.items() if why.endswith("is absent")}
+    raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}")
 
 
 def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, Any]) -> tuple[list[StoredArray], str]:
@@ -122,7 +120,9 @@ def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, 
         sized = [found for found in named if rows_of(found) == classes]
         most = max(map(rows_of, named))
         return sized or [found for found in named if rows_of(found) == most], "by its name"
-    if _is_tied(config):
+    # Hugging Face writes the setting only where it differs from the architecture's default
+    can_be_tied = any(word in str(config.get("architectures", "")) for word in TIED)
+    if config.get("tie_word_embeddings", can_be_tied) is True and "vocab_size" in config:
         tied = [found for found in ranked if _is_embedding(found) and rows_of(found) == classes]
         return tied, "since config.json ties the head to the embedding"
     sized = [found for found in ranked if rows_of(found) == classes and not _is_embedding(found)]
@@ -137,10 +137,6 @@ def _last_of_numbered(named: list[StoredArray]) -> list[StoredArray]:
         base = found.name[: number.start()] if number else found.name
         last[base] = max(last.get(base, (-1, found)), (int(number[1]) if number else 0, found), key=lambda one: one[0])
     return [found for _, found in last.values()]
-
-
-def _absent(contents: Contents) -> dict[str, str]:
-    return {name: why for name, why in contents.skipped.items() if why.endswith("is absent")}
 
 
 def _rank(found: StoredArray) -> tuple[int, int, str]:
@@ -192,22 +188,12 @@ def _classes_of(config: dict[str, Any]) -> int | None:
     return next((number for number in known if isinstance(number, int)), None)
 
 
-def _is_tied(config: dict[str, Any]) -> bool:
-    """Whether the head is the embedding; Hugging Face writes the setting only where it differs from the default."""
-    can_be = any(word in str(config.get("architectures", "")) for word in TIED)
-    return config.get("tie_word_embeddings", can_be) is True and "vocab_size" in config
-
-
 def _bare(name: str) -> str:
     """The name without the prefixes of wrappers."""
     parts = _parts(name)
     while len(parts) > 1 and parts[0] in PREFIXES:
         parts = parts[1:]
     return ".".join(parts)
-
-
-def _ends(full: str, wanted: str) -> bool:
-    return any(f".{_dotted(full)}".endswith(f".{end}") for end in (wanted, f"{wanted}.weight", f"{wanted}.kernel"))
 
 
 def _scaled_hint(contents: Contents, name: str) -> str:

@@ -1,7 +1,5 @@
-"""numpy's .npy and .npz: names, shapes and kinds from the headers, values on demand. Arrays of objects are never read.
-
-A .npy file is mapped into memory, not loaded. Does not know what arrays mean.
-"""
+"""numpy's .npy and .npz: names, shapes and kinds from the headers, values on demand; .npy is mapped, not loaded. Arrays of
+objects are never read."""
 
 import math
 from functools import partial

@@ -1,7 +1,5 @@
-"""The weights of an ONNX model, inside or beside the file, and which matrix product is last; by the package `onnx`.
-
-Does not run the model. The package opens no file outside the model's folder, and compares stated sizes with files' lengths.
-"""
+"""The weights of an ONNX model, inside or beside the file, and which matrix product is last; the model is not run. The package
+`onnx` opens no file outside the model's folder, and compares stated sizes with files' lengths."""
 
 import re
 from functools import partial

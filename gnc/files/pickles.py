@@ -1,8 +1,5 @@
-"""Reads a pickle without running it: containers, numbers, text and arrays; everything else becomes an inert stand-in.
-
-Built on the unpickler that the standard library has in Python, since the one in C takes memory for whatever index a
-memo names. No name is ever imported and nothing from the file is ever called. Does not know where tensors' bytes lie.
-"""
+"""Reads a pickle without running it: no name is imported, nothing is called; what is no container, number, text or array becomes
+an inert stand-in. Built on the standard library's unpickler in Python: the one in C takes memory for any index of a memo."""
 
 import io
 import pickle
@@ -87,10 +84,7 @@ class DtypeRecord:
 
 
 def unpickle(file: Any, storages: Callable[[Any], Any] | None = None) -> Any:
-    """The next pickle of the file as inert values; `storages` says what a persistent id stands for.
-
-    Raises whatever torn bytes raise; it never runs anything.
-    """
+    """The next pickle of the file as inert values; `storages` says what a persistent id stands for. Never runs anything."""
     reader = _Inert(file, encoding="latin1")
     reader.storages = storages
     return reader.load()
@@ -100,21 +94,17 @@ def storage_of(identity: Any) -> Storage | Global | Thing:
     """The storage that torch's persistent id names."""
     match identity:
         case ("storage", Global(module="torch" | "torch.storage", name=kind), str(key), _, int(length), *_):
-            return Storage(key, STORAGES.get(kind), length)
+            return Storage(key, STORAGES.get(kind.removesuffix("Storage")), length)
         case ("module", kind, *_):  # a class with its source text, as PyTorch wrote whole models before 1.6
             return kind if isinstance(kind, Global) else Thing()
     raise Unreadable("a persistent id that is no storage of torch")
 
 
-STORAGES = {
-    **{f"{name}Storage": dtype for name, dtype in (("Float", "float32"), ("Double", "float64"), ("Half", "float16"))},
-    **{f"{name}Storage": dtype for name, dtype in (("BFloat16", "bfloat16"), ("Long", "int64"), ("Int", "int32"))},
-    **{f"{name}Storage": dtype for name, dtype in (("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"))},
-    **{f"{name}Storage": dtype for name, dtype in (("Bool", "bool"), ("ComplexFloat", "complex64"))},
-    "ComplexDoubleStorage": "complex128",
-    **dict.fromkeys(("QInt8Storage", "QUInt8Storage", "QInt32Storage"), QUANTISED),
-}
-
+STORAGES = {  # by torch's name of the class, without Storage
+    "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
+    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128", "QInt8": QUANTISED, "QUInt8": QUANTISED, "QInt32": QUANTISED,
+}  # fmt: skip
 
 _Unpickler: Any = pickle._Unpickler
 
@@ -155,15 +145,14 @@ class _Inert(_Unpickler):
         _put(self.stack[-1], [key, value])
 
     def setitems(self) -> None:
-        pairs = self.pop_mark()
+        pairs = self.pop_mark()  # which puts back the stack that they go into
         _put(self.stack[-1], pairs)
 
     def empty_set(self) -> None:
         self.append([])
 
     def frozen(self) -> None:
-        items = self.pop_mark()
-        self.append(items)
+        self.append(self.pop_mark())
 
     def additems(self) -> None:
         items = self.pop_mark()
@@ -176,23 +165,19 @@ class _Inert(_Unpickler):
         raise Unreadable("a pickle with opcodes that frameworks do not write")
 
 
-_Inert.dispatch = _Unpickler.dispatch | {
-    code[0]: method
-    for method, codes in (
-        (_Inert.reduce, (pickle.REDUCE, pickle.NEWOBJ)),
-        (_Inert.newobj_ex, (pickle.NEWOBJ_EX,)),
-        (_Inert.build, (pickle.BUILD,)),
-        (_Inert.setitem, (pickle.SETITEM,)),
-        (_Inert.setitems, (pickle.SETITEMS,)),
-        (_Inert.empty_set, (pickle.EMPTY_SET,)),
-        (_Inert.frozen, (pickle.FROZENSET,)),
-        (_Inert.additems, (pickle.ADDITEMS,)),
-        (_Inert.long_bytes, (pickle.BYTEARRAY8,)),
-        (_Inert.refuse, (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER)),
-        (_Inert.refuse, (pickle.INST, pickle.OBJ, pickle.DICT)),  # of protocol 0 and 1
-    )
-    for code in codes
+_OPCODES: dict[Any, tuple[bytes, ...]] = {
+    _Inert.reduce: (pickle.REDUCE, pickle.NEWOBJ),
+    _Inert.newobj_ex: (pickle.NEWOBJ_EX,),
+    _Inert.build: (pickle.BUILD,),
+    _Inert.setitem: (pickle.SETITEM,),
+    _Inert.setitems: (pickle.SETITEMS,),
+    _Inert.empty_set: (pickle.EMPTY_SET,),
+    _Inert.frozen: (pickle.FROZENSET,),
+    _Inert.additems: (pickle.ADDITEMS,),
+    _Inert.long_bytes: (pickle.BYTEARRAY8,),
+    _Inert.refuse: (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.INST, pickle.OBJ, pickle.DICT),
 }
+_Inert.dispatch = _Unpickler.dispatch | {code[0]: method for method, codes in _OPCODES.items() for code in codes}
 
 
 def _put(target: Any, pairs: list[Any]) -> Any:
@@ -219,9 +204,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> 
     return TensorRecord(storage, named, offset, tuple(shape), tuple(strides))
 
 
-def _mapping(*pairs: Any) -> Any:
-    flat = [part for pair in (pairs[0] if pairs and isinstance(pairs[0], list) else ()) for part in pair]
-    return _put({}, flat)
+def _mapping(pairs: Any = (), *_: Any) -> Any:
+    return _put({}, [part for pair in (pairs if isinstance(pairs, list) else ()) for part in pair])
 
 
 def _text_bytes(text: Any = "", encoding: Any = "latin1") -> Any:
@@ -238,14 +222,17 @@ def _nested(data: Any) -> Any:
     return replace(storage, data=data[file.tell() + 8 :]) if isinstance(storage, Storage) else storage
 
 
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    return ArrayRecord((shape, dtype, order == "F", data))
+
+
 def _first(value: Any = None, *_: Any) -> Any:
     return value
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), _tensor),
-    "torch._utils._rebuild_tensor_v3": _tensor,
-    **dict.fromkeys(("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"), _first),
+    **{f"torch._utils._rebuild_tensor{version}": _tensor for version in ("", "_v2", "_v3")},
+    **{f"torch._utils._rebuild_parameter{state}": _first for state in ("", "_with_state")},
     "torch._tensor._rebuild_from_type_v2": lambda function, _type, arguments, _state: _made(function, arguments),
     "torch.storage._load_from_bytes": _nested,
     "collections.OrderedDict": _mapping,
@@ -254,21 +241,14 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _text_bytes,
     **dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda *_: b""),  # protocol 2 writes no bytes this way
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: ArrayRecord() for core in ("core", "_core")},
-    **{
-        f"numpy.{core}.numeric._frombuffer": lambda data, dtype, shape, order: ArrayRecord(
-            (shape, dtype, order == "F", data)
-        )
-        for core in ("core", "_core")
-    },
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     "numpy.dtype": lambda name, *_: DtypeRecord(name),
 }
 
 
 def walk(value: Any) -> Iterator[tuple[str, TensorRecord | ArrayRecord | Thing]]:
     """Arrays in nested containers, each with the path to it; of an object its state, without torch's own dictionaries.
-
-    A container that stands in several places is walked once: the number of paths could be exponential.
-    """
+    A container that stands in several places is walked once: the number of paths could be exponential."""
     seen: set[int] = set()
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:

@@ -1,7 +1,5 @@
-"""What a file holds, before its numbers are read: the name, shape and kind of each array, and what was left out.
-
-Every size that a file states is compared with the file's length before memory is taken. Does not know formats.
-"""
+"""What a file holds, before its numbers are read: the name, shape and kind of each array, and what was left out. Every size
+that a file states is compared with the file's length before memory is taken. Does not know formats."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -94,9 +92,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if values.dtype.kind not in "fiubc":
-        raise StudyError(
-            f"{shown(name)} must hold numbers, got {'text' if values.dtype.kind in 'SU' else values.dtype}."
-        )
+        kind = "text" if values.dtype.kind in "SU" else values.dtype
+        raise StudyError(f"{shown(name)} must hold numbers, got {kind}.")
     return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="), order="C"))
 
 
@@ -104,9 +101,8 @@ def check_finite(rows: Tensor, what: str) -> None:
     """StudyError naming the first row that is not finite."""
     bad = (~torch.isfinite(rows).all(dim=1)).nonzero()
     if len(bad):
-        raise StudyError(
-            f"{what} must be finite, got {len(bad)} rows with NaN or infinity, the first is {int(bad[0])}."
-        )
+        got = f"{len(bad)} rows with NaN or infinity, the first is {int(bad[0])}"
+        raise StudyError(f"{what} must be finite, got {got}.")
 
 
 def refusing(path: str, read: Callable[[], Any], what: str = "") -> Any:

@@ -1,7 +1,4 @@
-"""What torch.save wrote: zip archives, the older row of pickles, and pickles of arrays. Values are mapped, not loaded.
-
-Knows inert pickles; does not know what tensors mean.
-"""
+"""What torch.save wrote: zip archives, the older row of pickles, and pickles of arrays. Values are mapped, not loaded."""
 
 import io
 import mmap
@@ -51,7 +48,7 @@ def read_pickle(path: str) -> Contents:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         value = unpickle(data, storage_of)
         if value != MAGIC:
-            return _contents(path, "a pickle", value, _no_storage)
+            return _contents(path, "a pickle", value, None)
         if (protocol := unpickle(data)) != 1001:
             raise Unreadable(f"its protocol must be 1001, got {str(protocol)[:20]}")
         system = unpickle(data)
@@ -91,7 +88,7 @@ def _places(data: mmap.mmap, keys: Any, kinds: dict[str, Storage]) -> dict[str, 
     return places
 
 
-def _contents(path: str, kind: str, value: Any, read: Reader, *, is_big_endian: bool = False) -> Contents:
+def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_endian: bool = False) -> Contents:
     if is_big_endian:
         raise Unreadable("numbers of a big-endian machine: save them as safetensors there")
     arrays: dict[str, StoredArray] = {}
@@ -115,19 +112,19 @@ def _contents(path: str, kind: str, value: Any, read: Reader, *, is_big_endian: 
     return Contents(path, kind, arrays, skipped)
 
 
-def _values(name: str, record: TensorRecord, read: Reader) -> Tensor:
-    inside = record.storage.data
-    there = read(record.storage) if inside is None else np.frombuffer(bytearray(inside), np.uint8)
+def _values(name: str, record: TensorRecord, read: Reader | None) -> Tensor:
+    if (inside := record.storage.data) is not None:
+        there = np.frombuffer(bytearray(inside), np.uint8)
+    elif read is not None:
+        there = read(record.storage)
+    else:
+        raise Unreadable("a pickle that points outside itself")
     needed, dtype = size_of(record.shape, record.dtype), getattr(torch, record.dtype)
     check_extent(needed, len(there), name)  # a view may repeat its storage, and then its size is without bound
     if not needed:
         return torch.empty(record.shape, dtype=dtype)
     whole = torch.from_numpy(there[: len(there) // dtype.itemsize * dtype.itemsize]).view(dtype)
     return whole.as_strided(record.shape, record.strides, record.offset).clone(memory_format=torch.contiguous_format)
-
-
-def _no_storage(storage: Storage) -> np.ndarray:
-    raise Unreadable("a pickle that points outside itself")
 
 
 def _entry_bytes(path: str, entry: ZipInfo) -> np.ndarray:

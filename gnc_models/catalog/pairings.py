@@ -6,27 +6,14 @@ from gnc_models.catalog.members import LOSSES
 def check_pairing(
     *, loss: str, classifier: str, normalization: str, num_classes: int, feature_dim: int, code: str | None = None
 ) -> None:
-    """Raise unless these settings can be trained together.
-
-    Args:
-        loss: a name in `LOSSES`.
-        classifier: a name in `CLASSIFIERS`.
-        normalization: a name in `NORMALIZATIONS`.
-        num_classes: K.
-        feature_dim: d.
-        code: of the classifier "fixed", None for the others.
-    Raises:
-        ValueError: one sentence on the pair that is impossible, and its cure.
-    """
+    """ValueError unless these settings can be trained together; `code` is that of the classifier "fixed", or None."""
     check_classifier(classifier, normalization, num_classes, feature_dim, code)
     member = LOSSES[loss]
     if member.only_both and normalization != "both":
         raise ValueError(f"normalization must be 'both' for loss {loss!r}, got {normalization!r}. {member.only_both}")
     if not member.moves_rows and classifier == "linear":
-        raise ValueError(
-            f"classifier must be 'class_mean' or 'fixed' for loss {loss!r}, got 'linear'. "
-            f"Its rows would get no gradient and never move."
-        )
+        rule = f"classifier must be 'class_mean' or 'fixed' for loss {loss!r}"
+        raise ValueError(f"{rule}, got 'linear'. Its rows would get no gradient and never move.")
 
 
 def check_classifier(classifier: str, normalization: str, num_classes: int, feature_dim: int, code: str | None) -> None:
@@ -37,7 +24,6 @@ def check_classifier(classifier: str, normalization: str, num_classes: int, feat
             "Its rows have unit length, and long features would weigh more in the means than short ones."
         )
     if classifier == "fixed" and code == "simplex" and num_classes > feature_dim + 1:
-        raise ValueError(
-            f"code must fit into feature_dim, got 'simplex' with {num_classes} classes in {feature_dim} dimensions. "
-            f"A simplex has at most feature_dim + 1 points: use code 'best'."
-        )
+        got = f"got 'simplex' with {num_classes} classes in {feature_dim} dimensions"
+        cure = "A simplex has at most feature_dim + 1 points: use code 'best'."
+        raise ValueError(f"code must fit into feature_dim, {got}. {cure}")

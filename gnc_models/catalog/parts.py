@@ -1,9 +1,7 @@
 """Parts of one's own by reference: from `nets.py:make_net` and the digest of its code to the function. Knows no torch.
+A source is the SHA-256 of the file that defines the name, for an installed package after `distribution==version`."""
 
-A reference is `file.py:name` or `package.module:name`. Its source is the SHA-256 of the file that defines the name, for an
-installed package after `distribution==version`. Code of a file runs only after `hold_code` was given exactly these bytes.
-"""
-
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
@@ -11,10 +9,10 @@ import importlib.util
 import inspect
 import linecache
 import sys
+import traceback
 import types
 from collections.abc import Mapping
 from functools import cache
-from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -47,9 +45,8 @@ def digest_of(content: bytes) -> str:
 def hold_code(digest: str, content: bytes) -> None:
     """Let this process run a source file; PartError if these bytes are not those of the digest. Runs nothing yet."""
     if digest_of(content) != digest:
-        raise PartError(
-            f"code/{digest}.py must be the file of that digest, got {digest_of(content)}. Restore the file."
-        )
+        rule = f"code/{digest}.py must be the file of that digest"
+        raise PartError(f"{rule}, got {digest_of(content)}. Restore the file.")
     _HELD[digest] = content
 
 
@@ -72,26 +69,15 @@ def module_source(module: str) -> str:
         content = None
     if content is None:
         raise PartError(f"module must be an installed one with a source file, got {module!r}. Install its package.")
-    return f"{_distribution(names[0])}{digest_of(content)}"
-
-
-def _distribution(package: str) -> str:
-    for name in (package, *importlib.metadata.packages_distributions().get(package, ())):
-        try:
-            return f"{name}=={importlib.metadata.version(name)} "
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
+    for name in (names[0], *importlib.metadata.packages_distributions().get(names[0], ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name}=={importlib.metadata.version(name)} {digest_of(content)}"
+    return digest_of(content)
 
 
 @cache
 def load_part(reference: str, source: str) -> Any:
-    """What a reference names, from the code with that source.
-
-    Raises:
-        PartError: its code is not held or is another one on this machine, or it has no such name.
-        Exception: what the code itself raises.
-    """
+    """What a reference names, from the code with that source; PartError where that is another, or lacks the name."""
     place, name = split_reference(reference)
     if not is_file(place):
         if (here := module_source(place)) != source:
@@ -114,40 +100,24 @@ def _load_file(place: str, digest: str) -> types.ModuleType:
     text = _HELD[digest].decode("utf-8")
     # so that tracebacks show its lines
     linecache.cache[shown] = len(text), None, text.splitlines(keepends=True), shown
-    loader = _TextLoader(text, shown)
-    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=shown))
+    module = importlib.util.module_from_spec(ModuleSpec(name, None, origin=shown))
     module.__file__ = shown
     sys.modules[name] = module  # dataclasses and pickle look there
     try:
-        loader.exec_module(module)
+        exec(compile(text, shown, "exec", dont_inherit=True), vars(module))  # noqa: S102 - what the study names
     except BaseException:
         del sys.modules[name]
         raise
     return module
 
 
-class _TextLoader(InspectLoader):
-    """Runs a module from its text."""
-
-    def __init__(self, text: str, shown: str) -> None:
-        self._text, self._shown = text, shown
-
-    def get_source(self, fullname: str) -> str:
-        return self._text
-
-    def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self._text, self._shown)
+Options = Mapping[str, Any] | None
 
 
 def call_part(
-    family: str,
-    reference: str,
-    source: str,
-    *given: Any,
-    options: Mapping[str, Any] | None = None,
-    extras: Mapping[str, Any] | None = None,
+    family: str, reference: str, source: str, *given: Any, options: Options = None, extras: Options = None
 ) -> Any:
-    """Load a part and call it with what is given and the study's options. An exception gets a note with the study's line.
+    """Load a part and call it with what is given and the study's options; an exception gets a note of the study's line.
 
     extras: handed over where the part's signature names them and no option does.
     """
@@ -168,12 +138,9 @@ def note_part(error: Exception, family: str, reference: str) -> None:
     """Add the study's line to an exception that passed through this part's file, unless `call_part` did."""
     if any(note.startswith("in ") and note.endswith(" of the study") for note in getattr(error, "__notes__", ())):
         return
-    trace, shown = error.__traceback__, f"<{reference.rpartition(':')[0]} "
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(shown):
-            error.add_note(study_line(family, reference))
-            return
-        trace = trace.tb_next
+    shown = f"<{reference.rpartition(':')[0]} "
+    if any(frame.f_code.co_filename.startswith(shown) for frame, _ in traceback.walk_tb(error.__traceback__)):
+        error.add_note(study_line(family, reference))
 
 
 def wanted(function: Any, extras: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,10 +33,7 @@ class ClassMeanClassifier(Classifier):
         Args:
             class_mean_form: "sum" as in the paper, or "mean".
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
-            class_mean_update: whether a batch moves the rows "before" its own loss is taken, as in the released code
-                of the paper, or "after" the optimiser's step.
-        Raises:
-            ValueError: a setting out of range, or normalization "none".
+            class_mean_update: a batch moves the rows "before" its own loss, as the paper's code does, or "after".
         """
         super().__init__(normalization=normalization, temperature=temperature)
         check_classifier("class_mean", normalization, num_classes, feature_dim, None)
@@ -54,15 +51,8 @@ class ClassMeanClassifier(Classifier):
     ) -> None:
         """`W <- normalize(beta W + (1 - beta) S)`, S the sum or mean of each class's features in the batch.
 
-        Features count as the classifier scales them. With m samples of a class in the batch the sum form weighs new
-        against old by m (1 - beta) / beta, the mean form by (1 - beta) / beta. Rows of classes that are not in the
-        batch stay as they are.
-
-        Args:
-            features: as the encoder gives them.
-            labels: their classes.
-            sum_over_workers: adds up a tensor in place over the processes that share the batch; None: this process has
-                the whole batch.
+        Features count as the classifier scales them; rows of classes that are not in the batch stay as they are.
+        sum_over_workers: adds up a tensor in place over the processes that share the batch; None: it is all here.
         Source: Jiang et al., arXiv 2310.05351 (class-mean features; the sum is that of the released code).
         """
         sums = torch.zeros_like(self.weight)

@@ -1,13 +1,5 @@
-"""What every classifier is, and the one whose rows are learned: from features to logits by one row per class.
-
-Knows torch; does not know losses, nor how the features come about. A classifier has no bias. `normalization` says what
-is scaled to unit length first, and with it what a logit is:
-
-    both      normalize(H) @ normalize(W).T / temperature
-    features  normalize(H) @ W.T / temperature
-    weights   H @ normalize(W).T / temperature
-    none      H @ W.T
-"""
+"""What every classifier is, and the one whose rows are learned: from features to logits by one row per class, no bias.
+Knows torch; does not know losses, nor how the features come about."""
 
 import math
 from collections.abc import Callable
@@ -31,17 +23,13 @@ NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (F
 class Classifier(nn.Module):
     """One row per class, with or without unit length; the base of every member of `CLASSIFIERS`.
 
+    Logits are `H W^T / temperature`, of H and W scaled to unit length where the normalization says so.
+
     Args of every member's constructor:
-        num_classes, feature_dim: number of rows and of columns.
-        normalization: a name in `NORMALIZATIONS`.
-        temperature: the logits are divided by it; None with normalization "none", and only there.
+        temperature: None with normalization "none", and only there.
         init_norm: length of the rows at the start; without effect on rows that always have unit length.
-    Raises:
-        ValueError: an unknown normalization, a temperature missing, unwanted or not positive.
     Attributes:
         weight: the rows, `[classes, dim]`: never normalised in place by `forward`. A parameter or a buffer.
-        temperature: what `logits` divides by unless told otherwise; 1.0 with normalization "none".
-        normalises_features, normalises_weights: what `scaled` scales to unit length.
         observes_before_loss: whether `observe` comes before the loss of the same batch, not after the step.
     """
 
@@ -52,9 +40,8 @@ class Classifier(nn.Module):
         super().__init__()
         check_choice("normalization", normalization, NORMALIZATIONS)
         if (temperature is None) != (normalization == "none"):
-            raise ValueError(
-                f"temperature must be given unless normalization is 'none', got {temperature!r} with {normalization!r}."
-            )
+            got = f"got {temperature!r} with {normalization!r}"
+            raise ValueError(f"temperature must be given unless normalization is 'none', {got}.")
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature!r}.")
         self.normalization = normalization
@@ -72,13 +59,11 @@ class Classifier(nn.Module):
         return self.scaled_features(features), rows
 
     def logits(self, features: Features, temperature: float | None = None) -> Logits:
-        """Logits, in the form the module's docstring lists, at the classifier's temperature or at another."""
+        """Logits at the classifier's temperature or at another."""
         scaled, rows = self.scaled(features)
         return functional.linear(scaled, rows) / (self.temperature if temperature is None else temperature)
 
-    def forward(self, features: Features, temperature: float | None = None) -> Logits:
-        """The same as `logits`."""
-        return self.logits(features, temperature)
+    forward = logits
 
     def observe(
         self, features: Features, labels: Labels, *, sum_over_workers: Callable[[Tensor], object] | None = None
@@ -92,10 +77,7 @@ class LinearClassifier(Classifier):
     def __init__(
         self, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float
     ) -> None:
-        """Rows start in random directions (torch's default generator), each with norm `init_norm`.
-
-        A larger norm slows the turning of rows that are normalised.
-        """
+        """Rows start in random directions with norm `init_norm`: a larger one slows the turning of normalised rows."""
         super().__init__(normalization=normalization, temperature=temperature)
         check_between("init_norm", init_norm, 0.0, math.inf)
         self.weight = nn.Parameter(init_norm * random_directions(num_classes, feature_dim))

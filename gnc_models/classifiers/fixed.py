@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gnc_models.catalog.pairings import check_classifier
 from gnc_models.catalog.settings import check_between, check_choice
-from gnc_models.classifiers.assignment import assign_classes
+from gnc_models.classifiers.class_similarity import assign_classes
 from gnc_models.classifiers.classifier import Classifier, Rows, random_directions
 from gnc_models.codes.best_code import best_code
 from gnc_models.constructions.explicit import simplex
@@ -38,13 +38,9 @@ class FixedClassifier(Classifier):
 
         Args (`Classifier` lists the others):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
-            assignment: of classes to points: "random" (torch's default generator), or "similarity", which gives
-                similar classes near points.
-            points: unit rows of the code, if the caller has them already; None: they are made here.
+            assignment: of classes to points: "random", or "similarity", which gives similar classes near points.
+            points: unit rows of the code, if the caller has them already.
             similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
-        Raises:
-            ValueError: a setting out of range, a simplex of more than feature_dim + 1 classes, a similarity missing
-                or unwanted.
         """
         super().__init__(normalization=normalization, temperature=temperature)
         check_choice("code", code, CODES)
@@ -53,9 +49,8 @@ class FixedClassifier(Classifier):
         check_between("init_norm", init_norm, 0.0, math.inf)
         if (similarity is None) == (assignment == "similarity"):
             found = "none" if similarity is None else "one"
-            raise ValueError(
-                f"similarity must be given with assignment 'similarity' and only there, got {found} with {assignment!r}."
-            )
+            rule = "similarity must be given with assignment 'similarity' and only there"
+            raise ValueError(f"{rule}, got {found} with {assignment!r}.")
         points = code_rows(code, num_classes, feature_dim) if points is None else points
         order = torch.randperm(num_classes) if similarity is None else assign_classes(similarity, points @ points.T)
         norm = 1.0 if self.normalises_weights else init_norm
@@ -63,13 +58,9 @@ class FixedClassifier(Classifier):
 
 
 def code_rows(code: str, num_classes: int, feature_dim: int) -> Rows:
-    """Unit rows of a code in float64, in the code's own order.
+    """Unit rows of a code in float64, in the code's own order: "simplex", padded with zeros, "best" or "random".
 
-    Args:
-        code: "simplex"; "best", which takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see
-            `best_code`); or "random" directions from torch's default generator.
-        num_classes: K.
-        feature_dim: d; a simplex is padded with zeros.
+    "best" takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see `best_code`).
     """
     if code == "random":
         return random_directions(num_classes, feature_dim).to(torch.float64)

@@ -3,16 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from gnc_models.catalog.members import CLASSIFIERS as MEMBERS
+from gnc_models.catalog.members import load
 from gnc_models.catalog.settings import check_choice, read_settings
-from gnc_models.classifiers.class_mean import ClassMeanClassifier
-from gnc_models.classifiers.classifier import Classifier, LinearClassifier
-from gnc_models.classifiers.fixed import FixedClassifier
+from gnc_models.classifiers.classifier import Classifier
 
-CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
-    "linear": LinearClassifier,
-    "class_mean": ClassMeanClassifier,
-    "fixed": FixedClassifier,
-}
+PACKAGE = "gnc_models.classifiers"
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_classifier(
@@ -25,25 +22,8 @@ def make_classifier(
     init_norm: float,
     **settings: Any,
 ) -> Classifier:
-    """The classifier of that name.
-
-    Args:
-        name: a name in `CLASSIFIERS`.
-        num_classes, feature_dim, normalization, temperature, init_norm: see `Classifier`; at least 2 classes.
-        settings: `class_mean_form`, `class_mean_momentum` and `class_mean_update` for class_mean; `code`, `assignment`
-            and `similarity` for fixed; None counts as not given.
-    Returns:
-        The classifier, initialised from torch's default generator.
-    Raises:
-        ValueError: an unknown name, a setting out of range or without effect, a pair that cannot be.
-    """
+    """The classifier of that name; ValueError: an unknown name, a setting out of range or without effect, or a pair."""
     check_choice("classifier", name, CLASSIFIERS)
     constructor = CLASSIFIERS[name]
-    return constructor(
-        num_classes,
-        feature_dim,
-        normalization=normalization,
-        temperature=temperature,
-        init_norm=init_norm,
-        **read_settings("classifier", name, constructor, settings),
-    )
+    head = {"normalization": normalization, "temperature": temperature, "init_norm": init_norm}
+    return constructor(num_classes, feature_dim, **head, **read_settings("classifier", name, constructor, settings))

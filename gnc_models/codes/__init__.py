@@ -1,4 +1,1 @@
-"""Making codes by search, and the optimum of free features. Knows geometry, constructions and references.
-
-Does not know classifiers, losses or training.
-"""
+"""Making codes by search, and the optimum of free features. Does not know classifiers, losses or training."""

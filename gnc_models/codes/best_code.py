@@ -1,7 +1,4 @@
-"""The best code of K rows in d dimensions that this project knows or finds, and the recipes of found codes.
-
-Knows the explicit codes, those found before, and the optimisers.
-"""
+"""The best code of K rows in d dimensions that this project knows or finds, and the recipes of found codes."""
 
 import functools
 import re
@@ -103,28 +100,17 @@ def _layered_code(num_classes: int, feature_dim: int) -> Code | None:
 
 
 def make_found_code(row: dict[str, str]) -> Code:
-    """A code made again from its row of `data/found_codes.csv`.
-
-    Raises:
-        ValueError: a method without a recipe here.
-    """
+    """A code made again from its row of `data/found_codes.csv`; ValueError for a method without a recipe here."""
     size = int(row["num_classes"]), int(row["feature_dim"])
     starts, seed = int(row["starts"]), int(row["seed"])
-    name, arguments = _call(row["method"])
+    name, _, inside = row["method"].partition("(")  # name(1;2)
+    arguments = [float(x) for x in re.split("[;)]", inside) if x]
     recipes: dict[str, Callable[[], Code]] = {
         "optimise_code": lambda: optimise_code(*size, starts=starts, seed=seed),
         "from_optimum": lambda: code_from_optimum(*size, arguments[0], starts=starts, seed=seed),
         "layer": lambda: Code.of(torch.from_numpy(layer(*map(int, arguments[:2]), *arguments[2:]))),
-        "signed_words": lambda: Code.of(
-            torch.from_numpy(signed_words(*(int(x) for x in arguments), tries=starts, seed=seed))
-        ),
+        "signed_words": lambda: Code.of(torch.from_numpy(signed_words(*map(int, arguments), tries=starts, seed=seed))),
     }
     if name not in recipes:
         raise ValueError(f"method must be one of {sorted(recipes)}, got {row['method']!r}.")
     return recipes[name]()
-
-
-def _call(method: str) -> tuple[str, list[float]]:
-    """`name(1;2)` as its name and numbers."""
-    name, _, inside = method.partition("(")
-    return name, [float(x) for x in re.split("[;)]", inside) if x]

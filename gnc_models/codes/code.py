@@ -1,7 +1,4 @@
-"""Unit rows with their certain margin: explicit codes by name, and the spherical code of any W.
-
-Knows torch and the reference tables; does not know the search.
-"""
+"""Unit rows with their certain margin: explicit codes by name, and the spherical code of any W. Knows no search."""
 
 from dataclasses import dataclass
 
@@ -9,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.constructions.explicit import FAMILIES, make_points, orthoplex, polygon, simplex
+from gnc_models.constructions.explicit import FAMILIES, orthoplex, polygon, simplex
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.geometry.pairwise import max_cosine, unit
 from gnc_models.references.closed_forms import check_sizes
@@ -30,20 +27,10 @@ class Code:
         return cls(points, 1.0 - max_cosine(points))
 
 
-def make_code(name: str) -> Code:
-    """An explicit code by its name in `constructions.explicit.FAMILIES`; ValueError for an unknown name."""
-    return Code.of(torch.from_numpy(make_points(name)))
-
-
 def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
-    """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d).
+    """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d), or None.
 
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-    Returns:
-        Simplex, polygon or orthoplex where they are optimal, else the listed family with the largest margin; None
-        where no family is large enough. Dropping rows and adding dimensions keeps the margin.
+    Dropping rows and adding dimensions keeps the margin.
     """
     check_sizes(num_classes, feature_dim)
     points = _optimal_points(num_classes, feature_dim)
@@ -71,12 +58,7 @@ def spherical_code_of(weights: Float[Tensor, "classes dim"]) -> Code:
     """The spherical code u(W) of unit rows: its 1 - max cosine is at least the margin of W (docs/margins.md).
 
     With h_k the unit direction from the hull of the others to w_k, walk from w_k + h_k along h_k to the sphere of
-    radius 2 and halve. This turns a margin into a point set that anyone can check, and is a free test of the margin.
-
-    Args:
-        weights: unit rows with a positive margin.
-    Raises:
-        ValueError: a row lies within 1e-9 of the hull of the others, so that it has no direction away from it.
+    radius 2 and halve. ValueError: a row lies within 1e-9 of the hull of the others.
     """
     rows = weights.to(torch.float64)
     margins = one_vs_rest_margins(rows, tolerance=1e-9)

@@ -1,7 +1,4 @@
-"""Balancing the closest pairs of a code exactly, by successive linear programs over tangent moves.
-
-Knows torch and scipy; does not know where the code came from.
-"""
+"""Balancing the closest pairs of a code exactly, by successive linear programs over tangent moves."""
 
 import math
 
@@ -15,14 +12,10 @@ from gnc_models.shapes import Float
 
 
 def polish_code(points: Float[Tensor, "classes dim"], *, rounds: int = 30) -> Code:
-    """Largest 1 - max cosine near a code, by successive linear programs over its close pairs.
+    """Largest 1 - max cosine near a code of unit rows, by successive linear programs over its close pairs.
 
     Each program moves every row within its tangent plane, inside a trust region, to lower the linearised largest
-    cosine; at a jammed code the rounds converge quadratically.
-
-    Args:
-        points: unit rows near a local optimum; cost grows fast beyond K d = 1500.
-        rounds: most programs solved.
+    cosine; at a jammed code the rounds converge quadratically. Cost grows fast beyond K d = 1500.
     """
     best = Code.of(points)
     radius = 1e-3 * math.sqrt(2 * max(best.margin_lower, 1e-6))
@@ -48,17 +41,12 @@ def _linear_step(points: Float[np.ndarray, "classes dim"], radius: float) -> Flo
     first, second = np.triu_indices(num_classes, 1)
     close = cosines[first, second] > cosines[first, second].max() - 4 * radius
     first, second = first[close], second[close]
-    pairs = np.arange(len(first))
-    entries = [
-        np.einsum("pd,pdt->pt", points[second], bases[first]),
-        np.einsum("pd,pdt->pt", points[first], bases[second]),
-        -np.ones((len(first), 1)),
-    ]
-    width = dim - 1
-    columns = [first[:, None] * width + np.arange(width), second[:, None] * width + np.arange(width)]
-    columns.append(np.full((len(first), 1), num_classes * width))
-    values, places = np.concatenate(entries, axis=1), np.concatenate(columns, axis=1)
-    rows = np.repeat(pairs, values.shape[1])
+    ends, width = ((first, second), (second, first)), dim - 1
+    entries = [np.einsum("pd,pdt->pt", points[other], bases[own]) for own, other in ends]
+    columns = [own[:, None] * width + np.arange(width) for own, _ in ends]
+    values = np.concatenate([*entries, -np.ones((len(first), 1))], axis=1)
+    places = np.concatenate([*columns, np.full((len(first), 1), num_classes * width)], axis=1)
+    rows = np.repeat(np.arange(len(first)), values.shape[1])
     matrix = sparse.csr_matrix((values.ravel(), (rows, places.ravel())), shape=(len(first), num_classes * width + 1))
     cost = np.zeros(num_classes * width + 1)
     cost[-1] = 1.0

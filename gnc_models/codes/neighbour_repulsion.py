@@ -1,7 +1,5 @@
 """Codes of many rows: each row pushed away from its nearest neighbours, without ever holding all cosines.
-
-Knows torch; does not know margins or tables. Memory is O(classes x dim) and a few tiles.
-"""
+Knows torch; does not know margins or tables. Memory is O(classes x dim) and a few tiles."""
 
 import math
 
@@ -17,16 +15,10 @@ REFRESH = 5  # steps between two look-ups of the neighbours
 
 
 def relax_rows(rows: Float[Tensor, "classes dim"], *, steps: int = 60) -> Float[Tensor, "classes dim"]:
-    """Rows moved apart until all nearest neighbours are nearly equally far.
+    """Unit rows moved apart until all nearest neighbours are nearly equally far, by gradient steps of falling length.
 
-    Gradient steps with momentum on a soft maximum over each row's 64 nearest rows, in float32. The nearest rows are
-    looked up again every few steps; that product of all rows with all rows takes most of the time.
-
-    Args:
-        rows: unit rows, more than a few; where they start.
-        steps: gradient steps, of falling length.
-    Returns:
-        Unit rows in float64; deterministic for equal rows on one machine.
+    They go down a soft maximum over each row's 64 nearest rows, in float32. The nearest rows are looked up again every
+    few steps, which takes most of the time. Float64 comes out, the same for equal rows on one machine.
     """
     rows = rows.float()
     velocity = torch.zeros_like(rows)

@@ -1,7 +1,5 @@
 """The optimiser of softmax codes: annealed soft maximum of the cosines from random, mirrored and structured starts.
-
-Knows torch and the families of structured codes; does not read the tables of known margins.
-"""
+Knows torch and the families of structured codes; does not read the tables of known margins."""
 
 import math
 
@@ -43,28 +41,20 @@ def optimise_code(
     """The best code found from many starts: annealed soft maximum of the cosines, then exact polishing.
 
     Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
-            as many variables. A quarter goes on after the coarse half of the annealing, and the best four are sharpened.
+            as many variables. A quarter goes on after the coarse half of the annealing; the best four are sharpened.
         seed: of the starts; same seed, same code on one machine.
         iterations: L-BFGS steps at each sharpness.
-        polish: whether to balance the closest pairs exactly; done where K d <= 1500, without effect elsewhere.
+        polish: whether to balance the closest pairs exactly where K d <= 1500.
         structured: whether to start from signed words and families of codes too, in 8 to 24 dimensions.
     Returns:
         The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum.
-    Raises:
-        ValueError: fewer than two classes, dimensions, or no start.
     """
     check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)
     mirrors = _mirrors(feature_dim, starts)
-    found = torch.cat(
-        [
-            _coarse(num_classes, feature_dim, signs, count, seed + i, iterations)
-            for i, (signs, count) in counted(enumerate(mirrors), "symmetries", len(mirrors))
-        ]
-    )
+    each = counted(enumerate(mirrors), "symmetries", len(mirrors))
+    found = torch.cat([_coarse(num_classes, feature_dim, s, count, seed + i, iterations) for i, (s, count) in each])
     best = _sharpened(found, unit, iterations, 4)
     if structured and feature_dim in STRUCTURED_DIMS and num_classes > 2 * feature_dim:
         beginnings = structured_rows(num_classes, feature_dim, best.margin_lower, seed)
@@ -135,17 +125,13 @@ def structured_rows(num_classes: int, feature_dim: int, margin: float, seed: int
             found[size] = np.pad(rows, ((0, 0), (0, feature_dim - dim)))
 
     def promise(rows: Float[np.ndarray, "_ dim"]) -> float:
+        cosines = rows[:: max(1, len(rows) // 64)] @ rows.T  # all rows are equivalent
+        margin = float(1.0 - cosines[cosines < 1 - 1e-9].max())
         # rows left out or added move the margin about as far as in a code of equal caps
-        return _margin_of(rows) * (len(rows) / num_classes) ** (1.0 / (feature_dim - 1))
+        return margin * (len(rows) / num_classes) ** (1.0 / (feature_dim - 1))
 
     fitting = [rows for size, rows in found.items() if 0.8 * num_classes <= size <= 8 * num_classes]
     return sorted(fitting, key=promise, reverse=True)[:MOST_STRUCTURED]
-
-
-def _margin_of(rows: Float[np.ndarray, "_ dim"]) -> float:
-    """1 - max cosine of rows that are all equivalent, computed from some of them."""
-    cosines = rows[:: max(1, len(rows) // 64)] @ rows.T
-    return float(1.0 - cosines[cosines < 1 - 1e-9].max())
 
 
 def _from_rows(rows: Float[np.ndarray, "rows dim"], num_classes: int, seed: int, iterations: int) -> Code:
@@ -189,11 +175,7 @@ def expected_margin(num_classes: int, feature_dim: int) -> float:
 def _anneal(points: Tensor, sharpness: float, iterations: int, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One level of the annealing, in batches that fit LARGEST_BATCH."""
     size = max(1, LARGEST_BATCH // points.shape[1] ** 2)
-    parts = [
-        minimise_on_spheres(soft_max_cosine(sharpness, signs), part, iterations=iterations)
-        for part in points.split(size)
-    ]
-    return torch.cat([p for p, _ in parts]), torch.cat([v for _, v in parts])
+    return minimise_on_spheres(soft_max_cosine(sharpness, signs), points, iterations=iterations, at_once=size)
 
 
 def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:

@@ -1,7 +1,4 @@
-"""Minimising a smooth function of unit rows: L-BFGS on a product of spheres, many starts as one batch.
-
-Knows torch only; does not know what is minimised.
-"""
+"""Minimising a smooth function of unit rows: L-BFGS on a product of spheres, many starts as one batch."""
 
 from collections.abc import Callable
 
@@ -20,20 +17,27 @@ MEMORY = 10  # pairs of step and gradient change that are remembered
 
 
 def minimise_on_spheres(
-    objective: Objective, points: Float[Tensor, "starts rows dim"], *, iterations: int, tolerance: float = 1e-12
+    objective: Objective,
+    points: Float[Tensor, "starts rows dim"],
+    *,
+    iterations: int,
+    tolerance: float = 1e-12,
+    at_once: int | None = None,
 ) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:
-    """Local minima near each start; the starts share nothing but the batch.
+    """Local minima near each start, and their values, none above that of its start; starts share only the batch.
 
-    Args:
-        objective: gives the value of each start and its gradient.
-        points: unit rows.
-        iterations: most L-BFGS steps.
-        tolerance: a start is done when its gradient's largest row norm is below it, in units of value per distance.
-    Returns:
-        The points and values reached; no value is above that of its start.
+    At most `at_once` starts are one batch. A start is done when its gradient's largest row norm is below `tolerance`.
     Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
     """
-    value, gradient = _tangent(objective, points, torch.arange(len(points)))
+    parts = torch.arange(len(points)).split(at_once or len(points))
+    found = [_minimise(objective, points[part], part, iterations, tolerance) for part in parts]
+    return torch.cat([p for p, _ in found]), torch.cat([v for _, v in found])
+
+
+def _minimise(
+    objective: Objective, points: Tensor, starts: Tensor, iterations: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    value, gradient = _tangent(objective, points, starts)
     steps: list[Tensor] = []
     changes: list[Tensor] = []
     for _ in range(iterations):
@@ -47,7 +51,7 @@ def minimise_on_spheres(
         if not steps:
             direction = direction * (0.1 / direction.norm(dim=-1).amax(-1).clamp_min(0.1))[:, None, None]
         direction = direction * active[:, None, None]
-        moved, moved_value, moved_gradient = _line_search(objective, points, value, gradient, direction)
+        moved, moved_value, moved_gradient = _line_search(objective, points, starts, value, gradient, direction)
         if not (moved_value < value).any():
             if not steps:
                 break
@@ -92,7 +96,7 @@ def _two_loops(gradient: Tensor, steps: list[Tensor], changes: list[Tensor]) -> 
 
 
 def _line_search(
-    objective: Objective, points: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
+    objective: Objective, points: Tensor, starts: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Backtracking per start; a start that finds no decrease stays where it is."""
     slope = _inner(direction, gradient)
@@ -103,7 +107,7 @@ def _line_search(
     while len(waiting):
         trial = points[waiting] + step[waiting, None, None] * direction[waiting]
         trial = trial / trial.norm(dim=-1, keepdim=True)
-        trial_value, trial_gradient = _tangent(objective, trial, waiting)
+        trial_value, trial_gradient = _tangent(objective, trial, starts[waiting])
         allowed = value[waiting] + SUFFICIENT_DECREASE * step[waiting] * slope[waiting]
         good = trial_value <= allowed
         for kept, found in zip(best, (trial, trial_value, trial_gradient), strict=True):

@@ -1,8 +1,5 @@
 """The unconstrained-feature model at finite temperature: free unit rows W and H, cross-entropy of `W h / temperature`.
-
-Knows torch and the margin solver; does not know data, training or the results folder. It is what a network that can
-fit everything would reach: the ceiling that a trained margin and loss at the same temperature are compared with.
-"""
+It is what a network that can fit everything would reach, the ceiling of trained margins and losses. Knows no data."""
 
 import math
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from gnc_models.codes.sphere_lbfgs import Objective, minimise_on_spheres
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.log_space import log_softplus
 from gnc_models.progress import counted
+from gnc_models.references.tables import UnconstrainedOptimum
 from gnc_models.shapes import Float
 
 NEAR = 1e-4  # minima whose loss is at most this much above the lowest, relative, give the margin's range
@@ -33,20 +31,10 @@ SHAKE = 0.3  # length of that move
 LARGEST_BATCH = 1 << 18  # logits held at once: more at a time take longer each
 
 
-@dataclass(frozen=True)
-class Optimum:
-    """The best of several local optima; margins are lower bounds from the margin solver, exact to 1e-6.
+@dataclass(frozen=True, kw_only=True)
+class Optimum(UnconstrainedOptimum):
+    """The best of several local optima with its rows; margins are lower bounds from the solver, exact to 1e-6."""
 
-    margin_low, margin_high: over all minima found whose loss is within 1e-4 of the lowest, relative. found: how many of
-    the starts ended at the lowest, to 1e-6.
-    """
-
-    loss: float
-    margin: float
-    margin_low: float
-    margin_high: float
-    starts: int
-    found: int
     weights: Float[Tensor, "classes dim"]
     features: Float[Tensor, "classes dim"]
 
@@ -58,22 +46,11 @@ def optimise_unconstrained(
 
     `temperature * log(loss)` is minimised, in log space: the loss itself stalls from temperature 1/50 on, where it is
     far below rounding. Every start has its own ladder of temperatures, from one that begins at a third of the last one
-    through none at all, which most are near, to one that begins at 1: none is best at all sizes. W = H during the search, which costs half as much and ends within 2e-7 of the
-    free minimum at (10, 100); at the end both are free.
+    through none at all, which most are near, to one that begins at 1: none is best at all sizes. W = H during the
+    search, which costs half as much and ends within 2e-7 of the free minimum at (10, 100); at the end both are free.
 
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-        temperature: tau, above 0.
-        starts: random starts.
-        hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what
-            comes of it if the loss is lower. Worth its time from some 100 classes on.
-        seed: of the starts and hops; same seed, same optimum on one machine.
-    Returns:
-        The lowest loss found, its margin, and the margin's range over the minima near it: a local minimum bounds the
-        loss from above, but not the margin.
-    Raises:
-        ValueError: a size, count or temperature out of range.
+    hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what comes
+    of it if the loss is lower. Worth its time from some 100 classes on. Same seed, same optimum on one machine.
     """
     check_search(num_classes, feature_dim, starts)
     check_at_least(0, hops=hops)
@@ -99,11 +76,7 @@ def optimise_unconstrained(
 def code_from_optimum(
     num_classes: int, feature_dim: int, temperature: float, *, starts: int = 24, seed: int = 0
 ) -> Code:
-    """The spherical code u(W) of the optimum's rows, polished: at times better than a search for codes.
-
-    Raises:
-        ValueError: a size or temperature out of range, or an optimum with two equal rows.
-    """
+    """The spherical code u(W) of the optimum's rows, polished: at times better than a search for codes."""
     optimum = optimise_unconstrained(num_classes, feature_dim, temperature, starts=starts, seed=seed)
     return polish_code(spherical_code_of(optimum.weights).points)
 
@@ -147,16 +120,10 @@ def _lowest(points: Tensor, value: Tensor, temperature: float, starts: int) -> O
     weights, features = points.chunk(2, dim=1)
     margins = {i: one_vs_rest_margins(weights[i], mode="min").minimum[0] for i in near}
     best = int(value.argmin())
-    return Optimum(
-        loss=math.exp(float(value[best]) / temperature),
-        margin=margins[best],
-        margin_low=min(margins.values()),
-        margin_high=max(margins.values()),
-        starts=starts,
-        found=int((excess <= SAME).sum()),
-        weights=weights[best],
-        features=features[best],
-    )
+    loss, found = math.exp(float(value[best]) / temperature), int((excess <= SAME).sum())
+    low, high = min(margins.values()), max(margins.values())
+    rows = {"weights": weights[best], "features": features[best]}
+    return Optimum(loss, margins[best], low, high, starts, found, "search", **rows)
 
 
 def _descend(
@@ -164,20 +131,12 @@ def _descend(
 ) -> tuple[Tensor, Tensor]:
     """Minima near the points, in batches that fit LARGEST_BATCH; tied points are W and H at once."""
     size = max(1, LARGEST_BATCH // (points.shape[1] if tied else points.shape[1] // 2) ** 2)
-    found = [
-        minimise_on_spheres(cold_loss(at, tied=tied), part, iterations=iterations, tolerance=tolerance)
-        for part, at in zip(points.split(size), temperatures.split(size), strict=True)
-    ]
-    return torch.cat([p for p, _ in found]), torch.cat([v for _, v in found])
+    objective = cold_loss(temperatures, tied=tied)
+    return minimise_on_spheres(objective, points, iterations=iterations, tolerance=tolerance, at_once=size)
 
 
 def cold_loss(temperatures: Float[Tensor, " starts"], *, tied: bool = False) -> Objective:
-    """`temperature * log(mean cross-entropy)` of W (first half of the rows) and H (second half), with its gradient.
-
-    Args:
-        temperatures: one for each start.
-        tied: the rows are W, and H is the same.
-    """
+    """`temperature * log(mean cross-entropy)`, and its gradient, of W and then H as rows; tied, of W and H = W."""
 
     def objective(points: Float[Tensor, "starts rows dim"], starts: Tensor) -> tuple[Tensor, Tensor]:
         weights, features = (points, points) if tied else points.chunk(2, dim=1)

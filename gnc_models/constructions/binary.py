@@ -1,7 +1,4 @@
-"""Codes from binary words and quadratic forms over GF(2): the Golay code, rows of signs, signs on words.
-
-Knows numpy; does not know torch or optimisation.
-"""
+"""Codes from binary words and quadratic forms over GF(2): the Golay code, rows of signs, signs on words."""
 
 import functools
 import itertools
@@ -43,9 +40,9 @@ def on_supports(words: Int[np.ndarray, "_ length"], entries: Float[np.ndarray, "
 
 
 def kerdock(bits: int) -> Points:
-    """d = 2^bits (bits even, at least 4), d (d + 2) rows with cosine 1/sqrt(d).
+    """d = 2^bits (bits even, at least 4), d (d + 2) rows with cosine 1/sqrt(d): all signs of axes and forms.
 
-    All signs of the axes and of (-1)^(Q_a + affine), Q_a(x, e) = sum_i Tr((a x)^(2^i + 1)) + e Tr(a x).
+    The forms are Q_a + affine, Q_a(x, e) = sum_i Tr((a x)^(2^i + 1)) + e Tr(a x).
     """
     field = bits - 1
     power, trace = _field(field)

@@ -1,8 +1,5 @@
 """Codes that can be written down: polygons, root systems, the Leech lattice and what derives from it, by name.
-
-Knows numpy; does not know torch or optimisation. Each constructor returns rows of any common length; their cosines
-are verified by the tests, not assumed.
-"""
+Each constructor returns rows of any common length; the tests verify their cosines. Knows numpy, no optimisation."""
 
 import functools
 import itertools
@@ -12,12 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from gnc_models.catalog.settings import check_choice
-from gnc_models.constructions import kissing
-from gnc_models.constructions.binary import extended_gold, golay_words, gold, kerdock, on_supports, quadratic_64, signs
+from gnc_models.constructions import binary, kissing
+from gnc_models.constructions.binary import Points, golay_words, on_supports, signs
 from gnc_models.constructions.kissing import two_nonzero
-from gnc_models.shapes import Float
 
-Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 
@@ -46,18 +41,12 @@ def icosahedron() -> Points:
     return np.array([np.roll(v, shift) for v in base for shift in range(3)])
 
 
-def cell_24() -> Points:
-    """24 vertices in four dimensions, the roots of D4, cosine 1/2."""
-    return two_nonzero(4)
-
-
 def cell_600() -> Points:
     """120 vertices in four dimensions, cosine (1 + sqrt(5)) / 4."""
-    even = [p for p in itertools.permutations(range(4)) if _is_even(p)]
-    signs = itertools.product((0.5, -0.5), repeat=3)
-    mixed = [np.array([a * GOLDEN, b, c / GOLDEN, 0.0])[list(p)] for a, b, c in signs for p in even]
-    halves = list(itertools.product((0.5, -0.5), repeat=4))
-    return np.concatenate([orthoplex(4), np.array(halves), np.array(mixed)])
+    inversions = {p: sum(a > b for a, b in itertools.combinations(p, 2)) for p in itertools.permutations(range(4))}
+    even = [list(p) for p, count in inversions.items() if count % 2 == 0]
+    mixed = [np.array([a * GOLDEN, b, c / GOLDEN, 0.0])[p] for a, b, c in signs(3) / 2 for p in even]
+    return np.concatenate([orthoplex(4), signs(4) / 2, np.array(mixed)])
 
 
 def e8_roots() -> Points:
@@ -121,8 +110,7 @@ def higman_sims() -> Points:
 def leech_section(feature_dim: int) -> Points:
     """Leech vectors of a d-dimensional section, 16 <= d <= 23: the laminated lattices' minimal vectors, cosine 1/2.
 
-    The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it, spanned
-    by A1, A2, A3, D4, D5, E6, E7 or E8.
+    The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it.
     Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6.
     """
     leech, words = leech_vectors(), golay_words()
@@ -145,10 +133,6 @@ def _root_section(roots: Points, places: np.ndarray, dim: int) -> Points:
     return roots[(roots @ others.T == 0).all(1)]
 
 
-def _is_even(permutation: tuple[int, ...]) -> bool:
-    return sum(a > b for a, b in itertools.combinations(permutation, 2)) % 2 == 0
-
-
 def _flat(points: Points, normals: Points) -> Points:
     """Coordinates of the rows within the orthogonal complement of the normals."""
     basis = np.linalg.svd(normals, full_matrices=True)[2][len(normals) :]
@@ -161,7 +145,7 @@ LEECH_SECTIONS = dict(zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720,
 # name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
 FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "icosahedron": (3, 12, icosahedron),
-    "24-cell": (4, 24, cell_24),
+    "24-cell": (4, 24, lambda: two_nonzero(4)),  # the roots of D4
     "600-cell": (4, 120, cell_600),
     "half 5-cube": (5, 16, lambda: derived(derived(derived(e8_roots(), 0.5), 1 / 3), 1 / 4)),
     "Schlaefli": (6, 27, lambda: derived(derived(e8_roots(), 0.5), 1 / 3)),
@@ -175,13 +159,13 @@ FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "276 equiangular lines": (23, 552, equiangular_276),
     "Leech neighbours": (23, 4600, lambda: derived(leech_vectors(), 0.5)),
     "Leech": (24, 196560, leech_vectors),
-    "Kerdock 16": (16, 288, lambda: kerdock(4)),
-    "Kerdock 64": (64, 4224, lambda: kerdock(6)),
-    "Gold 31": (31, 1024, lambda: gold(5)),
-    "Gold 127": (127, 16384, lambda: gold(7)),
-    "quadratic forms 64": (64, 65536, quadratic_64),
-    "extended Gold 32": (32, 2048, lambda: extended_gold(5)),
-    "extended Gold 128": (128, 32768, lambda: extended_gold(7)),
+    "Kerdock 16": (16, 288, lambda: binary.kerdock(4)),
+    "Kerdock 64": (64, 4224, lambda: binary.kerdock(6)),
+    "Gold 31": (31, 1024, lambda: binary.gold(5)),
+    "Gold 127": (127, 16384, lambda: binary.gold(7)),
+    "quadratic forms 64": (64, 65536, binary.quadratic_64),
+    "extended Gold 32": (32, 2048, lambda: binary.extended_gold(5)),
+    "extended Gold 128": (128, 32768, lambda: binary.extended_gold(7)),
 }
 # Kissing configurations of no lattice: name, dimensions, rows and constructor; references.margin reads the sizes.
 KISSING: tuple[tuple[str, int, int, Callable[[], Points]], ...] = (

@@ -1,12 +1,5 @@
 """Kissing configurations: many rows at cosine 1/2, in 6, 13 and 17 to 21 dimensions, beyond sections of lattices.
-
-The sign change of Cohn and Li: on the eights of a code a lattice has an even number of minus signs. With an odd number
-the cosines are the same, but rows of equal entries fit into the holes: those whose signs are a word with an even number of
-minus signs on every eight.
-
-Knows numpy and binary codes; does not know torch or optimisation. Before its last step every entry is a + b sqrt(3) for
-whole numbers a, b, so that a test can count in whole numbers.
-"""
+Before its last step every entry is a + b sqrt(3) for whole a, b, so that a test can count in whole numbers."""
 
 import itertools
 import math
@@ -35,31 +28,30 @@ def thirteen() -> Rows:
     blocks = words ^ hexads[0]
     blocks = blocks[blocks.sum(1) == 4]
     caps = np.concatenate([1.0 - 2.0 * words, 2 * math.sqrt(3) * np.eye(12), -2 * math.sqrt(3) * np.eye(12)])
-    layers = [
-        (2 * on_supports(blocks, signs(4)), 0),
-        (caps, 2),
-        (caps, -2),
-        (np.zeros((1, 12)), 4),
-        (np.zeros((1, 12)), -4),
-    ]
+    layers = [(2 * on_supports(blocks, signs(4)), 0)]
+    layers += [(rows, side * height) for rows, height in ((caps, 2), (np.zeros((1, 12)), 4)) for side in (1, -1)]
     return np.concatenate([_beside(rows, [float(height)]) for rows, height in layers])
 
 
 def odd_golay(length: int) -> Rows:
     """11,948, 19,448 or 29,768 rows in 19, 20 or 21 dimensions, of unequal lengths.
 
-    Pairs and eights of the Golay code on `length` of its places, and words of the code cut to these places that lie at
-    least length / 4 apart.
+    Pairs and eights of the Golay code on `length` of its places, and words of the code cut to these that lie far apart.
     Source: Cohn and Li, arXiv 2411.04916 (20, 21 dimensions); Ho, arXiv 2603.10425 (19).
     """
     words, cut = np.split(golay_words(), [length], axis=1)
     octads = words[(words.sum(1) == 8) & (cut.sum(1) == 0)]
-    chosen = {19: _far_in_19, 20: _far_in_20, 21: _far_in_21}[length](words, cut)
+    if length == 19:
+        chosen = _far_in_19(words, cut)
+    elif length == 20:  # even on one place of each of the five words of weight 4, so that none of the five is chosen
+        chosen = words[words[:, words[words.sum(1) == 4].argmax(axis=1)].sum(1) % 2 == 0]
+    else:  # words of even weight lie at distance 6
+        chosen = words[words.sum(1) % 2 == 0]
     return np.concatenate([odd_eights(octads), 1.0 - 2.0 * chosen])
 
 
 def odd_eights(octads: Words) -> Rows:
-    """Two entries of 2 in all places, and an odd number of minus signs on each word of weight eight."""
+    """Two entries of 2 in all places, and an odd number of minus signs on each word of weight eight: it has holes."""
     return np.concatenate([2 * two_nonzero(octads.shape[1]), on_supports(octads, signs(8, product=-1))])
 
 
@@ -67,17 +59,6 @@ def two_nonzero(dim: int) -> Rows:
     """All vectors with two entries +-1 and zeros: the roots of D_n."""
     axes = np.eye(dim, dtype=int)
     return on_supports(np.array([axes[i] + axes[j] for i, j in itertools.combinations(range(dim), 2)]), signs(2))
-
-
-def _far_in_21(words: Words, _: Words) -> Words:
-    """Words of even weight: they lie at distance 6."""
-    return words[words.sum(1) % 2 == 0]
-
-
-def _far_in_20(words: Words, _: Words) -> Words:
-    """Words that are even on one place of each of the five words of weight 4, so that none of the five is among them."""
-    places = words[words.sum(1) == 4].argmax(axis=1)
-    return words[words[:, places].sum(1) % 2 == 0]
 
 
 def _far_in_19(words: Words, cut: Words) -> Words:
@@ -109,18 +90,12 @@ def _span(generators: list[np.int64]) -> Int[np.ndarray, " _"]:
 # bent where its Pfaffian is 1; a set of forms whose differences are all bent gives words at distance 6.
 FAR_FORMS = (0, 13, 33, 46, 50, 60)  # orthogonal to the form 12
 BENT_FORMS = (12, 22, 27)  # sums of two are bent, the sum of all is not 0
-FAR_BETWEEN = (
-    (0, 33, 46, 50, 60),
-    (14, 37, 43, 55, 56),
-    (18, 35, 45, 49, 62),
-)  # orthogonal to two neighbours of the three
+# Orthogonal to two neighbours of the three.
+FAR_BETWEEN = ((0, 33, 46, 50, 60), (14, 37, 43, 55, 56), (18, 35, 45, 49, 62))
 
 
 def seventeen() -> Rows:
-    """5,730 rows in 17 dimensions: odd eights, above and below them 512 rows on sixes, 192 rows of equal entries, a pole.
-
-    Source: Cohn and Li, arXiv 2411.04916.
-    """
+    """5,730 rows in 17 dimensions (Cohn and Li): odd eights, and on both sides sixes, equal entries, a pole."""
     sixes = on_supports(_of_weight(_coset(12), 6), signs(6, product=-1))
     layers = [(3 * odd_eights(_of_weight(_coset(0), 8)), 0.0)]
     for side, shift in ((1, 0), (-1, 1)):
@@ -132,7 +107,8 @@ def seventeen() -> Rows:
 def eighteen() -> Rows:
     """8,358 rows in 18 dimensions: odd eights, and a hexagon of rows on sixes with rows of equal entries between them.
 
-    Source: the layout of Cohn and Li, arXiv 2411.04916, with three bent cosets as in github alexlegeartis/KissingNumbers.
+    Source: the layout of Cohn and Li, arXiv 2411.04916, with three bent cosets as in github
+    alexlegeartis/KissingNumbers.
     """
     layers = [_beside(6 * odd_eights(_of_weight(_coset(0), 8)), [0.0, 0.0])]
     for step in range(6):

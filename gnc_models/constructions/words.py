@@ -1,9 +1,5 @@
 """Codes from words: constant weight with signs on the supports, binary words as signs, and mixtures at one cosine.
-
-Knows numpy; does not know torch or optimisation. E8, the best kissing arrangements known in 9 to 12 dimensions and
-most of the Barnes-Wall lattice's minimal vectors are codes of signed words; random starts never find them. Between the
-sizes of root systems no single shape has enough rows; those of another shape often fit into the holes of the first.
-"""
+Random starts never find them; between the sizes of root systems one shape often fits into another's holes."""
 
 import functools
 import itertools
@@ -12,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gnc_models.constructions.binary import on_supports, signs
 from gnc_models.shapes import Bool, Float, Int
 
 Rows = Float[np.ndarray, "_ _"]
@@ -25,30 +22,19 @@ def signed_words(
 ) -> Float[np.ndarray, "rows length"]:
     """Unit rows with `weight` equal entries up to sign, and cosine at most overlap / weight between any two.
 
-    Supports share at most `overlap` places; they are found as unions of orbits under rotating blocks of places, by
-    randomised greedy choice. On each support stand all signs, or the even ones where all would be too close. The axes
-    are added where they are far enough from all others.
-
-    Args:
-        length: d.
-        weight: non-zero entries of a row; weight - overlap at most 4, since sparser sign patterns are not offered.
-        overlap: places that two supports may share.
-        tries: greedy runs for each block length.
-        seed: of the greedy choices.
+    Supports share at most `overlap` places, at least weight - 4; they are unions of orbits under rotating blocks of
+    places, found by randomised greedy choice, `tries` times for each block length. On each stand all signs, or the
+    even ones where all would be too close. The axes are added where they are far enough from all others.
     """
     rng = np.random.default_rng(seed)
     supports: list[int] = []
     for block in range(2, length + 1):
         found = _best_union(_orbits(length, weight, overlap, block), length, overlap, tries, rng)
         supports = max(supports, found, key=len)
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=weight)))
-    if weight - 2 > overlap:
-        signs = signs[signs.prod(1) > 0]
-    rows = np.zeros((len(supports), len(signs), length))
-    for row, support in zip(rows, supports, strict=True):
-        row[:, [i for i in range(length) if support >> i & 1]] = signs / weight**0.5
+    words = np.array(supports, dtype=np.int64)[:, None] >> np.arange(length) & 1
+    rows = on_supports(words, signs(weight, product=int(weight - 2 > overlap)) / weight**0.5)
     axes = [np.eye(length), -np.eye(length)] if weight**0.5 <= overlap and weight > 1 else []
-    return np.concatenate([rows.reshape(-1, length), *axes])
+    return np.concatenate([rows, *axes])
 
 
 def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.ndarray, " _"]]:
@@ -110,8 +96,7 @@ def _compatible(orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int) 
 def binary_words(length: int, distance: int) -> Rows:
     """The lexicode of this length and least distance as rows of equal entries up to sign; cosine 1 - 2 distance/length.
 
-    Greedy in the order of the numbers 0, 1, 2, ..., which makes a linear code: shortened extended Hamming codes at
-    distance 4, first-order Reed and Muller codes at half the length.
+    Greedy in the order of the numbers 0, 1, 2, ..., which makes a linear code.
     Source: Conway and Sloane, IEEE Trans. Information Theory 32 (1986).
     """
     ones = np.array([i.bit_count() for i in range(1 << length)], dtype=np.int8)
@@ -124,6 +109,9 @@ def binary_words(length: int, distance: int) -> Rows:
         code = np.concatenate([code, code ^ new])
     bits = code[:, None] >> np.arange(length) & 1
     return (1.0 - 2.0 * bits) / math.sqrt(length)
+
+
+_words = functools.lru_cache(maxsize=64)(signed_words)
 
 
 def mixed_codes(feature_dim: int, least: float, most: float, *, seed: int = 0) -> Iterator[Rows]:
@@ -145,12 +133,7 @@ def _shapes(feature_dim: int, seed: int) -> list[tuple[float, Rows]]:
     shapes = [(1.0, np.concatenate([np.eye(feature_dim), -np.eye(feature_dim)]))]
     for weight, overlap in SHAPES:
         if math.comb(feature_dim, weight) in range(1, LARGEST_CHOICE):
-            shapes.append((1 - overlap / weight, _words(feature_dim, weight, overlap, seed)))
+            shapes.append((1 - overlap / weight, _words(feature_dim, weight, overlap, tries=6, seed=seed)))
     if feature_dim <= 16:
         shapes += [(2 * far / feature_dim, binary_words(feature_dim, far)) for far in range(2, feature_dim // 2 + 1)]
     return [(margin, rows) for margin, rows in shapes if len(rows)]
-
-
-@functools.lru_cache(maxsize=64)
-def _words(length: int, weight: int, overlap: int, seed: int) -> Rows:
-    return signed_words(length, weight, overlap, tries=6, seed=seed)

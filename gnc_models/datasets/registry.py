@@ -1,8 +1,5 @@
-"""Data sets by name. Knows torch, numpy and Pillow; does not know networks or Ray.
-
-`make_dataset` gives every sample of a study's training, test and unseen sets as tensors on the CPU, nested in the
-number of classes and in the samples of each class, so that a larger study contains the smaller one bit for bit.
-"""
+"""Data sets by name: training, test and unseen samples as tensors on the CPU. Does not know networks or Ray.
+They are nested in the classes and in the samples of each class: a larger study contains the smaller one bit for bit."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,19 +11,19 @@ from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.parts import held_code, study_line
 from gnc_models.catalog.settings import check_at_least, check_choice
-from gnc_models.datasets.made.indices import number_samples
+from gnc_models.datasets.made.synthetic import number_samples
 from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.own_data import Recipe, make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
 
 __all__ = ["DATASETS", "Dataset", "augment", "make_dataset"]
 
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    name: load("gnc_models.datasets", member.made_by) for name, member in MEMBERS.items()
-}
+PACKAGE = "gnc_models.datasets"
+DATASETS: dict[str, Callable[..., Dataset]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_dataset(
@@ -53,26 +50,16 @@ def make_dataset(
         num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
         samples_per_class: training samples of each class, of the largest one under an imbalance, on average for text;
             None: all that each class of a stored set has.
-        test_samples_per_class: test samples of each class, and of each class of the unseen and the OoD set where there
-            is one; on average for text; None for indices alone, which do not read it.
-        data_seed: chooses classes, samples and what is relabelled.
-        data_root: the folder of stored sets, read by those alone.
-        imbalance, imbalance_ratio: the long tail of the training samples, see `class_counts`; not for text.
-        label_noise: share of training labels that are wrong, 1 for fully random ones, see `add_label_noise`; not for
-            indices.
-        ood_classes: classes that follow the `num_classes` in the order, whose test samples become `ood_inputs`; not
-            for text and indices.
+        test_samples_per_class: of each class, also of the unseen and the OoD set; not read for indices.
+        imbalance, imbalance_ratio: the long tail of the training samples, see `class_counts`.
+        label_noise: share of training labels that are wrong, see `add_label_noise`.
+        ood_classes: classes that follow in the order, whose test samples become `ood_inputs`.
         dataset_source, dataset_options: of one's own: the digest of its code, and what its factory is given.
         room: inputs of one's own and image folders that take more are streamed, and are the same.
-        settings: `resolution` and `unseen_family` for glyphs, `input_dim` and `noise` for synthetic, `folder` and
-            `resolution` for image_folder, `context_length` for text; None counts as not given.
-    Returns:
-        Training, test, unseen and OoD samples, sorted by class, with the names of the classes and a digest.
+        settings: those of the set's own that its constructor reads; None counts as not given.
     Raises:
-        ValueError: an unknown name, fewer than 2 or more classes than the data set has, fewer than 1 sample, or a
-            setting out of range or refused by this set.
+        ValueError: an unknown name, more classes than there are, or a setting out of range or refused by this set.
         MissingData: files of a stored set are missing; the text names the command that gets them.
-        TypeError: a setting that the data set does not read.
     """
     if not is_reference(name):
         check_choice("dataset", name, DATASETS)
@@ -102,13 +89,8 @@ def make_dataset(
         settings["room"] = room
     given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
     try:
-        data = make(
-            num_classes=num_classes + (ood_classes or 0),
-            samples_per_class=samples_per_class,
-            test_samples_per_class=test_samples_per_class,
-            data_seed=data_seed,
-            **given,
-        )
+        every = num_classes + (ood_classes or 0)
+        data = make(Draw(every, samples_per_class, test_samples_per_class, data_seed), **given)
     except ValueError as error:
         if is_reference(name):
             error.add_note(study_line("dataset", name))

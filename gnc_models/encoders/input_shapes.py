@@ -4,22 +4,14 @@ SMALLEST_SIDE = 8  # pixels: every convolutional encoder reduces the side by thi
 
 
 def image_shape(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """`input_shape` as channels, height and width.
-
-    Raises:
-        ValueError: another shape, or a side that the encoder's halvings would leave without a pixel.
-    """
+    """Channels, height and width; ValueError for another shape, or a side that halvings would leave without a pixel."""
     if len(input_shape) != 3:
-        raise ValueError(
-            f"input_shape must be (channels, height, width) for {encoder}, got {input_shape!r}. "
-            f"For vectors use encoder 'mlp'."
-        )
+        rule = f"input_shape must be (channels, height, width) for {encoder}"
+        raise ValueError(f"{rule}, got {input_shape!r}. For vectors use encoder 'mlp'.")
     channels, height, width = input_shape
     if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(
-            f"input_shape must have at least {SMALLEST_SIDE} pixels per side for {encoder}, got {input_shape!r}. "
-            f"The network halves the side three times; use a larger resolution or encoder 'mlp'."
-        )
+        rule = f"input_shape must have at least {SMALLEST_SIDE} pixels per side for {encoder}, got {input_shape!r}"
+        raise ValueError(f"{rule}. It is halved three times; use a larger resolution or encoder 'mlp'.")
     return channels, height, width
 
 

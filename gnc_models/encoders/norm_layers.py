@@ -1,11 +1,4 @@
-"""Normalization layers by name, and what keeps a network stable without them. Knows torch; no network.
-
-batch   BatchNorm: statistics of the batch in training, running ones in evaluation
-group   GroupNorm: at most 32 groups (Wu and He, arXiv 1803.08494), each of at least 8 channels, so that a group
-        has something to average where a map is one pixel; fewer than 16 channels are one group
-layer   GroupNorm with one group over maps; LayerNorm over vectors
-none    a learned offset for each channel and nothing else, which is a bias on the convolution before it
-"""
+"""Normalization layers by name, and what keeps a network stable without them. Knows torch; no network."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,10 +11,7 @@ from gnc_models.encoders.input_shapes import even_parts
 
 
 class ChannelOffset(nn.Module):
-    """Adds a learned number to each channel: what is left of a normalization layer without normalization.
-
-    It has the place and the parameter name `bias` of the layer it replaces, so that networks are alike under "none".
-    """
+    """Adds a learned number to each channel, under the name `bias` of the normalization layer that it replaces."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,23 +21,14 @@ class ChannelOffset(nn.Module):
         return inputs + self.bias.view(-1, *[1] * (inputs.dim() - 2))
 
 
-def _group(channels: int) -> nn.Module:
-    return nn.GroupNorm(even_parts(channels, least=8, most=32), channels)
-
-
-MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "group": _group,
-    "layer": lambda channels: nn.GroupNorm(1, channels),
-    "none": ChannelOffset,
-}
-
 VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
-    "group": _group,
+    # of at least 8 channels each, so that a group has something to average where a map is one pixel
+    "group": lambda channels: nn.GroupNorm(even_parts(channels, least=8, most=32), channels),
     "layer": nn.LayerNorm,
     "none": ChannelOffset,
 }
+MAP_NORMS = {**VECTOR_NORMS, "batch": nn.BatchNorm2d, "layer": lambda channels: nn.GroupNorm(1, channels)}
 
 
 def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
@@ -60,14 +41,10 @@ def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[A
 
 @torch.no_grad()
 def initialise_without_normalization(layers: Iterable[nn.Module], branch_ends: Iterable[nn.Module] = ()) -> None:
-    """Start values with which features keep their scale from layer to layer although nothing normalises them.
+    """Draw `layers` anew, so that features keep their scale from layer to layer although nothing normalises them.
 
-    He's rule by fan-in keeps the mean square of what passes a layer and a ReLU. A sum of n residual branches would
-    grow it by 2^n, so the layer that ends each branch is scaled by n^(-1/2).
-
-    Args:
-        layers: convolutions and linear maps, drawn anew from torch's default generator; others are left alone.
-        branch_ends: the last convolution of every residual branch, among `layers`.
+    He's rule by fan-in keeps the mean square of what passes a layer and a ReLU. A sum of n residual branches would grow
+    it by 2^n, so the layers in `branch_ends`, with which the branches end, are scaled by n^(-1/2).
     Source: He et al., arXiv 1502.01852; De and Smith, arXiv 2002.10444 (residual branches).
     """
     for layer in layers:

@@ -1,8 +1,4 @@
-"""Encoders by name: networks from inputs to features, each ending in a linear map. Knows torch and torchvision.
-
-`make_encoder` builds one from the settings a study names; the parameters of a constructor are the settings it reads.
-`feature_stages` gives the layers of one at which collapse can be measured.
-"""
+"""Encoders by name: networks from inputs to features, and the layers at which their collapse can be measured."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,19 +28,12 @@ def make_encoder(
     """An encoder from `[batch, *input_shape]` to features `[batch, feature_dim]`; the last layer is a linear map.
 
     Args:
-        name: a name in `ENCODERS`, or a reference to one's own.
-        input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector for mlp; (context,) of
-            token ids, int64, for transformer; (1,) of a sample's index, int64, for unconstrained.
-        feature_dim: dimension of the features.
-        source, options: of one's own: the digest of its code, and what its factory is given.
+        input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector; (context,) of token ids,
+            int64; (1,) of a sample's index, int64.
         norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
-        counts: None counts as not given. `width`: channels of the first stage of small_resnet, units of a layer of
-            mlp, vit and transformer. `depth`: blocks in each stage of small_resnet, hidden layers of mlp, blocks of vit
-            and transformer. `num_samples`: training samples, for unconstrained. `vocabulary`: tokens, for transformer.
+        counts: `width`, `depth`, `num_samples` and `vocabulary`, those that the constructor reads; None: not given.
     Returns:
         The network, initialised from torch's default generator, in training mode.
-    Raises:
-        ValueError: an unknown name, a shape the encoder cannot take, a setting missing, unwanted or out of range.
     """
     if is_reference(name):
         extras = {setting: value for setting, value in counts.items() if value is not None}
@@ -53,59 +42,38 @@ def make_encoder(
         return network
     check_choice("encoder", name, ENCODERS)
     check_at_least(1, feature_dim=feature_dim)
-    norm_layer = _norm_layer(name, norm_layer)
-    read = list(inspect.signature(ENCODERS[name]).parameters)[2:]
-    for setting, value in counts.items():
+    read, allowed = list(inspect.signature(ENCODERS[name]).parameters)[2:], MEMBERS[name].norm_layers
+    for setting, value in {**counts, "norm_layer": None if allowed else norm_layer}.items():
         if value is not None and setting not in read:
             raise ValueError(f"{setting} must be left out for {name}, got {value!r}. It would have no effect here.")
+    if allowed and norm_layer not in (None, *allowed):
+        raise ValueError(f"norm_layer must be one of {list(allowed)} for {name}, got {norm_layer!r}.")
     settings: dict[str, Any] = {setting: counts.get(setting) for setting in read if setting != "norm_layer"}
     check_at_least(1, **settings)
     if "norm_layer" in read:
-        settings["norm_layer"] = norm_layer
+        settings["norm_layer"] = norm_layer or allowed[0]
     return ENCODERS[name](input_shape, feature_dim, **settings)
 
 
-def _norm_layer(name: str, norm_layer: str | None) -> str | None:
-    allowed = MEMBERS[name].norm_layers
-    if norm_layer is None:
-        return allowed[0] if allowed else None
-    if not allowed:
-        raise ValueError(f"norm_layer must be left out for {name}, got {norm_layer!r}. It would have no effect here.")
-    if norm_layer not in allowed:
-        raise ValueError(f"norm_layer must be one of {list(allowed)} for {name}, got {norm_layer!r}.")
-    return norm_layer
-
-
 def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Named modules of an encoder, from input to output, whose outputs are its successive representations.
+    """Named modules of an encoder, in the order in which a forward pass calls them, each once; the last is "features".
 
-    An output is `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers
-    (the class token is the first one in vit, which has it from its blocks on; the last position is what the causal
-    transformer reads out) and `[batch, units]` in mlp. The last stage, named "features", is the encoder's own output.
-
-    Args:
-        name: a name in `ENCODERS`, or a reference to one's own, which names its stages in a method `feature_stages()`.
-        encoder: what `make_encoder` returned for it.
-    Returns:
-        (name, module) in the order in which a forward pass calls them, each once.
-    Raises:
-        ValueError: an encoder without layers, or one of one's own that does not name them.
+    Outputs are `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers (the
+    class token is the first one in vit, the causal transformer reads out the last position) and `[batch, units]` in
+    mlp. An encoder of one's own names its stages in a method `feature_stages()`. ValueError for one without.
     """
     if is_reference(name):
-        return [*_own_stages(name, encoder), ("features", encoder)]
+        method: Any = getattr(encoder, "feature_stages", None)
+        found = method() if callable(method) else None
+        if not isinstance(found, list) or not all(map(_is_stage, found)):
+            rule = "must have a method feature_stages() that returns a list of pairs (name, module) for layers = 'all'"
+            raise ValueError(f"encoder {name} {rule}, got {found!r}. Add it, or set layers = 'none'.")
+        return [*found, ("features", encoder)]
     if not MEMBERS[name].stages:
         raise ValueError(f"encoder must have layers, got {name!r}, which has none.")
     stages: list[tuple[str, nn.Module]] = load(PACKAGE, MEMBERS[name].stages)(encoder)
     return stages
 
 
-def _own_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
-    method = getattr(encoder, "feature_stages", None)
-    found = method() if callable(method) else None
-    pairs: list[Any] = found if isinstance(found, list) else [None]
-    if not all(
-        isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], nn.Module) for p in pairs
-    ):
-        rule = "must have a method feature_stages() that returns a list of pairs (name, module) for layers = 'all'"
-        raise ValueError(f"encoder {name} {rule}, got {found!r}. Add it, or set layers = 'none'.")
-    return pairs
+def _is_stage(pair: Any) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], nn.Module)

@@ -1,13 +1,13 @@
-"""Small encoders of any width and depth: a residual network and a perceptron. Knows torch."""
+"""Small encoders of any width and depth: a residual network, a perceptron, and free features without a network."""
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnc_models.encoders.input_shapes import image_shape
+from gnc_models.encoders.input_shapes import image_shape, sequence_length
 from gnc_models.encoders.norm_layers import MAP_NORMS, VECTOR_NORMS, initialise_without_normalization
 
 
@@ -36,10 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """Keeps each pixel's channels together in memory from here on: the same numbers, a fifth faster on a CPU.
-
-    Only activations are laid out so. Parameters and optimiser state stay contiguous, as checkpoints hold them.
-    """
+    """Keeps each pixel's channels of activations together in memory: the same numbers, a fifth faster on a CPU."""
 
     def forward(self, inputs: Float[Tensor, "batch channels height width"]) -> Tensor:
         return inputs.contiguous(memory_format=torch.channels_last)
@@ -76,12 +73,10 @@ def make_small_resnet(
             channels = width * 2**stage
     network = SmallResNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions if norm_layer != "none" else ():
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if norm_layer == "none":
-        ends = [block.conv2 for block in network if isinstance(block, BasicBlock)]
-        initialise_without_normalization(convolutions, ends)
-    else:
-        for layer in convolutions:
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        initialise_without_normalization(convolutions, [b.conv2 for b in network if isinstance(b, BasicBlock)])
     return network
 
 
@@ -95,3 +90,24 @@ def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
     if norm_layer == "none":
         initialise_without_normalization(layers)
     return Mlp(*layers, nn.Linear(units, feature_dim))
+
+
+class FreeFeatures(nn.Module):
+    """One trained vector per sample, looked up by its index; Gaussian with mean square norm 1 at the start.
+
+    Source: Mixon, Parshall and Pi, arXiv 2011.11619; with the sphere constraint Jiang et al., arXiv 2310.05351.
+    """
+
+    def __init__(self, num_samples: int, feature_dim: int) -> None:
+        super().__init__()
+        self.features = nn.Parameter(torch.randn(num_samples, feature_dim) * feature_dim**-0.5)
+
+    def forward(self, index: Int[Tensor, "batch 1"] | Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        return self.features[index.flatten()]
+
+
+def make_unconstrained(input_shape: tuple[int, ...], feature_dim: int, *, num_samples: int) -> FreeFeatures:
+    """Free features for `num_samples` samples whose input is their index, of shape (1,)."""
+    if sequence_length("unconstrained", input_shape) != 1:
+        raise ValueError(f"input_shape must be (1,) for unconstrained, got {input_shape!r}. An input is one index.")
+    return FreeFeatures(num_samples, feature_dim)

@@ -1,7 +1,4 @@
-"""The layers of each encoder at which collapse can be measured, in the order in which a forward pass calls them.
-
-The catalog says which function is whose. Knows the encoders' classes; no measure.
-"""
+"""The layers of each encoder at which collapse can be measured; the catalog says which function is whose."""
 
 from collections.abc import Iterable
 
@@ -45,12 +42,8 @@ def mobilenet(encoder: MobileNetV2) -> Stages:
     for _, _, blocks, _ in MOBILENET_STAGES:
         last += blocks
         ends.append(encoder.features[last])
-    return [
-        ("stem", encoder.features[0]),
-        *_numbered("stage", ends),
-        ("expansion", encoder.features[-1]),
-        ("features", encoder.classifier),
-    ]
+    stages = [("stem", encoder.features[0]), *_numbered("stage", ends), ("expansion", encoder.features[-1])]
+    return [*stages, ("features", encoder.classifier)]
 
 
 def vit(encoder: VisionTransformer) -> Stages:

@@ -1,8 +1,5 @@
-"""Batch normalization over a batch that several processes share, on any device. Knows torch and torch.distributed.
-
-torch's own SyncBatchNorm refuses CPU tensors. This one takes the statistics of all shares, uneven ones too, in the
-precision of the layer's weights, and gives every process the same running ones.
-"""
+"""Batch normalization over a batch that several processes share, on any device: torch's own refuses CPU tensors.
+It takes the statistics of all shares, uneven ones too, and gives every process the same running ones."""
 
 from typing import Any
 
@@ -19,12 +16,7 @@ class SynchronisedBatchNorm(_BatchNorm):
     """A BatchNorm layer whose batch is that of all processes of a group; parameters and buffers are the layer's own."""
 
     def __init__(self, layer: _BatchNorm, group: distributed.ProcessGroup | None = None) -> None:
-        """Takes over an affine layer that tracks running statistics by a momentum, as all encoders' layers do.
-
-        Args:
-            layer: BatchNorm1d or BatchNorm2d.
-            group: the processes; None: the default group.
-        """
+        """Takes over an affine layer that tracks running statistics by a momentum; group None: the default group."""
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
@@ -41,18 +33,12 @@ class SynchronisedBatchNorm(_BatchNorm):
             return evaluated
         values = input.to(self.weight.dtype)
         normalised, mean, variance, count = _Normalise.apply(values, self.weight, self.bias, self.eps, self._group)
-        self._track(mean, variance * (count / (count - 1)))
+        layer: Any = self
+        with torch.no_grad():
+            layer.num_batches_tracked += 1
+            layer.running_mean.lerp_(mean, layer.momentum)
+            layer.running_var.lerp_(variance * (count / (count - 1)), layer.momentum)
         return normalised.to(input.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None  # torch averages over all batches then; no encoder asks for that
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
 
 
 class _Normalise(torch.autograd.Function):
@@ -65,9 +51,10 @@ class _Normalise(torch.autograd.Function):
         others = [axis for axis in range(values.ndim) if axis != 1]
         variance, mean = torch.var_mean(values, others, correction=0)
         own_count = mean.new_tensor([values.numel() / len(mean)])
-        means, variances, counts = _of_all(torch.cat([mean, variance, own_count]), group).split(
-            [len(mean), len(mean), 1], dim=1
-        )
+        own = torch.cat([mean, variance, own_count])
+        shares = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
+        distributed.all_gather(shares, own, group=group)  # all processes get the same bits
+        means, variances, counts = torch.stack(shares).split([len(mean), len(mean), 1], dim=1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
         # Chan's update: squared deviations from each share's own mean, and the spread of these means
@@ -94,18 +81,6 @@ class _Normalise(torch.autograd.Function):
         return centred * (weight * inverse).view(ctx.along), slope_weight, slope_bias, None, None
 
 
-def _of_all(row: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
-    """[processes, len(row)]: each process's row; all processes get the same bits."""
-    rows = [torch.empty_like(row) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(rows, row, group=group)
-    return torch.stack(rows)
-
-
 def synchronise_batch_norms(network: nn.Module, group: distributed.ProcessGroup | None = None) -> None:
-    """Exchange every BatchNorm below a network for a SynchronisedBatchNorm with the same parameters and names.
-
-    Args:
-        network: left alone where it has no BatchNorm.
-        group: the processes that share a batch; None: the default group.
-    """
+    """Exchange every BatchNorm below a network for a SynchronisedBatchNorm with the same parameters and names."""
     exchange_layers(network, _BatchNorm, lambda layer: SynchronisedBatchNorm(layer, group))

@@ -1,9 +1,5 @@
-"""torchvision's convolutional networks for small images, ending in a linear map. Knows torch and torchvision.
-
-Each gets a stem that keeps the resolution, so that the side is reduced by 8 instead of 32: a 3x3 convolution with
-stride 1 and no pooling (MobileNetV2, which does not pool, gives up the stride of its second stage instead). Weights
-start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout.
-"""
+"""torchvision's convolutional networks with stems that keep the resolution, so that the side shrinks by 8, not 32.
+Weights start as torchvision starts them, replaced convolutions by the same rule, and there is no dropout."""
 
 from collections.abc import Callable
 
@@ -18,13 +14,7 @@ from gnc_models.encoders.norm_layers import MAP_NORMS, exchange_layers, initiali
 
 # Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
 MOBILENET_STAGES = [
-    [1, 16, 1, 1],
-    [6, 24, 2, 1],
-    [6, 32, 3, 2],
-    [6, 64, 4, 2],
-    [6, 96, 3, 1],
-    [6, 160, 3, 2],
-    [6, 320, 1, 1],
+    *([1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1])
 ]
 
 
@@ -63,12 +53,8 @@ def make_densenet121(input_shape: tuple[int, ...], feature_dim: int, *, norm_lay
 def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_layer: str) -> MobileNetV2:
     """MobileNetV2 with stride 1 in the stem and in the second stage."""
     channels, _, _ = image_shape("mobilenet_v2", input_shape)
-    network = MobileNetV2(
-        num_classes=feature_dim,
-        inverted_residual_setting=MOBILENET_STAGES,
-        norm_layer=MAP_NORMS[norm_layer],
-        dropout=0.0,
-    )
+    norm = MAP_NORMS[norm_layer]
+    network = MobileNetV2(feature_dim, inverted_residual_setting=MOBILENET_STAGES, norm_layer=norm, dropout=0.0)
     network.features[0][0] = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
     return _with_start_values(network, norm_layer)
@@ -76,18 +62,10 @@ def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_la
 
 def _with_start_values(network: nn.Module, norm_layer: str) -> nn.Module:
     if norm_layer == "none":
-        convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-        initialise_without_normalization(convolutions, _branch_ends(network))
+        blocks = list(network.modules())
+        ends = [block.conv2 for block in blocks if isinstance(block, BasicBlock)]
+        ends += [block.conv3 for block in blocks if isinstance(block, Bottleneck)]
+        # the last entry is the normalization
+        ends += [b.conv[-2] for b in blocks if isinstance(b, InvertedResidual) and b.use_res_connect]
+        initialise_without_normalization([layer for layer in blocks if isinstance(layer, nn.Conv2d)], ends)
     return network
-
-
-def _branch_ends(network: nn.Module) -> list[nn.Module]:
-    ends: list[nn.Module] = []
-    for block in network.modules():
-        if isinstance(block, BasicBlock):
-            ends.append(block.conv2)
-        elif isinstance(block, Bottleneck):
-            ends.append(block.conv3)
-        elif isinstance(block, InvertedResidual) and block.use_res_connect:
-            ends.append(block.conv[-2])  # the last entry is the normalization
-    return ends

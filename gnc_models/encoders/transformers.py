@@ -20,18 +20,9 @@ def make_vit(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
     channels, height, side = image_shape("vit", input_shape)
     patch = 4 if side < 64 else 8 if side < 128 else 16
     if height != side or side % patch:
-        raise ValueError(
-            f"input_shape must be square with a multiple of {patch} pixels per side for vit, got {input_shape!r}. "
-            f"Choose another resolution."
-        )
-    network = VisionTransformer(
-        image_size=side,
-        patch_size=patch,
-        num_layers=depth,
-        num_heads=_num_heads(width),
-        hidden_dim=width,
-        mlp_dim=4 * width,
-    )
+        rule = f"input_shape must be square with a multiple of {patch} pixels per side for vit"
+        raise ValueError(f"{rule}, got {input_shape!r}. Choose another resolution.")
+    network = VisionTransformer(side, patch, depth, _num_heads(width), hidden_dim=width, mlp_dim=4 * width)
     network.conv_proj = nn.Conv2d(channels, width, patch, stride=patch)
     nn.init.trunc_normal_(network.conv_proj.weight, std=(channels * patch**2) ** -0.5)
     nn.init.zeros_(network.conv_proj.bias)
@@ -60,11 +51,7 @@ class CausalBlock(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """Token and position embeddings, causal blocks, a last layer norm; the last position becomes the feature.
-
-    Source: Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2: order of the layers
-    and start values, residual maps scaled by (2 depth)^(-1/2)).
-    """
+    """Token and position embeddings, causal blocks, a last layer norm; the last position is the feature (GPT-2)."""
 
     def __init__(self, context: int, vocabulary: int, width: int, depth: int, feature_dim: int) -> None:
         super().__init__()

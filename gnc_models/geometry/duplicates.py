@@ -1,7 +1,5 @@
 """Rows that are the same, or nearly: what decides a smallest margin before any is searched, and how spread rows are.
-
-Knows torch; does not know classes, margins or files. No matrix of all pairs is ever held.
-"""
+Knows torch; does not know classes, margins or files. No matrix of all pairs is ever held."""
 
 from fractions import Fraction
 
@@ -18,9 +16,7 @@ TILE_ENTRIES = 1 << 22
 def same_rows(rows: Float[Tensor, "rows dim"], *, directions: bool = True) -> list[list[int]]:
     """Groups of at least two rows that are exactly the same, in the order of their first rows.
 
-    Args:
-        rows: float64; a row of zeros is in no group of directions.
-        directions: whether rows that differ by a positive factor are the same, in exact arithmetic; else equal rows.
+    With `directions` rows that differ by a positive factor are the same, in exact arithmetic; zeros are in no group.
     """
     largest = rows.abs().amax(1, keepdim=True)
     # equal quotients round to the same float, so rows of one direction have equal keys; the converse is checked
@@ -30,11 +26,8 @@ def same_rows(rows: Float[Tensor, "rows dim"], *, directions: bool = True) -> li
     hashed = (bits * factors.to(bits.device)).sum(1)  # wraps around
     _, which, counts = hashed.unique(return_inverse=True, return_counts=True)
     candidates = ((counts[which] > 1) & ((largest[:, 0] > 0) | (not directions))).nonzero()[:, 0]
-    alike: dict[int, list[int]] = {}
-    for row, key in zip(candidates.tolist(), which[candidates].tolist(), strict=True):
-        alike.setdefault(key, []).append(row)
-    groups = [group for members in alike.values() for group in _exact_groups(rows, bits, members, directions)]
-    return sorted(groups)
+    alike = _grouped(candidates, which[candidates])
+    return sorted(group for members in alike for group in _exact_groups(rows, bits, members, directions))
 
 
 def _exact_groups(rows: Tensor, bits: Tensor, members: list[int], directions: bool) -> list[list[int]]:
@@ -43,11 +36,8 @@ def _exact_groups(rows: Tensor, bits: Tensor, members: list[int], directions: bo
     while len(members) > 1:
         first = members[0]
         equal = (bits[members] == bits[first]).all(1).tolist()
-        same = [
-            row
-            for row, is_equal in zip(members, equal, strict=True)
-            if is_equal and (not directions or _is_parallel(rows[first], rows[row]))
-        ]
+        same = [row for row, is_equal in zip(members, equal, strict=True) if is_equal]
+        same = [row for row in same if not directions or _is_parallel(rows[first], rows[row])]
         members = [row for row in members if row not in set(same)]
         groups += [same] if len(same) > 1 else []
     return groups
@@ -68,14 +58,7 @@ def _is_parallel(one: Tensor, other: Tensor) -> bool:
 
 
 def near_rows(unit_rows: Float[Tensor, "rows dim"], *, cosine: float) -> list[list[int]]:
-    """Groups of rows that chains of pairs with a cosine above `cosine` join, each of at least two, largest first.
-
-    Rounding decides for pairs whose cosine is within 1e-14 of the threshold.
-
-    Args:
-        unit_rows: float64, of unit length.
-        cosine: the threshold, above 0 and below 1.
-    """
+    """Groups of unit rows that chains of pairs with a cosine above `cosine` (to 1e-14) join, largest first."""
     count, most = len(unit_rows), 2.0 - 2.0 * cosine
     seen = _projected(unit_rows)  # a projection shortens every difference, so no pair is overlooked
     half = seen.square().sum(1) / 2
@@ -90,7 +73,9 @@ def near_rows(unit_rows: Float[Tensor, "rows dim"], *, cosine: float) -> list[li
         open_pairs = torch.stack([left, right], 1)[(left < right) & (labels[left] != labels[right])]
         for pairs in torch.split(open_pairs, max(1, TILE_ENTRIES // unit_rows.shape[1])):
             labels = _joined(labels, pairs[(unit_rows[pairs[:, 0]] * unit_rows[pairs[:, 1]]).sum(1) > cosine])
-    return _groups(labels)
+    _, labels, counts = labels.unique(return_inverse=True, return_counts=True)
+    members = (counts[labels] > 1).nonzero()[:, 0]
+    return sorted(_grouped(members, labels[members]), key=lambda group: (-len(group), group))
 
 
 def _joined(labels: Int[Tensor, " rows"], pairs: Int[Tensor, "pairs 2"]) -> Int[Tensor, " rows"]:
@@ -117,22 +102,18 @@ def _projected(unit_rows: Tensor) -> Float[Tensor, "rows few"]:
     return (rows @ start).float()
 
 
-def _groups(labels: Int[Tensor, " rows"]) -> list[list[int]]:
-    _, labels, counts = labels.unique(return_inverse=True, return_counts=True)
-    members: dict[int, list[int]] = {}
-    for row in (counts[labels] > 1).nonzero()[:, 0].tolist():
-        members.setdefault(int(labels[row]), []).append(row)
-    return sorted(members.values(), key=lambda group: (-len(group), group))
+def _grouped(rows: Int[Tensor, " some"], keys: Int[Tensor, " some"]) -> list[list[int]]:
+    """The rows of each key."""
+    groups: dict[int, list[int]] = {}
+    for row, key in zip(rows.tolist(), keys.tolist(), strict=True):
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
 
 
 def spread(rows: Float[Tensor, "rows dim"]) -> float:
-    """`dim` times the mean squared cosine over all pairs of rows, from their dim x dim moments.
+    """`dim` times the mean squared cosine over all pairs of rows; at least `welch_floor`, and 1 for random directions.
 
-    Welch's bound says that it is at least `welch_floor`; 1 is the mean of random directions.
-
-    Args:
-        rows: float64, at least 2, any lengths; a row of zeros counts as orthogonal to all.
-    Source: Welch, IEEE Trans. Inf. Theory 20 (1974).
+    A row of zeros counts as orthogonal to all. Source: Welch, IEEE Trans. Inf. Theory 20 (1974).
     """
     directions = unit(rows)
     moments = directions.T @ directions

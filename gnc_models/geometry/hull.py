@@ -1,12 +1,5 @@
-"""Nearest points of many small convex hulls at once: a batched active-set method in float64.
-
-Knows torch only; does not know classes, margins or how the points of a hull were chosen.
-
-For one hull with points v_1..v_m the method keeps a working set S and the coefficients of the point of aff(S) nearest
-to the origin, as Wolfe's and Lawson and Hanson's methods do, but takes in several violated points at a time: those
-that get a negative coefficient leave again before the point moves, and at least one of them stays, so every step
-still comes nearer to the origin. The affine problem is `(V_S V_S^T + 1 1^T) u = 1`, `coefficients = u / sum u`.
-"""
+"""Nearest points of many small convex hulls at once: a batched active-set method in float64. Knows torch only.
+As Wolfe's and Lawson and Hanson's methods, but several violated points come into the working sets at a time."""
 
 from dataclasses import dataclass
 
@@ -36,13 +29,12 @@ def nearest_hull_points(
     tolerance: float,
     start: HullPoints | None = None,
 ) -> HullPoints:
-    """The point nearest to the origin in the convex hull of each set of points.
+    """The point nearest to the origin in the convex hull of each set of points, of any scale.
 
     A solve that stalls ends early: its point is in the hull but not the nearest, which the caller sees because the
     lower bound that the point gives stays below its norm.
 
     Args:
-        points: float64, one set a hull; any scale.
         valid: which points are real; each hull needs one.
         tolerance: a hull is done when `min_j <v_j, p> >= (1 - tolerance) |p|^2` at its point p.
         start: working sets to begin with, at most dim + 1 points each; by default the point nearest to the origin.
@@ -79,12 +71,8 @@ class PointSets:
         self.squares = torch.full_like(self.unit, torch.inf)
         # what a step must come below: a given start may not get worse, a single point has nowhere to go
         self.bound = self._square() if started else self.squares
-        shape = (len(self.rows), self.capacity)
-        self.result = HullPoints(
-            torch.zeros(shape, dtype=torch.int64, device=self.unit.device),
-            torch.zeros(shape, dtype=torch.bool, device=self.unit.device),
-            torch.zeros(shape, dtype=torch.float64, device=self.unit.device),
-        )
+        empty = self.unit.new_zeros(len(self.rows), self.capacity)
+        self.result = HullPoints(empty.long(), empty.bool(), empty)
 
     def solve(self, most_steps: int) -> HullPoints:
         """Move and grow the working sets until all hulls are done or have stalled."""
@@ -134,10 +122,22 @@ class PointSets:
         return point.square().sum(1), values
 
     def _affine(self, gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-        return _affine_coefficients(gram, used)
+        """Coefficients of the point of each affine hull nearest to the origin, 0 where unused, and the factor."""
+        factor, ones = affine_factor(gram, used)
+        solution = torch.cholesky_solve(ones.unsqueeze(2), factor).squeeze(2)
+        return solution / solution.sum(1, keepdim=True), factor
 
     def _refined(self, rows: Tensor, used: Tensor, coefficients: Tensor, factor: Tensor) -> Tensor:
-        return _refined(self.members[rows], used, coefficients, factor)
+        """Two refinements of affine coefficients, by the points: their Gram matrix squares the condition number."""
+        members, ones = self.members[rows], used.to(torch.float64)
+        for _ in range(2):
+            point = torch.einsum("bs,bsd->bd", coefficients, members)
+            slack = torch.bmm(members, point.unsqueeze(-1)).squeeze(-1)
+            # at the solution <v, p> = |p|^2 for every member
+            residual = (point.square().sum(1, keepdim=True) - slack) * ones
+            coefficients = coefficients + torch.cholesky_solve(residual.unsqueeze(2), factor).squeeze(2)
+            coefficients = coefficients / coefficients.sum(1, keepdim=True)
+        return coefficients
 
     def settle(self) -> None:
         """Move to the affine nearest point of a part of each working set, whose coefficients are all positive.
@@ -251,27 +251,3 @@ def affine_factor(
     masked = gram * ones.unsqueeze(2) * ones.unsqueeze(1)
     masked.diagonal(dim1=1, dim2=2).mul_(1.0 + RIDGE).add_(1.0 - ones)
     return torch.linalg.cholesky_ex(masked)[0], ones
-
-
-def _affine_coefficients(gram: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of the point of each affine hull nearest to the origin, 0 where unused, and the factor."""
-    factor, ones = affine_factor(gram, used)
-    solution = torch.cholesky_solve(ones.unsqueeze(2), factor).squeeze(2)
-    return solution / solution.sum(1, keepdim=True), factor
-
-
-def _refined(members: Tensor, used: Tensor, coefficients: Tensor, factor: Tensor) -> Tensor:
-    """Two steps of iterative refinement of affine coefficients.
-
-    The residual comes from the points, not from their Gram matrix, whose condition number is squared.
-    """
-    ones = used.to(torch.float64)
-    for _ in range(2):
-        point = torch.einsum("bs,bsd->bd", coefficients, members)
-        slack = torch.bmm(members, point.unsqueeze(-1)).squeeze(-1)
-        # at the solution <v, p> = |p|^2 for every member
-        residual = (point.square().sum(1, keepdim=True) - slack) * ones
-        change = torch.cholesky_solve(residual.unsqueeze(2), factor).squeeze(2)
-        coefficients = coefficients + change
-        coefficients = coefficients / coefficients.sum(1, keepdim=True)
-    return coefficients

@@ -1,9 +1,5 @@
 """The search behind certified margins: candidates, bounds and supports of all classes, improved batch by batch.
-
-Knows torch and the small hull solver; does not know what the rows stand for. A class is solved against a pool of
-candidate rows, one streamed pass over all rows certifies it or names the rows it missed, and these take the places of
-the candidates with most slack. The rows that support its hull point so far are always candidates too.
-"""
+The rows that support a class's hull point so far are always candidates. Knows torch and the small hull solvers."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,7 +37,7 @@ class MarginSearch:
     def __init__(
         self, weights: Float[Tensor, "classes dim"], tolerance: float, mode: str, *, exact: bool = True
     ) -> None:
-        """`exact`: whether rows that are equal were equal before they were brought near 1."""
+        """exact: whether rows that are equal were equal before they were brought near 1."""
         num_classes, dim = weights.shape
         others = num_classes - 1
         self.weights, self.tolerance, self.mode, self.exact = weights, tolerance, mode, exact
@@ -160,14 +156,11 @@ class MarginSearch:
             # a batch is as wide as its widest support
             pending = pending[(self.support[pending] >= 0).sum(1).argsort(stable=True)]
         for rows in torch.split(pending, self.batch):
-            yield partial(self._improve_open, rows, round_index)
-
-    def _improve_open(self, rows: Tensor, round_index: int) -> None:
-        # in mode "min" the batches before may have ruled these classes out
-        self.improve(self.open(rows), round_index=round_index)
+            yield partial(self.improve, rows, round_index=round_index)
 
     def improve(self, rows: Int[Tensor, " rows"], *, round_index: int) -> None:
         """Solve classes against their candidates, certify them against all rows, take in the rows they missed."""
+        rows = self.open(rows)  # in mode "min" the batches before may have ruled some out
         gaps = COARSE[self.mode] if self.coarse else ()
         coarse = round_index < len(gaps)
         tolerance = max(self.tolerance / 4, gaps[round_index] if coarse else 0.0)

@@ -1,13 +1,7 @@
 """Certified one-vs-rest margins: how far each classifier row is from the convex hull of all the others.
+A class is solved against few candidate rows; one pass over all rows certifies it or names those that join. O(K x d)."""
 
-Knows torch and the search; does not know heads, features, files or the disk.
-
-Every margin is an interval that provably holds it. Any point of the hull gives an upper bound; any direction h gives
-the lower bound `min_j <w_k - w_j, h> / |h|`. Most classes are decided by few neighbours, so each class is solved
-against a few candidate rows, one streamed pass over all rows certifies it or names the rows it had missed, these
-join the candidates, and so on. Memory is O(classes x dim) and one tile, never classes x classes.
-"""
-
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import shown
 from gnc_models.geometry.margin_search import MarginSearch, Step
 from gnc_models.geometry.pairwise import EPS, row_norms, scaled, unit
 from gnc_models.progress import under_way
@@ -32,9 +27,9 @@ Progress = Callable[[int, int, tuple[float, float]], bool | None]
 class Margins:
     """One-vs-rest margins as intervals, with their certificate.
 
-    `upper[k]` is `|w_k - sum_j coefficients[k, j] w_j|` over the rows j = support_rows[k], and the direction of that
-    difference (or one found earlier) gives `lower[k]`, both padded outward for rounding. A class that was ruled out in
-    mode "min", or whose hull could not be solved, has no support: its upper bound is the distance of a near row.
+    `upper[k]` is `|w_k - sum_j coefficients[k, j] w_j|` over the rows j = support_rows[k], and the direction h of that
+    difference (or one found earlier) gives `lower[k] = min_j <w_k - w_j, h> / |h|`, both padded outward for rounding. A
+    class that was ruled out in mode "min", or whose hull could not be solved, has no support but a near row's distance.
     """
 
     lower: Float[Tensor, " classes"]
@@ -67,7 +62,6 @@ def one_vs_rest_margins(
 
     Args:
         weights: one row per class, taken as given (not normalised); any scale, distances are in the same unit.
-            float32 is converted to float64 first.
         tolerance: stop when (upper - lower) / upper is below it; relative, no unit.
         mode: "all" certifies every class; "min" only the smallest margin: classes whose lower bound exceeds the best
             upper bound are left with the wide interval they had.
@@ -75,11 +69,8 @@ def one_vs_rest_margins(
         warm_start: margins of similar weights with the same classes, to begin from.
         progress: told how far the search is after each batch of classes, and may end it by returning True.
     Returns:
-        Lower and upper bound per class, the rows that support each hull point, and the rounds it took. The margin of
-        a row inside the hull of the others is 0: its lower bound is 0, and its upper bound small beside the largest row.
-    Raises:
-        ValueError: not a matrix, fewer than 2 classes, a row that is not finite, or a tolerance, mode, number of
-            rounds or warm start that cannot be.
+        The intervals with their supports. The margin of a row inside the hull of the others is 0: its lower bound is 0,
+        and its upper bound small beside the largest row.
     Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality.
     """
     _check(weights, tolerance, mode, max_rounds, warm_start)
@@ -119,14 +110,8 @@ def margins_of_directions(
 ) -> Margins:
     """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
 
-    Args:
-        weights: one row per class, any scale. A row of zeros is refused, unless `errors` are given.
-        tolerance: as in `one_vs_rest_margins`, before the intervals are widened by the rounding of the division.
-        mode, warm_start, progress: as in `one_vs_rest_margins`.
-        errors: how far each row may be from the row that is meant, in the unit of the rows; None: the rows are meant.
-            A class whose row may have any direction makes the intervals wide: at worst 0 to 2.
-    Raises:
-        ValueError: as in `one_vs_rest_margins`, and for a row of zeros.
+    errors: how far each row may be from the row that is meant, in the unit of the rows; None: the rows are meant, and
+    a row of zeros is refused. A class whose row may have any direction makes the intervals wide: at worst 0 to 2.
     """
     _check(weights, tolerance, mode, 1, warm_start)
     zero = (~weights.any(1)).nonzero()
@@ -147,39 +132,33 @@ def margins_of_directions(
 
 
 def _turned(weights: Float[Tensor, "classes dim"], errors: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
-    """How far `unit` of each row may be from the direction of the row that is meant.
-
-    For vectors a and b at most e apart, |a/|a| - b/|b|| <= 2e / (|a| + |b|) <= 2e / (2|a| - e) (Kirk and Smiley 1964).
-    """
+    """How far `unit` of each row may be from the direction of the row that is meant."""
     dim = weights.shape[1]
     turned = 2 * errors / (2 * row_norms(weights) * (1 - dim * EPS) - errors).clamp_min(1e-300)
     return (turned * (1 + 8 * EPS) + EPS / 2 * (dim / 2 + 3)).clamp_max(2.0)  # and what `unit` says of itself
 
 
 def _ended_early(steps: Iterator[Step], told: Callable[[], bool], workers: int) -> bool:
-    """Run the steps of a round; whether the caller ended it.
-
-    Small batched LAPACK calls use one thread whatever torch is given, so batches share the threads instead.
-    """
+    """Run the steps of a round; whether the caller ended it."""
     if workers == 1:
         return any(told() for step in steps if step() is None)
-    running: deque[Future[None]] = deque()
+    # small batched LAPACK calls use one thread whatever torch is given, so batches share the threads instead
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for step in steps:
-                running.append(pool.submit(step))
-                if len(running) > 2 * workers:
-                    running.popleft().result()
-                    if told():
-                        return True
-            while running:
-                running.popleft().result()
-                if told():
-                    return True
-            return False
+            return any(told() for _ in _in_turn(pool, steps, 2 * workers))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(workers)
+
+
+def _in_turn(pool: ThreadPoolExecutor, steps: Iterator[Step], ahead: int) -> Iterator[None]:
+    """What the steps return, in their order, of which so many are under way."""
+    running: deque[Future[None]] = deque()
+    for step in itertools.chain(steps, itertools.repeat(None, ahead)):
+        if step is not None:
+            running.append(pool.submit(step))
+        if running and (step is None or len(running) > ahead):
+            yield running.popleft().result()
 
 
 def _minimum(search: MarginSearch, scale: Tensor) -> tuple[float, float]:
@@ -216,25 +195,21 @@ def _scaled_outward(bounds: Tensor, scale: Tensor, *, down: bool) -> Float[Tenso
 
 def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_start: Margins | None) -> None:
     if weights.ndim != 2 or weights.shape[1] < 1 or not weights.is_floating_point():
-        raise ValueError(
-            f"weights must be a matrix of floating-point rows, one per class, got shape {tuple(weights.shape)} "
-            f"of {weights.dtype}."
-        )
+        got = f"got shape {tuple(weights.shape)} of {weights.dtype}"
+        raise ValueError(f"weights must be a matrix of floating-point rows, one per class, {got}.")
     if len(weights) < 2:
         raise ValueError(f"weights must have at least 2 rows, got {len(weights)!r}. One class has no margin.")
     broken = (~weights.isfinite().all(1)).nonzero()[:, 0].tolist()
     if broken:
-        shown = ", ".join(map(str, broken[:5])) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise ValueError(f"weights must be finite, got NaN or infinity in {len(broken)} rows: {shown}.")
+        raise ValueError(f"weights must be finite, got NaN or infinity in {len(broken)} rows: {shown(broken)}.")
     check_tolerance(tolerance)
     if mode not in ("all", "min"):
         raise ValueError(f"mode must be 'all' or 'min', got {mode!r}.")
     if max_rounds < 1:
         raise ValueError(f"max_rounds must be at least 1, got {max_rounds!r}.")
     if warm_start is not None and len(warm_start.lower) != len(weights):
-        raise ValueError(
-            f"warm_start must have one margin per class ({len(weights)}), got {len(warm_start.lower)}. Leave it out."
-        )
+        rule = f"warm_start must have one margin per class ({len(weights)})"
+        raise ValueError(f"{rule}, got {len(warm_start.lower)}. Leave it out.")
 
 
 def check_tolerance(tolerance: float) -> None:

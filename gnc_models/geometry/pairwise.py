@@ -1,7 +1,5 @@
 """Quantities over all pairs of points, streamed in tiles: distances, energies, largest cosine, one-vs-rest scores.
-
-Knows torch; does not know classes, features or classifiers. No matrix of all pairs is ever held.
-"""
+Knows torch; does not know classes, features or classifiers. No matrix of all pairs is ever held."""
 
 import math
 from collections.abc import Iterator
@@ -47,9 +45,9 @@ def _near_one(rows: Tensor) -> tuple[Int[Tensor, "rows 1"], Float[Tensor, "rows 
     return exponents, scaled(rows, -exponents)
 
 
-def tiles(num_rows: int, num_columns: int) -> Iterator[slice]:
-    """Slices of rows such that each tile of `num_columns` columns stays small."""
-    height = max(1, TILE_ENTRIES // num_columns)
+def tiles(num_rows: int, num_columns: int, entries: int | None = None) -> Iterator[slice]:
+    """Slices of rows such that each tile of `num_columns` columns stays small: within so many entries."""
+    height = max(1, (entries or TILE_ENTRIES) // num_columns)
     return (slice(start, min(start + height, num_rows)) for start in range(0, num_rows, height))
 
 
@@ -70,15 +68,9 @@ def squared_distances(points: Float[Tensor, "points dim"]) -> Iterator[tuple[sli
 
 
 def measure_energy(points: Float[Tensor, "points dim"], *, exponent: float = 0.0) -> tuple[float, float]:
-    """Mean and variance over pairs of the Riesz kernel of their distance.
+    """Mean and variance over pairs of the Riesz kernel of their distance; not finite where two coincide and s >= 0.
 
     The kernel of exponent s is `r^-s` for s > 0, `log(1/r)` for s = 0 and `-r^-s` for s < 0.
-
-    Args:
-        points: float64, at least 2; usually of unit length.
-        exponent: s.
-    Returns:
-        Mean and population variance; infinite or NaN where two points coincide and s >= 0.
     Source: Liu et al., arXiv 2303.06484 (hyperspherical energy).
     """
     count, mean, deviation = 0, 0.0, 0.0

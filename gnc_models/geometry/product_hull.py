@@ -1,11 +1,5 @@
-"""Nearest points of many small convex hulls from the inner products of their points, many times faster in many dimensions.
-
-Knows torch and the active sets of `hull`; does not know classes, margins or where the products come from.
-
-A step needs the products of the working set and `<v_j, p>` of all points, both of which are sums of products: it reads
-points x points numbers instead of points x dim. What is lost is digits: a square below 1e-16 times the square of the
-points' lengths is lost, so this is for hulls that are not near the origin, and the caller certifies what comes out.
-"""
+"""Nearest points of small convex hulls from inner products of their points, faster in many dimensions than `hull`.
+A square below 1e-16 times that of the points' lengths is lost: for hulls away from the origin, to be certified."""
 
 import torch
 from torch import Tensor

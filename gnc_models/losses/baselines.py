@@ -11,10 +11,7 @@ from gnc_models.losses.loss import Loss, Scalar
 
 
 class LabelSmoothing(Loss):
-    """Mean cross-entropy against (1 - s) of the label and s / K of every class.
-
-    Source: Szegedy et al., arXiv 1512.00567.
-    """
+    """Mean cross-entropy against (1 - s) of the label and s / K of every class (Szegedy et al., arXiv 1512.00567)."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, label_smoothing: float = 0.1) -> None:
         """`label_smoothing` is s, above 0 and below 1."""
@@ -28,10 +25,7 @@ class LabelSmoothing(Loss):
 
 
 class Focal(Loss):
-    """Mean of `-(1 - p_y)^gamma log p_y`, p the softmax of the logits.
-
-    Source: Lin et al., arXiv 1708.02002, without its class weights.
-    """
+    """Mean of `-(1 - p_y)^gamma log p_y`, p the softmax of the logits (Lin et al., arXiv 1708.02002, unweighted)."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, focal_gamma: float = 2.0) -> None:
         """`focal_gamma` is gamma, above 0."""
@@ -47,10 +41,7 @@ class Focal(Loss):
 
 
 class SquaredError(Loss):
-    """Half the squared distance of the logits from the one-hot label, summed over classes, mean over the batch.
-
-    Source: Han, Papyan and Donoho, arXiv 2106.02073 (the factor 1/2; no rescaling by class count).
-    """
+    """Half the squared distance of the logits from the one-hot label (Han, Papyan and Donoho, arXiv 2106.02073)."""
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         logits = classifier.logits(features, temperature)

@@ -1,12 +1,9 @@
 """Cross-entropy, its logarithm for low temperatures, and the limit of that at zero. Knows torch and classifiers.
-
-All three are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds).
-"""
+All are functions of `odds_y = log sum_{j != y} exp(z_j - z_y)`: the cross-entropy of a sample is softplus(odds)."""
 
 import math
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.settings import check_choice
@@ -22,42 +19,28 @@ class CrossEntropy(Loss):
     """Mean cross-entropy of the classifier's logits, in nats."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, cross_entropy: str = "dense") -> None:
-        """`cross_entropy` "dense" holds batch x classes logits and their gradient, "chunked" never does.
-
-        The numbers of both agree to rounding.
-        """
+        """With "dense" batch x classes logits and their gradient are held, with "chunked" never; the numbers agree."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         check_choice("cross_entropy", cross_entropy, CROSS_ENTROPIES)
         self.chunked = cross_entropy == "chunked"
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """As `Loss.forward`, but dense logits are in autocast's precision."""
-        if self.chunked:
-            return super().forward(features, labels, classifier, temperature)
-        return self._dense(features, labels, classifier, temperature)
+        run = super().forward if self.chunked else self.value
+        return run(features, labels, classifier, temperature)
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         if not self.chunked:
-            return self._dense(features, labels, classifier, temperature)
-        return chunked_cross_entropy(
-            classifier.scaled_features(features),
-            classifier.weight,
-            labels,
-            temperature=temperature,
-            normalises_rows=classifier.normalises_weights,
-        )
-
-    def _dense(self, features: Tensor, labels: Tensor, classifier: Classifier, temperature: float) -> Tensor:
-        logits = classifier.logits(features, temperature).to(classifier.weight.dtype)
-        return functional.cross_entropy(logits, labels)
+            logits = classifier.logits(features, temperature).to(classifier.weight.dtype)
+            return functional.cross_entropy(logits, labels)
+        scaled, norm = classifier.scaled_features(features), classifier.normalises_weights
+        return chunked_cross_entropy(scaled, classifier.weight, labels, temperature=temperature, normalises_rows=norm)
 
 
 class LogCrossEntropy(Loss):
     """`temperature * log(mean cross-entropy)`, never through the cross-entropy, which underflows at low temperatures.
 
-    As the temperature falls it tends to HardMax where that is negative, that is where every sample is on its side, and to
-    0 elsewhere.
-
+    As the temperature falls it tends to HardMax where every sample is on its side, and to 0 elsewhere.
     Source: Jiang et al., arXiv 2310.05351.
     """
 
@@ -67,12 +50,7 @@ class LogCrossEntropy(Loss):
 
 
 class HardMax(Loss):
-    """The largest `<w_j - w_y, h>` over the batch and over j != y, on what the classifier scales.
-
-    Only the worst sample and its nearest wrong class get a gradient (ties share it).
-
-    Source: Jiang et al., arXiv 2310.05351.
-    """
+    """The largest `<w_j - w_y, h>` over batch and j != y: only the worst sample has a gradient (arXiv 2310.05351)."""
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         return score_gaps(features, labels, classifier).amax()

@@ -1,9 +1,12 @@
 """The base of every loss: a number from features, labels and a classifier. Knows torch; no loss in particular."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gnc_models.catalog.parts import call_part
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
 
@@ -24,20 +27,24 @@ class Loss(nn.Module):
         check_at_least(1, feature_dim=feature_dim)
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
-        """The loss of a batch.
-
-        Args:
-            features: as the encoder gives them, before any scaling.
-            labels: their classes.
-            classifier: has the rows and says what is scaled to unit length.
-            temperature: the one in force at this step; 1.0 with normalization "none". Some losses do not depend on it
-                (the catalog's `has_temperature`).
-        Returns:
-            A scalar with a gradient to the features and, where they are trained and the loss moves them, to the rows.
-        """
+        """The loss of features as the encoder gives them, at the temperature in force; 1.0 with normalization "none"."""
         with torch.autocast(features.device.type, enabled=False):
             return self.value(features.to(classifier.weight.dtype), labels, classifier, temperature)
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
-        """The loss itself; arguments as those of `forward`."""
+        """The loss itself, a scalar with a gradient to the features and, where the loss moves them, to the rows."""
         raise NotImplementedError
+
+
+class OwnLoss(Loss):
+    """Calls one's own `loss(features, labels, weights, **options)`; the rows are those before any scaling."""
+
+    def __init__(self, reference: str, source: str, options: dict[str, Any], **sizes: int) -> None:
+        super().__init__(**sizes)
+        self._part, self._options = (reference, source), options
+
+    def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
+        extras = {"temperature": temperature, "normalization": classifier.normalization}
+        given = (features, labels, classifier.weight)
+        loss: Scalar = call_part("loss", *self._part, *given, options=self._options, extras=extras)
+        return loss

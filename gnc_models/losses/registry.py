@@ -1,8 +1,4 @@
-"""Losses by name: a scalar from features, labels and a classifier. Knows torch; does not know networks or data.
-
-`make_loss` builds one from the settings a study names. A loss has no parameters: it trains features and, where the
-classifier is learned, its rows.
-"""
+"""Losses by name: a scalar from features, labels and a classifier. Knows torch; does not know networks or data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,32 +7,18 @@ from gnc_models.catalog.members import LOSSES as MEMBERS
 from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.settings import check_choice, read_settings
 from gnc_models.losses.chunked import chunked_cross_entropy
-from gnc_models.losses.loss import Loss
-from gnc_models.losses.own_loss import OwnLoss
+from gnc_models.losses.loss import Loss, OwnLoss
 
 __all__ = ["LOSSES", "Loss", "chunked_cross_entropy", "make_loss"]
 
-LOSSES: dict[str, Callable[..., Loss]] = {
-    name: load("gnc_models.losses", member.made_by) for name, member in MEMBERS.items()
-}
+LOSSES: dict[str, Callable[..., Loss]] = {name: load("gnc_models.losses", m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
-    """The loss of that name.
-
-    Args:
-        name: a name in `LOSSES`, or a reference to one's own.
-        num_classes, feature_dim: of the classifier's rows, at least 2 and 1.
-        settings: those the loss's constructor reads; None counts as not given. Of one's own: `source` and `options`.
-    Returns:
-        A module to call with features, labels, the classifier and the temperature in force.
-    Raises:
-        ValueError: an unknown name, a setting missing, out of range or without effect.
-    """
+    """The loss of that name, or of one's own by `source` and `options`; ValueError where a setting is wrong."""
     if is_reference(name):
         return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
     check_choice("loss", name, LOSSES)
     constructor = LOSSES[name]
-    return constructor(
-        num_classes=num_classes, feature_dim=feature_dim, **read_settings("loss", name, constructor, settings)
-    )
+    given = read_settings("loss", name, constructor, settings)
+    return constructor(num_classes=num_classes, feature_dim=feature_dim, **given)

@@ -1,13 +1,5 @@
 """HUG: classes far apart and samples near their own, as hyperspherical uniformity, in three forms. Knows torch.
-
-`inter_weight * inter + intra_weight * intra`. The proxies of the classes are the classifier's rows: trained (linear),
-moving averages (class_mean) or fixed. Proxies and features are scaled to unit length. `inter` moves proxies only, and so
-is a constant unless they are trained; `intra` moves features only, towards proxies held still. Sums over pairs of
-proxies are taken in float64. They hold a few K x K matrices, so that
-K = 1,000 is easy and K = 10,000 takes gigabytes.
-
-Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code.
-"""
+Source: Liu, Yu, Weller, Schoelkopf, arXiv 2303.06484, and its released loss code."""
 
 import math
 
@@ -24,7 +16,7 @@ LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no po
 
 
 class _UniformityGap(Loss):
-    """The weighted sum; a member defines its two parts."""
+    """`inter_weight * inter + intra_weight * intra`, of unit rows (proxies of the classes) and features, in float64."""
 
     def __init__(
         self, *, num_classes: int, feature_dim: int, inter_weight: float = 0.15, intra_weight: float = 0.015
@@ -41,11 +33,11 @@ class _UniformityGap(Loss):
         return (self.inter_weight * inter + self.intra_weight * intra).to(features.dtype)
 
     def inter(self, proxies: Rows) -> Scalar:
-        """How unevenly the classes are spread; small is even."""
+        """How unevenly the classes are spread; moves proxies only, and is a constant unless they are trained."""
         raise NotImplementedError
 
     def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
-        """How far samples are from their class's proxy."""
+        """How far samples are from their class's proxy; moves features only, towards proxies held still."""
         raise NotImplementedError
 
 
@@ -118,7 +110,8 @@ class GramDeterminant(_UniformityGap):
         return self._log_determinant(blocks) / len(classes)
 
     def _kernel(self, points: Tensor) -> Tensor:
-        return (_squared_distances(points) / (-2 * self.kernel_width**2)).exp()
+        squares = (2 - 2 * points @ points.T).clamp_min(0)  # of unit rows in float64; rounding makes none negative
+        return (squares / (-2 * self.kernel_width**2)).exp()
 
     def _log_determinant(self, gram: Tensor) -> Tensor:
         ridge = self.logdet_eps * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -127,8 +120,3 @@ class GramDeterminant(_UniformityGap):
 
 def _distances(points: Float[Tensor, "rows dim"], others: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
     return (points - others).norm(dim=1)
-
-
-def _squared_distances(points: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows rows"]:
-    """Of unit rows in float64; rounding never makes one negative."""
-    return (2 - 2 * points @ points.T).clamp_min(0)

@@ -1,13 +1,12 @@
-"""Accuracy under perturbations of each input coordinate by at most a radius: FGSM and PGD.
-
-Knows differentiable functions from inputs to logits; does not know networks, data sets or margins.
-"""
+"""Accuracy under perturbations of each input coordinate by at most a radius: FGSM and PGD."""
 
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
+
+Limits = tuple[float, float] | None
 
 
 def attack_accuracy(
@@ -17,30 +16,29 @@ def attack_accuracy(
     *,
     radius: float,
     steps: int = 1,
-    limits: tuple[float, float] | None = None,
+    limits: Limits = None,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> float:
     """Share of inputs classified rightly after each was moved within the l-infinity ball to raise cross-entropy.
 
-    Steps of 2.5 radius / steps, each projected onto the ball and the limits: one from the input is FGSM, more are
-    PGD. The last iterate counts. The accuracy is an upper bound of the one under the best attack, never a
-    certificate.
-
-    Args:
-        model_fn: inputs to logits; in evaluation mode, and such that a sample's logits do not depend on the others'.
-        inputs: of a floating type.
-        labels: class of each.
-        radius: in the unit of the inputs; 0 gives the plain accuracy.
-        steps: of the ascent.
-        limits: smallest and largest value an input may have.
-        generator: start at a uniform point of the ball drawn from it; None starts at the input. On the inputs' device.
-        batch_size: samples moved at once.
-    Raises:
-        ValueError: no samples, labels that do not fit, a negative radius, no step, inputs outside the limits.
+    Steps of 2.5 radius / steps, each projected onto the ball and the limits: one from the input is FGSM, more are PGD.
+    The last iterate counts: an upper bound of the accuracy under the best attack, never a certificate. In `model_fn` a
+    sample's logits must not depend on the others'. A generator draws where in the ball to start, else it is the input.
     Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start).
     """
-    _check(inputs, labels, radius, steps, limits, batch_size)
+    if not len(inputs) or not inputs.is_floating_point():
+        got = f"got {len(inputs)} of {inputs.dtype}. Indices and tokens have no neighbours to move to."
+        raise ValueError(f"inputs must be at least one floating-point sample, {got}")
+    if labels.shape != (len(inputs),):
+        raise ValueError(f"labels must be {len(inputs)} integers, one per sample, got shape {tuple(labels.shape)}.")
+    if not radius >= 0:
+        raise ValueError(f"radius must be at least 0, got {radius!r}.")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps and batch_size must be at least 1, got {(steps, batch_size)!r}.")
+    if limits is not None and not limits[0] <= float(inputs.min()) <= float(inputs.max()) <= limits[1]:
+        got = f"got {float(inputs.min())!r} to {float(inputs.max())!r}"
+        raise ValueError(f"inputs must lie in the limits {limits!r}, {got}.")
 
     def attack(inputs: Tensor, labels: Tensor) -> Tensor:
         low, high = inputs - radius, inputs + radius
@@ -64,11 +62,7 @@ def attack_accuracy(
 
 
 def _direction(model_fn: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of cross-entropy, each sample's up to a positive factor, which the sign does not see.
-
-    Cross-entropy is softplus(L) with L = log sum_{j != y} exp(z_j - z_y), so its gradient is sigmoid(L) times that of
-    L. At low temperature sigmoid(L) is lost in float32 and the attack would go nowhere or astray; L's gradient stays.
-    """
+    """Gradient of L = log sum_{j != y} exp(z_j - z_y): cross-entropy's but for sigmoid(L), lost in float32."""
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_(True)
         logits = model_fn(inputs)
@@ -76,23 +70,3 @@ def _direction(model_fn: Callable[[Tensor], Tensor], inputs: Tensor, labels: Ten
         others = logits.scatter(1, own, -torch.inf).logsumexp(1)
         (gradient,) = torch.autograd.grad((others - logits.gather(1, own).squeeze(1)).sum(), inputs)
     return gradient
-
-
-def _check(
-    inputs: Tensor, labels: Tensor, radius: float, steps: int, limits: tuple[float, float] | None, batch_size: int
-) -> None:
-    if not len(inputs) or not inputs.is_floating_point():
-        raise ValueError(
-            f"inputs must be at least one floating-point sample, got {len(inputs)} of {inputs.dtype}. "
-            "Indices and tokens have no neighbours to move to."
-        )
-    if labels.shape != (len(inputs),):
-        raise ValueError(f"labels must be {len(inputs)} integers, one per sample, got shape {tuple(labels.shape)}.")
-    if not radius >= 0:
-        raise ValueError(f"radius must be at least 0, got {radius!r}.")
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got {(steps, batch_size)!r}.")
-    if limits is not None and not limits[0] <= float(inputs.min()) <= float(inputs.max()) <= limits[1]:
-        raise ValueError(
-            f"inputs must lie in the limits {limits!r}, got {float(inputs.min())!r} to {float(inputs.max())!r}."
-        )

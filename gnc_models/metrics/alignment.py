@@ -1,7 +1,4 @@
-"""GNC3: class means against classifier rows and against samples of no class; rows against the inputs' similarity.
-
-Knows class statistics and rows; does not know margins.
-"""
+"""GNC3: class means against classifier rows and against samples of no class; rows against the inputs' similarity."""
 
 from collections.abc import Iterator
 
@@ -17,39 +14,33 @@ from gnc_models.shapes import Float, Int
 
 @columns("duality", "gnc3_uncentred", "gnc3_uniform_uncentred")
 def uncentred_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float, float]:
-    """1 - cos of mean and row, averaged over classes, and how much these cosines differ.
-
-    Source: Jiang et al. 2024 (GNC3); Wu and Papyan 2024 (uniform duality); as the next.
-    """
+    """Mean over classes of 1 - cos of mean and row, and how the cosines differ (Jiang et al., Wu and Papyan 2024)."""
     gaps = _cosine_gaps(head.means, own_rows)
     return float(gaps.mean()), float(gaps.var(correction=0))
 
 
-@columns("duality", "gnc3", "gnc3_uniform")
-def centred_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float, float] | None:
-    """The same of centred means; None where a mean is the average of all."""
-    centred = head.centred_means
-    if not bool((centred.square().sum(1) > 0).all()):
-        return None
-    gaps = _cosine_gaps(centred, own_rows)
-    return float(gaps.mean()), float(gaps.var(correction=0))
-
-
-@columns("duality", "gnc3_weighted")
-def weighted_column(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> float | None:
-    """As `gnc3`, the means centred by that of all samples; None where one equals it."""
-    centred = head.sample_centred_means
-    return misalignment(centred, own_rows) if bool((centred.square().sum(1) > 0).all()) else None
+@columns("duality", "gnc3", "gnc3_uniform", "gnc3_weighted")
+def centred_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float | None, ...]:
+    """The same of means centred by their average, or by that of all samples; None where a mean is that."""
+    plain, weighted = head.centred_means, head.sample_centred_means
+    gaps = _cosine_gaps(plain, own_rows) if _has_directions(plain) else None
+    columns = (None, None) if gaps is None else (float(gaps.mean()), float(gaps.var(correction=0)))
+    return *columns, misalignment(weighted, own_rows) if _has_directions(weighted) else None
 
 
 @columns("duality", "gnc3_cross")
 def cross_column(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> float | None:
-    """Variance over ordered pairs k != j of the cosine of row k and centred mean j.
+    """Variance over ordered pairs k != j of the cosine of row k and centred mean j (Wu and Papyan 2024)."""
+    if not _has_directions(head.centred_means):
+        return None
+    moments = _PairMoments()
+    for cosines in off_diagonal(unit(own_rows), unit(head.centred_means)):
+        moments.update(cosines, cosines)
+    return float(moments.products[0, 0]) / moments.count
 
-    Source: Wu and Papyan 2024.
-    """
-    centred = head.centred_means
-    return _cross_variance(centred, own_rows) if bool((centred.square().sum(1) > 0).all()) else None
+
+def _has_directions(means: Tensor) -> bool:
+    return bool((means.square().sum(1) > 0).all())
 
 
 def misalignment(means: Float[Tensor, "classes dim"], rows: Float[Tensor, "classes dim"]) -> float:
@@ -62,22 +53,11 @@ def _cosine_gaps(means: Tensor, rows: Tensor) -> Float[Tensor, " classes"]:
     return (unit(means) - unit(rows)).square().sum(1) / 2
 
 
-def _cross_variance(means: Tensor, rows: Tensor) -> float:
-    """Variance over ordered pairs k != j of the cosine of row k and mean j."""
-    moments = _PairMoments()
-    for cosines in off_diagonal(unit(rows), unit(means)):
-        moments.update(cosines, cosines)
-    return float(moments.products[0, 0]) / moments.count
-
-
 @columns("samples", "ood_deviation")
 def ood_deviation(
     view: View, head: ClassStatistics, ood_features: Float[Tensor, "ood_samples dim"] | None
 ) -> float | None:
-    """Mean over classes of abs cos(mean, mean of features of no class), neither centred; None without such features.
-
-    Source: Ben Ammar et al., NECO, ICLR 2024, arXiv 2310.06823 (NC5).
-    """
+    """Mean over classes of abs cos(mean, mean of features of no class), uncentred (Ben Ammar et al. 2024, NC5)."""
     if ood_features is None:
         return None
     total = torch.zeros_like(head.means[0])
@@ -109,7 +89,7 @@ def input_correlation(
     """
     centred = class_inputs.to(torch.float64)
     centred = centred - centred.mean(0)
-    if not bool((centred.square().sum(1) > 0).all()):
+    if not _has_directions(centred):
         return None
     moments = _PairMoments()
     inputs = unit(centred)

@@ -1,15 +1,13 @@
 """Per-class statistics of features in one pass: counts, means, scatter and norms, mergeable.
-
-Knows torch; does not know classifiers, metrics or where features come from. Memory is O(classes x dim + dim^2), and what
-is made on the way is a few blocks of BLOCK_ENTRIES numbers.
-"""
+Knows torch. Memory is O(classes x dim + dim^2), and on the way a few blocks of BLOCK_ENTRIES numbers."""
 
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, distributed
 
-from gnc_models.geometry.pairwise import EPS
+from gnc_models.catalog.settings import shown
+from gnc_models.geometry.pairwise import EPS, tiles
 from gnc_models.shapes import Float, Int
 
 BLOCK_ENTRIES = 1 << 22  # of the means that are handled at once: 32 MiB in float64
@@ -19,15 +17,14 @@ class ClassStatistics:
     """Counts, means and within-class scatter of features seen so far.
 
     Batches and other statistics join by Chan's update, which adds squared deviations from each part's own means and
-    the spread between these means. A sum of squares minus a square of sums would lose every digit of a within-class
-    variance 1e-16 times the squared norm. `all_reduce` joins the statistics of several processes.
+    the spread between these means: a sum of squares minus a square of sums would lose every digit under collapse.
 
     Attributes:
         counts: samples of each class, int64.
         means: mean feature of each class, 0 for a class without samples.
         square_deviations: sum over a class's samples of `|h - mean|^2`.
         scatter: sum over all samples of `(h - mean)(h - mean)^T`, pooled over classes.
-        mean_errors: how far each mean may be from the exact mean of its class's samples: a bound, widened at every step.
+        mean_errors: a bound of how far each mean may be from the exact mean of its class's samples.
         norm_mean, norm_square_deviation: mean of `|h|` over all samples, and the sum of squared deviations from it.
     Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
     """
@@ -43,13 +40,7 @@ class ClassStatistics:
         dtype: torch.dtype = torch.float64,
         holds_scatter: bool = True,
     ) -> None:
-        """Statistics of no samples.
-
-        Args:
-            holds_scatter: False: `scatter` has no entries, which takes a tenth of the time in many dimensions.
-            dtype: in which means and scatter are held; sums are made in float64. In float32 a within-class variance
-                below about 1e-13 times the squared length of the means is rounding.
-        """
+        """Of no samples. Without `scatter` updates take a tenth of the time in many dimensions; sums are float64."""
         if num_classes < 1 or feature_dim < 1:
             raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
         if dtype not in (torch.float32, torch.float64):
@@ -69,13 +60,7 @@ class ClassStatistics:
         *,
         norms: Float[Tensor, " samples"] | None = None,
     ) -> "ClassStatistics":
-        """Take in a batch; features of any floating type are converted to float64.
-
-        Args:
-            norms: lengths of the features, where those before a normalization are meant; None: of `features`.
-        Raises:
-            ValueError: another feature dimension, as many labels as features missing, or labels outside 0..classes-1.
-        """
+        """Take in a batch; `norms` are lengths of the features where those before a normalization are meant."""
         num_classes, feature_dim = self.means.shape
         if features.ndim != 2 or features.shape[1] != feature_dim:
             raise ValueError(f"features must have {feature_dim} columns, got shape {tuple(features.shape)}.")
@@ -90,17 +75,11 @@ class ClassStatistics:
         return self.merge(batch, rows=named)
 
     def merge(self, other: "ClassStatistics", *, rows: Int[Tensor, " named"] | None = None) -> "ClassStatistics":
-        """Take in statistics of other samples of the same classes, or but for their scatter of those that `rows` names.
-
-        Raises:
-            ValueError: another number of classes or another feature dimension.
-        """
+        """Take in statistics of other samples of the same classes, or of those that `rows` names, without scatter."""
         size = len(self.means) if rows is None else len(rows)
         if other.means.shape != (size, self.means.shape[1]):
-            raise ValueError(
-                f"statistics must have the same classes and dimension to merge, "
-                f"got {(size, self.means.shape[1])} and {tuple(other.means.shape)}."
-            )
+            got = f"got {(size, self.means.shape[1])} and {tuple(other.means.shape)}"
+            raise ValueError(f"statistics must have the same classes and dimension to merge, {got}.")
         seen, joined = self.num_samples, other.num_samples
         if joined:
             shift = other.norm_mean - self.norm_mean
@@ -133,11 +112,9 @@ class ClassStatistics:
         return self
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
-        """Merge the statistics of all workers of a process group; every worker ends with those of all samples.
+        """Merge the statistics of all workers of a process group; each ends with those of all samples, bit for bit.
 
-        Sums over the workers, of O(classes x dim + dim^2) numbers in blocks: counts and means, then what the rounded
-        common means lack, then each worker's deviations with the spread of its means about the common ones. Workers
-        agree bit for bit.
+        Sums over workers in blocks: counts and means, what rounded common means lack, then deviations and spread.
         """
         device = self.means.device
         if distributed.get_backend(group) == "nccl":  # which knows GPUs alone, while the statistics may be on the CPU
@@ -175,13 +152,7 @@ class ClassStatistics:
         return {name: getattr(self, name) for name in self.PARTS}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> "ClassStatistics":
-        """Begin again from what `state_dict` gave.
-
-        Args:
-            assign: hold these tensors themselves; False: copy every one into its place, device and dtype.
-        Raises:
-            ValueError: a part is missing, or of another number of classes or dimension.
-        """
+        """Begin again from what `state_dict` gave: hold its tensors (`assign`), or copy them into their places."""
         for name in self.PARTS:
             held: Tensor = getattr(self, name)
             given = state.get(name)
@@ -189,10 +160,7 @@ class ClassStatistics:
                 shape = None if given is None else tuple(given.shape)
                 raise ValueError(f"{name} must have the shape {tuple(held.shape)}, got {shape}. It is another meter's.")
         for name in self.PARTS:
-            if assign:
-                setattr(self, name, state[name])
-            else:
-                getattr(self, name).copy_(state[name])
+            setattr(self, name, state[name] if assign else getattr(self, name).copy_(state[name]))
         return self
 
     def of_classes(self, classes: Int[Tensor, " named"]) -> "ClassStatistics":
@@ -258,11 +226,9 @@ class ClassStatistics:
         """ValueError unless every class has a sample."""
         empty = (self.counts == 0).nonzero()[:, 0].tolist()
         if empty:
-            shown = ", ".join(map(str, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
-            raise ValueError(
-                f"labels must name every class at least once, got none of {len(empty)} classes: {shown}. "
-                "Leave these classes' rows out, or give them samples."
-            )
+            got = f"got none of {len(empty)} classes: {shown(empty)}"
+            cure = "Leave these classes' rows out, or give them samples."
+            raise ValueError(f"labels must name every class at least once, {got}. {cure}")
 
 
 class MeanResiduals:
@@ -271,8 +237,7 @@ class MeanResiduals:
     The exact mean of n samples h is m + (the mean of h - m), whatever m is. With u = eps / 2, each difference h - m is
     computed to u |h - m| in every coordinate, a sum of n of them in any order to n u (the sum of their sizes), and the
     division to another u. So the exact mean is within |r| + (n + 2) u s of m, where r is the computed mean of the
-    differences and s the mean of their lengths. The bound takes n eps instead of n u, which covers terms of order u^2
-    and the rounding of r's and s's own lengths.
+    differences and s the mean of their lengths. The bound takes n eps instead of n u, which covers terms of order u^2.
     """
 
     def __init__(self, means: Float[Tensor, "classes dim"]) -> None:
@@ -294,9 +259,7 @@ class MeanResiduals:
 
 
 def _blocks(means: Float[Tensor, "classes dim"]) -> Iterator[slice]:
-    """Slices of classes such that each block of their means stays small."""
-    height = max(1, BLOCK_ENTRIES // means.shape[1])
-    return (slice(start, min(start + height, len(means))) for start in range(0, len(means), height))
+    return tiles(len(means), means.shape[1], BLOCK_ENTRIES)
 
 
 def _of_batch(
@@ -338,9 +301,8 @@ def _add_products(scatter: Float[Tensor, "size size"], rows: Float[Tensor, "rows
 def check_labels(labels: Tensor, num_samples: int, num_classes: int, name: str = "labels") -> None:
     """ValueError unless there is one integer label in 0..num_classes-1 for each sample."""
     if labels.shape != (num_samples,) or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"{name} must be {num_samples} integers, one per sample, got shape {tuple(labels.shape)} of {labels.dtype}."
-        )
+        rule = f"{name} must be {num_samples} integers, one per sample"
+        raise ValueError(f"{rule}, got shape {tuple(labels.shape)} of {labels.dtype}.")
     if num_samples and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         outside = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise ValueError(f"{name} must be in 0..{num_classes - 1}, got {outside!r}.")

@@ -1,7 +1,4 @@
-"""One measurement: checks the arguments, prepares the facts that the columns asked for need, and has them made.
-
-Knows every other module here; does not know networks, training, tables or the disk.
-"""
+"""One measurement: checks the arguments, prepares the facts that the columns asked for need, and has them made."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -22,6 +19,7 @@ from gnc_models.shapes import Bool, Float, Int
 
 TOLERANCE = 1e-6  # relative gap of the certified margins
 Normalization = Literal["both", "features", "weights", "none"]
+Mode = Literal["all", "min"]  # certified margins of all rows, or the smallest alone
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,12 @@ def measure_collapse(
 
     Args:
         features: training features as the encoder gives them, before any normalization.
-        labels: class of each, 0..classes-1.
-        weights: classifier rows before any normalization; None: only columns that need none, of the classes up to the
-            largest label.
+        weights: classifier rows before any normalization; None: only columns that need none, of classes that labels have.
         normalization: what the head scales to unit length before the logits.
         temperature: the logits are divided by it; None with normalization "none".
-        bias: added to the logits after that; None where the head has none. Margins are of the rows without it.
+        bias: added to the logits after that. Margins are of the rows without it.
         columns: names of columns or groups; only what they need is computed. None for all.
-        test_features: like features, for the nearest-class-mean accuracy; None without a test set.
-        test_labels: like labels; with test_features or not at all.
+        test_features, test_labels: for the nearest-class-mean accuracy.
         ood_features: like features, of samples that belong to no class.
         class_inputs: mean input of each class, flattened; rows of classes without samples are not read.
         counted: which training samples enter; None for all. The counts of classes are those of all samples.
@@ -85,10 +80,6 @@ def measure_collapse(
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample per class, energies
         of coinciding means, ...), never zero for it.
-    Raises:
-        ValueError: wrong shapes, labels out of range, a class without samples, a value that is not finite, a
-            temperature that the normalization does not take, a classifier row of zeros, features that are all zero,
-            an unknown column.
     Source: docs/metrics.md names the paper of each formula.
     """
     _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
@@ -104,7 +95,7 @@ def measure_collapse(
     seen = SeenFeatures(*size, unit_features=unit_features, holds_sphere=holds_sphere, device=features.device)
     seen.update(features, labels)
     solve = _Solver(tolerance, warm_starts or {})
-    facts = _Facts(seen, seen.present(absent_classes), weights, normalization, temperature, bias, solve)
+    facts = _Facts(seen, seen.present(absent_classes), weights, (normalization, temperature, bias), solve)
     facts.sample_counts = sample_counts
     facts.view = View(features, labels, num_classes, facts.classes, unit_features)
     facts.test = None if test_features is None or test_labels is None else (test_features.detach(), test_labels)
@@ -127,26 +118,21 @@ def measure_statistics(
 ) -> Collapse:
     """The columns that statistics tell without the samples, as `measure_collapse` gives them.
 
-    Args:
-        seen: statistics of features, of two classes or more; classes without samples are left out of what is measured
-            at class means.
-        weights: as in `measure_collapse`; None: only columns that need no rows.
-    Raises:
-        ValueError: as in `measure_collapse`, and for a column that needs single samples, rows or unit features that
-            are not there.
+    Classes without samples are left out of what is measured at class means. ValueError as there, and for a column that
+    needs single samples, rows or unit features that are not there.
     """
     if weights is not None:
         _check_features("weights", weights, seen.head.means.shape[1])
         if len(weights) != len(seen.head.counts):
             raise ValueError(f"weights must have {len(seen.head.counts)} rows, one per class, got {len(weights)}.")
-    lacking = (
-        {"samples"} | ({"rows"} if weights is None else set()) | ({"unit features"} if seen.sphere is None else set())
-    )
-    wanted = choose(columns, lacking)
-    classes, solve = seen.present(absent_classes=True), _Solver(tolerance, warm_starts or {})
-    facts = _Facts(seen, classes, weights, normalization, temperature, bias, solve)
+    lacking = ["samples"] + ["rows"] * (weights is None) + ["unit features"] * (seen.sphere is None)
+    wanted, solve = choose(columns, lacking), _Solver(tolerance, warm_starts or {})
+    facts = _Facts(seen, seen.present(absent_classes=True), weights, (normalization, temperature, bias), solve)
     facts.sample_counts = seen.head.counts
     return Collapse(facts.measure(wanted), solve.solved)
+
+
+_Logits = tuple[str, float | None, Tensor | None]  # normalization, temperature and bias
 
 
 class _Facts:
@@ -159,15 +145,9 @@ class _Facts:
     class_inputs: Tensor | None
 
     def __init__(
-        self,
-        seen: SeenFeatures,
-        classes: Tensor,
-        weights: Tensor | None,
-        normalization: str,
-        temperature: float | None,
-        bias: Tensor | None,
-        solve: "_Solver",
+        self, seen: SeenFeatures, classes: Tensor, weights: Tensor | None, logits: _Logits, solve: "_Solver"
     ) -> None:
+        normalization, temperature, bias = logits
         check_normalization(normalization, temperature)
         if bias is not None and (weights is None or bias.shape != weights.shape[:1] or not bool(bias.isfinite().all())):
             raise ValueError(f"bias must be finite, one number per classifier row, got shape {tuple(bias.shape)}.")
@@ -202,10 +182,9 @@ class _Facts:
         assert self._weights is not None, "columns that need them were refused"
         dead = (~self._weights.any(1)).nonzero()[:, 0].tolist()
         if dead:
-            raise ValueError(
-                f"weights must have no row of zeros, got {len(dead)}, the first is {dead[0]}. "
-                "Leave these classes out, or ask for columns that need no rows."
-            )
+            got = f"got {len(dead)}, the first is {dead[0]}"
+            cure = "Leave these classes out, or ask for columns that need no rows."
+            raise ValueError(f"weights must have no row of zeros, {got}. {cure}")
         return self._weights.detach().to(torch.float64)
 
     @cached_property
@@ -247,20 +226,9 @@ class _Solver:
         self._rows: Tensor | None = None  # the classifier's, once their margins are solved
 
     def __call__(
-        self,
-        name: str,
-        rows: Tensor,
-        *,
-        mode: Literal["all", "min"] = "min",
-        directions: bool = True,
-        errors: Tensor | None = None,
+        self, name: str, rows: Tensor, *, mode: Mode = "min", directions: bool = True, errors: Tensor | None = None
     ) -> Margins:
-        """Of the rows' directions, where the rows may be off by `errors`; or of the rows as they are.
-
-        Args:
-            name: what they are of, under which the next measurement finds them.
-            mode: "all" margins, or "min": the smallest alone.
-        """
+        """Of the rows' directions, where the rows may be off by `errors`; or of the rows as they are."""
         start = self._before.get(name)
         if self._rows is not None and _are_near(rows, self._rows):
             start = self.solved["rows"]
@@ -281,13 +249,10 @@ def _are_near(rows: Tensor, others: Tensor) -> bool:
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
-def _check_samples(
-    weights: Tensor | None,
-    features: Tensor,
-    labels: Tensor,
-    test: tuple[Tensor | None, Tensor | None],
-    ood: Tensor | None,
-) -> None:
+Samples = tuple[Tensor | None, Tensor | None]
+
+
+def _check_samples(weights: Tensor | None, features: Tensor, labels: Tensor, test: Samples, ood: Tensor | None) -> None:
     test_features, test_labels = test
     like = features if weights is None else weights
     if like.ndim != 2:
@@ -309,9 +274,8 @@ def _check_features(name: str, values: Tensor, feature_dim: int) -> None:
     if values.ndim == 2 and not len(values):
         raise ValueError(f"{name} must have at least one row, got none.")
     if values.ndim != 2 or values.shape[1] != feature_dim:
-        raise ValueError(
-            f"{name} must be a matrix with {feature_dim} columns, as weights, got shape {tuple(values.shape)}."
-        )
+        rule = f"{name} must be a matrix with {feature_dim} columns, as weights"
+        raise ValueError(f"{rule}, got shape {tuple(values.shape)}.")
     broken = 0 if bool(values.sum().isfinite()) else int((~values.isfinite()).any(1).sum())
     if broken:
         raise ValueError(f"{name} must be finite, got NaN or infinity in {broken} of {len(values)} rows.")
@@ -319,14 +283,11 @@ def _check_features(name: str, values: Tensor, feature_dim: int) -> None:
 
 def _check_settings(features: Tensor, counted: Tensor | None, class_inputs: Tensor | None, num_classes: int) -> None:
     if counted is not None and (counted.shape != (len(features),) or counted.dtype != torch.bool or not counted.any()):
-        raise ValueError(
-            f"counted must be {len(features)} booleans, one per sample and some true, got shape {tuple(counted.shape)} "
-            f"of {counted.dtype}."
-        )
+        rule = f"counted must be {len(features)} booleans, one per sample and some true"
+        raise ValueError(f"{rule}, got shape {tuple(counted.shape)} of {counted.dtype}.")
     if class_inputs is not None and (class_inputs.ndim != 2 or len(class_inputs) != num_classes):
-        raise ValueError(
-            f"class_inputs must have one row per class ({num_classes}), got shape {tuple(class_inputs.shape)}."
-        )
+        rule = f"class_inputs must have one row per class ({num_classes})"
+        raise ValueError(f"{rule}, got shape {tuple(class_inputs.shape)}.")
 
 
 def check_normalization(normalization: str, temperature: float | None) -> None:
@@ -334,7 +295,5 @@ def check_normalization(normalization: str, temperature: float | None) -> None:
     if normalization not in ("both", "features", "weights", "none"):
         raise ValueError(f"normalization must be both, features, weights or none, got {normalization!r}.")
     if (temperature is None) != (normalization == "none") or not (temperature is None or 0 < temperature < math.inf):
-        raise ValueError(
-            f"temperature must be above 0 and finite, and None with normalization 'none', got {temperature!r} with "
-            f"{normalization!r}."
-        )
+        rule = "temperature must be above 0 and finite, and None with normalization 'none'"
+        raise ValueError(f"{rule}, got {temperature!r} with {normalization!r}.")

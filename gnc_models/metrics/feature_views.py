@@ -1,11 +1,8 @@
-"""What features are seen of: their statistics, held without the samples, and a view of the samples themselves.
-
-Knows class statistics and normalizations; does not know margins or columns.
-"""
+"""What features are seen of: their statistics, held without the samples, and a view of the samples themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, distributed
@@ -19,10 +16,8 @@ class SeenFeatures:
     """Statistics of features as the head sees them, batch by batch; of unit features beside them where they are needed.
 
     Attributes:
-        unit_features: whether the head scales features to unit length.
         head: statistics as the head sees them, with the norms before any normalization.
-        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter; None where
-            they are not held.
+        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None.
     """
 
     def __init__(
@@ -36,12 +31,9 @@ class SeenFeatures:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        def make(holds_scatter: bool) -> ClassStatistics:
-            return ClassStatistics(num_classes, feature_dim, device, dtype=dtype, holds_scatter=holds_scatter)
-
-        self.unit_features = unit_features
-        self.head = make(holds_scatter)
-        self.sphere = self.head if unit_features else make(False) if holds_sphere else None
+        make = partial(ClassStatistics, num_classes, feature_dim, device, dtype=dtype)
+        self.unit_features, self.head = unit_features, make(holds_scatter=holds_scatter)
+        self.sphere = self.head if unit_features else make(holds_scatter=False) if holds_sphere else None
 
     def update(self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"]) -> "SeenFeatures":
         """Take in a batch, part by part: what is made on the way stays small beside the statistics."""
@@ -79,9 +71,8 @@ class SeenFeatures:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that was seen, as tensors by name; not copied."""
-        return {
-            f"{name}.{key}": value for name, part in self._parts().items() for key, value in part.state_dict().items()
-        }
+        parts = self._parts().items()
+        return {f"{name}.{key}": value for name, part in parts for key, value in part.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> None:
         """Begin again from a state; ValueError where a part is missing or of another size."""
@@ -96,11 +87,7 @@ class SeenFeatures:
         return found
 
     def present(self, absent_classes: bool) -> Int[Tensor, " present"]:
-        """The classes with samples, in order.
-
-        Raises:
-            ValueError: fewer than two; or a class without samples, unless `absent_classes` may be.
-        """
+        """The classes with samples, in order; ValueError where they are fewer than two, or not all and must be."""
         if not absent_classes:
             self.head.check_every_class()
         found = self.head.counts.nonzero()[:, 0]

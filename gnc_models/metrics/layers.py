@@ -1,7 +1,4 @@
-"""Collapse at any layer of a network: variability against separation, and the nearest class mean.
-
-Knows class statistics and GNC1; does not know networks or heads. A layer can be wide, so nothing here is dim x dim.
-"""
+"""Collapse at any layer of a network: variability against separation, and the nearest class mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,9 +37,6 @@ def measure_layer(
     """Collapse of one layer's outputs, flattened or pooled, as they are: not normalised.
 
     Beside the features, memory is O(classes x dim) in float64 and a few tiles. Classes without samples are left out.
-
-    Raises:
-        ValueError: not a matrix, values that are not finite, labels out of range, fewer than 2 classes with samples.
     Source: Tirer et al. 2023 (quotient), Galanti et al. 2021 (CDNV), Papyan et al. 2020 (nearest mean); at every
         layer: Rangamani et al., Feature learning in deep classifiers through intermediate neural collapse, ICML 2023.
     """

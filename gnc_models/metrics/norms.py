@@ -1,7 +1,4 @@
-"""Lengths and dimensions: norms of rows and features, the temperature they make, and effective ranks.
-
-Knows class statistics and rows; does not know margins.
-"""
+"""Lengths and dimensions: norms of rows and features, the temperature they make, and effective ranks."""
 
 import math
 
@@ -57,10 +54,7 @@ def row_rank_column(unit_rows: Float[Tensor, "classes dim"]) -> float:
 
 
 def effective_rank(gram: Float[Tensor, "dim dim"]) -> float:
-    """Exponential of the entropy of the singular values of A, normalised to sum 1, from `A^T A`.
-
-    Source: Roy and Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
-    """
+    """Exponential of the entropy of A's scaled singular values, from `A^T A` (Roy and Vetterli, EUSIPCO 2007)."""
     eigenvalues = torch.linalg.eigvalsh(gram)
     # rounding of a zero eigenvalue would be the square root of it among the singular values
     counted = eigenvalues > len(gram) * EPS * eigenvalues[-1]

@@ -1,7 +1,4 @@
-"""What compares every sample with every class: sample margins, agreements, and how many classes compete.
-
-Knows the view and sums over pairs; does not know margins of rows.
-"""
+"""What compares every sample with every class: sample margins, agreements, and how many classes compete."""
 
 import math
 
@@ -36,12 +33,7 @@ def logit_columns(
     bias: Float[Tensor, " classes"] | None,
     temperature: float | None,
 ) -> tuple[float, float]:
-    """What the logits of all samples that count tell, in one pass over tiles of samples x classes.
-
-    Args:
-        head_rows: the rows as they enter the logits, of unit length or as they are.
-        bias: added to the logits; None where the head has none.
-    """
+    """What the logits of all samples that count tell, in one pass over tiles of samples x classes."""
     agreed, active = 0, 0.0
     for tile in tiles(len(view.features), max(head_rows.shape)):
         seen = view.as_head_sees(view.features[tile])
@@ -56,10 +48,9 @@ def logit_columns(
 def active_classes(
     logits: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
 ) -> Float[Tensor, " samples"]:
-    """Exponential of the entropy of the softmax over the wrong classes of each sample: 1 to classes - 1.
+    """Exponential of the entropy of the softmax over the wrong classes of each sample; `logits` is overwritten.
 
-    Of the gradient of cross-entropy, the share of wrong class j is its share of this softmax; the number says on how
-    many classes it falls. `logits` is overwritten.
+    It says on how many wrong classes the gradient of cross-entropy falls: 1 to classes - 1.
     Source: Hill, Ecology 54 (1973): the exponential of the entropy as an effective number.
     """
     own = labels.unsqueeze(1)

@@ -1,7 +1,4 @@
-"""GNC2: margins of the classifier rows over classes, by how often a class is seen, and the forms free of scale.
-
-Knows certified margins; does not know features.
-"""
+"""GNC2: margins of the classifier rows over classes, by how often a class is seen, and the forms free of scale."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -73,11 +70,7 @@ def _centred(rows: Float[Tensor, "classes dim"]) -> tuple[Float[Tensor, "classes
 
 
 def _rattlers(margins: Margins) -> int:
-    """Classes whose row can be left out without changing the smallest margin.
-
-    Certified: the class's own margin is above the minimum, and no class that may have the minimum needs its row for
-    the nearest hull point found.
-    """
+    """Classes whose row can be left out without changing the smallest margin, certified."""
     smallest = margins.minimum[1]
     may_be_least = margins.lower <= smallest
     carries = margins.coefficients[may_be_least] > 0
@@ -113,10 +106,7 @@ def _named(third: str) -> tuple[str, str, str, str]:
 def count_columns(
     margins: Margins, unit_rows: Float[Tensor, "classes dim"], sample_counts: Int[Tensor, " classes"]
 ) -> Iterator[float | None]:
-    """Margins and mean cosine of the rarest and the most frequent third of the classes; None if counts are equal.
-
-    Source: Fang et al., PNAS 118 (2021): under imbalance the rows of minority classes fall into one direction.
-    """
+    """Margins and mean cosine of the rarest and the most frequent third of the classes (Fang et al., PNAS 2021)."""
     for members in rare_and_frequent(sample_counts) or (None, None):
         yield from _of_third(members, margins, unit_rows)
     yield _count_correlation(margins, sample_counts)

@@ -1,8 +1,5 @@
 """How far means and rows are from a simplex, in the forms of the literature on few classes: norms, angles, Gram errors.
-
-Knows class statistics and rows; does not know margins. Up to d + 1 classes all of these can be 0. Beyond, the two Gram
-errors cannot fall below `simplex_error_floor`, and angles cannot all be those of a simplex.
-"""
+Up to d + 1 classes all can be 0. Beyond, the Gram errors cannot fall below `simplex_error_floor`."""
 
 import math
 
@@ -18,11 +15,7 @@ from gnc_models.shapes import Float
 
 @columns("simplex", "mean_equinorm", "mean_equiangularity", "mean_angle_gap", "mean_etf_error")
 def mean_columns(head: ClassStatistics) -> tuple[float | None, ...] | None:
-    """Equinorm, equiangularity and ETF error of the centred class means; None where one of them is zero.
-
-    Source: Papyan et al. 2020 (norms, angles, distance of means and rows); Zhu et al. 2021 (errors of Gram matrices);
-        as the next two.
-    """
+    """Equinorm, equiangularity (Papyan et al. 2020) and ETF error (Zhu et al. 2021) of the centred class means."""
     centred = head.centred_means
     if not bool(centred.any(1).all()):
         return None
@@ -65,13 +58,10 @@ def simplex_error(left: Float[Tensor, "classes dim"], right: Float[Tensor, "clas
 
 
 def simplex_error_floor(num_classes: int, feature_dim: int) -> float:
-    """The least `simplex_error` of rows in so many dimensions: 0 up to d + 1 classes, then sqrt(2 - 2 sqrt(d / (K - 1))).
+    """The least `simplex_error` in d dimensions: 0 up to d + 1 classes, then sqrt(2 - 2 sqrt(d / (K - 1))).
 
     M has rank d at most. Among matrices of that rank and |M| = 1 the largest inner product with the projection S is
     sqrt(d), reached by a projection of rank d inside that of S.
-
-    Raises:
-        ValueError: fewer than 2 classes, or no dimension.
     """
     if num_classes < 2 or feature_dim < 1:
         got = (num_classes, feature_dim)

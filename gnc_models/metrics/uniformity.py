@@ -1,7 +1,4 @@
-"""Hyperspherical uniformity: energies and separation of class means and rows, and of the features of a class.
-
-Knows sums over pairs; null and bound of each energy are in gnc_models.references.energy.
-"""
+"""Hyperspherical uniformity: energies and separation of class means and rows, and of the features of a class."""
 
 import math
 from collections.abc import Iterator
@@ -21,10 +18,7 @@ SAMPLES_A_CLASS = 64  # enters the within-class energies; a class with more is t
 
 @columns("energies", "log_energy_mean", "log_energy_var")
 def centred_energy_columns(head: ClassStatistics) -> tuple[float, float]:
-    """Mean and variance over pairs of log 1/|x - y| between centred class means; None where two coincide.
-
-    Source: Liu et al., arXiv 2303.06484, as the next two.
-    """
+    """Mean and variance over pairs of log 1/|x - y| between centred class means (Liu et al., arXiv 2303.06484)."""
     return measure_energy(unit(head.centred_means))
 
 
@@ -63,10 +57,9 @@ def _energies(points: Tensor) -> tuple[float, float, float]:
 def within_columns(view: View, sphere: ClassStatistics) -> tuple[float, float] | None:
     """Mean over classes of the mean over pairs of samples of log 1/|x-y| and of |x-y|, x and y unit features.
 
-    HUG's within-class measure in its forms s = 0 and s = -1. Exact for classes of at most SAMPLES_A_CLASS samples; of
-    a larger one that many, evenly spaced in the order of the samples, stand for all. None where no class has two
-    samples, and the energy where two samples coincide.
-    Source: Liu et al., arXiv 2303.06484.
+    Of a class of more than SAMPLES_A_CLASS that many stand for all, evenly spaced in the order of the samples. None
+    where no class has two samples, and the energy where two samples coincide.
+    Source: Liu et al., arXiv 2303.06484 (HUG's within-class measure in its forms s = 0 and s = -1).
     """
     energy = distance = 0.0
     num_classes = 0

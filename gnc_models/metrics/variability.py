@@ -1,7 +1,4 @@
-"""GNC1: how far features of a class lie from their mean, against how far the means lie from each other.
-
-Knows class statistics; does not know classifiers.
-"""
+"""GNC1: how far features of a class lie from their mean, against how far the means lie from each other."""
 
 import math
 
@@ -18,10 +15,7 @@ Spectrum = tuple[Tensor, Tensor]  # eigenvalues of Sigma_B in ascending order [d
 
 @columns("variability", "gnc1_pinv", "gnc1_rank")
 def ratio_columns(head: ClassStatistics, between: Spectrum) -> tuple[float, float] | None:
-    """trace(Sigma_W pinv(Sigma_B)), over classes and over the rank; None where no class has two samples.
-
-    Source: Papyan et al. 2020.
-    """
+    """trace(Sigma_W pinv(Sigma_B)), over classes and over the rank (Papyan et al. 2020); None without spread."""
     if not head.has_spread:
         return None
     ratio, rank = _within_over_between(head.within_covariance, between, len(head.counts))
@@ -58,10 +52,7 @@ def weighted_columns(head: ClassStatistics, between: Spectrum) -> tuple[float, f
 
 @columns("variability", "cdnv", "cdnv_nearest")
 def distance_columns(head: ClassStatistics) -> tuple[float, float] | None:
-    """The class-distance normalised variance over all pairs and to the nearest class.
-
-    Source: Galanti et al. 2021.
-    """
+    """The class-distance normalised variance over all pairs and to the nearest class (Galanti et al. 2021)."""
     return distance_variances(head.centred_means, head.variances) if head.has_spread else None
 
 
@@ -82,11 +73,7 @@ def _mean_variance(statistics: ClassStatistics) -> float:
 
 
 def _within_over_between(within: Tensor, between: Spectrum, num_classes: int) -> tuple[float, int]:
-    """trace(Sigma_W pinv(Sigma_B)) and the rank of Sigma_B.
-
-    The rank rule: an eigenvalue counts if it exceeds max(classes, dim) * eps * the largest, and at most classes - 1
-    count, since means centred by an average of them span no more.
-    """
+    """trace(Sigma_W pinv(Sigma_B)) and the rank of Sigma_B, at most classes - 1, which centred means span."""
     dim = len(within)
     eigenvalues, vectors = between
     counted = eigenvalues > max(num_classes, dim) * EPS * eigenvalues[-1].clamp_min(0.0)

@@ -1,7 +1,4 @@
-"""Bounds of the best one-vs-rest margin that have a formula: simplex, orthoplex, Levenshtein, the GNC theorem.
-
-Knows numpy and the standard library; does not know tables, torch or the disk.
-"""
+"""Bounds of the best one-vs-rest margin that have a formula: simplex, orthoplex, Levenshtein, the GNC theorem."""
 
 import math
 from collections.abc import Callable
@@ -31,17 +28,10 @@ def simplex_orthoplex_bound(num_classes: int, feature_dim: int) -> float:
 
 
 def theorem_bounds(num_classes: int, feature_dim: int) -> tuple[float, float]:
-    """Lower and upper bound of rho*(d, K) from the GNC paper; valid and very loose.
+    """Lower and upper bound of rho*(d, K) from the GNC paper, a Euclidean distance, d at least 2; valid and very loose.
 
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-    Returns:
-        `1/2 [sqrt(pi)/K G((d+1)/2)/G(d/2+1)]^(2/(d-1))` and `2 [2 sqrt(pi)/K G((d+1)/2)/G(d/2)]^(1/(d-1))`,
-        G the Gamma function, in the unit of the margin (Euclidean distance).
-    Raises:
-        ValueError: fewer than two classes or dimensions.
-    Source: Jiang et al., Generalized Neural Collapse for a Large Number of Classes, arXiv 2310.05351.
+    `1/2 [sqrt(pi)/K G((d+1)/2)/G(d/2+1)]^(2/(d-1))` and `2 [2 sqrt(pi)/K G((d+1)/2)/G(d/2)]^(1/(d-1))`, G the Gamma
+    function. Source: Jiang et al., Generalized Neural Collapse for a Large Number of Classes, arXiv 2310.05351.
     """
     check_sizes(num_classes, feature_dim, least_dim=2)
     d = feature_dim
@@ -54,8 +44,8 @@ def theorem_bounds(num_classes: int, feature_dim: int) -> tuple[float, float]:
 def asymptotic_exponent(feature_dim: int) -> float:
     """Power of K with which rho*(d, K) falls as K grows without end: -2/(d-1).
 
-    From the theorem's lower bound and packing density in d-1 dimensions. At the sizes trained here the curve is not
-    yet there: chord slopes of the best codes are -.214 to -.255 in d = 8 (K 64 to 240), where this gives -.286.
+    At the sizes trained here the curve is not yet there: chord slopes of the best codes are -.214 to -.255 in d = 8
+    (K 64 to 240), where this gives -.286.
     """
     if feature_dim < 2:
         raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}. On a line more than 2 rows coincide.")
@@ -63,16 +53,10 @@ def asymptotic_exponent(feature_dim: int) -> float:
 
 
 def levenshtein_margin_bound(num_classes: int, feature_dim: int) -> float:
-    """Levenshtein's upper bound of 1 - max cosine, and so of the one-vs-rest margin (docs/margins.md).
+    """Levenshtein's upper bound of 1 - max cosine, and so of the one-vs-rest margin (docs/margins.md); d at least 2.
 
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
-    Returns:
-        `1 - s` with s the cosine at which Levenshtein's bound on the size of a spherical code equals K, rounded
-        outward by 1e-12. It may exceed 1 for K < 2d, where Rankin's bound is the sharper one.
-    Raises:
-        ValueError: fewer than two classes or dimensions.
+    `1 - s` with s the cosine at which his bound on the size of a spherical code equals K, rounded outward by 1e-12. It
+    may exceed 1 for K < 2d, where Rankin's bound is the sharper one.
     Source: V. I. Levenshtein, Universal bounds for codes and designs, Handbook of Coding Theory (1998), section 5.
     """
     check_sizes(num_classes, feature_dim, least_dim=2)
@@ -99,27 +83,18 @@ def _design_size(dim: int, strength: int) -> int:
 
 def _levenshtein_piece(dim: int, strength: int) -> tuple[float, float, Callable[[float], float]]:
     """Interval of cosines of one piece of the bound, and the piece itself."""
-    alpha = (dim - 1) / 2
-    k = (strength + 1) // 2
-    if strength % 2:
-        low = _largest_jacobi_root(k - 1, alpha, alpha)
-        high = _largest_jacobi_root(k, alpha, alpha - 1)
-        scale, shift = (float(math.comb(k + dim - 3, k - 1)), (2 * k + dim - 3) / (dim - 1))
+    alpha, k, odd = (dim - 1) / 2, (strength + 1) // 2, strength % 2
+    low = _largest_jacobi_root(k - odd, alpha, alpha - (1 - odd))
+    high = _largest_jacobi_root(k, alpha, alpha - odd)
+    scale, shift = float(math.comb(k + dim - 2 - odd, k - odd)), (2 * (k - odd) + dim - 1) / (dim - 1)
 
-        def odd(s: float) -> float:
-            p = _gegenbauer(dim, k, s)
-            return scale * (shift - (p[k - 1] - p[k]) / ((1 - s) * p[k]))
-
-        return low, high, odd
-    low = _largest_jacobi_root(k, alpha, alpha - 1)
-    high = _largest_jacobi_root(k, alpha, alpha)
-    scale, shift = float(math.comb(k + dim - 2, k)), (2 * k + dim - 1) / (dim - 1)
-
-    def even(s: float) -> float:
+    def piece(s: float) -> float:
         p = _gegenbauer(dim, k + 1, s)
+        if odd:
+            return scale * (shift - (p[k - 1] - p[k]) / ((1 - s) * p[k]))
         return scale * (shift - (1 + s) * (p[k] - p[k + 1]) / ((1 - s) * (p[k] + p[k + 1])))
 
-    return low, high, even
+    return low, high, piece
 
 
 def _gegenbauer(dim: int, degree: int, t: float) -> list[float]:
@@ -136,9 +111,7 @@ def _largest_jacobi_root(degree: int, alpha: float, beta: float) -> float:
         return -1.0
     n = np.arange(degree, dtype=float)
     total = 2 * n + alpha + beta
-    diagonal = (beta**2 - alpha**2) / (total * (total + 2))
-    m = n[1:]
-    both = 2 * m + alpha + beta
+    m, both = n[1:], total[1:]
     squares = 4 * m * (m + alpha) * (m + beta) * (m + alpha + beta) / (both**2 * (both + 1) * (both - 1))
-    side = np.sqrt(squares)
+    diagonal, side = (beta**2 - alpha**2) / (total * (total + 2)), np.sqrt(squares)
     return float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(side, 1) + np.diag(side, -1))[-1])

@@ -1,7 +1,4 @@
-"""What a hyperspherical energy is compared with: its mean for uniform points, its least value, the widest spacing.
-
-Knows gnc_models.references.closed_forms and the standard library; does not know points, torch or the disk.
-"""
+"""What a hyperspherical energy is compared with: its mean for uniform points, its least value, the widest spacing."""
 
 import math
 
@@ -9,42 +6,26 @@ from gnc_models.references.closed_forms import check_sizes, levenshtein_margin_b
 
 
 def uniform_log_energy(feature_dim: int) -> float:
-    """Expected `log 1/|x-y|` of two independent uniform points of the unit sphere; the null of every log energy.
+    """Expected `log 1/|x-y|` of independent uniform points of the unit sphere, the null of every log energy.
 
-    Args:
-        feature_dim: d, at least 2. The number of points does not matter: the mean over pairs has this expectation.
-    Returns:
-        `-ln 2 + [psi(d-1) - psi((d-1)/2)] / 2`: 0 for d = 2, -0.3426 for d = 64, to -ln(2)/2 as d grows.
-    Raises:
-        ValueError: fewer than 2 dimensions, where half of all pairs coincide.
+    `-ln 2 + [psi(d-1) - psi((d-1)/2)] / 2`: 0 for d = 2, -0.3426 for d = 64, to -ln(2)/2 as d grows.
     Source: the Beta distribution of (1 - <x, y>) / 2.
     """
-    _check_dim(feature_dim)
+    check_sizes(2, feature_dim, least_dim=2)
     return -math.log(2.0) + (_digamma(feature_dim - 1.0) - _digamma((feature_dim - 1) / 2)) / 2
 
 
 def uniform_riesz_energy(feature_dim: int) -> float:
-    """Expected `1/|x-y|^2` of two independent uniform points: (d-2) / (2 (d-3)), infinite for d = 2 and 3.
-
-    Where it is infinite the mean over K points grows with K without end, and so there is no null.
-
-    Raises:
-        ValueError: fewer than 2 dimensions.
-    Source: the Beta distribution of (1 - <x, y>) / 2.
-    """
-    _check_dim(feature_dim)
+    """Expected `1/|x-y|^2` of independent uniform points: (d-2) / (2 (d-3)), infinite for d = 2 and 3."""
+    check_sizes(2, feature_dim, least_dim=2)
     return (feature_dim - 2) / (2 * (feature_dim - 3)) if feature_dim > 3 else math.inf
 
 
 def log_energy_bound(num_classes: int) -> float:
-    """Least mean over pairs of `log 1/|x-y|` that K unit points can have: -ln(2K/(K-1)) / 2.
+    """Least mean over pairs of `log 1/|x-y|` that K unit points can have: -ln(2K/(K-1)) / 2, attained by the simplex.
 
     The squared distances of K unit points average at most 2K/(K-1), since their sum is 2 K^2 - 2 |sum x|^2 over
-    ordered pairs; the kernel is convex and falls in the squared distance, so Jensen's inequality gives its value
-    there. Attained by the simplex, so for K <= d+1 and not beyond.
-
-    Raises:
-        ValueError: fewer than 2 classes.
+    ordered pairs; the kernel is convex and falls in the squared distance, so Jensen's inequality gives its value there.
     """
     return -math.log(_mean_square_distance(num_classes)) / 2
 
@@ -55,23 +36,13 @@ def riesz_energy_bound(num_classes: int) -> float:
 
 
 def separation_bound(num_classes: int, feature_dim: int) -> float:
-    """Largest possible minimum distance of K unit points in d dimensions, as far as it is proven.
-
-    `|x-y|^2 = 2 (1 - <x, y>)`, so a bound of 1 - max cosine, Rankin's or Levenshtein's, bounds the distance.
-
-    Raises:
-        ValueError: fewer than 2 classes or dimensions.
-    """
+    """Largest minimum distance of K unit points in d dimensions that is not ruled out: `|x-y|^2 = 2 (1 - <x, y>)`."""
     margins = simplex_orthoplex_bound(num_classes, feature_dim), levenshtein_margin_bound(num_classes, feature_dim)
     return math.sqrt(2 * min(margins))
 
 
 def energy_references(num_classes: int, feature_dim: int) -> dict[str, float | None]:
-    """Null and bounds of the energies of K unit points in d dimensions by name; None where they do not exist.
-
-    Raises:
-        ValueError: fewer than 2 classes, or no dimension.
-    """
+    """Null and bounds of the energies of K unit points in d dimensions by name; None where they do not exist."""
     check_sizes(num_classes, feature_dim)
     line = feature_dim == 1  # where random points coincide
     riesz = math.inf if line else uniform_riesz_energy(feature_dim)
@@ -87,11 +58,6 @@ def energy_references(num_classes: int, feature_dim: int) -> dict[str, float | N
 def _mean_square_distance(num_classes: int) -> float:
     check_sizes(num_classes, 1)
     return 2 * num_classes / (num_classes - 1)
-
-
-def _check_dim(feature_dim: int) -> None:
-    if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}. On a line uniform points coincide.")
 
 
 def _digamma(x: float) -> float:

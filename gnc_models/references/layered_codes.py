@@ -1,11 +1,5 @@
 """Codes in layers: circles of latitude, each filled with a code of one dimension less, down to polygons.
-
-A lower bound of rho*(d, K) for every K, good where many rows crowd few dimensions and no better code is known: what is
-lost beside a dense packing is that layers do not interlock. Source of the idea: El Gamal, Hemachandra, Shperling and
-Wei, Using simulated annealing to design good codes, IEEE Trans. Inf. Theory 33 (1987), "apple peeling".
-
-Knows numpy; does not know torch or the tables.
-"""
+A lower bound of rho*(d, K) for every K: "apple peeling" of El Gamal et al., IEEE Trans. Inf. Theory 33 (1987)."""
 
 import functools
 import math
@@ -25,15 +19,9 @@ AT_ONCE = 12
 
 
 def layered_margin(num_classes: int, feature_dim: int) -> float:
-    """Margin of the layered code of this size, rounded down; that of 12 dimensions in more.
+    """Margin of the layered code of this size, d at least 3, rounded down by 1e-12; that of 12 dimensions in more.
 
     Falls in K and rises in d. The first call for a dimension takes seconds at 100,000 classes, less with fewer.
-
-    Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 3.
-    Returns:
-        1 - cosine of the least angle between two of its rows, less a rounding of 1e-12.
     """
     return max(0.0, 2 * _sine(num_classes, min(feature_dim, MOST_DIMS)) ** 2 - 1e-12)
 

@@ -1,42 +1,27 @@
 """Reference values: the interval that holds the best possible one-vs-rest margin of K classes in d dimensions.
+Knows numpy and the tables shipped with the package; does not know torch."""
 
-Knows numpy and the tables shipped with the package; does not know torch, so that tables are sealed and analysed
-without it.
-"""
-
+import bisect
 import functools
-import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from gnc_models.constructions.explicit import KISSING, LEECH_SECTIONS
-from gnc_models.references.closed_forms import (
-    asymptotic_exponent,
-    check_sizes,
-    levenshtein_margin_bound,
-    polygon_margin,
-    simplex_orthoplex_bound,
-    theorem_bounds,
-)
-from gnc_models.references.kissing_numbers import PUBLISHED, kissing_margin_bound
+from gnc_models.references import closed_forms as forms
+from gnc_models.references.closed_forms import asymptotic_exponent, levenshtein_margin_bound
 from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
-from gnc_models.references.random_rows import RandomMargin, random_margin, random_margin_interval
-from gnc_models.references.tables import best_code_points, read_table, tables_digest, unconstrained_optimum
+from gnc_models.references.random_rows import random_margin, random_margin_interval
+from gnc_models.references.tables import read_table, tables_digest, unconstrained_optimum
 from gnc_models.shapes import Float
 
+# Of other modules, which are asked for here.
 __all__ = [
-    "REFERENCE_VERSION",
-    "RandomMargin",
-    "Reference",
     "asymptotic_exponent",
-    "best_code_points",
     "levenshtein_margin_bound",
-    "margin_score",
-    "margin_score_bounds",
     "random_margin",
     "random_margin_interval",
-    "reference_margin",
     "unconstrained_optimum",
 ]
 
@@ -72,36 +57,28 @@ class KnownCode:
         return f"(d={self.feature_dim}, K={self.num_classes})"
 
 
-def margin_score(
-    lower: float | Float[np.ndarray, "..."],
-    null: float | Float[np.ndarray, "..."] | None,
-    best: float | Float[np.ndarray, "..."] | None,
-) -> float | Float[np.ndarray, "..."]:
+def _size(row: Mapping[str, str]) -> tuple[int, int]:
+    return int(row["feature_dim"]), int(row["num_classes"])
+
+
+Values = float | Float[np.ndarray, "..."]
+
+
+def margin_score(lower: Values, null: Values | None, best: Values | None) -> Values:
     """How far a margin has come from random rows (0) to the best code known (1): (lower - null) / (best - null).
 
-    Args:
-        lower: lower end of the smallest margin; NaN where there is none.
-        null: the margin of random rows, `random_margin`; None or NaN where it is not known.
-        best: lower end of `reference_margin`; None or NaN where it is not known.
-    Returns:
-        The score; NaN where a value is missing, or the best does not exceed the null.
+    NaN where a value is missing, or the best does not exceed the null.
     """
     below, above = np.asarray(null, dtype=float), np.asarray(best, dtype=float)
     return (lower - below) / np.where(above > below, above - below, np.nan)
 
 
 def margin_score_bounds(
-    lower: float | Float[np.ndarray, "..."],
-    upper: float | Float[np.ndarray, "..."],
-    null: tuple[float | Float[np.ndarray, "..."] | None, float | Float[np.ndarray, "..."] | None],
-    best: float | Float[np.ndarray, "..."] | None,
+    lower: Values, upper: Values, null: tuple[Values | None, Values | None], best: Values | None
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Least and largest `margin_score` of a margin between `lower` and `upper` and a null between the two given.
 
     The score grows with the margin, and with the null it only falls or only grows: both extremes are at ends.
-
-    Returns:
-        Both ends; NaN where a value is missing or the best does not exceed the null's upper end.
     """
     ends = np.stack([margin_score(margin, end, best) for margin in (lower, upper) for end in null])
     return np.asarray(ends.min(axis=0)), np.asarray(ends.max(axis=0))
@@ -123,13 +100,13 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     Raises:
         ValueError: fewer than two classes or one dimension.
     """
-    check_sizes(num_classes, feature_dim)
+    forms.check_sizes(num_classes, feature_dim)
     exact = _exact(num_classes, feature_dim)
     if exact is not None:
         return exact
     upper = _upper_bound(num_classes, feature_dim)
     found = [_inherited(num_classes, feature_dim), _direct_sum(num_classes, feature_dim)]
-    found.append((theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
+    found.append((forms.theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))
     # no layered code exceeds this, since it takes so few dimensions: above it none need be counted
     if max(found)[0] < levenshtein_margin_bound(num_classes, min(feature_dim, MOST_DIMS)):
         found.append((layered_margin(num_classes, feature_dim), "layered code"))
@@ -138,39 +115,22 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
 
 
 def _exact(num_classes: int, feature_dim: int) -> Reference | None:
-    if num_classes <= feature_dim + 1:
-        value, source = num_classes / (num_classes - 1), "simplex"
-    elif feature_dim == 1:
-        value, source = 0.0, "on a line more than two unit rows coincide"
-    elif feature_dim == 2:
-        value, source = polygon_margin(num_classes), "regular polygon"
-    elif num_classes <= 2 * feature_dim:
-        value, source = 1.0, "orthoplex"
-    else:
-        return None
-    return Reference(value, value, source)
+    rules = (
+        (num_classes <= feature_dim + 1, num_classes / (num_classes - 1), "simplex"),
+        (feature_dim == 1, 0.0, "on a line more than two unit rows coincide"),
+        (feature_dim == 2, forms.polygon_margin(num_classes), "regular polygon"),
+        (num_classes <= 2 * feature_dim, 1.0, "orthoplex"),
+    )
+    return next((Reference(value, value, source) for holds, value, source in rules if holds), None)
 
 
-# Closed forms of codes that meet Levenshtein's bound, and the 600-cell: (d, K, max cosine, name).
-SHARP_CODES = (
-    (3, 12, 1 / math.sqrt(5), "icosahedron"),
-    (4, 24, 0.5, "24-cell"),
-    (4, 120, (1 + math.sqrt(5)) / 4, "600-cell"),
-    (5, 16, 1 / 5, "half 5-cube"),
-    (6, 27, 1 / 4, "Schlaefli configuration"),
-    (7, 56, 1 / 3, "28 equiangular lines"),
-    (8, 240, 0.5, "E8 roots"),
-    (21, 112, 1 / 9, "isotropic subspaces"),
-    (21, 162, 1 / 7, "strongly regular graph"),
-    (22, 100, 1 / 11, "Higman-Sims"),
-    (22, 275, 1 / 6, "McLaughlin"),
-    (22, 891, 1 / 4, "isotropic subspaces"),
-    (23, 552, 1 / 5, "276 equiangular lines"),
-    (23, 4600, 1 / 3, "kissing configuration in the Leech lattice"),
-    (24, 196560, 0.5, "Leech lattice minimal vectors"),
-)
-
-
+SHARP_CODES = tuple(
+    (*_size(row), float(row["max_cosine"]), row["name"]) for row in read_table("sharp_codes.csv")
+)  # (d, K, max cosine, name)
+_KISSING_NUMBERS = read_table("kissing_numbers.csv")
+MOST_ROWS = {int(row["feature_dim"]): int(row["most_rows"]) for row in _KISSING_NUMBERS}
+_PUBLISHED = [row for row in _KISSING_NUMBERS if row["published_rows"]]
+PUBLISHED = tuple((int(row["feature_dim"]), int(row["published_rows"]), row["published_by"]) for row in _PUBLISHED)
 # Built and checked row against row in gnc_models.constructions.explicit; good, not proven optimal: (d, K, margin, name).
 BUILT_CODES = (
     *((dim, size, 0.5, "Leech lattice section") for dim, size in LEECH_SECTIONS.items()),
@@ -190,40 +150,35 @@ def known_codes() -> tuple[KnownCode, ...]:
     # Kerdock codes: d = 4^j, K = d (d + 2), cosine 1/sqrt(d); optimal for j >= 2 (arXiv 2403.16874)
     codes += [KnownCode(d, d * (d + 2), 1 - d**-0.5, "Kerdock", 1 - d**-0.5) for d in (4**j for j in range(2, 9))]
     # Gold sequences with all signs of the dual BCH code: odd m, d = 2^m - 1, K = 2^(2m)
-    codes += [
-        KnownCode(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1), "Gold dual-BCH") for m in range(3, 18, 2)
-    ]
+    gold = [(2**m - 1, 4**m, 1 - (2 ** ((m + 1) // 2) - 1) / (2**m - 1)) for m in range(3, 18, 2)]
+    codes += [KnownCode(*sizes, "Gold dual-BCH") for sizes in gold]
     codes.append(KnownCode(1, 2, 2.0, "pair"))
-    codes += [KnownCode(2, k, polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
+    codes += [KnownCode(2, k, forms.polygon_margin(k), "regular polygon") for k in POLYGON_SIZES]
     return tuple(sorted(codes, key=lambda code: -code.margin))
 
 
-def _tabulated() -> list[KnownCode]:
-    codes = []
+def _tabulated() -> Iterator[KnownCode]:
     for row in read_table("best_known_codes.csv"):
         margin = float(row["one_minus_max_cos"])
         proven = margin + TABLE_ROUNDING if row["status"] == "proven" else None
-        size = int(row["feature_dim"]), int(row["num_classes"])
-        codes.append(KnownCode(*size, margin - TABLE_ROUNDING, f"{row['status']}: {row['source']}", proven))
+        yield KnownCode(*_size(row), margin - TABLE_ROUNDING, f"{row['status']}: {row['source']}", proven)
     for row in read_table("found_codes.csv"):
-        size = int(row["feature_dim"]), int(row["num_classes"])
-        codes.append(KnownCode(*size, float(row["margin"]), f"found by this project: {row['method']}"))
+        yield KnownCode(*_size(row), float(row["margin"]), f"found by this project: {row['method']}")
     for row in read_table("random_margins.csv"):
-        size = int(row["feature_dim"]), int(row["num_classes"])
-        codes.append(KnownCode(*size, float(row["best_margin"]), f"best of {row['draws']} random codes"))
-    return codes
+        yield KnownCode(*_size(row), float(row["best_margin"]), f"best of {row['draws']} random codes")
+
+
+def kissing_margin_bound(num_classes: int, feature_dim: int) -> float:
+    """1/2 where so many rows have a cosine above 1/2 by proof, else 1: a bound of the margin from d + 2 rows on."""
+    most = min((rows for dim, rows in MOST_ROWS.items() if dim >= feature_dim), default=num_classes)
+    return 0.5 if num_classes > most else 1.0
 
 
 def _upper_bound(num_classes: int, feature_dim: int) -> float:
     """rho* falls in K and rises in d, so a proven optimum also bounds every larger K and smaller d."""
-    rules = (simplex_orthoplex_bound, levenshtein_margin_bound, kissing_margin_bound)
-    bounds = [rule(num_classes, feature_dim) for rule in rules]
-    bounds += [
-        code.proven
-        for code in known_codes()
-        if code.proven is not None and code.feature_dim >= feature_dim and code.num_classes <= num_classes
-    ]
-    return min(bounds)
+    rules = (forms.simplex_orthoplex_bound, levenshtein_margin_bound, kissing_margin_bound)
+    fewer = (c for c in known_codes() if c.feature_dim >= feature_dim and c.num_classes <= num_classes)
+    return min([rule(num_classes, feature_dim) for rule in rules] + [c.proven for c in fewer if c.proven is not None])
 
 
 def _inherited(num_classes: int, feature_dim: int) -> tuple[float, str]:
@@ -238,16 +193,9 @@ def _inherited(num_classes: int, feature_dim: int) -> tuple[float, str]:
 def _direct_sum(num_classes: int, feature_dim: int) -> tuple[float, str]:
     """Best code made of several on orthogonal subspaces: the largest margin at which their sizes add up to K."""
     margins = sorted({min(code.margin, 1.0) for code in known_codes()}, reverse=True)
-    low, high = 0, len(margins)  # the first margin that is small enough
-    while low < high:
-        middle = (low + high) // 2
-        if _most_classes(feature_dim, margins[middle])[0][feature_dim] >= num_classes:
-            high = middle
-        else:
-            low = middle + 1
-    if low == len(margins):
-        return 0.0, ""
-    return margins[low], _parts(feature_dim, margins[low])
+    fits = lambda margin: _most_classes(feature_dim, margin)[0][feature_dim] >= num_classes
+    at = bisect.bisect_left(margins, True, key=fits)  # the first margin that is small enough
+    return (margins[at], _parts(feature_dim, margins[at])) if at < len(margins) else (0.0, "")
 
 
 @functools.lru_cache(maxsize=4096)

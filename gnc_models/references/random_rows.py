@@ -1,7 +1,4 @@
-"""The null: the smallest margin that random unit rows have, with the error of its table and of interpolation.
-
-Knows numpy and its table; does not know torch or how the table is made (`python -m tools.tabulate random`).
-"""
+"""The null: the smallest margin that random unit rows have, with the error of its table and of interpolation."""
 
 import functools
 import itertools
@@ -40,11 +37,7 @@ class _Line:
     errors: Knots
 
     def at(self, place: float) -> tuple[float, float] | None:
-        """Value and error at a place, None beyond the ends.
-
-        Between two knots: a monotone cubic. How far it is from the straight line is its error, beside the larger error
-        of the two knots.
-        """
+        """Value and error at a place, None beyond the ends; a monotone cubic's bend adds to the error between knots."""
         if not self.knots[0] - 1e-9 <= place <= self.knots[-1] + 1e-9:
             return None
         nearest = int(np.argmin(abs(self.knots - place)))
@@ -67,9 +60,8 @@ def _random_rows() -> dict[int, list[dict[str, str]]]:
 def _line(feature_dim: int) -> _Line:
     """One dimension's rows; the spread between draws comes from their range, averaged over a few sizes."""
     names = ("num_classes", "draws", "margin_median", "margin_low", "margin_high")
-    size, draws, median, low, high = np.array(
-        [[float(row[name]) for name in names] for row in _random_rows()[feature_dim]]
-    ).T
+    rows = [[float(row[name]) for name in names] for row in _random_rows()[feature_dim]]
+    size, draws, median, low, high = np.array(rows).T
     spread = np.log(high / low) / np.array([RANGE.get(int(count), math.inf) for count in draws])
     weight = draws - 1  # a single draw has no range
     first = [max(0, i - POOLED + 1) for i in range(len(draws))]
@@ -85,33 +77,22 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
 
 def random_margin_interval(num_classes: int, feature_dim: int) -> RandomMargin | None:
-    """Median minimum one-vs-rest margin of K random unit rows: what no training at all would give.
+    """Median minimum one-vs-rest margin of K random unit rows: what no training gives; None outside the table.
 
     Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
     the tabulated d and then in log d, both by monotone cubics. Nothing is extrapolated, nor interpolated between
     dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md.
-
-    Args:
-        num_classes: K.
-        feature_dim: d.
-    Returns:
-        Euclidean distances, or None outside the table.
     """
-    dims, place = _random_rows(), math.log(max(num_classes, 1))
+    dims, place, across = _random_rows(), math.log(max(num_classes, 1)), math.log(max(feature_dim, 1))
     if feature_dim in dims:
-        return _interval(_line(feature_dim).at(place))
-    found = [(math.log(dim), *at) for dim in dims if (at := _line(dim).at(place)) is not None]
-    across = math.log(max(feature_dim, 1))
-    if len(found) < 2 or not found[0][0] < across < found[-1][0]:
-        return None
-    column = _Line(*np.array(found).T)
-    after = int(np.searchsorted(column.knots, across))
-    if column.knots[after] - column.knots[after - 1] > WIDEST_STEP:
-        return None
-    return _interval(column.at(across))
-
-
-def _interval(found: tuple[float, float] | None) -> RandomMargin | None:
+        found = _line(feature_dim).at(place)
+    else:
+        rows = [(math.log(dim), *at) for dim in dims if (at := _line(dim).at(place)) is not None]
+        if len(rows) < 2 or not rows[0][0] < across < rows[-1][0]:
+            return None
+        column = _Line(*np.array(rows).T)
+        after = int(np.searchsorted(column.knots, across))
+        found = column.at(across) if column.knots[after] - column.knots[after - 1] <= WIDEST_STEP else None
     if found is None:
         return None
     value, error = found

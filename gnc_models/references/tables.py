@@ -1,8 +1,4 @@
-"""Reference tables shipped with the package: read once, looked up by (K, d) or by temperature.
-
-Knows numpy and its own data files; does not know torch, the disk or how the tables are made
-(`python -m tools.tabulate`).
-"""
+"""Reference tables shipped with the package: read once, looked up by (K, d) or by temperature. Knows numpy."""
 
 import csv
 import functools
@@ -17,52 +13,40 @@ import numpy as np
 from gnc_models.constructions.explicit import polygon
 from gnc_models.shapes import Float
 
-DATA_FILES = (
-    "best_known_codes.csv",
-    "found_codes.csv",
-    "random_margins.csv",
-    "unconstrained_optima.csv",
-    "code_points_3d.csv",
-)
+CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
+DATA_FILES = (*CODE_FILES[:2], "random_margins.csv", "unconstrained_optima.csv", CODE_FILES[2])
+SEARCH_VERSION = 3  # rises when the search behind codes.best_code gives other rows
+_FOLDER = resources.files("gnc_models").joinpath("data")
 
 
 @functools.cache
 def read_table(name: str) -> tuple[dict[str, str], ...]:
     """Rows of a data file by column name; lines that begin with # are its comment."""
-    text = resources.files("gnc_models").joinpath("data", name).read_text(encoding="utf-8")
+    text = _FOLDER.joinpath(name).read_text(encoding="utf-8")
     return tuple(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
-SEARCH_VERSION = 3  # rises when the search behind codes.best_code gives other rows
-CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
-
-
 @functools.cache
+def _digest(names: tuple[str, ...]) -> str:
+    return f"{functools.reduce(lambda crc, name: zlib.crc32(_FOLDER.joinpath(name).read_bytes(), crc), names, 0):08x}"
+
+
 def best_code_version() -> str:
     """CRC-32 of the tables of codes and the search's version: the same version, the same rows of codes.best_code."""
-    return f"{_crc(CODE_FILES):08x}.{SEARCH_VERSION}"
+    return f"{_digest(CODE_FILES)}.{SEARCH_VERSION}"
 
 
-def _crc(names: tuple[str, ...]) -> int:
-    folder = resources.files("gnc_models").joinpath("data")
-    crc = 0
-    for name in names:
-        crc = zlib.crc32(folder.joinpath(name).read_bytes(), crc)
-    return crc
-
-
-@functools.cache
 def tables_digest() -> str:
     """CRC-32 of the data files, 8 hex digits: it changes whenever a reference value may have changed."""
-    return f"{_crc(DATA_FILES):08x}"
+    return _digest(DATA_FILES)
 
 
 @dataclass(frozen=True)
 class UnconstrainedOptimum:
     """Best cross-entropy found for the unconstrained-feature model, and the margin there.
 
-    `margin_low` and `margin_high` span the minima found whose loss is within 1e-4 of the best, relative: loss and margin
-    hardly correlate between local optima, so the margin at the best loss is known no better than that.
+    `margin_low` and `margin_high` span the minima found whose loss is within 1e-4 of the best, relative: loss and
+    margin hardly correlate between local optima, so the margin at the best loss is known no better than that.
     """
 
     loss: float  # nats
@@ -163,11 +147,7 @@ def _points_by_size() -> dict[int, Float[np.ndarray, "classes 3"]]:
 
 
 def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
-    """Coordinates of the best known code for drawing: d = 2 exact, d = 3 where stored; None elsewhere.
-
-    Returns:
-        Unit rows, one per class; a fresh array.
-    """
+    """Unit rows of the best known code for drawing, a fresh array: d = 2 exact, d = 3 where stored; None elsewhere."""
     if feature_dim == 2 and num_classes >= 2:
         return polygon(num_classes)
     points = _points_by_size().get(num_classes) if feature_dim == 3 else None

@@ -1,20 +1,17 @@
 """Why a study or a setting is refused, in words: the rule, the value and what to do.
-
-Knows pydantic's errors and the fields of the model that refused; does not read files.
-"""
+Knows pydantic's errors and the fields of the model that refused; does not read files."""
 
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from study.design.config import ALIASES, TrialConfig
 from study.design.setting import with_joined_options
 
 SHOWN = 5  # refusals that are shown; of more only the number is said
-TABLE = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)  # of every table of a study file
 
 
 class StudyError(ValueError):
@@ -24,9 +21,7 @@ class StudyError(ValueError):
         """The one refusal, or all of them, one on a line."""
         if len(self.args) == 1:
             return str(self.args[0])
-        return "\n".join([f"{len(self.args)} things must be changed:", *(str(fault) for fault in self.args)]).replace(
-            "\n", "\n  "
-        )
+        return "\n".join([f"{len(self.args)} things must be changed:", *map(str, self.args)]).replace("\n", "\n  ")
 
 
 class Faults:
@@ -81,7 +76,8 @@ def make_config(settings: dict[str, Any]) -> TrialConfig:
         TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
     except ValidationError as error:
         told += sentences(TrialConfig, error)
-    raise StudyError(*dict.fromkeys(told))
+    misnamed = "".join(line for line in told if "Did you mean" in line)  # and so not missing as well
+    raise StudyError(*dict.fromkeys(line for line in told if f"{line.split()[0]!r}?" not in misnamed))
 
 
 def sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
@@ -111,20 +107,11 @@ def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
 
 _KNOWN = "must hold known keys only"
 _RULES = {
-    "greater_than": "be greater than {gt:g}",
-    "greater_than_equal": "be at least {ge:g}",
-    "less_than": "be less than {lt:g}",
-    "less_than_equal": "be at most {le:g}",
-    "finite_number": "be finite",
-    "int_type": "be an integer",
-    "float_type": "be a number",
-    "bool_type": "be true or false",
-    "string_type": "be a string",
-    "list_type": "be a list",
-    "dict_type": "be a table",
-    "model_type": "be a table",
-    "literal_error": "be {expected}",
-}
+    "greater_than": "be greater than {gt:g}", "greater_than_equal": "be at least {ge:g}",
+    "less_than": "be less than {lt:g}", "less_than_equal": "be at most {le:g}", "finite_number": "be finite",
+    "int_type": "be an integer", "float_type": "be a number", "bool_type": "be true or false", "literal_error": "be {expected}",
+    "string_type": "be a string", "list_type": "be a list", "dict_type": "be a table", "model_type": "be a table",
+}  # fmt: skip
 
 
 def check_distinct(what: str, values: Sequence[Any]) -> None:
@@ -137,6 +124,5 @@ def check_distinct(what: str, values: Sequence[Any]) -> None:
 def summarize(messages: list[str]) -> str:
     """The first five different messages, and how many there are in all."""
     distinct = list(dict.fromkeys(messages))
-    shown = "\n".join(f"  {message}" for message in distinct[:SHOWN])
-    more = f"\n  ... {len(distinct)} in all." if len(distinct) > SHOWN else ""
-    return shown + more
+    more = [f"... {len(distinct)} in all."] if len(distinct) > SHOWN else []
+    return "\n".join(f"  {message}" for message in (*distinct[:SHOWN], *more))

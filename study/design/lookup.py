@@ -1,7 +1,5 @@
 """What can be said of each setting and of each table of a study file, for `gnc settings` and docs/settings.md.
-
-Everything is derived from the fields and the catalog; nothing is said here that is not said there.
-"""
+Everything is derived from the fields and the catalog; nothing is said here that is not said there."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gnc_models.catalog.members import FAMILIES, OWN_FAMILIES, REQUIRED
-from study.design.config import ALIASES, LATER_SETTINGS, MEMBERS, TrialConfig
+from study.design.config import ALIASES, KNOWN, LATER_SETTINGS, MEMBERS, TrialConfig
 from study.design.search import Tune
 from study.design.setting import schema_of
 from study.design.study_file import Log, Report, Resources
@@ -29,19 +27,22 @@ Facts = dict[str, str]  # what is known of a setting by its label; empty where t
 def setting_facts(name: str) -> Facts:
     """What is known of one setting of a trial."""
     field = TrialConfig.model_fields[name]
-    extra: Any = field.json_schema_extra
     known = [(family, member, info.settings[name]) for family, member, info in MEMBERS if name in info.settings]
     family = next((f for f in OWN_FAMILIES if name in (f"{f}_source", f"{f}_options")), "")
+    readers = _gathered((family, member) for family, member, _ in known).items()
     facts = _facts(name, field) | {
-        "unit": extra["unit"],
-        "read by": _readers(known) or (f"{family} of your own" if family else "every trial"),
+        "unit": KNOWN[name]["unit"],
+        "read by": "; ".join(map(": ".join, readers)) or (f"{family} of your own" if family else "every trial"),
         "since": "its members" if known or family else "the start",
         "also called": ", ".join(alias for alias, meant in ALIASES.items() if meant == name),
     }
     if name in OWN_FAMILIES:
         facts["allowed"] += " or your own, file.py:name"
-    if known:
-        facts["default"] = _default_by_member(known)
+    if known:  # one default where all members share it, else each with the members that have it
+        of = _gathered((_shown(default), member) for _, member, default in known)
+        facts["default"] = (
+            next(iter(of)) if len(of) == 1 else "; ".join(f"{d} ({members})" for d, members in of.items())
+        )
     if name in LATER_SETTINGS:
         facts["since"] = f"later: trials from before count as {_shown(LATER_SETTINGS[name])}"
     return facts
@@ -73,21 +74,11 @@ def _facts(name: str, field: FieldInfo) -> Facts:
     }
 
 
-def _default_by_member(known: list[tuple[str, str, Any]]) -> str:
-    """One default where all members share it, else each with the members that have it."""
-    members = _gathered((_shown(default), member) for _, member, default in known)
-    return next(iter(members)) if len(members) == 1 else "; ".join(f"{d} ({', '.join(m)})" for d, m in members.items())
-
-
-def _readers(known: list[tuple[str, str, Any]]) -> str:
-    members = _gathered((family, member) for family, member, _ in known)
-    return "; ".join(f"{family}: {', '.join(readers)}" for family, readers in members.items())
-
-
-def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The second of each pair by the first, separated by commas."""
+    found: dict[str, str] = {}
     for key, value in pairs:
-        found.setdefault(key, []).append(value)
+        found[key] = f"{found[key]}, {value}" if key in found else value
     return found
 
 

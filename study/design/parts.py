@@ -1,7 +1,5 @@
 """Parts and fonts of one's own in a study file: from names as written to digests of what they mean.
-
-Reads files and runs none of them; does not know torch or the store.
-"""
+Reads files and runs none of them; does not know torch or the store."""
 
 import ast
 import json
@@ -41,12 +39,9 @@ def metric_names(metrics: str | None) -> list[str]:
 
 @dataclass
 class PartFinder:
-    """Finds the code behind the references of one study file.
+    """Finds the code behind the references of one study file."""
 
-    folder: of the study file; None for a text that was read from a results folder, where only its pins say what was meant.
-    """
-
-    folder: Path | None
+    folder: Path | None  # of the study file; None for a text out of a results folder: only its pins say what was meant
     pins: Mapping[str, Any]
     found: dict[str, tuple[str, str]] = field(default_factory=dict)  # reference and source of each name as written
     code: dict[str, bytes] = field(default_factory=dict)  # files that were read, by digest
@@ -74,20 +69,19 @@ class PartFinder:
         return settled
 
     def _find_fonts(self, fonts: str) -> str:
-        """The digest of their files."""
         name = f"{_FONTS}{fonts}"
         if name not in self.found:
-            pin = self.pins.get(name)
+            pinned = self.pins[name][1] if name in self.pins else None
             try:
                 here = fonts_digest(fonts, data_folder())
             except ValueError as error:
-                if pin is None:
+                if pinned is None:
                     raise StudyError(str(error)) from None
-                here = pin[1]
-            if pin is not None and pin[1] != here and self.folder is not None:
-                rule = f"fonts {fonts} must be the files that [{PINS}] names, {pin[1]!r}"
+                here = pinned
+            if pinned not in (None, here) and self.folder is not None:
+                rule = f"fonts {fonts} must be the files that [{PINS}] names, {pinned!r}"
                 raise StudyError(f"{rule}, got {here!r}. Install that version, or remove its line for new trials.")
-            self.found[name] = (fonts, pin[1] if pin else here)
+            self.found[name] = (fonts, pinned or here)
         return self.found[name][1]
 
     def _set_source(self, settled: dict[str, Any], family: str, source: str) -> None:
@@ -106,10 +100,8 @@ class PartFinder:
                 found = self._look_up(family, written, self.pins.get(name))
             except PartError as error:
                 raise StudyError(f"{family} {error}") from None
-            if found is None:
-                return None
-            self.found[name] = found
-        return self.found[name]
+            self.found |= {} if found is None else {name: found}
+        return self.found.get(name)
 
     def _look_up(self, family: str, written: str, pin: Any) -> tuple[str, str] | None:
         here = None if self.folder is None else self._look_here(family, written, self.folder, is_pinned=pin is not None)
@@ -117,8 +109,7 @@ class PartFinder:
         if pin is None:
             return here
         reference, source = pin
-        if here not in (None, (reference, source)):  # changed since the study ran, and so other trials
-            assert here is not None
+        if here is not None and here != (reference, source):  # changed since the study ran, and so other trials
             rule = f"{written} must be the code that [{PINS}] names, {source!r}"
             raise StudyError(f"{rule}, got {here[1]!r}. Put that file back, or remove its line for new trials.")
         return reference, source
@@ -169,7 +160,6 @@ class PartFinder:
 
 
 def _imports_beside(path: Path, content: bytes) -> list[str]:
-    """A warning for each file that this one imports from its own folder."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -178,8 +168,6 @@ def _imports_beside(path: Path, content: bytes) -> list[str]:
     names |= {(n.module or "").partition(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     beside = [f"{n}.py" for n in names if (path.parent / f"{n}.py").is_file()]
     beside += [f"{n}/" for n in names if n and (path.parent / n).is_dir()]
-    return [
-        f"{path.name} imports {name}, which lies beside it: that code is in no key and is not sent to other machines. "
-        "Move what is needed into one file, or install it as a package."
-        for name in sorted(beside)
-    ]
+    fact = "which lies beside it: that code is in no key and is not sent to other machines."
+    cure = "Move what is needed into one file, or install it as a package."
+    return [f"{path.name} imports {name}, {fact} {cure}" for name in sorted(beside)]

@@ -1,27 +1,100 @@
 """What a study searches and how: the [search] and [tune] tables of a study file, checked, and the draws of a random one.
-
-Knows distributions, settings and columns; does not know Optuna, Ray or the store.
-"""
+A draw is a function of a number in [0, 1). Knows settings and columns; does not know Optuna, Ray or the store."""
 
 import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from study.design.columns import Measurement
-from study.design.config import TrialConfig, settings_with
-from study.design.distributions import Distribution, make_distribution, random_share
-from study.design.errors import TABLE, Faults, StudyError, check_distinct, check_known
-from study.design.setting import Count, is_option
+from study.design.config import TrialConfig, settings_with, short_digest
+from study.design.errors import Faults, StudyError, check_distinct, check_known
+from study.design.setting import Count, Table, canonical, is_option
 
 NUMBERS = (int, float, float | None)
 OWN_COLUMN = "custom"  # a map from the names of metrics of one's own
 METRICS = tuple(f.name for f in dataclasses.fields(Measurement) if f.type in NUMBERS and f.name != "epoch")
+DIGITS = 6  # significant digits of a drawn number, so that what is printed is the number itself
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One setting's distribution. kind: a name of KINDS; values: its bounds [low, high], or the choices."""
+
+    kind: str
+    values: tuple[Any, ...]
+
+    def at(self, share: float) -> Any:
+        """The value below which a share in [0, 1) of the distribution lies, rounded to six significant digits."""
+        if self.kind == "choice":
+            return self.values[int(share * len(self.values))]
+        low, high = self.values
+        if self.kind == "int_uniform":
+            return low + int(share * (high - low + 1))
+        if self.kind == "log_int_uniform":
+            # Half a step beyond both ends, so that the ends are as likely as their neighbours.
+            below, above = math.log(low - 0.5), math.log(high + 0.5)
+            return min(high, max(low, round(math.exp(below + share * (above - below)))))
+        if self.kind == "log_uniform":
+            return rounded(math.exp(math.log(low) + share * (math.log(high) - math.log(low))))
+        return rounded(low + share * (high - low))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a setting's value could have been drawn."""
+        if self.kind == "choice":
+            return any(value == choice and type(value) is type(choice) for choice in self.values)
+        return value is not None and self.values[0] <= value <= self.values[1]
+
+
+KINDS = {
+    "uniform": "two numbers, the lower first",
+    "log_uniform": "two numbers above 0, the lower first",
+    "int_uniform": "two whole numbers, the lower first",
+    "log_int_uniform": "two whole numbers above 0, the lower first",
+    "choice": "at least two different values",
+}
+
+
+def make_distribution(name: str, given: Any) -> Distribution:
+    """The distribution that a study file gives a setting as { kind = values }; StudyError says what is wrong."""
+    if not isinstance(given, dict) or len(given) != 1:
+        cure = f"Write {name} = {{ log_uniform = [0.01, 0.5] }}; kinds: {', '.join(KINDS)}."
+        raise StudyError(f"{name} in [search] must be a table with one distribution, got {given!r}. {cure}")
+    check_known(given, KINDS, f"{name} in [search]")
+    [(kind, values)] = given.items()
+    values = [canonical(name, value) for value in values] if isinstance(values, list) else values
+    if not isinstance(values, list) or not _is_right(kind, values):
+        raise StudyError(f"{kind} of {name} in [search] must be {KINDS[kind]}, got {values!r}.")
+    if kind in ("uniform", "log_uniform"):
+        values = [rounded(float(value)) for value in values]
+    return Distribution(kind, tuple(values))
+
+
+def _is_right(kind: str, values: list[Any]) -> bool:
+    if kind == "choice":
+        return len(values) > 1 and all(value not in values[:index] for index, value in enumerate(values))
+    numbers = int if "int" in kind else (int, float)
+    if len(values) != 2 or any(isinstance(value, bool) or not isinstance(value, numbers) for value in values):
+        return False
+    low, high = values
+    return math.isfinite(low) and math.isfinite(high) and low < high and (not kind.startswith("log") or low > 0)
+
+
+def rounded(value: float) -> float:
+    """The number to six significant digits."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def random_share(search_seed: int, name: str, index: int) -> float:
+    """A number in [0, 1) that depends on these three alone: more draws or more settings change no earlier one."""
+    digest = hashlib.sha256(f"{search_seed}/{name}/{index}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / (1 << 56)
 
 
 @dataclass(frozen=True)
@@ -46,8 +119,7 @@ class Scheduler:
         return self.name != "none" and digest in (self.digest, self._digest(list(self.over)))
 
     def _digest(self, over: list[str]) -> str:
-        known = dataclasses.asdict(self) | {"over": over}
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+        return short_digest(json.dumps(dataclasses.asdict(self) | {"over": over}, sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -106,19 +178,14 @@ def make_cells(points: Iterator[dict[str, Any]]) -> tuple[Cell, ...]:
     settings: dict[str, tuple[tuple[str, Any], ...]] = {}
     for point in points:
         rest = {name: value for name, value in point.items() if name != "seed"}
-        name = json.dumps({setting: _alike(value) for setting, value in rest.items()}, sort_keys=True)
+        # 1 and 1.0, and 0 and -0.0, are one cell
+        alike = {
+            n: float(v) + 0.0 if isinstance(v, int | float) and not isinstance(v, bool) else v for n, v in rest.items()
+        }
+        name = json.dumps(alike, sort_keys=True)
         settings[name] = tuple(rest.items())
         seeds.setdefault(name, {})[point.get("seed", 0)] = None
     return tuple(Cell(settings[name], tuple(found)) for name, found in seeds.items())
-
-
-def _alike(value: Any) -> Any:
-    """The same for 1 and 1.0, and for 0 and -0.0: both are one cell."""
-    return float(value) + 0.0 if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
 
 
 def columns_read(metrics: Iterable[str]) -> list[str]:
@@ -132,35 +199,30 @@ def measured(row: Mapping[str, Any], metric: str) -> Any:
 
 
 Mode = Literal["min", "max"]
-OneOrSeveral = BeforeValidator(_as_list)
+OneOrSeveral = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
-class Tune(BaseModel):
+class Tune(Table):
     """The [tune] table: how a study searches, and which trials it stops early."""
 
-    model_config = TABLE
-
-    method: Literal["grid", "random", "optuna"] = Field(default="grid", description="how trials are chosen")
-    num_samples: Count = Field(default=0, description="how often each cell of the grid is tried")
-    search_seed: int = Field(default=0, ge=0, description="drives every draw and suggestion")
-    metric: Annotated[list[str], OneOrSeveral] = Field(
-        default=[], description="the columns, or metrics of one's own, that are optimised"
-    )
-    mode: Annotated[list[Mode], OneOrSeveral] = Field(default=[], description="whether each metric is to be min or max")
-    startup: Count = Field(default=10, description="suggestions of a cell drawn at random before anything is modelled")
-    scheduler: Literal["none", "asha", "median"] = Field(default="none", description="which trials are stopped early")
-    stop_metric: str = Field(default="", description="the column that decides which trials are stopped")
-    stop_mode: Mode = Field(default="max", description="whether stop_metric is to be small or large")
-    grace_epochs: Count = Field(default=1, description="epochs of every trial before it can be stopped")
-    reduction_factor: float = Field(default=4.0, gt=1, description="with asha, one in so many goes on at each rung")
-    min_trials: Count = Field(default=3, description="with median, others that must have come as far")
-    over: list[str] = Field(default=[], description="settings of the grid whose values compete")
+    method: Literal["grid", "random", "optuna"] = "grid"
+    num_samples: Count = 0
+    search_seed: int = Field(default=0, ge=0)
+    metric: Annotated[list[str], OneOrSeveral] = Field(default=[])
+    mode: Annotated[list[Mode], OneOrSeveral] = Field(default=[])
+    startup: Count = 10
+    scheduler: Literal["none", "asha", "median"] = "none"
+    stop_metric: str = ""
+    stop_mode: Mode = "max"
+    grace_epochs: Count = 1
+    reduction_factor: float = Field(default=4.0, gt=1)
+    min_trials: Count = 3
+    over: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _check_idle(self) -> Self:
-        """Refuse settings without effect."""
-        idle = dict.fromkeys(("num_samples", "search_seed", "startup"), 'with method "grid"')
-        idle = idle if self.method == "grid" else {}
+        searched = ("num_samples", "search_seed", "startup") if self.method == "grid" else ()
+        idle = dict.fromkeys(searched, 'with method "grid"')
         if self.scheduler == "none":
             rules = ("stop_metric", "stop_mode", "grace_epochs", "reduction_factor", "min_trials", "over")
             idle |= dict.fromkeys(rules, "without a scheduler")
@@ -208,16 +270,8 @@ def make_search(search: dict[str, Any], tune: Tune, gridded: set[str]) -> Search
         with faults.gathered():
             space[name] = _make_space(name, given, gridded)
     faults.check()
-    return Search(
-        method=tune.method,
-        space=tuple(space.items()),
-        num_samples=tune.num_samples,
-        seed=tune.search_seed,
-        metrics=tuple(tune.metric),
-        modes=tuple(tune.mode),
-        startup=tune.startup,
-        scheduler=scheduler,
-    )
+    drawn = Search(tune.method, tuple(space.items()), tune.num_samples, tune.search_seed, startup=tune.startup)
+    return dataclasses.replace(drawn, metrics=tuple(tune.metric), modes=tuple(tune.mode), scheduler=scheduler)
 
 
 def _make_scheduler(tune: Tune, gridded: set[str]) -> Scheduler:
@@ -227,15 +281,9 @@ def _make_scheduler(tune: Tune, gridded: set[str]) -> Scheduler:
     if tune.method == "grid" and not tune.over:
         cure = 'Name the grid settings whose values compete, e.g. over = ["learning_rate"].'
         raise StudyError(f'[tune] over must be given with a scheduler and method "grid", got none. {cure}')
-    return Scheduler(
-        name=tune.scheduler,
-        metric=tune.stop_metric or tune.metric[0],
-        mode=tune.stop_mode if "stop_mode" in tune.model_fields_set or not tune.mode else tune.mode[0],
-        grace_epochs=tune.grace_epochs,
-        reduction_factor=tune.reduction_factor,
-        min_trials=tune.min_trials,
-        over=tuple(tune.over),
-    )
+    mode = tune.stop_mode if "stop_mode" in tune.model_fields_set or not tune.mode else tune.mode[0]
+    same = {name: getattr(tune, name) for name in ("grace_epochs", "reduction_factor", "min_trials")}
+    return Scheduler(tune.scheduler, tune.stop_metric or tune.metric[0], mode, over=tuple(tune.over), **same)
 
 
 def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
@@ -250,6 +298,5 @@ def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
 
 def random_points(search: Search, points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Every grid point with every draw. All points get the same draws, so that they can be compared."""
-    draws = [search.draw(index) for index in range(search.num_samples)]
-    for point, draw in itertools.product(points, draws):
-        yield {**point, **draw}
+    draws = map(search.draw, range(search.num_samples))
+    return (point | draw for point, draw in itertools.product(points, draws))

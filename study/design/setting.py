@@ -1,31 +1,34 @@
-"""What the project knows of one setting beside its type: unit, meaning, roles, and one spelling for one meaning.
-
-Knows pydantic and the catalog; does not know which settings there are.
-"""
+"""What settings have for types, and one spelling for one meaning.
+Knows pydantic and the catalog; does not know which settings there are."""
 
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from gnc_models.catalog.members import FAMILIES, OWN_FAMILIES, is_reference
-
-# What a setting is for elsewhere in the project, said on the setting itself and nowhere else.
-#   data: what the samples of a data set are.            size: how many of them; data sets are nested in these.
-#   speed: the time of a trial per sample depends on it. axis: the report has figures of its own for it.
-#   listed: a search never draws it, [grid] lists it.
-Role = Literal["data", "size", "speed", "axis", "listed"]
-NEW = object()  # of a setting as old as the first release
+from study.design.columns import fields_of
 
 OPTIONS = tuple(f"{family}_options" for family in OWN_FAMILIES)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """What a study file holds under one head: what it does not know is refused. columns.csv says what each entry is."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name, _, known in fields_of(cls.__name__):
+            cls.model_fields[name].description = known.metadata["meaning"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,7 @@ class OneOf:
 
 def canonical_radii(text: str) -> str:
     """'0.01, 0.03' for every way to write these numbers, so that they are one trial however they are written.
-
-    The order stays: it is that of the entries of fgsm_accuracy and pgd_accuracy.
-    """
+    The order stays: it is that of the entries of fgsm_accuracy and pgd_accuracy."""
     try:
         radii = [float(part) for part in text.split(",")]
     except ValueError:
@@ -142,6 +143,14 @@ def canonical_list(given: str | list[str]) -> str:
     return ", ".join(str(name).strip() for name in names)
 
 
+Samples = Annotated[int, Field(ge=0), BeforeValidator(canonical_samples)]
+Options = Annotated[str | None, BeforeValidator(canonical_options)]
+Folder = Annotated[str, AfterValidator(canonical_folder)]
+Fonts = Annotated[str, AfterValidator(canonical_fonts)]
+Radii = Annotated[str, AfterValidator(canonical_radii)]
+References = Annotated[str, AfterValidator(canonical_list)]
+
+
 def schema_of(field: FieldInfo) -> dict[str, Any]:
     """The JSON schema of a field's values other than null: type, enum, bounds."""
     annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
@@ -168,19 +177,3 @@ def canonical(name: str, value: Any) -> Any:
         return SPELLINGS[name](value)
     except (ValueError, AttributeError):
         return value
-
-
-def setting(
-    unit: str, meaning: str, default: Any = ..., *, role: str = "", since: Any = NEW, short: str = "", **rules: Any
-) -> Any:
-    """A field of TrialConfig, and all that the rest of the project knows of the setting.
-
-    unit, meaning: become Parquet metadata, docs/rows.md and axis labels. role: one or several of `Role`, separated by
-    spaces. since: of a setting that came after a release, the value that reproduces what was done before: at that value
-    it is left out of the key, so that no stored result changes its name. short: its name in
-    one-line descriptions of trials.
-    """
-    roles = frozenset(role.split())
-    assert roles <= set(get_args(Role)), role
-    known = {"unit": unit, "roles": roles, "since": since, "short": short}
-    return Field(default, description=meaning, json_schema_extra=known, **rules)

@@ -1,7 +1,5 @@
 """Study files: TOML in, the TrialConfig of every trial out. All trials are checked before the first one starts.
-
-Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run.
-"""
+Knows TOML and TrialConfig; does not know the store, Ray or how a trial is run."""
 
 import itertools
 import math
@@ -12,42 +10,27 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gnc_models.progress import counted
 from study.design.config import SHORT, TrialConfig, one_of_each_cell
-from study.design.errors import (
-    TABLE,
-    Faults,
-    StudyError,
-    check_distinct,
-    check_known,
-    make_config,
-    sentences,
-    summarize,
-)
+from study.design.errors import Faults, StudyError, check_distinct, check_known, make_config, sentences, summarize
 from study.design.parts import PartFinder, check_pins, metric_names
 from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
-from study.design.setting import OPTIONS, canonical, is_option, with_flat_options
+from study.design.setting import OPTIONS, Table, canonical, is_option, with_flat_options
 
 CALLBACKS = ("tensorboard", "mlflow", "wandb")
 Keep = Literal["head", "model", "nothing"]
 
 
-class Resources(BaseModel):
+class Resources(Table):
     """What each worker of a trial asks of a machine. Never changes a number."""
 
-    model_config = TABLE
-
-    cpus: float = Field(default=1.0, gt=0, description="CPUs each worker of a trial occupies")
-    gpus: float | None = Field(
-        default=None,
-        ge=0,
-        description="GPUs each worker of a trial occupies; left out: a quarter of one with one worker, else 1",
-    )
-    checkpoint_seconds: float = Field(default=30.0, ge=0, description="seconds between checkpoints; 0: at every epoch")
-    attempts: int = Field(default=3, ge=1, description="failures of a trial before it is set aside")
-    backoff_seconds: float = Field(default=1.0, ge=0, description="delay after a first failure, doubling to at most 60")
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float | None = Field(default=None, ge=0)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    attempts: int = Field(default=3, ge=1)
+    backoff_seconds: float = Field(default=1.0, ge=0)
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -63,18 +46,12 @@ def _check_callbacks(names: list[str]) -> list[str]:
     return names
 
 
-class Log(BaseModel):
+class Log(Table):
     """Which logging tools receive every measurement."""
 
-    model_config = TABLE
-
-    callbacks: Annotated[list[str], AfterValidator(_check_callbacks)] = Field(
-        default=[], description='names of logging tools, such as ["tensorboard"]'
-    )
-    project: str = Field(
-        default="", max_length=128, description="W&B project or MLflow experiment; left out: the study's name"
-    )
-    tags: list[str] = Field(default=[], description="words that every run of W&B and MLflow is tagged with")
+    callbacks: Annotated[list[str], AfterValidator(_check_callbacks)] = Field(default=[])
+    project: str = Field(default="", max_length=128)
+    tags: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _check_runs(self) -> Self:
@@ -91,14 +68,12 @@ class Log(BaseModel):
 
 
 def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A cell must name its size, may name other settings, and must not name a seed."""
     for cell in cells:
         check_known(cell, TrialConfig.model_fields, "[report] predict")
         for name in ("num_classes", "feature_dim"):
             if not isinstance(cell.get(name), int) or isinstance(cell.get(name), bool) or cell[name] < 2:
-                raise StudyError(
-                    f"[report] predict must give {name}, a whole number of at least 2, got {cell!r}. Add it."
-                )
+                rule = f"[report] predict must give {name}, a whole number of at least 2"
+                raise StudyError(f"{rule}, got {cell!r}. Add it.")
         if "seed" in cell:
             reason = "A prediction is the mean over the seeds of a cell."
             raise StudyError(f"[report] predict must leave seed out, got {cell!r}. {reason}")
@@ -106,34 +81,26 @@ def _check_predict(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return cells
 
 
-class Report(BaseModel):
+class Report(Table):
     """What `gnc report` is asked for."""
 
-    model_config = TABLE
-
-    predict: Annotated[list[dict[str, Any]], AfterValidator(_check_predict)] = Field(
-        default=[], description="cells to state predictions of, such as [{num_classes = 400, feature_dim = 10}]"
-    )
+    predict: Annotated[list[dict[str, Any]], AfterValidator(_check_predict)] = Field(default=[])
 
 
-class Document(BaseModel):
+class Document(Table):
     """The tables of a study file as written. Whether the settings go together is checked later, trial by trial."""
 
-    model_config = TABLE
-
-    name: Annotated[str, AfterValidator(check_name)] = Field(description="a word of letters, digits, - and _")
-    description: str = Field(default="", description="what the study is for")
-    keep: Keep = Field(default="head", description="what is kept of each trial beside its rows")
-    fixed: dict[str, Any] = Field(default={}, description="settings that all trials share")
-    grid: Any = {}
-    search: dict[str, Any] = Field(default={}, description="the distribution of each setting that is searched")
+    name: Annotated[str, AfterValidator(check_name)]
+    description: str = ""
+    keep: Keep = "head"
+    fixed: dict[str, Any] = Field(default={})
+    grid: Any = Field(default={})
+    search: dict[str, Any] = Field(default={})
     tune: Tune = Tune()
     resources: Resources = Resources()
     log: Log = Log()
     report: Report = Report()
-    code: Annotated[dict[str, Any], AfterValidator(check_pins)] = Field(
-        default={}, description="reference and source of each part of one's own, as gnc writes them"
-    )
+    code: Annotated[dict[str, Any], AfterValidator(check_pins)] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -153,9 +120,7 @@ class Study:
     cells: tuple[Cell, ...] = ()  # of the grid, where a search suggests within them
     extremes: tuple[TrialConfig, ...] = ()  # trials between which its suggestions lie
     left_out: int = 0  # trials of the file that were not selected
-    code: Mapping[str, bytes] = field(
-        default_factory=dict, compare=False
-    )  # source files of parts of one's own, by digest
+    code: Mapping[str, bytes] = field(default_factory=dict, compare=False)  # files of parts of one's own, by digest
     code_elsewhere: tuple[str, ...] = ()  # references whose code was not read beside the study file
     warnings: tuple[str, ...] = ()
 
@@ -192,9 +157,8 @@ def read_study(path: str | Path) -> Study:
 
 def parse_study(text: str, *, folder: Path | None = None) -> Study:
     """The study in a TOML text; StudyError says what is wrong, for all trials together.
-
-    folder: where files of parts of one's own are looked for; None: only the text's table [code] says which they were.
-    """
+    folder: where files of parts of one's own are looked for; None: only the text's table [code] says which they
+    were."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -214,8 +178,10 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
         math.prod(map(len, lists.values())) * max(map(len, zipped.values()), default=1) for lists, zipped in axes
     )
     cells = make_cells(points) if search.method == "optuna" else ()
-    planned = counted(_points(search, cells, points), "trials checked", count * max(search.num_samples, 1))
-    configs = _make_configs(planned, faults)
+    planned = random_points(search, points) if search.method == "random" else points
+    if search.method == "optuna":  # the extremes between which its suggestions lie
+        planned = (trial for cell in cells for corner in search.corners() for trial in cell.trials(corner))
+    configs = _make_configs(counted(planned, "trials checked", count * max(search.num_samples, 1)), faults)
     own_metrics = {name for names in {config.metrics for config in configs} for name in metric_names(names)}
     with faults.gathered():
         check_metrics(file.tune, own_metrics)
@@ -235,32 +201,20 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
     )
 
 
-def _points(search: Search, cells: tuple[Cell, ...], points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Settings of every trial; with an adaptive search, the extremes between which its suggestions lie."""
-    if search.method == "optuna":
-        return (trial for cell in cells for corner in search.corners() for trial in cell.trials(corner))
-    return random_points(search, points) if search.method == "random" else points
-
-
 def _grid_blocks(grid: Any) -> list[dict[str, Any]]:
     blocks: list[Any] = grid if isinstance(grid, list) else [grid]
     if not all(isinstance(block, dict) and isinstance(block.get("zip", {}), dict) for block in blocks):
         raise StudyError(f"[grid] and [grid.zip] must be tables of lists, got {grid!r}. Write [grid] and lists below.")
     if not blocks or not all(set(block) - {"zip"} or block.get("zip") for block in blocks):
         raise StudyError("[grid] must hold at least one list of values, got an empty grid. Write e.g. seed = [0, 1].")
-    return [_flat_block(block) for block in blocks]
+    zipped = ({"zip": with_flat_options(block["zip"])} if "zip" in block else {} for block in blocks)
+    return [with_flat_options(block | own) for block, own in zip(blocks, zipped, strict=True)]
 
 
 def _flat_search(search: dict[str, Any]) -> dict[str, Any]:
     tables = {name: given if name in OPTIONS and isinstance(given, dict) else None for name, given in search.items()}
     flat = {f"{name}.{option}": given for name, table in tables.items() for option, given in (table or {}).items()}
     return {name: given for name, given in search.items() if not tables[name]} | flat
-
-
-def _flat_block(block: dict[str, Any]) -> dict[str, Any]:
-    """The block with a name for each option, as in `[fixed]`."""
-    zipped = {"zip": with_flat_options(block["zip"])} if "zip" in block else {}
-    return {**with_flat_options({name: values for name, values in block.items() if name != "zip"}), **zipped}
 
 
 def _read_tables(document: dict[str, Any], faults: Faults) -> Document:
@@ -278,12 +232,8 @@ def _read_tables(document: dict[str, Any], faults: Faults) -> Document:
 def _settled(parts: PartFinder, points: Iterator[dict[str, Any]], faults: Faults) -> Iterator[dict[str, Any]]:
     """The points with the code of every part of one's own; those whose code is not found are left out."""
     for point in points:
-        try:
-            settled = parts.settle(point)
-        except StudyError as error:
-            faults.add(error)
-        else:
-            yield settled
+        with faults.gathered():
+            yield parts.settle(point)
 
 
 def _make_configs(points: Iterator[dict[str, Any]], faults: Faults) -> tuple[TrialConfig, ...]:
@@ -315,13 +265,14 @@ Axes = dict[str, list[Any]]
 def _axes(fixed: dict[str, Any], block: dict[str, Any], faults: Faults) -> tuple[Axes, Axes]:
     """The block's lists that are combined, and those that move together; a list that is refused is left out."""
     axes, zipped = Axes(), Axes()
-    for found, lists in ((axes, block), (zipped, block.get("zip", {}))):
-        for name, values in lists.items():
-            with faults.gathered():
-                if name != "zip":
-                    found[name] = _axis(name, values, fixed)
-                if found is axes and name != "zip":
-                    check_distinct(f"{name} in [grid]", found[name])
+    for name, values in block.items():
+        with faults.gathered():
+            if name != "zip":
+                axes[name] = _axis(name, values, fixed)
+                check_distinct(f"{name} in [grid]", axes[name])
+    for name, values in block.get("zip", {}).items():
+        with faults.gathered():
+            zipped[name] = _axis(name, values, fixed)
     for name in axes.keys() & zipped.keys():
         faults.add(StudyError(f"{name} must be either in [grid] or in [grid.zip], got it in both."))
     lengths = {name: len(values) for name, values in zipped.items()}
@@ -342,8 +293,7 @@ def _cells(fixed: dict[str, Any], axes: Axes, zipped: Axes) -> Iterator[dict[str
 
 def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:
     check_known([] if is_option(name) else [name], TrialConfig.model_fields, "[grid]")
-    if isinstance(values, tuple):  # as a list of an option's values comes
-        values = list(values)
+    values = list(values) if isinstance(values, tuple) else values  # as a list of an option's values comes
     if not isinstance(values, list):
         raise StudyError(f"{name} in [grid] must be a list, got {values!r}. Write {name} = [{values!r}] or [fixed].")
     if not values:

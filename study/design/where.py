@@ -1,13 +1,6 @@
-"""Which rows to select: an expression such as `10 < num_classes <= 100 and normalization in ('both', 'none')`.
-
-The one language of --where, over the settings of trials (`gnc run`, `status`, `compare`, ...) and over the columns of
-tables (`rows_where`). It has comparisons, also chained ones, `in`, `not in`, `and`, `or`, `not`, literals and names.
-
-A comparison is false wherever a name in it has no value, because the setting has no effect or nothing was measured: there
-both `x > 0.5` and `x <= 0.5` are false, and `not x > 0.5` is true. `x is None` and `x is not None` test exactly this.
-
-Nothing is called, and nothing is evaluated as Python. Knows the settings and Arrow's types; does not know the store.
-"""
+"""Which rows to select: the one language of --where, over settings of trials and, in `rows_where`, over columns of tables.
+A comparison is false wherever a name in it has no value; `x is None` tests this (docs/studies.md). Nothing is called or
+evaluated as Python. Knows the settings and Arrow's types; does not know the store."""
 
 import ast
 import operator
@@ -25,15 +18,10 @@ from study.design.setting import schema_of
 
 Row = Mapping[str, Any]
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda value, members: value in members,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.GtE: operator.ge, ast.In: lambda value, members: value in members,
     ast.NotIn: lambda value, members: value not in members,
-}
+}  # fmt: skip
 MOST_CHARACTERS = 10_000  # far beyond any use, far below what Python's parser can take
 CURE = "Write e.g. \"num_classes <= 100 and dataset == 'glyphs'\"."
 
@@ -52,28 +40,26 @@ class Kind:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows that an expression is true for."""
+    """The rows that an expression is true for; called with a row, or the settings of a trial, it says whether that is one."""
 
     text: str
     names: frozenset[str]  # that it looks at
     _is_true: Callable[[Row], bool]
 
     def __call__(self, row: Row) -> bool:
-        """Whether this row, or the trial of these settings, is selected."""
         return self._is_true(row)
 
 
 @cache
 def setting_kinds() -> Mapping[str, Kind]:
     """What each setting stands for."""
-    return {name: _setting_kind(name) for name in TrialConfig.model_fields}
+    kinds = {"string": "string", "boolean": "bool"}
+    schemas = ((name, schema_of(field)) for name, field in TrialConfig.model_fields.items())
+    return {name: Kind(kinds.get(s["type"], "number"), tuple(s.get("enum", ()))) for name, s in schemas}
 
 
 def parse_selection(text: str, known: Mapping[str, Kind] | None = None) -> Selection:
-    """The selection that an expression states; ConditionRefused says what in it cannot be understood.
-
-    known: the names that it may use; settings if not given.
-    """
+    """The selection that an expression over these names, or settings, states; ConditionRefused says what is not understood."""
     reader = _Reader(setting_kinds() if known is None else known)
     try:
         if len(text) > MOST_CHARACTERS:
@@ -126,8 +112,9 @@ class _Reader:
 
     def _step(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Row], bool]:
         """One comparison; false where a side has no value, unless None itself is asked for."""
-        if _is_none(left) or _is_none(right):
-            name, wanted = (right if _is_none(left) else left), isinstance(op, (ast.Is, ast.Eq))
+        nones = [isinstance(side, ast.Constant) and side.value is None for side in (left, right)]
+        if any(nones):
+            name, wanted = (right if nones[0] else left), isinstance(op, (ast.Is, ast.Eq))
             if not isinstance(name, ast.Name) or not isinstance(op, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
                 raise _refused(left, "compare None with a name by is or is not")
             known = self._known(name.id)
@@ -168,15 +155,10 @@ class _Reader:
         if not named:
             raise _refused(left, "name a setting or column in every comparison", right)
         choices = self._names[named[0]].choices
-        for side in sides:
-            if (
-                choices
-                and isinstance(side, ast.Constant)
-                and side.value not in choices
-                and not is_reference(side.value)
-            ):
-                raise ConditionRefused(f"{named[0]} in --where must be one it has, got {side.value!r}. "
-                                       f"{nearest(str(side.value), choices)}")  # fmt: skip
+        for value in (side.value for side in sides if choices and isinstance(side, ast.Constant)):
+            if value not in choices and not is_reference(value):
+                cure = nearest(str(value), choices)
+                raise ConditionRefused(f"{named[0]} in --where must be one it has, got {value!r}. {cure}")
 
     def _kind(self, node: ast.expr) -> str:
         if isinstance(node, ast.Name):
@@ -199,24 +181,10 @@ def _literal(node: ast.expr) -> bool | int | float | str:
     return -value if negative and not isinstance(value, str) else value
 
 
-def _setting_kind(name: str) -> Kind:
-    schema = schema_of(TrialConfig.model_fields[name])
-    return Kind(_KINDS.get(schema["type"], "number"), tuple(schema.get("enum", ())))
-
-
-_KINDS = {"string": "string", "boolean": "bool"}
-
-
 def _column_kind(column: pa.DataType) -> Kind:
-    if pa.types.is_boolean(column):
-        return Kind("bool")
-    if pa.types.is_integer(column) or pa.types.is_floating(column):
-        return Kind("number")
-    return Kind("string" if pa.types.is_string(column) or pa.types.is_large_string(column) else "list")
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+    is_number = pa.types.is_integer(column) or pa.types.is_floating(column)
+    is_text = pa.types.is_string(column) or pa.types.is_large_string(column)
+    return Kind("bool" if pa.types.is_boolean(column) else "number" if is_number else "string" if is_text else "list")
 
 
 def _refused(node: ast.expr, rule: str, other: ast.expr | None = None) -> ConditionRefused:

@@ -1,7 +1,5 @@
 """What SLURM granted this job beside what a run in it sees, for `gnc doctor --slurm`.
-
-Asks SLURM's own commands; imports torch when asked, and not Ray.
-"""
+Asks SLURM's own commands; imports torch when asked, and not Ray."""
 
 import os
 import subprocess
@@ -10,7 +8,6 @@ from collections.abc import Iterator
 from study.doctor.check import Check, failed, guarded, ok, skipped, verdict
 from study.execution import granted
 from study.execution.array_tasks import VARIABLE, check_tasks_share
-from study.store.storage import FolderError
 from study.store.store import Store
 
 ANSWER_SECONDS = 60.0
@@ -34,10 +31,8 @@ def check_cpus() -> Check:
     """Processors that a run sees against those granted."""
     allowed, asked, used = len(os.sched_getaffinity(0)), granted.slurm_cpus(), granted.usable_cpus()
     told = f"{used} are used of {os.cpu_count()} in the machine, {allowed} by affinity, {asked or 'none said'} granted"
-    wrong = [told] if asked and used < asked else []
-    return verdict(
-        "CPUs", wrong, told, "Bind the step to all CPUs of its task: srun --cpus-per-task=N, or --cpu-bind=none."
-    )
+    cure = "Bind the step to all CPUs of its task: srun --cpus-per-task=N, or --cpu-bind=none."
+    return verdict("CPUs", [told] if asked and used < asked else [], told, cure)
 
 
 def check_memory() -> Check:
@@ -67,10 +62,7 @@ def check_folder(store: Store | None) -> Check:
         return skipped(name, "name it with --results")
     if not store.storage.is_local:
         return ok(name, f"{store.uri} is the same from everywhere")
-    try:
-        check_tasks_share(store)
-    except FolderError as error:
-        return failed(name, *str(error).split(". ", 1))
+    check_tasks_share(store)
     if os.environ.get(VARIABLE):
         return ok(name, f"{store.uri} is that of the tasks that have begun")
     return skipped(name, "this job is no array of gnc slurm; a run over several nodes asks each of them")

@@ -1,11 +1,10 @@
 """What a cluster file on AWS needs before `ray up`: a security group and two roles. Makes and checks them.
-
 Knows boto3 (imported when used) and the cluster file; does not know Ray. Ray would make these itself, but its group
-lets the whole world in on port 22, and its workers get no role, so they could not write to the bucket.
-"""
+lets the whole world in on port 22, and its workers get no role, so they could not write to the bucket."""
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,27 +15,25 @@ from study.doctor.cluster_file import PLACEHOLDER, SSH, Config, is_own, node_typ
 WITHIN = "-1"  # every protocol and port, between members of the group
 MISSING_BOTO = "boto3 is not installed"
 INSTALL_BOTO = "pip install -c constraints.txt 'gnc-study[cluster]'."
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-}
+RIGHTS = json.loads(Path(__file__).with_name("aws_rights.json").read_text(encoding="utf-8"))
 
 
 def prepare(config: Config) -> tuple[str, list[str]]:
     """Make or correct the security group and the roles that the file names; the group's id and what was done.
-
-    Running it again changes nothing. Raises StudyError where the file does not state a range or a bucket.
-    """
+    Running it again changes nothing. Raises StudyError where the file does not state a range or a bucket."""
     if is_own(config):
         raise StudyError("cluster file must be for AWS, got own machines. They need no group and no roles.")
     done: list[str] = []
     rules, bucket = stated_rules(config), _bucket(config)
     group_id = _prepare_group(config, rules, done)
-    worker_profiles, head_profile = _profiles(config)
+    arn, (worker_profiles, head_profile) = f"arn:aws:s3:::{bucket}", _profiles(config)
+    in_bucket = [{"Effect": "Allow", "Action": RIGHTS["bucket"], "Resource": [arn, f"{arn}/*"]}]
     for profile in worker_profiles:
-        _prepare_role(config, profile, [_bucket_statement(bucket)], done)
+        _prepare_role(config, profile, in_bucket, done)
     roles = [_client("iam", config).get_role(RoleName=name)["Role"]["Arn"] for name in worker_profiles]
-    _prepare_role(config, head_profile, [_bucket_statement(bucket), *_head_statements(roles)], done)
+    # the autoscaler on the head starts and ends machines, and hands the workers their role and no other
+    passed = [{"Effect": "Allow", "Action": "iam:PassRole", "Resource": roles}] if roles else []
+    _prepare_role(config, head_profile, [*in_bucket, *RIGHTS["head"], *passed], done)
     return group_id, done
 
 
@@ -70,7 +67,7 @@ def _check_group(config: Config) -> Check:
     return verdict("aws group", wrong, f"{', '.join(ids)} lets in SSH from the stated range, and its machines", cure)
 
 
-def _unstated_openings(group: dict[str, Any], ids: list[str], config: Config) -> list[str]:
+def _unstated_openings(group: Config, ids: list[str], config: Config) -> list[str]:
     stated, problems = ssh_ranges(config), []
     for rule in group["IpPermissions"]:
         if outside := [pair["GroupId"] for pair in rule.get("UserIdGroupPairs", []) if pair["GroupId"] not in ids]:
@@ -101,7 +98,6 @@ def _bucket(config: Config) -> str:
 
 
 def _profiles(config: Config) -> tuple[list[str], str]:
-    """Names of the workers' instance profiles, and of the head's."""
     named = {}
     for name, node_type in node_types(config).items():
         named[name] = node_type["node_config"].get("IamInstanceProfile", {}).get("Name")
@@ -112,7 +108,7 @@ def _profiles(config: Config) -> tuple[list[str], str]:
     return sorted(set(named.values()) - {head}), head
 
 
-def _prepare_group(config: Config, rules: list[dict[str, Any]], done: list[str]) -> str:
+def _prepare_group(config: Config, rules: list[Config], done: list[str]) -> str:
     ec2 = _client("ec2", config)
     name = config["provider"]["security_group"].get("GroupName", config.get("cluster_name", "gnc"))
     vpc = _vpc(ec2, config)
@@ -128,9 +124,7 @@ def _prepare_group(config: Config, rules: list[dict[str, Any]], done: list[str])
     return group_id
 
 
-def _set_rules(
-    ec2: Any, group_id: str, present: list[dict[str, Any]], wanted: list[dict[str, Any]], done: list[str]
-) -> None:
+def _set_rules(ec2: Any, group_id: str, present: list[Config], wanted: list[Config], done: list[str]) -> None:
     """Leave exactly the wanted rules: whatever else is open is closed first."""
     if sorted(map(_comparable, present)) == sorted(map(_comparable, wanted)):
         return
@@ -142,7 +136,7 @@ def _set_rules(
     done.append(f"opened port {SSH[1]} of {group_id} to {ranges}")
 
 
-def _comparable(rule: dict[str, Any]) -> tuple[str, ...]:
+def _comparable(rule: Config) -> tuple[str, ...]:
     """A rule as something to compare: AWS answers with more keys than were sent."""
     groups = sorted(pair["GroupId"] for pair in rule.get("UserIdGroupPairs", []))
     ports = [str(rule.get(name, "")) for name in ("FromPort", "ToPort")] if rule["IpProtocol"] != WITHIN else ["", ""]
@@ -161,14 +155,13 @@ def _vpc(ec2: Any, config: Config) -> str:
     return str(found[0]["VpcId"])
 
 
-def _prepare_role(config: Config, name: str, statements: list[dict[str, Any]], done: list[str]) -> None:
-    """A role and an instance profile of one name, with just these rights."""
+def _prepare_role(config: Config, name: str, statements: list[Config], done: list[str]) -> None:
     iam = _client("iam", config)
     missing = iam.exceptions.NoSuchEntityException
     try:
         iam.get_role(RoleName=name)
     except missing:
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(RIGHTS["trust"]))
         done.append(f"made role {name}")
     policy = {"Version": "2012-10-17", "Statement": statements}
     iam.put_role_policy(RoleName=name, PolicyName="gnc", PolicyDocument=json.dumps(policy))
@@ -179,28 +172,6 @@ def _prepare_role(config: Config, name: str, statements: list[dict[str, Any]], d
         done.append(f"made instance profile {name}")
     if not profile["Roles"]:
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-
-
-def _bucket_statement(bucket: str) -> dict[str, Any]:
-    actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation",
-               "s3:AbortMultipartUpload"]  # fmt: skip
-    arn = f"arn:aws:s3:::{bucket}"
-    return {"Effect": "Allow", "Action": actions, "Resource": [arn, f"{arn}/*"]}
-
-
-def _head_statements(worker_roles: list[str]) -> list[dict[str, Any]]:
-    """The autoscaler on the head starts and ends machines, and hands the workers their role and no other."""
-    ec2 = ["ec2:Describe*", "ec2:RunInstances", "ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances",
-           "ec2:CreateTags", "ec2:DeleteTags"]  # fmt: skip
-    spot = {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}
-    statements: list[dict[str, Any]] = [
-        {"Effect": "Allow", "Action": ec2, "Resource": "*"},
-        {"Effect": "Allow", "Action": "ssm:GetParameters", "Resource": "arn:aws:ssm:*::parameter/aws/service/*"},
-        {"Effect": "Allow", "Action": "iam:CreateServiceLinkedRole", "Resource": "*", "Condition": spot},
-    ]
-    if worker_roles:
-        statements.append({"Effect": "Allow", "Action": "iam:PassRole", "Resource": worker_roles})
-    return statements
 
 
 def _client(service: str, config: Config) -> Any:

@@ -1,11 +1,11 @@
-"""One check of `gnc doctor`: its name, what was found, and the cure if it failed.
-
-Does not know what is checked.
-"""
+"""One check of `gnc doctor`: its name, what was found, and the cure if it failed. Does not know what is checked."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from study.design.errors import StudyError
+from study.store.storage import FolderError
 
 State = Literal["ok", "FAIL", "skipped"]
 
@@ -53,9 +53,12 @@ def verdict(name: str, wrong: list[str], well: str, cure: str) -> Check:
 
 
 def guarded(name: str, check: Callable[[], Check], cure: str) -> Check:
-    """The check, or a failed one with the error's last line where it raised: the other checks must still be made."""
+    """The check, or a failed one where it raised, as the other checks must still be made. A refusal has a cure of its own."""
     try:
         return check()
+    except (StudyError, FolderError) as refusal:
+        told, _, own = str(refusal).partition(". ")
+        return failed(name, told, own or cure)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the machine is to be reported
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return failed(name, lines[-1].rstrip("."), cure)

@@ -1,7 +1,5 @@
 """Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets.
-
-Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine.
-"""
+Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine."""
 
 import ipaddress
 import re
@@ -47,16 +45,9 @@ def read_cluster_file(path: str | Path) -> tuple[Config, str]:
 
 def check_file(config: Config, text: str) -> list[Check]:
     """Every check that needs the file alone, and the user's token."""
-    return [
-        check_placeholders(config),
-        check_no_secret(config, text),
-        check_token_on_nodes(config),
-        check_token_here(),
-        check_ingress(config),
-        check_dashboard(config),
-        check_head(config),
-        check_driver(config),
-    ]
+    on_machines = (check_token_on_nodes(config), check_token_here(), check_ingress(config), check_dashboard(config))
+    own = (check_placeholders(config), check_no_secret(config, text))
+    return [*own, *on_machines, check_head(config), check_driver(config)]
 
 
 def node_types(config: Config) -> dict[str, Config]:
@@ -94,8 +85,8 @@ def ssh_ranges(config: Config) -> list[str]:
 
 def ranges_of(rule: Config) -> list[str]:
     """The address ranges that an ingress rule lets in."""
-    ranges = [entry.get("CidrIp", "") for entry in rule.get("IpRanges", [])]
-    return [*ranges, *(entry.get("CidrIpv6", "") for entry in rule.get("Ipv6Ranges", []))]
+    kinds = (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6"))
+    return [entry.get(name, "") for kind, name in kinds for entry in rule.get(kind, [])]
 
 
 def check_placeholders(config: Config) -> Check:
@@ -170,7 +161,6 @@ def stated_rules(config: Config) -> list[Config]:
 
 
 def _range_problems(config: Config) -> list[str]:
-    """What is wrong with the address ranges that SSH is let in from."""
     problems = []
     for cidr in ssh_ranges(config):
         try:
@@ -203,22 +193,18 @@ def check_head(config: Config) -> Check:
 def check_driver(config: Config) -> Check:
     """No trial starves the driver on its machine; own machines are all started."""
     if is_own(config):
-        return _check_own_driver(config)
+        provider, starts = config["provider"], config.get("head_start_ray_commands", [])
+        head, workers = provider.get("head_ip"), provider.get("worker_ips") or []
+        wrong = [f"{address} is named twice" for address in {head, *workers} if [head, *workers].count(address) > 1]
+        if not any("RAY_enable_autoscaler_v2=0" in command for command in starts):
+            wrong.append("Ray's second autoscaler counts the head among the workers and never starts the last of them")
+        cure = "Name each machine once, and start the head with RAY_enable_autoscaler_v2=0 as cluster-own.yaml does."
+        return verdict("driver", wrong, f"on {head}, with {len(workers)} workers", cure)
     resources = head_type(config).get("resources", {})
     if resources.get("CPU") != 0 or resources.get("GPU"):
         cure = "Give the head's node type resources: {CPU: 0}; the driver needs none of them."
         return failed("driver", f"trials could run beside it on the head: it offers {resources or 'all it has'}", cure)
     return ok("driver", "alone on the head: no trial is placed there")
-
-
-def _check_own_driver(config: Config) -> Check:
-    provider = config["provider"]
-    head, workers = provider.get("head_ip"), provider.get("worker_ips") or []
-    wrong = [f"{address} is named twice" for address in {head, *workers} if [head, *workers].count(address) > 1]
-    if not any("RAY_enable_autoscaler_v2=0" in command for command in config.get("head_start_ray_commands", [])):
-        wrong.append("Ray's second autoscaler counts the head among the workers and never starts the last of them")
-    cure = "Name each machine once, and start the head with RAY_enable_autoscaler_v2=0 as cluster-own.yaml does."
-    return verdict("driver", wrong, f"on {head}, with {len(workers)} workers", cure)
 
 
 def _strings(value: Any, where: str = "") -> Iterator[tuple[str, str]]:

@@ -1,7 +1,5 @@
 """What surrounds a run on this machine: variables, limits, folders of the user, other Rays. For `gnc doctor`.
-
-Imports neither torch nor Ray. Most checks cannot fail: they say what a run makes of what it finds.
-"""
+Imports neither torch nor Ray. Most checks cannot fail: they say what a run makes of what it finds."""
 
 import contextlib
 import os
@@ -14,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gnc_models.user_cache import cache_folder
-from study.design.errors import StudyError
-from study.doctor.check import Check, failed, guarded, ok, verdict
+from study.doctor.check import Check, guarded, ok, verdict
 from study.execution import granted
 from study.store.store import Store
 
@@ -28,7 +25,7 @@ READ_AS_COLUMN = re.compile(r"[^/=]+=[^/]*")  # a folder that readers of Parquet
 
 def check_environment(store: Store) -> Iterator[Check]:
     """All checks of this module."""
-    yield check_temporary()
+    yield guarded("temporary", check_temporary, "Set RAY_TMPDIR.")
     yield from check_user()
     yield guarded("limits", check_limits, "Look at ulimit -a.")
     yield from check_network()
@@ -39,10 +36,7 @@ def check_environment(store: Store) -> Iterator[Check]:
 
 def check_temporary() -> Check:
     """Where Ray's files and sockets lie."""
-    try:
-        base, note = granted.temporary_base()
-    except StudyError as error:
-        return failed("temporary", *str(error).rsplit(". ", 1))
+    base, note = granted.temporary_base()
     return ok("temporary", note or f"{base}")
 
 

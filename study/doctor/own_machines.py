@@ -1,14 +1,11 @@
 """Checks of own machines before `ray up`: each answers to SSH and has Python, and all see one results folder.
-
-Knows ssh and the cluster file; does not know Ray.
-"""
+Knows ssh and the cluster file; does not know Ray."""
 
 import secrets
 import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from study.doctor.check import Check, failed, ok, skipped, verdict
 from study.doctor.cluster_file import PLACEHOLDER, Config
@@ -63,11 +60,9 @@ def _check_reached(address: str, done: subprocess.CompletedProcess[str]) -> Chec
 
 def _ssh(config: Config, address: str, command: str) -> subprocess.CompletedProcess[str]:
     auth = config.get("auth", {})
-    key = auth.get("ssh_private_key")
-    identity = ["-i", str(Path(key).expanduser())] if key else []
-    words = ["ssh", *OPTIONS, *identity, f"{auth.get('ssh_user')}@{address}", command]
-    limits: dict[str, Any] = {"timeout": 3 * SSH_SECONDS, "stdin": subprocess.DEVNULL}
+    identity = ["-i", str(Path(key).expanduser())] if (key := auth.get("ssh_private_key")) else []
+    words = ["ssh", "-n", *OPTIONS, *identity, f"{auth.get('ssh_user')}@{address}", command]
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, **limits)
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=3 * SSH_SECONDS)
     except (subprocess.TimeoutExpired, FileNotFoundError) as error:
         return subprocess.CompletedProcess(words, 255, "", str(error))

@@ -1,22 +1,18 @@
 """What Ray says about a cluster file and about the machines of a running cluster. For `gnc doctor`.
-
-Knows Ray; starts nothing but small tasks.
-"""
+Knows Ray; starts nothing but small tasks."""
 
 import contextlib
 import io
 import os
 import platform
-from collections.abc import Callable
 
 import ray
 
 from study.design.errors import StudyError
 from study.design.study_file import Study
-from study.doctor.check import Check, failed, ok, skipped, verdict
+from study.doctor.check import Check, failed, guarded, ok, skipped, verdict
 from study.doctor.cluster_file import Config, head_type, is_own, node_types
 from study.doctor.this_machine import installed_version
-from study.store.storage import FolderError
 from study.store.store import Store
 from study.tuning import resources
 
@@ -65,10 +61,8 @@ def check_named_address() -> Check:
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return ok("RAY_ADDRESS", "not set: gnc run starts a Ray of its own")
-    problem = resources.no_answer(address)
-    return verdict(
-        "RAY_ADDRESS", [f"{address}: {problem}"] if problem else [], f"gnc run joins {address}", "Unset RAY_ADDRESS."
-    )
+    wrong = [f"{address}: {problem}"] if (problem := resources.no_answer(address)) else []
+    return verdict("RAY_ADDRESS", wrong, f"gnc run joins {address}", "Unset RAY_ADDRESS.")
 
 
 def check_ray_starts() -> Check:
@@ -88,10 +82,9 @@ def check_cluster(address: str, store: Store | None, study: Study | None) -> lis
         resources.join_cluster(address)
         checks = [check_versions()]
         if store is not None:
-            checks.append(_unless_refused("results seen", lambda: _check_folder(store)))
+            checks.append(guarded("results seen", lambda: _check_folder(store), "Name another folder."))
         if study is not None:
-            told = f"trials of {study.name} at once"
-            checks.append(_unless_refused("room", lambda: f"{resources.allot(study.resources).concurrent} {told}"))
+            checks.append(guarded("room", lambda: _check_room(study), "Ask for less under [resources]."))
         return checks
     except StudyError as error:
         return [failed("cluster", str(error).rstrip("."), "Run this on the head, or through ray exec")]
@@ -117,15 +110,10 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: installed_version(name) or "missing" for name in COMPARED}}
 
 
-def _check_folder(store: Store) -> str:
+def _check_folder(store: Store) -> Check:
     resources.check_shared_folder(store)
-    return f"every machine writes to {store.uri} and this one reads it"
+    return ok("results seen", f"every machine writes to {store.uri} and this one reads it")
 
 
-def _unless_refused(name: str, ask: Callable[[], str]) -> Check:
-    """What was found, or the refusal with its cure."""
-    try:
-        return ok(name, ask())
-    except (FolderError, StudyError) as error:
-        told, _, cure = str(error).partition(". ")
-        return failed(name, told, cure)
+def _check_room(study: Study) -> Check:
+    return ok("room", f"{resources.allot(study.resources).concurrent} trials of {study.name} at once")

@@ -1,7 +1,5 @@
 """The sbatch script of a study: an array of tasks, each a `gnc run` of its own, which share the results folder.
-
-Refuses first what SLURM would refuse. Submits nothing, and imports neither torch nor Ray.
-"""
+Refuses first what SLURM would refuse. Submits nothing, and imports neither torch nor Ray."""
 
 import re
 import shlex
@@ -10,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study.design.errors import StudyError
 from study.design.study_file import Study
@@ -23,30 +22,7 @@ GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d+")
 ANSWER_SECONDS = 30.0
 AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
 
-SCRIPT = """\
-#!/bin/bash
-# Tasks that share the trials of a study. Submit this file with sbatch.
-#SBATCH --job-name=gnc-{job} --output=gnc-{job}-%A_%a.log --open-mode=append
-#SBATCH --chdir="{folder}"
-#SBATCH --array=0-{last} --nodes=1 --ntasks=1 --cpus-per-task={cpus} --time={time}
-#SBATCH --signal=B:USR1@{warning} --requeue {more}
-
-unset RAY_ADDRESS  # each task starts a Ray of its own, with a folder and ports of its own
-export {variable}="$PWD/gnc-{job}-${{SLURM_ARRAY_JOB_ID}}_"  # where the tasks see each other's logs
-
-run= asked=
-trap 'asked=1; kill -USR1 "$run" 2>/dev/null' USR1  # the time limit is near: running trials keep their checkpoints
-trap 'kill -TERM "$run" 2>/dev/null' TERM  # scancel or preemption: likewise, and not again into the queue
-{command} &
-run=$!
-while kill -0 "$run" 2>/dev/null; do wait "$run"; done
-wait "$run"; outcome=$?
-case "$asked:$outcome" in
-    1:0 | 1:2) ;;  # all is done, or refused
-    1:*) scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" ;;  # trials are left: this task goes on later
-esac
-exit "$outcome"
-"""
+SCRIPT = Path(__file__).with_name("slurm_array.sh").read_text(encoding="utf-8")  # with names in braces to be filled in
 
 
 @dataclass(frozen=True)
@@ -70,8 +46,7 @@ class Request:
 
     def check(self, study: Study) -> None:
         """StudyError where SLURM would refuse an option, or where no trial of the study would fit into a task."""
-        for name in ("tasks", "cpus", "warning"):
-            value = getattr(self, name)
+        for name, value in (("tasks", self.tasks), ("cpus", self.cpus), ("warning", self.warning)):
             _require(1 <= value <= 65535, f"--{name} must be a whole number from 1 to 65535, got {value}.")
         for name, form, rule in (
             ("gpus", GPUS, "a number or TYPE:NUMBER such as a100:1"),
@@ -125,11 +100,9 @@ def ask_slurm(script: str) -> str | None:
     """Let SLURM check the script; StudyError where it refuses. None, or why it could not be asked. Nothing is submitted."""
     if shutil.which("sbatch") is None:
         return "there is no sbatch on this machine, so SLURM's own check is left to the submission"
-    command = ["sbatch", "--test-only"]
+    given: dict[str, Any] = {"input": script, "capture_output": True, "text": True, "timeout": ANSWER_SECONDS}
     try:
-        asked = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
-        )
+        asked = subprocess.run(["sbatch", "--test-only"], check=False, **given)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"SLURM could not be asked: {error}"
     told = "; ".join(re.findall(r"^(?:sbatch: )?(?:error: )?(.*)$", asked.stderr.strip(), re.MULTILINE))

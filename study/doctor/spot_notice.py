@@ -1,11 +1,6 @@
 """`python -m study.doctor.spot_notice`: on a spot machine of AWS, drain its Ray node before the machine is taken away.
-
-cluster.yaml starts this beside Ray on every worker. AWS announces the end two minutes ahead, in the instance's metadata
-only; a drained node gets no new trials, and its trials keep a checkpoint of their epoch and continue elsewhere. Knows
-the metadata service (IMDSv2) and Ray's command line; nothing of a study.
-
-AWS_EC2_METADATA_SERVICE_ENDPOINT names another metadata service, as it does for AWS's own tools.
-"""
+AWS announces that two minutes ahead, in the instance's metadata (IMDSv2) only; AWS_EC2_METADATA_SERVICE_ENDPOINT names
+another service, as for AWS's own tools. cluster.yaml starts this on every worker. Knows nothing of a study."""
 
 import json
 import os

@@ -1,7 +1,5 @@
 """Checks of this machine for `gnc doctor`: versions, processors and memory, free disk space.
-
-Imports torch when asked; does not import Ray.
-"""
+Imports torch when asked; does not import Ray."""
 
 import contextlib
 import importlib.metadata
@@ -23,7 +21,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 ROOM_BYTES = 2 << 30  # a study of a thousand trials with Ray's logs may need as much
 RAY_REFUSES = 0.95  # Ray places no task on a machine whose disk is fuller
 CONSTRAINTS = Path(study.__file__).parents[1] / "constraints.txt"
-PINNED = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)")
+PINNED = re.compile(r"^\s*([A-Za-z0-9_.-]+)==(\S+)\s*$", re.MULTILINE)
 
 
 def check_python() -> Check:
@@ -48,15 +46,10 @@ def check_tested_versions() -> Check:
     """Packages as constraints.txt pins them: with others rows may differ in their last digits."""
     if not CONSTRAINTS.exists():
         return skipped("tested versions", "no constraints.txt beside an installed wheel")
-    pins = {name: pin for line in CONSTRAINTS.read_text().splitlines() if (found := PINNED.fullmatch(line.strip()))
-            for name, pin in [found.groups()]}  # fmt: skip
-    needed = _needed("gnc-study")
+    pins, needed = dict(PINNED.findall(CONSTRAINTS.read_text())), _needed("gnc-study")
     present = {name: installed_version(name) for name in pins if canonicalize_name(name) in needed}
-    wrong = [
-        f"{name} is {version}, tested was {pins[name]}"
-        for name, version in present.items()
-        if version is not None and version.split("+")[0] != pins[name]
-    ]
+    other = {name: here for name, here in present.items() if here is not None and here.split("+")[0] != pins[name]}
+    wrong = [f"{name} is {here}, tested was {pins[name]}" for name, here in other.items()]
     cure = "pip install -c constraints.txt gnc-study; a GPU's local build (+cu...) of the same version is the same."
     return verdict("tested versions", wrong, f"{len(present)} packages are those of constraints.txt", cure)
 
@@ -86,13 +79,11 @@ def check_disks(store: Store | None) -> Check:
     local = store.storage.local_path("") if store is not None else None
     if local is not None:
         folders.append(next(folder for folder in (local, *local.parents) if folder.exists()))
-    wrong: list[str] = []
-    told: list[str] = []
+    wrong, told = list[str](), list[str]()
     for folder in folders:
         usage = shutil.disk_usage(folder)
-        free = f"{usage.free / 2**30:.1f} GiB free at {folder}"
-        full = usage.used / usage.total > RAY_REFUSES
-        (wrong if usage.free < ROOM_BYTES or full else told).append(free)
+        is_full = usage.free < ROOM_BYTES or usage.used / usage.total > RAY_REFUSES
+        (wrong if is_full else told).append(f"{usage.free / 2**30:.1f} GiB free at {folder}")
     return verdict("disk", wrong, ", ".join(told), "Free space there, or point RAY_TMPDIR or the results elsewhere.")
 
 

@@ -1,7 +1,5 @@
 """Whether the tasks of a SLURM array share the results folder: each names its folder in its log, and reads the others'.
-
-Knows the store; does not know Ray. The logs lie where the array was submitted, which all its tasks see.
-"""
+Knows the store; does not know Ray. The logs lie where the array was submitted, which all its tasks see."""
 
 import contextlib
 import glob

@@ -1,9 +1,8 @@
 """What a finished trial leaves beside its rows: per-class margins, and tensors of the head or the whole model.
-
-Knows the trial's tensors; does not know where they are stored.
-"""
+Knows the trial's tensors; does not know where they are stored."""
 
 import json
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -21,27 +20,18 @@ def margins_table(trial: Trial) -> pa.Table:
     assert trial.collapse is not None
     margins, weights = trial.collapse.margins, trial.training.classifier.weight.detach().double()
     order = torch.argsort(margins.lower, stable=True).tolist()
-    if len(order) > ALL_MARGINS:
-        order = order[:FEWEST_MARGINS]
+    order = order if len(order) <= ALL_MARGINS else order[:FEWEST_MARGINS]
     unit = torch.nn.functional.normalize(weights, dim=1)
-    counts = torch.bincount(trial.training.train_labels, minlength=len(weights)).tolist()
-    norms = weights.norm(dim=1).tolist()
+    counts, names = torch.bincount(trial.training.train_labels, minlength=len(weights)), trial.dataset.class_names
+    of_all = {"samples": counts, "norm": weights.norm(dim=1), "lower": margins.lower, "upper": margins.upper}
+    columns: dict[str, list[Any]] = {name: values.tolist() for name, values in of_all.items()}
     rows = []
     for k in order:
         cosines = unit @ unit[k]
         cosines[k] = -2.0
-        rows.append(
-            {
-                "class_index": k,
-                "class_name": trial.dataset.class_names[k],
-                "samples": counts[k],
-                "norm": norms[k],
-                "nearest_class": int(cosines.argmax()),
-                "lower": float(margins.lower[k]),
-                "upper": float(margins.upper[k]),
-                "support": [int(j) for j in margins.support[k]],
-            }
-        )
+        found = {"nearest_class": int(cosines.argmax()), "support": list(map(int, margins.support[k]))}
+        own = {name: values[k] for name, values in columns.items()}
+        rows.append({"class_index": k, "class_name": names[k], **own, **found})
     table = pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
     in_bin, edges = torch.histogram(((margins.lower + margins.upper) / 2).cpu(), bins=HISTOGRAM_BINS)
     histogram = json.dumps({"counts": in_bin.int().tolist(), "edges": edges.tolist()})
@@ -53,10 +43,7 @@ def head_file(trial: Trial, keep: str) -> bytes | None:
     if keep == "nothing":
         return None
     assert trial.collapse is not None  # the last epoch is always measured
-    tensors = {
-        "weights": trial.training.classifier.weight.detach().cpu().contiguous(),
-        "class_means": trial.collapse.class_means.to(torch.float32).cpu().contiguous(),
-    }
-    if keep == "model":
-        tensors |= {f"model.{name}": value for name, value in trial.training.tensors().items()}
-    return save(tensors)
+    weights, means = trial.training.classifier.weight.detach(), trial.collapse.class_means.to(torch.float32)
+    tensors = {"weights": weights.cpu().contiguous(), "class_means": means.cpu().contiguous()}
+    whole = trial.training.tensors() if keep == "model" else {}
+    return save(tensors | {f"model.{name}": value for name, value in whole.items()})

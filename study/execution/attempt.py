@@ -1,8 +1,6 @@
 """One attempt at a trial: continue from its checkpoint, write checkpoints and heartbeats, write how it ended.
-
 Knows the store and study.training.trial; does not know Ray. `gnc trial` and Ray workers both run trials through here,
-which is why they give the same rows. Each of a trial's workers has an Execution; only worker 0 writes and reports.
-"""
+which is why they give the same rows. Each of a trial's workers has an Execution; only worker 0 writes and reports."""
 
 import contextlib
 import json
@@ -26,17 +24,19 @@ from study.design.config import TrialConfig
 from study.design.errors import StudyError
 from study.execution.artifacts import head_file, margins_table
 from study.execution.granted import data_room
-from study.execution.machine import cpu_model, describe_machine, versions
 from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
-from study.execution.trial_log import TrialLog, failure_record
-from study.store.codes import code_digest, shared_code
-from study.store.schemas import FINAL, fragment_table
+from study.execution.trial_log import TrialLog, cpu_model, describe_machine, failure_record, versions
+from study.store.optima import code_digest, shared_code
+from study.store.schemas import fragment_table
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.training.training import Diverged
 from study.training.trial import Progress, Trial
 from study.training.worker_group import ALONE, Group, is_peer_lost
+
+Ask = Callable[[], str | bool]  # whether to stop; a string is the reason
+Tell = Callable[[Progress], None]
 
 HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
 STOP_POLL_SECONDS = 1.0
@@ -45,45 +45,34 @@ NO_MORE_STARTS = 1_000_000  # as many failed starts as no study allows: bad inpu
 INTERRUPTED = "interrupted"  # not a state of a finished trial: it continues from its checkpoint
 
 
-def await_run(store: Store, run: str, key: str, *, seconds: float = UNSEEN_SECONDS) -> Callable[[], str | bool]:
+def await_run(store: Store, run: str, key: str, *, seconds: float = UNSEEN_SECONDS) -> Ask:
     """Wait until this machine sees the run in the results folder; FolderError where it never does.
-
     A machine that joined after the run began was not asked whether it shares the folder. What it wrote into a folder of
-    its own would be lost. The wait also keeps it from taking one trial after another and failing each.
-
-    Returns:
-        What says whether the run's trials were asked to stop, or that another run has taken over the one with this key;
-        it looks into the store at most once a second.
-    """
+    its own would be lost. The wait also keeps it from taking one trial after another and failing each. What comes back
+    says whether the run's trials were asked to stop, or that another run has taken over the one with this key; it looks
+    into the store at most once a second."""
     deadline = time.monotonic() + seconds
     while not store.sees_run(run):
         if time.monotonic() >= deadline:
-            problem = (
-                f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}: the folder is not shared with it"
-            )
-            raise FolderError(f"{problem}. Mount the network folder there, or take the machine out of the cluster.")
+            problem = f"Machine {socket.gethostname()} cannot see this run in {store.uri!r}"
+            cure = "Mount the network folder there, or take the machine out of the cluster."
+            raise FolderError(f"{problem}: the folder is not shared with it. {cure}")
         time.sleep(min(STOP_POLL_SECONDS, seconds))
+
+    def loss() -> str:  # a run that was paused for long finds its trials with others when it wakes up
+        if store.has_lost(key, run):
+            return "another run took the trial over"
+        return "another run finished the trial" if final_figures(store, key) is not None else ""
+
     is_stopped = Polled(lambda: store.is_stop_requested(run), STOP_POLL_SECONDS)
-    is_lost = Polled(lambda: loss_of(store, key, run), HEARTBEAT_SECONDS)
+    is_lost = Polled(loss, HEARTBEAT_SECONDS)
     return lambda: is_stopped() or is_lost()
-
-
-def loss_of(store: Store, key: str, run: str) -> str:
-    """Why this run should leave a trial alone that it began; empty where it should go on.
-
-    A run that was paused for longer than the silent time finds its trials with others when it wakes up.
-    """
-    if store.has_lost(key, run):
-        return "another run took the trial over"
-    return "another run finished the trial" if final_figures(store, key) is not None else ""
 
 
 def final_figures(store: Store, key: str) -> dict[str, Any] | None:
     """State and reason of a trial that another run on this folder finished meanwhile; None where it is still to run."""
-    done = store.read_fragment(key)
-    if done is None or done.record.state not in FINAL:
-        return None
-    return {"state": done.record.state, "reason": done.record.reason}
+    done = store.read_final(key)
+    return None if done is None else {"state": done.record.state, "reason": done.record.reason}
 
 
 def live_figures(progress: Progress) -> dict[str, Any]:
@@ -104,18 +93,10 @@ class Execution:
     """One attempt at one trial, from the store and into it."""
 
     def __init__(
-        self,
-        config: TrialConfig,
-        store: Store,
-        *,
-        attempt: int,
-        keep: str = "head",
-        checkpoint_seconds: float = 30.0,
-        device: str | None = None,
-        stopped_by: str | None = None,
-        group: Group = ALONE,
-    ) -> None:
-        """stopped_by: digest of the scheduler's rule behind `should_end`."""
+        self, config: TrialConfig, store: Store, *, attempt: int, keep: str = "head", checkpoint_seconds: float = 30.0,
+        device: str | None = None, stopped_by: str | None = None, group: Group = ALONE,
+    ) -> None:  # fmt: skip
+        """stopped_by: digest of the scheduler's rule, which may ask in the store that the trial ends early."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
         self.stopped_by, self.group = stopped_by, group
         self.checkpoint_seconds = checkpoint_seconds
@@ -125,42 +106,27 @@ class Execution:
         self._last_beat = self._last_checkpoint = time.monotonic()
         self._code: torch.Tensor | None = None  # rows of the best code, where the classifier is fixed at it
 
-    def run(
-        self,
-        *,
-        should_stop: Callable[[], str | bool] = lambda: False,
-        should_end: Callable[[Progress], bool] = lambda _: False,
-        on_progress: Callable[[Progress], None] = lambda _: None,
-    ) -> str:
+    def run(self, *, should_stop: Ask = lambda: False, on_progress: Tell = lambda _: None) -> str:
         """Run to the end and return the state: complete, diverged, failed, stopped, or interrupted when asked to stop.
-
         With one worker nothing is raised: a trial that diverges has its rows and a reason, an error is stored as a
         failure with its traceback. One of several workers stores its failure and then raises, so that whoever started
         the workers ends the others. An error caused by another worker's end is raised, and not stored as its own.
-
-        Args:
-            should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt
-                continues; a string is the reason.
-            should_end: asked on worker 0 after each measurement: whether a scheduler wants the trial to end here.
-            on_progress: called after every epoch, on every worker.
-        """
+        should_stop: asked after every epoch, on every worker: whether to stop here, so that another attempt continues; a
+        string is the reason. on_progress: called after every epoch, on every worker."""
         try:
             with self.log.capture():
-                state = self._run(should_stop, should_end, on_progress)
+                state = self._run(should_stop, on_progress)
         except Exception:
-            self.log.write(f"end: failed: {self.reason or 'another worker was lost'}", always=True)
-            self.log.flush()
+            self._log_end("failed", self.reason or "another worker was lost")
             raise
-        self.log.write(f"end: {state}{f': {self.reason}' if self.reason else ''}", always=True)
-        self.log.flush()
+        self._log_end(state, self.reason)
         return state
 
-    def _run(
-        self,
-        should_stop: Callable[[], str | bool],
-        should_end: Callable[[Progress], bool],
-        on_progress: Callable[[Progress], None],
-    ) -> str:
+    def _log_end(self, state: str, reason: str | None) -> None:
+        self.log.write(f"end: {state}{f': {reason}' if reason else ''}", always=True)
+        self.log.flush()
+
+    def _run(self, should_stop: Ask, on_progress: Tell) -> str:
         trial = None
         try:
             self._log_start()
@@ -174,13 +140,20 @@ class Execution:
                 if progress.measurement is not None:
                     self.log.write(measurement_line(progress.measurement))
                 on_progress(progress)
-                if not trial.is_done:
-                    if self.group.agree(self.group.leads and is_measured and should_end(progress)):
-                        return self._stop_early(trial)
-                    asked: str | bool = next((words for words in self.group.everyone(should_stop()) if words), False)
-                    if asked:
-                        return self._interrupt(trial, asked)
-                    self._keep_alive(trial)
+                if trial.is_done:
+                    break
+                is_asked = is_measured and self.stopped_by is not None and self.store.is_stop_requested(self.config.key)
+                if self.group.agree(self.group.leads and is_asked):
+                    self._checkpoint(trial)  # it stays for a study that lets the trial go on
+                    self._write_artifacts(trial)
+                    return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
+                if asked := next((words for words in self.group.everyone(should_stop()) if words), False):
+                    self._checkpoint(trial)  # from which the next attempt continues
+                    self._beat(trial.measurements, interrupted=True)
+                    why = asked if isinstance(asked, str) else "asked to stop"
+                    self.reason = f"{why}; checkpoint of epoch {trial.epoch} kept"
+                    return INTERRUPTED
+                self._keep_alive(trial)
             self._write_artifacts(trial)
             return self._finish(trial, "complete", None)
         except Diverged as error:
@@ -195,40 +168,23 @@ class Execution:
             raise
 
     def _log_start(self) -> None:
-        settings = {name: value for name, value in self.config.settings().items() if value is not None}
-        self.log.write(
-            f"attempt {self.attempt} of trial {self.config.key} on {socket.gethostname()}, process {os.getpid()}\n"
-            f"settings {json.dumps(settings)}\n"
-            f"versions {versions()} on {cpu_model()}"
-        )
-
-    def _stop_early(self, trial: Trial) -> str:
-        """End with what was measured. The checkpoint stays for a study that lets the trial go on."""
-        self._checkpoint(trial)
-        self._write_artifacts(trial)
-        return self._finish(trial, "stopped", f"stopped early at epoch {trial.epoch}.")
-
-    def _interrupt(self, trial: Trial, asked: str | bool) -> str:
-        """Write a checkpoint of this epoch, from which the next attempt continues."""
-        self._checkpoint(trial)
-        self._beat(trial.measurements, interrupted=True)
-        self.reason = f"{asked if isinstance(asked, str) else 'asked to stop'}; checkpoint of epoch {trial.epoch} kept"
-        return INTERRUPTED
+        where, settings = f"on {socket.gethostname()}, process {os.getpid()}", self.config.model_dump(exclude_none=True)
+        self.log.write(f"attempt {self.attempt} of trial {self.config.key} {where}")
+        self.log.write(f"settings {json.dumps(settings)}\nversions {versions()} on {cpu_model()}")
 
     def _open_trial(self) -> Trial:
         """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
         self._code = self.group.lead(self._shared_code, shared=FolderError)
-        common: dict[str, Any] = {"device": self.device, "group": self.group, "code_rows": self._code}
-        common["room"] = data_room()
+        own: dict[str, Any] = {"device": self.device, "group": self.group, "code_rows": self._code, "room": data_room()}
         checkpoints = self.store.read_checkpoints(self.config.key, _say_torn) if self.group.leads else iter(())
         while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
-                return Trial(self.config, checkpoint=checkpoint, **common)
+                return Trial(self.config, checkpoint=checkpoint, **own)
             except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
                 if is_peer_lost(error):
                     raise
                 print(f"a checkpoint of {self.config.key} cannot be continued from: {error}", file=sys.stderr)
-        return Trial(self.config, **common)
+        return Trial(self.config, **own)
 
     def _shared_code(self) -> torch.Tensor | None:
         """The rows of the best code as this results folder has them; None for a trial that needs none."""
@@ -255,11 +211,10 @@ class Execution:
             self.store.write_checkpoint(self.config.key, trial.epoch, trial.save())
 
     def _beat(self, measurements: list[Measurement], *, interrupted: bool = False) -> None:
-        if not self.group.leads:
-            return
-        rows = fragment_table(self.config, measurements)
-        self.store.write_live(self.config.key, self.attempt, rows, interrupted=interrupted)
-        self.log.flush()
+        if self.group.leads:
+            rows = fragment_table(self.config, measurements)
+            self.store.write_live(self.config.key, self.attempt, rows, interrupted=interrupted)
+            self.log.flush()
 
     def _finish(self, trial: Trial, state: str, reason: str | None) -> str:
         """Write the rows file last: once it is there the trial counts as finished, and all else must be there."""
@@ -300,20 +255,13 @@ class Execution:
         trace = "".join(traceback.format_exception(error))
         self.log.write(trace, always=True)
         self.log.flush()
-        failure = failure_record(
-            self.config,
-            self.attempt,
-            self.reason,
-            trace,
-            charged=self.is_charged,
-            starts=NO_MORE_STARTS if isinstance(error, StudyError) else 1,
-            epoch=trial.epoch if trial else None,
-            seconds=trial.seconds if trial else None,
-            resumed=trial.resumed if trial else False,
-            reached_terminal=None,
-            dataset_digest=trial.dataset.digest if trial else None,
-            **describe_machine(trial.device if trial else torch.device("cpu")),
-        )
+        known: dict[str, Any] = {"epoch": None, "seconds": None, "resumed": False, "dataset_digest": None}
+        if trial is not None:
+            known = {name: getattr(trial, name) for name in ("epoch", "seconds", "resumed")}
+            known["dataset_digest"] = trial.dataset.digest
+        known |= {"starts": NO_MORE_STARTS if isinstance(error, StudyError) else 1, "reached_terminal": None}
+        known |= describe_machine(trial.device if trial else torch.device("cpu"))
+        failure = failure_record(self.config, self.attempt, self.reason, trace, charged=self.is_charged, **known)
         # A full or lost folder cannot hold even this; the caller still gets the state and the reason.
         with contextlib.suppress(OSError):
             self.store.write_failure(self.config.key, self.attempt, failure)

@@ -1,7 +1,5 @@
 """What a study will cost: the seconds per trial, from stored trials of the same kind or from a short probe.
-
-Knows the store's trials and, for a probe, study.training.trial; does not know Ray.
-"""
+Knows the store's trials and, for a probe, study.training.trial; does not know Ray."""
 
 import math
 import statistics
@@ -18,7 +16,7 @@ from study.store.schemas import stored_config
 from study.store.sealing.table_rows import first_of_each
 from study.store.store import Store
 from study.training.data import training_samples
-from study.training.stationarity import CHECKS
+from study.training.schedules import CHECKS
 
 OPEN_BUDGETS = ("terminal", "stationary")  # training may end before its cap
 EVALUATION_COST = 1 / 3  # of a training sample's: forward without backward
@@ -43,34 +41,22 @@ class Price:
 
 
 def price(configs: list[TrialConfig], store: Store, *, cpus: float, probe: bool = False) -> Price:
-    """The cost of the trials, from the times of stored trials, or measured now by a probe of each kind.
-
-    cpus: those that each worker occupies.
-    """
+    """The cost of the trials, by stored trials or a probe of each kind now. cpus: those that each worker occupies."""
     per_sample = {} if not configs else _probe(configs) if probe else _stored(store)
     trials = Counter(config.cell for config in configs)
-    costs = {c.cell: _cost(c, per_sample) for c in one_of_each_cell(configs)}
+    timed = ((c, per_sample.get(c.values_with("speed"))) for c in one_of_each_cell(configs))
+    costs = {c.cell: math.nan if each is None else each * _samples(c) for c, each in timed}
     priced = {cell: cost for cell, cost in costs.items() if not math.isnan(cost)}
     unpriced = len(configs) - sum(map(trials.__getitem__, priced))
     cpus *= max((config.workers for config in configs), default=1)
     at_once = max(1, int(usable_cpus() / cpus))
     seconds = None if unpriced else sum(trials[cell] * cost for cell, cost in priced.items())
-    source = "probe" if probe else "stored trials"
     is_bound = any(config.budget in OPEN_BUDGETS for config in configs)
-    return Price(len(configs), seconds, unpriced, at_once, source, is_bound)
-
-
-def _cost(config: TrialConfig, per_sample: dict[tuple[object, ...], float]) -> float:
-    """Seconds of a trial by what its time per sample depends on; NaN where that was never timed."""
-    each = per_sample.get(config.values_with("speed"))
-    return math.nan if each is None else each * _samples(config)
+    return Price(len(configs), seconds, unpriced, at_once, "probe" if probe else "stored trials", is_bound)
 
 
 def _samples(config: TrialConfig, steps: int | None = None) -> float:
-    """Training samples, with measured samples at a third of the cost; NaN where they cannot be counted here.
-
-    steps: those that were taken; None: the most that the budget allows.
-    """
+    """Training samples of these steps or of the whole budget, measured ones at a third; NaN if they cannot be counted."""
     per_epoch = training_samples(config)
     if math.isnan(per_epoch):
         return per_epoch

@@ -1,8 +1,6 @@
 """What this process may use of its machine: processors, memory, and a folder for what is temporary.
-
 A machine's size is not what a process gets: CPU affinity, control groups (containers, schedulers) and SLURM each grant a
-part. Knows neither torch nor Ray.
-"""
+part. Knows neither torch nor Ray."""
 
 import contextlib
 import fcntl
@@ -41,18 +39,14 @@ def usable_memory() -> int:
 
 def data_room() -> Room:
     """What the inputs of one worker of a trial may take here: half of its processor's part of the memory.
-
-    Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share than a half.
-    """
-    written = os.environ.get(DATA_SHARE) or USUAL_SHARE
-    try:
+    Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share than a
+    half."""
+    written, share = os.environ.get(DATA_SHARE) or USUAL_SHARE, math.nan
+    with contextlib.suppress(ValueError):
         share = float(written)
-    except ValueError:
-        share = math.nan
     if not 0 <= share <= 1:
-        raise StudyError(
-            f"{DATA_SHARE} must be from 0 to 1, a share of the memory, got {written!r}. Usual is {USUAL_SHARE}."
-        )
+        rule = f"{DATA_SHARE} must be from 0 to 1, a share of the memory"
+        raise StudyError(f"{rule}, got {written!r}. Usual is {USUAL_SHARE}.")
     memory, cpus = float(usable_memory()), usable_cpus()
     granted = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it to the processors of the trial's worker
     readers = min(int(granted), cpus) if granted.isdecimal() else cpus
@@ -101,9 +95,7 @@ def _number(variable: str) -> int:
 
 def temporary_base() -> tuple[Path, str]:
     """A folder in which Ray's sockets and files may lie, and why it is not TMPDIR; StudyError where there is none.
-
-    RAY_TMPDIR is taken at its word: where it cannot be used, nothing else is tried.
-    """
+    RAY_TMPDIR is taken at its word: where it cannot be used, nothing else is tried."""
     given = os.environ.get("RAY_TMPDIR")
     named = f"RAY_TMPDIR {given}" if given else f"TMPDIR {os.environ.get('TMPDIR') or '/tmp'}"
     places = [given] if given else [os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm"]
@@ -111,9 +103,8 @@ def temporary_base() -> tuple[Path, str]:
     usable = next((place for place, problem in problems.items() if not problem), None)
     if usable is None:
         cure = "Set RAY_TMPDIR to a short folder on a disk of this machine that has room, such as /tmp."
-        raise StudyError(
-            f"Ray's files and sockets must have a folder, got {named}, which {problems[places[0]]}. {cure}"
-        )
+        got = f"got {named}, which {problems[places[0]]}"
+        raise StudyError(f"Ray's files and sockets must have a folder, {got}. {cure}")
     return Path(usable), f"{named} {problems[places[0]]}; Ray's files lie in {usable}" if usable != places[0] else ""
 
 
@@ -132,9 +123,7 @@ def unusable(folder: Path) -> str:
 
 class OwnFolder:
     """A folder for one run's temporary files, so that runs and users on a machine share none. It goes with its process.
-
-    Where a process was killed the folder stays, and the next one removes it: nobody holds its lock.
-    """
+    Where a process was killed the folder stays, and the next one removes it: nobody holds its lock."""
 
     def __init__(self) -> None:
         base, self.note = temporary_base()
@@ -151,7 +140,6 @@ class OwnFolder:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders of this user's processes that have ended."""
     for lock in base.glob(f"{PREFIX}{RANDOM}/{LOCK}"):
         # another user's, or one whose process lives
         with contextlib.suppress(OSError), open(lock) as handle:

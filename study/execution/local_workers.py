@@ -1,7 +1,5 @@
 """One trial on this machine without Ray: its workers as processes that are started, watched and ended together.
-
-Knows study.execution.attempt; does not know how a worker trains. A failure is stored under the trial's attempt.
-"""
+Knows study.execution.attempt; does not know how a worker trains. A failure is stored under the trial's attempt."""
 
 import multiprocessing
 import os
@@ -12,16 +10,15 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed
 
 from gnc_models.processes import ASKS, end_with_parent, kept_from_children
 from study.design.config import TrialConfig
-from study.execution.attempt import Execution
-from study.execution.machine import describe_machine
-from study.execution.trial_log import failure_record
+from study.execution.attempt import Ask, Execution, Tell
+from study.execution.trial_log import describe_machine, failure_record
 from study.store.store import Store, open_store
 from study.training.trial import Progress
 from study.training.worker_group import PATIENCE, join
@@ -34,28 +31,13 @@ LOOPBACK = "lo"  # Linux's name of it; gloo would otherwise look for the address
 
 
 def run_here(
-    config: TrialConfig,
-    store: Store,
-    *,
-    keep: str = "head",
-    checkpoint_seconds: float = 30.0,
-    device: str | None = None,
-    should_stop: Callable[[], str | bool] = lambda: False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> End:
+    config: TrialConfig, store: Store, *, keep: str = "head", checkpoint_seconds: float = 30.0, device: str | None = None,
+    should_stop: Ask = lambda: False, on_progress: Tell = lambda _: None,
+) -> End:  # fmt: skip
     """Run a trial to its end on this machine: in this process, or of several workers each in one of its own.
-
-    Args:
-        config: the trial.
-        store: where it continues from and what it writes to.
-        keep: as in a study file.
-        checkpoint_seconds: as in a study file.
-        device: "cpu", or None: a GPU for each worker where there are as many, else CPUs.
-        should_stop: asked a few times a second; then the trial keeps a checkpoint and ends.
-        on_progress: called after every epoch.
-    Returns:
-        State and reason, as Execution gives them. If a worker raised or died, the others are ended: state "failed".
-    """
+    device: "cpu", or None: a GPU for each worker where there are as many, else CPUs. should_stop: asked a few times a
+    second; then the trial keeps a checkpoint and ends. Gives state and reason as Execution does; if a worker raised or
+    died, the others are ended: state "failed"."""
     attempt = store.next_attempt(config.key)
     options: dict[str, Any] = {"attempt": attempt, "keep": keep, "checkpoint_seconds": checkpoint_seconds}
     if config.workers == 1:
@@ -98,11 +80,7 @@ def _started(order: dict[str, Any], size: int) -> Iterator[tuple[list[BaseProces
 
 
 def _watch(
-    workers: list[BaseProcess],
-    reports: Connection,
-    stopping: Event,
-    should_stop: Callable[[], str | bool],
-    on_progress: Callable[[Progress], None],
+    workers: list[BaseProcess], reports: Connection, stopping: Event, should_stop: Ask, on_progress: Tell
 ) -> End | None:
     """State and reason that worker 0 ends with; None if a worker was lost before."""
     while not any(worker.exitcode for worker in workers):
@@ -116,14 +94,12 @@ def _watch(
                 workers[0].join()
                 return None
             if not isinstance(report, Progress):
-                end: End = report
-                return end
+                return cast(End, report)
             on_progress(report)
     return None
 
 
 def _reason(store: Store, config: TrialConfig, attempt: int, exits: list[int | None]) -> str:
-    """The reason of the failure, which is written here where the worker died before it could."""
     failure = store.failure_of(config.key, attempt)
     if failure is None:
         # A signal's number is negative; workers that only noticed the loss end with 1.
@@ -140,22 +116,16 @@ def _work(order: dict[str, Any], rank: int, size: int, stopping: Event, reports:
     end_with_parent()
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
-    distributed.init_process_group(
-        "gloo", init_method=order["rendezvous"], rank=rank, world_size=size, timeout=PATIENCE
-    )
+    where: dict[str, Any] = {"init_method": order["rendezvous"], "rank": rank, "world_size": size}
+    distributed.init_process_group("gloo", **where, timeout=PATIENCE)
     gpus = torch.cuda.device_count() if order["device"] is None else 0
     device = torch.device("cuda", rank) if gpus >= size else torch.device("cpu")
     config, group = TrialConfig(**order["settings"]), join(rank, size, device)
     execution = Execution(config, open_store(order["results"]), device=str(device), group=group, **order["options"])
-
-    def tell(progress: Progress) -> None:
-        if reports is not None:
-            reports.send(progress)
-
+    tell: Callable[[Any], None] = reports.send if reports else lambda _: None
     try:
         state = execution.run(should_stop=stopping.is_set, on_progress=tell)
     except Exception:  # noqa: BLE001 - the store has its traceback, if it is this worker's own
         os._exit(1)  # at once: closed connections are how the others notice
-    if reports is not None:
-        reports.send((state, execution.reason))
+    tell((state, execution.reason))
     distributed.destroy_process_group()

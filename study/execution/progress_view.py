@@ -1,7 +1,5 @@
 """What `gnc run` and `gnc status` show of trials in progress: their figures in a line or a table, a bar, the time left.
-
-Knows rich; does not know Ray, the store or torch.
-"""
+Knows rich; does not know Ray, the store or torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

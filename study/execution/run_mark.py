@@ -1,7 +1,5 @@
 """Keeps the mark of a run fresh in the results folder for as long as the run goes on.
-
-Knows the store; does not know Ray or what the run does.
-"""
+Knows the store; does not know Ray or what the run does."""
 
 import secrets
 import threading
@@ -21,9 +19,7 @@ def new_run() -> str:
 @contextmanager
 def under_way(store: Store, run: str, *, study: str = "", seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Mark the run as under way, and write the mark again every so many seconds: other runs leave its trials alone.
-
-    study: the text of the study that it runs.
-    """
+    study: the text of the study that it runs."""
     name = study_file(study) if study else ""
     store.begin_run(run, study=name)
     over = threading.Event()

@@ -1,9 +1,8 @@
 """Whether new trials can be compared with the stored ones: same data, same versions, same machine.
-
-Knows the store and, to compare data, study.training.trial; does not know Ray.
-"""
+Knows the store and, to compare data, study.training.data; does not know Ray."""
 
 import json
+from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
@@ -17,51 +16,38 @@ from study.execution.granted import data_room
 from study.store.schemas import FINAL, stored_config
 from study.store.sealing.table_rows import first_of_each
 from study.store.store import Store
+from study.training.data import load_dataset
 
 
 def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
     """StudyError if the data of a stored trial, made again here, has another digest: its rows could not be compared.
-
-    Data sets of the same settings are nested in their sizes, so the smallest stored one of each is enough.
-    """
+    Data sets of the same settings are nested in their sizes, so the smallest stored one of each is enough."""
     wanted = {config.values_with("data") for config in configs}
-    smallest: dict[tuple[object, ...], tuple[TrialConfig, str]] = {}
-    for row in _data_sets(store.read_trials()):
-        config = stored_config(row)
-        pool = config.values_with("data")
-        if pool in wanted and (pool not in smallest or _sizes(config) < _sizes(smallest[pool][0])):
-            smallest[pool] = config, row["dataset_digest"]
-    if not smallest:
-        return
-    from study.training.data import load_dataset
-
-    for config, digest in smallest.values():
+    stored = [(stored_config(row), row["dataset_digest"]) for row in _data_sets(store.read_trials())]
+    stored.sort(key=lambda one: [size or 0 for size in one[0].values_with("size")])
+    smallest = {config.values_with("data"): (config, digest) for config, digest in reversed(stored)}
+    for config, digest in (found for pool, found in smallest.items() if pool in wanted):
         here = load_dataset(config, data_room()).digest
         if here != digest:
+            got = f"got {here[:12]} where {config.key} has {digest[:12]}"
             raise StudyError(
-                f"dataset_digest must be that of the stored trials, got {here[:12]} where {config.key} has {digest[:12]}. "
-                "The data would not be the same: files of the set may have changed, or versions of fonts, Pillow, FreeType "
-                "and gnc-study. Use the files and the versions in trials.parquet, or another results folder."
+                f"dataset_digest must be that of the stored trials, {got}. The data would not be the same: files of the "
+                "set may have changed, or versions of fonts, Pillow, FreeType and gnc-study. Use the files and the "
+                "versions in trials.parquet, or another results folder."
             )
 
 
 def _data_sets(trials: pa.Table) -> list[dict[str, Any]]:
-    """A trial for each data set that was seen, by its settings and its digest."""
     names = [*settings_with("data", "size"), "dataset_digest"]
     return first_of_each(trials.filter(pc.is_valid(trials["dataset_digest"])), names).to_pylist()
 
 
 def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tuple[TrialConfig, ...]:
     """The configs; one whose trial finished under another spelling of the same settings has the stored spelling.
-
-    Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key and
-    its rows, and counts as the trial that a study asks for, however that study writes it.
-    """
-    names = [
-        name
-        for name in SPELLINGS
-        if any(isinstance(getattr(config, name), str) for config in one_of_each_cell(configs))
-    ]
+    Settings that can be written in several ways once entered the key as they were written. Such a trial keeps its key
+    and its rows, and counts as the trial that a study asks for, however that study writes it."""
+    written = [config.settings() for config in one_of_each_cell(configs)]
+    names = [name for name in SPELLINGS if any(isinstance(settings[name], str) for settings in written)]
     if not names:
         return configs
     former = {}
@@ -75,27 +61,18 @@ def with_stored_spellings(configs: tuple[TrialConfig, ...], store: Store) -> tup
 
 def mixed_machines(trials: pa.Table) -> list[str]:
     """One sentence for each of cpu_model, gpu_model, versions and data that differs between trials."""
-    sentences = []
-    digests: dict[tuple[object, ...], set[str]] = {}
+    sentences, digests = [], defaultdict[tuple[object, ...], set[str]](set)
     for trial in _data_sets(trials):
-        digests.setdefault(stored_config(trial).values_with("data", "size"), set()).add(trial["dataset_digest"])
+        digests[stored_config(trial).values_with("data", "size")].add(trial["dataset_digest"])
     if any(len(found) > 1 for found in digests.values()):
         sentences.append("trials with the same data settings have different dataset_digest; they cannot be compared")
     complete = trials.filter(pc.equal(trials["state"], "complete"))
     for name in columns_with("machine"):
         values = sorted(map(str, complete[name].unique().to_pylist()))
         if len(values) > 1:
-            shown = [_differences(value, values) if name == "versions" else value for value in values[:5]]
-            told = f"trials have {len(values)} values of {name} ({'; '.join(shown)})"
+            known = [json.loads(value) for value in values] if name == "versions" else []
+            packages = {package for one in known for package in one if len({each.get(package) for each in known}) > 1}
+            shown = [", ".join(f"{k} {v}" for k, v in one.items() if k in packages) for one in known] or values
+            told = f"trials have {len(values)} values of {name} ({'; '.join(shown[:5])})"
             sentences.append(f"{told}; numbers are the same to the last bit only within one of them")
     return sentences
-
-
-def _differences(versions: str, others: list[str]) -> str:
-    parsed = [json.loads(other) for other in others]
-    mine = json.loads(versions)
-    return ", ".join(f"{k} {v}" for k, v in mine.items() if len({p.get(k) for p in parsed}) > 1)
-
-
-def _sizes(config: TrialConfig) -> tuple[int, ...]:
-    return tuple(value or 0 for value in config.values_with("size"))

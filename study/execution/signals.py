@@ -1,8 +1,6 @@
 """Whether this process was asked to end: by SIGTERM, by Ctrl-C where it runs one trial by itself, or by what it polls.
-
 A request does not end a running trial at once: the trial writes a checkpoint at the end of its epoch and stops there.
-Knows signals; does not know Ray, the store or what a trial is.
-"""
+Knows signals; does not know Ray, the store or what a trial is."""
 
 import contextlib
 import os

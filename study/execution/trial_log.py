@@ -1,21 +1,27 @@
-"""The log of one attempt at one trial: what it was asked, how it went, what it printed, how it ended or failed.
-
-Knows the store; does not know how a trial is trained. Where the results lie on a disk every line is there at once; in
-an object store the whole log is put again at heartbeats and at the end. A log that cannot be written stops no trial:
-the results are written elsewhere, and an error there is raised.
-"""
+"""The log of one attempt at one trial: what it was asked, how it went, what it printed, how, where and with what it ended.
+Where the results lie on a disk every line is there at once; in an object store the whole log is put again at heartbeats
+and at the end. A log that cannot be written stops no trial. Knows the store; does not know how a trial is trained."""
 
 import contextlib
 import datetime
 import faulthandler
+import functools
+import importlib.metadata
 import io
+import json
 import logging
 import os
+import platform
+import re
+import socket
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
+
+import torch
 
 from study.design.config import TrialConfig
 from study.store.attempts import log_name
@@ -23,6 +29,36 @@ from study.store.schemas import identity_and_settings
 from study.store.store import Store
 
 MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, except how it ended
+
+# Packages that decide numbers.
+PACKAGES = ("gnc-study", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "fonttools")
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """When, where and with what a trial ended."""
+    return {
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "cpu_model": cpu_model(),
+        "gpu_model": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "versions": versions(),
+    }
+
+
+@functools.cache
+def versions() -> str:
+    """Versions as JSON of Python and of the packages that decide numbers and data."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return json.dumps({"python": platform.python_version(), **packages})
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The CPU as /proc/cpuinfo names it, else as Python does."""
+    with contextlib.suppress(OSError):
+        if named := re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def failure_record(

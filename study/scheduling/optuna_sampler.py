@@ -1,9 +1,8 @@
 """The next suggestion of a search, from what is known of those before it. Knows Optuna.
-
-A pure function: no sampler outlives a suggestion, so a search that was stopped and continued loses nothing.
-"""
+A pure function: no sampler outlives a suggestion, so a search that was stopped and continued loses nothing."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from study.design.distributions import Distribution, rounded
-from study.design.search import Search
+from study.design.search import Distribution, Search, rounded
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -35,20 +33,13 @@ class Known:
 
 
 def next_values(search: Search, cell: str, index: int, known: Sequence[Known]) -> dict[str, Any]:
-    """Values of the suggestion with this index in a cell, rounded as all drawn values.
-
-    Args:
-        search: space, metrics and seed. The first `search.startup` suggestions are the draws of method random.
-        cell: names the grid cell; each has a study of its own.
-        index: how many suggestions the cell has had before.
-        known: those before, in order.
-    """
+    """Values of the suggestion with this index in a cell of the grid, rounded as all drawn values.
+    The first `search.startup` suggestions are the draws of method random. known: those before this one, in order."""
     if index < search.startup:
         return search.draw(index)
     digest = hashlib.sha256(f"{search.seed}/{cell}/{index}".encode()).digest()
-    sampler = optuna.samplers.TPESampler(
-        multivariate=True, n_startup_trials=1, constant_liar=True, seed=int.from_bytes(digest[:4], "big")
-    )
+    seed = int.from_bytes(digest[:4], "big")
+    sampler = optuna.samplers.TPESampler(multivariate=True, n_startup_trials=1, constant_liar=True, seed=seed)
     study = optuna.create_study(sampler=sampler, directions=[DIRECTIONS[mode] for mode in search.modes])
     distributions = {name: distribution(d) for name, d in search.space}
     study.add_trials([_trial(search, one, distributions) for one in known])
@@ -80,6 +71,6 @@ def _trial(search: Search, known: Known, distributions: dict[str, BaseDistributi
     if known.state == STOPPED and len(search.metrics) == 1:
         return create_trial(state=TrialState.PRUNED, intermediate_values=known.curve, **common)
     if known.state == BAD:
-        worst = [float("-inf") if mode == "max" else float("inf") for mode in search.modes]
+        worst = [-math.inf if mode == "max" else math.inf for mode in search.modes]
         return create_trial(values=worst, constraints={"bad": 1.0}, **common)
     return create_trial(values=list(known.goals), constraints={"bad": 0.0}, **common)

@@ -1,7 +1,5 @@
 """Stored trials as studies of Optuna: a file that optuna-dashboard opens, and how much each setting mattered.
-
-Knows Optuna and the store; suggests nothing (study.scheduling.optuna_sampler does).
-"""
+Knows Optuna and the store; suggests nothing (study.scheduling.optuna_sampler does)."""
 
 import datetime
 import warnings
@@ -32,12 +30,8 @@ def measure_importances(
     search: Search, tried: Sequence[dict[str, Any]], goals: Sequence[float]
 ) -> dict[str, dict[str, float]]:
     """By evaluator and searched setting, its share of the variation of one goal; the shares of an evaluator sum to 1.
-
-    Args:
-        search: its space, and in its first mode whether large or small goals are good. tried: values by setting.
-    Source: Optuna's evaluators: fANOVA (Hutter et al., 2014, a random forest over all trials) and PED-ANOVA (Watanabe
-    et al., arXiv 2304.10255, what sets the best tenth apart).
-    """
+    search: its first mode says whether large or small goals are good. tried: values by setting.
+    Source: Optuna's fANOVA (Hutter et al., 2014) and PED-ANOVA (Watanabe et al., arXiv 2304.10255, the best tenth)."""
     space = {name: distribution(given) for name, given in search.space}
     study = optuna.create_study(direction=DIRECTIONS[search.modes[0]])
     inside = [(v, goal) for v, goal in zip(tried, goals, strict=True) if search.holds(v)]
@@ -48,10 +42,7 @@ def measure_importances(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an evaluator tells of trials that it leaves out
-        return {
-            name: optuna.importance.get_param_importances(study, evaluator=evaluator)
-            for name, evaluator in evaluators.items()
-        }
+        return {n: optuna.importance.get_param_importances(study, evaluator=by) for n, by in evaluators.items()}
 
 
 def export_trials(
@@ -59,19 +50,12 @@ def export_trials(
     keys: set[str] | None = None, on_unreadable: Tell = ignore,
 ) -> dict[str, int]:  # fmt: skip
     """Write stored trials into a new journal file of Optuna, a study for each group of trials that can be compared.
-
     A group shares every setting but the seed and the searched ones; without a search, the sizes. Parameters are the
-    searched settings (without a search, all that vary in the group). Trials outside the searched space are left out; key, cell, seed and reason are user attributes.
-    Stopped trials are pruned, with their course where there is one metric. A diverged or failed trial has failed, and so
-    has one whose metric was not measured.
-
-    Args:
-        path: a file that does not exist. name: of the study. keys: only these trials; None for all.
-    Returns:
-        The number of trials by the name of each of Optuna's studies.
-    Raises:
-        StudyError: no trial can be exported.
-    """
+    searched settings (without a search, all that vary in the group). Trials outside the searched space are left out;
+    key, cell, seed and reason are user attributes. Stopped trials are pruned, with their course where there is one
+    metric. A diverged or failed trial has failed, and so has one whose metric was not measured.
+    path: a file that does not exist. name: of the study. keys: only these trials; None for all. Gives the number of
+    trials by the name of each of Optuna's studies; StudyError if no trial can be exported."""
     trials = [row for row in store.read_trials(on_unreadable).to_pylist() if keys is None or row["trial"] in keys]
     for row in trials:
         row |= with_flat_options({setting: row[setting] for setting in TrialConfig.model_fields})
@@ -87,8 +71,7 @@ def export_trials(
     for where, members in _groups(trials, held):
         shown = ", ".join(f"{setting}={value}" for setting, value in where.items() if setting in varied)
         label = f"{name}: {shown}" if shown else name
-        directions = [DIRECTIONS[mode] for mode in modes]
-        study = optuna.create_study(storage=storage, study_name=label, directions=directions)
+        study = optuna.create_study(storage=storage, study_name=label, directions=[DIRECTIONS[mode] for mode in modes])
         study.set_metric_names(list(metrics))
         space = {setting: distribution(given) for setting, given in search.space} or _lists(members)
         inside = [row for row in members if search.holds({setting: row.get(setting) for setting in search.names})]
@@ -104,7 +87,6 @@ def _varied(trials: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _lists(members: Sequence[dict[str, Any]]) -> dict[str, BaseDistribution]:
-    """The settings that vary, each as the choice of the values that it takes."""
     varied = {name: dict.fromkeys(row.get(name) for row in members) for name in _varied(members)}
     return {name: CategoricalDistribution(tuple(values)) for name, values in varied.items()}
 
@@ -122,7 +104,6 @@ def _groups(
 def _frozen(
     row: dict[str, Any], course: Sequence[dict[str, Any]], space: dict[str, BaseDistribution], metrics: Sequence[str]
 ) -> FrozenTrial:
-    """A stored trial as Optuna holds it."""
     goals: list[Any] = [course[-1][metric] if course else None for metric in metrics]
     state = STATES.get(row["state"], TrialState.FAIL)
     reason = row["reason"]

@@ -1,7 +1,5 @@
 """Which trials of a study are selected, which are done, and which are still to run.
-
-Knows the study and its store; does not know how trials are run.
-"""
+Knows the study and its store; does not know how trials are run."""
 
 import itertools
 from dataclasses import replace
@@ -20,10 +18,8 @@ def select(study: Study, selection: Selection | None) -> Study:
         return study
     chosen = {"seed", *study.search.names} & selection.names
     if study.is_adaptive and chosen:
-        raise StudyError(
-            f"--where must select whole cells of an adaptive search, got {selection.text!r}. "
-            f"Leave {', '.join(sorted(chosen))} out: the search chooses by the mean over all seeds."
-        )
+        cure = f"Leave {', '.join(sorted(chosen))} out: the search chooses by the mean over all seeds."
+        raise StudyError(f"--where must select whole cells of an adaptive search, got {selection.text!r}. {cure}")
     extremes = tuple(config for config in study.extremes if selection(config.settings()))
     cells = {config.cell for config in extremes}
     corner = next(study.search.corners()) if study.is_adaptive else {}
@@ -34,10 +30,8 @@ def select(study: Study, selection: Selection | None) -> Study:
         extremes=extremes,
     )
     if not selected.num_planned:
-        raise StudyError(
-            f"--where must select at least one of the {study.num_planned} trials of {study.name}, got {selection.text!r}. "
-            "See what varies with gnc check --trials."
-        )
+        rule = f"--where must select at least one of the {study.num_planned} trials of {study.name}"
+        raise StudyError(f"{rule}, got {selection.text!r}. See what varies with gnc check --trials.")
     return replace(selected, left_out=study.left_out + study.num_planned - selected.num_planned)
 
 

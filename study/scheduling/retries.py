@@ -1,7 +1,5 @@
 """Decides which trial starts next, which failed trial starts again and after which delay, and which one is given up.
-
-A failed trial waits without occupying a machine. Knows the store; does not know Ray.
-"""
+A failed trial waits without occupying a machine. Knows the store; does not know Ray."""
 
 import hashlib
 import heapq
@@ -40,11 +38,8 @@ class Retries:
 
     def next(self) -> TrialConfig | None:
         """The trial to start now: one whose delay is over, else a new one; None where there is none at present."""
-        config: TrialConfig | None
-        if self._waiting and self._waiting[0][0] <= time.monotonic():
-            config = heapq.heappop(self._waiting)[2]
-        else:
-            config = self._trials.next()
+        is_due = bool(self._waiting) and self._waiting[0][0] <= time.monotonic()
+        config = heapq.heappop(self._waiting)[2] if is_due else self._trials.next()
         if config is not None:
             self.in_flight[config.key] = config
         return config
@@ -61,10 +56,8 @@ class Retries:
 
     def is_charged(self, key: str, epoch: int, *, began: bool = True) -> bool:
         """Whether the death of a process counts against its trial: not if it got further than every attempt before.
-
         What killed a process is unknown. But a trial that kills its own process does so at the same place again, while
-        one that gets further each time will end. The first death before the trial began does not count.
-        """
+        one that gets further each time will end. The first death before the trial began does not count."""
         if not began:
             self._never_began[key] += 1
             return self._never_began[key] > 1
@@ -77,16 +70,12 @@ class Retries:
         """Note a failed attempt. Seconds until the trial is started again, or None: it is set aside."""
         config = self.in_flight.pop(key)
         (self._charged if charged else self._cut_off)[key] += 1
-        failures = self._failures(key) if charged else self._cut_off[key]
+        stored = self._store.failed_starts(key).get(key, 0) - self._before.get(key, 0)
+        failures = max(self._charged[key], stored) if charged else self._cut_off[key]
         if charged and failures >= self._resources.attempts:
             self._trials.ended(key, "failed")
             return None
-        delay = delay_before(key, failures, self._resources.backoff_seconds)
-        if not charged and failures == 1:
-            delay = 0.0  # cut off for the first time: it can start at once
+        is_new = not charged and failures == 1  # cut off for the first time: it can start at once
+        delay = 0.0 if is_new else delay_before(key, failures, self._resources.backoff_seconds)
         heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._order), config))
         return delay
-
-    def _failures(self, key: str) -> int:
-        stored = self._store.failed_starts(key).get(key, 0) - self._before.get(key, 0)
-        return max(self._charged[key], stored)

@@ -1,8 +1,6 @@
 """Shares the trials of a folder between runs: claims the next trial, leaves alone what a live run has, takes over the rest.
-
-A run is silent when its mark has not changed for a minute of this machine's own time, so clocks that differ do not matter;
-a run of this machine whose process has ended is silent at once. Knows the store; does not know Ray.
-"""
+A run is silent when its mark has not changed for a minute of this machine's own time, so clocks that differ do not
+matter; a run of this machine whose process has ended is silent at once. Knows the store; does not know Ray."""
 
 import contextlib
 import time
@@ -65,16 +63,12 @@ class _Seen:
 
 @dataclass
 class Sharing:
-    """What one run knows of the others on its folder.
-
-    rule: the study's scheduler; a trial that it stopped is done. attempts: failures after which a trial is done; None: a
-    trial that failed is tried again.
-    """
+    """What one run knows of the others on its folder."""
 
     store: Store
     run: str
-    rule: Scheduler
-    attempts: int | None = None
+    rule: Scheduler  # the study's; a trial that it stopped is done
+    attempts: int | None = None  # failures after which a trial is done; None: a trial that failed is tried again
     silent_seconds: float = SILENT_SECONDS
     clock: Callable[[], float] = time.monotonic
     _claims: dict[str, Claim] = field(default_factory=dict)
@@ -125,9 +119,7 @@ class Sharing:
         """Whether a run that is known to be alive has this trial, so that it can be left to that run."""
         self.look()
         claim = self._claims.get(key)
-        if claim is None or not claim.run or claim.run == self.run:
-            return False
-        seen = self._seen.get(claim.run)
+        seen = self._seen.get(claim.run) if claim and claim.run != self.run else None
         return seen is not None and seen.mark is not None and (seen.is_beating or seen.mark.is_here)
 
     @property
@@ -174,12 +166,10 @@ class SharedTrials:
             if self._is_taken(config):
                 return config
         now = self._sharing.clock()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            for config in list(self._elsewhere.values()):
-                if self._is_taken(config):
-                    return config
-        return None
+        if now - self._looked < LOOK_SECONDS:
+            return None
+        self._looked = now
+        return next(filter(self._is_taken, list(self._elsewhere.values())), None)
 
     def _is_taken(self, config: TrialConfig) -> bool:
         self._elsewhere.pop(config.key, None)

@@ -1,19 +1,17 @@
 """The trials of an adaptive search: which the store holds, how each suggestion did, and which trial comes next.
-
 Everything is read from the store, so that a process that continues a search knows all earlier trials. New values come
-from study.scheduling.optuna_sampler. Does not know Ray.
-"""
+from study.scheduling.optuna_sampler. Does not know Ray."""
 
 import dataclasses
-import hashlib
 import json
+import math
 import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, short_digest
 from study.design.errors import StudyError, make_config
 from study.design.search import Cell, Search, columns_read, measured
 from study.design.setting import canonical, with_flat_options
@@ -53,22 +51,16 @@ def make_suggestion(cell: Cell, values: dict[str, Any]) -> Suggestion:
 
 
 def complete_study(study: Study, store: Store, on_unreadable: Tell = ignore) -> Study:
-    """The study with the trials that its search suggested so far, and finished ones under their stored keys.
-
-    on_unreadable: is told torn suggestions.
-    """
-    if not study.is_adaptive:
-        return dataclasses.replace(study, configs=with_stored_spellings(study.configs, store))
-    found = stored_suggestions(study, store, on_unreadable)
-    configs = [c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values()]
-    return dataclasses.replace(study, configs=with_stored_spellings(tuple(configs), store))
+    """The study with the trials that its search suggested so far, and finished ones under their stored keys."""
+    found = stored_suggestions(study, store, on_unreadable) if study.is_adaptive else {}
+    suggested = (c for suggestions in found.values() for s in suggestions.values() for c in s.trials.values())
+    configs = tuple(suggested) if study.is_adaptive else study.configs
+    return dataclasses.replace(study, configs=with_stored_spellings(configs, store))
 
 
 def stored_suggestions(study: Study, store: Store, on_unreadable: Tell = ignore) -> dict[Cell, dict[str, Suggestion]]:
     """The suggestions of each cell of the grid, by `TrialConfig.cell`, with stored trials that could be suggestions.
-
-    Trials of other studies count too, wherever their settings lie in this search's space.
-    """
+    Trials of other studies count too, wherever their settings lie in this search's space."""
     candidates = list(store.suggestions(on_unreadable).values())
     rows = store.read_trials().select(["trial", *TrialConfig.model_fields]).to_pylist()
     stored = [stored_config(row).settings() for row in sorted(rows, key=lambda row: str(row["trial"]))]
@@ -90,27 +82,21 @@ def _matching(search: Search, cell: Cell, candidates: list[dict[str, Any]]) -> I
             continue
         named = next(iter(suggestion.trials.values()))
         # The cell may leave a setting at its default while the candidate has another value.
-        if named.cell == _cell_of(candidate):
+        if named.cell == stored_config(dict.fromkeys(TrialConfig.model_fields) | candidate).cell:
             yield named.cell, suggestion
-
-
-def _cell_of(settings: dict[str, Any]) -> str:
-    return TrialConfig.model_construct(**{n: settings.get(n) for n in TrialConfig.model_fields}).cell
 
 
 class Suggestions:
     """The trials still to run of an adaptive search, one after another.
-
     Runs that share a search each ask for the next suggestion of a cell only while they hold its place, and after they
-    have read what the others suggested and how it ended.
-    """
+    have read what the others suggested and how it ended."""
 
     def __init__(self, study: Study, store: Store, *, spent: set[str]) -> None:
         """spent: trials that failed as often as they may; they count as failed."""
         self._study, self._store, self._spent = study, store, spent
         self.sharing: Sharing | None = None  # ask for a suggestion only while no other run does
         self.waits = False  # for a place that another run holds
-        self._turn_at = float("-inf")  # when to ask for a place again
+        self._turn_at = -math.inf  # when to ask for a place again
         self._known: dict[Cell, dict[str, Suggestion]] = {}
         self._queue: deque[TrialConfig] = deque()
         self._used_up: set[Cell] = set()
@@ -124,7 +110,7 @@ class Suggestions:
         for cell, found in stored_suggestions(self._study, self._store).items():
             mine = self._known.setdefault(cell, {})
             mine |= {name: suggestion for name, suggestion in found.items() if name not in mine}
-        self._note_states(self._spent)
+        self._note_states()
         for suggestion in self._all():
             new = (c for key, c in suggestion.trials.items() if key not in known)
             self._queue.extend(c for c in new if c.key not in suggestion.states)
@@ -132,22 +118,20 @@ class Suggestions:
     def _all(self) -> Iterator[Suggestion]:
         return (suggestion for found in self._known.values() for suggestion in found.values())
 
-    def _note_states(self, spent: set[str]) -> None:
-        states = self._store.states()
+    def _note_states(self) -> None:
+        states, spent = self._store.states(), self._spent
         configs = tuple(config for suggestion in self._all() for config in suggestion.trials.values())
         done = done_keys(dataclasses.replace(self._study, configs=configs), self._store, states)
         for suggestion in self._all():
-            for key in suggestion.trials:
-                if key in done:
-                    suggestion.states[key] = states[key]
-                elif key in spent:
-                    suggestion.states[key] = "failed"
+            ended = dict.fromkeys(suggestion.trials.keys() & spent, "failed")
+            suggestion.states |= ended | {key: states[key] for key in suggestion.trials.keys() & done}
 
     def next(self) -> TrialConfig | None:
         """The next trial to run; None once every cell has its number of suggestions, or while another run suggests."""
         self.waits = False
         while not self._queue:
-            open_cells = [c for c in self._study.cells if self._is_open(c)]
+            most = self._study.search.num_samples
+            open_cells = [c for c in self._study.cells if c not in self._used_up and len(self._known[c]) < most]
             if not open_cells:
                 return None
             cell = min(open_cells, key=lambda cell: len(self._known[cell]))
@@ -183,11 +167,7 @@ class Suggestions:
             if key in suggestion.trials and state != "interrupted":
                 suggestion.states[key] = state
 
-    def _is_open(self, cell: Cell) -> bool:
-        return cell not in self._used_up and len(self._known[cell]) < self._study.search.num_samples
-
     def _suggest(self, cell: Cell) -> None:
-        """Ask for values that were not tried yet, store them, and queue their trials."""
         from study.scheduling.optuna_sampler import next_values
 
         known = self._known[cell]
@@ -222,18 +202,14 @@ class Suggestions:
             if len(ends) < len(rows) or any(end[metric] is None for end in ends):
                 if metric not in self._unmeasured:
                     self._unmeasured.add(metric)
-                    key = next(iter(suggestion.trials))
-                    print(
-                        f"warning: {metric} is null in trial {key}; the search avoids settings like these",
-                        file=sys.stderr,
-                    )
+                    told = f"{metric} is null in trial {next(iter(suggestion.trials))}"
+                    print(f"warning: {told}; the search avoids settings like these", file=sys.stderr)
                 return Known(suggestion.values, BAD)
         goals = tuple(sum(end[m] for end in ends) / len(ends) for m in self._study.search.metrics)
         state = STOPPED if "stopped" in states else COMPLETE
         return Known(suggestion.values, state, goals, _mean_curve(rows, self._study.search.metrics[0]))
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
-        """Epoch and metrics of a finished trial, by epoch."""
         if key not in self._read:
             metrics = self._study.search.metrics
             names = ["epoch", *columns_read(metrics)]
@@ -245,11 +221,10 @@ class Suggestions:
 
 
 def _mean_curve(rows: list[list[dict[str, Any]]], metric: str) -> dict[int, float]:
-    """The metric's mean over the trials at each epoch that all of them measured."""
     by_trial = [{row["epoch"]: row[metric] for row in trial if row[metric] is not None} for trial in rows]
     shared = set(by_trial[0]).intersection(*by_trial[1:])
     return {epoch: sum(trial[epoch] for trial in by_trial) / len(by_trial) for epoch in sorted(shared)}
 
 
 def _name(cell: Cell) -> str:
-    return hashlib.sha256(json.dumps(cell.settings, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(json.dumps(cell.settings, sort_keys=True))

@@ -1,9 +1,9 @@
 """Attempts at trials in the results folder: heartbeats, failures, logs, checkpoints and requests to stop.
+One part of the store (store.py lists all files). Does not know Ray, torch or how a trial is trained."""
 
-One part of the store (store.py lists all files). Does not know Ray, torch or how a trial is trained.
-"""
-
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -45,8 +45,6 @@ def log_name(key: str, attempt: int) -> str:
 class Attempts(Part):
     """Attempts at trials, by the trial's key and the attempt's number."""
 
-    # --- trials in progress ------------------------------------------------------------------------------------
-
     def write_live(self, key: str, attempt: int, rows: pa.Table, *, interrupted: bool = False) -> None:
         """Write the heartbeat of a trial that runs in this process, with its rows so far."""
         beat = {"host": socket.gethostname(), "process": os.getpid(), "interrupted": interrupted, "time": time.time()}
@@ -58,25 +56,20 @@ class Attempts(Part):
         newest: dict[str, Live] = {}
         for entry in self.storage.entries("live", ".parquet"):
             named = LIVE.fullmatch(entry.name)
-            if named is None:
-                continue
-            key, attempt = named.groups()
-            try:
-                rows = read_parquet(self.storage.read(f"live/{entry.name}") or b"")
-                beat = json.loads(rows.schema.metadata[b"beat"])
-                ago = time.time() - beat["time"]
-                live = Live(key, int(attempt), beat["host"], beat["process"], beat["interrupted"], ago, rows)
-            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-                continue
-            if key not in newest or newest[key].attempt < live.attempt:
-                newest[key] = live
+            rows = self.storage.read_as(f"live/{entry.name}", read_parquet, ignore) if named else None
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                if named and rows is not None:
+                    beat, key = json.loads(rows.schema.metadata[b"beat"]), named[1]
+                    told = (beat["host"], beat["process"], beat["interrupted"], time.time() - beat["time"])
+                    live = Live(key, int(named[2]), *told, rows)
+                    newest[key] = max(newest.get(key, live), live, key=lambda trial: trial.attempt)
         return list(newest.values())
 
     def remove_live(self, key: str) -> None:
         """Remove a trial's heartbeats. The failure that ended the last attempt still has its number."""
-        self._remove_from("live", key)
+        self._remove("live", key)
 
-    def _remove_from(self, folder: str, key: str) -> None:
+    def _remove(self, folder: str, key: str) -> None:
         for entry in self.storage.entries(folder):
             if entry.name.startswith(f"{key}."):
                 self.storage.remove(f"{folder}/{entry.name}")
@@ -87,12 +80,10 @@ class Attempts(Part):
 
     def _highest(self, *folders: str) -> dict[str, int]:
         highest: dict[str, int] = defaultdict(int)
-        for folder in folders:
-            for entry in self.storage.entries(folder):
-                key, _, rest = entry.name.partition(".")
-                number = rest.split(".")[0]
-                if number.isdigit():
-                    highest[key] = max(highest[key], int(number))
+        for entry in itertools.chain.from_iterable(map(self.storage.entries, folders)):
+            key, number, *_ = [*entry.name.split("."), ""]
+            if number.isdigit():
+                highest[key] = max(highest[key], int(number))
         return highest
 
     def next_attempt(self, key: str) -> int:
@@ -102,7 +93,7 @@ class Attempts(Part):
     def clear_progress(self, key: str, *, keep_checkpoint: bool = False) -> None:
         """Remove what only an unfinished trial needs: heartbeats, failures and, unless they are to stay, checkpoints."""
         self.remove_live(key)
-        self._remove_from("failures", key)
+        self._remove("failures", key)
         if not keep_checkpoint:
             self.storage.remove_folder(f"checkpoints/{key}")
 
@@ -126,8 +117,6 @@ class Attempts(Part):
         """All runs and trials that were asked to end."""
         return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
 
-    # --- failures ----------------------------------------------------------------------------------------------
-
     def write_failure(self, key: str, attempt: int, failure: dict[str, Any]) -> None:
         """Store how an attempt failed, with its traceback."""
         self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(failure, indent=1).encode())
@@ -135,13 +124,11 @@ class Attempts(Part):
     def failures(self, key: str | None = None, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
         """How attempts failed or were cut off, by trial (all trials or this one), oldest first."""
         failed: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for entry in self.storage.entries("failures", ".json"):
-            if key is not None and not entry.name.startswith(f"{key}."):
-                continue
-            failure = self.storage.read_as(f"failures/{entry.name}", json.loads, on_unreadable)
-            if failure is not None:
-                failed[entry.name.partition(".")[0]].append(failure)
-        return {key: sorted(attempts, key=lambda a: a["attempt"]) for key, attempts in failed.items()}
+        for name in (entry.name for entry in self.storage.entries("failures", ".json")):
+            if key is None or name.startswith(f"{key}."):
+                failure = self.storage.read_as(f"failures/{name}", json.loads, on_unreadable)
+                failed[name.partition(".")[0]] += [failure] if failure is not None else []
+        return {key: sorted(found, key=lambda f: f["attempt"]) for key, found in failed.items() if found}
 
     def failure_of(self, key: str, attempt: int) -> dict[str, Any] | None:
         """How this attempt failed; None if that is not stored. Of several workers the first to fail writes it."""
@@ -158,13 +145,8 @@ class Attempts(Part):
 
     def failed_starts(self, key: str | None = None) -> dict[str, int]:
         """How many failures count against each trial, or this one; attempts that were cut off do not count."""
-        counted = {
-            key: sum(f.get("starts", 1) for f in failed if f.get("charged", True))
-            for key, failed in self.failures(key).items()
-        }
-        return {key: count for key, count in counted.items() if count}
-
-    # --- logs --------------------------------------------------------------------------------------------------
+        charged = ((k, [f for f in failed if f.get("charged", True)]) for k, failed in self.failures(key).items())
+        return {k: sum(failure.get("starts", 1) for failure in failed) for k, failed in charged if failed}
 
     def append_log(self, key: str, attempt: int, content: bytes) -> None:
         """Add to the log of an attempt. In an object store the whole log is written again."""
@@ -178,8 +160,6 @@ class Attempts(Part):
         """The end of an attempt's log; empty where there is none."""
         content = self.storage.read(log_name(key, attempt)) or b""
         return content.decode(errors="replace").splitlines()[-count:]
-
-    # --- checkpoints -------------------------------------------------------------------------------------------
 
     def write_checkpoint(self, key: str, epoch: int, content: bytes) -> None:
         """Write a checkpoint with its checksum. The one before it stays, older ones are removed."""
@@ -203,17 +183,12 @@ class Attempts(Part):
 
     def check_checkpoints(self, on_unreadable: Tell, known: dict[Entry, str] | None = None) -> None:
         """Tell which checkpoints are torn. Read are the newest ones on a disk, 256 MiB in all; known: as in `states`."""
-        if on_unreadable is ignore or not self.storage.is_local:  # an object store takes a file whole or not at all
-            return
         known, left = {} if known is None else known, CHECKED_BYTES
-        for entry in sorted(self.storage.tree("checkpoints"), key=lambda entry: -entry.modified_ns):
+        is_local = self.storage.is_local  # an object store takes a file whole or not at all
+        entries = self.storage.tree("checkpoints") if is_local else []
+        for entry in sorted(entries, key=lambda entry: -entry.modified_ns):
             left -= entry.size
             if entry.name.endswith(".checkpoint") and entry not in known and left >= 0:
-                is_whole = self._read_checkpoint(entry.name, ignore) is not None
-                known[entry] = "whole" if is_whole else "torn"
+                known[entry] = "torn" if self._read_checkpoint(entry.name, ignore) is None else "whole"
             if known.get(entry) == "torn":
                 on_unreadable(entry.name)
-
-    def has_checkpoint(self, key: str) -> bool:
-        """Whether a run of this trial would continue it rather than start it."""
-        return bool(self.storage.entries(f"checkpoints/{key}", ".checkpoint"))

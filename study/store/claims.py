@@ -1,12 +1,6 @@
-"""The runs on a results folder, and which of them trains which trial.
-
-A run writes its mark, live/<run>.run, again every few seconds. A trial has a chain of claims, claims/KEY.1, claims/KEY.2
-and so on. Only one process can create each file, so the last one says whose the trial is: it holds the name of a run, or
-nothing where a run let the trial go. A chain is removed only once its trial has ended, and whoever claims looks at that
-after the claim. docs/decisions/0010-claims.md has the reasons.
-
-Does not know Ray, or when a run counts as silent.
-"""
+"""The runs on a results folder, and which of them trains which trial. Does not know Ray, or when a run counts as silent.
+A trial has a chain of claims, claims/KEY.1 and so on, each of which one process alone can create. The last one holds the
+name of a run, or nothing where a run let the trial go. docs/decisions/0010-claims.md has the reasons."""
 
 import contextlib
 import json
@@ -41,12 +35,12 @@ class Run:
     @property
     def is_gone(self) -> bool:
         """Whether its process was one of this machine and has ended."""
-        return bool(self.boot) and self.boot == _boot() and self.born != _born(self.process)
+        return self.boot == _boot() != "" and self.born != _born(self.process)
 
     @property
     def is_here(self) -> bool:
         """Whether its process is one of this machine and runs."""
-        return bool(self.boot) and self.boot == _boot() and self.born == _born(self.process) != ""
+        return self.boot == _boot() != "" and self.born == _born(self.process) != ""
 
 
 @dataclass(frozen=True)
@@ -133,8 +127,8 @@ class Claims(Part):
         chains: dict[str, dict[int, tuple[Entry, ...]]] = {}
         for entry in self.storage.tree("claims"):
             if named := CLAIM.fullmatch(entry.name):
-                chain = chains.setdefault(named[1], {})
-                chain[int(named[2])] = (*chain.get(int(named[2]), ()), entry)
+                chain, number = chains.setdefault(named[1], {}), int(named[2])
+                chain[number] = (*chain.get(number, ()), entry)
         return chains
 
     def _claim(self, key: str, number: int, files: tuple[Entry, ...]) -> Claim | None:

@@ -1,7 +1,5 @@
 """How much disk space a results folder takes, by kind of file.
-
-Knows the names in the results folder; does not know what the files hold.
-"""
+Knows the names in the results folder; does not know what the files hold."""
 
 import re
 from collections.abc import Iterable

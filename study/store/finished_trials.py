@@ -1,14 +1,6 @@
-"""Finished trials: one file in rows/ for each, and the margins and heads beside it.
-
-A file's name says how the trial ended, so that a later end never overwrites the rows of an earlier one:
-
-    rows/KEY.parquet                    a complete trial; in older folders, any trial that ended
-    rows/KEY.diverged.parquet           a diverged one
-    rows/KEY.stopped-<epoch>.parquet    one that a scheduler stopped after this epoch
-
-A trial that was stopped and went on later has several files until the next seal. The file of the trial's furthest state
-counts. Does not know the sealed tables, archives, Ray or torch.
-"""
+"""Finished trials: one file in rows/ for each, and the margins and heads beside it. A file's name says how the trial ended
+(docs/results.md). A trial that was stopped and went on later has several until the next seal; the one of its furthest
+state counts. Does not know the sealed tables, archives, Ray or torch."""
 
 import contextlib
 import json
@@ -23,23 +15,13 @@ import pyarrow.compute as pc
 
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
-from study.store import fragment_bytes
-from study.store.schemas import (
-    FINAL,
-    FRAGMENT_SCHEMA,
-    check_version,
-    fragment_table,
-    identity_and_settings,
-    read_parquet,
-    record_from_json,
-    to_fragment,
-    to_parquet,
-)
+from study.store import fragment_bytes, schemas
+from study.store.schemas import FINAL, read_parquet, to_parquet
 from study.store.storage import Entry, Part, Tell, ignore
 
 FILE = re.compile(r"([0-9a-f]{16})(?:\.(diverged|stopped)(?:-(\d+))?)?\.parquet")
 RANK = {"stopped": 1, "diverged": 2, "complete": 3}  # a file gives way only to one of a higher rank
-NO_ROWS = FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
+NO_ROWS = schemas.FRAGMENT_SCHEMA.empty_table()  # making one takes as long as reading a footer
 
 
 class Progress(NamedTuple):
@@ -69,9 +51,8 @@ class Fragment:
 
 def progress_of(file: str, state: str | None = None) -> Progress:
     """How far the trial in a file of rows/ came. state: where known; a plain name is otherwise taken for complete."""
-    named = FILE.fullmatch(file)
-    epoch = named[3] if named else None
-    return Progress(RANK[state or (named and named[2]) or "complete"], -1 if epoch is None else int(epoch))
+    _, ending, epoch = named.groups() if (named := FILE.fullmatch(file)) else (file, None, None)
+    return Progress(RANK[state or ending or "complete"], -1 if epoch is None else int(epoch))
 
 
 def final_files(key: str) -> tuple[str, str]:
@@ -94,17 +75,15 @@ class FinishedTrials(Part):
 
     def put_fragment(self, fragment: Fragment) -> None:
         """Write a finished trial's file."""
-        footer = {
-            **(fragment.rows.schema.metadata or {}),
-            b"record": json.dumps(asdict(fragment.record)).encode(),
-            b"settings": json.dumps(fragment.settings).encode(),
-        }
-        self.storage.write(f"rows/{fragment.file}", to_fragment(fragment.rows.replace_schema_metadata(footer)))
+        about = {b"record": asdict(fragment.record), b"settings": fragment.settings}
+        written = {name: json.dumps(value).encode() for name, value in about.items()}
+        footer = {**(fragment.rows.schema.metadata or {}), **written}
+        self.storage.write(f"rows/{fragment.file}", schemas.to_fragment(fragment.rows.replace_schema_metadata(footer)))
 
     def write_fragment(self, config: TrialConfig, measurements: list[Measurement], record: TrialRecord) -> None:
         """Write the file of a trial that ended; from here on the trial counts."""
-        rows = fragment_table(config, measurements)
-        self.put_fragment(Fragment(config.key, identity_and_settings(config), rows, record))
+        rows = schemas.fragment_table(config, measurements)
+        self.put_fragment(Fragment(config.key, schemas.identity_and_settings(config), rows, record))
 
     def read_final(self, key: str) -> Fragment | None:
         """A trial that was trained to its end, without its rows, as `read_end`; nothing is listed."""
@@ -140,12 +119,10 @@ class FinishedTrials(Part):
         names = (b"schema_version", b"settings", b"record")
         footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
         if fragment_bytes.is_whole(content) and len(footer) == len(names):
-            check_version(footer)
+            schemas.check_version(footer)
             with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
         return self.read_file(file, on_unreadable)  # a file of before checksums, or one that is torn
-
-    # --- margins and heads -------------------------------------------------------------------------------------
 
     def write_margins(self, key: str, table: pa.Table) -> None:
         """Write the per-class margins of the last measured epoch."""
@@ -181,4 +158,4 @@ def _fragment(file: str, footer: Mapping[bytes, bytes], rows: pa.Table) -> Fragm
     key = settings["trial"]
     if not file.startswith(f"{key}."):
         raise ValueError(f"rows of {key} under the name {file}")  # a copy would double its rows
-    return Fragment(key, settings, rows, record_from_json(footer[b"record"].decode()))
+    return Fragment(key, settings, rows, schemas.record_from_json(footer[b"record"].decode()))

@@ -1,10 +1,6 @@
-"""Reads from a trial's file, without decoding a column, whether it is whole and the entries of its footer.
-
-Opening a Parquet file of a hundred columns takes a millisecond and reading it several; ten thousand of them would keep
-`gnc run` waiting. An entry of the footer lies in the file as it was given, after its name (Thrift's compact protocol:
-0x18, a length, the bytes). A checksum over the whole file says that nothing between is torn. Knows bytes; does not
-know what the entries mean.
-"""
+"""Reads from a trial's file, without decoding a column, whether it is whole and the entries of its footer: ten thousand
+Parquet files take too long to open. An entry lies in the file as it was given, after its name (Thrift's compact protocol:
+0x18, a length, the bytes). A checksum over the whole file says that nothing between is torn."""
 
 import io
 import zlib
@@ -45,7 +41,6 @@ def read_entry(content: bytes, name: bytes) -> bytes | None:
 
 
 def _find(content: bytes, name: bytes) -> tuple[int, int] | None:
-    """Where the value of the entry begins and ends."""
     mark = b"\x18" + bytes([len(name)]) + name + b"\x18"
     at = content.rfind(mark)
     if at < 0:

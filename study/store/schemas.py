@@ -1,7 +1,5 @@
 """What a row is as Arrow and Parquet see it: the schemas of all tables, from the columns and the settings.
-
-Knows pyarrow, the columns and TrialConfig; does not know where rows are kept, how they are measured, torch or Ray.
-"""
+Knows pyarrow, the columns and TrialConfig; does not know where rows are kept, how they are measured, torch or Ray."""
 
 import dataclasses
 import io
@@ -11,13 +9,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.design.columns import Measurement, Reference, SealedFrom, TrialRecord, columns_with
-from study.design.config import LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
+from study.design.columns import Measurement, TrialRecord, columns_with, fields_of
+from study.design.config import KNOWN, LATER_SETTINGS, NUMBERS_VERSION, TrialConfig
 from study.design.errors import StudyError
 from study.store.fragment_bytes import to_checked_parquet
 
@@ -58,6 +56,7 @@ _ARROW = {
     bool: pa.bool_(),
     str: pa.string(),
     list[float]: pa.list_(pa.float64()),
+    list[int]: pa.list_(pa.int64()),
     list[str]: pa.list_(pa.string()),
     dict[str, float]: pa.map_(pa.string(), pa.float64()),
 }
@@ -75,52 +74,35 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return _ARROW[annotation]
 
 
-def _columns_of(record: type) -> tuple[Column, ...]:
-    hints = typing.get_type_hints(record)
-    return tuple(
-        Column(f.name, _arrow_type(hints[f.name]), *(f.metadata[name] for name in ("unit", "meaning", "better")))
-        for f in dataclasses.fields(record)
-    )
+def _columns_of(record: str) -> tuple[Column, ...]:
+    known = ("unit", "meaning", "better")
+    return tuple(Column(name, _arrow_type(kind), *map(f.metadata.get, known)) for name, kind, f in fields_of(record))
 
 
-IDENTITY = (
-    Column("trial", pa.string(), "", "The trial's key: a hash of its settings."),
-    Column("cell", pa.string(), "", "The key without the seed; statistics cluster on it."),
-)
+IDENTITY = _columns_of("Identity")
 SETTINGS = tuple(
-    Column(name, _arrow_type(f.annotation), str(cast(dict, f.json_schema_extra)["unit"]), f.description or "")
+    Column(name, _arrow_type(f.annotation), KNOWN[name]["unit"], KNOWN[name]["meaning"])
     for name, f in TrialConfig.model_fields.items()
 )
-MEASUREMENTS = _columns_of(Measurement)
-REFERENCES = _columns_of(Reference)
-TRIAL_COLUMNS = _columns_of(TrialRecord)
-SEALED_FROM = _columns_of(SealedFrom)
+MEASUREMENTS = _columns_of("Measurement")
+REFERENCES = _columns_of("Reference")  # added when tables are read or sealed, so a better table changes no fragment
+TRIAL_COLUMNS = _columns_of("TrialRecord")
+SEALED_FROM = _columns_of("SealedFrom")  # the file a sealed trial was read from: whether it need not be read again
 MEASURED = frozenset(column.name for column in MEASUREMENTS)
 # Columns that differ between two correct runs of the same trial: time, host, memory and attempt.
 CIRCUMSTANCES = frozenset(columns_with("run"))
 
 
 def _schema(columns: tuple[Column, ...]) -> pa.Schema:
-    return pa.schema(
-        [c.field() for c in columns],
-        metadata={"schema_version": SCHEMA_VERSION, "numbers_version": str(NUMBERS_VERSION)},
-    )
+    versions = {"schema_version": SCHEMA_VERSION, "numbers_version": str(NUMBERS_VERSION)}
+    return pa.schema([c.field() for c in columns], metadata=versions)
 
 
 FRAGMENT_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS)
 RESULTS_SCHEMA = _schema(IDENTITY + SETTINGS + MEASUREMENTS + REFERENCES)
 TRIALS_SCHEMA = _schema(IDENTITY + SETTINGS + TRIAL_COLUMNS + SEALED_FROM)
 # Per-class margins: every class for K <= 10,000, else the 1,000 smallest.
-MARGINS_COLUMNS = (
-    Column("class_index", pa.int64(), "", "Index of the class in this trial."),
-    Column("class_name", pa.string(), "", "Name of the class, for glyphs the character."),
-    Column("samples", pa.int64(), "samples", "Training samples of the class."),
-    Column("norm", pa.float64(), "norm", "Norm of the class's classifier row before normalization."),
-    Column("nearest_class", pa.int64(), "", "Class whose row has the largest cosine with this one."),
-    Column("lower", pa.float64(), "distance", "Certified lower bound of the class's one-vs-rest margin."),
-    Column("upper", pa.float64(), "distance", "Certified upper bound of the class's one-vs-rest margin."),
-    Column("support", pa.list_(pa.int64()), "", "Classes whose rows carry the nearest point of the hull."),
-)
+MARGINS_COLUMNS = _columns_of("Margins")
 MARGINS_SCHEMA = _schema(MARGINS_COLUMNS)
 
 
@@ -150,9 +132,8 @@ def record_from_json(text: str) -> TrialRecord:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the schema's columns, metadata from the schema.
-
-    A measurement that the table does not know is null. A setting that came after it has the value that keeps the key.
-    """
+    A measurement that the table does not know is null. A setting that came after it has the value that keeps the
+    key."""
     held = dict(zip(table.column_names, table.columns, strict=True))
     settled = _later_settings(table, [name for name in schema.names if name not in held])
     columns = []
@@ -210,30 +191,20 @@ def _compression(table: pa.Table) -> str:
 
 def read_parquet(content: bytes | pa.Buffer) -> pa.Table:
     """The table in a Parquet file's bytes; UnknownSchema for a foreign major version, pa.ArrowException if torn."""
-    table = open_parquet(content).read(use_threads=False)
-    check_version(table.schema.metadata)
-    return table
+    return open_parquet(content).read(use_threads=False)
 
 
 def open_parquet(content: bytes | pa.Buffer) -> pq.ParquetFile:
-    """A Parquet file's bytes to be read in parts; pa.ArrowException if torn."""
+    """A Parquet file's bytes to be read in parts; errors as in read_parquet."""
     # Not pq.read_table: its read-ahead threads may still hold the bytes when the interpreter ends, which aborts it.
-    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-
-
-def is_known_version(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Whether a table with this metadata is of a major version that this program reads."""
-    return _version(metadata).split(".")[0] == SCHEMA_VERSION.split(".")[0]
+    file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+    check_version(file.schema_arrow.metadata)
+    return file
 
 
 def check_version(metadata: Mapping[bytes, bytes] | None) -> None:
     """UnknownSchema for a foreign major version."""
-    if not is_known_version(metadata):
-        raise UnknownSchema(
-            f"schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {_version(metadata)!r}. "
-            "Use the gnc-study version that wrote this folder, or another results folder."
-        )
-
-
-def _version(metadata: Mapping[bytes, bytes] | None) -> str:
-    return (metadata or {}).get(b"schema_version", b"?").decode()
+    found, known = (metadata or {}).get(b"schema_version", b"?").decode(), SCHEMA_VERSION.split(".")[0]
+    if found.split(".")[0] != known:
+        cure = "Use the gnc-study version that wrote this folder, or another results folder."
+        raise UnknownSchema(f"schema_version must be {known}.x, got {found!r}. {cure}")

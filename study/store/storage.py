@@ -1,7 +1,5 @@
 """Bytes at a results URI: written whole or not at all, listed, read, removed.
-
-Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean.
-"""
+Knows the local disk and pyarrow's file systems (s3://, gs://); does not know what the bytes mean."""
 
 import contextlib
 import errno
@@ -21,20 +19,13 @@ from pyarrow import fs
 from study.design.errors import StudyError
 
 Answer = TypeVar("Answer")
+Place = Callable[[str, str], None]  # gives a file, by its name, another name
 Tell = Callable[[str], object]  # is told the name of each file that a reader could not read and passed over
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before an object store is asked again, its client's own attempts aside
 # Errors, in Arrow's words, that asking again would not mend; any other error of an object store may pass.
-LASTING = (
-    "ACCESS_DENIED",
-    "NO_SUCH_BUCKET",
-    "INVALID_ACCESS_KEY_ID",
-    "INVALID_CLIENT_TOKEN_ID",
-    "SIGNATURE_DOES_NOT_MATCH",
-    "EXPIRED_TOKEN",
-    "HTTP status 403",
-    "not found",  # a bucket
-)
+LASTING = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "HTTP status 403",
+           "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN", "not found")  # fmt: skip
 
 FEW, READERS = 20, 8  # fewer files than FEW are read one after the other; else up to READERS at a time
 TRIED = 4  # files read first, to see how long one takes
@@ -52,7 +43,7 @@ class FolderError(OSError):
     """The results folder cannot be used as it is; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """One file of a listing; size and modification time tell whether it is the one seen before."""
 
@@ -63,9 +54,7 @@ class Entry:
 
 def at_once(read: Callable[[str], Answer], names: Sequence[str]) -> Iterator[Answer]:
     """The function's answer for each name, in order; where one reading takes long, several names are read at a time.
-
-    Reading from an object store is mostly waiting. Quick readings from a disk would only be slowed down by threads.
-    """
+    Reading from an object store is mostly waiting. Quick readings from a disk would only be slowed down by threads."""
     if len(names) < FEW:
         yield from map(read, names)
         return
@@ -91,9 +80,8 @@ class Storage:
             try:
                 self._fs, self._root = _persist(lambda: fs.FileSystem.from_uri(_one_put(self.uri)))
             except (ValueError, OSError) as error:
-                raise FolderError(
-                    f"RESULTS must be a folder or a URI such as s3://bucket/x, got {uri!r}: {error}"
-                ) from None
+                rule = "RESULTS must be a folder or a URI such as s3://bucket/x"
+                raise FolderError(f"{rule}, got {uri!r}: {error}") from None
             if not self._root:
                 raise FolderError(f"RESULTS must name a bucket after the scheme, such as s3://bucket/x, got {uri!r}.")
         else:
@@ -112,18 +100,14 @@ class Storage:
 
     def write(self, name: str, content: bytes, *, lasts: bool = True) -> None:
         """Put the whole content under the name, replacing what was there; FolderError when it cannot.
-
-        lasts: whether it must outlast a loss of power.
-        """
+        lasts: whether it must outlast a loss of power."""
         try:
             self._write(self._path(name), content, lasts=lasts)
         except OSError as error:
-            cure = "Free space, change its permissions, or name another folder."
-            if not self.is_local:
-                cure = "Check the bucket's name, your credentials and the network; then run it again."
-            raise FolderError(
-                f"results folder must be writable and have room, got {self.uri!r}: {error.strerror or error}. {cure}"
-            ) from error
+            on_disk = "Free space, change its permissions, or name another folder."
+            away = "Check the bucket's name, your credentials and the network; then run it again."
+            got = f"got {self.uri!r}: {error.strerror or error}. {on_disk if self.is_local else away}"
+            raise FolderError(f"results folder must be writable and have room, {got}") from error
 
     def append(self, name: str, content: bytes) -> None:
         """Add to the end of a file on this machine's disk; what was added before survives any kill of the process."""
@@ -135,12 +119,9 @@ class Storage:
     def _ask(self, operation: Callable[[], Answer]) -> Answer:
         return operation() if self.is_local else _persist(operation)
 
-    def _write(
-        self, path: str, content: bytes, place: Callable[[str, str], None] | None = None, *, lasts: bool = True
-    ) -> None:
+    def _write(self, path: str, content: bytes, place: Place | None = None, *, lasts: bool = True) -> None:
         if not self.is_local:
-            self._ask(lambda: self._put(path, content))
-            return
+            return self._ask(lambda: self._put(path, content))
         # another process that finished the same trial may remove the folder meanwhile
         try_again(lambda: _write_whole(path, content, place or os.replace, lasts=lasts), CONTESTED, FileNotFoundError)
         if lasts:
@@ -148,11 +129,9 @@ class Storage:
 
     def write_once(self, name: str, content: bytes, *, lasts: bool = True) -> bytes:
         """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
-
-        An object store refuses no second put. There every writer puts a file of its own and the oldest one counts;
-        a writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
-        power.
-        """
+        An object store refuses no second put. There every writer puts a file of its own and the oldest one counts; a
+        writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
+        power."""
         if self.is_local:
             with contextlib.suppress(FileExistsError):
                 self._write(self._path(name), content, os.link, lasts=lasts)
@@ -200,16 +179,12 @@ class Storage:
 
     def read_mapped(self, name: str) -> pa.Buffer | None:
         """As `read`; a file on this machine's disk is mapped, not copied, and only what is looked at is read.
-
-        For files that are replaced, never changed: a map stays what it was.
-        """
-        if not self.is_local:
-            content = self.read(name)
-            return None if content is None else pa.py_buffer(content)
-        try:
-            return pa.memory_map(self._path(name)).read_buffer()
-        except FileNotFoundError:
-            return None
+        For files that are replaced, never changed: a map stays what it was."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                return pa.memory_map(self._path(name)).read_buffer()
+            return None if (content := self.read(name)) is None else pa.py_buffer(content)
+        return None
 
     def read_as(
         self, name: str, parse: Callable[[Any], Answer], on_unreadable: Tell, *, is_mapped: bool = False
@@ -226,17 +201,13 @@ class Storage:
 
     def _get(self, path: str) -> bytes:
         if self.is_local:
-            with open(path, "rb") as file:  # Arrow's streams of many small files take twice as long with threads
-                return file.read()
+            return Path(path).read_bytes()  # Arrow's streams of many small files take twice as long with threads
         with self._fs.open_input_stream(path, compression=None) as stream:
-            content: bytes = stream.readall()
-            return content
+            return bytes(stream.readall())
 
     def remove(self, name: str, *, lasts: bool = True) -> None:
         """Delete one file; no error where it is gone already.
-
-        lasts: first wait until all that was written here is safe; else a loss of power may take both.
-        """
+        lasts: first wait until all that was written here is safe; else a loss of power may take both."""
         if self._unsynced and lasts:
             self.sync()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -259,12 +230,9 @@ class Storage:
 
     def entries(self, folder: str, suffix: str = "") -> list[Entry]:
         """Files directly in the folder, by name; temporary and foreign files left out."""
-        found = [
-            Entry(info.base_name, info.size, info.mtime_ns or 0)
-            for info in self._infos(folder)
-            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != "."
-        ]
-        return sorted(found, key=lambda entry: entry.name)
+        files = ((info.base_name, info) for info in self._infos(folder) if info.type == fs.FileType.File)
+        kept = ((name, info) for name, info in files if name.endswith(suffix) and name[0] != ".")
+        return sorted(Entry(name, info.size, info.mtime_ns or 0) for name, info in kept)
 
     def tree(self, folder: str = "") -> list[Entry]:
         """Every file in the folder and the folders in it by its path from here, temporary and foreign ones too."""
@@ -272,7 +240,7 @@ class Storage:
         # a folder may be removed while it is looked through
         infos = try_again(lambda: self._infos(folder, recursive=True), TRIES, FileNotFoundError)
         files = (info for info in infos if info.type == fs.FileType.File)
-        return sorted((Entry(i.path[start:], i.size, i.mtime_ns or 0) for i in files), key=lambda entry: entry.name)
+        return sorted(Entry(info.path[start:], info.size, info.mtime_ns or 0) for info in files)
 
     def _infos(self, folder: str, *, recursive: bool = False) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=recursive)
@@ -313,7 +281,7 @@ class Part:
         self.storage = storage
 
 
-def _write_whole(path: str, content: bytes, place: Callable[[str, str], None], *, lasts: bool) -> None:
+def _write_whole(path: str, content: bytes, place: Place, *, lasts: bool) -> None:
     folder, leaf = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     # The dot keeps a torn temporary out of every listing; the random part keeps two writers apart.
@@ -352,9 +320,7 @@ def digest_of(content: bytes) -> str:
 
 def _persist(operation: Callable[[], Answer]) -> Answer:
     """What the operation gives, tried again while an object store fails for a reason that may pass.
-
-    Every operation here may run twice: a put or a deletion whose answer was lost leaves what it left before.
-    """
+    Every operation here may run twice: a put or a deletion whose answer was lost leaves what it left before."""
     for pause in PAUSES:
         try:
             return operation()
@@ -369,6 +335,4 @@ def _persist(operation: Callable[[], Answer]) -> Answer:
 
 def _one_put(uri: str) -> str:
     """The URI with which Arrow puts a small file on S3 in one request; without it, every file takes three."""
-    if not uri.startswith("s3://"):
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true" if uri.startswith("s3://") else uri

@@ -1,26 +1,7 @@
 """The results folder, which holds the whole state of a study. `Store` reads and writes all of it.
+docs/results.md says what each file is. Does not know Ray, torch or how a trial is trained."""
 
-    studies/<sha8>.toml        every study file as run, and when last
-    rows/KEY.parquet           a finished trial: its rows; state and reason in the footer (see finished_trials)
-    archive/                   finished trials whose own files `gnc seal --compact` removed (see archives)
-    results.parquet trials.parquet   sealed tables, made from rows/ and archive/ (see sealed_tables)
-    live/KEY.<attempt>.parquet a trial in progress: rows so far and heartbeat; never counted as a result
-    live/<run>.stop            asks the trials of that run to write a checkpoint and end; live/KEY.stop asks one trial
-    live/<run>.run             the run is going on, with its beat; a machine that does not see it sees another folder
-    live/folder.id             a random name that no other folder has
-    claims/KEY.<n>             which run has the trial: the last of these files says it (see claims)
-    suggestions/CELL.json      settings that a search suggested, written before their trials start
-    margins/ heads/            per-class margins; final head and class means, written before the rows file
-    failures/KEY.<attempt>.json  how an attempt failed or was cut off, and whether it counts against the trial
-    logs/KEY.<attempt>.log     what an attempt was asked, did and printed    checkpoints/KEY/<epoch>.checkpoint
-    code/<sha256>.py           files that define parts of one's own, as the studies run here used them
-    codes/                     rows of best codes, the same for every machine (see codes)
-    optima/                    optima computed on request, with which rows are compared (see optima)
-    report/                    what `gnc report` writes
-
-Does not know Ray, torch or how a trial is trained.
-"""
-
+import contextlib
 import hashlib
 import itertools
 import json
@@ -59,13 +40,6 @@ def existing_store(results: str | Path) -> "Store":
     return store
 
 
-def _read_toml(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {}
-
-
 def study_file(text: str) -> str:
     """The name under which a study with this text lies in studies/."""
     return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
@@ -73,9 +47,7 @@ def study_file(text: str) -> str:
 
 class Store(SealedTables, Claims):
     """Everything read from and written to one results folder.
-
-    Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign.
-    """
+    Functions that read take `on_unreadable`, which is told the name of each file that is torn or foreign."""
 
     @property
     def uri(self) -> str:
@@ -97,9 +69,7 @@ class Store(SealedTables, Claims):
 
     def write_study(self, text: str, code: Mapping[str, bytes] | None = None) -> None:
         """Store the text of a study file that is run; running it again makes it the latest.
-
-        code: by digest, the files of its parts of one's own, which are there before the study is.
-        """
+        code: by digest, the files of its parts of one's own, which are there before the study is."""
         for digest, content in (code or {}).items():
             self.storage.write(f"code/{digest}.py", content)
         newest = max((at for at, _, _ in self.study_files()), default=0)
@@ -116,24 +86,21 @@ class Store(SealedTables, Claims):
             if is_file(split_reference(reference)[0]):
                 content = self.read_code(source)
                 if content is None:
-                    raise PartError(
-                        f"code/{source}.py must be in {self.uri!r}: it is {reference}. Run gnc run there again."
-                    )
+                    rule = f"code/{source}.py must be in {self.uri!r}"
+                    raise PartError(f"{rule}: it is {reference}. Run gnc run there again.")
                 hold_code(source, content)
 
     def latest_study(self, name: str | None = None) -> str | None:
-        """The text of the study file that was run last, or last under this name; None where none was run.
-
-        Raises:
-            StudyError: no study of this name was run here.
-        """
+        """The text of the study file run last, or last under this name (else StudyError); None where none was run."""
         if name is None:
             return next(reversed(self.studies()), None)
-        named = {str(_read_toml(text).get("name")): text for text in self.studies()}
+        named = dict[str, str]()
+        for text in self.studies():
+            with contextlib.suppress(tomllib.TOMLDecodeError):
+                named[str(tomllib.loads(text).get("name"))] = text
         if name not in named:
-            raise StudyError(
-                f"--study must name a study that was run in {self.uri}, got {name!r}. {nearest(name, named)}"
-            )
+            rule = f"--study must name a study that was run in {self.uri}"
+            raise StudyError(f"{rule}, got {name!r}. {nearest(name, named)}")
         return named[name]
 
     def studies(self) -> list[str]:
@@ -142,9 +109,7 @@ class Store(SealedTables, Claims):
 
     def study_files(self) -> list[tuple[int, str, str]]:
         """When each study was run last, in nanoseconds since 1970, the name of its file, and its text; latest at the end.
-
-        Older versions left the time to the file system.
-        """
+        Older versions left the time to the file system."""
         found = []
         for entry in self.storage.entries("studies", ".toml"):
             content = (self.storage.read(f"studies/{entry.name}") or b"").decode(errors="replace")
@@ -164,16 +129,14 @@ class Store(SealedTables, Claims):
         """The settings of every suggestion by cell, oldest first; its file says when it was made, as for a study."""
         found = []
         for entry in self.storage.entries("suggestions", ".json"):
-            settings = self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable)
-            if settings is not None:
-                at = settings.pop(SUGGESTED_AT, entry.modified_ns)
-                found.append((at, entry.name.removesuffix(".json"), settings))
+            if settings := self.storage.read_as(f"suggestions/{entry.name}", json.loads, on_unreadable):
+                cell, at = entry.name.removesuffix(".json"), settings.pop(SUGGESTED_AT, entry.modified_ns)
+                found.append((at, cell, settings))
         return {cell: settings for _, cell, settings in sorted(found, key=lambda each: each[:2])}
 
     def folder_id(self) -> str:
         """A name of this folder that no other has, made when it is first asked for."""
-        held = self.storage.write_once("live/folder.id", secrets.token_hex(8).encode())
-        return held.decode(errors="replace")
+        return self.storage.write_once("live/folder.id", secrets.token_hex(8).encode()).decode(errors="replace")
 
     def write_report(self, files: dict[str, bytes | None]) -> None:
         """Write the report's files under report/, each whole; one without content is removed."""

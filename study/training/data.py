@@ -1,7 +1,5 @@
-"""A trial's data set, where stored ones lie on this machine, and what of them is missing.
-
-What is read enters a trial's dataset_digest. Imports torch only to load a data set, and to count the classes of fonts.
-"""
+"""A trial's data set, where stored ones lie on this machine, and what of them is missing. What is read enters dataset_digest.
+Imports torch only to load a data set, and to count the classes of fonts."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -30,9 +28,7 @@ class DataFound(NamedTuple):
 
 def find_data(configs: Sequence[TrialConfig], room: Room | None = None) -> DataFound:
     """All that can be said of these trials' data before anything starts: files are counted, and no pixel is read.
-
-    room: what inputs may take here; None: say nothing of it.
-    """
+    room: what inputs may take here; None: say nothing of it."""
     sets: dict[tuple[str, str | None, str | None, int], dict[tuple[int, int | None, int], None]] = {}
     for c in configs:
         wanted = (_all_classes(c), c.samples_per_class or None, c.test_samples_per_class or 1)
@@ -48,8 +44,7 @@ def find_data(configs: Sequence[TrialConfig], room: Room | None = None) -> DataF
                 largest = max(_image_bytes(c) for c in configs if (c.folder, c.data_seed) == (folder, data_seed))
                 held.append(room.told(f"the images of a trial on {folder}", largest))
         elif fonts not in (None, BUILT_IN_FONTS):
-            of_fonts = _survey_fonts(fonts, [c for c in configs if c.fonts == fonts])
-            held, missing = held + of_fonts.held, missing + of_fonts.missing
+            _survey_fonts(fonts, [c for c in configs if c.fonts == fonts], held, missing)
     for config in configs if not missing else ():
         if not config.samples_per_class:  # of other trials this is known without a disk
             try:
@@ -59,28 +54,22 @@ def find_data(configs: Sequence[TrialConfig], room: Room | None = None) -> DataF
     return DataFound(held, list(dict.fromkeys(missing)))
 
 
-def _survey_fonts(fonts: str, configs: Sequence[TrialConfig]) -> DataFound:
+def _survey_fonts(fonts: str, configs: Sequence[TrialConfig], held: list[str], missing: list[str]) -> None:
     """How many classes they have, if they were drawn on this machine before."""
     from gnc_models.datasets.made.glyphs import known_classes
 
-    held, missing = list[str](), list[str]()
     for resolution in sorted({config.resolution or 0 for config in configs}):
         most = max(_all_classes(config) for config in configs if config.resolution == resolution)
         try:
             known = known_classes(fonts, resolution, data_folder())
         except ValueError as error:
-            return DataFound([], [str(error)])
-        if known is None:
-            held.append(
-                f"{fonts}: the first trial draws and compares the characters (minutes), and keeps them for all others."
-            )
-        else:
-            held.append(f"{fonts}: {known} characters differ enough at resolution {resolution}.")
-            if most > known:
-                missing.append(
-                    f"num_classes and ood_classes must be at most {known} together with {fonts}, got {most}."
-                )
-    return DataFound(held, missing)
+            missing.append(str(error))
+            return
+        told = "the first trial draws and compares the characters (minutes), and keeps them for all others."
+        known_told = f"{known} characters differ enough at resolution {resolution}."
+        held.append(f"{fonts}: {told if known is None else known_told}")
+        if known is not None and most > known:
+            missing.append(f"num_classes and ood_classes must be at most {known} together with {fonts}, got {most}.")
 
 
 def _all_classes(config: TrialConfig) -> int:
@@ -124,14 +113,9 @@ def _counts(data_root: Path, folder: str, data_seed: int, classes: int) -> list[
 
 
 def load_dataset(config: TrialConfig, room: Room = HELD) -> "Dataset":
-    """The trial's data; the same for every trial with the same data settings.
-
-    room: inputs that take more are streamed.
-
-    Raises:
-        StudyError: what the data are is at fault, so that another attempt would end in the same way.
-        MissingData: files are not on this machine.
-    """
+    """The trial's data; the same for every trial with the same data settings. room: inputs that take more are streamed.
+    StudyError where the data are at fault, so that another attempt would end alike; MissingData where they are not
+    here."""
     from gnc_models.datasets.registry import make_dataset  # torch takes seconds, and most commands need no data
 
     settings = {name: getattr(config, name) for name in settings_with("data", "size")}

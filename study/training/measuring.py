@@ -1,9 +1,8 @@
 """One measurement of a network: what its features, rows and accuracies are after an epoch, as values by column.
-
-Knows Training, the data and the measures of gnc_models; does not know when a trial is measured (`trial` decides) or where rows go.
-"""
+Knows Training, the data and the measures; does not know when a trial is measured (`trial` decides) or where rows go."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,14 +13,13 @@ from gnc_models.catalog.members import ENCODERS
 from gnc_models.catalog.parts import call_part
 from gnc_models.columns import choose
 from gnc_models.datasets.registry import Dataset
-from gnc_models.datasets.samples.streamed import Streamed, in_order
+from gnc_models.datasets.samples.streamed import in_order
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics.adversarial import attack_accuracy
 from gnc_models.metrics.collapse import TOLERANCE, Collapse, Normalization, measure_collapse
 from gnc_models.metrics.layers import layer_columns, measure_layer
 from study.design.parts import metric_names
-from study.training.seeds import derive_seed
-from study.training.training import Training
+from study.training.training import Training, derive_seed
 
 PGD_STEPS = 20
 # Of few samples of each of many classes: what takes time in proportion to the classes, and the smallest margin. At the
@@ -45,50 +43,26 @@ class Outputs:
 
 def compute_outputs(training: Training, data: Dataset, features: Tensor | None) -> Outputs:
     """The network's outputs on all sets, from which everything is measured; all workers call it together.
-
-    Args:
-        training: the network as it stands.
-        data: what it was trained on.
-        features: of the training set, if the caller has computed them already.
-    Raises:
-        Diverged: features or rows are not finite.
-    """
+    features: of the training set, if the caller has computed them already. Diverged if features or rows are not
+    finite."""
     training.check_weights()
-
-    def of(inputs: Tensor | Streamed | None) -> Tensor | None:
-        return None if inputs is None else training.features(inputs)
-
-    return Outputs(
-        train=training.features(training.train_inputs[training.measured])
-        if features is None
-        else features[training.measured],
-        test=of(data.test_inputs),
-        unseen=of(data.unseen_inputs),
-        ood=of(data.ood_inputs),
-        stages=_stages(training),
-    )
+    measured = training.measured
+    train = training.features(training.train_inputs[measured]) if features is None else features[measured]
+    others = (data.test_inputs, data.unseen_inputs, data.ood_inputs)
+    test, unseen, ood = (None if inputs is None else training.features(inputs) for inputs in others)
+    return Outputs(train, test, unseen, ood, _stages(training))
 
 
 def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool) -> tuple[Collapse, dict[str, Any]]:
-    """Collapse as found, and the value of every measured column but progress, time and memory.
-
-    Args:
-        training: the network as it stands; one worker alone may call this.
-        data: what it was trained on.
-        outputs: of the network as it stands.
-        final: whether this is the trial's last epoch, when attacks are tried too.
-    Raises:
-        Diverged: the loss is not finite.
-    """
+    """Collapse as found, and the value of every measured column but progress, time and memory; by one worker alone.
+    final: whether this is the trial's last epoch, when attacks are tried too. Diverged where the loss is not finite."""
     config, train, test = training.config, outputs.train, outputs.test
     labels, few = training.train_labels[training.measured], config.measured_samples is not None
     loss, accuracy = training.loss_and_accuracy(train, labels)
     counted = None if data.single_continuation is None else data.single_continuation.to(training.device)
     # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
     collapse = measure_collapse(
-        train,
-        labels,
-        training.classifier.weight.detach(),
+        *(train, labels, training.classifier.weight.detach()),
         columns=(*STATISTICS, *(OF_PAIRS if final else ())) if few else None,
         tolerance=STATISTICS_TOLERANCE if few else TOLERANCE,
         normalization=cast(Normalization, config.normalization),
@@ -144,15 +118,13 @@ def _stages(training: Training) -> list[Tensor]:
     outputs: list[list[Tensor]] = [[] for _ in stages]
     read_out = ENCODERS[training.config.encoder].read_out
 
-    def keep(place: int) -> Any:
-        return lambda module, inputs, output: outputs[place].append(_pooled(output, read_out))
+    def keep(found: list[Tensor]) -> Any:
+        return lambda module, inputs, output: found.append(_pooled(output.detach(), read_out))
 
-    hooks = [stage.register_forward_hook(keep(place)) for place, (_, stage) in enumerate(stages)]
-    try:
+    with ExitStack() as hooks:
+        for (_, stage), found in zip(stages, outputs, strict=True):
+            hooks.callback(stage.register_forward_hook(keep(found)).remove)
         training.features(training.train_inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     share = training.group.share(len(training.train_labels))
     for (name, _), found in zip(stages, outputs, strict=True):
         if (got := sum(map(len, found))) != share.stop - share.start:
@@ -162,7 +134,6 @@ def _stages(training: Training) -> list[Tensor]:
 
 
 def _layers(training: Training, stages: list[Tensor]) -> dict[str, Any]:
-    """Collapse at every stage of the network."""
     if not stages:
         return {"layer_names": None, **dict.fromkeys(layer_columns([]))}
     names = [name for name, _ in feature_stages(training.config.encoder, training.encoder)]
@@ -171,10 +142,7 @@ def _layers(training: Training, stages: list[Tensor]) -> dict[str, Any]:
 
 
 def _pooled(output: Tensor, read_out: int) -> Tensor:
-    output = output.detach()
-    if output.ndim == 4:
-        return output.mean((2, 3))
-    return output[:, read_out] if output.ndim == 3 else output
+    return output.mean((2, 3)) if output.ndim == 4 else output[:, read_out] if output.ndim == 3 else output
 
 
 def _attacks(training: Training, data: Dataset, final: bool) -> dict[str, Any]:
@@ -197,8 +165,6 @@ def _attacks(training: Training, data: Dataset, final: bool) -> dict[str, Any]:
             right += round(len(part) * attack_accuracy(network, part, labels[chunk], limits=limits, **given))
         return right / len(labels)
 
-    accuracies: dict[str, Any] = {"fgsm_accuracy": [], "pgd_accuracy": []}
-    for radius in map(float, radii.split(",")):
-        accuracies["fgsm_accuracy"].append(accuracy(radius=radius))
-        accuracies["pgd_accuracy"].append(accuracy(radius=radius, steps=PGD_STEPS, generator=generator))
-    return accuracies
+    sizes = [float(radius) for radius in radii.split(",")]
+    both = [(accuracy(radius=r), accuracy(radius=r, steps=PGD_STEPS, generator=generator)) for r in sizes]
+    return {"fgsm_accuracy": [fgsm for fgsm, _ in both], "pgd_accuracy": [pgd for _, pgd in both]}

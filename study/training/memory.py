@@ -1,8 +1,7 @@
 """Peak memory of one trial, also in a process that ran others before it, and what a trial leaves behind on a GPU.
+Knows torch.cuda and Linux's /proc; does not know what the trial does."""
 
-Knows torch.cuda and Linux's /proc; does not know what the trial does.
-"""
-
+import contextlib
 import gc
 import re
 from pathlib import Path
@@ -15,9 +14,7 @@ HELD_LIMIT = 64 << 20  # bytes: workspaces of cuBLAS and cuDNN stay, tensors of 
 
 def held_bytes() -> int:
     """Bytes that this process holds on its GPUs once all that can be freed is; 0 where it never touched one.
-
-    Its own alone: what other processes hold of a shared GPU comes and goes.
-    """
+    Its own alone: what other processes hold of a shared GPU comes and goes."""
     if not torch.cuda.is_initialized():
         return 0
     gc.collect()
@@ -32,22 +29,16 @@ def is_free_again(held: int) -> bool:
 
 class PeakMemory:
     """Counts from when it is made: on a GPU the bytes torch allocated, on CPU the process's resident bytes.
-
-    A process keeps its high-water mark for life; Linux resets it on request, and where that is refused (other
-    systems, some containers) a reused process cannot tell its own peak, so the answer is None.
-    """
+    A process keeps its high-water mark for life; Linux resets it on request, and where that is refused (other systems,
+    some containers) a reused process cannot tell its own peak, so the answer is None."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._is_reset = False
+        self._device, self._is_reset = device, False
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            return
-        try:
-            _CLEAR.write_text("5")
-            self._is_reset = True
-        except OSError:
-            return
+        else:
+            with contextlib.suppress(OSError):
+                self._is_reset = bool(_CLEAR.write_text("5"))
 
     def bytes(self) -> int | None:
         """Peak so far, None if unknown."""

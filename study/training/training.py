@@ -1,9 +1,8 @@
 """One network in training: how it is built, one epoch of it, its features, its tensors to save and load.
-
-Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk.
-"""
+Knows PyTorch and gnc_models; does not know when an epoch is measured, what a row is, Ray or the disk."""
 
 import functools
+import hashlib
 import inspect
 import itertools
 import math
@@ -27,7 +26,6 @@ from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
 from gnc_models.losses.registry import Loss, make_loss
 from study.design.config import TrialConfig
 from study.training.schedules import Pace
-from study.training.seeds import derive_seed
 from study.training.worker_group import ALONE, Group
 
 EVALUATION_BATCH = 512
@@ -37,20 +35,20 @@ class Diverged(RuntimeError):
     """The loss or the weights are no longer finite; the message becomes the row's reason."""
 
 
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed for one purpose, such as (seed, "order", epoch). No generator state is stored: the seed is the same whoever asks."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
 class Training:
     """Encoder, classifier, loss and optimiser of one trial on one device, with the data beside them.
-
-    Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all.
-    """
+    Of several workers each holds all of this and trains on its share of every batch; weights stay alike on all."""
 
     def __init__(
-        self,
-        config: TrialConfig,
-        dataset: Dataset,
-        device: torch.device,
-        group: Group = ALONE,
-        code_rows: Tensor | None = None,
-    ) -> None:
+        self, config: TrialConfig, dataset: Dataset, device: torch.device,
+        group: Group = ALONE, code_rows: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.device, self.group = config, device, group
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         inputs = dataset.train_inputs
@@ -63,10 +61,7 @@ class Training:
         encoder = make_encoder(
             config.encoder,
             input_shape=tuple(dataset.train_inputs.shape[1:]),
-            feature_dim=config.feature_dim,
-            width=config.width,
-            depth=config.depth,
-            norm_layer=config.norm_layer,
+            **_settings_of(config, ("feature_dim", "width", "depth", "norm_layer")),
             num_samples=len(dataset.train_labels) if "index" in ENCODERS[config.encoder].takes else None,
             vocabulary=dataset.vocabulary,
             source=config.encoder_source,
@@ -76,22 +71,16 @@ class Training:
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:
             synchronise_batch_norms(self.encoder, group.exchange)
-        size = {"num_classes": config.num_classes, "feature_dim": config.feature_dim}
-        own: dict[str, Any] = (
-            {"source": config.loss_source, "options": config.options_of("loss")} if config.loss_source else {}
-        )
-        self.loss = make_loss(config.loss, **size, **own, **_settings_of(config, LOSSES[config.loss].settings)).to(
-            device
-        )
+        own = {"source": config.loss_source, "options": config.options_of("loss")} if config.loss_source else {}
+        read: dict[str, Any] = own | _settings_of(config, ("num_classes", "feature_dim", *LOSSES[config.loss].settings))
+        self.loss = make_loss(config.loss, **read).to(device)
         self._objective = _make_objective(self.encoder, self.classifier, self.loss, config, group)
         self.optimizer = _make_optimizer(config, self.encoder, self.classifier)
         self.steps_per_epoch = math.ceil(len(self.train_labels) / config.batch_size)
 
     def train_epoch(self, epoch: int, pace: list[Pace]) -> int:
         """Train over the epoch's batches, at most as many as there are paces; the steps taken.
-
-        Raises Diverged when the epoch's loss is not finite.
-        """
+        Raises Diverged when the epoch's loss is not finite."""
         self.encoder.train()
         # Dropout and the like draw from the global generator: seeded here, it needs no place in a checkpoint.
         torch.manual_seed(derive_seed(self.config.seed, "network", epoch))
@@ -109,13 +98,8 @@ class Training:
         return taken
 
     def step(self, batch: Tensor, pace: Pace, augmentation: torch.Generator, inputs: Tensor | None = None) -> Tensor:
-        """One optimiser step on the samples of `batch`, this worker's share of them on this worker.
-
-        inputs: of this share, if they were read already.
-
-        Returns:
-            This worker's part of the batch's loss before the step; the parts of all workers add up to it.
-        """
+        """One optimiser step on this worker's share of a batch, and its part of the batch's loss before the step.
+        inputs: of this share, if they were read already. The parts of all workers add up to the loss."""
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = pace.learning_rate
         share, labels = self.group.share(len(batch)), self.train_labels[batch]
@@ -160,9 +144,7 @@ class Training:
     @torch.no_grad()
     def features(self, inputs: Tensor | Streamed) -> Tensor:
         """Features [samples, feature_dim] of un-augmented inputs, evaluation mode, before any normalization.
-
-        All workers call it together, compute a share each and get all features.
-        """
+        All workers call it together, compute a share each and get all features."""
         self.encoder.eval()
         share, parts = self.group.share(len(inputs)), []
         for batch in self.read(inputs, in_order(share.stop, start=share.start, chunk=EVALUATION_BATCH)):
@@ -177,9 +159,7 @@ class Training:
     @torch.no_grad()
     def loss_and_accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy of the head on given features.
-
-        In float64, but in the trial's precision where few samples are measured since the classes are many.
-        """
+        In float64, but in the trial's precision where few samples are measured since the classes are many."""
         loss, correct = 0.0, 0
         dtype = torch.float64 if self.config.measured_samples is None else self.dtype
         for part, truth in zip(features.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
@@ -253,26 +233,18 @@ def _first_of_each(labels: Tensor, samples: int | None) -> Tensor | slice:
 
 
 def _observe(classifier: Classifier, features: Tensor, labels: Tensor, group: Group) -> None:
-    """Show the classifier this worker's share of a batch."""
     classifier.observe(features.detach().to(classifier.weight.dtype), labels, sum_over_workers=group.sum)
 
 
 def _make_classifier(config: TrialConfig, dataset: Dataset, code_rows: Tensor | None) -> Classifier:
-    similarity = None
+    read = _settings_of(config, ("normalization", "temperature", *CLASSIFIERS[config.classifier].settings))
     if config.assignment == "similarity":
         means = class_mean_inputs(dataset.train_inputs, dataset.train_labels, config.num_classes)
-        similarity = input_similarity(means)
-    return make_classifier(
-        config.classifier,
-        config.num_classes,
-        config.feature_dim,
-        normalization=config.normalization,
-        temperature=config.temperature,
-        init_norm=config.head_init_norm,
-        **({"similarity": similarity} if similarity is not None else {}),
-        **({"points": code_rows} if code_rows is not None else {}),
-        **_settings_of(config, CLASSIFIERS[config.classifier].settings),
-    )
+        read["similarity"] = input_similarity(means)
+    if code_rows is not None:
+        read["points"] = code_rows
+    sizes = config.num_classes, config.feature_dim
+    return make_classifier(config.classifier, *sizes, init_norm=config.head_init_norm, **read)
 
 
 def _make_objective(
@@ -283,10 +255,9 @@ def _make_objective(
         return objective
     # Buffers are alike already: running statistics are of the whole batch, and so are class means. torch 2.13 renamed it.
     known = inspect.signature(DistributedDataParallel).parameters
-    options: dict[str, Any] = {
-        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
-    }
-    return DistributedDataParallel(objective, process_group=group.exchange, **options)
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    buffers: dict[str, Any] = {name: False}
+    return DistributedDataParallel(objective, process_group=group.exchange, **buffers)
 
 
 def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:
@@ -296,10 +267,8 @@ def _settings_of(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:
 def _make_optimizer(config: TrialConfig, encoder: nn.Module, classifier: Classifier) -> torch.optim.Optimizer:
     """The head's rows are decayed unless they are normalised before use (decay then only slows their turning)."""
     head_decay = config.weight_decay if config.decay_normalised in (None, True) else 0.0
-    groups = [
-        {"params": list(encoder.parameters()), "weight_decay": config.weight_decay},
-        {"params": list(classifier.parameters()), "weight_decay": head_decay},
-    ]
+    decayed = ((encoder, config.weight_decay), (classifier, head_decay))
+    groups = [{"params": list(part.parameters()), "weight_decay": decay} for part, decay in decayed]
     if config.optimizer == "sgd":
         momentum = config.momentum or 0.0
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=bool(momentum))

@@ -1,15 +1,10 @@
-"""One trial, start to finish: settings in, measurements out, stoppable and resumable after any epoch.
-
-Decides which epochs are measured and when the budget is used up.
-
-Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials.
-"""
+"""One trial, start to finish: which epochs are measured, when the budget is used up; stoppable and resumable after any epoch.
+Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials."""
 
 import json
 import math
 import time
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -21,18 +16,10 @@ from gnc_models.geometry.pairwise import unit
 from gnc_models.metrics.collapse import Collapse
 from study.design.columns import Measurement
 from study.design.config import TrialConfig
+from study.training import schedules
 from study.training.data import load_dataset
 from study.training.measuring import Outputs, compute_outputs, measure
 from study.training.memory import PeakMemory
-from study.training.schedules import (
-    Pace,
-    awaited_course,
-    awaited_rate_share,
-    learning_rate_share,
-    temperature_at,
-    warm_up_steps,
-)
-from study.training.stationarity import Check, is_check_epoch, is_stationary, with_check
 from study.training.training import Diverged, Training
 from study.training.worker_group import ALONE, Group
 
@@ -51,21 +38,13 @@ class Progress:
 
 class Trial:
     """One trial in this process. Call run_epoch until is_done; save() after any epoch is enough to continue.
-
-    Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all.
-    """
+    Of a trial's several workers each makes one and calls it alike; worker 0 measures, and decides for all."""
 
     def __init__(
-        self,
-        config: TrialConfig,
-        *,
-        checkpoint: bytes | None = None,
-        device: str | None = None,
-        group: Group = ALONE,
-        code_rows: Tensor | None = None,
-        room: Room = HELD,
-    ) -> None:
-        """room: inputs that take more are streamed. code_rows: of a classifier fixed at the best code, so that trials on several machines have the same ones."""
+        self, config: TrialConfig, *, checkpoint: bytes | None = None, device: str | None = None, group: Group = ALONE,
+        code_rows: Tensor | None = None, room: Room = HELD,
+    ) -> None:  # fmt: skip
+        """room: inputs that take more are streamed. code_rows: of a fixed classifier, so that all machines have the same."""
         if group.size != config.workers:
             raise ValueError(f"workers must be those that the trial asks for, {config.workers}, got {group.size!r}.")
         started = time.monotonic()
@@ -74,7 +53,10 @@ class Trial:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._memory = PeakMemory(self.device)
         self.dataset = load_dataset(config, room)
-        self._check_same_data()
+        digests = group.everyone(self.dataset.digest)  # all workers refuse together, or they would wait for each other
+        if len(set(digests)) > 1:
+            rule = "dataset must be the same for all workers of a trial"
+            raise ValueError(f"{rule}, got digests {digests[:5]}. Compare the data folders of the machines.")
         self.training = Training(config, self.dataset, self.device, group, code_rows)
         self.measurements: list[Measurement] = []
         self.collapse: Collapse | None = None  # of the last measured epoch in this process
@@ -82,21 +64,12 @@ class Trial:
         self.step = 0
         self.terminal_epoch: int | None = None
         self.stationary_step: int | None = None
-        self._checks: list[Check] = []  # of stationarity, with budget stationary
+        self._checks: list[schedules.Check] = []  # of stationarity, with budget stationary
         self._seconds_before = 0.0
         self.resumed = checkpoint is not None
         self._started = started
         if checkpoint is not None:
             self._load(checkpoint)
-
-    def _check_same_data(self) -> None:
-        """All workers refuse together, or they would wait for each other."""
-        digests = self.group.everyone(self.dataset.digest)
-        if len(set(digests)) > 1:
-            raise ValueError(
-                f"dataset must be the same for all workers of a trial, got digests {digests[:5]}. "
-                "Compare the data folders of the machines."
-            )
 
     @property
     def seconds(self) -> float:
@@ -115,9 +88,7 @@ class Trial:
 
     def run_epoch(self) -> Progress:
         """Train one epoch (the first call measures the untrained network) and measure if it is one to measure.
-
-        Raises Diverged when the loss or the features are not finite.
-        """
+        Raises Diverged when the loss or the features are not finite."""
         self.epoch += 1
         if self.epoch > 0:
             self.step += self.training.train_epoch(self.epoch, self._paces())
@@ -128,46 +99,40 @@ class Trial:
         measured = self._measure(features) if self._is_measured() else None
         return Progress(self.epoch, self.share_done, measured)
 
-    # --- budget ------------------------------------------------------------------------------------------------
-
     def _total_steps(self) -> int:
         config, per_epoch = self.config, self.training.steps_per_epoch
-        if config.budget == "steps":
-            assert config.steps is not None
-            return config.steps
-        if config.budget == "epochs":
-            assert config.epochs is not None
-            return config.epochs * per_epoch
-        return sum(awaited_course(config, per_epoch, self._begun()))
+        if config.budget in ("steps", "epochs"):
+            return config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
+        return sum(schedules.awaited_course(config, per_epoch, self._begun()))
 
     def _last_epoch(self) -> int:
         return math.ceil(self._total_steps() / self.training.steps_per_epoch)
 
     def _begun(self) -> int | None:
-        """The step at which the event that the budget waits for was seen."""
         if self.config.budget == "stationary":
             return self.stationary_step
         return None if self.terminal_epoch is None else self.terminal_epoch * self.training.steps_per_epoch
 
-    def _paces(self) -> list[Pace]:
+    def _paces(self) -> list[schedules.Pace]:
         """Learning rate and temperature of each step of the next epoch; fewer than an epoch's where the budget ends."""
         config, total = self.config, self._total_steps()
         steps, peak = range(self.step, min(self.step + self.training.steps_per_epoch, total)), config.learning_rate
-        return [Pace(peak * self._rate_share(step), temperature_at(config, step / total)) for step in steps]
+        temperature_at = schedules.temperature_at
+        return [schedules.Pace(peak * self._rate_share(i), temperature_at(config, i / total)) for i in steps]
 
     def _rate_share(self, step: int) -> float:
         if self.config.budget in ("steps", "epochs"):
-            return learning_rate_share(self.config.schedule, step / self._total_steps())
-        return awaited_rate_share(self.config, self.training.steps_per_epoch, self._begun(), step)
+            return schedules.learning_rate_share(self.config.schedule, step / self._total_steps())
+        return schedules.awaited_rate_share(self.config, self.training.steps_per_epoch, self._begun(), step)
 
     def _is_checked(self) -> bool:
         """Whether the event that the budget waits for is looked for after this epoch."""
         if self.config.budget == "stationary":  # a rate that falls brings anything to rest
-            held, _ = awaited_course(self.config, self.training.steps_per_epoch, self._begun())
-            return self.stationary_step is None and self.step <= held and is_check_epoch(self.epoch)
+            held, _ = schedules.awaited_course(self.config, self.training.steps_per_epoch, self._begun())
+            return self.stationary_step is None and self.step <= held and schedules.is_check_epoch(self.epoch)
         return self.config.budget == "terminal" and self.terminal_epoch is None
 
-    def _check(self, features: Tensor) -> tuple[float, Check | None]:
+    def _check(self, features: Tensor) -> tuple[float, schedules.Check | None]:
         """Training accuracy, and with budget stationary what is compared."""
         loss, accuracy = self.training.loss_and_accuracy(features, self.training.train_labels)
         if self.config.budget != "stationary":
@@ -175,23 +140,23 @@ class Trial:
         self.training.check_weights()
         rows = unit(self.training.classifier.weight.detach())
         margin = one_vs_rest_margins(rows, tolerance=CHECK_TOLERANCE, mode="min").minimum[0]
-        return accuracy, Check(self.step, loss, margin)
+        return accuracy, schedules.Check(self.step, loss, margin)
 
-    def _note(self, train_accuracy: float, check: Check | None) -> None:
+    def _note(self, train_accuracy: float, check: schedules.Check | None) -> None:
         self._note_terminal(train_accuracy)
         if check is None:
             return
-        config, warm_up = self.config, warm_up_steps(self.config, self.training.steps_per_epoch)
+        config, warm_up = self.config, schedules.warm_up_steps(self.config, self.training.steps_per_epoch)
         tolerance, temperature = config.stationary_tolerance or 0.0, config.temperature or 1.0
-        self._checks = with_check(self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up)
-        if is_stationary(self._checks):
+        self._checks = schedules.with_check(
+            self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up
+        )
+        if schedules.is_stationary(self._checks):
             self.stationary_step = self.step
 
     def _note_terminal(self, train_accuracy: float) -> None:
         if self.terminal_epoch is None and train_accuracy >= TERMINAL_ACCURACY:
             self.terminal_epoch = self.epoch
-
-    # --- measurement -------------------------------------------------------------------------------------------
 
     def _is_measured(self) -> bool:
         if self.epoch >= self._last_epoch() or self.config.measure == "every":
@@ -209,38 +174,23 @@ class Trial:
         self.collapse, values = measure(self.training, self.dataset, outputs, final=final)
         train_accuracy: float = values["train_accuracy"]
         self._note_terminal(train_accuracy)
-        measurement = Measurement(
-            epoch=self.epoch,
-            step=self.step,
-            terminal=self.terminal_epoch is not None,
-            stationary=None if self.config.budget != "stationary" else self.stationary_step is not None,
-            stationary_step=self.stationary_step,
-            objective=self.training.objective,
-            wall_seconds=self.seconds,
-            peak_memory_bytes=self._memory.bytes(),
-            **values,
-        )
-        self.measurements.append(measurement)
+        values |= {name: getattr(self, name) for name in ("epoch", "step", "stationary_step")}
+        values |= {"objective": self.training.objective, "terminal": self.terminal_epoch is not None}
+        values["stationary"] = self.stationary_step is not None if self.config.budget == "stationary" else None
+        values |= {"wall_seconds": self.seconds, "peak_memory_bytes": self._memory.bytes()}
+        self.measurements.append(Measurement(**values))
         return train_accuracy
-
-    # --- checkpoint --------------------------------------------------------------------------------------------
 
     def save(self) -> bytes:
         """The trial as it stands, rows included: tensors by safetensors, all else as JSON in its header."""
-        state = {
-            "key": self.config.key,
-            "epoch": self.epoch,
-            "step": self.step,
-            "terminal_epoch": self.terminal_epoch,
-            "stationary_step": self.stationary_step,
-            "checks": [asdict(check) for check in self._checks],
-            "seconds": self.seconds,
-            "measurements": [asdict(m) for m in self.measurements],
-        }
+        same = {n: getattr(self, n) for n in ("epoch", "step", "terminal_epoch", "stationary_step", "seconds")}
+        lists = {"checks": list(map(asdict, self._checks)), "measurements": list(map(asdict, self.measurements))}
+        state = {"key": self.config.key} | same | lists
         return save(self.training.tensors(), metadata={"state": json.dumps(state)})
 
     def _load(self, checkpoint: bytes) -> None:
-        state = _header(checkpoint)
+        length = int.from_bytes(checkpoint[:8], "little")  # of safetensors' header, which follows it
+        state = json.loads(json.loads(checkpoint[8 : 8 + length])["__metadata__"]["state"])
         if state["key"] != self.config.key:
             raise ValueError(f"checkpoint must be of trial {self.config.key}, got one of {state['key']!r}.")
         names = [field.name for field in fields(Measurement)]
@@ -248,7 +198,7 @@ class Trial:
         self.epoch, self.step, self.terminal_epoch = state["epoch"], state["step"], state["terminal_epoch"]
         # Absent in checkpoints from before there was this budget.
         self.stationary_step = state.get("stationary_step")
-        self._checks = [Check(**check) for check in state.get("checks", ())]
+        self._checks = [schedules.Check(**check) for check in state.get("checks", ())]
         self._seconds_before = state["seconds"]
         # By today's columns: one added since the checkpoint was written is null in the rows before it.
         self.measurements = [Measurement(**{name: row.get(name) for name in names}) for row in state["measurements"]]
@@ -260,10 +210,3 @@ def is_log_epoch(epoch: int) -> bool:
         return True
     power = 1 << (epoch.bit_length() - 1)
     return epoch in (power, power + power // 2)
-
-
-def _header(checkpoint: bytes) -> dict[str, Any]:
-    """The JSON state in a safetensors header: 8 bytes of length, then the header."""
-    length = int.from_bytes(checkpoint[:8], "little")
-    state: dict[str, Any] = json.loads(json.loads(checkpoint[8 : 8 + length])["__metadata__"]["state"])
-    return state

@@ -1,14 +1,11 @@
 """The workers of one trial: which share of a batch each takes, what they exchange, how they decide together.
-
-Knows torch.distributed; does not know Ray, training, or how the processes were started. One worker is a group too,
-which exchanges nothing.
-"""
+Knows torch.distributed; does not know Ray, training, or how the processes were started. One worker is a group too."""
 
 import datetime
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -26,17 +23,11 @@ class PeerFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Group:
-    """A trial's workers as one of them sees them.
+    """A trial's workers as one of them sees them."""
 
-    Attributes:
-        rank: of this worker; worker 0 leads: it measures, writes and decides.
-        size: workers of the trial.
-        exchange: what tensors travel through; None: torch's default group.
-    """
-
-    rank: int = 0
-    size: int = 1
-    exchange: distributed.ProcessGroup | None = None
+    rank: int = 0  # of this worker; worker 0 leads: it measures, writes and decides
+    size: int = 1  # workers of the trial
+    exchange: distributed.ProcessGroup | None = None  # what tensors travel through; None: torch's default group
 
     @property
     def leads(self) -> bool:
@@ -55,10 +46,7 @@ class Group:
 
     def gather(self, own: Tensor, samples: int) -> Tensor:
         """All workers' shares of `samples` rows in order; differentiable: slopes of all workers' losses add up."""
-        if self.size == 1:
-            return own
-        gathered: Tensor = _Gather.apply(own, samples, self)
-        return gathered
+        return own if self.size == 1 else cast(Tensor, _Gather.apply(own, samples, self))
 
     def agree(self, value: Value) -> Value:
         """Worker 0's value, on every worker; the values of the others are ignored."""
@@ -66,44 +54,38 @@ class Group:
             return value
         shared: list[Any] = [value if self.leads else None]
         distributed.broadcast_object_list(shared, src=0)
-        agreed: Value = shared[0]
-        return agreed
+        return cast(Value, shared[0])
 
     def everyone(self, value: Value) -> list[Value]:
         """Every worker's value, in the order of ranks."""
-        values: list[Any] = [None] * self.size
-        if self.size == 1:
-            return [value]
-        distributed.all_gather_object(values, value)
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(values, value)
         return values
 
     def lead(self, find: Callable[[], Value], *, shared: type[Exception]) -> Value:
         """What `find` returns on worker 0, on every worker; only worker 0 calls it.
-
-        Raises:
-            whatever `find` does, on worker 0; on the others the same if it is a `shared` error, else PeerFailed.
-        """
+        What it raises is raised on worker 0, and on the others too if it is a `shared` error, else PeerFailed there."""
         if self.size == 1:
             return find()
-        value, error = _try(find) if self.leads else (None, None)
-        value, told = self.agree((value, None if error is None else _as_told(error, shared)))
+        value, error = None, None
+        try:
+            value = find() if self.leads else None
+        except Exception as raised:  # noqa: BLE001 - told to the others first, then raised
+            error = raised.with_traceback(None)
+        told = error if error is None or isinstance(error, shared) else PeerFailed(f"worker 0 failed: {error}")
+        value, told = self.agree((value, told))
         if told is not None:
             raise error or told
-        found: Value = value  # type: ignore[assignment]
-        return found
+        return cast(Value, value)
 
 
 ALONE = Group()
 
 
 def join(rank: int, size: int, device: torch.device) -> Group:
-    """The group of a trial's workers, torch's default group being one over gloo.
-
-    Tensors on GPUs travel through NCCL, decisions through gloo.
-
-    Raises:
-        ValueError: some workers have a GPU and some not.
-    """
+    """The group of a trial's workers, torch's default group being one over gloo; ValueError if some have no GPU.
+    Tensors on GPUs travel through NCCL, decisions through gloo."""
     if size == 1:
         return ALONE
     # torch says once per process that a 1x1 convolution's gradient is laid out otherwise; the numbers are the same.
@@ -130,17 +112,6 @@ def _share(samples: int, rank: int, size: int) -> slice:
     each, more = divmod(samples, size)
     start = rank * each + min(rank, more)
     return slice(start, start + each + (rank < more))
-
-
-def _try(find: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
-    try:
-        return find(), None
-    except Exception as error:  # noqa: BLE001 - told to the others first, then raised
-        return None, error
-
-
-def _as_told(error: Exception, shared: type[Exception]) -> Exception:
-    return error.with_traceback(None) if isinstance(error, shared) else PeerFailed(f"worker 0 failed: {error}")
 
 
 class _Gather(torch.autograd.Function):

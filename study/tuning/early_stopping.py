@@ -1,10 +1,7 @@
 """Stopping poor trials early: Ray Tune's rules, one instance for each group of trials that compete.
+A rule's decision is written to the store. The trial looks there after each measurement, writes its rows and checkpoint
+and ends. If Ray ended it, its last rows would be lost. Knows Ray and the store."""
 
-Knows Ray and the store. A rule's decision is written to the store. The trial looks there after each measurement, writes
-its rows and checkpoint and ends. If Ray ended it, its last rows would be lost.
-"""
-
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, short_digest
 from study.design.search import Scheduler, Search, columns_read, measured
 from study.store.store import Store
 
@@ -33,23 +30,17 @@ class CompetingTrials:
     def __init__(self, search: Search, store: Store) -> None:
         self._search, self._store = search, store
         self._rule_of_group: dict[str, TrialScheduler] = {}
-        self._rules: dict[str, TrialScheduler] = {}  # of each trial's group, by its key
-        self._trials: dict[str, _Replayed] = {}
+        self._known: dict[str, tuple[TrialScheduler, _Replayed]] = {}  # of each trial, by its key
 
     def replay(self, configs: Iterable[TrialConfig]) -> None:
         """Tell the rules what stored trials measured, in order of epochs, so that a continued study decides as before.
-
-        A stop that was decided before is requested again. A request that another rule made is withdrawn.
-        """
+        A stop that was decided before is requested again. A request that another rule made is withdrawn."""
         wanted = {config.key: config for config in configs}
-        metric = self._search.scheduler.metric
-        columns = ["trial", "epoch", *columns_read([metric])]
-        rows = self._store.read(columns).to_pylist()
-        rows += [row for live in self._store.read_live() for row in live.rows.select(columns).to_pylist()]
-        stops = set()
-        for row in sorted(rows, key=lambda row: (row["epoch"], row["trial"])):
-            if row["trial"] in wanted and self._note(wanted[row["trial"]], row, past=True) == TrialScheduler.STOP:
-                stops.add(row["trial"])
+        columns = ["trial", "epoch", *columns_read([self._search.scheduler.metric])]
+        tables = (self._store.read(columns), *(live.rows.select(columns) for live in self._store.read_live()))
+        rows = sorted((r for t in tables for r in t.to_pylist()), key=lambda row: (row["epoch"], row["trial"]))
+        known = [(wanted[row["trial"]], row) for row in rows if row["trial"] in wanted]
+        stops = {config.key for config, row in known if self._note(config, row, past=True) == TrialScheduler.STOP}
         for key in stops:
             self._store.request_stop(key)
         for key in self._store.stop_requests() & set(wanted) - stops:
@@ -63,7 +54,11 @@ class CompetingTrials:
     def _note(self, config: TrialConfig, row: dict[str, Any], *, past: bool = False) -> str:
         """Give a row to its group's rule, and take its decision."""
         epoch, value = row["epoch"], measured(row, self._search.scheduler.metric)
-        rule, trial = self._rule(config), self._trial(config)
+        if config.key not in self._known:
+            rule = self._rule_of_group.setdefault(group_of(config, self._search), make_rule(self._search.scheduler))
+            self._known[config.key] = rule, _Replayed(config.key)
+            rule.on_trial_add(self, self._known[config.key][1])
+        rule, trial = self._known[config.key]
         if value is None or epoch <= trial.last_epoch:  # a restarted trial measures some epochs again
             return TrialScheduler.CONTINUE
         trial.last_epoch = epoch
@@ -80,18 +75,6 @@ class CompetingTrials:
         """No trial waits for another: the rules ask this to pause one, which is never done here."""
         return []
 
-    def _trial(self, config: TrialConfig) -> _Replayed:
-        if config.key not in self._trials:
-            self._trials[config.key] = _Replayed(config.key)
-            self._rule(config).on_trial_add(self, self._trials[config.key])
-        return self._trials[config.key]
-
-    def _rule(self, config: TrialConfig) -> TrialScheduler:
-        if config.key not in self._rules:
-            rule = self._rule_of_group.setdefault(group_of(config, self._search), make_rule(self._search.scheduler))
-            self._rules[config.key] = rule
-        return self._rules[config.key]
-
 
 def make_rule(scheduler: Scheduler) -> TrialScheduler:
     """Ray's scheduler for one group of trials; its results have the keys epoch and metric."""
@@ -107,4 +90,4 @@ def group_of(config: TrialConfig, search: Search) -> str:
     """Names the trials that this one competes with: those that differ in what is searched or in the seed alone."""
     competing = {*search.names, *search.scheduler.over, "seed"}
     shared = {name: value for name, value in config.settings().items() if name not in competing}
-    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+    return short_digest(json.dumps(shared, sort_keys=True))

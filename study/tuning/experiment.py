@@ -1,8 +1,6 @@
 """Many trials on Ray Tune: experiments that are started, watched and ended cleanly.
-
 Knows Ray and the store; does not know how a trial trains. Ray's own experiment folder is temporary and never read:
-the store alone decides what is done.
-"""
+the store alone decides what is done."""
 
 import logging
 import os
@@ -47,31 +45,14 @@ logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it would list t
 
 
 def run_trials(
-    study: Study,
-    trials: Mapping[int, Trials],
-    store: Store,
-    allotments: Mapping[int, Allotment],
-    view: View,
-    *,
-    concurrent: int | None,
-    forgive: bool = False,
-    held_bytes: Callable[[], int] | None = None,
-) -> bool:
+    study: Study, trials: Mapping[int, Trials], store: Store, allotments: Mapping[int, Allotment], view: View, *,
+    concurrent: int | None, forgive: bool = False, held_bytes: Callable[[], int] | None = None,
+) -> bool:  # fmt: skip
     """Run the trials on the cluster that was joined; True if they were all run, False if the run was asked to stop.
-
-    Trials with the same number of workers form one experiment of Tune, and the experiments run one after another: on a
-    busy cluster, trials that need less would starve the others.
-
-    Args:
-        study: whose trials they are.
-        trials: where they come from, by their number of workers.
-        store: the results folder.
-        allotments: what a trial gets, by its number of workers.
-        view: shows every trial.
-        concurrent: at most so many at once.
-        forgive: failures before this run do not count against a trial.
-        held_bytes: measures what a trial left on its process's GPUs; None: study.training.memory's.
-    """
+    Trials with the same number of workers form one experiment of Tune, and the experiments run one after another: on
+    a busy cluster, trials that need less would starve the others.
+    trials, allotments: where trials come from and what each gets, by their number of workers. concurrent: at most so
+    many at once. forgive: failures before this run do not count. held_bytes: in place of study.training.memory's."""
     if problem := ray_problem():
         print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
     run = new_run()
@@ -102,7 +83,6 @@ def run_trials(
 def _trainable(
     study: Study, store: Store, run: str, workers: int, allotment: Allotment, held_bytes: Callable[[], int] | None
 ) -> Any:
-    """What Tune calls for each trial, with what it reserves for that call."""
     rule = study.search.scheduler
     options: dict[str, Any] = {
         "keep": study.keep,
@@ -125,7 +105,6 @@ def _trainable(
 
 
 def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue: Queue, callback: RunCallback) -> None:
-    """One experiment of Tune, to its end or until it was stopped."""
     with tempfile.TemporaryDirectory(prefix="gnc-ray-") as scratch:
         tune.Tuner(
             trainable,

@@ -1,14 +1,12 @@
 """What Ray tells of a trial's process: that it was asked to end, that its node is being drained, how it died.
-
-Knows Ray; does not know the store or what a trial is.
-"""
+Knows Ray; does not know the store or what a trial is."""
 
 import re
 import signal
 import warnings
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
@@ -39,15 +37,11 @@ def draining() -> Polled:
 def _draining_nodes() -> Collection[str]:
     """Ids of the nodes that are drained. Ray has no public name for this, so its errors are no trial's failure."""
     try:
-        nodes: Collection[str] = ray._private.state.state.get_draining_nodes()  # as Ray Train asks
-        return nodes
+        return cast(Collection[str], ray._private.state.state.get_draining_nodes())  # as Ray Train asks
     except Exception as error:  # noqa: BLE001 - whatever another version of Ray makes of it
-        warnings.warn(
-            f"Ray {ray.__version__} does not say which machines are taken away: {error}. "
-            "A trial whose machine is lost continues from its last checkpoint.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        problem = f"Ray {ray.__version__} does not say which machines are taken away: {error}"
+        comfort = "A trial whose machine is lost continues from its last checkpoint."
+        warnings.warn(f"{problem}. {comfort}", RuntimeWarning, stacklevel=2)
         return ()
 
 
@@ -56,8 +50,7 @@ def error_of(trial: Any) -> Exception | None:
     path = getattr(trial, "pickled_error_file", None)  # not public: without it, what caused the failure is unknown
     if path is None or not Path(path).exists():
         return None
-    error: Exception = ray.cloudpickle.loads(Path(path).read_bytes())
-    return error
+    return cast(Exception, ray.cloudpickle.loads(Path(path).read_bytes()))
 
 
 def how_it_ended(error: Exception | None) -> tuple[str, bool | None]:

@@ -1,11 +1,7 @@
 """Writers of a trial's measurements for TensorBoard, MLflow and Weights & Biases, named in a study's [log] table.
+A log is a copy of the rows for a person to look at, in callbacks/NAME/KEY unless the tool's own environment variables
+name another place. Each tool is imported only when a study names it. Does not know Ray."""
 
-A log is a copy of the rows for a person to look at; the project never reads one. Where the results are a folder it lies in
-callbacks/NAME/KEY there, unless the tool's own environment variables name another place. Each tool is imported only
-when a study names it. Does not know Ray.
-"""
-
-import hashlib
 import importlib.util
 import json
 import logging
@@ -19,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from study.design.config import TrialConfig
+from study.design.config import TrialConfig, short_digest
 from study.design.errors import StudyError
 from study.design.study_file import Study
 from study.store.schemas import MEASUREMENTS
@@ -45,7 +41,7 @@ def logged_trial(config: TrialConfig, study: Study) -> LoggedTrial:
     """How a trial of this study is named in logs."""
     name = study.name_of(config)[:MOST_CHARACTERS] or config.key
     words = study.name_of(config, without="seed")[: MOST_CHARACTERS - 9]
-    settings = {name: value for name, value in config.settings().items() if value is not None}
+    settings = config.model_dump(exclude_none=True)
     return LoggedTrial(config.key, config.cell, name, f"{words} {config.cell[:8]}".strip(), settings)
 
 
@@ -96,12 +92,10 @@ class LogFolder:
 
 def folder_id(store: Store) -> str:
     """Tells this results folder from every other one that logs to the same server; it is the same in every run.
-
     Its own random name, since folders on two machines can have one path, hashed with the path or URI, since a copy of
-    the folder has the same name.
-    """
+    the folder has the same name."""
     local = store.storage.local_path("")
-    return hashlib.sha256(f"{store.folder_id()} {local.resolve() if local else store.uri}".encode()).hexdigest()[:16]
+    return short_digest(f"{store.folder_id()} {local.resolve() if local else store.uri}")
 
 
 class TensorBoard:
@@ -109,45 +103,45 @@ class TensorBoard:
 
     def __init__(self, study: Study, store: Store) -> None:
         self._folder = LogFolder(store, "tensorboard")
-        self._writers: dict[str, Any] = {}
-        self._settings: dict[str, Mapping[str, Any]] = {}
-        self._last: dict[str, Row] = {}
+        self._open: dict[str, tuple[Any, Mapping[str, Any], dict[str, float]]] = {}  # writer, settings, last row
 
     def start(self, trial: LoggedTrial) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writers[trial.key] = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10)
-        self._settings[trial.key], self._last[trial.key] = trial.settings, {}
+        writer = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10)
+        self._open[trial.key] = writer, trial.settings, {}
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
+        writer, _, last = self._open[key]
         for row in rows:
             for name, value in row.items():
                 if name != "step":
-                    self._writers[key].add_scalar(name, value, int(row["step"]))
-            self._last[key] = row
+                    writer.add_scalar(name, value, int(row["step"]))
+            last.clear()
+            last.update(row)
 
     def end(self, key: str, state: str) -> None:
         from tensorboardX.summary import hparams
 
-        writer, settings, last = self._writers.pop(key), self._settings.pop(key), self._last.pop(key)
+        writer, settings, last = self._open.pop(key)
         writer.add_text("state", state)
-        for summary in hparams({name: _plain(v) for name, v in settings.items()}, {n: last[n] for n in last}):
+        plain = {n: v if isinstance(v, bool | int | float) else str(v) for n, v in settings.items()}
+        for summary in hparams(plain, last):
             writer.file_writer.add_summary(summary)
         writer.close()
         self._folder.send(key)
 
     def close(self) -> None:
-        for writer in self._writers.values():
+        for writer, _, _ in self._open.values():
             writer.close()
         self._folder.close()
 
 
 class MLflow:
     """One run per trial, named by what varies, in the experiment of [log] project or of the study's name.
-
-    MLFLOW_TRACKING_URI says where, MLFLOW_EXPERIMENT_NAME in which one. The tag `cell` groups seeds, `units` has units. A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
-    those from before runs had the tag `results_folder`.
-    """
+    MLFLOW_TRACKING_URI says where, MLFLOW_EXPERIMENT_NAME in which one. The tag `cell` groups seeds, `units` has units.
+    A trial that is logged again replaces its run. On a server, runs that another results folder logged stay, and so do
+    those from before runs had the tag `results_folder`."""
 
     def __init__(self, study: Study, store: Store) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -202,13 +196,10 @@ class MLflow:
 
 class WeightsAndBiases:
     """One run per trial, named by what varies, seeds grouped; offline where no key for the service is known.
-
-    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units.
-
-    A run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older
-    runs have the key alone as their id; a trial that is logged again gets a new run beside such a one.
-    `wandb sync RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later.
-    """
+    The project is WANDB_PROJECT, else [log] project, else the study's name. `units` in a run's config has units. A
+    run's id is the trial's key and the results folder's id, so that two people's runs of one trial stay two. Older runs
+    have the key alone as their id; a trial that is logged again gets a new run beside such a one. `wandb sync
+    RESULTS/callbacks/wandb/KEY/wandb/offline-run-*` sends an offline run later."""
 
     def __init__(self, study: Study, store: Store) -> None:
         import wandb
@@ -217,9 +208,8 @@ class WeightsAndBiases:
         self._study, self._folder = study, LogFolder(store, "wandb")
         self._folder_id = folder_id(store)
         # Without a key init would ask for one, in the middle of a sweep.
-        self._mode: Any = os.environ.get("WANDB_MODE") or (
-            "online" if wandb.login(prompt=False, verify=False) else "offline"
-        )
+        is_known = not os.environ.get("WANDB_MODE") and wandb.login(prompt=False, verify=False)
+        self._mode: Any = os.environ.get("WANDB_MODE") or ("online" if is_known else "offline")
         self._runs: dict[str, Any] = {}
 
     def start(self, trial: LoggedTrial) -> None:
@@ -288,7 +278,3 @@ def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:
     """The named columns that hold a finite number."""
     found = ((name, columns.get(name)) for name in names)
     return {n: float(v) for n, v in found if isinstance(v, int | float) and math.isfinite(v)}
-
-
-def _plain(value: Any) -> bool | float | str:
-    return value if isinstance(value, bool | int | float) else str(value)

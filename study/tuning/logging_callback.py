@@ -1,15 +1,11 @@
-"""Passes what Ray Tune reports of trials on to the loggers that a study names.
-
-Each logger has a thread and a queue of its own, so a slow or broken one neither delays a trial nor ends the run. A
-trial's rows are logged as they are measured, and at its end those that were missed are read from the store, so that a
-log holds every row once. Knows Ray and the loggers.
-"""
+"""Passes what Ray Tune reports of trials on to the loggers that a study names, each in a thread of its own: a slow or broken
+one neither delays a trial nor ends the run. Rows that were missed are read from the store at a trial's end, so that a log
+holds every row once."""
 
 import json
 import queue
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -64,7 +60,11 @@ class LoggingCallback(DriverOnly, tune.Callback):
                 self._do(what, key, value)
             except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run continues
                 self._logged.pop(key, None)  # nothing more is logged of this trial
-                self._warn(error)
+                if not self._has_failed:
+                    self._has_failed = True
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    told = f"{self._name} cannot log every trial; the run continues"
+                    print(f"warning: {told}: {reason}", file=sys.stderr)
 
     def _do(self, what: str, key: str, value: Any) -> None:
         if self._logger is None:
@@ -77,25 +77,11 @@ class LoggingCallback(DriverOnly, tune.Callback):
             self._logger.start(logged_trial(stored_config(value), self._study))
             self._logged[key] = set()
         elif key in self._logged:
-            rows = [value] if what == "log" else self._rows(key)
-            self._pass_on(key, rows)
+            fragment = self._store.read_fragment(key) if what == "end" else None
+            rows = [value] if what == "log" else fragment.rows.select(NAMES).to_pylist() if fragment else []
+            if new := [row for row in rows if row["epoch"] not in self._logged[key]]:
+                self._logger.log(key, [numbers_of(row, NAMES) for row in new])
+                self._logged[key] |= {row["epoch"] for row in new}
             if what == "end":
                 self._logged.pop(key)
                 self._logger.end(key, value)
-
-    def _pass_on(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        assert self._logger is not None  # made before anything is passed on
-        new = [row for row in rows if row["epoch"] not in self._logged[key]]
-        if new:
-            self._logger.log(key, [numbers_of(row, NAMES) for row in new])
-            self._logged[key] |= {row["epoch"] for row in new}
-
-    def _rows(self, key: str) -> list[dict[str, Any]]:
-        fragment = self._store.read_fragment(key)
-        return [] if fragment is None else fragment.rows.select(NAMES).to_pylist()
-
-    def _warn(self, error: Exception) -> None:
-        if not self._has_failed:
-            self._has_failed = True
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            print(f"warning: {self._name} cannot log every trial; the run continues: {reason}", file=sys.stderr)

@@ -1,7 +1,5 @@
 """A trial of one worker in a process of Ray's, which takes one trial after the other.
-
-Knows Ray and study.execution.attempt; does not know which trials there are.
-"""
+Knows Ray and study.execution.attempt; does not know which trials there are."""
 
 import json
 import os
@@ -27,10 +25,8 @@ def train_on_ray(
     config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], held_bytes: Callable[[], int] | None
 ) -> None:
     """One trial in a Ray worker; options: of its Execution. Module-level and undecorated: Ray pickles it by reference.
-
     If the trial leaves memory on the GPU behind, the process ends once the trial is in the store. The driver finds the
-    result there, and the next trial gets a new process.
-    """
+    result there, and the next trial gets a new process."""
     store = open_store(results)
     trial, drained = TrialConfig(**json.loads(config["settings"])), draining()
     asked = await_run(store, run, trial.key)
@@ -43,12 +39,8 @@ def train_on_ray(
     reporter = Reporter(tune.report, REPORT_SECONDS)
     execution = Execution(trial, store, attempt=store.next_attempt(trial.key), **options)
     with REQUESTS.deferred():
-        state = execution.run(
-            should_stop=lambda: REQUESTS.reason or drained() or asked(),
-            # A report returns once the driver has seen it, so a scheduler's request is in the store by then.
-            should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
-            on_progress=reporter,
-        )
+        # A report returns once the driver has seen it, so a scheduler's request is in the store by then.
+        state = execution.run(should_stop=lambda: REQUESTS.reason or drained() or asked(), on_progress=reporter)
     if REQUESTS.reason:
         REQUESTS.end_soon()
     if state == INTERRUPTED and (REQUESTS.reason or drained()):

@@ -1,7 +1,5 @@
 """The machines and what trials ask of them: start or join a Ray cluster, see what fits and who shares the folder.
-
-Knows Ray; of a study only its resources and its results folder. Imports no torch.
-"""
+Knows Ray; of a study only its resources and its results folder. Imports no torch."""
 
 import contextlib
 import logging
@@ -17,6 +15,7 @@ from typing import Any
 
 import ray
 import yaml
+from packaging.version import Version
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import study
@@ -54,28 +53,23 @@ class Allotment:
 
 def ray_problem(version: str = ray.__version__) -> str | None:
     """A sentence where this release of Ray is not among the tested ones, else None."""
-    release = [int(part) for part in version.split(".")[:2]]
-    oldest, newest = ([int(part) for part in tested.split(".")] for tested in TESTED_RAY)
-    if oldest <= release <= newest:
+    oldest, newest = map(Version, TESTED_RAY)
+    if oldest <= Version(".".join(version.split(".")[:2])) <= newest:
         return None
-    return f"Ray {version} is not among the tested versions, {TESTED_RAY[0]} to {TESTED_RAY[1]}"
+    return f"Ray {version} is not among the tested versions, {oldest} to {newest}"
 
 
 def join_cluster(address: str | None) -> None:
-    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; Ray's own output is silenced.
-
+    """Join the Ray cluster at the address (or RAY_ADDRESS), or start one here; StudyError where neither is possible.
     One that is started here has a folder and ports of its own, and as many processors as this process may use, so that
-    any number of them and of users share a machine.
-
-    Raises:
-        StudyError: no cluster answers there, or Ray cannot start here.
-    """
-    named = "--address" if address else "RAY_ADDRESS"  # which `ray job submit` sets
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local" and (problem := no_answer(address)):
-        raise StudyError(_refusal(named, address, problem))
+    any number of them and of users share a machine. Ray's own output is silenced."""
+    named, unset = "--address", "leave --address out"
+    if not address:  # `ray job submit` sets the variable
+        named, unset, address = "RAY_ADDRESS", "unset RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or "local"
+    problem = "" if address == "local" else no_answer(address)
     try:
-        _join(address)
+        if not problem:
+            _join(address)
     except StudyError:  # there is no place for Ray's files
         raise
     except Exception as error:  # Ray raises what its parts raise, and Exception itself
@@ -83,7 +77,10 @@ def join_cluster(address: str | None) -> None:
         if address == "local":
             told = f"Ray must start on this machine, got {problem}. gnc doctor says what is lacking."
             raise StudyError(told) from error
-        raise StudyError(_refusal(named, address, problem)) from None
+    if problem:
+        cure = f"Start one with `ray up cluster.yaml`, or {unset} to use this machine."
+        rule = f"{named} must name a running Ray cluster that knows this token"
+        raise StudyError(f"{rule}, got {address!r}: {problem}. {cure}")
 
 
 def _join(address: str, starts: int = STARTS) -> None:
@@ -103,7 +100,6 @@ def _join(address: str, starts: int = STARTS) -> None:
 
 
 def _local_options() -> dict[str, Any]:
-    """How Ray is started on this machine alone."""
     _own.append(OwnFolder())
     if _own[-1].note:
         print(_own[-1].note, file=sys.stderr)
@@ -126,31 +122,19 @@ def leave_cluster() -> None:
     """Disconnect. A cluster that this process started ends, and its folder is removed."""
     ray.shutdown()
     while _own:
-        _end_daemons(_own[-1].path)
+        # of a Ray that did not start in time: the commands name its folder, which no other has
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended
+                if f"{_own[-1].path}/".encode() in command.read_bytes():
+                    os.kill(int(command.parent.name), signal.SIGKILL)
         _own.pop().remove()
     if os.environ.get("RAY_AUTH_TOKEN") == TOKEN:
         del os.environ["RAY_AUTH_TOKEN"]
 
 
-def _end_daemons(folder: Path) -> None:
-    """End what is left of a Ray that did not start in time: the commands name its folder, which no other has."""
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended
-            if f"{folder}/".encode() in command.read_bytes():
-                os.kill(int(command.parent.name), signal.SIGKILL)
-
-
-def _refusal(named: str, address: str, problem: str) -> str:
-    unset = "leave --address out" if named == "--address" else "unset RAY_ADDRESS"
-    cure = f"Start one with `ray up cluster.yaml`, or {unset} to use this machine."
-    return f"{named} must name a running Ray cluster that knows this token, got {address!r}: {problem}. {cure}"
-
-
 def no_answer(address: str) -> str:
     """Why no Ray can be reached at an address; empty where something answers as Ray does, or that is for Ray to say.
-
-    Ray itself would try for most of a minute, and then speak of something else.
-    """
+    Ray itself would try for most of a minute, and then speak of something else."""
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die  # Ray has no public name for it
 
@@ -175,12 +159,8 @@ def no_answer(address: str) -> str:
 
 def allot(resources: Resources, *, workers: int = 1) -> Allotment:
     """CPUs and GPUs of each of a trial's workers, and how many such trials the cluster that was joined holds at once.
-
-    Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them.
-
-    Raises:
-        StudyError: the cluster can never place such a trial, or workers of a trial would share a GPU.
-    """
+    Machines that the autoscaler of `ray up` may start count too: the trials' demand starts them. StudyError where the
+    cluster can never place such a trial, or workers of a trial would share a GPU."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     to_come = _machines_to_come()
     known = [*machines, *(machine for machine, _ in to_come)]
@@ -189,8 +169,7 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
         cure = "NCCL refuses two workers on one GPU: give each worker one, or run these trials without GPUs."
         raise StudyError(f"[resources] gpus must be a whole number for trials of several workers, got {gpus:g}. {cure}")
     here = sum(fits(machine, resources.cpus, gpus) for machine in machines)
-    later = sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come)
-    fitting = max(here, later)
+    fitting = max(here, sum(fits(machine, resources.cpus, gpus) * count for machine, count in to_come))
     if fitting < workers:
         raise StudyError(_too_much(workers, resources.cpus, gpus, fitting, known))
     return Allotment(resources.cpus, gpus, fitting // workers)
@@ -198,10 +177,9 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
 
 def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
     """GPUs per worker: what the study says; else 0 without GPUs, a share of one with one worker, 1 with several."""
-    if resources.gpus is not None:
-        return resources.gpus
     share = GPU_SHARE if workers == 1 else 1.0
-    return share if any(machine.get("GPU") for machine in machines) else 0.0
+    usual = share if any(machine.get("GPU") for machine in machines) else 0.0
+    return usual if resources.gpus is None else resources.gpus
 
 
 def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
@@ -218,21 +196,18 @@ def _machines_to_come() -> list[tuple[dict[str, Any], int]]:
 
 def _too_much(workers: int, cpus: float, gpus: float, fitting: int, machines: list[dict[str, Any]]) -> str:
     there = [f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines]
-    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
-    rule = f"fit on one machine, got {asked} per trial where"
-    if workers > 1:
-        rule = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit:"
     there = [*there[:5], *([f"and {len(there) - 5} more"] if len(there) > 5 else [])]
+    asked = f"cpus = {cpus:g} and gpus = {gpus:g}"
+    several = f"fit on the cluster, got {workers} workers per trial with {asked} each, where {fitting} fit:"
+    rule = several if workers > 1 else f"fit on one machine, got {asked} per trial where"
     cure = "Ask for less, or join a larger cluster with --address."
     return f"[resources] must {rule} the machines have {'; '.join(there)}. {cure}"
 
 
 def check_shared_folder(store: Store) -> None:
     """Every machine writes a nonce into the results folder and this one reads it back; FolderError names who cannot.
-
-    On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently.
-    A machine that dies while it is asked is no longer part of the cluster, and no reason to refuse.
-    """
+    On one machine there is nothing to ask. A folder on each machine's own disk would lose the workers' rows silently. A
+    machine that dies while it is asked is no longer part of the cluster, and no reason to refuse."""
     machines = alive_machines()
     if len(machines) < 2:
         return
@@ -245,16 +220,12 @@ def check_shared_folder(store: Store) -> None:
             unshared[node] = machines[node]
         store.storage.remove(nonces[node])
     still = alive_machines()
-    _refuse_unshared(store, [machine for node, machine in unshared.items() if node in still])
-
-
-def _refuse_unshared(store: Store, unshared: list[str]) -> None:
-    lacking = [machine for machine in unshared if "No module named 'study'" in machine]
-    if lacking:
+    others = [machine for node, machine in unshared.items() if node in still]
+    if lacking := [machine for machine in others if "No module named 'study'" in machine]:
         cure = "Bring it there: ray up runs the cluster file's set-up commands."
         raise FolderError(f"gnc-study must be installed on all machines, got none on {', '.join(lacking[:5])}. {cure}")
-    if unshared:
-        got = f"got {store.uri!r}, which is another on {', '.join(unshared[:5])}"
+    if others:
+        got = f"got {store.uri!r}, which is another on {', '.join(others[:5])}"
         cure = "Name a network folder or an object store: gnc run STUDY s3://bucket/results."
         raise FolderError(f"results folder must be shared by all machines, {got}. {cure}")
 
@@ -263,13 +234,9 @@ def ask_machines(
     function: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]]
 ) -> Iterator[tuple[str, Any | Exception]]:
     """Run a module's function on machines of the joined cluster at once: what it gives on each, or the error."""
-    tasks = {
-        node: ray.remote(function)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-        .remote(*own)
-        for node, own in arguments.items()
-    }
-    for node, task in tasks.items():
+    on = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in arguments}
+    asked = {node: ray.remote(function).options(num_cpus=0, scheduling_strategy=there) for node, there in on.items()}
+    for node, task in {node: task.remote(*arguments[node]) for node, task in asked.items()}.items():
         try:
             yield node, ray.get(task, timeout=ANSWER_SECONDS)
         except (ray.exceptions.RayError, OSError) as error:

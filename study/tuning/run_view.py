@@ -1,7 +1,5 @@
 """What `gnc run` shows while it runs: one live view on a terminal, else a line per finished trial and one a minute.
-
-Knows rich; does not know Ray, the store or torch. Everything goes to stderr.
-"""
+Knows rich; does not know Ray, the store or torch. Everything goes to stderr."""
 
 import sys
 import time
@@ -100,7 +98,6 @@ class View:
         self._already += 1
 
     def _done(self) -> float:
-        """How many trials' worth of work is done."""
         return len(self.ended_states) + sum(r.figures.get("share_done", 0.0) for r in self._running.values())
 
     def _left(self) -> str:

@@ -1,9 +1,6 @@
-"""A trial of several workers on Ray: a Tune trial that drives a Ray Train worker group.
-
-Knows Ray and study.execution.attempt; does not know which trials there are. The driver asks for no CPU, so that no
-number of drivers keeps workers from their machines. Ray Train takes some 15 s per trial to start its workers, so trials
-of one worker do not come this way.
-"""
+"""A trial of several workers on Ray: a Tune trial that drives a Ray Train worker group, which takes some 15 s to start.
+The driver asks for no CPU, so that no number of drivers keeps workers from their machines. Knows Ray and
+study.execution.attempt; does not know which trials there are."""
 
 import json
 import logging
@@ -33,20 +30,16 @@ REPORT_SECONDS = 2.0  # between live figures; every row is sent
 def drive_on_ray(
     config: dict[str, Any], *, results: str, run: str, options: dict[str, Any], allotment: Allotment
 ) -> None:
-    """One trial of several workers, seen from Tune; options: of each worker's Execution.
-
-    Module-level and undecorated: Ray pickles it by reference.
-
-    Raises:
-        train.TrainingFailedError: a worker died before it could write why.
-        Preempted: the trial left off with a checkpoint because one of its machines is being taken away.
-    """
+    """One trial of several workers, seen from Tune; options: of each worker's Execution. Ray pickles it by reference.
+    Raises TrainingFailedError where a worker died before it could write why, Preempted where the trial left off with a
+    checkpoint because one of its machines is being taken away."""
     trial, store = TrialConfig(**json.loads(config["settings"])), open_store(results)
     if (end := final_figures(store, trial.key)) is not None:
         tune.report(end)
         return
     attempt = store.next_attempt(trial.key)
     name, each = f"{trial.key}-{attempt}", {"CPU": allotment.cpus, "GPU": allotment.gpus}
+    scale = train.ScalingConfig(num_workers=trial.workers, use_gpu=allotment.gpus > 0, resources_per_worker=each)
     order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
@@ -54,9 +47,7 @@ def drive_on_ray(
             train_loop_config=order,
             # Over gloo the workers meet and decide; on GPUs tensors get a group over NCCL beside it.
             torch_config=TorchConfig(backend="gloo", timeout_s=int(PATIENCE.total_seconds())),
-            scaling_config=train.ScalingConfig(
-                num_workers=trial.workers, use_gpu=allotment.gpus > 0, resources_per_worker=each
-            ),
+            scaling_config=scale,
             run_config=train.RunConfig(name=name, storage_path=scratch, callbacks=[TuneReportCallback()]),
         )
         try:
@@ -86,11 +77,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     asked = await_run(store, order["run"], trial.key)
     reporter = Reporter(train.report, REPORT_SECONDS, group)  # Ray Train waits until every worker reports
     execution = Execution(trial, store, group=group, **{**options, "device": str(device)})
-    state = execution.run(
-        should_stop=lambda: drained() or (group.leads and asked()),
-        # A report is on its way to the driver when this is asked: a scheduler's request is met one measurement later.
-        should_end=lambda _: options["stopped_by"] is not None and store.is_stop_requested(trial.key),
-        on_progress=reporter,
-    )
+    # A report is on its way to the driver when the store is asked: a scheduler's request is met one measurement later.
+    state = execution.run(should_stop=lambda: drained() or (group.leads and asked()), on_progress=reporter)
     is_preempted = state == INTERRUPTED and not asked()
     return {**reporter.figures, "state": state, "reason": execution.reason, "is_preempted": is_preempted}

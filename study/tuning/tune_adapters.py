@@ -1,7 +1,5 @@
 """What Tune calls during a run: for the next trial, with each trial's progress and end, and to ask whether to stop.
-
-Knows Ray and the store; does not know how trials are placed or trained.
-"""
+Knows Ray and the store; does not know how trials are placed or trained."""
 
 import contextlib
 import json
@@ -36,10 +34,8 @@ class DriverOnly:
 
 class WaitForOwnProcess(DriverOnly, FIFOScheduler):
     """Lets a trial wait for the process that is starting for it; a free process takes a new trial.
-
     By default Tune gives a free process to the trial that has waited longest, and cancels the process that was starting
-    for that trial. A machine on which a process takes longer to start than a trial to run would never get a trial.
-    """
+    for that trial. A machine on which a process takes longer to start than a trial to run would never get a trial."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         return None

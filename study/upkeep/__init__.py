@@ -1,4 +1,2 @@
 """Whole results folders: status, watch, comparison, merge, pruning and the best settings.
-
-Must not know Ray, torch or how a trial is run.
-"""
+Must not know Ray, torch or how a trial is run."""

@@ -1,13 +1,10 @@
 """`gnc best`: the best settings of each cell by their mean over seeds, and a study file that runs these again.
-
-A cell is one combination of the settings named by --by; a candidate is a combination of the other settings that was
-tried there. A candidate counts only if all of its trials ran to their end: if some seeds diverged or were stopped, the
-mean of the others would flatter it. Of several metrics the candidates are found that no other beats in all of them.
-Knows the store and study files; does not know Ray.
-"""
+A cell is a combination of the settings named by --by, a candidate one of the other settings that was tried there. It
+counts only if all of its trials ran to their end: the mean of the others would flatter it. Knows the store, not Ray."""
 
 import json
 import math
+import re
 import statistics
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,11 +20,7 @@ from study.design.where import Selection
 from study.store.schemas import MEASUREMENTS, REFERENCES
 from study.store.store import Store
 
-METRICS = {
-    column.name: column
-    for column in (*MEASUREMENTS, *REFERENCES)
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-}
+METRICS = {column.name: column for column in (*MEASUREMENTS, *REFERENCES) if column.type in (pa.float64(), pa.int64())}
 Candidate = list[dict[str, Any]]  # the last rows of its trials
 WIDEST = 40  # characters of an assignment whose comment stands in a column with the others
 TOLD = {"max": "largest", "min": "smallest"}
@@ -40,11 +33,6 @@ class Goal:
     metric: str
     mode: str
     says: str
-
-    @property
-    def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
-        return 1 if self.mode == "max" else -1
 
 
 @dataclass(frozen=True)
@@ -74,15 +62,14 @@ class Best:
 def choose_goals(metrics: Sequence[str], modes: Sequence[str], study: Study | None) -> tuple[Goal, ...]:
     """What is to be compared, by which mode: as asked, else as the study's [tune] says, else as the column says."""
     searched = dict(zip(study.search.metrics, study.search.modes, strict=True)) if study else {}
-    if study and (rule := study.search.scheduler).metric:
-        searched.setdefault(rule.metric, rule.mode)
+    if study and (scheduler := study.search.scheduler).metric:
+        searched.setdefault(scheduler.metric, scheduler.mode)
     metrics = metrics or tuple(study.search.metrics if study else ())
     if not metrics:
         raise StudyError("--metric must be given where no [tune] names one, got none. Write --metric test_accuracy.")
     if modes and len(modes) != len(metrics):
-        raise StudyError(
-            f"--mode must be given once for each of {len(metrics)} metrics or not at all, got {len(modes)}."
-        )
+        rule = f"--mode must be given once for each of {len(metrics)} metrics or not at all"
+        raise StudyError(f"{rule}, got {len(modes)}.")
     asked = dict(zip(metrics, modes, strict=False))
     parts = {part for config in study.configs for part in config.parts().get("metrics", ())} if study else set()
     own = [reference.rpartition(":")[2] for reference, _ in parts]
@@ -91,12 +78,8 @@ def choose_goals(metrics: Sequence[str], modes: Sequence[str], study: Study | No
 
 
 def _goal(metric: str, asked: str | None, searched: str | None) -> Goal:
-    column = METRICS.get(metric)
-    for mode, says in (
-        (asked, "as asked"),
-        (searched, "as [tune] says"),
-        (column and column.better, "as its column says"),
-    ):
+    of_column = METRICS[metric].better if metric in METRICS else ""
+    for mode, says in ((asked, "as asked"), (searched, "as [tune] says"), (of_column, "as its column says")):
         if mode:
             return Goal(metric, mode, says)
     rule = f"--mode must be given for {metric}, of which neither much nor little is better by itself"
@@ -112,13 +95,9 @@ def default_by(study: Study) -> tuple[str, ...]:
 
 
 def find_best(
-    store: Store,
-    goals: Sequence[Goal],
-    *,
-    by: Sequence[str],
-    keys: Collection[str] | None = None,
-    selection: Selection | None = None,
-) -> Best:
+    store: Store, goals: Sequence[Goal], *,
+    by: Sequence[str], keys: Collection[str] | None = None, selection: Selection | None = None,
+) -> Best:  # fmt: skip
     """The best candidates of each cell. keys: only these trials; None for all of the folder."""
     check_known(by, [name for name in TrialConfig.model_fields if name != "seed"], "--by")
     states = {key: state for key, state in store.states().items() if keys is None or key in keys}
@@ -150,8 +129,8 @@ def _winners(candidates: list[Candidate], goals: Sequence[Goal], by: Sequence[st
             yield Winner(
                 by=dict(zip(by, cell, strict=True)),
                 chosen={name: best[0][name] for name in varied},
-                mean={goal.metric: _mean(best, goal) for goal in goals},
-                standard_error={goal.metric: _standard_error(best, goal) for goal in goals},
+                mean={goal.metric: _mean(best, goal.metric) for goal in goals},
+                standard_error={goal.metric: _standard_error(best, goal.metric) for goal in goals},
                 seeds=tuple(row["seed"] for row in best),
                 candidates=len(cells[cell]),
                 settings={name: best[0][name] for name in TrialConfig.model_fields if name != "seed"},
@@ -161,21 +140,22 @@ def _winners(candidates: list[Candidate], goals: Sequence[Goal], by: Sequence[st
 
 def _unbeaten(tried: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
     """The best candidate, or with several goals those that no other beats in all; the best by the first goal first."""
-    ranked = sorted(tried, key=lambda one: (goals[0].sign * _mean(one, goals[0]), one[0]["cell"]), reverse=True)
+    sign = 1 if goals[0].mode == "max" else -1
+    ranked = sorted(tried, key=lambda one: (sign * _mean(one, goals[0].metric), one[0]["cell"]), reverse=True)
     if len(goals) == 1:
         return ranked[:1]
     from study.scheduling.optuna_sampler import pareto_set  # takes a second to load
 
-    return [ranked[i] for i in pareto_set([[_mean(one, g) for g in goals] for one in ranked], [g.mode for g in goals])]
+    means = [[_mean(one, goal.metric) for goal in goals] for one in ranked]
+    return [ranked[index] for index in pareto_set(means, [goal.mode for goal in goals])]
 
 
-def _mean(tried: Candidate, goal: Goal) -> float:
-    return statistics.fmean(float(row[goal.metric]) for row in tried)
+def _mean(tried: Candidate, metric: str) -> float:
+    return statistics.fmean(row[metric] for row in tried)
 
 
-def _standard_error(tried: Candidate, goal: Goal) -> float | None:
-    values = [float(row[goal.metric]) for row in tried]
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+def _standard_error(tried: Candidate, metric: str) -> float | None:
+    return statistics.stdev([row[metric] for row in tried]) / math.sqrt(len(tried)) if len(tried) > 1 else None
 
 
 def best_lines(best: Best) -> Iterator[str]:
@@ -186,20 +166,20 @@ def best_lines(best: Best) -> Iterator[str]:
     for winner in best.winners:
         cell, chosen = in_short(winner.by, absent="none") or "all", in_short(winner.chosen)
         found = [_with_error(winner, goal.metric, named=len(best.goals) > 1) for goal in best.goals]
-        yield (
-            f"{cell}:  {', '.join(found)}  {'1 seed' if len(winner.seeds) == 1 else f'{len(winner.seeds)} seeds'}, "
-            f"best of {winner.candidates}{f':  {chosen}' if chosen else ''}"
-        )
+        seeds = "1 seed" if len(winner.seeds) == 1 else f"{len(winner.seeds)} seeds"
+        among = "the only one" if winner.candidates == 1 else f"best of {winner.candidates}"
+        yield f"{cell}:  {', '.join(found)}  {seeds}, {among}{f':  {chosen}' if chosen else ''}"
+    if best.winners and all(winner.candidates == 1 for winner in best.winners):
+        yield "Every cell has one candidate, so nothing was chosen. --by with fewer settings compares more of them."
     if best.unfinished:
         yield f"{best.unfinished} candidates left out: some of their trials diverged or were stopped"
     names = " or ".join(goal.metric for goal in best.goals)
     if best.unmeasured and best.winners:
         yield f"{best.unmeasured} trials left out: their {names} is null"
     elif best.unmeasured:
-        meanings = [
-            f" {name} is: {METRICS[name].meaning}" for name in (g.metric for g in best.goals) if name in METRICS
-        ]
-        yield f"None can be named: {names} was measured in none of the {best.unmeasured} finished trials.{''.join(meanings)}"
+        known = (goal.metric for goal in best.goals if goal.metric in METRICS)
+        meanings = "".join(f" {name} is: {METRICS[name].meaning}" for name in known)
+        yield f"None can be named: {names} was measured in none of the {best.unmeasured} finished trials.{meanings}"
     elif not best.winners:
         yield "None can be named: no candidate has all of its trials finished."
 
@@ -217,9 +197,7 @@ def in_short(settings: Mapping[str, Any], absent: str = "") -> str:
 
 def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) -> str:
     """The text of a study file that runs the winners again: the same keys for the same seeds, and the seeds added.
-
-    It names every setting that decides the trials, also those with their defaults, so that it says what was best.
-    """
+    It names every setting that decides the trials, also those with their defaults, so that it says what was best."""
     if not best.winners:
         raise StudyError("--write must have a best trial to write, got none. Run trials first.")
     wanted = [_configs(winner, sorted({*winner.seeds, *seeds})) for winner in best.winners]
@@ -242,10 +220,9 @@ def _configs(winner: Winner, seeds: Sequence[int]) -> list[TrialConfig]:
         error.add_note(f"in the settings of trial {winner.keys[0]}")
         raise
     if not set(winner.keys) <= {config.key for config in configs}:
-        raise StudyError(
-            f"--write must repeat trials that this version would name the same, got {winner.keys[0]} of another version. "
-            "Use the gnc-study version in trials.parquet."
-        )
+        rule = "--write must repeat trials that this version would name the same"
+        cure = "Use the gnc-study version in trials.parquet."
+        raise StudyError(f"{rule}, got {winner.keys[0]} of another version. {cure}")
     return configs
 
 
@@ -273,21 +250,15 @@ def _head(best: Best, study: Study | None) -> list[str]:
 
 def _copied_tables(study: Study | None) -> list[str]:
     document = tomllib.loads(study.text) if study else {}
-    tables = ((name, document[name]) for name in ("resources", "log") if document.get(name))
-    return [line for name, table in tables for line in ("", f"[{name}]", *_assignments(table))]
+    named = (name for name in ("resources", "log") if document.get(name))
+    return [line for name in named for line in ("", f"[{name}]", *toml_lines(document[name]))]
 
 
 def _explained(settings: dict[str, Any]) -> Iterator[str]:
-    """A line for each setting, with its meaning as a comment."""
-    lines = _assignments(settings)
+    lines = toml_lines(settings)
     width = max((len(line) for line in lines if len(line) < WIDEST), default=0)
     for name, line in zip(settings, lines, strict=True):
         yield f"{line:<{width}}  # {TrialConfig.model_fields[name].description}"
-
-
-def _assignments(table: dict[str, Any]) -> list[str]:
-    """Of a table whose names with a dot are options of a part, and so stand without quotes."""
-    return [f"{name} = {toml_value(value)}" for name, value in table.items()]
 
 
 def toml_value(value: Any) -> str:
@@ -302,6 +273,6 @@ def toml_value(value: Any) -> str:
 
 
 def toml_lines(table: Mapping[str, Any]) -> list[str]:
-    """A table's assignments; names that TOML takes for something else stand in quotes."""
-    names = {name: name if name.replace("_", "").isalnum() else json.dumps(name) for name in table}
-    return [f"{names[name]} = {toml_value(value)}" for name, value in table.items()]
+    """A table's assignments; names stand in quotes unless TOML takes them as they are, as it does options of a part."""
+    plain = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+    return [f"{name if plain(name) else json.dumps(name)} = {toml_value(value)}" for name, value in table.items()]

@@ -1,12 +1,12 @@
 """Where two results folders, or two runs of one trial, hold different numbers under the same key.
-
 The measured columns and the end of each trial are compared. Two correct runs may differ in time, host, memory and
-attempt, and reference columns are computed on reading: these are not compared. Knows tables and records alone.
-"""
+attempt, and reference columns are computed on reading: these are not compared. Knows tables and records alone."""
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +17,11 @@ import pyarrow.compute as pc
 from study.design.columns import columns_with
 from study.design.where import Selection
 from study.store.finished_trials import Fragment
-from study.store.schemas import (
-    CIRCUMSTANCES,
-    FRAGMENT_SCHEMA,
-    MEASUREMENTS,
-    REFERENCES,
-    TRIAL_COLUMNS,
-    TRIALS_SCHEMA,
-    conform,
-)
+from study.store.schemas import FRAGMENT_SCHEMA, MEASUREMENTS, REFERENCES, TRIAL_COLUMNS, TRIALS_SCHEMA, conform
 from study.store.sealing.table_rows import only
 from study.store.store import Store
 
+CIRCUMSTANCES = set(columns_with("run"))
 MACHINE = columns_with("machine")  # told beside the differences, and no differences themselves
 IGNORED = tuple(sorted(CIRCUMSTANCES | {"reason", "stopped_by"} | {column.name for column in REFERENCES}))
 MEASURED = tuple(c.name for c in MEASUREMENTS if c.name not in {*CIRCUMSTANCES, "epoch"})
@@ -69,7 +62,9 @@ class Comparison:
 
 def compare_stores(first: Store, second: Store, selection: Selection | None = None) -> Comparison:
     """The folders' trials by key. selection: only these."""
-    trials = [_selected(store.read_trials(), selection) for store in (first, second)]
+    trials = [store.read_trials() for store in (first, second)]
+    if selection:
+        trials = [table.filter(pa.array(map(selection, table.to_pylist()), pa.bool_())) for table in trials]
     shared = _keys(trials[0]) & _keys(trials[1])
     rows = [only(store.read(["trial", "epoch", *MEASURED]), shared) for store in (first, second)]
     return _compare_tables(*trials, *rows)
@@ -89,22 +84,21 @@ def _compare_tables(first: pa.Table, second: pa.Table, first_rows: pa.Table, sec
     places = _places(first_rows), _places(second_rows)
     other_epochs = sorted({trial for trial, _ in places[0].keys() ^ places[1].keys()})
     both = [place for place in places[0] if place in places[1]]
-    rows = [
-        table.take(pa.array([found[place] for place in both], pa.int64()))
-        for table, found in zip((first_rows, second_rows), places, strict=True)
-    ]
+    indices = (pa.array([found[place] for place in both], pa.int64()) for found in places)
+    rows = [table.take(chosen) for table, chosen in zip((first_rows, second_rows), indices, strict=True)]
     differing, columns = set(other_epochs), {}
     for (one, other), names in ((rows, MEASURED), (ends, ENDING)):
-        for name, found in _differing_cells(one, other, names).items():
-            columns[name] = _worst(name, one, other, found)
-            differing |= set(one.column("trial").take(pa.array(found)).to_pylist())
+        for name in (name for name in names if not one.column(name).equals(other.column(name))):
+            if len(found := np.flatnonzero(_unequal(one.column(name), other.column(name)))):
+                columns[name] = _worst(name, one, other, found)
+                differing |= set(one.column("trial").take(pa.array(found)).to_pylist())
     return Comparison(
         shared=len(shared),
         only_first=tuple(sorted(keys[0] - keys[1])),
         only_second=tuple(sorted(keys[1] - keys[0])),
         differing=tuple(sorted(differing)),
         other_epochs=tuple(other_epochs),
-        columns=dict(sorted(columns.items(), key=lambda item: -_or_infinite(item[1].largest_relative))),
+        columns=dict(sorted(columns.items(), key=lambda item: -_size(item[1].largest_relative))),
         machines=_differing_machines(*(table.select(MACHINE).to_pylist() for table in ends)),
     )
 
@@ -115,13 +109,6 @@ def _tables_of(fragments: Sequence[Fragment]) -> tuple[pa.Table, pa.Table]:
     schema = pa.schema([TRIALS_SCHEMA.field(name) for name in names])
     rows = [FRAGMENT_SCHEMA.empty_table(), *(conform(f.rows, FRAGMENT_SCHEMA) for f in fragments)]
     return pa.Table.from_pylist(ends, schema), pa.concat_tables(rows).combine_chunks()
-
-
-def _differing_cells(first: pa.Table, second: pa.Table, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Indices of the rows in which two tables of equal length differ, for each column in which any does."""
-    columns = ((name, first.column(name), second.column(name)) for name in names)
-    found = {name: np.flatnonzero(_unequal(one, other)) for name, one, other in columns if not one.equals(other)}
-    return {name: indices for name, indices in found.items() if len(indices)}
 
 
 def _unequal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> np.ndarray:
@@ -138,18 +125,11 @@ def _worst(name: str, first: pa.Table, second: pa.Table, found: np.ndarray) -> C
     at = pa.array(found)
     one, other = (table.column(name).take(at).to_pylist() for table in (first, second))
     sizes = [relative_difference(a, b) for a, b in zip(one, other, strict=True)]
-    worst = max(range(len(sizes)), key=lambda i: _or_infinite(sizes[i]))
+    worst = max(range(len(sizes)), key=lambda i: _size(sizes[i]))
     trials = first.column("trial").take(at).to_pylist()
-    has_epochs = "epoch" in first.column_names
-    return ColumnDifference(
-        rows=len(found),
-        trials=len(set(trials)),
-        largest_relative=sizes[worst],
-        trial=trials[worst],
-        epoch=first.column("epoch")[int(found[worst])].as_py() if has_epochs else None,
-        first=one[worst],
-        second=other[worst],
-    )
+    epoch = first.column("epoch")[int(found[worst])].as_py() if "epoch" in first.column_names else None
+    counts = len(found), len(set(trials))
+    return ColumnDifference(*counts, sizes[worst], trials[worst], epoch, first=one[worst], second=other[worst])
 
 
 def relative_difference(a: Any, b: Any) -> float | None:
@@ -163,21 +143,18 @@ def relative_difference(a: Any, b: Any) -> float | None:
 
 def _differing_machines(*sides: Sequence[dict[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
     """CPU and GPU models and package versions that are not the same on both sides, by name."""
-    found: list[dict[str, set[str]]] = [{}, {}]
+    first, second = found = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for side, values in zip(sides, found, strict=True):
         for trial in side:
-            for name, value in {**trial, **json.loads(trial["versions"] or "{}")}.items():
-                if name != "versions":
-                    values.setdefault(name, set()).add(str(value))
-    first, second = found
-    names = [name for name in dict.fromkeys([*first, *second]) if first.get(name) != second.get(name)]
-    return {name: (sorted(first.get(name, ())), sorted(second.get(name, ()))) for name in names}
+            for name, value in (trial | json.loads(trial["versions"] or "{}")).items():
+                values[name].add(str(value))
+    names = [name for name in dict.fromkeys([*first, *second]) if name != "versions" and first[name] != second[name]]
+    return {name: (sorted(first[name]), sorted(second[name])) for name in names}
 
 
 def comparison_facts(comparison: Comparison) -> dict[str, Any]:
     """The comparison as `--json` prints it."""
-    facts = dataclasses.asdict(comparison)
-    return {"same": comparison.is_same, **facts, "ignored": list(IGNORED)}
+    return {"same": comparison.is_same, **dataclasses.asdict(comparison), "ignored": list(IGNORED)}
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -213,21 +190,14 @@ def some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
-def _or_infinite(size: float | None) -> float:
-    return float("inf") if size is None else size
+def _size(relative: float | None) -> float:
+    return math.inf if relative is None else relative
 
 
 def _places(rows: pa.Table) -> dict[tuple[str, int], int]:
-    """The index of the row of each trial and epoch."""
     places = zip(rows.column("trial").to_pylist(), rows.column("epoch").to_pylist(), strict=True)
     return {place: index for index, place in enumerate(places)}
 
 
 def _keys(trials: pa.Table) -> set[str]:
     return set(trials.column("trial").to_pylist())
-
-
-def _selected(trials: pa.Table, selection: Selection | None) -> pa.Table:
-    if selection is None:
-        return trials
-    return trials.filter(pa.array([selection(trial) for trial in trials.to_pylist()], pa.bool_()))

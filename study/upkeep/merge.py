@@ -1,10 +1,6 @@
-"""`gnc merge`: the union of results folders, as if one folder had seen every trial.
-
-A trial with the same numbers in two folders is one trial. If the numbers differ, the version found first stays, the
-destination's before the sources', and the difference is reported. Sources are only read. Not copied are trials in
-progress with their checkpoints, which belong to their folder, and what can be made again (sealed tables, report). Knows the store and
-differences; does not know Ray.
-"""
+"""`gnc merge`: the union of results folders, as if one folder had seen every trial. Sources are only read.
+If numbers of a trial differ, the version found first stays, the destination's before the sources', and the difference is
+told. Not copied are trials in progress, and what can be made again. Knows the store and differences; does not know Ray."""
 
 import json
 from collections import Counter
@@ -54,9 +50,8 @@ class FolderTrials:
         self.states = {key: state for key, state in found.items() if state != "failed"}
         files = store.fragments()
         # of a trial with several files it takes the tables to tell which one counts
-        self._files = {
-            key: f"rows/{e[0].name}" for key, e in files.items() if len(e) == 1 and e[0].name.count(".") == 1
-        }
+        plain = {key: entries[0].name for key, entries in files.items() if len(entries) == 1}
+        self._files = {key: f"rows/{name}" for key, name in plain.items() if name.count(".") == 1}
         self.beside = {f"{folder}/{e.name}" for folder in ("margins", "heads") for e in store.storage.entries(folder)}
 
     def content(self, key: str) -> bytes | None:
@@ -74,10 +69,7 @@ class FolderTrials:
         names = [column.name for column in (*IDENTITY, *SETTINGS)]
         rows = self.store.read(FRAGMENT_SCHEMA.names)
         keys: list[str] = rows.column("trial").to_pylist()
-        first: dict[str, int] = {}
-        count = Counter(keys)
-        for index, key in enumerate(keys):
-            first.setdefault(key, index)
+        first, count = {key: len(keys) - 1 - index for index, key in enumerate(reversed(keys))}, Counter(keys)
         found = {}
         for trial in self.store.read_trials().to_pylist():
             key = trial["trial"]
@@ -90,9 +82,9 @@ class FolderTrials:
 
 def merge_stores(sources: Sequence[Store], into: Store) -> list[Merge]:
     """Bring every source's finished trials, failures and study files into the destination; then seal it."""
-    places = [_place(store) for store in (*sources, into)]
-    repeated = [place for place in places if places.count(place) > 1]
-    if repeated:
+    paths = ((store, store.storage.local_path("")) for store in (*sources, into))
+    places = [str(path.resolve()) if path else store.uri.rstrip("/") for store, path in paths]
+    if repeated := [place for place in places if places.count(place) > 1]:
         raise StudyError(f"the folders of a merge must be different ones, got {repeated[0]!r} twice. Leave one out.")
     all_theirs = [FolderTrials(source) for source in sources]  # refuses before anything is written
     into.storage.check_writable()
@@ -100,11 +92,6 @@ def merge_stores(sources: Sequence[Store], into: Store) -> list[Merge]:
     _copy_studies(sources, into)
     into.seal()
     return done
-
-
-def _place(store: Store) -> str:
-    path = store.storage.local_path("")
-    return str(path.resolve()) if path else store.uri.rstrip("/")
 
 
 def _merge(theirs: FolderTrials, into: Store) -> Merge:
@@ -120,9 +107,8 @@ def _merge(theirs: FolderTrials, into: Store) -> Merge:
         elif (content := ours.content(key)) is not None and content == theirs.content(key):
             _note_same(key, theirs, ours, merge)
         else:
-            pair = ours.read(key), theirs.read(key)
-            if pair[0] is not None and pair[1] is not None:
-                waiting.append((pair[0], pair[1]))
+            mine, other = ours.read(key), theirs.read(key)
+            waiting += [(mine, other)] if mine is not None and other is not None else []
         if len(waiting) == HELD_BACK:
             _settle(waiting, theirs, ours, merge)
     _settle(waiting, theirs, ours, merge)
@@ -143,20 +129,16 @@ def _settle(waiting: list[tuple[Fragment, Fragment]], theirs: FolderTrials, into
             merge.lesser += 1
         else:
             level.append((mine, other))
-    if level:
-        comparison = compare_fragments(*zip(*level, strict=True))
-        if comparison.differing:
-            differing = set(comparison.differing)
-            pairs = [pair for pair in level if pair[0].key in differing]
-            merge.differences.append(compare_fragments(*zip(*pairs, strict=True)))
-        for mine, _ in level:
-            if mine.key not in comparison.differing:
-                _note_same(mine.key, theirs, into, merge)
     waiting.clear()
+    differing = set(compare_fragments(*zip(*level, strict=True)).differing) if level else set()
+    if pairs := [pair for pair in level if pair[0].key in differing]:
+        merge.differences.append(compare_fragments(*zip(*pairs, strict=True)))
+    for mine, _ in level:
+        if mine.key not in differing:
+            _note_same(mine.key, theirs, into, merge)
 
 
 def _continues(shorter: Fragment, longer: Fragment) -> bool:
-    """Whether one stopped trial is the other, stopped later."""
     if shorter.record.state != "stopped" or longer.rows.num_rows <= shorter.rows.num_rows:
         return False
     found = compare_fragments([shorter], [longer])
@@ -184,14 +166,10 @@ def _take(key: str, theirs: FolderTrials, into: FolderTrials) -> bool:
 
 
 def _copy_beside(key: str, source: FolderTrials, into: FolderTrials, *, replace: bool) -> None:
-    for name, is_torn in (
-        (f"margins/{key}.parquet", lambda: source.store.read_margins(key, source.unreadable.append) is None),
-        (f"heads/{key}.safetensors", lambda: source.store.read_head(key, source.unreadable.append) is None),
-    ):
-        if name not in source.beside or (name in into.beside and not replace):
-            continue
+    read = {f"margins/{key}.parquet": source.store.read_margins, f"heads/{key}.safetensors": source.store.read_head}
+    for name in (name for name in read if name in source.beside and (replace or name not in into.beside)):
         content = source.store.storage.read(name)
-        if content is not None and not is_torn():  # a torn one is named by the reading
+        if content is not None and read[name](key, source.unreadable.append) is not None:  # it names a torn one
             into.store.storage.write(name, content)
 
 

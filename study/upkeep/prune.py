@@ -1,9 +1,6 @@
-"""`gnc prune`: finds and deletes files of a results folder that nothing will read again.
-
-Rows are never deleted, nor is anything of a trial that may be running: its heartbeat is younger than the silent time,
-or its process is alive on this machine. Trials go on meanwhile, so the order of reading matters: first the files, then
-the heartbeats, then the rows. Knows the names in the results folder; does not know Ray.
-"""
+"""`gnc prune`: finds and deletes files of a results folder that nothing will read again; never rows, nor a trial's that may run.
+Trials go on meanwhile, so the order of reading matters: first the files, then the heartbeats, then the rows. Knows the
+names in the results folder; does not know Ray."""
 
 import os
 import re
@@ -79,10 +76,8 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
     torn: list[str] = []
     states = store.states(on_unreadable=torn.append)
     if archives := [name for name in torn if name.startswith("archive/")]:
-        raise FolderError(
-            f"archives must be readable before anything is deleted, got torn {archives[:5]}. "
-            "Restore them from a copy: which trials are finished cannot be told without."
-        )
+        rule = f"archives must be readable before anything is deleted, got torn {archives[:5]}"
+        raise FolderError(f"{rule}. Restore them from a copy: which trials are finished cannot be told without.")
     return _Folder(
         running=frozenset((beating | alive) - left_off),
         newest=newest,
@@ -95,16 +90,12 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
 
 def _known_keys(store: Store) -> frozenset[str] | None:
     """The keys of all study files; None where a file cannot be read or a search has yet to name its trials."""
-    keys: set[str] = set()
-    for text in store.studies():
-        try:
-            study = parse_study(text)
-        except StudyError:
-            return None
-        if study.is_adaptive:
-            return None
-        keys |= {config.key for config in study.configs}
-    return frozenset(keys) if keys else None
+    try:
+        studies = [parse_study(text) for text in store.studies()]
+    except StudyError:
+        return None
+    keys = frozenset(config.key for study in studies for config in study.configs)
+    return keys if keys and not any(study.is_adaptive for study in studies) else None
 
 
 def _reason(entry: Entry, folder: _Folder, age: float) -> str | None:

@@ -1,7 +1,5 @@
 """The status of a study, read from its results folder alone: counts, failures, trials in progress, disk.
-
-Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch).
-"""
+Knows the store and the latest study; does not know Ray, or how the status is shown over time (watch)."""
 
 import dataclasses
 import re
@@ -59,11 +57,6 @@ class Status:
     unreadable: tuple[str, ...]
     is_over: bool  # nothing runs, and nothing will start by itself
 
-    @property
-    def running(self) -> list[Live]:
-        """Trials whose heartbeat is fresh."""
-        return [trial for trial in self.live if stage_of(trial) == "running"]
-
 
 def read_status(
     store: Store, study: Study | None, *, selection: Selection | None = None, known: dict[Entry, str] | None = None
@@ -78,28 +71,22 @@ def read_status(
     if study:
         counts["missing"] += study.num_planned - len(study.configs)
     meant = set(keys) if selection else None
-    live = tuple(
-        trial
-        for trial in store.read_live()
-        if states.get(trial.key) not in FINAL and (meant is None or trial.key in meant)
-    )
-    failed = {key for key in keys if states.get(key) == "failed"}
-    outside = len(set(states) - set(keys))
-    entries = store.storage.tree()
-    status = Status(
+    going = (trial for trial in store.read_live() if states.get(trial.key) not in FINAL)
+    live, runs = tuple(trial for trial in going if meant is None or trial.key in meant), tuple(runs_at_work(store))
+    failed, outside = {key for key in keys if states.get(key) == "failed"}, len(set(states) - set(keys))
+    return Status(
         name=study.name if study else "no study file",
         uri=store.uri,
         counts=counts,
         live=live,
-        runs=tuple(runs_at_work(store)),
+        runs=runs,
         failures={key: attempts[-1] for key, attempts in store.failed().items() if key in failed},
         outside=outside if study else 0,
         left_out=study.left_out if study else outside,
-        disk=measure_disk_use(entries),
+        disk=measure_disk_use(store.storage.tree()),
         unreadable=tuple(unreadable),
-        is_over=False,
+        is_over=all(stage_of(trial) != "running" for trial in live) and _is_over(runs, study, store, states),
     )
-    return dataclasses.replace(status, is_over=_is_over(status, study, store, states))
 
 
 def runs_at_work(store: Store) -> Iterator[RunAtWork]:
@@ -116,17 +103,11 @@ def _selected(store: Store, states: dict[str, str], selection: Selection | None)
     return [trial["trial"] for trial in store.read_trials().to_pylist() if selection(trial)]
 
 
-def _is_over(status: Status, study: Study | None, store: Store, states: dict[str, str]) -> bool:
-    if status.running or not states:
-        return False
-    if study is None:
-        return True
-    if any(config.key not in states for config in study.configs):
-        return False
+def _is_over(runs: Iterable[RunAtWork], study: Study | None, store: Store, states: dict[str, str]) -> bool:
+    if study is None or not states or any(config.key not in states for config in study.configs):
+        return study is None and bool(states)
     left = study.num_planned - len(done_keys(study, store, states) | spent_keys(study, store) & set(states))
-    return not left or all(
-        run.is_silent for run in status.runs
-    )  # failed trials with attempts left, which a run would use
+    return not left or all(run.is_silent for run in runs)  # a run would start again what failed
 
 
 def status_facts(status: Status) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """`gnc status --watch`: shows the status until the study ends, in a live view on a terminal, else one line per change.
-
-Knows rich and the status. Reads the results folder alone, so that any machine that sees the folder can watch.
-"""
+Knows rich and the status. Reads the results folder alone, so that any machine that sees the folder can watch."""
 
 import json
 import sys
@@ -79,6 +77,5 @@ class _View:
         failures = (Text(line.strip(), style="red") for line in failure_lines(status))
         runs = (Text(run_line(run).strip(), style="dim") for run in status.runs)
         trials = [(trial.key, last_row(trial), live_note(trial)) for trial in status.live]
-        return progress_view(
-            head, ended / max(1, total), trials, [*runs, *failures, Text(disk_sentence(status.disk), "dim")]
-        )
+        notes = [*runs, *failures, Text(disk_sentence(status.disk), "dim")]
+        return progress_view(head, ended / max(1, total), trials, notes)

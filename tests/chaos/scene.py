@@ -176,7 +176,7 @@ class Scene:
             *store.read_live(),
             *store.failures(),
             *store.claims(),
-            *(key for key in self.keys if store.has_checkpoint(key)),
+            *(key for key in self.keys if any(store.read_checkpoints(key))),
         ]
         if left:
             raise Broken(f"left behind: {left}")

@@ -228,7 +228,7 @@ def trials_on(store: Store, host: hosts.Host) -> list[Live]:
     """Trials in flight on a host, a checkpoint kept and the end not near."""
     done = store.fragments()
     there = [trial for trial in store.read_live() if trial.host == host.name and trial.key not in done]
-    return [trial for trial in there if store.has_checkpoint(trial.key)]
+    return [trial for trial in there if any(store.read_checkpoints(trial.key))]
 
 
 def ended_on(store: Store, host: hosts.Host) -> bool:

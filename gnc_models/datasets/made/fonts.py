@@ -1,7 +1,5 @@
 """Faces, which characters they share, and each character's picture in each face.
-
-Built in are the 12 DejaVu faces in matplotlib's wheel. matplotlib itself is never imported: its font files are found
-through its import spec. Other fonts are files of a package or a folder; of a collection the first font is taken.
+Built in are the 12 DejaVu faces in matplotlib's wheel, which is not imported; others are a package's or a folder's.
 """
 
 import hashlib
@@ -48,12 +46,7 @@ class Face(NamedTuple):
 
 
 def find_faces(fonts: str, data_root: Path | None = None) -> tuple[Face, ...]:
-    """The faces of "dejavu", or of packages and folders as `find_fonts` names them.
-
-    Raises:
-        MissingData: a package or a folder is not here; the text names it and how to get it.
-        ValueError: a file that is no font.
-    """
+    """The faces of "dejavu", or of packages and folders as `find_fonts` names them; MissingData where one lacks."""
     if fonts == BUILT_IN_FONTS:
         return _dejavu_faces()
     if missing := missing_data("glyphs", data_root, fonts=fonts):
@@ -98,22 +91,15 @@ def fonts_fingerprint(faces: Sequence[Face]) -> str:
 
 
 def shared_characters(faces: Sequence[Face]) -> list[int]:
-    """Letters, numbers, punctuation and symbols that every face's own map holds and that fit the canvas in each.
-
-    Returns:
-        Code points, ascending.
-    """
-    shared = set.intersection(*(_held_characters(face) for face in faces))
-    code_points = sorted(c for c in shared if unicodedata.category(chr(c))[0] in _CATEGORIES)
+    """Code points, ascending, of `_CATEGORIES` that every face's own map holds and that fit the canvas in each."""
+    held = []
     for face in faces:
-        font = _font(face)
+        with _opened(face.path) as opened:
+            held.append(set(opened.getBestCmap() or ()))
+    code_points = sorted(c for c in set.intersection(*held) if unicodedata.category(chr(c))[0] in _CATEGORIES)
+    for font in map(_font, faces):
         code_points = [c for c in code_points if _fits(*map(float, font.getbbox(chr(c), anchor="ls")))]
     return code_points
-
-
-def _held_characters(face: Face) -> set[int]:
-    with _opened(face.path) as font:
-        return set(font.getBestCmap() or ())
 
 
 def _font(face: Face) -> ImageFont.FreeTypeFont:
@@ -128,12 +114,7 @@ def _fits(left: float, top: float, right: float, bottom: float) -> bool:
 
 
 def draw_characters(code_points: Sequence[int], face: Face) -> np.ndarray:
-    """Pictures of characters that the face holds and that fit the canvas.
-
-    Returns:
-        Their ink as uint8 `[characters, side, side]`, 0 for none and 255 for full cover. A picture is centred across and
-        stands on the common baseline.
-    """
+    """Ink of characters that fit the canvas, uint8 `[characters, side, side]`: centred across, on a common baseline."""
     font = _font(face)
     pictures = np.empty((len(code_points), RASTER_SIDE, RASTER_SIDE), dtype=np.uint8)
     for picture, code_point in zip(pictures, code_points, strict=True):

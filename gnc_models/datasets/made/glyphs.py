@@ -1,9 +1,5 @@
 """Characters of many scripts in several typefaces, drawn under random small affine maps: many real classes.
-
-A sample is a face x a map. The classes are the characters that differ enough in every face (`lookalikes`), in an order
-that `data_seed` draws. Every class has its own streams of maps for training, test and unseen samples, keyed by its
-code point, so its samples do not depend on which other classes there are.
-"""
+Each class has streams of maps of its own, keyed by its code point: its samples do not depend on the other classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,17 +13,10 @@ from torch.nn import functional
 
 from gnc_models.catalog.members import BUILT_IN_FONTS
 from gnc_models.catalog.settings import check_choice
-from gnc_models.datasets.made.fonts import (
-    FAMILIES,
-    RASTER_SIDE,
-    Face,
-    draw_characters,
-    find_faces,
-    fonts_fingerprint,
-    shared_characters,
-)
+from gnc_models.datasets.made import fonts as drawing
 from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.stored.font_files import fonts_digest
 from gnc_models.user_cache import read, read_or_make
 
@@ -50,49 +39,36 @@ _BATCH = 128  # samples drawn at once, few enough for the processor's cache; cha
 
 
 def make_glyphs(
+    wanted: Draw,
     *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
     resolution: int,
     unseen_family: str | None = None,
     fonts: str = BUILT_IN_FONTS,
     fonts_source: str | None = None,
     data_root: Path | None = None,
 ) -> Dataset:
-    """Images `[samples, 1, resolution, resolution]` of characters, background 0.
+    """Images `[samples, 1, resolution, resolution]` of characters, background 0; sample i is in face i modulo their number.
 
     With the built-in fonts ink goes up to 1 / 0.27 in float32. With others, which have thousands of characters, images
-    are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the memory.
+    are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the room.
 
     Args:
-        num_classes: characters, named by code point and character, such as "U+0041 A".
-        samples_per_class: training samples of each class; sample i is drawn in face i modulo the faces used.
-        test_samples_per_class: test samples of each class, with maps of their own, and unseen ones likewise.
-        data_seed: drives the order of the classes and all maps.
         resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
-        unseen_family: "sans", "mono" or "serif": its faces give the unseen samples and nothing else. "none" or None: all
-            faces are used in training and test, and there are no unseen samples.
+        unseen_family: its faces give the unseen samples and nothing else; "none" or None: all faces are trained on.
         fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
         fonts_source: the digest that the fonts must have here; None: any.
-        data_root: where folders of fonts are looked for.
-    Raises:
-        ValueError: an unknown resolution or family, more classes than there are, or fonts with another digest.
-        MissingData: a package or folder of fonts is not here.
     """
     check_choice("resolution", resolution, RESOLUTIONS)
-    faces = find_faces(fonts, data_root)
+    num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
+    faces = drawing.find_faces(fonts, data_root)
     if fonts_source is not None and (here := fonts_digest(fonts, data_root)) != fonts_source:
         rule = f"fonts_source must be that of the files of {fonts} on this machine, {here!r}"
         raise ValueError(f"{rule}, got {fonts_source!r}. Install the same version on every machine.")
     seen, unseen = _split_faces(faces, unseen_family)
     available, code_points, pictures = _read_classes(faces, resolution, num_classes, data_seed)
     if num_classes > available:
-        raise ValueError(
-            f"num_classes must be at most {available}, the characters of {fonts} that differ enough at resolution "
-            f"{resolution}, got {num_classes!r}."
-        )
+        what = f"the characters of {fonts} that differ enough at resolution {resolution}"
+        raise ValueError(f"num_classes must be at most {available}, {what}, got {num_classes!r}.")
 
     def draw(samples: int, places: list[int], stream: int) -> Tensor:
         dtype = torch.float32 if fonts == BUILT_IN_FONTS else torch.uint8
@@ -114,21 +90,19 @@ def make_glyphs(
 
 def known_classes(fonts: str, resolution: int, data_root: Path | None) -> int | None:
     """How many classes these fonts give; None where they have not been drawn and compared on this machine yet."""
-    return read(_cache_name(find_faces(fonts, data_root), resolution), pick=lambda held: len(held["code_points"]))
+    name = _cache_name(drawing.find_faces(fonts, data_root), resolution)
+    return read(name, pick=lambda held: len(held["code_points"]))
 
 
-def _split_faces(faces: Sequence[Face], unseen_family: str | None) -> tuple[list[int], list[int]]:
+def _split_faces(faces: Sequence[drawing.Face], unseen_family: str | None) -> tuple[list[int], list[int]]:
     """Places of the faces that are trained on, and of those kept out."""
     if unseen_family in (None, "none"):
         return list(range(len(faces))), []
-    check_choice("unseen_family", unseen_family, FAMILIES)
+    check_choice("unseen_family", unseen_family, drawing.FAMILIES)
     parts = [[i for i, face in enumerate(faces) if (face.family == unseen_family) == out] for out in (False, True)]
     if not all(parts):
-        have = {face.family: None for face in faces}
-        raise ValueError(
-            f"unseen_family must leave faces on both sides, of families {list(have)}, got {unseen_family!r}. "
-            "Write 'none' to train on all."
-        )
+        rule = f"unseen_family must leave faces on both sides, of families {list({f.family: None for f in faces})}"
+        raise ValueError(f"{rule}, got {unseen_family!r}. Write 'none' to train on all.")
     return parts[0], parts[1]
 
 
@@ -151,13 +125,7 @@ def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.
 def render_maps(
     pictures: UInt8[Tensor, "samples side side"], maps: Float[Tensor, "samples 2 3"], resolution: int
 ) -> Float[Tensor, "samples 1 resolution resolution"]:
-    """Each picture under its map, averaged over the area of each pixel: ink from 0 to 255.
-
-    Args:
-        pictures: ink as uint8, 0 to 255.
-        maps: inverse maps as `draw_maps` gives them.
-        resolution: side of the result in pixels, one of `RESOLUTIONS`.
-    """
+    """Each picture under its map (as of `draw_maps`), averaged over the area of each pixel: ink from 0 to 255."""
     points = _POINTS[resolution]
     place = (torch.arange(resolution * points, dtype=torch.float32) * 2 + 1) / (resolution * points) - 1
     across, down = place[None, None, :, None], place[None, :, None, None]
@@ -173,7 +141,7 @@ def render_maps(
 
 
 def _read_classes(
-    faces: Sequence[Face], resolution: int, num_classes: int, data_seed: int
+    faces: Sequence[drawing.Face], resolution: int, num_classes: int, data_seed: int
 ) -> tuple[int, list[int], np.ndarray]:
     """How many characters there are, and the code points and pictures of the first ones in the seed's order."""
 
@@ -183,25 +151,25 @@ def _read_classes(
             raise ValueError("code_points is not a list of code points")
         order = np.random.default_rng([data_seed, _ORDER]).permutation(admissible)[:num_classes].tolist()
         pictures = np.stack([arrays[_member(point)] for point in order])
-        if pictures.shape[1:] != (len(faces), RASTER_SIDE, RASTER_SIDE) or pictures.dtype != np.uint8:
+        if pictures.shape[1:] != (len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE) or pictures.dtype != np.uint8:
             raise ValueError(f"pictures have shape {pictures.shape} and type {pictures.dtype}")
         return len(admissible), order, pictures
 
     return read_or_make(_cache_name(faces, resolution), make=lambda: _make_classes(faces, resolution), pick=pick)
 
 
-def _cache_name(faces: Sequence[Face], resolution: int) -> str:
-    return f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{fonts_fingerprint(faces)}"
+def _cache_name(faces: Sequence[drawing.Face], resolution: int) -> str:
+    return f"glyphs-{resolution}-{LEAST_DIFFERENCE}-{drawing.fonts_fingerprint(faces)}"
 
 
-def _make_classes(faces: Sequence[Face], resolution: int) -> dict[str, np.ndarray]:
+def _make_classes(faces: Sequence[drawing.Face], resolution: int) -> dict[str, np.ndarray]:
     """Face after face, so that of characters that are not kept one face's pictures are held at once."""
-    shared = shared_characters(faces)
-    pairs = np.concatenate([similar_pairs(draw_characters(shared, face), resolution) for face in faces])
+    shared = drawing.shared_characters(faces)
+    pairs = np.concatenate([similar_pairs(drawing.draw_characters(shared, face), resolution) for face in faces])
     admissible = np.array(shared, dtype=np.int64)[distinct_characters(len(shared), pairs)]
-    pictures = np.empty((len(admissible), len(faces), RASTER_SIDE, RASTER_SIDE), dtype=np.uint8)
+    pictures = np.empty((len(admissible), len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE), dtype=np.uint8)
     for place, face in enumerate(faces):
-        pictures[:, place] = draw_characters(admissible.tolist(), face)
+        pictures[:, place] = drawing.draw_characters(admissible.tolist(), face)
     return {"code_points": admissible} | {
         _member(point): picture for point, picture in zip(admissible.tolist(), pictures, strict=True)
     }

@@ -1,9 +1,5 @@
 """Which characters can be told apart: one look-alike pair would decide the smallest margin of a whole study.
-
-Two characters differ enough when in every face, and under every shift s of up to one pixel each way,
-`|a - s(b)|^2 >= 0.06 max(|a|^2, |b|^2)` for their pictures a and b at the training resolution: at least 6 % of the
-energy of the one with more ink. Shifts act inside a margin of blank pixels, so that none cuts a picture.
-"""
+In every face and for shifts s of up to one pixel their pictures have `|a - s(b)|^2 >= 0.06 max(|a|^2, |b|^2)`."""
 
 from collections.abc import Iterator
 
@@ -19,14 +15,7 @@ _ROWS = 256  # pictures compared at once, so that intermediate results stay in t
 
 
 def distinct_characters(num_characters: int, pairs: np.ndarray) -> np.ndarray:
-    """Positions of the characters to keep: each is kept if it is in no pair with one kept before it.
-
-    Args:
-        num_characters: how many there are.
-        pairs: look-alikes in any face, int64 `[pairs, 2]`, the lesser position first.
-    Returns:
-        Ascending positions, int64.
-    """
+    """Positions of the characters that are in no pair (the lesser position first) with one kept before them."""
     firsts, seconds = pairs[np.argsort(pairs[:, 1], kind="stable")].T
     starts = np.searchsorted(seconds, np.arange(num_characters + 1))
     kept = np.ones(num_characters, dtype=bool)
@@ -36,14 +25,7 @@ def distinct_characters(num_characters: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def similar_pairs(pictures: np.ndarray, resolution: int) -> np.ndarray:
-    """Which characters differ too little in one face.
-
-    Args:
-        pictures: their ink in that face as uint8 `[characters, side, side]`; side a multiple of `resolution`.
-        resolution: side in pixels at which they must differ.
-    Returns:
-        Positions of each pair, the lesser first, int64 `[pairs, 2]`.
-    """
+    """Positions `[pairs, 2]`, the lesser first, of characters whose ink `[characters, side, side]` is too alike."""
     padded = _pool_with_margin(pictures, resolution)
     similar = [pairs[_are_similar(padded[pairs[:, 0]], padded[pairs[:, 1]])] for pairs in _close_pairs(padded)]
     return torch.cat([torch.empty(0, 2, dtype=torch.int64), *similar]).sort(dim=1).values.numpy()
@@ -70,12 +52,7 @@ def _are_similar(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _close_pairs(padded: Tensor) -> Iterator[Tensor]:
-    """All pairs that may be similar, `[pairs, 2]` in parts: two necessary conditions, with room for float32's rounding.
-
-    Norms first: |a - b| >= | |a| - |b| |, so of two similar pictures the lesser has most of the other's norm. Then the
-    sizes of Fourier coefficients, which no shift changes: the distance of two pictures' sizes, over any coefficients, is
-    at most that of the pictures under any shift.
-    """
+    """All pairs that may be similar, `[pairs, 2]` in parts: two necessary conditions, with room for rounding."""
     norms, order = padded.square().sum((1, 2)).sqrt().sort()
     sizes = torch.cat([_fourier_sizes(padded[part]) for part in order.split(_ROWS)])
     squares = sizes.square().sum(1)

@@ -1,4 +1,6 @@
-"""Gaussian clouds around random points of the unit sphere: for speed, for tests, and for as many classes as wanted."""
+"""Sets of as many classes as wanted: Gaussian clouds around random points of the unit sphere, and mere indices."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -6,15 +8,10 @@ from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
+from gnc_models.datasets.samples.draws import Draw
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _CENTRES, _TRAIN, _TEST = 0, 1, 2
-
-
-def _centres(num_classes: int, input_dim: int, data_seed: int) -> np.ndarray:
-    # one row after the other from one stream: more classes begin with the same rows
-    rows = np.random.default_rng([data_seed, _CENTRES]).standard_normal((num_classes, input_dim))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, stream: int) -> Tensor:
@@ -27,31 +24,27 @@ def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, st
     return torch.from_numpy(drawn)
 
 
-def make_synthetic(
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    input_dim: int,
-    noise: float,
-) -> Dataset:
-    """Classes with centres uniform on the unit sphere in `input_dim` dimensions, plus isotropic Gaussian noise.
-
-    Args:
-        num_classes: classes, named "0", "1", ...
-        samples_per_class: training samples of each class.
-        test_samples_per_class: test samples of each class, from a stream of their own.
-        data_seed: drives centres and noise.
-        input_dim: dimension of the inputs, at least 1.
-        noise: root mean square distance of a sample from its centre, at least 0; the centres have length 1.
-    Raises:
-        ValueError: `input_dim` or `noise` out of range.
-    """
+def make_synthetic(wanted: Draw, *, input_dim: int, noise: float) -> Dataset:
+    """Classes with centres uniform on the unit sphere, plus Gaussian noise, its root mean square distance from them."""
+    num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     check_at_least(1, input_dim=input_dim)
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")
-    centres = _centres(num_classes, input_dim, data_seed)
+    # one row after the other from one stream: more classes begin with the same rows
+    rows = np.random.default_rng([data_seed, _CENTRES]).standard_normal((num_classes, input_dim))
+    centres = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     train = _samples(centres, noise, samples_per_class, data_seed, _TRAIN)
     test = _samples(centres, noise, test_samples_per_class, data_seed, _TEST)
     return label_samples(train, test, tuple(str(index) for index in range(num_classes)))
+
+
+def make_indices(wanted: Draw) -> Dataset:
+    """Inputs 0 to samples - 1 as int64 `[samples, 1]`, sorted by class; there is no test set, and no draw."""
+    labels = torch.arange(wanted.num_classes).repeat_interleave(wanted.samples_per_class)
+    names = tuple(str(index) for index in range(wanted.num_classes))
+    return number_samples(Dataset(labels[:, None], labels, None, None, None, None, names))
+
+
+def number_samples(dataset: Dataset) -> Dataset:
+    """The data set with its training samples numbered from 0 without gaps, as after a long tail took some away."""
+    return replace(dataset, train_inputs=torch.arange(len(dataset.train_labels))[:, None])

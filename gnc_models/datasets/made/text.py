@@ -1,7 +1,5 @@
 """The running Python's own standard library as next-token classification: thousands of real classes, no download.
-
-A class is a token, a sample the tokens before one of its occurrences. Classes follow the language's long tail.
-"""
+A class is a token, a sample the tokens before one of its occurrences. Classes follow the language's long tail."""
 
 import hashlib
 import platform
@@ -11,14 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
-from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.draws import Draw
+from gnc_models.datasets.samples.shaping import mark_contexts
 from gnc_models.datasets.stored.layouts import MissingData, missing_data, standard_library
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
@@ -49,26 +49,6 @@ class Corpus:
     source: str
 
 
-def make_text(
-    *, num_classes: int, samples_per_class: int, test_samples_per_class: int, data_seed: int, context_length: int
-) -> Dataset:
-    """Contexts int64 `[samples, context_length]` of the running Python's standard library and their next tokens.
-
-    The same for one Python version; another version has another library, so its version stands in `source`. See
-    `make_contexts` for what is drawn and what is refused.
-    """
-    if missing := missing_data("text", None):
-        raise MissingData(missing)
-    return make_contexts(
-        read_standard_library(),
-        num_classes=num_classes,
-        samples_per_class=samples_per_class,
-        test_samples_per_class=test_samples_per_class,
-        data_seed=data_seed,
-        context_length=context_length,
-    )
-
-
 @cache
 def read_standard_library() -> Corpus:
     """The standard library's own modules, without tests, generated tables and what systems package separately."""
@@ -97,33 +77,22 @@ def read_corpus(folder: Path, names: Sequence[str]) -> Corpus:
     return Corpus(tuple(numbers), ids, np.concatenate([[0], lengths.cumsum()]), version)
 
 
-def make_contexts(
-    corpus: Corpus,
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    context_length: int,
-) -> Dataset:
-    """Next-token classification on a corpus: training contexts from some files, test contexts from the others.
+def make_text(wanted: Draw, *, context_length: int, corpus: Corpus | None = None) -> Dataset:
+    """Contexts int64 `[samples, context_length]` of a corpus, by default the standard library, and their next tokens.
 
-    The classes are the tokens that most often follow a whole context in the training files, ties by their text, so a
-    class has the same label for any larger `num_classes`. Contexts never reach over a file's start. Tokens outside
-    the classes end no context, and within contexts all become one, numbered `num_classes`.
-
-    Args:
-        corpus: what is read.
-        num_classes: tokens to tell apart, at least 2.
-        samples_per_class: training contexts divided by classes, at least 2: two contexts of each class, then the first
-            ones of an order over all contexts, so that classes are as frequent as in the files. More lie around fewer.
-        test_samples_per_class: test contexts divided by classes, as frequent as in the files, some classes absent.
-        data_seed: draws the test files, one in five, and the orders.
-        context_length: tokens a context, at least 1.
-    Raises:
-        ValueError: a number below its least, or more classes or contexts than the corpus has.
+    Training contexts are from some files, test contexts from one in five. The library is the same for one Python
+    version, which stands in `source`. The classes are the tokens that most often follow a whole context in the training
+    files, ties by their text, so a class has the same label for any larger `num_classes`. Contexts never reach over a
+    file's start. Tokens outside the classes end no context, and within contexts all become one, numbered `num_classes`.
+    There are `samples_per_class` contexts to a class on average: two of each class, then the first ones of an order
+    over all, so that classes are as frequent as in the files.
     """
+    num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     check_at_least(1, context_length=context_length)
+    if corpus is None:
+        if missing := missing_data("text", None):
+            raise MissingData(missing)
+        corpus = read_standard_library()
     if samples_per_class < _LEAST_CONTEXTS:
         raise ValueError(f"samples_per_class must be at least {_LEAST_CONTEXTS} for text, got {samples_per_class!r}.")
     train_places, test_places = _split_places(corpus, data_seed, context_length)
@@ -137,10 +106,8 @@ def make_contexts(
         ordered = np.random.default_rng([data_seed, stream]).permutation(places)
         found = ordered[ids[ordered] < num_classes]
         if (most := len(found) // num_classes) < samples:
-            raise ValueError(
-                f"{setting} must be at most {most} for {num_classes} classes, for the corpus has {len(found)} such "
-                f"contexts, got {samples!r}."
-            )
+            rule = f"{setting} must be at most {most} for {num_classes} classes"
+            raise ValueError(f"{rule}, for the corpus has {len(found)} such contexts, got {samples!r}.")
         return found
 
     train = draw(train_places, _TRAIN, samples_per_class, "samples_per_class")
@@ -149,13 +116,8 @@ def make_contexts(
     tested = _contexts(ids, test[: num_classes * test_samples_per_class], context_length)
     single, entropy = mark_contexts(*trained)
     names = tuple(corpus.tokens[token] for token in classes)
-    return Dataset(
-        *(*trained, *tested, None, None, names),
-        single_continuation=single,
-        label_entropy=entropy,
-        vocabulary=num_classes + 1,
-        source=corpus.source,
-    )
+    known: dict[str, Any] = {"single_continuation": single, "label_entropy": entropy, "vocabulary": num_classes + 1}
+    return Dataset(*trained, *tested, None, None, names, source=corpus.source, **known)
 
 
 def _split_places(corpus: Corpus, data_seed: int, context_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,10 +136,8 @@ def _common_tokens(corpus: Corpus, labels: np.ndarray, num_classes: int) -> list
     counts = np.bincount(labels, minlength=len(corpus.tokens))
     often = np.flatnonzero(counts >= _LEAST_CONTEXTS).tolist()
     if num_classes > len(often):
-        raise ValueError(
-            f"num_classes must be at most {len(often)}, the tokens that follow {_LEAST_CONTEXTS} contexts of the "
-            f"training files, got {num_classes!r}."
-        )
+        what = f"the tokens that follow {_LEAST_CONTEXTS} contexts of the training files"
+        raise ValueError(f"num_classes must be at most {len(often)}, {what}, got {num_classes!r}.")
     return sorted(often, key=lambda token: (-counts[token], corpus.tokens[token]))[:num_classes]
 
 

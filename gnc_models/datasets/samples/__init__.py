@@ -1,4 +1,1 @@
-"""What every data set is and what is done to it: draws, long tails, wrong labels, augmentation.
-
-Does not know where the samples come from.
-"""
+"""What every data set is and what is done to it: draws, long tails, wrong labels, augmentation."""

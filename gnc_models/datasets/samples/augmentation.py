@@ -12,10 +12,6 @@ from gnc_models.catalog.settings import check_choice
 Draw = Callable[..., Tensor]  # draw(below, *rows): random whole numbers in 0..below-1, `[*rows, samples]`
 
 
-def _shift(inputs: Tensor, draw: Draw) -> Tensor:
-    return _move(inputs, 1, draw)
-
-
 def _crop_flip(inputs: Tensor, draw: Draw) -> Tensor:
     moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), draw)
     flips = draw(2).view(-1, 1, 1, 1)
@@ -31,7 +27,11 @@ def _move(inputs: Tensor, margin: int, draw: Draw) -> Tensor:
     return windows[torch.arange(samples, device=inputs.device), :, offsets[0], offsets[1]]
 
 
-AUGMENTATIONS = {"none": lambda inputs, draw: inputs, "shift": _shift, "crop_flip": _crop_flip}
+AUGMENTATIONS: dict[str, Callable[[Tensor, Draw], Tensor]] = {
+    "none": lambda inputs, draw: inputs,
+    "shift": lambda inputs, draw: _move(inputs, 1, draw),
+    "crop_flip": _crop_flip,
+}
 
 
 def augment(
@@ -46,23 +46,17 @@ def augment(
 
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
-        augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way,
-            independently and with equal chances, 0 where it came from outside; "crop_flip": likewise by up to an
-            eighth of the longer side, rounded up (4 pixels of 28 or 32), then mirrored left to right or not.
-        generator: the source of random numbers, on any device; left untouched where nothing is changed.
-        start: place of the first input in the batch.
-        batch_size: samples of the batch; None: the inputs are all of it.
-    Raises:
-        ValueError: an unknown augmentation, or a change of inputs that are not images.
+        augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way, 0 where
+            it came from outside; "crop_flip": by up to an eighth of the longer side, then mirrored or not.
+        generator: on any device; left untouched where nothing is changed.
+        start, batch_size: the place of the first input in its batch, and the batch's samples; None: the inputs are all.
     """
     if augmentation is None:
         return inputs
     check_choice("augmentation", augmentation, AUGMENTATIONS)
     if augmentation != "none" and inputs.ndim != 4:
-        raise ValueError(
-            f"augmentation must be none for inputs that are not images, got {augmentation!r} for shape "
-            f"{tuple(inputs.shape)}."
-        )
+        got = f"got {augmentation!r} for shape {tuple(inputs.shape)}"
+        raise ValueError(f"augmentation must be none for inputs that are not images, {got}.")
     end = start + len(inputs)
 
     def draw(below: int, *rows: int) -> Tensor:

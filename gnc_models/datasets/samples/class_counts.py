@@ -1,7 +1,4 @@
-"""How many training samples each class has under an imbalance.
-
-Knows no torch and no disk, so that a study can be checked in an instant.
-"""
+"""How many training samples each class has under an imbalance. Knows no torch, so that a study is checked at once."""
 
 import math
 
@@ -16,29 +13,18 @@ def class_counts(
     With n = `samples_per_class`, r = `imbalance_ratio` and classes k = 0 .. K - 1, rounded half up:
     "none" n for all; "exponential" n r^(-k / (K - 1)); "step" n for the first ceil(K / 2) classes, n / r for the rest.
     A class's count never falls when K or n grows, so the smaller study lies inside the larger one.
-
-    Args:
-        num_classes: classes, at least 2.
-        samples_per_class: samples of the largest class, at least 1.
-        imbalance: a name in the catalog's `IMBALANCES`.
-        imbalance_ratio: largest over smallest count before rounding, at least 1; None with "none" alone.
-    Raises:
-        ValueError: an unknown imbalance, a ratio missing, below 1, not finite, or given with "none".
     Source: Cui et al., arXiv 1901.05555 (exponential); Buda et al., arXiv 1710.05381 (step).
     """
     if imbalance not in IMBALANCES:
         raise ValueError(f"imbalance must be one of {list(IMBALANCES)}, got {imbalance!r}.")
     if imbalance == "none":
         if imbalance_ratio is not None:
-            raise ValueError(
-                f"imbalance_ratio must be left out with imbalance 'none', got {imbalance_ratio!r}. It has no effect."
-            )
+            rule = "imbalance_ratio must be left out with imbalance 'none'"
+            raise ValueError(f"{rule}, got {imbalance_ratio!r}. It has no effect.")
         return (samples_per_class,) * num_classes
     if imbalance_ratio is None or not 1 <= imbalance_ratio < math.inf:
-        raise ValueError(
-            f"imbalance_ratio must be a finite number of at least 1, got {imbalance_ratio!r}. It is the largest "
-            f"class's samples over the smallest's."
-        )
+        got = f"got {imbalance_ratio!r}. It is the largest class's samples over the smallest's."
+        raise ValueError(f"imbalance_ratio must be a finite number of at least 1, {got}")
     if imbalance == "exponential":
         shares = [imbalance_ratio ** (-k / (num_classes - 1)) for k in range(num_classes)]
     else:

@@ -18,8 +18,8 @@ class Dataset:
 
     Inputs are float32 `[samples, channels, height, width]` images or `[samples, dim]` vectors, or int64
     `[samples, context]` tokens or `[samples, 1]` indices, or uint8 images, which networks see times `input_scale`.
-    `unseen_*` are samples of the same classes from a source kept out of training and test, `ood_inputs` samples of other
-    classes; each is None where there is none. Test labels are always true; training labels are those trained on.
+    `unseen_*` are samples of the same classes from a source kept out of training and test, `ood_inputs` samples of
+    other classes; each is None where there is none. Test labels are always true; training labels are those trained on.
     """
 
     train_inputs: Num[Tensor, " train *input"] | Streamed
@@ -39,16 +39,12 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all samples, 64 hex digits; streamed ones are read for it, once."""
-        tensors: list[Tensor | Streamed | None] = [
-            self.train_inputs,
-            self.train_labels,
-            self.test_inputs,
-            self.test_labels,
-        ]
-        tensors += [self.unseen_inputs, self.unseen_labels]
+        parts = (
+            getattr(self, f"{part}_{kind}") for part in ("train", "test", "unseen") for kind in ("inputs", "labels")
+        )
         # a later field joins only where it is there, so that sets without it keep the digest they always had
         later = [tensor for tensor in (self.ood_inputs, self.single_continuation) if tensor is not None]
-        return digest_tensors([*tensors, *later])
+        return digest_tensors([*parts, *later])
 
 
 def label_samples(

@@ -1,6 +1,7 @@
-"""Which classes and samples of a stored set are used: the first ones of orders drawn by `data_seed`, so that both nest."""
+"""Which classes and samples of a stored set are used: the first ones of orders that `data_seed` draws."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,29 +9,33 @@ import numpy as np
 _ORDER, _TRAIN, _TEST = 0, 1, 2
 
 
-def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: str) -> list[int]:
-    """The first `num_classes` of the seed's order of the classes 0 to available - 1.
+class Draw(NamedTuple):
+    """What a trial takes of a set: so many classes, and samples of each (None: all), in orders that data_seed draws."""
 
-    Raises:
-        ValueError: more classes than there are; the text names the `origin` they come from.
-    """
+    num_classes: int
+    samples_per_class: Any
+    test_samples_per_class: Any
+    data_seed: int
+
+
+def draw_classes(available: int, num_classes: int, data_seed: int, *, origin: str) -> list[int]:
+    """The first `num_classes` of the seed's order of classes 0 to available - 1; ValueError where there are fewer."""
     if num_classes > available:
         raise ValueError(f"num_classes must be at most {available}, the classes of {origin}, got {num_classes!r}.")
     return np.random.default_rng([data_seed, _ORDER]).permutation(available)[:num_classes].tolist()
 
 
 def draw_samples(
-    members: np.ndarray, samples: int | None, data_seed: int, label: int, class_name: str, is_test: bool
-) -> np.ndarray:
-    """The first `samples` of the seed's order of one class's members `[members]`; None: all of them.
-
-    Raises:
-        ValueError: the class has fewer; the text names it.
-    """
-    if too_few := few_samples({class_name: len(members)}, samples, is_test):
-        raise ValueError(too_few)
-    stream = _TEST if is_test else _TRAIN
-    return np.random.default_rng([data_seed, stream, label]).permutation(members)[:samples]
+    wanted: Draw, is_test: bool, members: Iterable[np.ndarray], classes: Sequence[int], names: Sequence[str]
+) -> list[np.ndarray]:
+    """The first ones of the seed's order of each class's members; ValueError where there are fewer."""
+    drawn, samples = [], wanted.test_samples_per_class if is_test else wanted.samples_per_class
+    for label, own in zip(classes, members, strict=True):
+        if too_few := few_samples({names[label]: len(own)}, samples, is_test):
+            raise ValueError(too_few)
+        stream = _TEST if is_test else _TRAIN
+        drawn.append(np.random.default_rng([wanted.data_seed, stream, label]).permutation(own)[:samples])
+    return drawn
 
 
 def few_samples(held: Mapping[str, int], samples: int | None, is_test: bool) -> str:

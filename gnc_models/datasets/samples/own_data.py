@@ -1,10 +1,9 @@
 """A data set of one's own as the project's tensors: arrays, a torch data set or a Hugging Face one.
-
-Knows torch and NumPy; of Hugging Face `datasets` only how its sets look, so that it need not be installed.
-"""
+Of Hugging Face `datasets` it knows only how its sets look, so that it need not be installed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from gnc_models.catalog.parts import call_part, hold_code, study_line
 from gnc_models.datasets.samples.dataset import Dataset, label_counted
-from gnc_models.datasets.samples.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.streamed import Places, in_order, input_bytes, read_batches, stream
 
@@ -37,57 +36,39 @@ class Recipe:
         return call_part("dataset", self.reference, self.source, options=self.options, extras=self.extras)
 
 
-def make_own_dataset(
-    returned: Any,
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int,
-    room: Room = HELD,
-    again: Recipe | None = None,
-) -> Dataset:
+def make_own_dataset(returned: Any, wanted: Draw, *, room: Room = HELD, again: Recipe | None = None) -> Dataset:
     """The first classes and samples, in orders that `data_seed` draws, of what a factory of one's own returned.
 
     Args:
         returned: a pair of training and test data, each a pair (inputs, labels) of arrays or tensors, or a set with
             `len` whose items are pairs (input, label), or a Hugging Face Dataset with a column of labels and one of
             inputs. Labels are whole numbers from 0; bytes are divided by 255; numbers are taken as they are.
-        num_classes, samples_per_class, test_samples_per_class: how many of them.
-        data_seed: draws which.
-        room: inputs that take more are streamed.
-        again: makes the same in the processes that read them; None: this process reads.
+        again: makes the same in the processes that read what is streamed; None: this process reads.
     Returns:
-        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens [samples, context].
-    Raises:
-        ValueError: another form, labels that are no classes, values that are not finite, or too few classes or samples.
+        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens alike.
     """
     train, test = parts = _both(returned, room)
     likes = [_as_inputs(part.read(np.zeros(1, dtype=np.int64)), part.which) for part in parts]
-    if likes[0].shape != likes[1].shape or likes[0].dtype != likes[1].dtype:
-        shapes = [f"{tuple(like.shape[1:])} {like.dtype}" for like in likes]
+    if (shapes := _shapes(*likes))[0] != shapes[1]:
         raise ValueError(f"dataset must have training and test inputs of one shape and type, got {shapes}.")
     available = int(train.labels.max()) + 1
     names = train.names or tuple(map(str, range(available)))
-    classes = draw_classes(available, num_classes, data_seed, origin="this data set")
+    classes = draw_classes(available, wanted.num_classes, wanted.data_seed, origin="this data set")
 
-    def draw(part: _Part, samples: int, is_test: bool) -> Places:
+    def draw(part: _Part, is_test: bool) -> Places:
         order = np.argsort(part.labels, kind="stable")  # once: there may be thousands of classes
         starts = np.searchsorted(part.labels[order], np.arange(available + 1))
-        members = [order[starts[k] : starts[k + 1]] for k in classes]
-        drawn = [
-            draw_samples(m, samples, data_seed, k, names[k], is_test) for k, m in zip(classes, members, strict=True)
-        ]
-        return np.concatenate(drawn)
+        members = (order[starts[k] : starts[k + 1]] for k in classes)
+        return np.concatenate(draw_samples(wanted, is_test, members, classes, names))
 
-    places = draw(train, samples_per_class, False), draw(test, test_samples_per_class, True)
+    places = draw(train, False), draw(test, True)
     if input_bytes(sum(map(len, places)), likes[0][0]) <= room.most_bytes:
         inputs: list[Any] = [_as_inputs(p.read(at), p.which) for p, at in zip(parts, places, strict=True)]
     else:
         read, processes = _Reading(parts, again), 0 if train.is_held or again is None else room.processes
-        every = stream(read, _Alike(likes[0]), len(train.labels) + len(test.labels), processes)
+        every = stream(read, partial(_alike, likes[0]), len(train.labels) + len(test.labels), processes)
         inputs = [every[torch.from_numpy(at)] for at in (places[0], places[1] + len(train.labels))]
-    counts = [samples_per_class] * num_classes, [test_samples_per_class] * num_classes
+    counts = [[samples] * wanted.num_classes for samples in wanted[1:3]]
     found = label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), tuple(names[k] for k in classes))
     if likes[0].is_floating_point():
         return found
@@ -97,10 +78,7 @@ def make_own_dataset(
 
 @dataclass(frozen=True)
 class _Part:
-    """Training or test data: all labels, and inputs by place, with their numbers as they are.
-
-    is_held: whether the inputs lie in this process's memory anyway, so that another process would need as much again.
-    """
+    """Training or test data: all labels, and inputs by place. is_held: whether this process holds them anyway."""
 
     which: str
     labels: np.ndarray
@@ -131,18 +109,16 @@ class _Reading:
             raise
 
 
-class _Alike:
+def _alike(first: Tensor, raw: np.ndarray, _places: Places) -> Tensor:
     """Numbers as read, as inputs; ValueError where a batch is of another shape or type than the first."""
+    inputs = _as_inputs(raw, "streamed")
+    if (shapes := _shapes(first, inputs))[0] != shapes[1]:
+        raise ValueError(f"dataset must have inputs of one shape and type, got {shapes}. Resize them first.")
+    return inputs
 
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
 
-    def __call__(self, raw: np.ndarray, _places: Places) -> Tensor:
-        inputs = _as_inputs(raw, "streamed")
-        if inputs.shape[1:] != self._like.shape[1:] or inputs.dtype != self._like.dtype:
-            shapes = [f"{tuple(found.shape[1:])} {found.dtype}" for found in (self._like, inputs)]
-            raise ValueError(f"dataset must have inputs of one shape and type, got {shapes}. Resize them first.")
-        return inputs
+def _shapes(*inputs: Tensor) -> list[str]:
+    return [f"{tuple(found.shape[1:])} {found.dtype}" for found in inputs]
 
 
 def _both(returned: Any, room: Room, *, known: bool = False) -> tuple[_Part, _Part]:
@@ -223,21 +199,22 @@ def _columns(part: Any, which: str) -> _Part:
     if len(part) and isinstance(inputs[0][others[0]], list):  # numbers come as lists, which have lost their type
         inputs = inputs.with_format("numpy")
     labels = _as_labels(part[label][:], len(part), which)
-    return _Part(
-        which, labels, lambda at: _stack(list(inputs[at.tolist()][others[0]]), which), tuple(names) if names else None
-    )
+
+    def read(places: Places) -> np.ndarray:
+        return _stack(list(inputs[places.tolist()][others[0]]), which)
+
+    return _Part(which, labels, read, tuple(names) if names else None)
 
 
 def _stack(inputs: list[Any], which: str) -> np.ndarray:
     """Inputs as one array; pictures get their channels first."""
-    arrays = [_with_channels_first(np.asarray(one)) if hasattr(one, "getbands") else np.asarray(one) for one in inputs]
+    arrays = [np.asarray(one) for one in inputs]
+    for at, one in enumerate(inputs):
+        if hasattr(one, "getbands"):
+            arrays[at] = arrays[at][None] if arrays[at].ndim == 2 else np.moveaxis(arrays[at], -1, 0)
     if len(shapes := {array.shape for array in arrays}) > 1:
         raise ValueError(f"{which} data must have inputs of one shape, got {sorted(shapes)[:3]}. Resize them first.")
     return np.stack(arrays)
-
-
-def _with_channels_first(picture: np.ndarray) -> np.ndarray:
-    return picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
 
 
 def _as_inputs(inputs: np.ndarray, which: str) -> Tensor:

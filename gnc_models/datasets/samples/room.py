@@ -7,11 +7,7 @@ FLOAT_BYTES = 4
 
 
 class Room(NamedTuple):
-    """What a machine grants the inputs of a trial: of each of its workers, where it has several.
-
-    most_bytes: inputs that would take more are streamed. processes: how many read them then, beside each worker.
-    reason: where most_bytes comes from.
-    """
+    """What a machine grants the inputs of each worker of a trial: larger ones are streamed by so many processes."""
 
     most_bytes: float = math.inf
     processes: int = 0

@@ -1,13 +1,13 @@
 """What turns a balanced set with true labels into the one trained on: classes kept out, a long tail, label noise."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from gnc_models.datasets.samples.contexts import mark_contexts
 from gnc_models.datasets.samples.dataset import Dataset
 
 # Streams of random numbers, far from those of the sets themselves; a stream's number never changes.
@@ -18,22 +18,13 @@ def keep_out_classes(dataset: Dataset, num_classes: int) -> Dataset:
     """The first `num_classes` classes; the test samples of the others become `ood_inputs`."""
     if dataset.test_inputs is None or dataset.test_labels is None:
         raise ValueError("ood_classes must be left out for a set without test samples.")
-    train, test = dataset.train_labels < num_classes, dataset.test_labels < num_classes
-    unseen_inputs, unseen_labels = dataset.unseen_inputs, dataset.unseen_labels
-    if unseen_inputs is not None and unseen_labels is not None:
-        unseen = unseen_labels < num_classes
-        unseen_inputs, unseen_labels = unseen_inputs[unseen], unseen_labels[unseen]
-    return replace(
-        dataset,
-        train_inputs=dataset.train_inputs[train],
-        train_labels=dataset.train_labels[train],
-        test_inputs=dataset.test_inputs[test],
-        test_labels=dataset.test_labels[test],
-        unseen_inputs=unseen_inputs,
-        unseen_labels=unseen_labels,
-        class_names=dataset.class_names[:num_classes],
-        ood_inputs=dataset.test_inputs[~test],
-    )
+    changed: dict[str, Any] = {"ood_inputs": dataset.test_inputs[dataset.test_labels >= num_classes]}
+    for part in ("train", "test", "unseen"):
+        inputs, labels = getattr(dataset, f"{part}_inputs"), getattr(dataset, f"{part}_labels")
+        if labels is not None:
+            kept = labels < num_classes
+            changed |= {f"{part}_inputs": inputs[kept], f"{part}_labels": labels[kept]}
+    return replace(dataset, class_names=dataset.class_names[:num_classes], **changed)
 
 
 def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
@@ -47,14 +38,9 @@ def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
 def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dataset:
     """Training samples under labels of which a share is wrong, sorted by the labels they now have.
 
-    Args:
-        label_noise: share of the training samples, from 0 to 1. Below 1: exactly that share, rounded half up to whole
-            samples, get another label than their own, all others with equal chances. More noise wrongs the same
-            samples in the same way and others beside them. At 1 the labels are shuffled over all samples: fully
-            random labels, the right one now and then, with the counts of the classes as they were.
-        data_seed: drives which samples and which labels.
-    Raises:
-        ValueError: `label_noise` out of range, or a class left without a sample.
+    Below 1 exactly that share, rounded half up, get another label than their own, all others with equal chances. More
+    noise wrongs the same samples in the same way and others beside them. At 1 the labels are shuffled over all samples.
+    ValueError: a share outside 0 to 1, or a class left without a sample.
     """
     if not 0 <= label_noise <= 1:
         raise ValueError(f"label_noise must be from 0 to 1, got {label_noise!r}.")
@@ -62,10 +48,8 @@ def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dat
         return dataset
     labels = noisy_labels(dataset.train_labels, label_noise, data_seed)
     if len(empty := (torch.bincount(labels, minlength=len(dataset.class_names)) == 0).nonzero()):
-        raise ValueError(
-            f"label_noise must leave every class a sample, got {label_noise!r} and none for {len(empty)} classes. "
-            f"Raise samples_per_class."
-        )
+        got = f"got {label_noise!r} and none for {len(empty)} classes. Raise samples_per_class."
+        raise ValueError(f"label_noise must leave every class a sample, {got}")
     order = labels.argsort(stable=True)
     changed = replace(dataset, train_inputs=dataset.train_inputs[order], train_labels=labels[order])
     if dataset.single_continuation is not None:
@@ -89,3 +73,21 @@ def noisy_labels(labels: Int64[Tensor, " samples"], label_noise: float, data_see
     noisy = labels.clone()
     noisy[wrong] = (labels[wrong] + offsets[wrong]) % len(counts)
     return noisy
+
+
+def mark_contexts(
+    contexts: Int64[Tensor, "samples context"], labels: Int64[Tensor, " samples"]
+) -> tuple[Bool[Tensor, " samples"], float]:
+    """Which samples have a context that one label alone follows, and the label's entropy given the context.
+
+    It is the empirical `-sum_{c,y} p(c, y) log p(y | c)` in nats: no function of the context has a lower cross-entropy.
+    """
+    # a row's bytes as one value: rows are equal exactly where these are
+    rows = np.ascontiguousarray(contexts.numpy()).view(np.dtype((np.void, contexts.shape[1] * 8)))[:, 0]
+    _, group = np.unique(rows, return_inverse=True)
+    wide = int(labels.max()) + 1
+    pairs, counts = np.unique(group * wide + labels.numpy(), return_counts=True)
+    owner = pairs // wide
+    share = counts / np.bincount(owner, weights=counts)[owner]
+    entropy = float(-(counts * np.log(share)).sum() / len(rows))
+    return torch.from_numpy(np.bincount(owner)[group] == 1), entropy + 0.0  # never -0.0

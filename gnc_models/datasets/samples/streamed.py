@@ -1,14 +1,15 @@
 """Inputs that are too large to be held: read again whenever they are needed, by processes of their own.
+The batches are those that held inputs would give, in the same order. Knows torch's DataLoader, not what is read."""
 
-The batches are those that held inputs would give, in the same order. Knows torch's DataLoader; does not know what is read.
-"""
-
-import atexit
 import math
+import multiprocessing
 import pickle
+import signal
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,57 +61,52 @@ def in_order(samples: int, *, start: int = 0, chunk: int = CHUNK) -> Iterator[sl
 
 
 class Loader:
-    """What reads the inputs of one data set, and the processes that do, which end with it or with their parent.
-
-    They are spawned at the first reading and then kept: a fork would take along the locks of torch's threads.
-    """
+    """What reads the inputs of one data set, and the processes that do, which end with it or with their parent."""
 
     def __init__(self, read: Read, convert: Convert, processes: int) -> None:
         """read: raw inputs by place, pickled to the processes. convert: what it gives as inputs, in this process."""
         self._convert, self._turn = convert, 0
         self._plan: list[Places] = []
-        several: dict[str, Any] = {
-            "num_workers": processes,
-            "multiprocessing_context": "spawn",
-            "persistent_workers": True,
-            "worker_init_fn": _begin,
-        }
+        # a fork would take along the locks of torch's threads
+        several: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
         self._loader = DataLoader(
             _Reading(read),
             sampler=self._plan,
             batch_size=None,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+            num_workers=processes,
+            worker_init_fn=end_with_parent,
             **(several if processes else {}),
         )
-        _OPEN.add(self)
 
     def read(self, plan: list[Places]) -> Iterator[Tensor]:
         """The inputs of each batch of places; one reading at a time."""
         self._plan[:] = plan
         self._turn += 1
         turn = self._turn
+        others = set(multiprocessing.active_children())
         with kept_from_children(*ASKS):
             found = iter(self._loader)
+        _READERS.update(set(multiprocessing.active_children()) - others)
         for places, raw in zip(plan, found, strict=True):
             assert turn == self._turn, "another reading began before this one ended"
             if isinstance(raw, _Failure):
                 raise raw.error from _Elsewhere(raw.trace)
             yield self._convert(raw, places)
 
-    def close(self) -> None:
-        """End the processes."""
-        del self._loader
+
+_READERS: "weakref.WeakSet[BaseProcess]" = weakref.WeakSet()
 
 
-_OPEN: "weakref.WeakSet[Loader]" = weakref.WeakSet()
+def _end_readers() -> None:
+    """Before multiprocessing would ask them by a signal that they ignore, and wait for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a reader for an accident
+    for process in list(_READERS):
+        process.kill()
 
 
-@atexit.register
-def _close_all() -> None:
-    """Before multiprocessing would end them by the signal that they ignore, and wait."""
-    for loader in list(_OPEN):
-        loader.close()
+Finalize(None, _end_readers, exitpriority=1)
 
 
 class _Failure(NamedTuple):
@@ -151,10 +147,6 @@ def _portable(error: Exception) -> Exception:
 
 def _as_it_is(raw: Any) -> Any:
     return raw  # arrays go through a pipe: tensors would need room in /dev/shm, which containers keep small
-
-
-def _begin(_worker: int) -> None:
-    end_with_parent()
 
 
 def stream(read: Read, convert: Convert, samples: int, processes: int) -> Streamed:

@@ -1,37 +1,21 @@
 """`python -m gnc_models.datasets.stored.fetching NAME DATA_ROOT` downloads a stored set through torchvision.
-
-The only place that downloads, and only when asked by this name: a trial never comes here.
-"""
+The only place that downloads, and only when asked by this name: a trial never comes here."""
 
 import argparse
 from pathlib import Path
 
 from gnc_models.datasets.stored.layouts import STORED_SETS, MissingData, missing_data
 
-_TORCHVISION = {
-    "mnist": ("MNIST", {}),
-    "fashion_mnist": ("FashionMNIST", {}),
-    "emnist": ("EMNIST", {"split": "balanced"}),
-    "cifar10": ("CIFAR10", {}),
-    "cifar100": ("CIFAR100", {}),
-}
-
 
 def fetch_dataset(name: str, data_root: Path) -> None:
-    """Download a set into `data_root`, in torchvision's layout, with its checksums; nothing where it is there already.
-
-    Raises:
-        ValueError: a set that nothing is downloaded for.
-        MissingData: something is missing still.
-        RuntimeError, OSError: what torchvision says of a failed download.
-    """
+    """Download a set into `data_root`, with its checksums, unless it is there; MissingData where something lacks."""
     if name not in STORED_SETS:
         raise ValueError(f"dataset must be one of {sorted(STORED_SETS)} to be fetched, got {name!r}.")
     if missing_data(name, data_root) is None:
         return
     import torchvision.datasets  # here, so that asking for help needs no torch
 
-    constructor, settings = _TORCHVISION[name]
+    constructor, settings = STORED_SETS[name].torchvision
     getattr(torchvision.datasets, constructor)(str(data_root), download=True, **settings)
     if missing := missing_data(name, data_root):
         raise MissingData(missing)

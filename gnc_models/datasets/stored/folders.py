@@ -17,11 +17,7 @@ Split = tuple[list[Path], list[Path]]  # training and test images of one class
 
 
 def visible_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of every file anywhere below; those hidden, and all below hidden folders, are left out.
-
-    Jupyter keeps copies of pictures in `.ipynb_checkpoints`, macOS in `__MACOSX`: copies of training images would get
-    into the test set.
-    """
+    """Files anywhere below but hidden ones: copies that Jupyter and macOS keep would get into the test set."""
     for where, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         yield from ((where, name) for name in files if not _is_hidden(name))
@@ -56,47 +52,31 @@ def _training_folder(base: Path) -> Path:
     others = (name for name in _folders(base) if not _SPLIT.fullmatch(name))
     beside = (name for name in others if any(is_image(file) for _, file in visible_files(base / name)))
     if not any((base / name).is_dir() for name in _TEST_FOLDERS) and (name := next(beside, None)):
-        raise ValueError(
-            f"{train} must be either the training split or a class, got folders in it and images beside it in {name!r}. "
-            f"Move the classes into {train}, or the images of class train out of its folders."
-        )
+        got = f"got folders in it and images beside it in {name!r}"
+        cure = f"Move the classes into {train}, or the images of class train out of its folders."
+        raise ValueError(f"{train} must be either the training split or a class, {got}. {cure}")
     return train
 
 
 def list_classes(data_root: Path, folder: str) -> tuple[str, ...]:
-    """The names of an image folder's classes, sorted: the folders in its `train` folder, else those in itself.
-
-    Raises:
-        ValueError: `folder` has `..` in it, or it is not clear which folders are classes.
-    """
+    """The names of an image folder's classes, sorted: folders in `train`, else in itself; ValueError if unclear."""
     if ".." in Path(folder).parts:
-        raise ValueError(
-            f"folder must be a path without .., got {folder!r}. Write a full path, or one below data_root."
-        )
+        cure = "Write a full path, or one below data_root."
+        raise ValueError(f"folder must be a path without .., got {folder!r}. {cure}")
     base = data_root / folder
     if not base.is_dir():
         return ()
     train = _training_folder(base)
     names = tuple(_folders(train))
     if train == base and names and all(map(_SPLIT.fullmatch, names)):
-        raise ValueError(
-            f"{base} must hold a folder of images for each class, got {', '.join(names)}, which are names of splits. "
-            f"Put the classes into {base}/train and {base}/test, or give these other names if they are classes."
-        )
+        got = f"got {', '.join(names)}, which are names of splits"
+        cure = f"Put the classes into {base}/train and {base}/test, or give these other names if they are classes."
+        raise ValueError(f"{base} must hold a folder of images for each class, {got}. {cure}")
     return names
 
 
 def split_images(base: Path, names: Sequence[str], chosen: Sequence[str], data_seed: int) -> list[Split]:
-    """Training and test images of each chosen class, in an order that depends on nothing but their names and the seed.
-
-    Args:
-        base: the image folder.
-        names: all its classes.
-        chosen: those asked for.
-        data_seed: drives the split of a folder without test classes.
-    Raises:
-        ValueError: a list of test images that cannot be read; the text names the file and the line.
-    """
+    """Training and test images of each chosen class, in an order that only their names and the seed decide."""
     train = _training_folder(base)
     test = None if train == base else _list_test_images(base, names, chosen)
     if test is None:
@@ -132,9 +112,8 @@ def _read_list(folder: Path, chosen: set[str]) -> dict[str, list[Path]]:
         seen[file] = number
         if name in chosen:  # lists of larger sets name classes that were left out
             if not (image := folder / "images" / file).is_file():
-                raise ValueError(
-                    f"{where} must name a file in {image.parent}, got {file!r}. Remove the line or get it."
-                )
+                rule = f"{where} must name a file in {image.parent}"
+                raise ValueError(f"{rule}, got {file!r}. Remove the line or get it.")
             listed.setdefault(name, []).append(image)
     return listed
 

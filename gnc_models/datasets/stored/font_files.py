@@ -1,7 +1,4 @@
-"""Where the fonts of a study lie: an installed Debian package's, or those of a folder; which are missing; their digest.
-
-Knows files alone, not what a font holds, so that checking a study takes no time.
-"""
+"""Where the fonts of a study lie, which are missing, and their digest. Knows files, not what a font holds."""
 
 import hashlib
 import re
@@ -16,13 +13,7 @@ _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
 def find_fonts(fonts: str, data_root: Path | None) -> list[Path]:
-    """The font files of packages and folders, by file name; two machines with the same files give the same order.
-
-    Args:
-        fonts: names separated by commas. A name is an installed Debian package's, else a folder's below `data_root`, or a
-            folder's full path.
-        data_root: the folder of stored sets.
-    """
+    """The files of fonts by file name; `fonts` are names of Debian packages or folders, separated by commas."""
     found = {path for name in fonts.split(", ") for path in _of_name(name, data_root)}
     return sorted(found, key=lambda path: (path.name, str(path)))
 
@@ -43,11 +34,7 @@ def missing_fonts(fonts: str, data_root: Path | None) -> str | None:
 
 
 def fonts_digest(fonts: str, data_root: Path | None) -> str:
-    """SHA-256 over the files' names and contents, 64 hex digits: the same wherever they lie.
-
-    Raises:
-        ValueError: a package or a folder is missing; the text is that of `missing_fonts`.
-    """
+    """SHA-256 over the files' names and contents: the same wherever they lie. ValueError as `missing_fonts` tells."""
     if missing := missing_fonts(fonts, data_root):
         raise ValueError(missing)
     digest = hashlib.sha256()

@@ -1,7 +1,5 @@
 """Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped. No code from a file is run.
-
-CIFAR's layout is Python pickles. They are read with classes of our own standing where numpy's are named, so that a file
-can build bytes, numbers, lists and dicts and nothing else.
+In pickles classes of our own stand where numpy's are named, so that only bytes, numbers, lists and dicts are built.
 """
 
 import gzip
@@ -33,12 +31,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in an idx file, of any shape.
-
-    Raises:
-        ValueError: another type of number, or another length than the shape in its head says.
-    Source: the format's description at LeCun, Cortes and Burges, "The MNIST database".
-    """
+    """The array of unsigned bytes in an idx file (LeCun's format), of any shape; ValueError for anything else."""
     content = read_bytes(path)
     if len(content) < 4 or content[:3] != bytes((0, 0, _UINT8)):
         raise ValueError(f"{path} must be an idx file of bytes, got a file that begins {content[:4]!r}. Get it again.")
@@ -53,9 +46,8 @@ def read_idx_images(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 `[samples, 1, height, width]` and labels int64 `[samples]` from a pair of idx files."""
     images, labels = read_idx(paths[0]), read_idx(paths[1])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"{paths[0]} must hold one image per label of {paths[1].name}, got {images.shape} and {labels.shape}."
-        )
+        got = f"got {images.shape} and {labels.shape}"
+        raise ValueError(f"{paths[0]} must hold one image per label of {paths[1].name}, {got}.")
     return images[:, None], labels.astype(np.int64)
 
 
@@ -74,10 +66,9 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or pixels.dtype != np.uint8:
         raise ValueError(f"{path} must hold an array of bytes and a whole number for each image. Get it again.")
     if pixels.shape not in ((len(labels), 3 * _SIDE * _SIDE), (len(labels), 3, _SIDE, _SIDE)):
-        raise ValueError(
-            f"{path} must hold 3,072 bytes per label, got {pixels.shape} for {len(labels)} labels. Get it again, or "
-            "store each image as 1,024 bytes of red, then of green and of blue."
-        )
+        got = f"got {pixels.shape} for {len(labels)} labels"
+        cure = "Get it again, or store each image as 1,024 bytes of red, then of green and of blue."
+        raise ValueError(f"{path} must hold 3,072 bytes per label, {got}. {cure}")
     return pixels.reshape(-1, 3, _SIDE, _SIDE), labels.astype(np.int64)
 
 
@@ -99,11 +90,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dict in a pickle that names nothing but numpy's arrays of bytes; arrays are `_Array`s.
-
-    Raises:
-        ValueError: anything else: a class or function of any other kind, a torn file, no dict.
-    """
+    """The dict in a pickle that names nothing but numpy's arrays of bytes, which become `_Array`s; else ValueError."""
     content = read_bytes(path)
     with _named(path):
         return {_text(key): value for key, value in _Reader(io.BytesIO(content), encoding="bytes").load().items()}

@@ -1,7 +1,4 @@
-"""What an image folder holds for the trials that read it: counted by names, and the first bytes of some pictures.
-
-Knows Pillow, not torch, so that a study is checked in moments.
-"""
+"""What an image folder holds for the trials that read it: counted by names, and the first bytes of some pictures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnc_models.datasets.samples.draws import draw_classes, draw_samples, few_samples
+from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples, few_samples
 from gnc_models.datasets.stored.folders import IMAGE_SUFFIXES, is_image, list_classes, split_images, visible_files
 from gnc_models.datasets.stored.pictures import check_header
 
@@ -57,10 +54,12 @@ def survey_folder(data_root: Path, folder: str, data_seed: int, wanted: Sequence
     drawn: list[Path] = []
     for is_test, part in zip((False, True), parts, strict=True):
         most = max(want[1 + is_test] or max(counts[is_test].values()) for want in wanted)
-        for label, (name, images) in zip(labels, part.items(), strict=True):
-            members, count = np.arange(len(images)), min(most, len(images)) or None
-            order = draw_samples(members, count, data_seed, label, name, is_test) if images else members
-            drawn += [images[index] for index in order]
+        for label, images in zip(labels, part.values(), strict=True):
+            if count := min(most, len(images)):
+                (order,) = draw_samples(
+                    Draw(1, count, count, data_seed), is_test, [np.arange(len(images))], [label], names
+                )
+                drawn += [images[index] for index in order]
     spans = [f"{min(count.values())} to {max(count.values())}" for count in counts]
     told = f"{base} holds {len(names)} classes; of data_seed {data_seed} the first {len(labels)} have"
     held = [f"{told} {spans[0]} training and {spans[1]} test images each."]

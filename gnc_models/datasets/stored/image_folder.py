@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_counted
-from gnc_models.datasets.samples.draws import draw_classes, draw_samples
+from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples
 from gnc_models.datasets.samples.room import Room
 from gnc_models.datasets.samples.streamed import Places, Streamed, stream
 from gnc_models.datasets.stored.folders import list_classes, split_images
@@ -24,59 +24,31 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHOWN = 5  # streamed pictures of one colour that are named
 
 
-def make_image_folder(
-    *,
-    num_classes: int,
-    samples_per_class: int | None,
-    test_samples_per_class: int,
-    data_seed: int,
-    data_root: Path | None,
-    folder: str,
-    resolution: int,
-    room: Room,
-) -> Dataset:
+def make_image_folder(wanted: Draw, *, data_root: Path | None, folder: str, resolution: int, room: Room) -> Dataset:
     """Images `[samples, 3, resolution, resolution]`, red, green and blue, less ImageNet's mean over its deviation.
 
-    docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. A picture
-    of one colour throughout is warned of.
-
-    Args:
-        num_classes: the first ones of the seed's order of the class folders, sorted by name.
-        samples_per_class: the first ones of the seed's order of each class's training images; None: all of them.
-        test_samples_per_class: likewise of its test images.
-        data_seed: draws these orders and the split.
-        data_root: the folder of stored sets.
-        folder: path below `data_root`, or a full path.
-        resolution: side in pixels, at least 8: the shorter side is resized to it, bilinear, and the centre kept.
-        room: images that take more are streamed.
-    Raises:
-        MissingData: no such folder, or no class in it.
-        ValueError: more classes or samples than there are, an image that cannot be read, or images all of one colour.
+    docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. The
+    shorter side is resized to the resolution, at least 8, and the centre kept. A blank picture is warned of.
     """
     check_at_least(8, resolution=resolution)
     missing = missing_data("image_folder", data_root, folder=folder)
     if missing is not None or data_root is None:
         raise MissingData(missing)
     names = list_classes(data_root, folder)
-    classes = draw_classes(len(names), num_classes, data_seed, origin=str(data_root / folder))
-    splits = split_images(data_root / folder, names, [names[label] for label in classes], data_seed)
+    classes = draw_classes(len(names), wanted.num_classes, wanted.data_seed, origin=str(data_root / folder))
+    splits = split_images(data_root / folder, names, [names[label] for label in classes], wanted.data_seed)
 
-    def drawn(samples: int | None, is_test: bool) -> list[list[Path]]:
-        found = []
-        for label, split in zip(classes, splits, strict=True):
-            members = np.arange(len(split[is_test]))
-            chosen = draw_samples(members, samples, data_seed, label, names[label], is_test)
-            found.append([split[is_test][index] for index in chosen])
-        return found
+    def draw(is_test: bool) -> list[list[Path]]:
+        paths = [split[is_test] for split in splits]
+        places = draw_samples(wanted, is_test, [np.arange(len(own)) for own in paths], classes, names)
+        return [[own[place] for place in chosen] for own, chosen in zip(paths, places, strict=True)]
 
-    parts = drawn(samples_per_class, False), drawn(test_samples_per_class, True)
+    parts = draw(False), draw(True)
     counts = [[len(paths) for paths in part] for part in parts]
     stamped = [tuple((path, path.stat().st_mtime_ns) for paths in part for path in paths) for part in parts]
     train = sum(counts[0])
     if image_bytes(train + sum(counts[1]), resolution) <= room.most_bytes:
-        inputs: list[Tensor | Streamed] = [
-            _normalised(torch.from_numpy(_read_once(part, resolution))) for part in stamped
-        ]
+        inputs: list[Tensor | Streamed] = [_normalised(_read_once(part, resolution)) for part in stamped]
     else:
         read = _Pictures([*stamped[0], *stamped[1]], resolution)
         streamed = stream(read, _Watched(read.stamped), len(read.stamped), room.processes)
@@ -85,8 +57,8 @@ def make_image_folder(
     return label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), class_names)
 
 
-def _normalised(images: Tensor) -> Tensor:
-    return normalise(images, _MEAN, _DEVIATION)
+def _normalised(images: np.ndarray) -> Tensor:
+    return normalise(torch.from_numpy(images), _MEAN, _DEVIATION)
 
 
 Stamped = Sequence[tuple[Path, int]]  # pictures, and when each was last changed
@@ -102,9 +74,8 @@ class _Pictures:
         for place in places:
             path, changed = self.stamped[place]
             if path.stat().st_mtime_ns != changed:
-                raise ValueError(
-                    f"{path} must stay as it is while trials read it, got a change. Start the trial again."
-                )
+                rule = f"{path} must stay as it is while trials read it"
+                raise ValueError(f"{rule}, got a change. Start the trial again.")
         return np.stack([read_image(self.stamped[place][0], self._resolution) for place in places])
 
 
@@ -120,7 +91,7 @@ class _Watched:
                 self._blank.add(place)
                 told = f"{self._stamped[place][0]} comes out as one colour throughout. Look at this file."
                 warnings.warn(told, RuntimeWarning, stacklevel=2)
-        return _normalised(torch.from_numpy(images))
+        return _normalised(images)
 
 
 @lru_cache(maxsize=2)  # both splits of the set that a process's trials share; nothing is kept on disk

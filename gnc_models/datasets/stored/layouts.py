@@ -1,15 +1,13 @@
-"""Data sets that are read from a folder of stored sets: where their files are, and which of them are missing.
-
-Knows no torch and reads no file's content, so that checking a study takes no time. Nothing here downloads.
-The layouts are those in which torchvision leaves its downloads. Every file may be gzipped too, as Debian ships them.
-"""
+"""Data sets read from a folder of stored sets: where their files are, in torchvision's layouts, and which are missing.
+Knows no torch and reads no file's content, so that checking a study takes no time. Nothing here downloads."""
 
 import os
 import shlex
 import sysconfig
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gnc_models.catalog.members import BUILT_IN_FONTS
 from gnc_models.datasets.stored.folders import list_classes
@@ -19,10 +17,7 @@ VARIABLE = "GNC_DATA"
 
 
 def data_folder() -> Path:
-    """The folder that stored sets and folders of images and fonts are looked for in; it need not exist.
-
-    It is `$GNC_DATA`, else data/ in the working directory: a fact of a machine and no setting.
-    """
+    """Where stored sets, images and fonts are looked for: `$GNC_DATA`, else data/ here; no setting of a trial."""
     return Path(os.environ.get(VARIABLE) or "data").expanduser()
 
 
@@ -32,47 +27,30 @@ class MissingData(FileNotFoundError):
 
 @dataclass(frozen=True)
 class StoredSet:
-    """One set's files: `folders` below the data root are tried in turn, and one must hold all of them."""
+    """One set: its files and what is known of them before they are read, as sets.toml says."""
 
-    largest_class: int  # training images
+    largest_class: int
     folders: tuple[str, ...]
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    names: tuple[str, ...] | str
+    torchvision: tuple[str, dict[str, str]]
     meta_files: tuple[str, ...] = ()
-    debian_package: str | None = None  # it installs the last of `folders` into Debian's own data root
+    debian_package: str | None = None
 
 
 DEBIAN_ROOT = Path("/usr/share/datasets")
-
-
-def _idx(train: str, test: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    return tuple(f"{train}-{kind}" for kind in kinds), tuple(f"{test}-{kind}" for kind in kinds)
-
-
+_TABLES = tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))
 STORED_SETS = {
-    "mnist": StoredSet(6742, ("MNIST/raw",), *_idx("train", "t10k")),
-    "fashion_mnist": StoredSet(
-        6000, ("FashionMNIST/raw", "fashion-mnist"), *_idx("train", "t10k"), debian_package="dataset-fashion-mnist"
-    ),
-    "emnist": StoredSet(2400, ("EMNIST/raw",), *_idx("emnist-balanced-train", "emnist-balanced-test")),
-    "cifar10": StoredSet(
-        5000,
-        ("cifar-10-batches-py",),
-        tuple(f"data_batch_{i}" for i in range(1, 6)),
-        ("test_batch",),
-        ("batches.meta",),
-    ),
-    "cifar100": StoredSet(500, ("cifar-100-python",), ("train",), ("test",), ("meta",)),
+    name: StoredSet(**{key: cast(Any, tuple(v)) if isinstance(v, list) else v for key, v in table.items()})
+    for name, table in _TABLES.items()
 }
 
 
 def find_files(name: str, data_root: Path | None, files: tuple[str, ...]) -> list[Path]:
-    """The paths of these files of a set, plain or gzipped.
-
-    Raises:
-        MissingData: `data_root` has no folder with all files of the set; the text is that of `missing_data`.
-    """
+    """The paths of these files of a set, plain or gzipped; MissingData where no folder has all files of the set."""
     missing = missing_data(name, data_root)
     if missing is not None or data_root is None:
         raise MissingData(missing)
@@ -91,13 +69,7 @@ def _absent(name: str, folder: Path) -> list[str]:
 
 
 def missing_data(name: str, data_root: Path | None, **settings: Any) -> str | None:
-    """What a data set lacks on this machine and the command that gets it; None where nothing is missing.
-
-    Args:
-        name: a data set's name; sets that need no stored files lack nothing.
-        data_root: the folder of stored sets; None where none was given.
-        settings: the set's own settings; `folder` is read for image_folder and `fonts` for glyphs, others are not.
-    """
+    """What a data set lacks here and the command that gets it, or None; it reads settings `folder` and `fonts`."""
     if name == "glyphs":
         return missing_fonts(settings.get("fonts") or BUILT_IN_FONTS, data_root)
     if name == "text":
@@ -134,12 +106,11 @@ def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
         found = list_classes(data_root, folder)
     except (ValueError, OSError) as error:
         return str(error)
-    if not found:
-        return (
-            f"image_folder needs one folder of images per class in {data_root / folder} or in its train folder, none "
-            f"found. Put them there: {data_root / folder}/train/CLASS/*.png and {data_root / folder}/test/CLASS/*.png"
-        )
-    return None
+    base = data_root / folder
+    rule = f"image_folder needs one folder of images per class in {base} or in its train folder"
+    return (
+        None if found else f"{rule}, none found. Put them there: {base}/train/CLASS/*.png and {base}/test/CLASS/*.png"
+    )
 
 
 def standard_library() -> Path:

@@ -31,9 +31,8 @@ def check_header(path: Path) -> None:
 
 
 def _is_sixteen_bit(image: Image.Image) -> bool:
-    return image.mode.startswith("I;16") or (
-        image.mode == "I" and image.format == "PPM"
-    )  # which Pillow scales to 65,535
+    # PPM's are scaled to 65,535 by Pillow
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
 def _check_scale(image: Image.Image) -> None:
@@ -42,13 +41,10 @@ def _check_scale(image: Image.Image) -> None:
 
 
 def read_image(path: Path, resolution: int) -> np.ndarray:
-    """One image as bytes `[3, resolution, resolution]`: upright, the shorter side resized, bilinear, and the centre kept.
+    """One image as bytes `[3, resolution, resolution]`: upright, its shorter side resized, bilinear, the centre kept.
 
     Grey of 16 bits is divided by 257, floats from 0 to 1 multiplied by 255, and rounded: by the kind of the file and
-    never by what it holds, so that pictures of a set stay comparable.
-
-    Raises:
-        ValueError: a file that cannot be read, or whose numbers have no known scale; the text names it.
+    never by what it holds. ValueError: a file that cannot be read, or whose numbers have no known scale.
     """
     with _opened(path) as opened:
         opened.load()

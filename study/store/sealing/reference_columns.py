@@ -1,8 +1,6 @@
 """The reference columns of a row: best code, bounds, null and same-temperature optimum for its (K, d, temperature).
-
-Knows the tables of gnc_models.references; does not know where rows come from, nor the user's cache. The columns are
-added on reading or sealing, never in a trial, so that a better table changes no trial's file.
-"""
+Added on reading or sealing, never in a trial, so that a better table changes no trial's file. Knows the tables of
+gnc_models.references; does not know where rows come from, nor the user's cache."""
 
 from typing import Any
 
@@ -33,17 +31,16 @@ class References:
     def add_to(self, rows: pa.Table) -> pa.Table:
         """Rows under RESULTS_SCHEMA, their reference columns computed afresh."""
         settings = list(zip(*(rows.column(name).to_pylist() for name in DECISIVE), strict=True))
-        of_size = {
-            size: _size_references(*size) | {"reference_version": self.version}
-            for size in dict.fromkeys(setting[:2] for setting in settings)
-        }
+        of_size = {size: _size_references(*size) for size in dict.fromkeys(setting[:2] for setting in settings)}
         compared = {setting: of_size[setting[:2]] | self._optimum(*setting) for setting in dict.fromkeys(settings)}
         place = {setting: index for index, setting in enumerate(compared)}
         places = pa.array([place[setting] for setting in settings], pa.int64())
-        plain = conform(rows, RESULTS_SCHEMA)
-        names = next(iter(compared.values()), {})
-        columns = {name: _column(name, [found[name] for found in compared.values()]).take(places) for name in names}
+        columns = {
+            name: pa.array([found[name] for found in compared.values()], RESULTS_SCHEMA.field(name).type).take(places)
+            for name in next(iter(compared.values()), {})
+        }
         columns |= _comparison(rows, columns) if columns else {}
+        plain = conform(rows, RESULTS_SCHEMA)
         for name, values in columns.items():
             index = RESULTS_SCHEMA.get_field_index(name)
             plain = plain.set_column(index, RESULTS_SCHEMA.field(index), values)
@@ -58,11 +55,8 @@ class References:
         if normalization == "both" and temperature is not None and balanced:
             optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature, self._own)
         names = ("margin", "margin_low", "margin_high", "loss")
-        return {f"ufm_{name}": getattr(optimum, name) if optimum else None for name in names}
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    return pa.array(values, RESULTS_SCHEMA.field(name).type)
+        found = {f"ufm_{name}": getattr(optimum, name) if optimum else None for name in names}
+        return found | {"reference_version": self.version}
 
 
 def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
@@ -85,11 +79,9 @@ def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.
     lower, upper = rows.column("margin_min_lower"), rows.column("margin_min_upper")
     scored = (lower, upper, *(reference[f"random_margin{end}"] for end in ("", "_lower", "_upper")), best)
     least, most, null, *nulls, known = (column.to_numpy(zero_copy_only=False) for column in scored)
-    score, ends = (
-        bounds.margin_score(least, null, known),
-        bounds.margin_score_bounds(least, most, (nulls[0], nulls[1]), known),
-    )
-    scores = dict(zip(("margin_score", "margin_score_lower", "margin_score_upper"), (score, *ends), strict=True))
+    ends = bounds.margin_score_bounds(least, most, (nulls[0], nulls[1]), known)
+    names = ("margin_score", "margin_score_lower", "margin_score_upper")
+    scores = dict(zip(names, (bounds.margin_score(least, null, known), *ends), strict=True))
     return {
         **{name: pa.array(values, pa.float64(), from_pandas=True) for name, values in scores.items()},  # NaN: null
         "margin_ratio_lower": pc.divide(lower, _nonzero(ceiling)),

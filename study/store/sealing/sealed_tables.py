@@ -1,17 +1,13 @@
 """Sealed tables: one tidy table of rows and one of trials, made from the trials' own files and the archives.
-
-If they are deleted or torn, they are made again and nothing is lost. Sealing is incremental: trials.parquet says which file
-each trial was read from and which archives it holds, and only what is new or changed since is read again. Both tables
-carry the mark of their seal; tables of two different seals are not used together. Does not know
-how a trial's file is written.
-"""
+trials.parquet says which file each trial was read from and which archives it holds; only what is new or changed is read
+again. Both carry the mark of their seal and are not used with one of another. Does not know how a trial's file is written."""
 
 import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,35 +15,16 @@ import pyarrow.compute as pc
 
 from gnc_models.progress import counted
 from study.store.attempts import Attempts
-from study.store.finished_trials import FinishedTrials, Fragment
+from study.store.finished_trials import NO_ROWS, FinishedTrials, Fragment
 from study.store.optima import read_optima
-from study.store.schemas import (
-    FINAL,
-    FRAGMENT_SCHEMA,
-    RESULTS_SCHEMA,
-    TRIALS_SCHEMA,
-    conform,
-    is_known_version,
-    open_parquet,
-    read_parquet,
-    to_parquet,
-)
-from study.store.sealing.archives import Archives
-from study.store.sealing.copies import ORIGIN, Copies, SealedTrials, find_copies, is_archivable
+from study.store.schemas import FINAL, RESULTS_SCHEMA, TRIALS_SCHEMA, conform, open_parquet, read_parquet, to_parquet
+from study.store.sealing.copies import ORIGIN, Archives, Copies, SealedTrials, find_copies, is_archivable
 from study.store.sealing.reference_columns import References
-from study.store.sealing.table_rows import (
-    by_schema,
-    failed_rows,
-    in_order,
-    last_rows,
-    only,
-    project,
-    trial_row,
-    trial_rows,
-)
+from study.store.sealing.table_rows import End, failed_ends, in_order, last_rows, only, project, rows_of, trial_rows
 from study.store.storage import Entry, FolderError, Tell, at_once, ignore, try_again
 
 Answer = TypeVar("Answer")
+Read = Callable[[str, Tell], Fragment | None]
 
 RESULTS, TRIALS = "results.parquet", "trials.parquet"
 COMPACTED = "compacted"  # an older version's sign that the sealed tables are the only copy of some rows
@@ -84,10 +61,8 @@ class SealedTables(FinishedTrials, Attempts):
 
     def seal(self, *, compact: bool = False) -> Sealed:
         """Write results.parquet and trials.parquet; with compact, move the trials' own files into an archive.
-
         At any moment, whatever other processes do and even if this one is killed, every trial lies in a file of its own
-        or in an archive: a file is removed only once its rows are safe elsewhere, and archives are never removed.
-        """
+        or in an archive: a file is removed only once its rows are safe elsewhere, and archives are never removed."""
         self.check_only_copy()
         told: list[str] = []
         tables, copies = self._read_all(told.append)
@@ -130,21 +105,17 @@ class SealedTables(FinishedTrials, Attempts):
         """Raise FolderError if the tables are torn and an older version left them as the only copy of some rows."""
         if self.storage.read(COMPACTED) is None:
             return
-        torn = [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]
-        if torn:
-            raise FolderError(
-                f"results.parquet and trials.parquet must be readable in a compacted folder, got {torn} in "
-                f"{self.storage.uri}. Restore them from a copy: an older version removed the trials' own files."
-            )
-
-    # --- reading -----------------------------------------------------------------------------------------------
+        if torn := [name for name in (RESULTS, TRIALS) if self._read_sealed(name, ignore) is None]:
+            rule = "results.parquet and trials.parquet must be readable in a compacted folder"
+            cure = "Restore them from a copy: an older version removed the trials' own files."
+            raise FolderError(f"{rule}, got {torn} in {self.storage.uri}. {cure}")
 
     def _read_all(self, on_unreadable: Tell) -> tuple[Tables, Copies]:
         """Sealed rows and trials with those finished since; failed trials have no rows."""
         references = References(read_optima(self.storage))
 
         def read(tell: Tell) -> tuple[Tables, Copies]:
-            failed = failed_rows(self, tell)
+            failed = failed_ends(self, tell)
             sealed, old = self._sealed_pair(tell)
             copies = find_copies(sealed, self, {}, tell)
             ends, new = self._fresh_rows(copies, tell)
@@ -161,7 +132,7 @@ class SealedTables(FinishedTrials, Attempts):
         """All finished and failed trials, sealed or not; no rows are read."""
 
         def read(tell: Tell) -> pa.Table:
-            failed, sealed = failed_rows(self, tell), self._sealed_trials(tell)
+            failed, sealed = failed_ends(self, tell), self._sealed_trials(tell)
             copies = find_copies(sealed, self, {}, tell)
             ends = self._read_files(copies.files, list(copies.files), self.read_end, tell)
             return _all_trials(sealed, copies, ends, failed)
@@ -175,11 +146,8 @@ class SealedTables(FinishedTrials, Attempts):
         names = [n for n in RESULTS_SCHEMA.names if columns is None or n in columns]
 
         def read(tell: Tell) -> pa.Table:
-            told: list[str] = []
             with contextlib.suppress(pa.ArrowException, OSError):  # a footer that reads before pages that do not
-                if (found := self._read_projected(names, told.append, last=last)) is not None:
-                    for name in told:
-                        tell(name)
+                if (found := self._read_projected(names, tell, last=last)) is not None:
                     return found
             rows = self._read_all(tell)[0].results
             return (rows.take(last_rows(rows)) if last else rows).select(names)
@@ -191,10 +159,8 @@ class SealedTables(FinishedTrials, Attempts):
         references = References(read_optima(self.storage))
         file = self.storage.read_as(RESULTS, open_parquet, tell, is_mapped=True)
         sealed = self._sealed_trials(tell)
-        if file is None or not is_known_version(file.schema_arrow.metadata):
-            return None
-        has_columns = set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
-        if _mark(file.schema_arrow.metadata) != sealed.mark or not has_columns:
+        has_columns = file is not None and set(file.schema_arrow.names) >= set(RESULTS_SCHEMA.names)
+        if file is None or not has_columns or _mark(file.schema_arrow.metadata) != sealed.mark:
             return None
         held = project(file, ["trial", "epoch", "reference_version"])
         if not references.are_in(held):
@@ -215,9 +181,7 @@ class SealedTables(FinishedTrials, Attempts):
 
     def states(self, known: dict[Entry, str] | None = None, on_unreadable: Tell = ignore) -> dict[str, str]:
         """State by key, from the sealed trials, what they do not hold, and the failures.
-
-        known: states of files read before, which are not read again; those read now are added.
-        """
+        known: states of files read before, which are not read again; those read now are added."""
         known = {} if known is None else known
 
         def read(tell: Tell) -> dict[str, str]:
@@ -244,17 +208,13 @@ class SealedTables(FinishedTrials, Attempts):
         try:
             answer = try_again(read_anew, TRIES, _Vanished)
         except _Vanished:
-            raise FolderError(
-                f"results folder must be left alone for a moment, got {self.storage.uri!r}, which others "
-                "compact all the time. Run it again."
-            ) from None
+            got = f"got {self.storage.uri!r}, which others compact all the time. Run it again."
+            raise FolderError(f"results folder must be left alone for a moment, {got}") from None
         for name in dict.fromkeys(told):
             on_unreadable(name)
         return answer
 
-    def _read_files(
-        self, files: dict[str, Entry], keys: list[str], read: Callable[[str, Tell], Fragment | None], tell: Tell
-    ) -> list[Fragment]:
+    def _read_files(self, files: dict[str, Entry], keys: list[str], read: Read, tell: Tell) -> list[Fragment]:
         """The trials in these files but for torn ones; _Vanished where a file is no longer there."""
         found = list(counted(at_once(lambda key: read(files[key].name, tell), keys), "files", len(keys)))
         if None in found:
@@ -265,22 +225,15 @@ class SealedTables(FinishedTrials, Attempts):
 
     def _fresh_rows(self, copies: Copies, tell: Tell) -> tuple[list[Fragment], pa.Table]:
         """Trials whose files are new, without rows, and the rows of all that the sealed tables do not hold.
-
-        Each trial's own rows are let go, many small tables being large.
-        """
+        Each trial's own rows are let go, many small tables being large."""
         fragments: list[Fragment] = []
-        rows = [FRAGMENT_SCHEMA.empty_table()]
-        rows += [only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items()]
+        rows = [NO_ROWS, *(only(copies.unsealed[name].rows, keys) for name, keys in copies.archived.items())]
         keys = list(copies.files)
         for start in counted(range(0, len(keys), AT_ONCE), f"batches of {AT_ONCE} trials", -(-len(keys) // AT_ONCE)):
             read = self._read_files(copies.files, keys[start : start + AT_ONCE], self.read_file, tell)
-            rows.append(
-                pa.concat_tables([conform(t, FRAGMENT_SCHEMA) for t in by_schema(read)] or rows[:1]).combine_chunks()
-            )
-            fragments += [replace(f, rows=rows[0]) for f in read]
+            rows.append(rows_of(read).combine_chunks())
+            fragments += [replace(f, rows=NO_ROWS) for f in read]
         return fragments, pa.concat_tables(rows).combine_chunks()
-
-    # --- the tables as they lie there --------------------------------------------------------------------------
 
     def _sealed_trials(self, tell: Tell) -> SealedTrials:
         table = self._read_sealed(TRIALS, tell)
@@ -316,11 +269,9 @@ def _held(sealed: SealedTrials, copies: Copies) -> Iterator[tuple[pa.Table, list
         yield copies.unsealed[name].trials, keys
 
 
-def _all_trials(
-    sealed: SealedTrials, copies: Copies, ends: list[Fragment], failed: dict[str, dict[str, Any]]
-) -> pa.Table:
+def _all_trials(sealed: SealedTrials, copies: Copies, ends: list[Fragment], failed: dict[str, End]) -> pa.Table:
     tables = [only(table, keys) for table, keys in _held(sealed, copies)]
-    tables.append(trial_rows([trial_row(f.record, f.settings, copies.files[f.key]) for f in ends]))
+    tables.append(trial_rows((f.record, f.settings, copies.files[f.key]) for f in ends))
     done = {key for table in tables for key in table.column("trial").to_pylist()}
-    tables.append(trial_rows([row for key, row in failed.items() if key not in done]))
+    tables.append(trial_rows(end for key, end in failed.items() if key not in done))
     return pa.concat_tables([conform(table, TRIALS_SCHEMA) for table in tables]).sort_by("trial")

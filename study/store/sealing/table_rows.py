@@ -1,10 +1,8 @@
 """Pieces of the sealed tables: selecting, ordering and joining rows, and making rows of trials.
-
-Pure functions over tables; does not know which copy of a trial counts, nor which files there are.
-"""
+Pure functions over tables; does not know which copy of a trial counts, nor which files there are."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,20 +13,21 @@ import pyarrow.parquet as pq
 
 from study.design.columns import TrialRecord
 from study.store.attempts import Attempts
-from study.store.finished_trials import Fragment
+from study.store.finished_trials import NO_ROWS, Fragment
 from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, conform, record_from_json, with_later_settings
 from study.store.storage import Entry, Tell
 
+End = tuple[TrialRecord, dict[str, Any], Entry | None]  # how a trial went, its settings, the file it was read from
 BATCH = 1 << 16  # rows of a sealed table held at once where only some are wanted
 
 
-def by_schema(fragments: list[Fragment]) -> list[pa.Table]:
-    """Their rows, one table per set of columns, so that missing columns are filled in once per table."""
+def rows_of(fragments: list[Fragment]) -> pa.Table:
+    """Their rows under FRAGMENT_SCHEMA; missing columns are filled in once for all that lack the same."""
     groups: dict[Any, list[pa.Table]] = {}
     for fragment in fragments:
         schema = fragment.rows.schema
         groups.setdefault((*schema.names, *schema.types), []).append(fragment.rows)
-    return [pa.concat_tables(group) for group in groups.values()]
+    return pa.concat_tables([NO_ROWS, *(conform(pa.concat_tables(g), NO_ROWS.schema) for g in groups.values())])
 
 
 def in_order(rows: pa.Table) -> pa.Table:
@@ -49,13 +48,13 @@ def project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None =
     """Some columns of a sealed table, and of them the rows at ascending indices, batch by batch."""
     batches, start = [], 0
     for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
-        if indices is None:
-            batches.append(batch)
-        else:
-            low, high = np.searchsorted(indices, [start, start + batch.num_rows])
-            here = indices[low:high] - start
-            batches.append(batch if len(here) == batch.num_rows else batch.take(pa.array(here)))
-        start += batch.num_rows
+        if indices is not None:
+            low, high = np.searchsorted(indices, [start, start + (rows := batch.num_rows)])
+            batch, start = (
+                batch if high - low == rows else batch.take(pa.array(indices[low:high] - start)),
+                start + rows,
+            )
+        batches.append(batch)
     schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
     return conform(pa.Table.from_batches(batches) if batches else schema.empty_table(), schema)
 
@@ -71,30 +70,23 @@ def first_of_each(table: pa.Table, names: Collection[str]) -> pa.Table:
     return table.take(places.group_by(list(names)).aggregate([("place", "min")])["place_min"].sort())
 
 
-def trial_row(record: TrialRecord, settings: dict[str, Any], entry: Entry | None) -> dict[str, Any]:
-    """A row of trials.parquet. entry: the file it was read from."""
-    sealed_from = {
-        "fragment_name": entry.name if entry else None,
-        "fragment_bytes": entry.size if entry else None,
-        "fragment_modified_ns": entry.modified_ns if entry else None,
-    }
-    return with_later_settings(settings) | vars(record) | sealed_from
-
-
-def trial_rows(rows: list[dict[str, Any]]) -> pa.Table:
-    """Such rows as a table."""
+def trial_rows(ends: Iterable[End]) -> pa.Table:
+    """Rows of trials.parquet: how trials went, their settings, and the files they were read from, if any."""
+    names, rows = ("fragment_name", "fragment_bytes", "fragment_modified_ns"), []
+    for record, settings, entry in ends:
+        origin = (entry.name, entry.size, entry.modified_ns) if entry else (None, None, None)
+        rows.append(with_later_settings(settings) | vars(record) | dict(zip(names, origin, strict=True)))
     return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
 
 
-def failed_rows(attempts: Attempts, tell: Tell) -> dict[str, dict[str, Any]]:
-    """A row for each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
-    rows = {}
+def failed_ends(attempts: Attempts, tell: Tell) -> dict[str, End]:
+    """Each trial whose last attempt failed; a failure file that makes no row is told and passed over."""
+    ends: dict[str, End] = {}
     for key, failed in attempts.failed(tell).items():
         try:
             record = replace(record_from_json(json.dumps(failed[-1])), attempts=failed[-1]["attempt"])
-            rows[key] = trial_row(record, failed[-1]["settings"], None)
-            trial_rows([rows[key]])
+            trial_rows([end := (record, failed[-1]["settings"], None)])
+            ends[key] = end
         except (KeyError, TypeError, OverflowError, pa.ArrowException):
-            rows.pop(key, None)
             tell(f"failures/{key}.{failed[-1]['attempt']}.json")
-    return rows
+    return ends

@@ -10,12 +10,11 @@ import pytest
 from analysis.effects.contrast import contrasts
 from analysis.figures.classes import block_classes, numbers_classes, numbers_ladder
 from analysis.figures.codes import block_codes, choose_trials, hull_edges, numbers_codes
-from analysis.figures.collapse import block_collapse, numbers_collapse
+from analysis.figures.collapse import block_collapse, block_variability, numbers_collapse, numbers_variability
 from analysis.figures.contrast import block_contrast, draw_contrast
 from analysis.figures.margin import block_margin, numbers_margin
 from analysis.figures.panels import Panel, render, render_panel, side_by_side, svg_file
 from analysis.figures.style import RAMP, label_positions, name_marks, ramp, spread_ticks
-from analysis.figures.variability import block_variability, numbers_variability
 from analysis.report.writers import inline_svg
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, is_usual, load_study

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from analysis.report.provenance import warnings
+from analysis.report.trial_tables import warnings
 from study.design.config import TrialConfig, settings_with
 from study.execution.same_data import mixed_machines
 from study.store.schemas import TRIALS_SCHEMA

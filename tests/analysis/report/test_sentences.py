@@ -27,7 +27,7 @@ def planted(layout: Layout, logs: np.ndarray, terminal: np.ndarray | None = None
 
 
 def told(layout: Layout, logs: np.ndarray, terminal: np.ndarray | None = None) -> str:
-    return " ".join(sentences_trend(trends_of(planted(layout, logs, terminal), MARGIN, OTHERS), ()))
+    return " ".join(sentences_trend(trends_of(planted(layout, logs, terminal), MARGIN, OTHERS)))
 
 
 def law(layout: Layout, exponent: float, noise: float = 0.01) -> np.ndarray:

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from analysis.effects.shares import ladder_gaps
-from analysis.figures.pareto import DEFAULT, numbers_pareto, objectives_of, on_front
 from analysis.figures.phase import RATIO, numbers_phase
+from analysis.figures.search import DEFAULT, numbers_pareto, objectives_of, on_front
 from analysis.rows.frames import cell_rows, final_rows
 from analysis.rows.measures import FLOAT_FLOOR, SHORTFALL, measured_interval, usable
 from analysis.scaling.collapse_rates import fit_time_laws

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import f as fisher_f
 
-from analysis.statistics.additive import equal_slopes_p, fit_additive, largest_piece
+from analysis.statistics.additive import added_columns_p, equal_slopes_p, fit_additive, largest_piece
 from analysis.statistics.huber import HUBER_SCALES, clustered_covariance, fit_linear
 
 
@@ -32,6 +31,17 @@ def test_the_largest_piece_is_what_chains_of_groups_connect():
     assert largest_piece(group, block).tolist() == [True] * 4 + [False] * 2
 
 
+def test_the_f_test_holds_its_level_sees_an_effect_and_says_where_it_cannot_be_made():
+    rng = np.random.default_rng(1)
+    base, extra = np.ones((20, 1)), rng.normal(size=(20, 2))
+    p = [added_columns_p(rng.normal(size=20), base, extra) for _ in range(400)]
+    assert abs(np.mean(np.array(p) < 0.05) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 400)
+    assert added_columns_p(extra[:, 0] + 0.1 * rng.normal(size=20), base, extra) < 1e-6
+    assert added_columns_p(np.ones(20), base, extra) == 1.0
+    assert added_columns_p(extra[:, 0].copy(), base, extra) == 0.0
+    assert added_columns_p(np.ones(3), np.eye(3), np.ones((3, 1))) is None
+
+
 def test_the_f_test_of_equal_slopes_holds_its_level_sees_an_effect_and_says_where_it_cannot_be_made():
     rng = np.random.default_rng(1)
     group, block = ["a"] * 10 + ["b"] * 10, np.tile(np.arange(10.0), 2)
@@ -54,17 +64,10 @@ def layout(seed: int, groups: int, blocks: int):
 
 
 def ref_equal_slopes_p(target, group, block, along):
-    levels, extra = (
-        np.hstack([np.eye(group.max() + 1)[group], np.eye(block.max() + 1)[block]]),
-        np.eye(group.max() + 1)[group],
+    levels = np.eye(group.max() + 1)[group]
+    return added_columns_p(
+        target, np.hstack([levels, np.eye(block.max() + 1)[block]]), levels * (along - along.mean())[:, None]
     )
-    told = []
-    for design in (levels, np.hstack([levels, extra * (along - along.mean())[:, None]])):
-        coefficients, _, rank, _ = np.linalg.lstsq(design, target, rcond=1e-10)
-        told.append((rank, ((target - design @ coefficients) ** 2).sum()))
-    (rank, left), (full_rank, full_left) = told
-    more, degrees = full_rank - rank, len(target) - full_rank
-    return fisher_f.sf((left - full_left) / more / (full_left / degrees), more, degrees)
 
 
 LAYOUTS = [(1, 3, 5), (2, 12, 9), (3, 9, 30), (4, 40, 6), (5, 25, 25)]

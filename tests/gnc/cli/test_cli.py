@@ -243,7 +243,9 @@ def test_an_index_names_the_same_trial_in_check_and_in_trial(study_file, tmp_pat
     assert open_store(results).states() == {keys[2]: "complete"}
     assert main(["check", study, results, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["planned"][2]["state"] == "complete"
+    open_store(results).take(keys[2], "run-killed-as-it-ended", after=0)
     assert main(["trial", study, "--index", "2", "--results", results]) == 0  # nothing to run
+    assert open_store(results).claims() == {}
     for words, said in (
         (["--index", "4"], "--index must be 0 to 3 in small, got 4. See gnc check --json."),
         (["--index", "1", "--next"], "gnc trial must be given one of KEY, --next and --index, got 2 of them."),

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gnc_models.classifiers.assignment import assign_classes
+from gnc_models.classifiers.class_similarity import assign_classes
 from gnc_models.classifiers.fixed import code_rows
 
 

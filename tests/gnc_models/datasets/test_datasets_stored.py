@@ -74,7 +74,7 @@ def test_whole_set_has_the_images_and_labels_that_torchvision_reads(name, root, 
         theirs = getattr(torchvision.datasets, constructor)(str(root), train=train, **more)
         pixels = torch.as_tensor(np.asarray(theirs.data))
         pixels = pixels.permute(0, 3, 1, 2) if name.startswith("cifar") else pixels[:, None]
-        expected = stored.normalise(pixels, stored._PIXELS[name].mean, stored._PIXELS[name].deviation)
+        expected = stored.normalise(pixels, stored_sets.STORED_SETS[name].mean, stored_sets.STORED_SETS[name].deviation)
         known = {
             row.numpy().tobytes(): theirs.classes[label] for row, label in zip(expected, theirs.targets, strict=True)
         }

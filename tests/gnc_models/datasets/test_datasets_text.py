@@ -15,7 +15,8 @@ import torch
 
 from gnc_models.datasets.made import text
 from gnc_models.datasets.registry import make_dataset
-from gnc_models.datasets.samples.contexts import mark_contexts
+from gnc_models.datasets.samples.draws import Draw
+from gnc_models.datasets.samples.shaping import mark_contexts
 
 TELL = """
 from gnc_models.datasets.registry import make_dataset
@@ -28,7 +29,10 @@ print(data.digest, data.source, sep="|")
 def make(corpus=None, **changed):
     settings = {"num_classes": 300, "samples_per_class": 5, "test_samples_per_class": 2, "data_seed": 1}
     settings |= {"context_length": 6} | changed
-    return make_dataset("text", **settings) if corpus is None else text.make_contexts(corpus, **settings)
+    if corpus is None:
+        return make_dataset("text", **settings)
+    length = settings.pop("context_length")
+    return text.make_text(Draw(**settings), context_length=length, corpus=corpus)
 
 
 # --- the standard library ---

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from gnc_models.catalog.parts import digest_of, hold_code, load_part
 from gnc_models.datasets.registry import make_dataset
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.own_data import make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batches, stream
@@ -52,6 +54,7 @@ def pairs(wrong=False):
     return Pairs(wrong, targets=list(np.arange(48) % 4)), Pairs()
 """
 SIZES = {"num_classes": 3, "samples_per_class": 8, "test_samples_per_class": 4, "data_seed": 2}
+WANTED = Draw(**SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,31 @@ def test_processes_read_the_same_and_end_with_the_data(root):
     assert set(multiprocessing.active_children()) == before
 
 
+LEFT_OPEN = """
+import builtins
+import numpy as np
+import torch
+from gnc_models.datasets.samples.streamed import stream
+
+def read(places):
+    return np.zeros((len(places), 3), np.float32)
+
+def convert(raw, places):
+    return torch.from_numpy(raw)
+
+if __name__ == "__main__":
+    builtins.kept = stream(read, convert, 100, 2).read([slice(0, 10)] * 50)
+    next(builtins.kept)
+"""
+
+
+def test_a_program_that_left_a_reading_open_ends_without_a_word(tmp_path):
+    (tmp_path / "left_open.py").write_text(LEFT_OPEN)
+    command = [sys.executable, tmp_path / "left_open.py"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", ["arrays", "mapped", "pairs"])
 def test_own_data_are_the_same_streamed_and_held(name, parts, tmp_path):
     options = {"folder": str(tmp_path)} if name == "mapped" else {}
@@ -121,8 +149,8 @@ def test_own_data_are_the_same_streamed_and_held(name, parts, tmp_path):
 
 def test_tokens_keep_their_vocabulary():
     tokens = np.arange(40).reshape(20, 2) % 13, np.arange(20) % 4
-    sizes = {**SIZES, "samples_per_class": 5}
-    held, streamed = (make_own_dataset((tokens, tokens), **sizes, room=room) for room in (HELD, NO_ROOM))
+    sizes = WANTED._replace(samples_per_class=5)
+    held, streamed = (make_own_dataset((tokens, tokens), sizes, room=room) for room in (HELD, NO_ROOM))
     assert held.vocabulary == streamed.vocabulary == 1 + max(held.train_inputs.max(), held.test_inputs.max())
     assert streamed.train_inputs.dtype == torch.int64
 
@@ -135,7 +163,7 @@ def test_what_fits_exactly_is_held_and_what_is_a_byte_larger_is_not(root):
 
 def test_labels_in_targets_spare_the_reading_of_every_item(parts):
     with_targets, without = (parts["Pairs"](**known) for known in ({"targets": np.arange(48) % 4}, {}))
-    data = make_own_dataset((with_targets, without), **SIZES, room=NO_ROOM)
+    data = make_own_dataset((with_targets, without), WANTED, room=NO_ROOM)
     assert sorted(set(with_targets.read)) == [0]  # for the shape
     assert sorted(set(without.read)) == list(range(48))
     assert len(data.digest) == 64
@@ -147,10 +175,10 @@ def test_wrong_targets_are_refused_unless_something_changes_them(target_transfor
     known = {"targets": (np.arange(48) + 1) % 4, "target_transform": target_transform}
     train, test = parts["Pairs"](**known), parts["Pairs"]()
     if target_transform:
-        assert make_own_dataset((train, test), **SIZES).digest == make_own_dataset((test, test), **SIZES).digest
+        assert make_own_dataset((train, test), WANTED).digest == make_own_dataset((test, test), WANTED).digest
         return
     with pytest.raises(ValueError, match="train data must have the labels of their items in targets, got"):
-        make_own_dataset((train, test), **SIZES)
+        make_own_dataset((train, test), WANTED)
 
 
 @pytest.mark.parametrize("processes", [0, 1])

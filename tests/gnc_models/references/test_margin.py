@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from gnc_models.constructions.explicit import KISSING
-from gnc_models.references.kissing_numbers import MOST_ROWS, PUBLISHED
+from gnc_models.references.closed_forms import theorem_bounds
 from gnc_models.references.margin import (
     BUILT_CODES,
+    MOST_ROWS,
+    PUBLISHED,
     REFERENCE_VERSION,
     SHARP_CODES,
     TABLE_ROUNDING,
@@ -19,7 +21,6 @@ from gnc_models.references.margin import (
     margin_score,
     margin_score_bounds,
     reference_margin,
-    theorem_bounds,
 )
 from gnc_models.references.tables import read_table
 

@@ -110,6 +110,14 @@ def test_settings_without_effect_are_none():
     assert config.input_dim is None
 
 
+def test_a_setting_under_another_name_is_not_missing_as_well():
+    with pytest.raises(StudyError) as refusal:
+        make_config({"K": 10, "d": 3})
+    assert refusal.value.args == (
+        "'K' is no setting. Did you mean 'num_classes'?", "'d' is no setting. Did you mean 'feature_dim'?",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

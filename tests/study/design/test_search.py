@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from study.design.distributions import make_distribution, random_share
 from study.design.errors import StudyError
+from study.design.search import make_distribution, random_share
 from study.design.study_file import parse_study
 
 STUDY = """

@@ -120,7 +120,7 @@ def test_a_terminal_keeps_a_checkpoint_and_no_worker_outlives_a_killed_command(n
     study.write_text(STUDY)
     (config,) = read_study(study).configs
     command = start_gnc("trial", study, config.key, "--results", store.uri)
-    wait_for(lambda: store.has_checkpoint(config.key), "a checkpoint")
+    wait_for(lambda: any(store.read_checkpoints(config.key)), "a checkpoint")
     os.killpg(command.pid, number)  # as a terminal does: to the command and its workers
     _, errors = command.communicate(timeout=120)
     assert "interrupted: " in errors
@@ -155,7 +155,7 @@ def test_a_stopped_trial_and_one_whose_worker_was_killed_go_on_to_the_same_rows(
     assert reason is not None
     assert reason.startswith("asked to stop; checkpoint of epoch")
     assert [live.interrupted for live in store.read_live()] == [True]
-    assert store.has_checkpoint(TWO.key)
+    assert any(store.read_checkpoints(TWO.key))
     assert workers() == []
 
     killed: list[int] = []

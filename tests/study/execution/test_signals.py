@@ -74,7 +74,7 @@ def test_a_trial_process_that_is_asked_to_end_keeps_a_checkpoint_and_the_next_on
     assert process.returncode == 1, errors
     assert f"interrupted: the process received {number.name}; checkpoint of epoch" in errors
     assert store.last_log_lines(key, 1)[-1].endswith("kept")
-    assert store.has_checkpoint(key)
+    assert any(store.read_checkpoints(key))
     assert store.failures() == {}
     assert "interrupted" in run_gnc("status", store.uri).stdout
 

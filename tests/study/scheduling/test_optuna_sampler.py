@@ -5,8 +5,7 @@ import statistics
 
 import pytest
 
-from study.design.distributions import make_distribution
-from study.design.search import Search
+from study.design.search import Search, make_distribution
 from study.scheduling.optuna_sampler import BAD, COMPLETE, RUNNING, STOPPED, Known, next_values
 
 SPACE = (

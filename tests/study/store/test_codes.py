@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from study.execution.attempt import Execution
 from study.store import storage as storage_module
-from study.store.codes import code_digest, shared_code
+from study.store.optima import code_digest, shared_code
 from study.store.storage import FolderError, Storage
 from study.store.store import open_store
 from tests.study.conftest import made_up_config, remove_rows

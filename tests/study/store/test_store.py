@@ -37,11 +37,9 @@ def fail(store: Store, config, attempt: int = 1, reason: str = "ValueError: no")
 def test_a_trial_stored_before_a_setting_was_added_has_its_old_value_in_every_table(store, monkeypatch):
     config = made_up_config()
     with monkeypatch.context() as before:
+        before.setattr("study.store.schemas.identity_and_settings", lambda c: without_workers(identity_and_settings(c)))
         before.setattr(
-            "study.store.finished_trials.identity_and_settings", lambda c: without_workers(identity_and_settings(c))
-        )
-        before.setattr(
-            "study.store.finished_trials.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"])
+            "study.store.schemas.fragment_table", lambda c, m: fragment_table(c, m).drop_columns(["workers"])
         )
         finish(store, config)
     assert set(store.read().column("workers").to_pylist()) == {1}
@@ -233,9 +231,9 @@ def test_a_torn_checkpoint_falls_back_to_the_generation_before(store):
     assert told == ["checkpoints/k/00000010.checkpoint"]
     store.storage.write("checkpoints/k/00000002.checkpoint", b"")
     assert list(store.read_checkpoints("k")) == []
-    assert store.has_checkpoint("k")
+    assert store.storage.entries("checkpoints/k")
     store.clear_progress("k")
-    assert not store.has_checkpoint("k")
+    assert not store.storage.entries("checkpoints/k")
 
 
 def test_margins_and_heads_that_are_torn_are_absent_and_named(store):
@@ -394,7 +392,7 @@ def test_sealing_clears_what_a_kill_left_of_a_finished_trial(store):
     fail(store, config)
     store.seal()
     assert store.read_live() == []
-    assert not store.has_checkpoint(config.key)
+    assert not any(store.read_checkpoints(config.key))
     assert store.failures() == {}
 
 

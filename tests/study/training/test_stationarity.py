@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from study.training.stationarity import Check, is_check_epoch, is_stationary, with_check
+from study.training.schedules import Check, is_check_epoch, is_stationary, with_check
 
 LEAST = 19  # from 15 on each quarter has four checks, and all checks of the last quarter must be level
 

@@ -384,7 +384,7 @@ def test_a_finished_trial_leaves_rows_margins_and_head_and_nothing_else(store: S
     assert min(margins.column("lower").to_pylist()) == last["margin_min_lower"]
     assert set(margins.column("samples").to_pylist()) == {6}
     assert store.read_live() == []
-    assert not store.has_checkpoint(config.key)
+    assert not any(store.read_checkpoints(config.key))
 
 
 def test_keep_says_what_is_kept(store: Store):
