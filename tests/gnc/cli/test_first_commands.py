@@ -214,9 +214,6 @@ class Words:
 LIVE = """
 import time
 from gnc.cli import output
-from gnc.files import features
-from gnc.meter import CollapseMeter
-from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.progress import counted
 output.QUIET, output.LIVE = 0.01, 0.01
 with output.Watch("gnc work"):
