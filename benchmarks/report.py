@@ -1,7 +1,8 @@
 """`gnc report` on a large study: made-up tables under the real schemas, sealed, then the real command, timed.
 
     python -m benchmarks.report                      # 10,000 trials of 100 measured epochs: a million rows
-    python -m benchmarks.report --trials 1000
+    python -m benchmarks.report --trials 100000 --epochs 10      # as many rows of a study of many settings and seeds
+    python -m benchmarks.report --trials 100000 --epochs 10 --sizes 400
 
 Prints seconds and peak memory of the command. Rows are formulas with noise, never results.
 """
@@ -13,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +27,28 @@ from study.design.config import TrialConfig
 from study.store.schemas import RESULTS_SCHEMA, TRIALS_SCHEMA, to_parquet
 
 DIMS, TEMPERATURES, SEEDS = (3, 4, 5, 8, 10), (0.05, 0.1, 0.2, 0.3, 1.0), 10
+# Beyond so many trials a study has more settings and seeds, and no more class counts than somebody would train.
+FEW_TRIALS, MANY_SIZES = 10_000, 20
+MANY_TEMPERATURES, LEARNING_RATES = (0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1.0), (0.003, 0.01, 0.03, 0.1, 0.3)
 TRIALS_AT_ONCE = 500
 
 
-def configs(count: int) -> list[TrialConfig]:
-    """Distinct settings: dimensions, temperatures, seeds, and as many class counts as that takes."""
-    sizes = -(-count // (len(DIMS) * len(TEMPERATURES) * SEEDS))
-    classes = sorted({round(k) for k in np.geomspace(12, 1200, sizes)})
-    grid = [(d, k, t, s) for k in classes for d in DIMS for t in TEMPERATURES for s in range(SEEDS)]
-    return [TrialConfig(feature_dim=d, num_classes=k, temperature=t, seed=s) for d, k, t, s in grid[:count]]
+def configs(count: int, sizes: int | None = None) -> list[TrialConfig]:
+    """Distinct settings: dimensions, temperatures, learning rates of many trials, seeds, and class counts.
+
+    sizes: class counts; None: as many as few trials take, and MANY_SIZES of many.
+    """
+    if count > FEW_TRIALS and sizes is None:
+        classes = [round(k) for k in np.geomspace(12, 1200, MANY_SIZES)]
+        cells = list(product(classes, DIMS, MANY_TEMPERATURES, LEARNING_RATES))
+        grid: list[tuple[Any, ...]] = [(*cell, seed) for seed in range(-(-count // len(cells))) for cell in cells]
+        names = ["num_classes", "feature_dim", "temperature", "learning_rate", "seed"]
+    else:
+        sizes = sizes or -(-count // (len(DIMS) * len(TEMPERATURES) * SEEDS))
+        classes = sorted({round(k) for k in np.geomspace(12, 1200, sizes)})
+        grid = list(product(classes, DIMS, TEMPERATURES, range(SEEDS)))
+        names = ["num_classes", "feature_dim", "temperature", "seed"]
+    return [TrialConfig(**dict(zip(names, values, strict=True))) for values in grid[:count]]
 
 
 def rows_of(config: TrialConfig, epochs: int) -> dict[str, object]:
@@ -99,13 +115,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument(
+        "--sizes", type=int, help="class counts; default: as many as the trials take, 20 of many trials"
+    )
     parser.add_argument("--folder", help="keep the tables here, and use those that are there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "trials.parquet").exists():
-            write_tables(folder, configs(options.trials), options.epochs)
+            write_tables(folder, configs(options.trials, options.sizes), options.epochs)
         rows = pq.ParquetFile(folder / "results.parquet").metadata.num_rows
         size = (folder / "results.parquet").stat().st_size / 2**20
         started = time.perf_counter()

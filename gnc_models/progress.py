@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,16 +22,23 @@ class Loop:
 LOOPS: list[Loop] = []  # under way in this process, those outside first
 
 
-def counted(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """The items, one after another, while `LOOPS` tells how many of the total are done."""
+@contextmanager
+def under_way(what: str, total: int) -> Iterator[Loop]:
+    """A loop that `LOOPS` holds meanwhile; whoever goes through it says how many are done."""
     loop = Loop(what, total)
     LOOPS.append(loop)
     try:
+        yield loop
+    finally:
+        LOOPS.remove(loop)
+
+
+def counted(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """The items, one after another, while `LOOPS` tells how many of the total are done."""
+    with under_way(what, total) as loop:
         for item in items:
             yield item
             loop.done += 1
-    finally:
-        LOOPS.remove(loop)
 
 
 def share_done(loops: Iterable[Loop]) -> float:

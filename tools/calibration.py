@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.rows.frames import median
-from analysis.scaling.cells import Cells, select
-from analysis.scaling.form_choice import choose, largest_sizes, verdict_of
+from analysis.scaling.cells import Cells
+from analysis.scaling.form_choice import choose, verdict_of
 from analysis.scaling.forms import FORMS, design_of, fit_form
 from analysis.scaling.power_law import FitRefused
 
@@ -159,8 +159,7 @@ def distances(form: str, num_cells: int, *, noise: float = 0.01) -> dict[str, fl
     sizes = sizes_of(num_cells)
     centre = float(np.exp(np.mean(np.log(np.unique(sizes)))))
     exact = Cells(law(form, sizes, centre), np.log(sizes)[:, None], ("",) * num_cells, np.ones(num_cells, dtype=int))
-    out = np.isin(exact.log_predictors[:, 0], largest_sizes(exact))
-    rest, held = select(exact, ~out), select(exact, out)
+    rest, held = exact.halves
     own = fit_form(form, rest, FEATURE_DIM)
     fitted, predicted = (design_of(own, np.exp(cells.log_predictors[:, 0])) for cells in (rest, held))
     carried = predicted @ np.linalg.pinv(fitted.T @ fitted) @ predicted.T

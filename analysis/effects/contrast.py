@@ -5,16 +5,28 @@ and tests are over seeds: the sizes were chosen, while the seeds stand for chanc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import COLUMNS, SETTING_NAMES, SIZES, distinct, gathered, settings_of_rows, values
+from analysis.rows.frames import (
+    COLUMNS,
+    SETTING_NAMES,
+    SIZES,
+    codes,
+    distinct,
+    gathered,
+    settings_of_rows,
+    values,
+    varied_settings,
+)
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
 from analysis.statistics import inference
 from analysis.statistics.inference import LEVEL, MIN_SEEDS, mean_interval
+from gnc_models.progress import counted
 from study.design.where import ConditionRefused, check_column
 
 DEFAULT_MEASURES = ("margin_min_lower", "gnc1_rank", "gnc3_uncentred", "test_accuracy")
@@ -91,42 +103,42 @@ def numbers_contrast(
     final: pa.Table, setting: str, measure: str, *, against: Any = None, where: str = "", tuned: Sequence[str] = ()
 ) -> Contrast | None:
     """Contrast the values of a setting; None where no two of them share a seed and everything else.
-
     Args:
         final: one row per complete trial. setting: a settings column; null, the setting without effect, is a value.
         measure: see `measure_values`. against: the value compared with; None: the first that shares the most units.
         where: of the rows in words, carried along for captions. tuned: settings chosen for each value by itself, such
             as a learning rate; values are paired though they differ in these.
     Raises:
-        ConditionRefused: an unknown setting, measure or base value.
-    """
+        ConditionRefused: an unknown setting, measure or base value."""
     check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
-    measured = measure_values(final, measure)
+    measured, whole = measure_values(final, measure), final
+    final = final.select(
+        [*dict.fromkeys([setting, *varied_settings(final), "seed", "trial", "terminal", *REFERENCE_LINES])]
+    )
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
         return None
     held, pooled, moving = held_settings(final.take(kept), setting, tuned)
-    keys, taken, beside = (settings_of_rows(final, names) for names in (held, [setting], pooled))
-    kept = kept[_supported([keys[i] for i in kept], [taken[i] for i in kept], [beside[i] for i in kept])]
+    kept = kept[_supported(*(settings_of_rows(final.take(kept), names) for names in (held, [setting], pooled)))]
     rows, measured = final.take(kept), measured[kept]
-    column = COLUMNS.get(measure.partition("[")[0])
+    column, keys = COLUMNS.get(measure.partition("[")[0]), settings_of_rows(rows, held)
     may_be_log = column is None or column.unit not in LINEAR_UNITS
     is_log = may_be_log and bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
     numbers = zip(rows[setting].to_pylist(), (np.log(measured) if is_log else measured).tolist(), strict=True)
-    of_unit = gathered(zip((keys[i] for i in kept), numbers, strict=True))
-    units = {key: {v: float(np.mean(x)) for v, x in gathered(pairs).items()} for key, pairs in of_unit.items()}
+    of_unit = gathered(zip(keys, numbers, strict=True))
+    units = {key: {value: fmean(x) for value, x in gathered(pairs).items()} for key, pairs in of_unit.items()}
     values_shared = {value for unit in units.values() for value in unit}
     base = _base(units, [v for v in distinct(rows, setting) if v in values_shared], against, setting)
     shared = {key: unit for key, unit in units.items() if base in unit and len(unit) > 1}
     together = [value for value in distinct(rows, setting) if any(value in unit for unit in shared.values())]
     apart = tuple(value for value in distinct(rows, setting) if value not in together)
     if apart and shared:  # what is held and pooled depends on the values that are compared
-        among = final.take(np.flatnonzero([value not in apart for value in final[setting].to_pylist()]))
+        among = whole.take(np.flatnonzero([value not in apart for value in whole[setting].to_pylist()]))
         found = numbers_contrast(among, setting, measure, against=shown_value(base), where=where, tuned=tuned)
         return found and replace(found, apart=(*apart, *found.apart))
     if not shared:
         return None
-    mine = rows.take(np.flatnonzero([keys[i] in shared for i in kept]))
+    mine = rows.take(np.flatnonzero([key in shared for key in keys]))
     levels = tuple(_adjusted([_level(mine, setting, value, base, shared, measure) for value in together]))
     pooled = tuple(name for name in pooled if len(mine[name].drop_null().unique()) > 1)
     told = (levels, tuple(held[:-1]), pooled, moving, apart, tuple(mine["trial"].to_pylist()), where)
@@ -136,7 +148,10 @@ def numbers_contrast(
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
     """Which rows enter, by the values of the pooled settings beside them.
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
-    are compared at the temperatures of both."""
+    are compared at the temperatures of both.
+    """
+    if not beside or not beside[0]:  # nothing is pooled
+        return np.ones(len(keys), dtype=bool)
     triples = zip(keys, zip(taken, beside, strict=True), strict=True)
     units = gathered((key, pair) for key, pair in triples if any(x is not None for x in pair[1]))
     members = {key: {value: set(others) for value, others in gathered(pairs).items()} for key, pairs in units.items()}
@@ -150,7 +165,8 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
 
 def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options: Any) -> list[Contrast]:
     """`numbers_contrast` of each measure, p values adjusted over all together; those without shared units are left out."""
-    found = (numbers_contrast(final, setting, measure, **options) for measure in measures)
+    each = counted(measures, "measures", len(measures))
+    found = (numbers_contrast(final, setting, measure, **options) for measure in each)
     return adjust_together([contrast for contrast in found if contrast is not None])
 
 
@@ -168,14 +184,15 @@ def held_settings(
     A setting that is null at one value of `setting` and not at another cannot be held fixed: it is pooled. A setting
     that takes no value at two values of `setting` moves with it, and so does one that was tuned. Sizes are always held."""
     held, pooled, moving = [], [], []
-    for name in SETTING_NAMES:
-        if name in (setting, "seed") or len(rows[name].unique()) < 2:
+    for name in varied_settings(rows):
+        if name in (setting, "seed"):
             continue
         if name in tuned:
             moving.append(name)
             continue
-        pairs = zip(rows[setting].to_pylist(), rows[name].to_pylist(), strict=True)
-        at = {value: set(others) for value, others in gathered(pairs).items()}
+        both = rows.select([setting, name])
+        pairs: list[tuple[Any, ...]] = settings_of_rows(both.take(codes(both, both.column_names)[1]), both.column_names)
+        at = {value: set(others) for value, others in gathered((row[0], row[1]) for row in pairs).items()}
         only_null = [value for value, others in at.items() if others == {None}]
         if name not in SIZES and 0 < len(only_null) < len(at):
             if any(len(others) > 1 for others in at.values()):
@@ -221,7 +238,7 @@ def _level(
 
 def _means(numbers: Iterable[tuple[Any, float]]) -> dict[Any, float]:
     """Mean of the numbers of each key: a seed, or what a cell holds."""
-    return {key: float(np.mean(some)) for key, some in sorted(gathered(numbers).items(), key=lambda one: str(one[0]))}
+    return {key: fmean(some) for key, some in sorted(gathered(numbers).items(), key=lambda one: str(one[0]))}
 
 
 def _adjusted(levels: Sequence[Level]) -> list[Level]:

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.effects.contrast import held_settings
-from analysis.rows.frames import distinct, gathered, independent_settings, settings_of_rows, values
+from analysis.rows.frames import codes, distinct, independent_settings, ranks, values
 from analysis.statistics.inference import MIN_CELLS, mean_interval
 
 MIN_TRIALS = 8
+RANK = 1e-10  # eigenvalues below this share of the largest are zero
 # Best first: each is at least the next (the last where the third is not negative). A gap is a step, over the first.
 RUNGS = ("reference_margin_lower", "margin_min_lower", "mean_direction_margin_min", "sample_margin_min")
 GAPS = ("geometry", "duality", "variability")
@@ -40,14 +41,18 @@ def ladder_gaps(final: pa.Table, setting: str) -> list[LadderGaps]:
     if rows.num_rows == 0:
         return []
     held, _, _ = held_settings(rows, setting)
-    keys = settings_of_rows(rows, [name for name in held if name != "seed"])
-    shares = zip(rows[setting].to_pylist(), zip(keys, rungs / rungs[:, :1], strict=True), strict=True)
-    by_value = {value: gathered(pairs) for value, pairs in gathered(shares).items()}
-    shared = set.intersection(*map(set, by_value.values()))
-    found = []
+    cell, _ = codes(rows, [name for name in held if name != "seed"])
+    code, first = codes(rows, [setting])
+    both, index = np.unique(code * len(cell) + cell, return_inverse=True)
+    cells = (
+        np.stack([np.bincount(index, share) for share in (rungs / rungs[:, :1]).T], axis=1)
+        / np.bincount(index)[:, None]
+    )
+    code, cell = np.divmod(both, len(cell))
+    is_shared = (np.bincount(cell) == len(first))[cell]
+    places, found = {value: i for i, value in enumerate(rows[setting].take(first).to_pylist())}, []
     for value in distinct(rows, setting):
-        cells = by_value[value]
-        means = np.array([np.mean(cells[key], axis=0) for key in cells if key in shared or not shared])
+        means = cells[(code == places[value]) & (is_shared | ~is_shared.any())]
         gaps = {name: mean_interval(lost) for name, lost in zip(GAPS, (means[:, :-1] - means[:, 1:]).T, strict=True)}
         if len(means) < MIN_CELLS:
             gaps = {name: (mean, None, None) for name, (mean, _, _) in gaps.items()}
@@ -94,49 +99,52 @@ class Explained:
 
 def explain(final: pa.Table, measure: str, *, relative_to: str | None = None) -> Explained | None:
     """Decompose the variance of the log of a measure, or of its ratio to another column.
-
     Args:
         final: one row per complete trial. measure: a positive column; trials where it is not are left out.
         relative_to: a positive column to divide by, as the best known margin.
     Returns:
-        None under MIN_TRIALS trials, without spread, or where there are as many settings as trials.
-    """
+        None under MIN_TRIALS trials, without spread, or where there are as many settings as trials."""
     measured = values(final, measure) / (values(final, relative_to) if relative_to else 1.0)
     kept = np.flatnonzero(np.isfinite(measured) & (measured > 0))
     rows, logs = final.take(kept), np.log(measured[kept])
     if rows.num_rows < MIN_TRIALS or np.var(logs) == 0:
         return None
     names = ["feature_dim", "num_classes", *independent_settings(rows)]
-    codes = {
-        name: np.unique(np.array([str(v) for v in rows[name].to_pylist()]), return_inverse=True)[1]
-        for name in names
-        if len(rows[name].unique()) > 1
-    }
-    full = _residual(logs, list(codes.values()))
+    values_of = {name: codes(rows, [name])[0] for name in names if len(rows[name].unique()) > 1}
+    full = _residual(logs, list(values_of.values()))
     if full is None:
         return None
     total = float(((logs - logs.mean()) ** 2).sum())
     shares = []
-    for name, own in codes.items():
-        without = _residual(logs, [code for other, code in codes.items() if other != name])
+    for name, own in values_of.items():
+        without = _residual(logs, [code for other, code in values_of.items() if other != name])
         assert without is not None  # fewer columns than the full model had
         shares.append(Share(name, max(without - full, 0.0) / total, int(own.max()) + 1))
     ordered = tuple(sorted(shares, key=lambda s: -s.share))
-    spread = spread_of(logs, rows["cell"].to_pylist())
+    spread = spread_of(logs, ranks(rows, "cell"))
     return Explained(measure, relative_to, ordered, 1 - full / total, spread, rows.num_rows)
 
 
 def _residual(logs: np.ndarray, codes: list[np.ndarray]) -> float | None:
     """Sum of squares left by the additive model; None where it has as many columns as there are rows."""
-    columns = [np.ones((len(logs), 1))] + [np.eye(int(c.max()) + 1)[c][:, 1:] for c in codes]
-    design = np.concatenate(columns, axis=1)
-    if np.linalg.matrix_rank(design) >= len(logs) - 1:
+    every = [np.zeros(len(logs), dtype=int), *codes]
+    counts = [int(code.max()) + 1 for code in every]
+    # a hundred thousand trials have as many rows, and the products of their columns are counts
+    gram = np.block([
+        [np.bincount(a * n + b, minlength=m * n).reshape(m, n) for b, n in zip(every, counts, strict=True)]
+        for a, m in zip(every, counts, strict=True)
+    ])  # fmt: skip
+    eigenvalues, vectors = np.linalg.eigh(gram.astype(float))
+    kept = eigenvalues > RANK * eigenvalues[-1]
+    if kept.sum() >= len(logs) - 1:
         return None
-    fitted = design @ np.linalg.lstsq(design, logs, rcond=None)[0]
+    sums = np.concatenate([np.bincount(code, logs) for code in every])
+    levels = np.split(vectors[:, kept] @ (vectors[:, kept].T @ sums / eigenvalues[kept]), np.cumsum(counts)[:-1])
+    fitted = sum(level[code] for level, code in zip(levels, every, strict=True))
     return float(((logs - fitted) ** 2).sum())
 
 
-def spread_of(logs: np.ndarray, cell: Sequence[str]) -> Spread | None:
+def spread_of(logs: np.ndarray, cell: Sequence[str] | np.ndarray) -> Spread | None:
     """The spread between cells and between their seeds [trials], moment estimates, of an average over few seeds no chance.
     None without two cells or a cell of two trials; a spread between cells below what their seeds alone would give is 0.
     Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 3 (one-way analysis of variance)."""

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.effects.shares import RUNGS
 from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, name_marks, ramp, soft_grid
-from analysis.rows.frames import best_trial, distinct, groups, usual_rows
+from analysis.rows.frames import best_trial, distinct, groups, of_trials, usual_rows
 from analysis.rows.wording import number, size_label, trial_titles
 
 ReadMargins = Callable[[str], pa.Table | None]  # by the trial's key
@@ -48,9 +48,10 @@ def numbers_classes(final: pa.Table, read_margins: ReadMargins, feature_dim: int
     """For up to six class counts the trial with the largest minimum margin at the usual settings."""
     here = usual_rows(final)
     here = here.filter(pc.equal(here["feature_dim"], feature_dim))
-    titles = dict(zip(here["trial"].to_pylist(), trial_titles(here), strict=True))
-    curves = []
-    for row in evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES):
+    best = evenly([best_trial(rows) for _, rows in groups(here, ["num_classes"])], MOST_CURVES)
+    drawn = of_trials(here, [row["trial"] for row in best])
+    titles, curves = dict(zip(drawn["trial"].to_pylist(), trial_titles(drawn, here), strict=True)), []
+    for row in best:
         margins = read_margins(row["trial"])
         if margins is not None and margins.num_rows:
             lower, upper = (np.asarray(margins[name].to_pylist(), dtype=float) for name in ("lower", "upper"))

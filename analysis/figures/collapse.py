@@ -47,8 +47,9 @@ def numbers_collapse(rows: pa.Table, final: pa.Table, measure: str, feature_dim:
     """Measured epochs after the first step, for the complete trials of one feature_dim."""
     here = final.filter(pc.equal(final["feature_dim"], feature_dim))
     usual = dict(zip(here["trial"].to_pylist(), frames.is_usual(here), strict=True))
-    titles = dict(zip(usual, trial_titles(here), strict=True))
     shown = set(evenly(sorted(usual, key=lambda t: (not usual[t], t)), MOST_LINES))
+    drawn = frames.of_trials(here, shown)
+    titles = dict(zip(drawn["trial"].to_pylist(), trial_titles(drawn, here), strict=True))
     courses = []
     mine = frames.of_trials(rows.select(["trial", "num_classes", "step", measure]), shown)
     for where, epochs in groups(mine, ["trial", "num_classes"]):

@@ -1,6 +1,6 @@
 """All fits of a study, made once for the page, fits.json and the command line. Does not know figures."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from analysis.scaling.form_claims import LargestHeldOut, hold_out_largest
 from analysis.scaling.joint_forms import JointComparison, compare_joint
 from analysis.scaling.predictions import Prediction, Scores, predict_cells, score
 from analysis.scaling.trends import MEASURES, Trend, fit_trends
+from gnc_models.progress import counted
 from study.design.search import GRID, Search
 
 # Sizes have trends, and seeds stand for chance; the values of the other settings are compared.
@@ -62,22 +63,27 @@ def find(
     """
     final = frame.final
     within = independent_settings(final)
-    comparisons = tuple(compare_all(final))
-    compared, too_many = contrasted(final)
+    made: list[Any] = []
+    stages: tuple[Callable[[], Any], ...] = (  # of a large study these take about equally long
+        lambda: tuple(compare_all(final)),
+        lambda: contrasted(final),
+        lambda: tuple(fit_trends(final, frame.rows)),
+        lambda: tuple(hold_out_largest(made[0])),
+        lambda: _overall(frame, within),
+    )
+    for stage in counted(stages, "stages of the fits", len(stages)):
+        made.append(stage())
+    comparisons, (compared, too_many), trends, held_out, overall = made
     search = searches.search_of(frame.study)
     searched = tuple(searches.groups_of(final, search))
-    joint = tuple(c for c in (compare_joint(final, measure, within) for measure in MEASURES) if c is not None)
     return Findings(
-        trends=tuple(fit_trends(final, frame.rows)),
+        trends=trends,
         comparisons=comparisons,
-        joint=joint,
-        time_laws=tuple(fit_time_laws(frame.rows, final)),
-        held_out_largest=tuple(hold_out_largest(comparisons)),
+        **overall,
+        held_out_largest=held_out,
         contrasts=compared,
         not_contrasted=too_many,
-        explained=tuple(e for m, r in EXPLAINED if final.num_rows and (e := explain(final, m, relative_to=r))),
-        ladder=tuple(ladder(final, within)),
-        predictions=tuple(predict_cells(predict, final, comparisons, joint)),
+        predictions=tuple(predict_cells(predict, final, comparisons, overall["joint"])),
         scores=score(earlier, final) if earlier else None,
         search=search,
         searched=searched,
@@ -85,6 +91,19 @@ def find(
         stopped=tuple(searches.stopped_trials(frame.trials, search)),
         rungs=tuple(searches.rungs(frame, search)),
     )
+
+
+def _overall(frame: StudyFrame, within: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """What is fitted to all sizes at once and to every trial's course, by its name in the findings."""
+    final = frame.final
+    joint = (compare_joint(final, measure, within) for measure in MEASURES)
+    explained = (explain(final, measure, relative_to=other) for measure, other in EXPLAINED if final.num_rows)
+    return {
+        "joint": tuple(filter(None, joint)),
+        "time_laws": tuple(fit_time_laws(frame.rows, final)),
+        "explained": tuple(filter(None, explained)),
+        "ladder": tuple(ladder(final, within)),
+    }
 
 
 def contrasted(final: pa.Table) -> tuple[dict[str, tuple[Contrast, ...]], dict[str, int]]:
@@ -107,5 +126,5 @@ def contrasted(final: pa.Table) -> tuple[dict[str, tuple[Contrast, ...]], dict[s
 def ladder(final: pa.Table, within: Sequence[str]) -> Iterator[LadderGaps]:
     """The ladder's gaps at each value of every setting that varies by itself."""
     for name in ("feature_dim", "num_classes", *within) if final.num_rows else ():
-        found = ladder_gaps(final, name)
-        yield from found if 1 < len(found) <= MOST_LEVELS else ()
+        found = ladder_gaps(final, name) if len(final[name].unique()) <= MOST_LEVELS else []
+        yield from found if len(found) > 1 else ()

@@ -16,7 +16,7 @@ from analysis.scaling.forms import FORMS
 from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, JointVerdict
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
-from analysis.scaling.trends import Trend, own_prefactors
+from analysis.scaling.trends import MAX_SERIES, Trend, own_prefactors
 
 FOUND = "measure | where | exponent of K [95 %] | exponent of d [95 %] | large-K theory"
 BASIS = "read at | own prefactor by | equal exponents, p | log residual | residuals | sizes | cells | trials | left out"
@@ -31,6 +31,9 @@ def fits_sections(trends: Sequence[Trend]) -> list[Part]:
     for moment in [t.moment for t in trends if t.measure == VARIED][:1]:
         parts += map(Paragraph, sentences_trend(trends, VARIED, moment))
     parts += map(note, sentences_opposite(trends))
+    many = max((len(t.fit.levels) for t in trends if t.fit and "feature_dim" in t.where), default=0)
+    if many > MAX_SERIES:
+        parts.append(note(f"Of up to {many} series, the first {MAX_SERIES} at each d are fitted by themselves too."))
     believed = [_fit_row(t) for t in trends if t.believed]
     refused = [_fit_row(t, Long(t.refused)) for t in trends if t.refused]
     found, basis = columns(FOUND), columns(BASIS)

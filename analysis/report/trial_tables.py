@@ -6,12 +6,21 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.effects.search import Distinction, Rung
 from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, gathered, varied_settings
+from analysis.rows.frames import (
+    COLUMNS,
+    SHOWN_SETTINGS,
+    StudyFrame,
+    codes,
+    gathered,
+    settings_of_rows,
+    varied_settings,
+)  # fmt: skip
 from analysis.rows.wording import LETTERS, axis_label, number, shown, words
 from study.design.config import settings_with
 from study.design.search import Scheduler
@@ -94,11 +103,18 @@ def rung_parts(found: Sequence[Rung], rule: Scheduler) -> list[Part]:
 def origins(trials: pa.Table) -> Counted:
     """Package versions and machines, each (name, value) with its number of trials; a trial may have recorded none."""
     counted: Counted = Counter()
-    for text in trials["versions"].to_pylist():
-        counted.update(parse_versions(text).items())
+    for text, count in _counts(trials, ["versions"]):
+        counted.update(dict.fromkeys(parse_versions(text).items(), count))
     for name in MACHINE:
-        counted.update((name, value) for value in trials[name].to_pylist() if value)
+        counted.update({(name, value): count for value, count in _counts(trials, [name]) if value})
     return counted
+
+
+def _counts(trials: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows that these columns take, each with its number of trials behind the values."""
+    code, first = codes(trials, names)
+    rows = settings_of_rows(trials.take(first), names)
+    return [(*row, count) for row, count in zip(rows, np.bincount(code).tolist(), strict=True)]
 
 
 def parse_versions(text: str | None) -> dict[str, str]:
@@ -114,9 +130,10 @@ def data_origins(trials: pa.Table) -> Counted:
     """The data sets behind the trials: each (data settings, digest of the tensors) with its number of trials."""
     names = [name for name in settings_with("data", "size") if name in trials.column_names]
     counted: Counted = Counter()
-    for row in trials.select([*names, "dataset_digest"]).to_pylist():
-        if digest := row.pop("dataset_digest"):
-            counted[", ".join(f"{k} {v}" for k, v in row.items() if v is not None), digest] += 1
+    for *row, digest, count in _counts(trials, [*names, "dataset_digest"]):
+        if digest:
+            told = (f"{k} {v}" for k, v in zip(names, row, strict=True) if v is not None)
+            counted[", ".join(told), digest] += count
     return counted
 
 

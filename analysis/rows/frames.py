@@ -117,7 +117,7 @@ def distinct(table: pa.Table, name: str) -> list[Any]:
 
 def varied_settings(table: pa.Table) -> list[str]:
     """Settings that take more than one value in these rows, in the order of the schema."""
-    return [name for name in SETTING_NAMES if len(table[name].unique()) > 1]
+    return [name for name in SETTING_NAMES if name in table.column_names and len(table[name].unique()) > 1]
 
 
 def settings_of_rows(table: pa.Table, names: Collection[str]) -> list[tuple[Any, ...]]:
@@ -135,20 +135,45 @@ def gathered(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
-    members = gathered((key, index) for index, key in enumerate(settings_of_rows(table, names)))
-    for key in sorted(members, key=lambda k: tuple((v is None, v if v is not None else 0) for v in k)):
-        yield dict(zip(names, key, strict=True)), table.take(members[key])
+    code, first = codes(table, names)
+    keys, members = settings_of_rows(table.take(first), names), np.split(np.argsort(code, kind="stable"), _edges(code))
+    order = sorted(range(len(keys)), key=lambda i: tuple((v is None, v if v is not None else 0) for v in keys[i]))
+    for index in order:
+        yield dict(zip(names, keys[index], strict=True)), table.take(members[index])
+
+
+def codes(table: pa.Table, names: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+    """A number from 0 for each row, equal where these settings are, and the first row of each number."""
+    code = np.zeros(table.num_rows, dtype=np.int64)
+    for name in names:
+        found = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        code = np.unique(code * len(found.dictionary) + found.indices.to_numpy(), return_inverse=True)[1]
+    return code, np.unique(code, return_index=True)[1]
+
+
+def ranks(table: pa.Table, name: str) -> np.ndarray:
+    """The place of each row's text among the texts of a column in sorted order: they stand for it and are faster compared."""
+    found = table[name].combine_chunks().dictionary_encode()
+    return np.argsort(np.argsort(np.asarray(found.dictionary.to_pylist(), dtype=str)))[found.indices.to_numpy()]
+
+
+def _edges(code: np.ndarray) -> np.ndarray:
+    """Where a new number begins in the sorted numbers."""
+    return np.cumsum(np.bincount(code))[:-1]
 
 
 def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
     """`temperature = 0.1, normalization = both` for each row: the group that has a prefactor of its own."""
-    rows = settings_of_rows(table, names)
-    return [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
+    code, first = codes(table, names)
+    rows = settings_of_rows(table.take(first), names)
+    labels = [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in rows]
+    return [labels[index] for index in code]
 
 
 def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings behind each of `group_labels`."""
-    return dict(zip(group_labels(table, names), table.select(list(names)).to_pylist() or [{}], strict=False))
+    firsts = table.take(np.sort(codes(table, names)[1]))
+    return dict(zip(group_labels(firsts, names), firsts.select(list(names)).to_pylist() or [{}], strict=False))
 
 
 def independent_settings(final: pa.Table) -> list[str]:
@@ -156,7 +181,7 @@ def independent_settings(final: pa.Table) -> list[str]:
     varied = [name for name in varied_settings(final) if name not in (*SIZES, "seed")]
     kept: list[str] = []
     for name in sorted(varied, key=lambda n: n not in SHOWN_SETTINGS):
-        if any(len(members[name].unique()) > 1 for _, members in groups(final, [*SIZES, *kept])):
+        if len(codes(final, [*SIZES, *kept, name])[1]) > len(codes(final, [*SIZES, *kept])[1]):
             kept.append(name)
     return kept
 
@@ -177,8 +202,8 @@ def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list
 
 def usual_normalization(table: pa.Table) -> str:
     """The normalization that figures of one normalization show: `both` where present, else the most frequent."""
-    present = table["normalization"].to_pylist()
-    return "both" if "both" in present else max(sorted(set(present)), key=present.count, default="")
+    present = {row["values"]: row["counts"] for row in table["normalization"].value_counts().to_pylist()}
+    return "both" if "both" in present else max(sorted(present), key=lambda name: present[name], default="")
 
 
 def with_normalization(table: pa.Table, normalization: str) -> pa.Table:
@@ -207,8 +232,10 @@ def is_usual(table: pa.Table) -> np.ndarray:
     for where, members in groups(with_normalization(table, normalization), ["feature_dim"]):
         follows = temperature_follows_size(members)
         usual[where["feature_dim"]] = distinct(members, "temperature") if follows else [usual_temperature(members)]
-    settings = settings_of_rows(table, ("normalization", "feature_dim", "temperature"))
-    return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)
+    names = ("normalization", "feature_dim", "temperature")
+    code, first = codes(table, names)
+    settings = settings_of_rows(table.take(first), names)
+    return np.array([n == normalization and t in usual[d] for n, d, t in settings], dtype=bool)[code]
 
 
 def usual_rows(table: pa.Table) -> pa.Table:
@@ -221,8 +248,7 @@ def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]
     the seeds share, their keys as `title`, and `terminal`, 1 where every seed reached it."""
     shared = ("num_classes", "feature_dim", "temperature")
     frame = {name: values(table, name) for name in (*measures, *shared)}
-    cell = np.asarray(table["cell"].to_pylist(), dtype=str)
-    _, first, index = np.unique(cell, return_index=True, return_inverse=True)
+    _, first, index = np.unique(ranks(table, "cell"), return_index=True, return_inverse=True)
     order = np.argsort(index, kind="stable")
     edges = np.searchsorted(index[order], np.arange(1, len(first)))
     found = {name: frame[name][first] for name in shared}

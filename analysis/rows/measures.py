@@ -2,12 +2,14 @@
 variability at a moment that all trials share, since equal epochs are more steps for more classes. Fits nothing."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from analysis.rows.frames import trial_bounds, values
+from analysis.rows.frames import SIZES, values
 from study.design.where import ConditionRefused, check_column
 
 VARIABILITY = ("gnc1_rank", "trace_within", "cdnv_nearest")
@@ -16,6 +18,13 @@ MARGIN = "margin_min_lower"
 SHORTFALL = "reference_shortfall"
 # Unit features in float32 scatter by about 1e-7 squared even when they coincide: below this a value is round-off.
 FLOAT_FLOOR = 1e-13
+
+
+def for_fits(final: pa.Table, within: Sequence[str]) -> pa.Table:
+    """The columns that trends read: rows are taken again and again, and a table has a hundred columns."""
+    ends = (MARGIN, "margin_min_upper", "reference_margin_lower", "reference_margin_upper")
+    wanted = ("trial", "cell", "terminal", *SIZES, "temperature", *within, *ends, *VARIABILITY)
+    return final.select(list(dict.fromkeys(wanted)))
 
 
 def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
@@ -41,10 +50,8 @@ def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def measure_values(table: pa.Table, measure: str) -> np.ndarray:
     """A measurement as floats; `name[i]` reads the i-th entry of a list column, -1 the last; NaN where absent.
-
     Raises:
-        ConditionRefused: an unknown column, text, or a list without an entry.
-    """
+        ConditionRefused: an unknown column, text, or a list without an entry."""
     found = re.fullmatch(r"(\w+)(?:\[(-?\d+)\])?", measure)
     if found is None:
         raise ConditionRefused(f"measure must be a column, or COLUMN[INDEX] of a list, got {measure!r}.")
@@ -66,76 +73,89 @@ Matched = tuple[pa.Table, str]  # final rows with VARIABILITY read at a shared m
 
 
 @dataclass(frozen=True)
-class Course:
-    """One trial from its first measured epoch in the terminal phase on: steps since then, excess loss, variability.
-    onset: the step of that epoch."""
+class Courses:
+    """The terminal epochs of every complete trial that has any, those of one trial after those of another.
+    trials: keys [trials]; bounds: [trials + 1], where the rows of each begin; onset: the step of its first terminal epoch.
+    steps since then, excess loss and variability: [rows]."""
 
-    onset: float
+    trials: pa.Array
+    bounds: np.ndarray
+    onset: np.ndarray
     steps: np.ndarray
     excess: np.ndarray
     measures: dict[str, np.ndarray]
 
 
-def terminal_courses(rows: pa.Table, final: pa.Table) -> dict[str, Course]:
-    """The course of every complete trial that reached the terminal phase, by key."""
-    names = ("step", "loss_excess", *VARIABILITY)
-    columns = {name: values(rows, name) for name in (*names, "trial", "terminal")}
-    trial = columns["trial"]
-    complete = set(final["trial"].to_pylist())
-    found = {}
-    for start, end in zip(*trial_bounds(trial), strict=True):
-        kept = np.arange(start, end)[columns["terminal"][start:end]]
-        if len(kept) and trial[start] in complete:
-            onset = columns["step"][kept[0]]
-            steps, excess = columns["step"][kept] - onset, columns["loss_excess"][kept]
-            measures = {name: columns[name][kept] for name in VARIABILITY}
-            found[str(trial[start])] = Course(onset, steps, excess, measures)
-    return found
+def terminal_courses(rows: pa.Table, final: pa.Table) -> Courses:
+    """The courses of the complete trials that reached the terminal phase; rows: by trial and epoch."""
+    complete = pc.is_in(rows["trial"], value_set=final["trial"].combine_chunks())
+    kept = rows.select(["trial", "step", "loss_excess", *VARIABILITY]).filter(pc.and_(complete, rows["terminal"]))
+    coded = kept["trial"].combine_chunks().dictionary_encode()
+    bounds = np.searchsorted(
+        coded.indices.to_numpy(), np.arange(len(coded.dictionary) + 1)
+    )  # rows of a trial are together
+    step = values(kept, "step")
+    onset = step[bounds[:-1]]
+    measured = {name: values(kept, name) for name in VARIABILITY}
+    since = step - np.repeat(onset, np.diff(bounds))
+    return Courses(coded.dictionary, bounds, onset, since, values(kept, "loss_excess"), measured)
 
 
 def at_equal_steps(rows: pa.Table, final: pa.Table) -> Matched | None:
     """Variability at the longest time after 99 % accuracy that every terminal trial trained for; None without any.
     Measures are interpolated in the logarithm between measured epochs. rows: by trial and epoch; final: complete trials."""
     courses = terminal_courses(rows, final)
-    shared = min((float(c.steps[-1]) for c in courses.values()), default=0.0)
-    if shared <= 0:
+    shared = float(courses.steps[courses.bounds[1:] - 1].min(initial=np.inf))
+    if not 0 < shared < np.inf:
         return None
-    found = {key: {m: _read(c.steps, c.measures[m], shared) for m in VARIABILITY} for key, c in courses.items()}
-    return _with(final, found, f"{shared:.0f} steps after 99 %")
+    above = _first(courses.steps >= shared, courses.bounds)
+    return _read(final, courses, courses.steps, shared, (above - 1, above), f"{shared:.0f} steps after 99 %")
 
 
 def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> Matched | None:
     """Variability where train_loss first comes as near to its optimum as the worst terminal trial ever does.
     None where no optimum is tabulated. Trials already nearer at their first terminal epoch have no such moment."""
-    every = terminal_courses(rows, final)
-    courses = {key: c for key, c in every.items() if np.isfinite(c.excess).all() and (c.excess > 0).all()}
-    if not courses:
+    courses = terminal_courses(rows, final)
+    excess, bounds, starts = courses.excess, courses.bounds, courses.bounds[:-1]
+    known = np.logical_and.reduceat(np.isfinite(excess) & (excess > 0), starts) if len(starts) else np.zeros(0, bool)
+    if not known.any():
         return None
-    shared = max(float(c.excess.min()) for c in courses.values())
-    found = {}
-    for key, course in courses.items():
-        below = np.flatnonzero(course.excess <= shared)
-        if len(below) and (below[0] > 0 or course.excess[0] == shared):
-            first = slice(0, int(below[0]) + 1)
-            depth = -np.log(course.excess[first])
-            found[key] = {m: _read(depth, course.measures[m][first], -np.log(shared)) for m in VARIABILITY}
-    return _with(final, found, f"loss_excess {shared:.3g}") if found else None
-
-
-def _read(at: np.ndarray, measured: np.ndarray, where: float) -> float:
-    """The measure at one place, interpolated in its logarithm; NaN unless it is positive around there."""
+    shared = float(np.minimum.reduceat(excess, starts)[known].max())
+    above = np.where(known, _first(excess <= shared, bounds), starts)
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(measured)
-    order = np.argsort(at, kind="stable")
-    value = float(np.exp(np.interp(where, at[order], logs[order])))
-    return value if np.isfinite(value) and value > 0 else float("nan")
+        depth = -np.log(excess)
+    # the nearest epoch before it, which need not be the last one
+    before = np.where(np.arange(len(depth)) < np.repeat(above, np.diff(bounds)), depth, -np.inf)
+    nearest = np.flatnonzero(before == np.repeat(np.maximum.reduceat(before, starts), np.diff(bounds)))
+    below = nearest[np.searchsorted(nearest, bounds[1:]) - 1]
+    readable = known & ((above > starts) | (excess[above] == shared))
+    found = _read(
+        final, courses, depth, -np.log(shared), (below, np.where(readable, above, -1)), f"loss_excess {shared:.3g}"
+    )
+    return found if readable.any() else None
 
 
-def _with(final: pa.Table, found: dict[str, dict[str, float]], moment: str) -> Matched:
-    trials = final["trial"].to_pylist()
+def _first(holds: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The first row of each trial where it holds, or one beyond its rows."""
+    places = np.append(np.flatnonzero(holds), len(holds))
+    return places[np.searchsorted(places, bounds[:-1])]
+
+
+def _read(
+    final: pa.Table, courses: Courses, at: np.ndarray, where: float, rows: tuple[np.ndarray, np.ndarray], moment: str
+) -> Matched:
+    """Final rows with the measures at one place, interpolated in the logarithm between two rows of each trial.
+    Null for a second row of -1, and unless a measure is positive around there."""
+    below, above = rows
+    place = pc.index_in(final["trial"], value_set=courses.trials).to_numpy(zero_copy_only=False)
     for name in VARIABILITY:
-        numbers = [found.get(trial, {}).get(name, float("nan")) for trial in trials]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            logs = np.log(courses.measures[name])
+            slope = (logs[above] - logs[below]) / (at[above] - at[below])
+            found = np.exp(np.where(at[above] == where, logs[above], slope * (where - at[below]) + logs[below]))
+        found[(above < 0) | ~np.isfinite(found) | (found <= 0)] = np.nan
+        numbers = np.append(found, np.nan)[np.nan_to_num(place, nan=-1).astype(int)]
         index = final.schema.get_field_index(name)
-        column = pa.array([None if np.isnan(x) else x for x in numbers], pa.float64())
+        column = pa.array(numbers, pa.float64(), mask=np.isnan(numbers))
         final = final.set_column(index, final.schema.field(index), column)
     return final, moment

@@ -42,9 +42,10 @@ def size_label(feature_dim: int, num_classes: int) -> str:
     return f"d = {feature_dim:.0f}, K = {num_classes:.0f}"
 
 
-def trial_titles(rows: pa.Table) -> list[str]:
-    """For each row its trial's key and what tells it from the others, as a dot says when the pointer is on it."""
-    varied = [name for name in varied_settings(rows) if not name.endswith("_source")]
+def trial_titles(rows: pa.Table, among: pa.Table | None = None) -> list[str]:
+    """For each row its trial's key and what tells it from the others, as a dot says when the pointer is on it.
+    among: the others, where the rows are a few of them."""
+    varied = [name for name in varied_settings(rows if among is None else among) if not name.endswith("_source")]
     shown = list(dict.fromkeys(("feature_dim", "num_classes", "temperature", *varied)))
     texts = (assignments(dict(zip(shown, row, strict=True))) for row in settings_of_rows(rows, shown))
     return [f"{key}: {text}" for key, text in zip(rows["trial"].to_pylist(), texts, strict=True)]

@@ -1,12 +1,17 @@
 """Seeds averaged to cells, and cells of one size to what that size shares: a class count at which codes are better than the
 trend is better at every temperature, so the number of sizes, not that of cells, decides how sure a trend is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from analysis.statistics.huber import added_columns_p, fit_additive, largest_piece
+from analysis.statistics.additive import equal_slopes_p, fit_additive, largest_piece
+from analysis.statistics.huber import Design
+
+HELD_OUT_SHARE = 0.25  # of the sizes, which forms must predict
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,23 @@ class Cells:
     trials: np.ndarray
     log_upper: np.ndarray | None = None
 
+    @cached_property
+    def means(self) -> "SizeMeans":
+        """What the cells of each size share; every form is fitted to it."""
+        return size_means(self)
+
+    @cached_property
+    def halves(self) -> "tuple[Cells, Cells]":
+        """The cells of the smaller sizes, and those of the largest HELD_OUT_SHARE of the sizes, at least one size."""
+        sizes = np.unique(self.log_predictors[:, 0])
+        out = self.log_predictors[:, 0] >= sizes[-max(1, round(HELD_OUT_SHARE * len(sizes)))]
+        return select(self, ~out), select(self, out)
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """Cells by group."""
+        return Counter(self.group)
+
 
 def select(cells: Cells, keep: np.ndarray) -> Cells:
     """The cells where keep is true."""
@@ -28,14 +50,13 @@ def select(cells: Cells, keep: np.ndarray) -> Cells:
     return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)
 
 
-def level_columns(group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Columns [cells, labels] of a design that give each group a level of its own."""
-    columns = np.array([[g == label for label in labels] for g in group], dtype=float)
-    return columns.reshape(len(group), len(labels))  # also of no group at all
+def with_levels(columns: np.ndarray, group: Sequence[str], labels: Sequence[str]) -> Design:
+    """A design [cells, columns and labels] that gives each group a level of its own; labels: sorted, all that there are."""
+    return Design(columns, np.searchsorted(np.asarray(labels, dtype=str), np.asarray(group, dtype=str)), len(labels))
 
 
 def average_cells(
-    measure: np.ndarray, predictors: Mapping[str, np.ndarray], cell: Sequence[str], group: Sequence[str],
+    measure: np.ndarray, predictors: Mapping[str, np.ndarray], cell: Sequence[str] | np.ndarray, group: Sequence[str],
     upper: np.ndarray | None = None,
 ) -> Cells:  # fmt: skip
     """Mean log measure of each cell. All arrays are [trials]; predictors must be positive, measure too without upper.
@@ -69,16 +90,15 @@ def size_means(cells: Cells) -> SizeMeans:
     """Average the cells of each size (the first predictor), each freed of its group's level."""
     kept = largest_piece(cells.group, cells.log_predictors[:, 0])
     cells = select(cells, kept)
-    log_size, labels = cells.log_predictors[:, 0], sorted(set(cells.group))
+    log_size, labels = cells.log_predictors[:, 0], sorted(cells.counts)
     sizes = np.unique(log_size)
     fit = fit_additive(cells.log_measure, cells.group, log_size)
-    slopes = level_columns(cells.group, labels) * (log_size - log_size.mean())[:, None]
     shared = 1 - len(sizes) / len(cells.group)
     return SizeMeans(
         log_measure=fit.effects,
         log_size=sizes,
         levels=fit.levels,
-        own_variance={g: fit.spread**2 * shared * (1 + 1 / cells.group.count(g)) for g in labels},
-        slopes_p=added_columns_p(cells.log_measure, fit.design, slopes) if len(labels) > 1 else None,
+        own_variance={g: fit.spread**2 * shared * (1 + 1 / cells.counts[g]) for g in labels},
+        slopes_p=equal_slopes_p(cells.log_measure, cells.group, log_size, log_size) if len(labels) > 1 else None,
         apart=int((~kept).sum()),
     )

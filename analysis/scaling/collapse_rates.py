@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from analysis.rows.frames import gathered, groups, settings_of_rows
-from analysis.rows.measures import FLOAT_FLOOR, VARIABILITY, Course, terminal_courses
+from analysis.rows.frames import codes, values
+from analysis.rows.measures import FLOAT_FLOOR, VARIABILITY, Courses, terminal_courses
 from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
 from analysis.statistics.inference import MIN_CELLS, mean_interval
@@ -23,14 +24,14 @@ KEPT_OUT = 0.25  # each law must predict this last share of a trial's terminal e
 
 
 @dataclass(frozen=True)
-class TrialLaw:
-    """One trial's rate by each law, the median relative error of each law on the last epochs, and the values at the floor."""
+class TrialLaws:
+    """By trial, with its cell and class count: rates [trials, laws], median relative errors on the last epochs, floored values.
+    known: which trials have MIN_EPOCHS terminal epochs; the other arrays are of these alone."""
 
-    cell: str
-    size: int
-    rates: Mapping[str, float]
-    errors: Mapping[str, float]
-    at_floor: int
+    known: np.ndarray
+    rates: np.ndarray
+    errors: np.ndarray
+    at_floor: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,81 +56,103 @@ class TimeLaw:
 
 def fit_time_laws(rows: pa.Table, final: pa.Table) -> list[TimeLaw]:
     """The time law of each variability measure at each feature_dim that has terminal trials."""
-    found = []
     courses = terminal_courses(rows, final)
-    cells = settings_of_rows(final, ("trial", "cell", "num_classes"))
-    places = {trial: (cell, size) for trial, cell, size in cells}
+    mine = final.take(pc.index_in(courses.trials, value_set=final["trial"].combine_chunks()))
+    cell, sizes = codes(mine, ["cell"])[0], values(mine, "num_classes").astype(int)
+    dims, found = values(mine, "feature_dim").astype(int), []
     for measure in VARIABILITY:
-        laws = {t: _trial_law(*places[t], c, c.measures[measure]) for t, c in courses.items()}
-        for where, members in groups(final.select(["trial", "feature_dim"]), ["feature_dim"]):
-            mine = [laws[t] for t in members["trial"].to_pylist() if t in laws]
-            if mine:
-                found.append(_summary(measure, where["feature_dim"], mine))
+        laws = _trial_laws(courses, courses.measures[measure])
+        for dim in np.unique(dims):
+            found.append(_summary(measure, int(dim), laws, dims == dim, cell, sizes))
     return found
 
 
-def _trial_law(cell: str, size: int, course: Course, measured: np.ndarray) -> TrialLaw | None:
-    known = np.isfinite(measured) & (measured >= 0)
-    time, measured = course.steps[known] / max(course.onset, 1.0), measured[known]
-    if len(time) < MIN_EPOCHS or np.ptp(time) == 0:
-        return None
-    rates = {law: _rate(law, time, measured)[1] for law in LAWS}
-    errors = {law: _error(law, time, measured) for law in LAWS}
-    return TrialLaw(cell, size, rates, errors, int((measured <= FLOAT_FLOOR).sum()))
+def _trial_laws(courses: Courses, measured: np.ndarray) -> TrialLaws:
+    trials = len(courses.onset)
+    trial = np.repeat(np.arange(trials), np.diff(courses.bounds))
+    is_number = np.isfinite(measured) & (measured >= 0)
+    time = courses.steps / np.maximum(courses.onset, 1.0)[trial]
+    count, latest, earliest = np.zeros(trials), np.full(trials, -np.inf), np.full(trials, np.inf)
+    np.add.at(count, trial[is_number], 1)
+    np.maximum.at(latest, trial[is_number], time[is_number])
+    np.minimum.at(earliest, trial[is_number], time[is_number])
+    known = (count >= MIN_EPOCHS) & (latest > earliest)
+    kept = is_number & known[trial]
+    trial, time, measured = np.unique(trial[kept], return_inverse=True)[1], time[kept], measured[kept]
+    rates = np.stack([_lines(_clock(law, time), measured, trial)[1] for law in LAWS], axis=1)
+    errors = np.stack([_errors(_clock(law, time), measured, trial) for law in LAWS], axis=1)
+    return TrialLaws(known, rates, errors, np.bincount(trial, measured <= FLOAT_FLOOR).astype(int))
 
 
 def _clock(law: str, time: np.ndarray) -> np.ndarray:
     return np.log1p(time) if law == "power" else time
 
 
-def _rate(law: str, time: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Level and rate of log measure = level - rate * clock; values at the float floor are only known to lie below it."""
-    clock, floored = _clock(law, time), measured <= FLOAT_FLOOR
-    high = np.log(np.maximum(measured, FLOAT_FLOOR))
-    if not floored.any():  # least squares: a report has tens of thousands of these, and rates are averaged anyway
-        apart = clock - clock.mean()
-        slope = float(apart @ high) / float(apart @ apart)
-        return np.array([high.mean() - slope * clock.mean(), -slope])
-    design = np.stack([np.ones(len(clock)), -clock], axis=1)
-    target = complete(design, np.where(floored, -np.inf, high), high).target
-    return np.asarray(fit_linear(design, target).coefficients)
+def _lines(clock: np.ndarray, measured: np.ndarray, trial: np.ndarray) -> np.ndarray:
+    """Level and rate [2, trials] of log measure = level - rate * clock; values at the float floor only lie below it."""
+    # least squares where nothing is floored: a report has a hundred thousand of these, and rates are averaged anyway
+    count, high = np.bincount(trial), np.log(np.maximum(measured, FLOAT_FLOOR))
+    centre = np.bincount(trial, clock) / count
+    apart = clock - centre[trial]
+    with np.errstate(invalid="ignore"):
+        slope = np.bincount(trial, apart * high) / np.bincount(trial, apart**2)
+    found = np.stack([np.bincount(trial, high) / count - slope * centre, -slope])
+    floored = measured <= FLOAT_FLOOR
+    for one in np.unique(trial[floored]):
+        mine = slice(*np.searchsorted(trial, [one, one + 1]))
+        design = np.stack([np.ones(count[one]), -clock[mine]], axis=1)
+        target = complete(design, np.where(floored[mine], -np.inf, high[mine]), high[mine]).target
+        found[:, one] = fit_linear(design, target).coefficients
+    return found
 
 
-def _error(law: str, time: np.ndarray, measured: np.ndarray) -> float:
-    """Median relative error on the last epochs above the float floor when the ones before them were fitted."""
-    above = np.flatnonzero(measured > FLOAT_FLOOR)
-    first, judged = np.split(above, [round(len(above) * (1 - KEPT_OUT))])
-    if len(first) < 3 or len(judged) == 0:
-        return float("nan")
-    level, rate = _rate(law, time[first], measured[first])
-    predicted = np.exp(level - rate * _clock(law, time[judged]))
-    return float(np.median(np.abs(predicted / measured[judged] - 1)))
+def _errors(clock: np.ndarray, measured: np.ndarray, trial: np.ndarray) -> np.ndarray:
+    """Median relative error [trials] on the last epochs above the float floor when the ones before them were fitted."""
+    found, above = np.full(trial.max(initial=-1) + 1, np.nan), measured > FLOAT_FLOOR
+    clock, measured, trial = clock[above], measured[above], trial[above]
+    count = np.bincount(trial, minlength=len(found))
+    fitted = np.rint(count * (1 - KEPT_OUT))
+    is_fitted = np.arange(len(trial)) - (np.cumsum(count) - count)[trial] < fitted[trial]
+    judged = np.flatnonzero((fitted >= 3) & (fitted < count))
+    enters = np.isin(trial, judged)
+    trial = np.searchsorted(judged, trial)
+    level, rate = _lines(*(column[is_fitted & enters] for column in (clock, measured, trial)))
+    late = ~is_fitted & enters
+    mine = trial[late]
+    missed = np.abs(np.exp(level[mine] - rate[mine] * clock[late]) / measured[late] - 1)
+    missed, count = missed[np.lexsort((missed, mine))], np.bincount(mine, minlength=len(judged))
+    starts = np.cumsum(count) - count
+    found[judged] = (missed[starts + (count - 1) // 2] + missed[starts + count // 2]) / 2
+    return found
 
 
-def _summary(measure: str, feature_dim: int, laws: list[TrialLaw | None]) -> TimeLaw:
-    known = [law for law in laws if law is not None]
-    errors = np.array([[law.errors[name] for name in LAWS] for law in known]).reshape(-1, len(LAWS))
-    judged = errors[np.isfinite(errors).all(axis=1)]
+def _summary(
+    measure: str, feature_dim: int, laws: TrialLaws, mine: np.ndarray, cell: np.ndarray, size: np.ndarray
+) -> TimeLaw:
+    """The law of the trials that are mine; mine, cell, size: of all trials."""
+    own, (errors, rates, at_floor) = mine[laws.known], (laws.errors, laws.rates, laws.at_floor)
+    judged = errors[own & np.isfinite(errors).all(axis=1)]
     wins = np.bincount(judged.argmin(axis=1), minlength=len(LAWS)) if len(judged) else np.zeros(len(LAWS))
-    chosen = list(LAWS)[int(wins.argmax())]
-    cells = gathered(((law.size, law.cell), law.rates[chosen]) for law in known)
-    sizes = gathered((size, np.mean(rates)) for (size, _), rates in cells.items())
-    mean, low, high = mean_interval(np.array([np.mean(sizes[size]) for size in sorted(sizes)]))
-    refused, index = None, list(LAWS).index(chosen)
+    index = int(wins.argmax())
+    _, first, index_of = np.unique(cell[mine & laws.known], return_index=True, return_inverse=True)
+    by_cell = np.bincount(index_of, rates[own, index]) / np.bincount(index_of)
+    sizes, size_of = np.unique(size[mine & laws.known][first], return_inverse=True)
+    mean, low, high = mean_interval(np.bincount(size_of, by_cell) / np.bincount(size_of))
+    refused = None
     if len(sizes) < MIN_CELLS:
         told = f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs"
         refused, low, high = f"{told}, at least {MIN_CELLS} are needed", None, None
     return TimeLaw(
         measure=measure,
         feature_dim=feature_dim,
-        law=chosen,
+        law=list(LAWS)[index],
         rate=Exponent("a", mean, low, high),
         best_in=float(wins[index] / len(judged)) if len(judged) else float("nan"),
         error=float(np.median(judged[:, index])) if len(judged) else float("nan"),
-        trials=len(known),
-        cells=len(cells),
+        trials=int(own.sum()),
+        cells=len(by_cell),
         sizes=len(sizes),
-        short=len(laws) - len(known),
-        at_floor=sum(law.at_floor for law in known),
+        short=int(mine.sum() - own.sum()),
+        at_floor=int(at_floor[own].sum()),
         refused=refused,
     )

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, settings_by_label, values
-from analysis.rows.measures import MARGIN
-from analysis.scaling.cells import Cells, average_cells, select, size_means
+from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, settings_by_label, values
+from analysis.rows.measures import MARGIN, for_fits
+from analysis.scaling.cells import Cells, average_cells, select
 from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form, weigh
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, FitRefused
 from analysis.scaling.trends import MEASURES
 from analysis.statistics.inference import LEVEL, mixed_interval
+from gnc_models.progress import counted
 
-# The largest quarter of the sizes is held out, at least one size.
-HELD_OUT_SHARE = 0.25
 ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
 WORST_ERROR = 0.5  # a form that misses by more than this has not predicted anything
 MOST_SERIES = 12  # fitted one by one at one feature_dim where their slopes differ
@@ -107,8 +106,9 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
     """A comparison for each measure at each feature_dim that has at least three class counts."""
     found = []
     within = independent_settings(final)
-    for measure in MEASURES:
-        for where, rows in groups(final, ["feature_dim"]):
+    final = for_fits(final, within)
+    for measure in counted(MEASURES, "measures", len(MEASURES)):
+        for where, rows in counted(groups(final, ["feature_dim"]), "dimensions", len(final["feature_dim"].unique())):
             cells = cells_of(rows, measure, within)
             if where["feature_dim"] >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
                 found.append(_with_others(compare_forms(cells, where["feature_dim"], measure, within), rows))
@@ -150,7 +150,7 @@ def cells_of(
     if kept.num_rows == 0:
         return None
     predictors = {name: values(kept, name) for name in axes}
-    return average_cells(values(kept, measure), predictors, kept["cell"].to_pylist(), group_labels(kept, within))
+    return average_cells(values(kept, measure), predictors, ranks(kept, "cell"), group_labels(kept, within))
 
 
 def compare_forms(
@@ -158,11 +158,11 @@ def compare_forms(
 ) -> FormComparison:
     """Fit and test every form that suits the measure, or those named; groups whose slopes differ one by one."""
     names = names or (MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS)
-    about, slopes_p = (measure, feature_dim, tuple(within)), size_means(cells).slopes_p
+    about, slopes_p = (measure, feature_dim, tuple(within)), cells.means.slopes_p
     if slopes_p is None or slopes_p >= EQUAL_LEVEL:
         verdicts = tuple(verdict_of(name, cells, feature_dim) for name in names)
         return FormComparison(*about, verdicts, choose(verdicts), cells, slopes_p=slopes_p)
-    labels = sorted(set(cells.group), key=lambda g: (-cells.group.count(g), g))
+    labels = sorted(cells.counts, key=lambda g: (-cells.counts[g], g))
     reason = f"the exponents of the {len(labels)} series differ (p = {slopes_p:.1g} that they are equal)"
     own = (select(cells, np.array(cells.group) == label) for label in labels[:MOST_SERIES])
     series = tuple(compare_forms(one, feature_dim, measure, within, names=names) for one in own)
@@ -195,34 +195,29 @@ def verdict_of(name: str, cells: Cells, feature_dim: int) -> FormVerdict:
     return FormVerdict(name, fit, hold_out(name, cells, feature_dim), None)
 
 
-def largest_sizes(cells: Cells) -> np.ndarray:
-    """The logarithms of the sizes that are held out."""
-    sizes = np.unique(cells.log_predictors[:, 0])
-    return sizes[-max(1, round(HELD_OUT_SHARE * len(sizes))) :]
-
-
 def hold_out(name: str, cells: Cells, feature_dim: int) -> HeldOut | None:
     """Fit to the smaller sizes and predict the cells of the larger; None where too little is left to fit."""
-    out = np.isin(cells.log_predictors[:, 0], largest_sizes(cells))
+    smaller, larger = cells.halves
     try:
-        fit = fit_form(name, select(cells, ~out), feature_dim)
+        fit = fit_form(name, smaller, feature_dim)
     except FitRefused as refusal:  # a test needs the prediction alone, not the intervals that were refused
         if refusal.estimate is None:
             return None
         fit = refusal.estimate
-    return judge(select(cells, out), set(fit.levels), lambda k, g: (fit.predict(k, g), *fit.predict_interval(k, g)))
+    return judge(larger, set(fit.levels), lambda k, g: (fit.predict(k[:, 0], g), *fit.predict_interval(k[:, 0], g)))
 
 
 def judge(held: Cells, known: set[str], expected: Callable[[np.ndarray, str], Ends]) -> HeldOut | None:
-    """Predictions compared with the cells of the known groups that were kept out."""
-    predicted = [
-        (measured, *(float(end[0]) for end in expected(k, group)))
-        for measured, k, group in zip(np.exp(held.log_measure), np.exp(held.log_predictors), held.group, strict=True)
-        if group in known
-    ]
-    if not predicted:
+    """Predictions compared with the cells of the known groups that were kept out.
+    expected: of the predictors [cells, predictors] of cells of one group."""
+    measured, sizes, group = np.exp(held.log_measure), np.exp(held.log_predictors), np.array(held.group)
+    ends = np.full((3, len(measured)), np.nan)
+    for name in known.intersection(held.group):
+        ends[:, group == name] = expected(sizes[group == name], name)
+    kept = np.isin(group, list(known))
+    if not kept.any():
         return None
-    errors = tuple(float(abs(middle / measured - 1)) for measured, middle, _, _ in predicted)
-    inside = [low <= measured <= high for measured, _, low, high in predicted]
-    sizes = tuple(round(float(np.exp(s))) for s in np.unique(held.log_predictors[:, 0]))
-    return HeldOut(float(np.median(errors)), float(np.mean(inside)), len(errors), sizes, errors)
+    measured, (middle, low, high) = measured[kept], ends[:, kept]
+    errors, inside = np.abs(middle / measured - 1), (low <= measured) & (measured <= high)
+    told = tuple(round(float(size)) for size in np.unique(sizes[:, 0]))
+    return HeldOut(float(np.median(errors)), float(np.mean(inside)), len(errors), told, tuple(map(float, errors)))

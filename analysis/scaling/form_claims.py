@@ -1,7 +1,7 @@
 """What the compared forms say of theory's large-K exponent, and of the largest size when they are chosen and fitted without
 it. Knows the forms compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +10,9 @@ import numpy as np
 from analysis.rows import theory
 from analysis.rows.measures import MARGIN
 from analysis.scaling.cells import select
-from analysis.scaling.form_choice import FormComparison, HeldOut, compare_forms, judge
+from analysis.scaling.form_choice import Ends, FormComparison, HeldOut, compare_forms, judge
 from analysis.scaling.power_law import Exponent
+from gnc_models.progress import counted
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldO
     """The largest size predicted by forms that are both chosen and fitted without it, where the smaller sizes suffice.
     A form chosen by its error on the largest sizes has seen them, so its error there is no prediction error."""
     found = []
-    for comparison in comparisons:
+    for comparison in counted(comparisons, "largest sizes kept out", len(comparisons)):
         cells, dim, measure = comparison.cells, comparison.feature_dim, comparison.measure
         out = cells.log_predictors[:, 0] == cells.log_predictors[:, 0].max()
         if len(np.unique(cells.log_predictors[~out])) < 2:
@@ -66,9 +67,13 @@ def hold_out_largest(comparisons: Sequence[FormComparison]) -> list[LargestHeldO
         rest = compare_forms(select(cells, ~out), dim, measure, comparison.within)
         for inner in rest.series or (rest,):
             known = set(inner.weighted[0][0].levels) if inner.chosen else set()
-            if inner.chosen and (held := judge(select(cells, out), known, inner.expected)):
+            if inner.chosen and (held := judge(select(cells, out), known, _by_size(inner))):
                 found.append(LargestHeldOut(measure, dim, inner.chosen, held))
     return found
+
+
+def _by_size(comparison: FormComparison) -> Callable[[np.ndarray, str], Ends]:
+    return lambda predictors, group: comparison.expected(predictors[:, 0], group)
 
 
 def summarise_by_measure(found: Sequence[LargestHeldOut]) -> dict[str, HeldOut]:

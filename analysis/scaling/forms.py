@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from analysis.rows import theory
-from analysis.scaling.cells import Cells, size_means
+from analysis.scaling.cells import Cells
 from analysis.scaling.power_law import Exponent, FitRefused, expect, exponents_of, interval_halves, too_few_sizes
-from analysis.statistics.huber import LinearFit, fit_linear, huber_losses
+from analysis.statistics.huber import Design, LinearFit, fit_linear, huber_losses
 from analysis.statistics.inference import Expected, mixed_interval
 
 Columns = Callable[[np.ndarray, int], np.ndarray]
@@ -143,7 +143,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     """
     if name not in FORMS:
         raise ValueError(f"form must be one of {list(FORMS)}, got {name!r}.")
-    form, means = FORMS[name], size_means(cells)
+    form, means = FORMS[name], cells.means
     k, levels = np.exp(means.log_size), np.ones((len(means.log_size), 1))
     centre = float(np.exp(np.mean(means.log_size)))
     argument, columns = form.argument(k, centre), form.columns(k, feature_dim)
@@ -151,7 +151,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     reason = too_few_sizes(len(k), count)
     if len(k) <= count:
         raise FitRefused(reason)
-    inner = np.concatenate([columns, levels], axis=1)
+    inner = Design(np.concatenate([columns, levels], axis=1))
     shape = _search(form, inner, means.log_measure, argument, feature_dim)
     for (parameter, (least, most)), value in zip(form.shapes.items(), shape, strict=True):
         if not least <= value <= most:  # no offset, or a curve that rises without end
@@ -193,13 +193,13 @@ def aicc(residuals: np.ndarray, threshold: float, count: int) -> float:
     return float(n * np.log(spread) + 2 * k + 2 * k * (k + 1) / max(n - k - 1, 1))
 
 
-def _search(form: Form, inner: np.ndarray, target: np.ndarray, argument: np.ndarray, feature_dim: int) -> np.ndarray:
+def _search(form: Form, inner: Design, target: np.ndarray, argument: np.ndarray, feature_dim: int) -> np.ndarray:
     """Shape parameters of least Huber loss: a grid over their ranges, then grids that zoom in around the best point."""
     if not form.shapes:
         return np.zeros(0)
     low, high = (np.array(ends) for ends in zip(*form.shapes.values(), strict=True))
     # one threshold for all points of the grid, or a bad shape would buy itself a lenient loss
-    quadratic = np.concatenate([_log_columns(1, 2)(argument, feature_dim), inner], axis=1)
+    quadratic = np.concatenate([_log_columns(1, 2)(argument, feature_dim), inner.columns], axis=1)
     threshold = max(fit_linear(quadratic, target).threshold, 1e-9)
     best = (low + high) / 2
     for zoom in range(1 + ZOOMS):

@@ -2,7 +2,7 @@
 out the largest K, the largest d and the lowest temperature in turn. Knows theory and robust fits; draws nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,12 @@ from scipy.stats import t as student_t
 
 from analysis.rows import theory
 from analysis.rows.frames import settings_by_label
-from analysis.rows.measures import MARGIN
-from analysis.scaling.cells import Cells, level_columns, select
+from analysis.rows.measures import MARGIN, for_fits
+from analysis.scaling.cells import Cells, select, with_levels
 from analysis.scaling.form_choice import Ends, cells_of, judge
 from analysis.scaling.forms import aicc, weigh
 from analysis.scaling.power_law import Exponent, FitRefused, exponents_of
-from analysis.statistics.huber import LinearFit, clustered_covariance, fit_linear
+from analysis.statistics.huber import Design, clustered_covariance, fit_linear
 from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, mixed_interval
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 
@@ -86,7 +86,8 @@ JOINT_FORMS: Mapping[str, JointForm] = {
 @dataclass(frozen=True)
 class JointFit:
     """A fitted joint form: parameters, level by group, robust spread, AICc, diagnostics.
-    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts."""
+    Parameters have LEVEL intervals where there are MIN_CELLS class counts and as many dimensions. sizes: class counts.
+    covariance: of the parameters, then the levels."""
 
     form: str
     parameters: tuple[Exponent, ...]
@@ -96,15 +97,17 @@ class JointFit:
     cells: int
     sizes: int
     diagnostics: Diagnostics
-    linear: LinearFit = field(repr=False, compare=False)
+    covariance: np.ndarray = field(repr=False, compare=False)
 
     def expect(self, axes: Axes, group: str) -> Expected:
         """Where the logarithms of new cells at these axes are expected."""
         form = JOINT_FORMS[self.form]
-        design = _design(form, axes, [group] * len(axes["num_classes"]), sorted(self.levels))
-        middle = form.fixed(axes) + design @ self.linear.coefficients
-        reach = np.einsum("np,pq,nq->n", design, self.linear.covariance, design)
-        return Expected(middle, np.sqrt(reach + self.linear.scale**2), max(self.sizes - 2, 1))
+        design = _design(form, axes, [group] * len(axes["num_classes"]), list(self.levels))
+        coefficients = np.array([*(p.estimate for p in self.parameters), *self.levels.values()])
+        reach = np.einsum("np,pq,nq->n", design.dense, self.covariance, design.dense)
+        return Expected(
+            form.fixed(axes) + design.at(coefficients), np.sqrt(reach + self.scale**2), max(self.sizes - 2, 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class JointComparison:
 
 def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> JointComparison | None:
     """Fit and test every joint form; None where fewer than two dimensions were run."""
-    final = final.filter(pc.greater(final["feature_dim"], 1))  # on a line there is no margin
+    final = for_fits(final, within).filter(pc.greater(final["feature_dim"], 1))  # on a line there is no margin
     if final.num_rows == 0 or len(final["feature_dim"].unique()) < 2:
         return None
     verdicts: list[JointVerdict] = []
@@ -188,20 +191,20 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     form, axes = JOINT_FORMS[name], log_axes(cells)
     if form.cold and not np.isfinite(axes["temperature"]).all():
         raise FitRefused("some cells have no temperature")
-    labels = sorted(set(cells.group))
+    labels = sorted(cells.counts)
     design = _design(form, axes, cells.group, labels)
     needed = max(MIN_CELLS, design.shape[1] + 2)
-    if len(design) < needed:
-        raise FitRefused(f"{len(design)} cells for {design.shape[1]} parameters, at least {needed} are needed")
+    if design.shape[0] < needed:
+        raise FitRefused(f"{design.shape[0]} cells for {design.shape[1]} parameters, at least {needed} are needed")
     for axis in AXES if form.cold else AXES[:1]:
         count = len(np.unique(axes[axis]))
         if count < (least if axis != "feature_dim" else 2):
             raise FitRefused(f"{count} values of {axis} are too few for this form")
-    if np.linalg.matrix_rank(design) < design.shape[1]:
+    if not design.has_full_rank():
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(axes))
     clusters = [len(np.unique(axes[axis])) for axis in AXES[:2]]
-    jackknives = [clustered_covariance(design, fit, axes[axis]) for axis in AXES[:2]]
+    jackknives = [clustered_covariance(fit, axes[axis]) for axis in AXES[:2]]
     students = [student_t.ppf((1 + LEVEL) / 2, max(count - 2, 1)) for count in clusters]
     halves = [student * np.sqrt(np.diag(found)) for student, found in zip(students, jackknives, strict=True)]
     known = np.max(halves, axis=0) if min(clusters) >= MIN_CELLS else None
@@ -211,16 +214,16 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
         levels=dict(zip(labels, map(float, fit.coefficients[len(form.names) :]), strict=True)),
         scale=fit.scale,
         aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
-        cells=len(design),
+        cells=design.shape[0],
         sizes=clusters[0],
         diagnostics=diagnose(fit, axes["num_classes"]),
-        linear=replace(fit, covariance=jackknives[0]),
+        covariance=jackknives[0],
     )
 
 
-def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    columns = (column[:, None] for column in form.columns(axes))
-    return np.concatenate([*columns, level_columns(group, labels)], axis=1)
+def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> Design:
+    columns = np.array(form.columns(axes)).reshape(-1, len(group)).T
+    return with_levels(columns, group, labels)
 
 
 def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
@@ -236,7 +239,7 @@ def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
         return None
 
     def expected(at: np.ndarray, group: str) -> Ends:
-        axes = {name: np.log(at[i : i + 1]) for i, name in enumerate(AXES)}
+        axes = {name: np.log(at[:, i]) for i, name in enumerate(AXES)}
         middle, low, high = np.exp(mixed_interval([(fit.expect(axes, group), 1.0)], 0.9))
         return middle, low, high
 

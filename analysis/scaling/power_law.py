@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from analysis.scaling.cells import SizeMeans, average_cells, level_columns, select, size_means
+from analysis.scaling.cells import SizeMeans, average_cells, select, with_levels
 from analysis.statistics.huber import LinearFit, fit_linear
 from analysis.statistics.inference import LEVEL, MIN_CELLS, ROUNDING, Expected
 from analysis.statistics.interval_censored import MOST_CENSORED, complete
@@ -82,7 +82,7 @@ def fit_power_law(
     measure: np.ndarray,
     sizes: np.ndarray,
     *,
-    cell: Sequence[str],
+    cell: Sequence[str] | np.ndarray,
     name: str = "num_classes",
     group: Sequence[str] | None = None,
     upper: np.ndarray | None = None,
@@ -105,13 +105,13 @@ def fit_power_law(
     if np.ptp(cells.log_predictors) == 0:
         raise FitRefused(f"1 value of {name}, at least {MIN_CELLS} are needed for an interval")
     # a group of one cell has a level that fits it exactly and says nothing of an exponent
-    keep = np.array([cells.group.count(g) > 1 for g in cells.group], dtype=bool)
+    keep = np.array([cells.counts[g] > 1 for g in cells.group], dtype=bool)
     if not keep.any():
         raise FitRefused("no two cells differ in the predictor alone")
     cells = select(cells, keep)
-    columns = np.concatenate([cells.log_predictors, level_columns(cells.group, sorted(set(cells.group)))], axis=1)
-    completed = complete(columns, cells.log_measure, cells.log_measure if cells.log_upper is None else cells.log_upper)
-    means = size_means(replace(cells, log_measure=completed.target))
+    levelled = with_levels(cells.log_predictors, cells.group, sorted(cells.counts))
+    completed = complete(levelled, cells.log_measure, cells.log_measure if cells.log_upper is None else cells.log_upper)
+    means = replace(cells, log_measure=completed.target).means
     design = np.stack([means.log_size, np.ones(len(means.log_size))], axis=1)
     fit = fit_linear(design, means.log_measure)
     reason = too_few_sizes(len(design), design.shape[1], name) or _why_not(means, completed.open_share)

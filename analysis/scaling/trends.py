@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows import measures
-from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, values
+from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, values
 from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
+from gnc_models.progress import counted
 
 # gnc1_pinv is not among the measures: it is divided by K, which alone gives an exponent of -1.
 MEASURES = (MARGIN, *VARIABILITY)
@@ -55,12 +56,15 @@ def fit_trends(final: pa.Table, rows: pa.Table | None = None) -> list[Trend]:
     """Every trend in num_classes (and feature_dim) that the settings of the complete trials suggest.
     rows: their measured epochs, from which variability is read at shared moments; beside them it is read at the end."""
     others = independent_settings(final)
-    found = [t for measure in AT_THE_END for t in trends_of(final, measure, others)]
+    final = measures.for_fits(final, others)
     matched = [] if rows is None else [measures.at_equal_steps(rows, final), measures.at_equal_loss_excess(rows, final)]
-    for read_then, moment in filter(None, matched):
-        for measure in VARIABILITY:
-            found += trends_of(read_then, measure, others, moment, series=False)
-    return found + [t for measure in VARIABILITY for t in trends_of(final, measure, others)]
+    asked = [(final, measure, AT_END) for measure in AT_THE_END]
+    asked += [(read_then, measure, moment) for read_then, moment in filter(None, matched) for measure in VARIABILITY]
+    asked += [(final, measure, AT_END) for measure in VARIABILITY]
+    found: list[Trend] = []
+    for table, measure, moment in counted(asked, "trends", len(asked)):
+        found += trends_of(table, measure, others, moment, series=moment == AT_END)
+    return found
 
 
 def trends_of(
@@ -74,7 +78,7 @@ def trends_of(
     if measure != MARGIN and len(final["feature_dim"].unique()) > 1:
         for name, other in (SIZES, SIZES[::-1]):
             found.append(fit_trend(final, measure, {}, [other, *others], moment, predictor=name))
-    for where, rows in groups(final, ["feature_dim"]):
+    for where, rows in counted(groups(final, ["feature_dim"]), "dimensions", len(final["feature_dim"].unique())):
         pooled = fit_trend(rows, measure, where, others, moment)
         found.append(pooled)
         if series or (pooled.fit and pooled.fit.slopes_differ):
@@ -100,7 +104,7 @@ def _fit(kept: pa.Table, measure: str, predictor: str, within: Sequence[str]) ->
     """The fit, or the bare estimate and the reason why it has no intervals."""
     if kept.num_rows == 0:
         return None, "no trial reached the terminal phase with a positive value"
-    sizes, cell, group = values(kept, predictor), kept["cell"].to_pylist(), group_labels(kept, within)
+    sizes, cell, group = values(kept, predictor), ranks(kept, "cell"), group_labels(kept, within)
     try:
         low, high = measured_interval(kept, measure)
         return fit_power_law(low, sizes, name=predictor, cell=cell, group=group, upper=high), None

@@ -46,7 +46,7 @@ def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tup
     shares = np.array([(1 - level) / 2, (1 + level) / 2])[:, None, None]
     own = middles + spreads * stdtrit(degrees, shares)
     low, high = own.min(axis=1), own.max(axis=1)  # the mixture's quantiles lie between those of its parts
-    for _ in range(BISECTIONS):
+    for _ in range(BISECTIONS if len(parts) > 1 else 0):
         middle = (low + high) / 2
         is_below = (weights * stdtr(degrees, (middle[:, None] - middles) / spreads)).sum(axis=1) < shares[:, 0]
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)

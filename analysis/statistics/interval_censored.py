@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from analysis.statistics.huber import LinearFit, fit_linear
+from analysis.statistics.huber import Design, LinearFit, fit_linear
 
 ROUNDS = 40
 NARROW = 1e-3  # of the logarithm: certified bounds closer than this are one number
@@ -22,7 +22,7 @@ class Completed:
     open_share: float
 
 
-def complete(design: np.ndarray, low: np.ndarray, high: np.ndarray) -> Completed:
+def complete(design: np.ndarray | Design, low: np.ndarray, high: np.ndarray) -> Completed:
     """Replace intervals by their expectation under a linear fit and Gaussian noise, until the two agree.
 
     design: [n, p]. low, high: [n] ends of the log values; -inf where there is no lower end.
@@ -36,13 +36,13 @@ def complete(design: np.ndarray, low: np.ndarray, high: np.ndarray) -> Completed
     target = np.where(np.isfinite(low), (np.maximum(low, high - 2.0) + high) / 2, high)
     if not wide.any():
         return Completed(target, 0.0)
-    exact = design[~wide]
-    if len(exact) > design.shape[1] and np.linalg.matrix_rank(exact) == design.shape[1]:
-        start = design @ fit_linear(exact, target[~wide]).coefficients
+    design = design if isinstance(design, Design) else Design(design)
+    if (exact := design.select(~wide)).shape[0] > design.shape[1] and exact.has_full_rank():
+        start = design.at(fit_linear(exact, target[~wide]).coefficients)
         target = np.where(wide, np.clip(start, low, high), target)
     for _ in range(ROUNDS):
         fit = fit_linear(design, target)
-        updated = _expected(design @ fit.coefficients, _scale(fit, wide), low, high, target, wide)
+        updated = _expected(target - fit.residuals, _scale(fit, wide), low, high, target, wide)
         moved = float(np.abs(updated - target).max())
         target = updated
         if moved < 1e-6:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from analysis.statistics.huber import LinearFit, added_columns_p
+from analysis.statistics.additive import added_columns_p
+from analysis.statistics.huber import LinearFit
 
 MIN_RESIDUALS = 6
 FAR = 3.5  # robust scales: beyond it a cell is called far off

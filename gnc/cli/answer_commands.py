@@ -175,6 +175,7 @@ def command_contrast(options: argparse.Namespace) -> int:
     from analysis.report.effect_tables import contrast_parts
     from analysis.report.writers import parts_to_markdown
     from analysis.rows.frames import SETTING_NAMES, final_rows, parts_by
+    from gnc_models.progress import counted
 
     final = final_rows(existing_store(options.results))
     for condition in options.where:
@@ -185,7 +186,10 @@ def command_contrast(options: argparse.Namespace) -> int:
     bounds = dict(_bound(text, measures) for text in options.bound)
     asked = {"against": options.against, "tuned": options.tuned}
     parts = parts_by(final, options.by, options.where)
-    each = (contrasts(rows, options.setting, measures, where=where, **asked) for rows, where in parts)
+    each = (
+        contrasts(rows, options.setting, measures, where=where, **asked)
+        for rows, where in counted(parts, "parts", len(parts))
+    )
     found = adjust_together([contrast for several in each for contrast in several])
     if not found:
         raise StudyError(

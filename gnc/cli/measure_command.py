@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gnc.cli.geometry_commands import measure_heads
 from gnc.cli.output import fact_lines, note_lines, show
 from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc_models.progress import under_way
 from study.design.errors import StudyError
 
 if TYPE_CHECKING:
@@ -114,13 +115,14 @@ def _streamed(
     from gnc.meter import CollapseMeter
 
     settings = {name: head[name] for name in ("normalization", "temperature")}
-    meter, at = CollapseMeter(num_classes, stored.shape[1], **settings), 0
-    for batch in in_batches(stored):
-        _check_size("features", batch)
-        taken = slice(at, at + len(batch))
-        enters = slice(None) if counted is None else counted[taken]
-        meter.update(batch[enters], labels[taken][enters])
-        at += len(batch)
+    meter = CollapseMeter(num_classes, stored.shape[1], **settings)
+    with under_way("samples", stored.shape[0]) as loop:
+        for batch in in_batches(stored):
+            _check_size("features", batch)
+            taken = slice(loop.done, loop.done + len(batch))
+            enters = slice(None) if counted is None else counted[taken]
+            meter.update(batch[enters], labels[taken][enters])
+            loop.done += len(batch)
     values = dict(meter.compute(head["weights"], head["bias"]))
     # the meter has not seen the classes of one sample, so what compares rows by their classes' counts is not known
     unknown = [name for name in values if counted is not None and re.search("_rare_|_frequent_|_count_", name)]

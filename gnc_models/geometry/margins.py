@@ -15,6 +15,7 @@ from torch import Tensor
 from gnc_models.catalog.settings import shown
 from gnc_models.geometry.margin_search import MarginSearch, Step
 from gnc_models.geometry.pairwise import EPS, row_norms, scaled, unit
+from gnc_models.progress import under_way
 from gnc_models.shapes import Float, Int
 
 # Called after each batch with the classes certified, all classes, and the interval of the smallest margin so far.
@@ -83,13 +84,18 @@ def one_vs_rest_margins(
     if warm_start is not None:
         steps = search.begin_from(warm_start.support_rows, warm_start.coefficients)
     rounds, pending = 0, torch.arange(len(weights), device=weights.device)
-    told = (lambda: bool(progress(*search.progress(), _minimum(search, scale)))) if progress else (lambda: False)
-    while not _ended_early(steps, told, workers):
-        pending = search.open(pending)
-        if not len(pending) or rounds == max_rounds:
-            break
-        steps = search.improve_all(pending, round_index=rounds)
-        rounds += 1
+    with under_way("classes certified", len(weights)) as loop:
+
+        def told() -> bool:
+            loop.done, count = search.progress()
+            return bool(progress and progress(loop.done, count, _minimum(search, scale)))
+
+        while not _ended_early(steps, told, workers):
+            pending = search.open(pending)
+            if not len(pending) or rounds == max_rounds:
+                break
+            steps = search.improve_all(pending, round_index=rounds)
+            rounds += 1
     return _result(search, rounds, scale)
 
 

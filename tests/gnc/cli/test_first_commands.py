@@ -10,13 +10,23 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
+from analysis.effects import contrast
+from analysis.report.findings import find
+from analysis.rows.frames import load_study
+from analysis.scaling import trends
 from gnc.cli import output
 from gnc.cli.first_commands import QUESTIONS
 from gnc.cli.main import GROUPS, WELCOME, main, make_parser
+from gnc.files import features
+from gnc.meter import CollapseMeter
+from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.progress import LOOPS, Loop, counted, share_done
 from study.design.study_file import read_study
+from tests.analysis.conftest import make_made_up_store
 
 
 def test_gnc_alone_shows_five_commands_that_parse_and_where_to_go(capsys):
@@ -138,6 +148,43 @@ def test_the_line_says_what_is_done_and_what_is_left(monkeypatch):
     loops = [Loop("trials", 200, 40, 90.0)]
     assert output.loops_line(loops, 12) == "trials 40 of 200, 12 s so far, about 40 s left"
     assert output.loops_line([], 125) == "2 min 05 s so far"
+
+
+def told_in(monkeypatch, owner, name: str) -> list[str]:
+    """What the line would say each time that this function is called."""
+    function, lines = getattr(owner, name), []
+
+    def heard(*arguments, **options):
+        lines.append(output.loops_line(list(LOOPS), 1))
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, heard)
+    return lines
+
+
+def test_the_fits_of_a_report_and_the_measures_of_a_contrast_are_counted(monkeypatch):
+    laws, compared = told_in(monkeypatch, trends, "fit_trend"), told_in(monkeypatch, contrast, "numbers_contrast")
+    find(load_study(make_made_up_store()))
+    assert laws[0].startswith("stages of the fits 2 of 5, trends 0 of ")
+    assert re.fullmatch(r".*trends [1-9]\d* of \d+, dimensions \d of 3, 1 s so far, about .* left", laws[-1])
+    assert any(line.startswith("stages of the fits 1 of 5, measures 1 of 4") for line in compared)
+
+
+def test_the_certified_classes_of_a_margin_search_are_counted():
+    shares = []
+    rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    one_vs_rest_margins(rows, progress=lambda *_: shares.append((LOOPS[-1].what, share_done(LOOPS))) and None)
+    assert shares[-1] == ("classes certified", 1.0)
+    assert LOOPS == []
+
+
+def test_the_samples_of_a_set_that_is_read_in_batches_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setattr(features, "BATCH_VALUES", 40)
+    lines = told_in(monkeypatch, CollapseMeter, "update")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", features=rng.normal(size=(30, 4)), labels=np.arange(30) % 3)
+    assert main(["measure", str(tmp_path / "set.npz"), "--stream"]) == 0
+    assert [line.split(",")[0] for line in lines] == [f"samples {done} of 30" for done in (0, 10, 20)]
 
 
 def work(*_: object) -> int:
