@@ -14,6 +14,7 @@ import pickle
 import random
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -67,7 +68,8 @@ def behaving(what: str, *, but: str = "") -> Iterator[None]:
     """
     torch.manual_seed(SEED)
     before = {name: read() for name, (read, _) in _SHARED.items()}
-    process, threads, children, said = os.getpid(), set(threading.enumerate()), _children(), io.StringIO()
+    process, threads, said = os.getpid(), set(threading.enumerate()), io.StringIO()
+    children, began = _children(), time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
     try:
         with contextlib.redirect_stdout(said):
             yield
@@ -87,7 +89,7 @@ def behaving(what: str, *, but: str = "") -> Iterator[None]:
         for name in changed:
             _SHARED[name][1](before[name])
     _refuse(changed, what, "leave what belongs to the whole process as it is", "Draw from torch's generator alone.")
-    _refuse(_children() - children, what, "leave no process behind", "End what it starts, and do not fork.")
+    _refuse(_children(began) - children, what, "leave no process behind", "End what it starts, and do not fork.")
     left = {thread.name for thread in set(threading.enumerate()) - threads} - ASLEEP
     _refuse(left, what, "leave no thread behind", "Join what it starts.")
     _refuse([said.getvalue().strip().partition("\n")[0]] if said.getvalue() else [], what, "not print", "Use warnings.")
@@ -106,12 +108,16 @@ def _kind(value: Any) -> str:
     return f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _children() -> set[int]:
-    """Processes that this one started, running or not yet waited for; none where the system does not tell."""
-    with contextlib.suppress(OSError):
-        started = [(task / "children").read_text().split() for task in Path("/proc/self/task").iterdir()]
-        return {int(pid) for pids in started for pid in pids}
-    return set()
+def _children(since: float = 0.0) -> set[int]:
+    """Processes that this one started, running or not yet waited for; none where the system does not tell.
+    since: seconds after the machine's start; a listing may pass over a process while a thread ends."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir() if Path("/proc/self/task").is_dir() else ():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                born = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+                found |= {int(pid)} if (born + 2) / os.sysconf("SC_CLK_TCK") >= since else set()  # whole ticks
+    return found
 
 
 def _first_line(error: BaseException) -> str:

@@ -74,7 +74,7 @@ def undisturbed(tmp_path_factory) -> Store:
     """The results of trials that one group of workers ran."""
     folder = tmp_path_factory.mktemp("undisturbed")
     found = run_group(run_all, 2, folder, str(folder / "results"))
-    assert "ArithmeticError: planted in worker 1" in found[1]
+    assert "ArithmeticError: planted in worker 1" in found[1], f"worker 0: {found[0]}\nworker 1: {found[1]}"
     assert "Traceback" in found[0]  # its connection was closed
     return open_store(folder / "results")
 
