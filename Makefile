@@ -16,7 +16,7 @@ quickstart: $(ENVIRONMENT) ## the first study: 29 trials on rendered characters,
 test: $(ENVIRONMENT) ## the test suite, under 8 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-ray: $(ENVIRONMENT) ## searches, trials of several workers, faults and loggers on real Ray; about ten minutes
+test-ray: $(ENVIRONMENT) ## runs, searches, trials of several workers, faults and loggers on real Ray; about twelve minutes
 	$(BIN)/python -m pytest -m ray
 
 test-workers: $(ENVIRONMENT) ## a full run of two workers against one worker's spread over seeds: two minutes

@@ -47,6 +47,7 @@ nodes.shutdown()
 """
 
 
+@pytest.mark.ray
 def test_placement_and_the_shared_folder_are_checked_on_every_node(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", TWO_NODES, str(tmp_path / "results")], capture_output=True, text=True, check=False

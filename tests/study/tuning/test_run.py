@@ -105,7 +105,8 @@ def test_a_killed_sweep_continues_while_its_orphans_still_write(study_file, tmp_
     assert_same_tables(store, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGHUP, marks=pytest.mark.ray)])
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
 def test_interrupting_keeps_checkpoints_seals_and_says_how_to_continue(number, study_file, tmp_path, undisturbed):
     store, study = open_store(tmp_path / "results"), study_file(**LONG)
     run = start_gnc("run", study, store.uri)
@@ -188,6 +189,7 @@ def test_data_that_changed_is_refused_before_anything_runs(study_file, tmp_path)
     assert "starting Ray" not in done.stderr
 
 
+@pytest.mark.ray
 def test_a_torn_fragment_is_named_and_its_trial_run_again(study_file, tmp_path):
     study, store = study_file(num_classes="[6]"), open_store(tmp_path / "results")
     for config in read_study(study).configs:
