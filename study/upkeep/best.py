@@ -195,17 +195,18 @@ def in_short(settings: Mapping[str, Any], absent: str = "") -> str:
     return " ".join(f"{SHORT[name]}={value}" for name, value in shown.items() if value != "")
 
 
-def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) -> str:
-    """The text of a study file that runs the winners again: the same keys for the same seeds, and the seeds added.
-    It names every setting that decides the trials, also those with their defaults, so that it says what was best."""
+def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = (), path: str = "next.toml") -> str:
+    """The text of a study file that runs the winners again, with these seeds or else the same ones, whose keys are the same.
+    It names every setting that decides the trials, also those with their defaults, so that it says what was best.
+    path: of the file that it becomes, for the command in its first line."""
     if not best.winners:
         raise StudyError("--write must have a best trial to write, got none. Run trials first.")
-    wanted = [_configs(winner, sorted({*winner.seeds, *seeds})) for winner in best.winners]
+    wanted = [_configs(winner, seeds) for winner in best.winners]
     first = best.winners[0].settings
     shared = {n: v for n, v in first.items() if all(winner.settings[n] == v for winner in best.winners)}
     fixed = {name: value for name, value in shared.items() if value is not None}
     blocks = [{n: v for n, v in w.settings.items() if n not in shared and v is not None} for w in best.winners]
-    text = "\n".join([*_head(best, study), "", "[fixed]", *_explained(fixed), "", *_grid(blocks, best.winners, seeds),
+    text = "\n".join([f"# gnc run {path}", *_head(best, study), "", "[fixed]", *_explained(fixed), "", *_grid(blocks, best.winners, seeds),
                       *_copied_tables(study)]) + "\n"  # fmt: skip
     missing = {config.key for configs in wanted for config in configs} ^ {c.key for c in parse_study(text).configs}
     assert not missing, missing  # what is written is what was found
@@ -215,7 +216,7 @@ def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = ()) ->
 def _configs(winner: Winner, seeds: Sequence[int]) -> list[TrialConfig]:
     given = {name: value for name, value in winner.settings.items() if value is not None}
     try:
-        configs = [make_config({**given, "seed": seed}) for seed in seeds]
+        configs = [make_config({**given, "seed": seed}) for seed in winner.seeds]
     except StudyError as error:
         error.add_note(f"in the settings of trial {winner.keys[0]}")
         raise
@@ -223,12 +224,12 @@ def _configs(winner: Winner, seeds: Sequence[int]) -> list[TrialConfig]:
         rule = "--write must repeat trials that this version would name the same"
         cure = "Use the gnc-study version in trials.parquet."
         raise StudyError(f"{rule}, got {winner.keys[0]} of another version. {cure}")
-    return configs
+    return [config.with_seed(seed) for config in configs[:1] for seed in sorted(set(seeds))] if seeds else configs
 
 
 def _grid(blocks: list[dict[str, Any]], winners: Sequence[Winner], seeds: Sequence[int]) -> list[str]:
     """Lists that move together where every winner has the same settings and seeds, else a block for each."""
-    all_seeds = [sorted({*winner.seeds, *seeds}) for winner in winners]
+    all_seeds = [sorted(set(seeds or winner.seeds)) for winner in winners]
     if all(set(block) == set(blocks[0]) for block in blocks) and all(s == all_seeds[0] for s in all_seeds):
         lines = ["[grid]", *_explained({"seed": all_seeds[0]})]
         together = {name: [block[name] for block in blocks] for name in blocks[0]}
@@ -245,7 +246,7 @@ def _head(best: Best, study: Study | None) -> list[str]:
     by, goals = ", ".join(best.winners[0].by), " and ".join(f"{goal.metric} ({goal.mode})" for goal in best.goals)
     description = f"Best by {goals}{f' for each {by}' if by else ''}{f' of {study.name}' if study else ''}."
     keep = [f"keep = {toml_value(study.keep)}"] if study and study.keep != "head" else []
-    return [f"# gnc run {name}.toml", f"name = {toml_value(name)}", f"description = {toml_value(description)}", *keep]
+    return [f"name = {toml_value(name)}", f"description = {toml_value(description)}", *keep]
 
 
 def _copied_tables(study: Study | None) -> list[str]:

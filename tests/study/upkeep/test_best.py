@@ -125,16 +125,21 @@ def test_trials_without_the_metric_are_counted_not_averaged(filled):
 
 
 @pytest.mark.parametrize("by", ["num_classes,feature_dim", "num_classes", "feature_dim,num_classes,learning_rate"])
-def test_the_next_study_names_the_same_trials_and_adds_seeds(filled, tmp_path, capsys, by):
+def test_the_next_study_names_the_same_trials_or_other_seeds_of_them(filled, tmp_path, capsys, by):
     path = tmp_path / "next.toml"
     command = ["best", filled.uri, "--metric", "test_accuracy", "--by", by, "--write", str(path)]
-    assert main([*command, "--seeds", "2,3,4", "--json"]) == 0
+    assert main([*command, "--json"]) == 0
     winners = json.loads(capsys.readouterr().out)["winners"]
+    again = parse_study(path.read_text())
+    assert {key for winner in winners for key in winner["keys"]} == {config.key for config in again.configs}
+    path.unlink()
+    assert main([*command, "--seeds", "5,3,4", "--json"]) == 0
+    capsys.readouterr()
+    assert path.read_text().startswith(f"# gnc run {path}\n")
     study = parse_study(path.read_text())
-    keys = {config.key for config in study.configs}
-    assert {key for winner in winners for key in winner["keys"]} <= keys
-    assert len(keys) == 5 * len(winners)
-    assert {config.seed for config in study.configs} == {0, 1, 2, 3, 4}
+    assert {config.cell for config in study.configs} == {config.cell for config in again.configs}
+    assert len(study.configs) == 3 * len(winners)
+    assert {config.seed for config in study.configs} == {3, 4, 5}  # none of those that chose
     assert (study.name, study.keep, study.resources.cpus) == ("rates-best", "nothing", 2.0)
     for line in (
         "dataset = ",
@@ -145,7 +150,7 @@ def test_the_next_study_names_the_same_trials_and_adds_seeds(filled, tmp_path, c
         assert f"\n{line}" in path.read_text()
     assert re.search(r"^learning_rate = .*# Peak learning rate\.$", path.read_text(), flags=re.MULTILINE)
     assert main(["check", str(path), filled.uri, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["missing"]) == 2 * len(winners)
+    assert len(json.loads(capsys.readouterr().out)["missing"]) == 3 * len(winners)
     assert main(command) == 2
     assert "--write must name a new file" in capsys.readouterr().err
 
@@ -159,9 +164,10 @@ def test_winners_with_other_settings_or_seeds_become_blocks_of_their_own(store):
     ):
         finish(store, config, 0.5)
     best = find_best(store, ACCURACY, by=["normalization"])
-    text = next_study(best, study=None, seeds=[7])
+    text = next_study(best, study=None)
     assert text.count("[[grid]]") == 2
-    assert len(parse_study(text).configs) == 5
+    assert len(parse_study(text).configs) == 3
+    assert len(parse_study(next_study(best, study=None, seeds=[7])).configs) == 2
 
 
 def test_a_winner_of_one_trial_is_a_study_of_one(store):
