@@ -7,7 +7,10 @@ import numpy as np
 
 
 def check_sizes(num_classes: int, feature_dim: int, *, least_dim: int = 1) -> None:
-    """ValueError unless there are at least two classes and one dimension, or `least_dim` of them."""
+    """ValueError unless there are at least two classes and one dimension, or `least_dim` of them, in whole numbers."""
+    for name, value in (("num_classes", num_classes), ("feature_dim", feature_dim)):
+        if value % 1:  # or NaN
+            raise ValueError(f"{name} must be a whole number, got {value!r}.")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes!r}. One class has no rest to be far from.")
     if feature_dim < least_dim:

@@ -45,3 +45,9 @@ class TrialRecord(_TrialRecord):
 def columns_with(*roles: str) -> tuple[str, ...]:
     """The columns that have one of the roles, in their order."""
     return tuple(row["name"] for row in _ROWS if not set(roles).isdisjoint(row["role"].split()))
+
+
+# What others call a column, in small letters; refusals name the column.
+COLUMN_ALIASES = {
+    other: row["name"] for row in _ROWS if row["record"] == "Measurement" for other in row["others say"].split()
+}

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from study.design.columns import COLUMN_ALIASES
 from study.design.config import ALIASES, TrialConfig
 from study.design.setting import with_joined_options
 
@@ -51,7 +52,7 @@ class Faults:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest known name or the one that others call so; all of them when none is near."""
     known = sorted(known)
-    close = [n for n in (ALIASES.get(name.lower()),) if n in known]
+    close = [n for n in (ALIASES.get(name.lower()), COLUMN_ALIASES.get(name.lower())) if n in known]
     close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
 

@@ -221,6 +221,12 @@ def test_version_names_the_tables():
     assert {name for *_, name in BUILT_CODES} == {"Leech lattice section", "quadratic forms", "extended Gold"} | kissing
 
 
+def test_a_size_that_is_no_whole_number_is_refused():
+    asked = "import gnc; gnc.reference_margin(12.5, 3)"  # elsewhere, since the tests check types themselves
+    ended = subprocess.run([sys.executable, "-c", asked], check=False, capture_output=True, text=True)
+    assert ended.stderr.endswith("ValueError: num_classes must be a whole number, got 12.5.\n")
+
+
 def test_sizes_out_of_range_are_refused():
     with pytest.raises(ValueError, match="num_classes must be at least 2, got 1"):
         reference_margin(1, 3)

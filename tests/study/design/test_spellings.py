@@ -5,6 +5,7 @@ import pytest
 from gnc_models.catalog.members import FAMILIES
 from gnc_models.catalog.members import settings_of as decided_by
 from study.design.config import TrialConfig, settings_with
+from study.design.errors import nearest
 from study.design.search import Scheduler
 from study.design.study_file import parse_study
 from study.execution.same_data import stored_config
@@ -128,3 +129,17 @@ def test_roles_cover_what_the_catalog_knows_of_the_data():
     assert set(FAMILIES) - {"imbalance"} - set(settings_with("data", "speed", "axis")) == {
         "temperature_schedule", "optimizer", "budget",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("margin", "margin_min_lower"),
+        ("GNC1", "gnc1_rank"),
+        ("variability", "gnc1_rank"),
+        ("accuracy", "test_accuracy"),
+    ],
+)
+def test_a_column_is_found_by_the_name_that_others_call_it_by(name, meant):
+    known = ["ufm_margin", "margin_q95", "gnc3", "margin_min_lower", "gnc1_rank", "train_accuracy", "test_accuracy"]
+    assert nearest(name, known) == f"Did you mean {meant!r}?"
