@@ -12,6 +12,7 @@ from analysis.report.findings import Findings
 from analysis.report.page import TEXTS
 from analysis.rows import theory
 from analysis.rows.frames import (
+    SIZES,
     StudyFrame,
     distinct,
     median,
@@ -138,9 +139,11 @@ def sentence_codes(final: pa.Table, explained: Sequence[Explained] = ()) -> str:
     told = (
         f"The codes {verdict} the best ones known: {clause}" if np.isfinite(ratio) else clause[0].upper() + clause[1:]
     )
-    shares = [share for one in explained if one.measure == MARGIN for share in one.shares]
-    most = max(shares, key=lambda share: share.share, default=None)
-    return f"{told}; {words(most.setting)} matters most for it." if most and most.share >= MATTERS else f"{told}."
+    of_margin = next((one for one in explained if one.measure == MARGIN and len(one.shares) > 1), None)
+    most = max(of_margin.shares, key=lambda share: share.share) if of_margin else None
+    chance = of_margin.spread.seed_share if of_margin and of_margin.spread else 0.0
+    is_told = most is not None and most.share >= max(MATTERS, chance)  # of several settings, and beside the seeds
+    return f"{told}; {words(most.setting)} matters most for it." if most and is_told else f"{told}."
 
 
 def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparison]) -> str:
@@ -365,4 +368,11 @@ def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
 
 def _where(final: pa.Table, index: int) -> str:
     dim, k, temperature = (final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature"))
-    return f"d = {dim}, K = {k}" + ("" if temperature is None else f", temperature {number(temperature)}")
+    others = [name for name in varied_settings(final) if name not in (*SIZES, "temperature", "seed")][:3]
+    told = [
+        f"{words(name)} {shown_value(final[name][index].as_py())}"
+        for name in others
+        if final[name][index].as_py() is not None
+    ]
+    told = [*([] if temperature is None else [f"temperature {number(temperature)}"]), *told]
+    return ", ".join([f"d = {dim}, K = {k}", *told])

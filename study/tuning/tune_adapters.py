@@ -85,7 +85,7 @@ class RunCallback(DriverOnly, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         config = self._retries.in_flight[trial.config["key"]]
         self.running.add(config.key)
-        self._view.started(config.key, self._study.name_of(config))
+        self._view.started(config.key, self._study.name_of(config) or config.key)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._view.progressed(trial.config["key"], result)

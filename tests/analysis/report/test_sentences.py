@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from analysis.effects.shares import Explained, Share, Spread
 from analysis.report.sentences import (
     clause_ratio,
     sentence_asymptote,
@@ -141,6 +142,28 @@ def test_equal_ratios_are_said_once(make_store):
     two = pa.Table.from_pylist(rows, schema=final.schema)
     assert clause_ratio(two) == "the minimum margin reaches 87.1 % of the best known code's in all 2 trials"
     assert clause_ratio(two.slice(0, 1)).count("87.1 %") == 1
+
+
+def test_both_ends_of_a_range_are_told_apart_by_the_settings_that_differ(make_store):
+    final = final_rows(make_store([(3, 12, 0.1, "both", seed) for seed in (0, 1)]))
+    rows = [
+        row | {MARGIN: share * row["reference_margin_lower"], "width": width, "seed": 0}
+        for row, share, width in zip(final.to_pylist(), (0.6, 0.9), (8, 32), strict=True)
+    ]
+    clause = clause_ratio(pa.Table.from_pylist(rows, schema=final.schema))
+    assert ", width 8 to 90 % at" in clause
+    assert clause.endswith(", width 32")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds", "is_told"), [(("num_classes",), 0.1, False), (("num_classes", "width"), 0.1, True),
+                                       (("num_classes", "width"), 5.0, False)],
+)  # fmt: skip
+def test_a_setting_matters_most_only_beside_others_and_beside_chance(make_store, settings, seeds, is_told):
+    final = final_rows(make_store([(3, k, 0.1, "both", 0) for k in (12, 24)]))
+    shares = tuple(Share(name, 0.6 - 0.1 * at, 2) for at, name in enumerate(settings))
+    explained = Explained(MARGIN, None, shares, 0.9, Spread(1.0, seeds), 4)
+    assert ("matters most" in sentence_codes(final, [explained])) == is_told
 
 
 def test_the_number_of_sizes_that_settles_a_question():
