@@ -60,7 +60,12 @@ def add_best_parser(commands: Commands) -> None:
     _add_goals(parser, compared)
     parser.add_argument("--by", metavar="NAMES", help="settings of a cell, separated by commas; default: the grid's")
     parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings into a new study file")
-    parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds in that file, which had no part in the choice; default: the same ones")
+    parser.add_argument(
+        "--seeds",
+        default="",
+        metavar="0,1,2",
+        help="seeds in that file, which had no part in the choice; default: the same ones",
+    )
 
 
 def _add_goals(parser: argparse.ArgumentParser, metric: str) -> None:
@@ -84,7 +89,9 @@ def command_best(options: argparse.Namespace) -> int:
             f"--seeds must be whole numbers separated by commas, got {options.seeds!r}",
         )
         require(all(word.isdecimal() for word in seeds), f"{wanted}. Write --seeds 0,1,2.")
-        text = next_study(best, study=stored_study(options, store, whatever=True), seeds=list(map(int, seeds)), path=options.write)
+        text = next_study(
+            best, study=stored_study(options, store, whatever=True), seeds=list(map(int, seeds)), path=options.write
+        )
         write_new(Path(options.write), text, "--write")
         say(f"Wrote {options.write}. What it would run: gnc check {options.write}")
         _write_code(Path(options.write), text, store)

@@ -28,7 +28,7 @@ def add_status_parser(commands: Commands) -> None:
 
 
 def command_status(options: argparse.Namespace) -> int:
-    """Show the progress of a study, the latest if none is named, on any machine that can read the results folder."""
+    """Show the progress of a results folder's latest study, or of --study, on any machine that can read the folder."""
     store, selection = existing_store(options.results), selection_of(options)
     if options.watch is not None:
         return _watch(options, store)

@@ -99,6 +99,8 @@ def find_best(
     by: Sequence[str], keys: Collection[str] | None = None, selection: Selection | None = None,
 ) -> Best:  # fmt: skip
     """The best candidates of each cell. keys: only these trials; None for all of the folder."""
+    if "seed" in by:
+        raise StudyError("--by must name settings that make a cell, got 'seed'. Means are taken over the seeds.")
     check_known(by, [name for name in TrialConfig.model_fields if name != "seed"], "--by")
     states = {key: state for key, state in store.states().items() if keys is None or key in keys}
     metrics = [goal.metric for goal in goals]
@@ -181,7 +183,7 @@ def best_lines(best: Best) -> Iterator[str]:
         meanings = "".join(f" {name} is: {METRICS[name].meaning}" for name in known)
         yield f"None can be named: {names} was measured in none of the {best.unmeasured} finished trials.{meanings}"
     elif not best.winners:
-        yield "None can be named: no candidate has all of its trials finished."
+        yield "None can be named: no candidate that was asked for has all of its trials finished."
 
 
 def _with_error(winner: Winner, metric: str, *, named: bool) -> str:

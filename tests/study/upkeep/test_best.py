@@ -189,7 +189,10 @@ def test_a_winner_of_one_trial_is_a_study_of_one(store):
             "--metric must hold known keys only, got 'tset_accuracy'. Did you mean 'test_accuracy'?",
         ),
         (["--metric", "test_accuracy", "--by", "num_clases"], "Did you mean 'num_classes'?"),
-        (["--metric", "test_accuracy", "--by", "seed"], "--by must hold known keys only, got 'seed'"),
+        (
+            ["--metric", "test_accuracy", "--by", "seed"],
+            "--by must name settings that make a cell, got 'seed'. Means are taken over the seeds.",
+        ),
         (["--metric", "test_accuracy", "--all"], "--by must be given"),
         (["--metric", "test_accuracy", "--seeds", "a", "--write", "x.toml"], "--seeds must be whole numbers"),
     ],
