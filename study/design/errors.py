@@ -3,6 +3,7 @@ Knows pydantic's errors and the fields of the model that refused; does not read 
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -103,6 +104,9 @@ def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
     if kind == "value_error":
         return str(context["error"])
     rule = _RULES.get(kind, item["msg"][0].lower() + item["msg"][1:]).format(**context)
+    if kind == "literal_error" and isinstance(value, str):
+        near = difflib.get_close_matches(value, re.findall(r"'([^']+)'", context["expected"]), n=1)
+        meaning = f"{meaning} Did you mean {near[0]!r}?" if near else meaning
     return f"{shown} must {rule}, got {value!r}.{f' It is: {meaning}' if meaning else ''}"
 
 

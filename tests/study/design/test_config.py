@@ -123,6 +123,7 @@ def test_a_setting_under_another_name_is_not_missing_as_well():
     [
         ({"temprature": 0.1}, "'temprature' is no setting. Did you mean 'temperature'?"),
         ({"normalization": "none", "temperature": 0.1}, "temperature must be left out unless normalization is 'both'"),
+        ({"encoder": "resnet-18"}, "got 'resnet-18'. It is: Network before the head. Did you mean 'resnet18'?"),
         ({"temperature": 0.0}, "temperature must be greater than 0, got 0.0"),
         ({"temperature": math.nan}, "temperature must be finite, got nan"),
         ({"temperature": "warm"}, "temperature must be a number, got 'warm'"),
