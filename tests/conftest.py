@@ -17,6 +17,16 @@ from study.store.attempts import Live
 from study.store.schemas import CIRCUMSTANCES
 from study.store.store import Store
 
+# Settings of a study whose trials last a second, for modules that write their own file.
+TINY = """\
+dataset = "synthetic"
+encoder = "mlp"
+width = 32
+depth = 1
+samples_per_class = 16
+test_samples_per_class = 4
+"""
+
 SMALL_STUDY = """
 name = "small"
 [fixed]

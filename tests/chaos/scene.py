@@ -21,20 +21,14 @@ import pyarrow.parquet as pq
 from study.design.study_file import read_study
 from study.store.attempts import Live
 from study.store.store import Store, open_store
-from tests.conftest import comparable
+from tests.conftest import TINY, comparable
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 300.0  # seconds that any one thing may take: Ray's start on a busy machine is the longest
-STUDY = """
+STUDY = f"""
 name = "chaos"
 [fixed]
-dataset = "synthetic"
-encoder = "mlp"
-width = 32
-depth = 1
-samples_per_class = 16
-test_samples_per_class = 4
-batch_size = 32
+{TINY}batch_size = 32
 learning_rate = 0.1
 steps = 700
 feature_dim = 3

@@ -20,19 +20,13 @@ from study.store.attempts import Live
 from study.store.store import Store, open_store
 from tests.cluster import hosts
 from tests.cluster.conftest import ROOT
-from tests.conftest import comparable
+from tests.conftest import TINY, comparable
 from tests.conftest import wait_for as wait_for_seconds
 
-STUDY = """
+STUDY = f"""
 name = "hosts"
 [fixed]
-dataset = "synthetic"
-encoder = "mlp"
-width = 32
-depth = 1
-samples_per_class = 16
-test_samples_per_class = 4
-batch_size = 32
+{TINY}batch_size = 32
 learning_rate = 0.1
 steps = 1200
 feature_dim = 3

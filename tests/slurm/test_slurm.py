@@ -13,15 +13,13 @@ wait_for = functools.partial(
     conftest.wait_for, seconds=600
 )  # a busy machine takes minutes to start a Ray for each task
 
-STUDY = """
+STUDY = (
+    """
 name = "small"
 [fixed]
-dataset = "synthetic"
-encoder = "mlp"
-width = 32
-depth = 1
-samples_per_class = 16
-test_samples_per_class = 4
+"""
+    + conftest.TINY
+    + """\
 batch_size = 32
 learning_rate = 0.1
 feature_dim = 3
@@ -33,6 +31,7 @@ seed = [0, 1]
 [resources]
 checkpoint_seconds = 5
 """
+)
 ENDLESS = 100_000_000
 
 

@@ -9,20 +9,18 @@ from study.design.config import TrialConfig
 from study.design.study_file import read_study
 from study.scheduling.suggestions import stored_suggestions
 from study.store.store import open_store
-from tests.conftest import comparable, run_gnc, start_gnc, wait_for
+from tests.conftest import TINY, comparable, run_gnc, start_gnc, wait_for
 from tests.study.tuning.test_run import end
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-STUDY = """
+STUDY = (
+    """
 name = "search"
 [fixed]
-dataset = "synthetic"
-encoder = "mlp"
-width = 32
-depth = 1
-samples_per_class = 16
-test_samples_per_class = 4
+"""
+    + TINY
+    + """\
 steps = 300
 feature_dim = 3
 batch_size = 32
@@ -38,6 +36,7 @@ startup = 3
 metric = ["train_loss", "margin_min_lower"]
 mode = ["min", "max"]
 """
+)
 ASHA = 'scheduler = "asha"\nreduction_factor = 2\ngrace_epochs = 4\n'
 
 
