@@ -18,6 +18,7 @@ from analysis.rows.measures import measure_values
 from analysis.rows.wording import axis_label, number, shown_value, size_label, trial_titles, unit_of, words
 from study.design.search import Search
 from study.design.where import ConditionRefused
+from study.upkeep.best import on_front
 
 MOST_DOTS, MOST_LINES, MOST_GROUPS = 600, 120, 4
 PARALLEL_ROOM: Room = ((4.6, 3.6), (0.8, 0.25, 0.75, 0.4))
@@ -207,19 +208,6 @@ def numbers_pareto(final: pa.Table, objectives: Objectives = DEFAULT) -> list[Pa
             found.append(ParetoNumbers(**where, objectives=objectives, trials=texts[0], titles=texts[1], x=x[kept],
                                        y=y[kept], front=front))  # fmt: skip
     return found
-
-
-def on_front(points: np.ndarray) -> np.ndarray:
-    """Which rows [n, 2] no other row beats: as good in both and better in one, more being better."""
-    order = np.lexsort((-points[:, 1], -points[:, 0]))
-    front = np.zeros(len(points), dtype=bool)
-    best, last = -np.inf, None
-    for i in order:
-        if points[i, 1] > best:
-            front[i], best, last = True, points[i, 1], tuple(points[i])
-        elif tuple(points[i]) == last:
-            front[i] = True  # the same point again is not beaten
-    return front
 
 
 def draw_pareto(ax: Axes, numbers: ParetoNumbers) -> None:

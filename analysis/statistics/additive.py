@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import f as fisher_f
 
-from analysis.statistics.huber import FEW_COLUMNS, Design, Groups, fit_linear
+from analysis.statistics.huber import Design, Groups, fit_linear
 
 EXACT = 1e-9  # residuals below this are the rounding of an exact law
 
@@ -31,14 +31,11 @@ def fit_additive(target: np.ndarray, group: Sequence[str], block: np.ndarray) ->
     target, block: [n]. All entries are of one piece; with every pair present, effects are robust means over the groups."""
     labels, own = np.unique(np.asarray(group, dtype=str), return_inverse=True)
     blocks, index = np.unique(block, return_inverse=True)
-    columns, effects = np.eye(len(labels))[own], np.eye(len(blocks))[index][:, 1:]
-    if columns.shape[1] + effects.shape[1] <= FEW_COLUMNS:
-        coefficients, spread = _solved(Design(np.hstack([columns, effects])), target)
-    elif len(labels) >= len(blocks):
-        coefficients, spread = _solved(Design(effects, own, len(labels)), target)
+    if len(labels) >= len(blocks):
+        coefficients, spread = _solved(Design(np.eye(len(blocks))[index][:, 1:], own, len(labels)), target)
         coefficients = np.roll(coefficients, len(labels))
-    else:
-        found, spread = _solved(Design(columns[:, 1:], index, len(blocks)), target)
+    else:  # the more numerous are eliminated
+        found, spread = _solved(Design(np.eye(len(labels))[own][:, 1:], index, len(blocks)), target)
         first, rest = found[len(labels) - 1], found[len(labels) :]
         coefficients = np.concatenate([[first], found[: len(labels) - 1] + first, rest - first])
     levels = dict(zip(map(str, labels), map(float, coefficients), strict=False))

@@ -4,7 +4,7 @@ Knows pydantic's errors and the fields of the model that refused; does not read 
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -53,9 +53,13 @@ class Faults:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest known name or the one that others call so; all of them when none is near."""
     known = sorted(known)
-    close = [n for n in (ALIASES.get(name.lower()), COLUMN_ALIASES.get(name.lower())) if n in known]
-    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    close = _closest(name, known)
+    return f"Did you mean {close!r}?" if close else f"Known: {', '.join(known)}."
+
+
+def _closest(name: str, known: Collection[str]) -> str | None:
+    meant = [n for n in (ALIASES.get(name.lower()), COLUMN_ALIASES.get(name.lower())) if n in known]
+    return next(iter(meant or difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
 
 
 def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -78,20 +82,35 @@ def make_config(settings: dict[str, Any]) -> TrialConfig:
         TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
     except ValidationError as error:
         told += sentences(TrialConfig, error)
-    misnamed = "".join(line for line in told if "Did you mean" in line)  # and so not missing as well
-    raise StudyError(*dict.fromkeys(line for line in told if f"{line.split()[0]!r}?" not in misnamed))
+    raise StudyError(*dict.fromkeys(told))
 
 
 def sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
     """What pydantic refused, in words."""
-    return [line for item in error.errors() for line in _sentence(model, item).splitlines()]
+    items = [(_names(item), item) for item in error.errors()]
+    # a key under another name is not missing as well
+    meant = {(*tables, _closest(name, _table(model, tables).model_fields))
+             for (*tables, name), item in items if item["type"] == "extra_forbidden"}  # fmt: skip
+    told = [item for names, item in items if item["type"] != "missing" or names not in meant]
+    return [line for item in told for line in _sentence(model, item).splitlines()]
+
+
+def _names(item: dict[str, Any] | Any) -> tuple[str, ...]:
+    """The tables and the key that a refusal is about."""
+    return tuple(part for part in item["loc"] if isinstance(part, str)) or ("",)
+
+
+def _table(model: type[BaseModel], tables: Sequence[Any]) -> type[BaseModel]:
+    """The model of a table within a model, by the names that lead to it."""
+    for name in tables:
+        model = cast(type[BaseModel], model.model_fields[name].annotation)
+    return model
 
 
 def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
     """One refusal in words; a key of a table is named as in a study file, `[tune] metric`."""
-    *tables, name = [part for part in item["loc"] if isinstance(part, str)] or [""]
-    for table in tables:
-        model = cast(type[BaseModel], model.model_fields[table].annotation)
+    *tables, name = _names(item)
+    model = _table(model, tables)
     field, table = model.model_fields.get(name), f"[{tables[0]}]" if tables else ""
     shown, meaning = f"{table} {name}".lstrip(), field.description if field else None
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
@@ -104,10 +123,10 @@ def _sentence(model: type[BaseModel], item: dict[str, Any] | Any) -> str:
     if kind == "value_error":
         return str(context["error"])
     rule = _RULES.get(kind, item["msg"][0].lower() + item["msg"][1:]).format(**context)
-    if kind == "literal_error" and isinstance(value, str):
-        near = difflib.get_close_matches(value, re.findall(r"'([^']+)'", context["expected"]), n=1)
-        meaning = f"{meaning} Did you mean {near[0]!r}?" if near else meaning
-    return f"{shown} must {rule}, got {value!r}.{f' It is: {meaning}' if meaning else ''}"
+    members = re.findall(r"'([^']+)'", context["expected"]) if kind == "literal_error" else []
+    near = difflib.get_close_matches(str(value), members, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{shown} must {rule}, got {value!r}.{f' It is: {meaning}' if meaning else ''}{hint}"
 
 
 _KNOWN = "must hold known keys only"

@@ -47,13 +47,6 @@ def next_values(search: Search, cell: str, index: int, known: Sequence[Known]) -
     return {name: rounded(v) if isinstance(v, float) else v for name, v in asked.params.items()}
 
 
-def pareto_set(values: Sequence[Sequence[float]], modes: Sequence[str]) -> list[int]:
-    """Indices of the rows that no other row beats in all goals, each to be max or min."""
-    study = optuna.create_study(directions=[DIRECTIONS[mode] for mode in modes])
-    study.add_trials([create_trial(values=list(row)) for row in values])
-    return sorted(trial.number for trial in study.best_trials)
-
-
 def distribution(given: Distribution) -> BaseDistribution:
     """A setting's distribution as Optuna's."""
     if given.kind == "choice":

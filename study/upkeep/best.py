@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from study.design.config import SHORT, TrialConfig
@@ -146,10 +147,19 @@ def _unbeaten(tried: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
     ranked = sorted(tried, key=lambda one: (sign * _mean(one, goals[0].metric), one[0]["cell"]), reverse=True)
     if len(goals) == 1:
         return ranked[:1]
-    from study.scheduling.optuna_sampler import pareto_set  # takes a second to load
+    signs = np.array([1 if goal.mode == "max" else -1 for goal in goals])
+    means = np.array([[_mean(one, goal.metric) for goal in goals] for one in ranked])
+    return [ranked[index] for index in np.flatnonzero(on_front(means * signs))]
 
-    means = [[_mean(one, goal.metric) for goal in goals] for one in ranked]
-    return [ranked[index] for index in pareto_set(means, [goal.mode for goal in goals])]
+
+def on_front(points: np.ndarray) -> np.ndarray:
+    """Which rows [n, goals] no other row beats: as good in all and better in one, more being better."""
+    front, unbeaten = np.zeros(len(points), dtype=bool), np.empty((0, points.shape[1]))
+    for index in np.lexsort(-points.T[::-1]):  # so that only rows before a row can beat it
+        point = points[index]
+        if not ((unbeaten >= point).all(axis=1) & (unbeaten > point).any(axis=1)).any():
+            front[index], unbeaten = True, np.vstack([unbeaten, point])
+    return front
 
 
 def _mean(tried: Candidate, metric: str) -> float:
@@ -203,12 +213,13 @@ def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = (), pa
     path: of the file that it becomes, for the command in its first line."""
     if not best.winners:
         raise StudyError("--write must have a best trial to write, got none. Run trials first.")
-    wanted = [_configs(winner, seeds) for winner in best.winners]
+    of_winners = [sorted(set(seeds or winner.seeds)) for winner in best.winners]
+    wanted = [_configs(winner, own) for winner, own in zip(best.winners, of_winners, strict=True)]
     first = best.winners[0].settings
     shared = {n: v for n, v in first.items() if all(winner.settings[n] == v for winner in best.winners)}
     fixed = {name: value for name, value in shared.items() if value is not None}
     blocks = [{n: v for n, v in w.settings.items() if n not in shared and v is not None} for w in best.winners]
-    text = "\n".join([f"# gnc run {path}", *_head(best, study), "", "[fixed]", *_explained(fixed), "", *_grid(blocks, best.winners, seeds),
+    text = "\n".join([f"# gnc run {path}", *_head(best, study), "", "[fixed]", *_explained(fixed), "", *_grid(blocks, of_winners),
                       *_copied_tables(study)]) + "\n"  # fmt: skip
     missing = {config.key for configs in wanted for config in configs} ^ {c.key for c in parse_study(text).configs}
     assert not missing, missing  # what is written is what was found
@@ -218,26 +229,25 @@ def next_study(best: Best, *, study: Study | None, seeds: Sequence[int] = (), pa
 def _configs(winner: Winner, seeds: Sequence[int]) -> list[TrialConfig]:
     given = {name: value for name, value in winner.settings.items() if value is not None}
     try:
-        configs = [make_config({**given, "seed": seed}) for seed in winner.seeds]
+        config = make_config(given)
     except StudyError as error:
         error.add_note(f"in the settings of trial {winner.keys[0]}")
         raise
-    if not set(winner.keys) <= {config.key for config in configs}:
+    if not set(winner.keys) <= {config.with_seed(seed).key for seed in winner.seeds}:
         rule = "--write must repeat trials that this version would name the same"
         cure = "Use the gnc-study version in trials.parquet."
         raise StudyError(f"{rule}, got {winner.keys[0]} of another version. {cure}")
-    return [config.with_seed(seed) for config in configs[:1] for seed in sorted(set(seeds))] if seeds else configs
+    return [config.with_seed(seed) for seed in seeds]
 
 
-def _grid(blocks: list[dict[str, Any]], winners: Sequence[Winner], seeds: Sequence[int]) -> list[str]:
+def _grid(blocks: list[dict[str, Any]], seeds: list[list[int]]) -> list[str]:
     """Lists that move together where every winner has the same settings and seeds, else a block for each."""
-    all_seeds = [sorted(set(seeds or winner.seeds)) for winner in winners]
-    if all(set(block) == set(blocks[0]) for block in blocks) and all(s == all_seeds[0] for s in all_seeds):
-        lines = ["[grid]", *_explained({"seed": all_seeds[0]})]
+    if all(set(block) == set(blocks[0]) for block in blocks) and all(own == seeds[0] for own in seeds):
+        lines = ["[grid]", *_explained({"seed": seeds[0]})]
         together = {name: [block[name] for block in blocks] for name in blocks[0]}
         return [*lines, *(["[grid.zip]", *_explained(together)] if together else [])]
     lines = []
-    for block, own in zip(blocks, all_seeds, strict=True):
+    for block, own in zip(blocks, seeds, strict=True):
         values = {name: [value] for name, value in block.items()} | {"seed": own}
         lines += ["[[grid]]", *_explained(values), ""]
     return lines[:-1]

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.effects.shares import ladder_gaps
 from analysis.figures.phase import RATIO, numbers_phase
-from analysis.figures.search import DEFAULT, numbers_pareto, objectives_of, on_front
+from analysis.figures.search import DEFAULT, numbers_pareto, objectives_of
 from analysis.rows.frames import cell_rows, final_rows
 from analysis.rows.measures import FLOAT_FLOOR, SHORTFALL, measured_interval, usable
 from analysis.scaling.collapse_rates import fit_time_laws
@@ -121,18 +121,6 @@ def test_gaps_of_the_ladder_add_up_to_what_is_lost(make_store):
         assert gaps.cells == 3
         assert all(low is None for _, low, _ in gaps.gaps.values())
     assert found[1].gaps["geometry"][0] > found[0].gaps["geometry"][0]
-
-
-def ref_on_front(points):
-    def beaten(p):
-        return any((q >= p).all() and (q > p).any() for q in points)
-
-    return np.array([not beaten(p) for p in points])
-
-
-def test_the_front_is_that_of_the_definition_ties_included():
-    points = np.random.default_rng(2).integers(0, 6, size=(60, 2)).astype(float)
-    np.testing.assert_array_equal(on_front(points), ref_on_front(points))
 
 
 def test_objectives_come_from_the_study_and_fronts_are_of_one_size(make_store):

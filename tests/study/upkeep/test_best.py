@@ -5,12 +5,13 @@ import math
 import re
 import statistics
 
+import numpy as np
 import pytest
 
 from gnc.cli.main import main
 from study.design.study_file import parse_study
 from study.store.store import Store
-from study.upkeep.best import METRICS, Goal, choose_goals, default_by, find_best, next_study, toml_value
+from study.upkeep.best import METRICS, Goal, choose_goals, default_by, find_best, next_study, on_front, toml_value
 from tests.study.conftest import made_up_config, made_up_measurement, made_up_record, remove_rows
 
 STUDY = """
@@ -289,3 +290,16 @@ def test_a_cell_without_a_temperature_has_a_name(store, capsys):
     finish(store, made_up_config(normalization="none", temperature=None), 0.5)
     assert main(["best", store.uri, "--all", "--by", "temperature", "--metric", "test_accuracy"]) == 0
     assert "tau=none:  0.5" in capsys.readouterr().out
+
+
+def ref_on_front(points):
+    def beaten(p):
+        return any((q >= p).all() and (q > p).any() for q in points)
+
+    return np.array([not beaten(p) for p in points])
+
+
+@pytest.mark.parametrize("goals", [2, 3])
+def test_the_front_is_that_of_the_definition_ties_included(goals):
+    points = np.random.default_rng(2).integers(0, 6, size=(60, goals)).astype(float)
+    np.testing.assert_array_equal(on_front(points), ref_on_front(points))
