@@ -12,7 +12,6 @@ from analysis.report.findings import Findings
 from analysis.report.page import TEXTS
 from analysis.rows import theory
 from analysis.rows.frames import (
-    SIZES,
     StudyFrame,
     distinct,
     median,
@@ -199,9 +198,10 @@ def clause_ratio(final: pa.Table) -> str:
     if ends[0] == ends[1]:
         where = f"in all {len(ratio)} trials" if len(ratio) > 1 else f"at {_where(final, low)}"
         return f"the minimum margin reaches {ends[0]} of the best known code's {where}{beaten}"
+    least, most = _apart(final, low, high)
     return (
         f"the minimum margin reaches {percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
-        f"from {ends[0]} at {_where(final, low)} to {ends[1]} at {_where(final, high)}{beaten}"
+        f"from {ends[0]} at {least} to {ends[1]} at {most}{beaten}"
     )
 
 
@@ -366,13 +366,18 @@ def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     return median(measured[starts[several]]), median(measured[ends[several] - 1])
 
 
-def _where(final: pa.Table, index: int) -> str:
+def _where(final: pa.Table, index: int, *others: str) -> str:
     dim, k, temperature = (final[name][index].as_py() for name in ("feature_dim", "num_classes", "temperature"))
-    others = [name for name in varied_settings(final) if name not in (*SIZES, "temperature", "seed")][:3]
-    told = [
-        f"{words(name)} {shown_value(final[name][index].as_py())}"
-        for name in others
-        if final[name][index].as_py() is not None
-    ]
-    told = [*([] if temperature is None else [f"temperature {number(temperature)}"]), *told]
+    told = [] if temperature is None else [f"temperature {number(temperature)}"]
+    told += [f"{words(name)} {shown_value(final[name][index].as_py())}" for name in others]
     return ", ".join([f"d = {dim}, K = {k}", *told])
+
+
+def _apart(final: pa.Table, *rows: int) -> list[str]:
+    """Where each of two trials stands; where they share what is usually named, by what they do not share."""
+    found = [_where(final, row) for row in rows]
+    if found[0] != found[1]:
+        return found
+    differ = [name for name in varied_settings(final) if len({final[name][row].as_py() for row in rows}) > 1]
+    named = [name for name in differ if name != "seed"][:3] or differ
+    return [_where(final, row, *named) for row in rows]
