@@ -21,10 +21,10 @@ FLOAT_FLOOR = 1e-13
 
 
 def for_fits(final: pa.Table, within: Sequence[str]) -> pa.Table:
-    """The columns that trends read: rows are taken again and again, and a table has a hundred columns."""
+    """The columns of a table that trends read: rows are taken again and again, and a table has a hundred columns."""
     ends = (MARGIN, "margin_min_upper", "reference_margin_lower", "reference_margin_upper")
     wanted = ("trial", "cell", "terminal", *SIZES, "temperature", *within, *ends, *VARIABILITY)
-    return final.select(list(dict.fromkeys(wanted)))
+    return final.select([name for name in dict.fromkeys(wanted) if name in final.column_names])
 
 
 def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
