@@ -1,11 +1,13 @@
 """Runs the contracts of `gnc.testing` on a study's own parts, in a process of its own, before anything starts. Knows study
 files; imports no torch, which the other process does."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from gnc_models.catalog.parts import held_code
 from study.design.config import TrialConfig, one_of_each_cell, settings_with
@@ -48,27 +50,26 @@ def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
     start = (
         f"import sys; sys.path[:] = {sys.path!r}; from gnc.testing import main; main()"  # the modules of this process
     )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", start], input=asked, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        output, ended, errors = done.stdout, done.returncode, done.stderr
-    except subprocess.TimeoutExpired as error:
-        output, ended, errors = _text(error.stdout), None, _text(error.stderr)
-    answers = [json.loads(line) for line in output.splitlines()]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:  # a pipe ends when all its writers do
+        asked_for = {"input": asked.encode(), "stdout": output, "stderr": errors, "timeout": PATIENCE, "check": False}
+        ended = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ended = subprocess.run([sys.executable, "-c", start], **asked_for).returncode
+        said, words = (_text(stream) for stream in (output, errors))
+    answers = [json.loads(line) for line in said.splitlines()]
     begun = [answer["part"] for answer in answers if "part" in answer]
     faults = [answer["fault"] for answer in answers if "fault" in answer]
     traces = [answer["trace"] for answer in answers if "trace" in answer]
     last = begun[-1] if begun else "parts of your own"
     if ended is None:
         faults.append(f"{last} must be made and checked within {PATIENCE:.0f} s, got no end. Make it quicker.")
-    elif ended:
-        faults.append(
-            f"{last} must not end the process, got exit code {ended}. Its last words: {(errors.strip() or 'none').splitlines()[-1]}"
-        )
+    elif ended or "end" not in answers[-1]:
+        last_words = (words.strip() or "none").splitlines()[-1]
+        faults.append(f"{last} must not end the process, got exit code {ended}. Its last words: {last_words}")
     roads = [answer["road"] for answer in answers if "road" in answer]
-    return faults, [*traces, *([errors] if ended != 0 else [])], roads
+    return faults, [*traces, *([words] if ended != 0 else [])], roads
 
 
-def _text(output: Any) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")

@@ -88,7 +88,7 @@ def behaving(what: str, *, but: str = "") -> Iterator[None]:
         changed = [name for name, value in after.items() if pickle.dumps(value) != pickle.dumps(before[name])]
         for name in changed:
             _SHARED[name][1](before[name])
-    _refuse(changed, what, "leave what belongs to the whole process as it is", "Draw from torch's generator alone.")
+    _refuse(changed, what, "leave what belongs to the whole process as it is", "Set nothing for others; torch's generator alone moves on.")
     _refuse(_children(began) - children, what, "leave no process behind", "End what it starts, and do not fork.")
     left = {thread.name for thread in set(threading.enumerate()) - threads} - ASLEEP
     _refuse(left, what, "leave no thread behind", "Join what it starts.")
@@ -294,7 +294,8 @@ def _reduced(
 
 
 def main() -> None:
-    """Check the parts of the trials that stdin lists as JSON; one JSON line for each part begun and each fault found."""
+    """Check the parts of the trials that stdin lists as JSON; one JSON line for each part begun, each fault
+    found, and the end: a part may end the process as if all were well."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a part prints below Python is no answer
 
@@ -329,6 +330,7 @@ def main() -> None:
                 tell(fault=str(error), trace="".join(traceback.format_exception(error)))
                 if family == "dataset":
                     break
+    tell(end="")
     os._exit(0)  # at once, whatever threads a part left
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -241,6 +242,27 @@ def test_check_tells_all_that_is_wrong_and_starts_nothing(tmp_path):
     assert any(line.startswith("  metric 'parts.py:ends' must not end the process, got exit code 5") for line in lines)
     assert "    return nn.Linear(in_shape[0], widht)" in lines  # the part's own line, from its own traceback
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_part_that_ends_the_process_is_told_whatever_code_it_ends_with(tmp_path, code):
+    (tmp_path / "parts.py").write_text(PARTS.replace("os._exit(5)", f"os._exit({code})"))
+    (tmp_path / "study.toml").write_text(STUDY.format(encoder="fine"))
+    with (tmp_path / "parts.py").open("a") as parts:
+        parts.write("\ndef fine(in_shape, feature_dim):\n    return nn.Linear(in_shape[0], feature_dim)\n")
+    done = run_gnc("check", tmp_path / "study.toml", tmp_path / "results", check=False)
+    assert done.returncode == 2
+    assert f"metric 'parts.py:ends' must not end the process, got exit code {code}" in done.stderr
+
+
+def test_a_process_that_a_part_leaves_behind_does_not_hold_the_check(tmp_path):
+    forks = "os.fork() or (time.sleep(3600), os._exit(0))"
+    (tmp_path / "parts.py").write_text("import time" + PARTS.replace("os._exit(5)", forks))
+    (tmp_path / "study.toml").write_text(STUDY.format(encoder="fails"))
+    done = run_gnc("check", tmp_path / "study.toml", tmp_path / "results", check=False)
+    left = re.search(r"metric 'parts.py:ends' must leave no process behind, got (\d+)", done.stderr)
+    assert left is not None, done.stderr
+    os.kill(int(left[1]), signal.SIGKILL)  # still there: the check ended without it
 
 
 def test_check_names_what_the_file_has_where_a_name_is_wrong(tmp_path):

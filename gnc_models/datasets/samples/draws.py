@@ -47,5 +47,6 @@ def few_samples(held: Mapping[str, int], samples: int | None, is_test: bool) -> 
     name, most = min(few.items(), key=lambda pair: pair[1])
     others = ", ".join(f"{other!r} has {count}" for other, count in list(few.items())[:5])
     more = f" {len(few)} classes have too few: {others}{', ...' if len(few) > 5 else ''}." if len(few) > 1 else ""
-    rule = f"be at most {most}" if samples else f"find a sample in each class beside {most}"
-    return f"{setting} must {rule}, the {kind} samples of class {name!r}, got {samples or 'all'!r}.{more}"
+    if not most:
+        return f"each class must have a {kind} sample, got none of class {name!r}.{more}"
+    return f"{setting} must be at most {most}, the {kind} samples of class {name!r}, got {samples!r}.{more}"
