@@ -148,8 +148,7 @@ def numbers_contrast(
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
     """Which rows enter, by the values of the pooled settings beside them.
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
-    are compared at the temperatures of both.
-    """
+    are compared at the temperatures of both."""
     if not beside or not beside[0]:  # nothing is pooled
         return np.ones(len(keys), dtype=bool)
     triples = zip(keys, zip(taken, beside, strict=True), strict=True)

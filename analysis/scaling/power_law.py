@@ -88,7 +88,6 @@ def fit_power_law(
     upper: np.ndarray | None = None,
 ) -> PowerLawFit:
     """Fit `measure = prefactor[group] * size ** exponent`, with a LEVEL interval over sizes.
-
     Args:
         measure, sizes: [trials], positive. cell: of each trial; its seeds are averaged. name: of the size. group: cells of
             a group share a prefactor; None: one group. upper: [trials], positive; measure is then a lower end, of which

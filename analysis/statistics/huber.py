@@ -1,7 +1,5 @@
 """Huber regression: linear fits that one outlier cannot bend, for many right-hand sides at once, and their errors.
-
-Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy and scipy only.
-"""
+Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy and scipy only."""
 
 from dataclasses import dataclass
 from functools import cached_property

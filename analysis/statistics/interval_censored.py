@@ -24,12 +24,10 @@ class Completed:
 
 def complete(design: np.ndarray | Design, low: np.ndarray, high: np.ndarray) -> Completed:
     """Replace intervals by their expectation under a linear fit and Gaussian noise, until the two agree.
-
     design: [n, p]. low, high: [n] ends of the log values; -inf where there is no lower end.
     Raises:
         ValueError: an upper end that is not finite, or below its lower end.
-    Source: Schmee and Hahn, Technometrics 21 (1979): iterated least squares for censored data, here by Huber's loss.
-    """
+    Source: Schmee and Hahn, Technometrics 21 (1979): iterated least squares for censored data, here by Huber's loss."""
     if not (np.isfinite(high) & (low <= high)).all():
         raise ValueError("low must be at most high, and high finite, got another order. Leave such values out.")
     wide = (high - low) > NARROW

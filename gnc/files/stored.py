@@ -32,15 +32,13 @@ class Unreadable(Exception):
 @dataclass(frozen=True)
 class StoredArray:
     """An array that `read` takes from its file.
-
     Attributes:
         name: as the file says it; parts of nested containers are joined by dots.
         dtype: torch's name of the number type (float32, bfloat16, float8_e4m3fn), or numpy's for text.
         load: takes the values, as a tensor or numpy array of that shape.
         file: the file that holds the values.
         is_transposed: whether the file's format says that the columns of a matrix are its outputs, not the rows.
-        batches: gives the values some rows at a time, where the format has a way of its own.
-    """
+        batches: gives the values some rows at a time, where the format has a way of its own."""
 
     name: str
     shape: tuple[int, ...]
@@ -70,13 +68,11 @@ class StoredArray:
 @dataclass(frozen=True)
 class Contents:
     """All arrays of a file, or of the shards that an index or a folder names.
-
     Attributes:
         skipped: what is no array that can be read, with the reason.
         notes: what a reader of the numbers should know about the file.
         head: the array that enters the last matrix product, where the format tells it.
-        biases: the bias of each matrix, where the format tells it.
-    """
+        biases: the bias of each matrix, where the format tells it."""
 
     path: str
     kind: str

@@ -22,7 +22,6 @@ REQUIRED = _Required()
 @dataclass(frozen=True)
 class Member:
     """One member of a family.
-
     made_by: module and name of its constructor, below the family's package. settings: those that only some members of
     the family read, with this member's defaults. idle: settings of other members that have no effect beside this one.
     """
@@ -35,9 +34,7 @@ class Member:
 @dataclass(frozen=True)
 class DataSet(Member):
     """gives: the kind of its inputs. max_classes: by resolution where there is one; None where only the disk knows.
-
-    refuses: settings that would reshape the set in a way that it cannot take.
-    """
+    refuses: settings that would reshape the set in a way that it cannot take."""
 
     gives: str = "image"
     max_classes: Mapping[int, int] | int | None = None
@@ -61,10 +58,8 @@ ANY_NORM = ("batch", "group", "layer", "none")
 @dataclass(frozen=True)
 class Encoder(Member):
     """takes: the kinds of inputs it accepts. norm_layers: those it can have, its own first; a setting where it has several.
-
     stages: module and name of the function that lists its layers, "" where it has none. read_out: the position of a
-    sequence that the features are read from.
-    """
+    sequence that the features are read from."""
 
     takes: frozenset[str] = frozenset({"image"})
     norm_layers: tuple[str, ...] = ANY_NORM
@@ -79,10 +74,8 @@ class Encoder(Member):
 @dataclass(frozen=True)
 class Loss(Member):
     """across_samples: it is no mean over single samples, so workers must bring the features of a batch together.
-
     only_both: why normalization must be "both", or "". moves_rows: whether classifier rows get a gradient.
-    has_temperature: whether its value depends on the temperature; the measured cross-entropy always does.
-    """
+    has_temperature: whether its value depends on the temperature; the measured cross-entropy always does."""
 
     across_samples: bool = False
     only_both: str = ""

@@ -118,9 +118,7 @@ def call_part(
     family: str, reference: str, source: str, *given: Any, options: Options = None, extras: Options = None
 ) -> Any:
     """Load a part and call it with what is given and the study's options; an exception gets a note of the study's line.
-
-    extras: handed over where the part's signature names them and no option does.
-    """
+    extras: handed over where the part's signature names them and no option does."""
     try:
         function, options = load_part(reference, source), options or {}
         return function(*given, **{**wanted(function, extras or {}), **options})

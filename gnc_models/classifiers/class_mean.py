@@ -29,12 +29,10 @@ class ClassMeanClassifier(Classifier):
         class_mean_update: str = "before",
     ) -> None:
         """Rows start in random directions (torch's default generator); `Classifier` lists the other arguments.
-
         Args:
             class_mean_form: "sum" as in the paper, or "mean".
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
-            class_mean_update: a batch moves the rows "before" its own loss, as the paper's code does, or "after".
-        """
+            class_mean_update: a batch moves the rows "before" its own loss, as the paper's code does, or "after"."""
         super().__init__(normalization=normalization, temperature=temperature)
         check_classifier("class_mean", normalization, num_classes, feature_dim, None)
         check_choice("class_mean_form", class_mean_form, CLASS_MEAN_FORMS)
@@ -50,11 +48,9 @@ class ClassMeanClassifier(Classifier):
         self, features: Features, labels: Labels, *, sum_over_workers: Callable[[Tensor], object] | None = None
     ) -> None:
         """`W <- normalize(beta W + (1 - beta) S)`, S the sum or mean of each class's features in the batch.
-
         Features count as the classifier scales them; rows of classes that are not in the batch stay as they are.
         sum_over_workers: adds up a tensor in place over the processes that share the batch; None: it is all here.
-        Source: Jiang et al., arXiv 2310.05351 (class-mean features; the sum is that of the released code).
-        """
+        Source: Jiang et al., arXiv 2310.05351 (class-mean features; the sum is that of the released code)."""
         sums = torch.zeros_like(self.weight)
         sums.index_add_(0, labels, self.scaled_features(features.to(sums.dtype)))
         counts = torch.bincount(labels, minlength=len(sums)).to(sums.dtype).unsqueeze(1)

@@ -39,12 +39,10 @@ def assign_classes(
     similarity: Float[Tensor, "classes classes"], gram: Float[Tensor, "classes classes"]
 ) -> Int[Tensor, " classes"]:
     """The point of each class that makes `sum_ij similarity_ij gram[p_i, p_j]` large: similar classes, near points.
-
     scipy's FAQ method from several starts, then the best swap of two classes until none helps; deterministic. A second
     or two up to 300 classes, some 20 s at 1,000, minutes at 2,000. ValueError: matrices that are not square, finite,
     symmetric and of one size, or too many classes.
-    Source: Vogelstein et al., PLOS ONE 10(4) e0121002, 2015 (FAQ), in scipy.optimize.quadratic_assignment.
-    """
+    Source: Vogelstein et al., PLOS ONE 10(4) e0121002, 2015 (FAQ), in scipy.optimize.quadratic_assignment."""
     wanted, offered = _checked("similarity", similarity), _checked("gram", gram)
     if wanted.shape != offered.shape:
         raise ValueError(f"gram must have one row per class, got {offered.shape} for similarity of {wanted.shape}.")

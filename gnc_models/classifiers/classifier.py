@@ -22,16 +22,13 @@ NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (F
 
 class Classifier(nn.Module):
     """One row per class, with or without unit length; the base of every member of `CLASSIFIERS`.
-
     Logits are `H W^T / temperature`, of H and W scaled to unit length where the normalization says so.
-
     Args of every member's constructor:
         temperature: None with normalization "none", and only there.
         init_norm: length of the rows at the start; without effect on rows that always have unit length.
     Attributes:
         weight: the rows, `[classes, dim]`: never normalised in place by `forward`. A parameter or a buffer.
-        observes_before_loss: whether `observe` comes before the loss of the same batch, not after the step.
-    """
+        observes_before_loss: whether `observe` comes before the loss of the same batch, not after the step."""
 
     weight: Tensor
     observes_before_loss = False

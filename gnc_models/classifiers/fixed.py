@@ -35,13 +35,11 @@ class FixedClassifier(Classifier):
         points: Rows | None = None,
     ) -> None:
         """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
-
         Args (`Classifier` lists the others):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).
             assignment: of classes to points: "random", or "similarity", which gives similar classes near points.
             points: unit rows of the code, if the caller has them already.
-            similarity: of the classes, larger is nearer; with assignment "similarity", and only there.
-        """
+            similarity: of the classes, larger is nearer; with assignment "similarity", and only there."""
         super().__init__(normalization=normalization, temperature=temperature)
         check_choice("code", code, CODES)
         check_choice("assignment", assignment, ASSIGNMENTS)
@@ -59,9 +57,7 @@ class FixedClassifier(Classifier):
 
 def code_rows(code: str, num_classes: int, feature_dim: int) -> Rows:
     """Unit rows of a code in float64, in the code's own order: "simplex", padded with zeros, "best" or "random".
-
-    "best" takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see `best_code`).
-    """
+    "best" takes seconds up to about 200 classes in 64 dimensions and minutes at 10,000 (see `best_code`)."""
     if code == "random":
         return random_directions(num_classes, feature_dim).to(torch.float64)
     if code == "best":

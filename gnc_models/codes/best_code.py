@@ -41,8 +41,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
         K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
         hundred rows, minutes up to 20,000; beyond, without an explicit code, the rows are random.
     Raises:
-        ValueError: fewer than two classes or two dimensions.
-    """
+        ValueError: fewer than two classes or two dimensions."""
     check_sizes(num_classes, feature_dim, least_dim=2)
 
     def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

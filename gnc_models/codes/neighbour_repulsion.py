@@ -16,10 +16,8 @@ REFRESH = 5  # steps between two look-ups of the neighbours
 
 def relax_rows(rows: Float[Tensor, "classes dim"], *, steps: int = 60) -> Float[Tensor, "classes dim"]:
     """Unit rows moved apart until all nearest neighbours are nearly equally far, by gradient steps of falling length.
-
     They go down a soft maximum over each row's 64 nearest rows, in float32. The nearest rows are looked up again every
-    few steps, which takes most of the time. Float64 comes out, the same for equal rows on one machine.
-    """
+    few steps, which takes most of the time. Float64 comes out, the same for equal rows on one machine."""
     rows = rows.float()
     velocity = torch.zeros_like(rows)
     for step in range(steps):

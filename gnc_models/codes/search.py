@@ -39,7 +39,6 @@ def optimise_code(
     structured: bool = True,
 ) -> Code:
     """The best code found from many starts: annealed soft maximum of the cosines, then exact polishing.
-
     Args:
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
             as many variables. A quarter goes on after the coarse half of the annealing; the best four are sharpened.
@@ -48,8 +47,7 @@ def optimise_code(
         polish: whether to balance the closest pairs exactly where K d <= 1500.
         structured: whether to start from signed words and families of codes too, in 8 to 24 dimensions.
     Returns:
-        The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum.
-    """
+        The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum."""
     check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)
     mirrors = _mirrors(feature_dim, starts)
@@ -180,9 +178,7 @@ def _anneal(points: Tensor, sharpness: float, iterations: int, signs: Tensor | N
 
 def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:
     """`log(sum over ordered pairs exp(sharpness * cos)) / sharpness`: above the largest cosine, by little when sharp.
-
-    With `signs` the code is the rows and their images `rows * signs`; each row is compared with all of them.
-    """
+    With `signs` the code is the rows and their images `rows * signs`; each row is compared with all of them."""
 
     def energy(points: Float[Tensor, "starts rows dim"], _starts: Tensor) -> tuple[Tensor, Tensor]:
         everyone = points if signs is None else torch.cat([points, points * signs], dim=1)

@@ -25,10 +25,8 @@ def minimise_on_spheres(
     at_once: int | None = None,
 ) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:
     """Local minima near each start, and their values, none above that of its start; starts share only the batch.
-
     At most `at_once` starts are one batch. A start is done when its gradient's largest row norm is below `tolerance`.
-    Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
-    """
+    Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport."""
     parts = torch.arange(len(points)).split(at_once or len(points))
     found = [_minimise(objective, points[part], part, iterations, tolerance) for part in parts]
     return torch.cat([p for p, _ in found]), torch.cat([v for _, v in found])

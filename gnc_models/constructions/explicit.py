@@ -109,10 +109,8 @@ def higman_sims() -> Points:
 
 def leech_section(feature_dim: int) -> Points:
     """Leech vectors of a d-dimensional section, 16 <= d <= 23: the laminated lattices' minimal vectors, cosine 1/2.
-
     The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it.
-    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6.
-    """
+    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6."""
     leech, words = leech_vectors(), golay_words()
     octad = words[words.sum(1) == 8][0]
     roots = leech[(leech * (1 - octad) == 0).all(1)]

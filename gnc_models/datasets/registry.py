@@ -44,7 +44,6 @@ def make_dataset(
     **settings: Any,
 ) -> Dataset:
     """The data set of that name, the same tensors for the same arguments on every machine with the same packages.
-
     Args:
         name: a name in `DATASETS`, or a reference to one's own.
         num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
@@ -59,8 +58,7 @@ def make_dataset(
         settings: those of the set's own that its constructor reads; None counts as not given.
     Raises:
         ValueError: an unknown name, more classes than there are, or a setting out of range or refused by this set.
-        MissingData: files of a stored set are missing; the text names the command that gets them.
-    """
+        MissingData: files of a stored set are missing; the text names the command that gets them."""
     if not is_reference(name):
         check_choice("dataset", name, DATASETS)
     check_at_least(2, num_classes=num_classes)

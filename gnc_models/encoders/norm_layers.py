@@ -42,11 +42,9 @@ def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[A
 @torch.no_grad()
 def initialise_without_normalization(layers: Iterable[nn.Module], branch_ends: Iterable[nn.Module] = ()) -> None:
     """Draw `layers` anew, so that features keep their scale from layer to layer although nothing normalises them.
-
     He's rule by fan-in keeps the mean square of what passes a layer and a ReLU. A sum of n residual branches would grow
     it by 2^n, so the layers in `branch_ends`, with which the branches end, are scaled by n^(-1/2).
-    Source: He et al., arXiv 1502.01852; De and Smith, arXiv 2002.10444 (residual branches).
-    """
+    Source: He et al., arXiv 1502.01852; De and Smith, arXiv 2002.10444 (residual branches)."""
     for layer in layers:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -26,15 +26,13 @@ def make_encoder(
     **counts: int | None,
 ) -> nn.Module:
     """An encoder from `[batch, *input_shape]` to features `[batch, feature_dim]`; the last layer is a linear map.
-
     Args:
         input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector; (context,) of token ids,
             int64; (1,) of a sample's index, int64.
         norm_layer: one of the catalog's `norm_layers` of the encoder; None for the first one there.
         counts: `width`, `depth`, `num_samples` and `vocabulary`, those that the constructor reads; None: not given.
     Returns:
-        The network, initialised from torch's default generator, in training mode.
-    """
+        The network, initialised from torch's default generator, in training mode."""
     if is_reference(name):
         extras = {setting: value for setting, value in counts.items() if value is not None}
         given: Any = (input_shape, feature_dim)
@@ -57,11 +55,9 @@ def make_encoder(
 
 def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
     """Named modules of an encoder, in the order in which a forward pass calls them, each once; the last is "features".
-
     Outputs are `[batch, channels, height, width]` in networks on images, `[batch, tokens, width]` in transformers (the
     class token is the first one in vit, the causal transformer reads out the last position) and `[batch, units]` in
-    mlp. An encoder of one's own names its stages in a method `feature_stages()`. ValueError for one without.
-    """
+    mlp. An encoder of one's own names its stages in a method `feature_stages()`. ValueError for one without."""
     if is_reference(name):
         method: Any = getattr(encoder, "feature_stages", None)
         found = method() if callable(method) else None

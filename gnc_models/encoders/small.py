@@ -54,10 +54,8 @@ def make_small_resnet(
     input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str
 ) -> SmallResNet:
     """A stem and three stages of `depth` basic blocks with width, 2 width and 4 width channels.
-
     The stem (a 4x4 convolution) and the stages from the second on each halve the side. Halving it in the stem makes
-    a step 2.5 times cheaper at 16 pixels; in equal time the margins come out higher than at full resolution.
-    """
+    a step 2.5 times cheaper at 16 pixels; in equal time the margins come out higher than at full resolution."""
     image_channels, _, _ = image_shape("small_resnet", input_shape)
     layers: list[nn.Module] = [
         nn.Conv2d(image_channels, width, 4, stride=2, padding=1, bias=False),
@@ -94,9 +92,7 @@ def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
 
 class FreeFeatures(nn.Module):
     """One trained vector per sample, looked up by its index; Gaussian with mean square norm 1 at the start.
-
-    Source: Mixon, Parshall and Pi, arXiv 2011.11619; with the sphere constraint Jiang et al., arXiv 2310.05351.
-    """
+    Source: Mixon, Parshall and Pi, arXiv 2011.11619; with the sphere constraint Jiang et al., arXiv 2310.05351."""
 
     def __init__(self, num_samples: int, feature_dim: int) -> None:
         super().__init__()

@@ -30,16 +30,13 @@ def nearest_hull_points(
     start: HullPoints | None = None,
 ) -> HullPoints:
     """The point nearest to the origin in the convex hull of each set of points, of any scale.
-
     A solve that stalls ends early: its point is in the hull but not the nearest, which the caller sees because the
     lower bound that the point gives stays below its norm.
-
     Args:
         valid: which points are real; each hull needs one.
         tolerance: a hull is done when `min_j <v_j, p> >= (1 - tolerance) |p|^2` at its point p.
         start: working sets to begin with, at most dim + 1 points each; by default the point nearest to the origin.
-    Source: Wolfe, Math. Programming 11 (1976); Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23.
-    """
+    Source: Wolfe, Math. Programming 11 (1976); Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23."""
     return PointSets(points, valid, tolerance, start).solve(20 + 4 * points.shape[2])
 
 
@@ -141,10 +138,8 @@ class PointSets:
 
     def settle(self) -> None:
         """Move to the affine nearest point of a part of each working set, whose coefficients are all positive.
-
         First every point with a negative coefficient is dropped at once, which takes few solves. Where that does not
-        come nearer to the origin, points are dropped one by one on the way, which always does.
-        """
+        come nearer to the origin, points are dropped one by one on the way, which always does."""
         used, coefficients = self.used.clone(), self.coefficients.clone()
         self._drop(self.live.nonzero()[:, 0], at_once=True)
         farther = (self.live & (self._square() >= self.bound * (1.0 - 1e-14))).nonzero()[:, 0]
@@ -199,10 +194,8 @@ class PointSets:
 
     def _thin(self, square: Tensor) -> None:
         """Free a slot of each full working set by moving along an affine dependence, which leaves its point in place.
-
         A full set has more members than dimensions, so away from the origin they depend on each other: several may
-        have come in at once. Where members are so far away that rounding hides the dependence, the set stays full.
-        """
+        have come in at once. Where members are so far away that rounding hides the dependence, the set stays full."""
         full = (self.used.sum(1) >= self.capacity).nonzero()[:, 0]
         if not len(full) or self.used.shape[1] <= 1:
             return

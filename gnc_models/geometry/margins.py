@@ -71,8 +71,7 @@ def one_vs_rest_margins(
     Returns:
         The intervals with their supports. The margin of a row inside the hull of the others is 0: its lower bound is 0,
         and its upper bound small beside the largest row.
-    Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality.
-    """
+    Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality."""
     _check(weights, tolerance, mode, max_rounds, warm_start)
     weights = weights.detach().to(torch.float64)
     scale = torch.frexp(weights.abs().max())[1]
@@ -109,10 +108,8 @@ def margins_of_directions(
     progress: Progress | None = None,
 ) -> Margins:
     """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
-
     errors: how far each row may be from the row that is meant, in the unit of the rows; None: the rows are meant, and
-    a row of zeros is refused. A class whose row may have any direction makes the intervals wide: at worst 0 to 2.
-    """
+    a row of zeros is refused. A class whose row may have any direction makes the intervals wide: at worst 0 to 2."""
     _check(weights, tolerance, mode, 1, warm_start)
     zero = (~weights.any(1)).nonzero()
     if len(zero) and errors is None:

@@ -21,7 +21,6 @@ def nearest_by_products(
     start: HullPoints | None = None,
 ) -> HullPoints:
     """As `nearest_hull_points`, of points whose inner products these are, in float64, and at most `capacity` in use.
-
     A result can be worse than asked for, or no convex combination at all, where the products' rounding is too coarse.
     """
     return ProductSets(products, valid, tolerance, capacity, start).solve(MOST_STEPS)

@@ -22,10 +22,8 @@ def chunked_cross_entropy(
     chunk_entries: int = CHUNK_ENTRIES,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of `features @ rows.T / temperature` in nats, rows being the weight's or its unit rows.
-
     `chunk_entries` is the most logits held at once, without influence on the value but for rounding. The gradient is
-    taken in the same pass, so that no logit is computed twice; it can be differentiated once.
-    """
+    taken in the same pass, so that no logit is computed twice; it can be differentiated once."""
     if not torch.is_grad_enabled():  # the function itself cannot see that, and would take gradients for nothing
         features, weight = features.detach(), weight.detach()
     value: Tensor = _ChunkedCrossEntropy.apply(features, weight, labels, temperature, normalises_rows, chunk_entries)

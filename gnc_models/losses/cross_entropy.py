@@ -39,10 +39,8 @@ class CrossEntropy(Loss):
 
 class LogCrossEntropy(Loss):
     """`temperature * log(mean cross-entropy)`, never through the cross-entropy, which underflows at low temperatures.
-
     As the temperature falls it tends to HardMax where every sample is on its side, and to 0 elsewhere.
-    Source: Jiang et al., arXiv 2310.05351.
-    """
+    Source: Jiang et al., arXiv 2310.05351."""
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         odds = (score_gaps(features, labels, classifier) / temperature).logsumexp(1)

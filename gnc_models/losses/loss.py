@@ -15,10 +15,8 @@ Scalar = Float[Tensor, ""]
 
 class Loss(nn.Module):
     """A loss over a batch. It has no parameters and no state: training moves features and classifier rows.
-
     A member defines `value`; `forward` calls it in the precision of the rows, whatever autocast says: differences of
-    logits at a low temperature, distances and determinants need more digits than bfloat16 has.
-    """
+    logits at a low temperature, distances and determinants need more digits than bfloat16 has."""
 
     def __init__(self, *, num_classes: int, feature_dim: int) -> None:
         """Take the sizes, for the members that need them: rows of the classifier, at least 2, and their dimension."""

@@ -74,11 +74,9 @@ class HypersphereSeparation(_UniformityGap):
 
 class GramDeterminant(_UniformityGap):
     """MGD, with the kernel `k(x, y) = exp(-|x - y|^2 / (2 kernel_width^2))` and G + logdet_eps I for every Gram G.
-
     inter: minus the log-determinant of the proxies' Gram; the kernel keeps it regular where K > d. intra: mean over the
     classes in the batch of the log-determinant of the Gram of their samples and their proxy, which ties a sample to
-    its class. It falls to log(logdet_eps) for each sample as a class collapses: without logdet_eps, without bound.
-    """
+    its class. It falls to log(logdet_eps) for each sample as a class collapses: without logdet_eps, without bound."""
 
     def __init__(
         self,

@@ -21,12 +21,10 @@ def attack_accuracy(
     batch_size: int = 256,
 ) -> float:
     """Share of inputs classified rightly after each was moved within the l-infinity ball to raise cross-entropy.
-
     Steps of 2.5 radius / steps, each projected onto the ball and the limits: one from the input is FGSM, more are PGD.
     The last iterate counts: an upper bound of the accuracy under the best attack, never a certificate. In `model_fn` a
     sample's logits must not depend on the others'. A generator draws where in the ball to start, else it is the input.
-    Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start).
-    """
+    Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start)."""
     if not len(inputs) or not inputs.is_floating_point():
         got = f"got {len(inputs)} of {inputs.dtype}. Indices and tokens have no neighbours to move to."
         raise ValueError(f"inputs must be at least one floating-point sample, {got}")

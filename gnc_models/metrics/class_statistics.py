@@ -15,10 +15,8 @@ BLOCK_ENTRIES = 1 << 22  # of the means that are handled at once: 32 MiB in floa
 
 class ClassStatistics:
     """Counts, means and within-class scatter of features seen so far.
-
     Batches and other statistics join by Chan's update, which adds squared deviations from each part's own means and
     the spread between these means: a sum of squares minus a square of sums would lose every digit under collapse.
-
     Attributes:
         counts: samples of each class, int64.
         means: mean feature of each class, 0 for a class without samples.
@@ -26,8 +24,7 @@ class ClassStatistics:
         scatter: sum over all samples of `(h - mean)(h - mean)^T`, pooled over classes.
         mean_errors: a bound of how far each mean may be from the exact mean of its class's samples.
         norm_mean, norm_square_deviation: mean of `|h|` over all samples, and the sum of squared deviations from it.
-    Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
-    """
+    Source: Chan, Golub and LeVeque, The American Statistician 37 (1983)."""
 
     PARTS = ("counts", "means", "square_deviations", "mean_errors", "scatter", "norm_mean", "norm_square_deviation")
 
@@ -113,9 +110,7 @@ class ClassStatistics:
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
         """Merge the statistics of all workers of a process group; each ends with those of all samples, bit for bit.
-
-        Sums over workers in blocks: counts and means, what rounded common means lack, then deviations and spread.
-        """
+        Sums over workers in blocks: counts and means, what rounded common means lack, then deviations and spread."""
         device = self.means.device
         if distributed.get_backend(group) == "nccl":  # which knows GPUs alone, while the statistics may be on the CPU
             device = torch.device("cuda", torch.cuda.current_device())
@@ -233,7 +228,6 @@ class ClassStatistics:
 
 class MeanResiduals:
     """Bounds how far computed means are from the exact means of float64 samples, by a second pass over the samples.
-
     The exact mean of n samples h is m + (the mean of h - m), whatever m is. With u = eps / 2, each difference h - m is
     computed to u |h - m| in every coordinate, a sum of n of them in any order to n u (the sum of their sizes), and the
     division to another u. So the exact mean is within |r| + (n + 2) u s of m, where r is the computed mean of the

@@ -61,7 +61,6 @@ def measure_collapse(
     warm_starts: Mapping[str, Margins] | None = None,
 ) -> Collapse:
     """The geometric columns of a measurement (study.store.schemas.Measurement), in float64.
-
     Args:
         features: training features as the encoder gives them, before any normalization.
         weights: classifier rows before any normalization; None: only columns that need none, of classes that labels have.
@@ -80,8 +79,7 @@ def measure_collapse(
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample per class, energies
         of coinciding means, ...), never zero for it.
-    Source: docs/metrics.md names the paper of each formula.
-    """
+    Source: docs/metrics.md names the paper of each formula."""
     _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
     num_classes = int(labels.max()) + 1 if weights is None else len(weights)
     _check_settings(features, counted, class_inputs, num_classes)
@@ -117,10 +115,8 @@ def measure_statistics(
     warm_starts: Mapping[str, Margins] | None = None,
 ) -> Collapse:
     """The columns that statistics tell without the samples, as `measure_collapse` gives them.
-
     Classes without samples are left out of what is measured at class means. ValueError as there, and for a column that
-    needs single samples, rows or unit features that are not there.
-    """
+    needs single samples, rows or unit features that are not there."""
     if weights is not None:
         _check_features("weights", weights, seen.head.means.shape[1])
         if len(weights) != len(seen.head.counts):

@@ -14,11 +14,9 @@ from gnc_models.shapes import Float, Int
 
 class SeenFeatures:
     """Statistics of features as the head sees them, batch by batch; of unit features beside them where they are needed.
-
     Attributes:
         head: statistics as the head sees them, with the norms before any normalization.
-        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None.
-    """
+        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None."""
 
     def __init__(
         self,

@@ -116,9 +116,7 @@ def rare_and_frequent(
     counts: Int[Tensor, " classes"],
 ) -> tuple[Bool[Tensor, " classes"], Bool[Tensor, " classes"]] | None:
     """Which classes are the rarest and which the most frequent third; None where the two cannot be told apart.
-
-    A class as frequent as the last of its third belongs to it, so that the order of the classes does not decide.
-    """
+    A class as frequent as the last of its third belongs to it, so that the order of the classes does not decide."""
     ordered = counts.sort().values
     third = len(ordered) // 3
     if not third or ordered[third - 1] == ordered[-third]:

@@ -56,11 +56,9 @@ def _energies(points: Tensor) -> tuple[float, float, float]:
 @columns("samples", "within_log_energy", "within_distance")
 def within_columns(view: View, sphere: ClassStatistics) -> tuple[float, float] | None:
     """Mean over classes of the mean over pairs of samples of log 1/|x-y| and of |x-y|, x and y unit features.
-
     Of a class of more than SAMPLES_A_CLASS that many stand for all, evenly spaced in the order of the samples. None
     where no class has two samples, and the energy where two samples coincide.
-    Source: Liu et al., arXiv 2303.06484 (HUG's within-class measure in its forms s = 0 and s = -1).
-    """
+    Source: Liu et al., arXiv 2303.06484 (HUG's within-class measure in its forms s = 0 and s = -1)."""
     energy = distance = 0.0
     num_classes = 0
     for points, filled in _padded_classes(view, sphere):

@@ -1,6 +1,5 @@
 """Faces, which characters they share, and each character's picture in each face.
-Built in are the 12 DejaVu faces in matplotlib's wheel, which is not imported; others are a package's or a folder's.
-"""
+Built in are the 12 DejaVu faces in matplotlib's wheel, which is not imported; others are a package's or a folder's."""
 
 import hashlib
 import importlib.metadata

@@ -48,16 +48,13 @@ def make_glyphs(
     data_root: Path | None = None,
 ) -> Dataset:
     """Images `[samples, 1, resolution, resolution]` of characters, background 0; sample i is in face i modulo their number.
-
     With the built-in fonts ink goes up to 1 / 0.27 in float32. With others, which have thousands of characters, images
     are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the room.
-
     Args:
         resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
         unseen_family: its faces give the unseen samples and nothing else; "none" or None: all faces are trained on.
         fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
-        fonts_source: the digest that the fonts must have here; None: any.
-    """
+        fonts_source: the digest that the fonts must have here; None: any."""
     check_choice("resolution", resolution, RESOLUTIONS)
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     faces = drawing.find_faces(fonts, data_root)
@@ -108,9 +105,7 @@ def _split_faces(faces: Sequence[drawing.Face], unseen_family: str | None) -> tu
 
 def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.ndarray:
     """Inverse maps, float32 `[samples, 2, 3]`: from a pixel's place in the sample to its place in the picture.
-
-    Places are (across, down) in units of half the side, from the centre. The first rows do not depend on `samples`.
-    """
+    Places are (across, down) in units of half the side, from the centre. The first rows do not depend on `samples`."""
     generator = np.random.default_rng([data_seed, stream, code_point])
     angle, across, along, shear, *shift = (generator.uniform(-1, 1, (samples, len(_RANGES))) * _RANGES).T
     cos, sin = np.cos(angle), np.sin(angle)

@@ -43,7 +43,6 @@ def augment(
     batch_size: int | None = None,
 ) -> Shaped[Tensor, " batch *input"]:
     """One batch, or a part of one, changed at random: a sample changes in the same way in any part of the batch.
-
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
         augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way, 0 where

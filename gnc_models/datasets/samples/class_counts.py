@@ -9,12 +9,10 @@ def class_counts(
     num_classes: int, samples_per_class: int, *, imbalance: str = "none", imbalance_ratio: float | None = None
 ) -> tuple[int, ...]:
     """Training samples of each class, most first; no class has fewer than 1.
-
     With n = `samples_per_class`, r = `imbalance_ratio` and classes k = 0 .. K - 1, rounded half up:
     "none" n for all; "exponential" n r^(-k / (K - 1)); "step" n for the first ceil(K / 2) classes, n / r for the rest.
     A class's count never falls when K or n grows, so the smaller study lies inside the larger one.
-    Source: Cui et al., arXiv 1901.05555 (exponential); Buda et al., arXiv 1710.05381 (step).
-    """
+    Source: Cui et al., arXiv 1901.05555 (exponential); Buda et al., arXiv 1710.05381 (step)."""
     if imbalance not in IMBALANCES:
         raise ValueError(f"imbalance must be one of {list(IMBALANCES)}, got {imbalance!r}.")
     if imbalance == "none":

@@ -15,7 +15,6 @@ from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batche
 @dataclass(frozen=True)
 class Dataset:
     """Samples sorted by class, labels 0 to classes - 1, all on the CPU; inputs that are too large are `Streamed`.
-
     Inputs are float32 `[samples, channels, height, width]` images or `[samples, dim]` vectors, or int64
     `[samples, context]` tokens or `[samples, 1]` indices, or uint8 images, which networks see times `input_scale`.
     `unseen_*` are samples of the same classes from a source kept out of training and test, `ood_inputs` samples of

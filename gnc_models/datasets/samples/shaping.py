@@ -37,11 +37,9 @@ def keep_counts(dataset: Dataset, counts: tuple[int, ...]) -> Dataset:
 
 def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dataset:
     """Training samples under labels of which a share is wrong, sorted by the labels they now have.
-
     Below 1 exactly that share, rounded half up, get another label than their own, all others with equal chances. More
     noise wrongs the same samples in the same way and others beside them. At 1 the labels are shuffled over all samples.
-    ValueError: a share outside 0 to 1, or a class left without a sample.
-    """
+    ValueError: a share outside 0 to 1, or a class left without a sample."""
     if not 0 <= label_noise <= 1:
         raise ValueError(f"label_noise must be from 0 to 1, got {label_noise!r}.")
     if label_noise == 0:
@@ -79,7 +77,6 @@ def mark_contexts(
     contexts: Int64[Tensor, "samples context"], labels: Int64[Tensor, " samples"]
 ) -> tuple[Bool[Tensor, " samples"], float]:
     """Which samples have a context that one label alone follows, and the label's entropy given the context.
-
     It is the empirical `-sum_{c,y} p(c, y) log p(y | c)` in nats: no function of the context has a lower cross-entropy.
     """
     # a row's bytes as one value: rows are equal exactly where these are

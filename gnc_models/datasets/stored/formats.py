@@ -1,6 +1,5 @@
 """Files of stored sets as arrays: idx files and CIFAR's pickled batches, plain or gzipped. No code from a file is run.
-In pickles classes of our own stand where numpy's are named, so that only bytes, numbers, lists and dicts are built.
-"""
+In pickles classes of our own stand where numpy's are named, so that only bytes, numbers, lists and dicts are built."""
 
 import gzip
 import io
