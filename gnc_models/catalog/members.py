@@ -58,12 +58,12 @@ ANY_NORM = ("batch", "group", "layer", "none")
 @dataclass(frozen=True)
 class Encoder(Member):
     """takes: the kinds of inputs it accepts. norm_layers: those it can have, its own first; a setting where it has several.
-    stages: module and name of the function that lists its layers, "" where it has none. read_out: the position of a
-    sequence that the features are read from."""
+    stages: by name, its layers but for the features: the path of a module, or `PATH.*Kind`, which stands for all modules
+    of that class right below PATH, numbered from 1. read_out: the position of a sequence that features are read from."""
 
     takes: frozenset[str] = frozenset({"image"})
     norm_layers: tuple[str, ...] = ANY_NORM
-    stages: str = ""
+    stages: Mapping[str, str] = field(default_factory=dict)
     read_out: int = 0
 
     def __post_init__(self) -> None:

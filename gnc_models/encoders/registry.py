@@ -1,6 +1,7 @@
 """Encoders by name: networks from inputs to features, and the layers at which their collapse can be measured."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -67,8 +68,17 @@ def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]
         return [*found, ("features", encoder)]
     if not MEMBERS[name].stages:
         raise ValueError(f"encoder must have layers, got {name!r}, which has none.")
-    stages: list[tuple[str, nn.Module]] = load(PACKAGE, MEMBERS[name].stages)(encoder)
-    return stages
+    inner = (_modules(encoder, *named) for named in MEMBERS[name].stages.items())
+    return [*itertools.chain.from_iterable(inner), ("features", encoder)]
+
+
+def _modules(encoder: nn.Module, name: str, path: str) -> list[tuple[str, nn.Module]]:
+    above, several, kind = path.partition("*")
+    module = encoder.get_submodule(above.rstrip("."))
+    if not several:
+        return [(name, module)]
+    members = [inner for inner in module.children() if kind in ("", type(inner).__name__)]
+    return [(f"{name}{number}", inner) for number, inner in enumerate(members, start=1)]
 
 
 def _is_stage(pair: Any) -> bool:

@@ -24,10 +24,9 @@ class BasicBlock(nn.Module):
         self.stride = stride
         # A strided 1x1 convolution, as slicing and a plain one: with fewer channels than a vector register holds,
         # oneDNN's own writes past its buffer in the backward pass (github.com/uxlfoundation/oneDNN/issues/6035).
-        same = stride == 1 and channels_in == channels
-        self.shortcut = (
-            nn.Identity() if same else nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), norm(channels))
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), norm(channels))
 
     def forward(self, inputs: Float[Tensor, "batch channels_in height width"]) -> Tensor:
         hidden = functional.relu(self.norm1(self.conv1(inputs)))
@@ -42,17 +41,9 @@ class ChannelsLast(nn.Module):
         return inputs.contiguous(memory_format=torch.channels_last)
 
 
-class SmallResNet(nn.Sequential):
-    """Stem, blocks, mean over pixels, linear map."""
-
-
-class Mlp(nn.Sequential):
-    """Linear map, normalization and ReLU for each hidden layer; linear map."""
-
-
 def make_small_resnet(
     input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str
-) -> SmallResNet:
+) -> nn.Sequential:
     """A stem and three stages of `depth` basic blocks with width, 2 width and 4 width channels.
     The stem (a 4x4 convolution) and the stages from the second on each halve the side. Halving it in the stem makes
     a step 2.5 times cheaper at 16 pixels; in equal time the margins come out higher than at full resolution."""
@@ -69,7 +60,7 @@ def make_small_resnet(
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(BasicBlock(channels, width * 2**stage, stride, norm_layer))
             channels = width * 2**stage
-    network = SmallResNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions if norm_layer != "none" else ():
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -78,7 +69,7 @@ def make_small_resnet(
     return network
 
 
-def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str) -> Mlp:
+def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str) -> nn.Module:
     """`depth` hidden layers of `width` units, each a linear map, normalization and ReLU."""
     units = math.prod(input_shape)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -87,7 +78,7 @@ def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
         units = width
     if norm_layer == "none":
         initialise_without_normalization(layers)
-    return Mlp(*layers, nn.Linear(units, feature_dim))
+    return nn.Sequential(*layers, nn.Linear(units, feature_dim))
 
 
 class FreeFeatures(nn.Module):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.classifiers.class_mean import CLASS_MEAN_FORMS
-from gnc_models.classifiers.classifier import NORMALIZATIONS, LinearClassifier
+from gnc_models.classifiers.classifier import CLASS_MEAN_FORMS, NORMALIZATIONS, LinearClassifier
 from gnc_models.classifiers.registry import CLASSIFIERS, make_classifier
 
 TEMPERATURES = {"both": 0.1, "features": 0.3, "weights": 2.0, "none": None}
