@@ -79,14 +79,9 @@ class FitRefused(ValueError):
 
 
 def fit_power_law(
-    measure: np.ndarray,
-    sizes: np.ndarray,
-    *,
-    cell: Sequence[str] | np.ndarray,
-    name: str = "num_classes",
-    group: Sequence[str] | None = None,
-    upper: np.ndarray | None = None,
-) -> PowerLawFit:
+    measure: np.ndarray, sizes: np.ndarray, *, cell: Sequence[str] | np.ndarray, name: str = "num_classes",
+    group: Sequence[str] | None = None, upper: np.ndarray | None = None,
+) -> PowerLawFit:  # fmt: skip
     """Fit `measure = prefactor[group] * size ** exponent`, with a LEVEL interval over sizes.
     Args:
         measure, sizes: [trials], positive. cell: of each trial; its seeds are averaged. name: of the size. group: cells of

@@ -87,17 +87,9 @@ class ClassMeanClassifier(Classifier):
     """Rows that are moving averages of their class's features (CMF): no gradient, always of unit length."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        normalization: str,
-        temperature: float | None,
-        init_norm: float,
-        class_mean_form: str = "sum",
-        class_mean_momentum: float = 0.9,
-        class_mean_update: str = "before",
-    ) -> None:
+        self, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float,
+        class_mean_form: str = "sum", class_mean_momentum: float = 0.9, class_mean_update: str = "before",
+    ) -> None:  # fmt: skip
         """Rows start in random directions (torch's default generator); `Classifier` lists the other arguments.
         Args:
             class_mean_form: "sum" as in the paper, or "mean".

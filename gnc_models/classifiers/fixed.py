@@ -22,18 +22,10 @@ class FixedClassifier(Classifier):
     """Rows that are the points of a code from the start and never move."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        normalization: str,
-        temperature: float | None,
-        init_norm: float,
-        code: str = "best",
-        assignment: str = "random",
-        similarity: Float[Tensor, "classes classes"] | None = None,
+        self, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float,
+        code: str = "best", assignment: str = "random", similarity: Float[Tensor, "classes classes"] | None = None,
         points: Rows | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Points of the code, one per class, of unit length where the head normalises rows, else of norm `init_norm`.
         Args (`Classifier` lists the others):
             code: "simplex", "best" (see `code_rows`) or "random" directions (torch's default generator).

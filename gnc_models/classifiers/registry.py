@@ -13,15 +13,9 @@ CLASSIFIERS: dict[str, Callable[..., Classifier]] = {name: load(PACKAGE, m.made_
 
 
 def make_classifier(
-    name: str,
-    num_classes: int,
-    feature_dim: int,
-    *,
-    normalization: str,
-    temperature: float | None,
-    init_norm: float,
+    name: str, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float,
     **settings: Any,
-) -> Classifier:
+) -> Classifier:  # fmt: skip
     """The classifier of that name; ValueError: an unknown name, a setting out of range or without effect, or a pair."""
     check_choice("classifier", name, CLASSIFIERS)
     constructor = CLASSIFIERS[name]

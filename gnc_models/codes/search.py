@@ -29,15 +29,9 @@ SLOW_SHARPNESS = tuple(1.3**i for i in range(31))
 
 
 def optimise_code(
-    num_classes: int,
-    feature_dim: int,
-    *,
-    starts: int = 16,
-    seed: int = 0,
-    iterations: int = 60,
-    polish: bool = True,
+    num_classes: int, feature_dim: int, *, starts: int = 16, seed: int = 0, iterations: int = 60, polish: bool = True,
     structured: bool = True,
-) -> Code:
+) -> Code:  # fmt: skip
     """The best code found from many starts: annealed soft maximum of the cosines, then exact polishing.
     Args:
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half

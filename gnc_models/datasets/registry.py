@@ -26,22 +26,11 @@ DATASETS: dict[str, Callable[..., Dataset]] = {name: load(PACKAGE, m.made_by) fo
 
 
 def make_dataset(
-    name: str,
-    *,
-    num_classes: int,
-    samples_per_class: int | None,
-    test_samples_per_class: int | None,
-    data_seed: int,
-    data_root: Path | None = None,
-    imbalance: str | None = None,
-    imbalance_ratio: float | None = None,
-    label_noise: float | None = None,
-    ood_classes: int | None = None,
-    dataset_source: str | None = None,
-    dataset_options: Mapping[str, Any] | None = None,
-    room: Room = HELD,
-    **settings: Any,
-) -> Dataset:
+    name: str, *, num_classes: int, samples_per_class: int | None, test_samples_per_class: int | None, data_seed: int,
+    data_root: Path | None = None, imbalance: str | None = None, imbalance_ratio: float | None = None,
+    label_noise: float | None = None, ood_classes: int | None = None, dataset_source: str | None = None,
+    dataset_options: Mapping[str, Any] | None = None, room: Room = HELD, **settings: Any,
+) -> Dataset:  # fmt: skip
     """The data set of that name, the same tensors for the same arguments on every machine with the same packages.
     Args:
         name: a name in `DATASETS`, or a reference to one's own.

@@ -17,15 +17,9 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {name: load(PACKAGE, m.made_by) 
 
 
 def make_encoder(
-    name: str,
-    *,
-    input_shape: tuple[int, ...],
-    feature_dim: int,
-    norm_layer: str | None = None,
-    source: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    **counts: int | None,
-) -> nn.Module:
+    name: str, *, input_shape: tuple[int, ...], feature_dim: int, norm_layer: str | None = None,
+    source: str | None = None, options: Mapping[str, Any] | None = None, **counts: int | None,
+) -> nn.Module:  # fmt: skip
     """An encoder from `[batch, *input_shape]` to features `[batch, feature_dim]`; the last layer is a linear map.
     Args:
         input_shape: of one input: (channels, height, width) of an image; (dim,) of a vector; (context,) of token ids,

@@ -23,12 +23,9 @@ class HullPoints:
 
 
 def nearest_hull_points(
-    points: Float[Tensor, "hulls points dim"],
-    valid: Bool[Tensor, "hulls points"],
-    *,
-    tolerance: float,
+    points: Float[Tensor, "hulls points dim"], valid: Bool[Tensor, "hulls points"], *, tolerance: float,
     start: HullPoints | None = None,
-) -> HullPoints:
+) -> HullPoints:  # fmt: skip
     """The point nearest to the origin in the convex hull of each set of points, of any scale.
     A solve that stalls ends early: its point is in the hull but not the nearest, which the caller sees because the
     lower bound that the point gives stays below its norm.

@@ -50,14 +50,9 @@ class Margins:
 
 
 def one_vs_rest_margins(
-    weights: Float[Tensor, "classes dim"],
-    *,
-    tolerance: float = 1e-6,
-    mode: Literal["all", "min"] = "all",
-    max_rounds: int = 50,
-    warm_start: Margins | None = None,
-    progress: Progress | None = None,
-) -> Margins:
+    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all",
+    max_rounds: int = 50, warm_start: Margins | None = None, progress: Progress | None = None,
+) -> Margins:  # fmt: skip
     """Distance from each class weight to the convex hull of all the others, as a certified interval.
 
     Args:
@@ -99,14 +94,10 @@ def one_vs_rest_margins(
 
 
 def margins_of_directions(
-    weights: Float[Tensor, "classes dim"],
-    *,
-    tolerance: float = 1e-6,
-    mode: Literal["all", "min"] = "all",
-    warm_start: Margins | None = None,
-    errors: Float[Tensor, " classes"] | None = None,
+    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all",
+    warm_start: Margins | None = None, errors: Float[Tensor, " classes"] | None = None,
     progress: Progress | None = None,
-) -> Margins:
+) -> Margins:  # fmt: skip
     """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
     errors: how far each row may be from the row that is meant, in the unit of the rows; None: the rows are meant, and
     a row of zeros is refused. A class whose row may have any direction makes the intervals wide: at worst 0 to 2."""

@@ -13,13 +13,9 @@ MOST_STEPS = 100
 
 
 def nearest_by_products(
-    products: Float[Tensor, "hulls points points"],
-    valid: Bool[Tensor, "hulls points"],
-    *,
-    tolerance: float,
-    capacity: int,
-    start: HullPoints | None = None,
-) -> HullPoints:
+    products: Float[Tensor, "hulls points points"], valid: Bool[Tensor, "hulls points"], *, tolerance: float,
+    capacity: int, start: HullPoints | None = None,
+) -> HullPoints:  # fmt: skip
     """As `nearest_hull_points`, of points whose inner products these are, in float64, and at most `capacity` in use.
     A result can be worse than asked for, or no convex combination at all, where the products' rounding is too coarse.
     """

@@ -13,14 +13,9 @@ LEAST_NORM = 1e-12  # as in torch.nn.functional.normalize
 
 
 def chunked_cross_entropy(
-    features: Float[Tensor, "batch dim"],
-    weight: Float[Tensor, "classes dim"],
-    labels: Int[Tensor, " batch"],
-    *,
-    temperature: float,
-    normalises_rows: bool,
-    chunk_entries: int = CHUNK_ENTRIES,
-) -> Float[Tensor, ""]:
+    features: Float[Tensor, "batch dim"], weight: Float[Tensor, "classes dim"], labels: Int[Tensor, " batch"], *,
+    temperature: float, normalises_rows: bool, chunk_entries: int = CHUNK_ENTRIES,
+) -> Float[Tensor, ""]:  # fmt: skip
     """Mean cross-entropy of `features @ rows.T / temperature` in nats, rows being the weight's or its unit rows.
     `chunk_entries` is the most logits held at once, without influence on the value but for rounding. The gradient is
     taken in the same pass, so that no logit is computed twice; it can be differentiated once."""

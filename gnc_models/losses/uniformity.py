@@ -79,15 +79,9 @@ class GramDeterminant(_UniformityGap):
     its class. It falls to log(logdet_eps) for each sample as a class collapses: without logdet_eps, without bound."""
 
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        feature_dim: int,
-        logdet_eps: float,
-        kernel_width: float = 1.0,
-        inter_weight: float = 0.15,
-        intra_weight: float = 0.03,
-    ) -> None:
+        self, *, num_classes: int, feature_dim: int, logdet_eps: float, kernel_width: float = 1.0,
+        inter_weight: float = 0.15, intra_weight: float = 0.03,
+    ) -> None:  # fmt: skip
         """`logdet_eps` above 1e-10 is added to every Gram's diagonal; `kernel_width` is a distance on the sphere."""
         super().__init__(
             num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight

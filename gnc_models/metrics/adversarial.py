@@ -10,16 +10,10 @@ Limits = tuple[float, float] | None
 
 
 def attack_accuracy(
-    model_fn: Callable[[Tensor], Tensor],
-    inputs: Shaped[Tensor, "samples ..."],
-    labels: Int[Tensor, " samples"],
-    *,
-    radius: float,
-    steps: int = 1,
-    limits: Limits = None,
-    generator: torch.Generator | None = None,
+    model_fn: Callable[[Tensor], Tensor], inputs: Shaped[Tensor, "samples ..."], labels: Int[Tensor, " samples"], *,
+    radius: float, steps: int = 1, limits: Limits = None, generator: torch.Generator | None = None,
     batch_size: int = 256,
-) -> float:
+) -> float:  # fmt: skip
     """Share of inputs classified rightly after each was moved within the l-infinity ball to raise cross-entropy.
     Steps of 2.5 radius / steps, each projected onto the ball and the limits: one from the input is FGSM, more are PGD.
     The last iterate counts: an upper bound of the accuracy under the best attack, never a certificate. In `model_fn` a

@@ -29,14 +29,9 @@ class ClassStatistics:
     PARTS = ("counts", "means", "square_deviations", "mean_errors", "scatter", "norm_mean", "norm_square_deviation")
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        device: torch.device | str = "cpu",
-        *,
-        dtype: torch.dtype = torch.float64,
-        holds_scatter: bool = True,
-    ) -> None:
+        self, num_classes: int, feature_dim: int, device: torch.device | str = "cpu", *,
+        dtype: torch.dtype = torch.float64, holds_scatter: bool = True,
+    ) -> None:  # fmt: skip
         """Of no samples. Without `scatter` updates take a tenth of the time in many dimensions; sums are float64."""
         if num_classes < 1 or feature_dim < 1:
             raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
@@ -51,12 +46,9 @@ class ClassStatistics:
         self.norm_square_deviation = torch.zeros((), dtype=torch.float64, device=device)
 
     def update(
-        self,
-        features: Float[Tensor, "samples dim"],
-        labels: Int[Tensor, " samples"],
-        *,
+        self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], *,
         norms: Float[Tensor, " samples"] | None = None,
-    ) -> "ClassStatistics":
+    ) -> "ClassStatistics":  # fmt: skip
         """Take in a batch; `norms` are lengths of the features where those before a normalization are meant."""
         num_classes, feature_dim = self.means.shape
         if features.ndim != 2 or features.shape[1] != feature_dim:

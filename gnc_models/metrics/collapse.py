@@ -43,23 +43,15 @@ class Collapse:
 
 
 def measure_collapse(
-    features: Float[Tensor, "samples dim"],
-    labels: Int[Tensor, " samples"],
-    weights: Float[Tensor, "classes dim"] | None,
-    *,
-    normalization: Normalization,
-    temperature: float | None,
-    bias: Float[Tensor, " classes"] | None = None,
-    columns: Collection[str] | None = None,
+    features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"],
+    weights: Float[Tensor, "classes dim"] | None, *, normalization: Normalization, temperature: float | None,
+    bias: Float[Tensor, " classes"] | None = None, columns: Collection[str] | None = None,
     test_features: Float[Tensor, "test_samples dim"] | None = None,
     test_labels: Int[Tensor, " test_samples"] | None = None,
     ood_features: Float[Tensor, "ood_samples dim"] | None = None,
-    class_inputs: Float[Tensor, "classes input_dim"] | None = None,
-    counted: Bool[Tensor, " samples"] | None = None,
-    absent_classes: bool = False,
-    tolerance: float = TOLERANCE,
-    warm_starts: Mapping[str, Margins] | None = None,
-) -> Collapse:
+    class_inputs: Float[Tensor, "classes input_dim"] | None = None, counted: Bool[Tensor, " samples"] | None = None,
+    absent_classes: bool = False, tolerance: float = TOLERANCE, warm_starts: Mapping[str, Margins] | None = None,
+) -> Collapse:  # fmt: skip
     """The geometric columns of a measurement (study.store.schemas.Measurement), in float64.
     Args:
         features: training features as the encoder gives them, before any normalization.
@@ -104,16 +96,10 @@ def measure_collapse(
 
 
 def measure_statistics(
-    seen: SeenFeatures,
-    weights: Float[Tensor, "classes dim"] | None,
-    *,
-    normalization: Normalization,
-    temperature: float | None,
-    bias: Float[Tensor, " classes"] | None = None,
-    columns: Collection[str] | None = None,
-    tolerance: float = TOLERANCE,
-    warm_starts: Mapping[str, Margins] | None = None,
-) -> Collapse:
+    seen: SeenFeatures, weights: Float[Tensor, "classes dim"] | None, *, normalization: Normalization,
+    temperature: float | None, bias: Float[Tensor, " classes"] | None = None, columns: Collection[str] | None = None,
+    tolerance: float = TOLERANCE, warm_starts: Mapping[str, Margins] | None = None,
+) -> Collapse:  # fmt: skip
     """The columns that statistics tell without the samples, as `measure_collapse` gives them.
     Classes without samples are left out of what is measured at class means. ValueError as there, and for a column that
     needs single samples, rows or unit features that are not there."""

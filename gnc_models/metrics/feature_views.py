@@ -19,16 +19,9 @@ class SeenFeatures:
         sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        unit_features: bool,
-        holds_sphere: bool,
-        holds_scatter: bool = True,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
-    ) -> None:
+        self, num_classes: int, feature_dim: int, *, unit_features: bool, holds_sphere: bool,
+        holds_scatter: bool = True, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64,
+    ) -> None:  # fmt: skip
         make = partial(ClassStatistics, num_classes, feature_dim, device, dtype=dtype)
         self.unit_features, self.head = unit_features, make(holds_scatter=holds_scatter)
         self.sphere = self.head if unit_features else make(holds_scatter=False) if holds_sphere else None

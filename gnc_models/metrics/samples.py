@@ -27,12 +27,9 @@ def sample_margin_columns(view: View, unit_rows: Float[Tensor, "classes dim"]) -
 
 @columns("samples", "ncc_agreement", "active_classes")
 def logit_columns(
-    view: View,
-    head: ClassStatistics,
-    head_rows: Float[Tensor, "classes dim"],
-    bias: Float[Tensor, " classes"] | None,
-    temperature: float | None,
-) -> tuple[float, float]:
+    view: View, head: ClassStatistics, head_rows: Float[Tensor, "classes dim"],
+    bias: Float[Tensor, " classes"] | None, temperature: float | None,
+) -> tuple[float, float]:  # fmt: skip
     """What the logits of all samples that count tell, in one pass over tiles of samples x classes."""
     agreed, active = 0, 0.0
     for tile in tiles(len(view.features), max(head_rows.shape)):

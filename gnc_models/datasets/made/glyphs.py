@@ -39,14 +39,9 @@ _BATCH = 128  # samples drawn at once, few enough for the processor's cache; cha
 
 
 def make_glyphs(
-    wanted: Draw,
-    *,
-    resolution: int,
-    unseen_family: str | None = None,
-    fonts: str = BUILT_IN_FONTS,
-    fonts_source: str | None = None,
-    data_root: Path | None = None,
-) -> Dataset:
+    wanted: Draw, *, resolution: int, unseen_family: str | None = None, fonts: str = BUILT_IN_FONTS,
+    fonts_source: str | None = None, data_root: Path | None = None,
+) -> Dataset:  # fmt: skip
     """Images `[samples, 1, resolution, resolution]` of characters, background 0; sample i is in face i modulo their number.
     With the built-in fonts ink goes up to 1 / 0.27 in float32. With others, which have thousands of characters, images
     are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the room.

@@ -35,13 +35,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Draw], Tensor]] = {
 
 
 def augment(
-    inputs: Shaped[Tensor, " batch *input"],
-    augmentation: str | None,
-    generator: torch.Generator,
-    *,
-    start: int = 0,
+    inputs: Shaped[Tensor, " batch *input"], augmentation: str | None, generator: torch.Generator, *, start: int = 0,
     batch_size: int | None = None,
-) -> Shaped[Tensor, " batch *input"]:
+) -> Shaped[Tensor, " batch *input"]:  # fmt: skip
     """One batch, or a part of one, changed at random: a sample changes in the same way in any part of the batch.
     Args:
         inputs: images `[batch, channels, height, width]` with background 0; anything where nothing is changed.
