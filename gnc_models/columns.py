@@ -101,5 +101,4 @@ def make_columns(wanted: Collection[str], fact: Callable[[str], object]) -> Valu
 
 
 def facts_needed(wanted: Collection[str]) -> frozenset[str]:
-    """Names of the facts from which these columns are made."""
     return frozenset(fact for producer in PRODUCERS if set(producer.names) & set(wanted) for fact in producer.facts)

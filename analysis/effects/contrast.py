@@ -112,9 +112,8 @@ def numbers_contrast(
         ConditionRefused: an unknown setting, measure or base value."""
     check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
     measured, whole = measure_values(final, measure), final
-    final = final.select(
-        [*dict.fromkeys([setting, *varied_settings(final), "seed", "trial", "terminal", *REFERENCE_LINES])]
-    )
+    needed = [setting, *varied_settings(final), "seed", "trial", "terminal", *REFERENCE_LINES]
+    final = final.select(list(dict.fromkeys(needed)))
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
         return None

@@ -121,7 +121,6 @@ def varied_settings(table: pa.Table) -> list[str]:
 
 
 def settings_of_rows(table: pa.Table, names: Collection[str]) -> list[tuple[Any, ...]]:
-    """The values of these columns in each row."""
     return list(zip(*(table[name].to_pylist() for name in names), strict=True)) or [()] * table.num_rows
 
 
@@ -187,7 +186,6 @@ def independent_settings(final: pa.Table) -> list[str]:
 
 
 def best_trial(rows: pa.Table) -> dict[str, Any]:
-    """The row with the largest certified margin."""
     found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
     return found
 
@@ -207,15 +205,13 @@ def usual_normalization(table: pa.Table) -> str:
 
 
 def with_normalization(table: pa.Table, normalization: str) -> pa.Table:
-    """The rows of one normalization."""
     return table.filter(pc.equal(table["normalization"], normalization))
 
 
 def usual_temperature(table: pa.Table) -> float | None:
     """The temperature that most class counts share, then most trials, then the lowest; None where none is used."""
-    shared = {
-        t: table.filter(pc.equal(table["temperature"], t)) for t in distinct(table, "temperature") if t is not None
-    }
+    used = (t for t in distinct(table, "temperature") if t is not None)
+    shared = {t: table.filter(pc.equal(table["temperature"], t)) for t in used}
     return max(shared, key=lambda t: (len(shared[t]["num_classes"].unique()), shared[t].num_rows, -t), default=None)
 
 
@@ -239,7 +235,6 @@ def is_usual(table: pa.Table) -> np.ndarray:
 
 
 def usual_rows(table: pa.Table) -> pa.Table:
-    """The rows of `is_usual`."""
     return table.take(np.flatnonzero(is_usual(table)))
 
 

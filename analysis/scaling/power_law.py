@@ -33,10 +33,10 @@ class Exponent:
 
 def exponents_of(names: Sequence[str], estimates: Iterable[float], halves: np.ndarray | None) -> tuple[Exponent, ...]:
     """The first estimates by name with the ends of their intervals, which halves gives the half widths of."""
-    found = zip(
-        names, map(float, estimates), [None] * len(names) if halves is None else map(float, halves), strict=False
-    )
-    return tuple(Exponent(n, e, None, None) if h is None else Exponent(n, e, e - h, e + h) for n, e, h in found)
+    found = zip(names, map(float, estimates), strict=False)
+    if halves is None:
+        return tuple(Exponent(name, estimate, None, None) for name, estimate in found)
+    return tuple(Exponent(n, e, e - h, e + h) for (n, e), h in zip(found, map(float, halves), strict=False))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ class PowerLawFit:
 
     @property
     def exponent(self) -> Exponent:
-        """The one exponent."""
         return self.exponents[0]
 
     @property

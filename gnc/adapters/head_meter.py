@@ -106,7 +106,6 @@ def _is_first() -> bool:
 
 
 def _everyone(value: Any) -> list[Any]:
-    """The value of every process, in the order of ranks."""
     if not distributed.is_available() or not distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * distributed.get_world_size()

@@ -88,9 +88,8 @@ def _scaled(contents: Contents, head: StoredArray, codes: Tensor, scale: StoredA
     block = _block(contents, (rows, columns), tuple(factors.shape))
     if block is None:
         rule = f"the blocks of {scale} must be known for {head}, got neither rows nor blocks of {BLOCK}"
-        raise StudyError(
-            f"{rule}. Give weight_block_size in config.json beside the file, or save the weights dequantised."
-        )
+        cure = "Give weight_block_size in config.json beside the file, or save the weights dequantised."
+        raise StudyError(f"{rule}. {cure}")
     return codes * factors.repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns]
 
 

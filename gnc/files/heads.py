@@ -178,7 +178,6 @@ def _is_embedding(found: StoredArray) -> bool:
 
 
 def _classes_of(config: dict[str, Any]) -> int | None:
-    """The number of classes that config.json states."""
     labels = config.get("id2label")
     known = [config.get("num_labels"), config.get("num_classes"), len(labels) if isinstance(labels, dict) else None]
     if "Classification" not in str(config.get("architectures", "")):

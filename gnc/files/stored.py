@@ -53,12 +53,10 @@ class StoredArray:
         return refusing(self.file, self.load, f"{shown(self.name)} in ")
 
     def tensor(self) -> Tensor:
-        """The values as a tensor, in the file's own number type."""
         return as_tensor(self.read(), self.name)
 
     @property
     def is_float(self) -> bool:
-        """Whether the values are real floating-point numbers."""
         return "float" in self.dtype
 
     def __str__(self) -> str:
@@ -140,5 +138,4 @@ def listing(arrays: Iterable[StoredArray], skipped: Mapping[str, str] | None = N
 
 
 def file_length(path: str) -> int:
-    """Bytes of the file."""
     return Path(path).stat().st_size

@@ -118,11 +118,10 @@ def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _member(family: str, table: Mapping[str, Any]) -> Member:
     fields = _fields(table)
-    fields |= {name: frozenset(fields[name]) for name in ("idle", "refuses", "takes") if name in fields}
-    fields |= {name: tuple(fields[name]) for name in ("norm_layers",) if name in fields}
-    fields["settings"] = {
-        name: REQUIRED if value == "required" else value for name, value in fields["settings"].items()
-    }
+    kinds = {"idle": frozenset, "refuses": frozenset, "takes": frozenset, "norm_layers": tuple}
+    fields |= {name: kind(fields[name]) for name, kind in kinds.items() if name in fields}
+    given = fields["settings"].items()
+    fields["settings"] = {name: REQUIRED if value == "required" else value for name, value in given}
     if isinstance(most := fields.get("max_classes"), dict):
         fields["max_classes"] = {int(resolution): count for resolution, count in most.items()}
     return _KINDS.get(family, Member)(**fields)

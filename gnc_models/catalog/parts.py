@@ -51,7 +51,6 @@ def hold_code(digest: str, content: bytes) -> None:
 
 
 def held_code() -> Mapping[str, bytes]:
-    """The source files that this process may run, by digest."""
     return dict(_HELD)
 
 
@@ -128,7 +127,6 @@ def call_part(
 
 
 def study_line(family: str, reference: str) -> str:
-    """How the study names the part."""
     return f"in {family} = {reference!r} of the study"
 
 

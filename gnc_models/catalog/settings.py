@@ -42,6 +42,5 @@ def shown(items: Sequence[Any]) -> str:
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """ValueError unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}.")

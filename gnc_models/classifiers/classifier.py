@@ -59,7 +59,6 @@ class Classifier(nn.Module):
         return self.scaled_features(features), rows
 
     def logits(self, features: Features, temperature: float | None = None) -> Logits:
-        """Logits at the classifier's temperature or at another."""
         scaled, rows = self.scaled(features)
         return functional.linear(scaled, rows) / (self.temperature if temperature is None else temperature)
 
@@ -72,8 +71,6 @@ class Classifier(nn.Module):
 
 
 class LinearClassifier(Classifier):
-    """Rows that are learned by gradient."""
-
     def __init__(
         self, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float
     ) -> None:

@@ -130,5 +130,4 @@ def _of_weight(words: Words, weight: int) -> Words:
 
 
 def _beside(rows: Rows, last: list[float]) -> Rows:
-    """The rows with the same last entries."""
     return np.concatenate([rows, np.broadcast_to(last, (len(rows), len(last)))], axis=1)

@@ -101,7 +101,6 @@ def _projected(unit_rows: Tensor) -> Float[Tensor, "rows few"]:
 
 
 def _grouped(rows: Int[Tensor, " some"], keys: Int[Tensor, " some"]) -> list[list[int]]:
-    """The rows of each key."""
     groups: dict[int, list[int]] = {}
     for row, key in zip(rows.tolist(), keys.tolist(), strict=True):
         groups.setdefault(key, []).append(row)
@@ -119,5 +118,4 @@ def spread(rows: Float[Tensor, "rows dim"]) -> float:
 
 
 def welch_floor(num_rows: int, dim: int) -> float:
-    """The least that `spread` can be."""
     return max(0.0, (num_rows - dim) / (num_rows - 1))

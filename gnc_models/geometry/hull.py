@@ -95,9 +95,8 @@ class PointSets:
     def _compact(self) -> None:
         """Used slots first, and no more slots than the fullest working set has."""
         order = torch.argsort((~self.used).to(torch.int8), dim=1, stable=True)[:, : int(self.used.sum(1).max())]
-        self.positions, self.used, self.coefficients = (
-            x.gather(1, order) for x in (self.positions, self.used, self.coefficients)
-        )
+        for name in ("positions", "used", "coefficients"):
+            setattr(self, name, getattr(self, name).gather(1, order))
 
     def _gather(self) -> None:
         """The working sets' points in their hull's unit, and the matrix of the affine problem."""

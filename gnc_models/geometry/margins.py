@@ -201,6 +201,5 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
 
 
 def check_tolerance(tolerance: float) -> None:
-    """ValueError unless it can be a relative gap."""
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")

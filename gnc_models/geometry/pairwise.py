@@ -102,7 +102,6 @@ def one_vs_rest_scores(
 
 
 def nearest_rows(points: Float[Tensor, "points dim"], rows: Float[Tensor, "rows dim"]) -> Int[Tensor, " points"]:
-    """The nearest row to each point."""
     centre = rows.mean(0)  # a common offset would cost digits
     rows = rows - centre
     half = rows.square().sum(1) / 2

@@ -48,13 +48,10 @@ class ProductSets(PointSets):
     def _begin_from(self, start: HullPoints, wanted: Tensor) -> None:
         spare = self.positions.shape[1] - start.positions.shape[1]
         wider, narrower = max(-spare, 0), max(spare, 0)
-        self.positions, self.used, self.coefficients = (
-            torch.nn.functional.pad(x, (0, wider)) for x in (self.positions, self.used, self.coefficients)
-        )
         given = start.used.any(1, keepdim=True) & wanted
         for name in ("positions", "used", "coefficients"):
             there = torch.nn.functional.pad(getattr(start, name), (0, narrower))
-            setattr(self, name, torch.where(given, there, getattr(self, name)))
+            setattr(self, name, torch.where(given, there, torch.nn.functional.pad(getattr(self, name), (0, wider))))
         self._compact()
 
     def _gather(self) -> None:

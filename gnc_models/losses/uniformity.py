@@ -83,9 +83,8 @@ class GramDeterminant(_UniformityGap):
         inter_weight: float = 0.15, intra_weight: float = 0.03,
     ) -> None:  # fmt: skip
         """`logdet_eps` above 1e-10 is added to every Gram's diagonal; `kernel_width` is a distance on the sphere."""
-        super().__init__(
-            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
-        )
+        weights = {"inter_weight": inter_weight, "intra_weight": intra_weight}
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim, **weights)
         check_between("logdet_eps", logdet_eps, LEAST_EPS, math.inf)
         check_between("kernel_width", kernel_width, 0.0, math.inf)
         self.logdet_eps, self.kernel_width = logdet_eps, kernel_width

@@ -72,9 +72,8 @@ class ClassStatistics:
         seen, joined = self.num_samples, other.num_samples
         if joined:
             shift = other.norm_mean - self.norm_mean
-            self.norm_square_deviation = (
-                self.norm_square_deviation + other.norm_square_deviation + shift**2 * (seen * joined / (seen + joined))
-            )
+            spread = shift**2 * (seen * joined / (seen + joined))
+            self.norm_square_deviation = self.norm_square_deviation + other.norm_square_deviation + spread
             self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
         if rows is None:
             self.scatter += other.scatter
@@ -85,9 +84,8 @@ class ClassStatistics:
             share = added.to(torch.float64) / (counts + added).clamp_min(1)
             between = other.means[block].to(torch.float64) - means
             weight = counts * share
-            self.square_deviations[at] = (
-                self.square_deviations[at] + other.square_deviations[block] + weight * between.square().sum(1)
-            )
+            within = self.square_deviations[at] + other.square_deviations[block]
+            self.square_deviations[at] = within + weight * between.square().sum(1)
             met_before = weight > 0  # of a class that is seen for the first time there is no spread to add
             between_scaled = between[met_before] * weight[met_before].sqrt().unsqueeze(1)
             _add_products(self.scatter, between_scaled)
@@ -168,7 +166,6 @@ class ClassStatistics:
 
     @property
     def num_samples(self) -> int:
-        """Samples seen so far, of all classes."""
         return int(self.counts.sum())
 
     @property
@@ -210,7 +207,6 @@ class ClassStatistics:
         return total / len(self.means)
 
     def check_every_class(self) -> None:
-        """ValueError unless every class has a sample."""
         empty = (self.counts == 0).nonzero()[:, 0].tolist()
         if empty:
             got = f"got none of {len(empty)} classes: {shown(empty)}"

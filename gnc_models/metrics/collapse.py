@@ -141,7 +141,6 @@ class _Facts:
         self.unit_weights = normalization in ("both", "weights")
 
     def measure(self, wanted: Collection[str]) -> Values:
-        """The values of these columns."""
         self._spread_wanted = "margins" in facts_needed(wanted)
         return make_columns(wanted, partial(getattr, self))
 

@@ -55,7 +55,6 @@ class SeenFeatures:
         return self
 
     def reset(self) -> None:
-        """Forget all samples."""
         for part in self._parts().values():
             for tensor in part.state_dict().values():
                 tensor.zero_()

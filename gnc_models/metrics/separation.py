@@ -20,7 +20,6 @@ Solve = Callable[..., Margins]  # name, rows: certified margins, begun from thos
 
 @columns("minimum", "margin_min_lower", "margin_min_upper")
 def minimum_columns(smallest: tuple[float, float]) -> tuple[float, float]:
-    """The interval of the smallest margin."""
     return smallest
 
 
@@ -85,7 +84,6 @@ def _rattlers(margins: Margins) -> int:
 def mean_margin_columns(
     head: ClassStatistics, mean_errors: Float[Tensor, " present"], solve: Solve
 ) -> tuple[float, float]:
-    """The smallest margin of the class means."""
     return solve("means", head.means, errors=mean_errors).minimum
 
 

@@ -25,7 +25,6 @@ def mean_columns(head: ClassStatistics) -> tuple[float | None, ...] | None:
 
 @columns("simplex", "weight_equiangularity", "weight_angle_gap", "weight_etf_error")
 def row_columns(own_rows: Float[Tensor, "present dim"]) -> tuple[float | None, ...]:
-    """Equiangularity and ETF error of the rows."""
     return *_angles(own_rows), simplex_error(own_rows, own_rows)
 
 

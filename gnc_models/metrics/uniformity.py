@@ -37,7 +37,6 @@ def row_energy_columns(unit_rows: Float[Tensor, "classes dim"]) -> tuple[float, 
 
 @columns("energies", "max_cosine")
 def cosine_column(unit_rows: Float[Tensor, "classes dim"]) -> float:
-    """The largest cosine between two rows."""
     return pairs.max_cosine(unit_rows)
 
 

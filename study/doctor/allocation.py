@@ -69,7 +69,6 @@ def check_folder(store: Store | None) -> Check:
 
 
 def check_time_left(job: str) -> Check:
-    """How long the job may still run."""
     words = ["squeue", "--noheader", "--jobs", job, "--format", "%L"]
     asked = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True)
     return ok("time left", f"{asked.stdout.strip()} (days-hours:minutes:seconds)")

@@ -62,7 +62,6 @@ def head_type(config: Config) -> Config:
 
 
 def is_own(config: Config) -> bool:
-    """Whether the machines are the user's own."""
     return config["provider"].get("type") == "local"
 
 
@@ -73,13 +72,11 @@ def is_spot(node_type: Config) -> bool:
 
 
 def ssh_rules(config: Config) -> list[Config]:
-    """The ingress rules that the file states."""
     rules = config["provider"].get("security_group", {}).get("IpPermissions", [])
     return rules if isinstance(rules, list) else []
 
 
 def ssh_ranges(config: Config) -> list[str]:
-    """The address ranges that the file lets in."""
     return [cidr for rule in ssh_rules(config) for cidr in ranges_of(rule)]
 
 

@@ -24,7 +24,6 @@ READ_AS_COLUMN = re.compile(r"[^/=]+=[^/]*")  # a folder that readers of Parquet
 
 
 def check_environment(store: Store) -> Iterator[Check]:
-    """All checks of this module."""
     yield guarded("temporary", check_temporary, "Set RAY_TMPDIR.")
     yield from check_user()
     yield guarded("limits", check_limits, "Look at ulimit -a.")
@@ -35,7 +34,6 @@ def check_environment(store: Store) -> Iterator[Check]:
 
 
 def check_temporary() -> Check:
-    """Where Ray's files and sockets lie."""
     base, note = granted.temporary_base()
     return ok("temporary", note or f"{base}")
 
@@ -76,7 +74,6 @@ def check_network() -> Iterator[Check]:
 
 
 def check_other_rays() -> Check:
-    """Rays that run on this machine."""
     users: Counter[str] = Counter()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended

@@ -27,8 +27,6 @@ SCRIPT = Path(__file__).with_name("slurm_array.sh").read_text(encoding="utf-8") 
 
 @dataclass(frozen=True)
 class Request:
-    """What each task of the array asks SLURM for."""
-
     tasks: int
     cpus: int
     gpus: str  # a number, or TYPE:NUMBER

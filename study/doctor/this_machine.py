@@ -25,7 +25,6 @@ PINNED = re.compile(r"^\s*([A-Za-z0-9_.-]+)==(\S+)\s*$", re.MULTILINE)
 
 
 def check_python() -> Check:
-    """The Python that runs this."""
     version = ".".join(map(str, sys.version_info[:3]))
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return ok("python", version)

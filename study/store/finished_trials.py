@@ -42,7 +42,6 @@ class Fragment:
 
     @property
     def file(self) -> str:
-        """The name of its file in rows/."""
         if self.record.state == "stopped":
             epoch = pc.max(self.rows.column("epoch")).as_py() or 0
             return f"{self.key}.stopped-{epoch:08d}.parquet"
@@ -74,7 +73,6 @@ class FinishedTrials(Part):
         return found
 
     def put_fragment(self, fragment: Fragment) -> None:
-        """Write a finished trial's file."""
         about = {b"record": asdict(fragment.record), b"settings": fragment.settings}
         written = {name: json.dumps(value).encode() for name, value in about.items()}
         footer = {**(fragment.rows.schema.metadata or {}), **written}
@@ -137,7 +135,6 @@ class FinishedTrials(Part):
         self.storage.write(f"heads/{key}.safetensors", content)
 
     def head_keys(self) -> list[str]:
-        """The keys of the trials whose head was stored."""
         return [entry.name.removesuffix(".safetensors") for entry in self.storage.entries("heads", ".safetensors")]
 
     def read_head(self, key: str, on_unreadable: Tell = ignore) -> dict[str, np.ndarray] | None:

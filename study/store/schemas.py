@@ -107,7 +107,6 @@ MARGINS_SCHEMA = _schema(MARGINS_COLUMNS)
 
 
 def identity_and_settings(config: TrialConfig) -> dict[str, Any]:
-    """Trial, cell and every setting by column name."""
     return {"trial": config.key, "cell": config.cell, **config.settings()}
 
 
@@ -171,7 +170,6 @@ def with_later_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
     sink = io.BytesIO()
     # Of numbers that hardly repeat a dictionary is begun in vain: it takes half of the time and a fifth of the room.
     repeating = [f.name for f in table.schema if not (pa.types.is_floating(f.type) and f.name in MEASURED)]

@@ -17,8 +17,6 @@ LEAST_IN_QUARTER = 4
 
 @dataclass(frozen=True)
 class Pace:
-    """What one optimiser step is taken with."""
-
     learning_rate: float
     temperature: float
 

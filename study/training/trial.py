@@ -147,10 +147,8 @@ class Trial:
         if check is None:
             return
         config, warm_up = self.config, schedules.warm_up_steps(self.config, self.training.steps_per_epoch)
-        tolerance, temperature = config.stationary_tolerance or 0.0, config.temperature or 1.0
-        self._checks = schedules.with_check(
-            self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up
-        )
+        given = {"tolerance": config.stationary_tolerance or 0.0, "temperature": config.temperature or 1.0}
+        self._checks = schedules.with_check(self._checks, check, **given, warm_up=warm_up)
         if schedules.is_stationary(self._checks):
             self.stationary_step = self.step
 

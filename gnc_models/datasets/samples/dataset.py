@@ -1,6 +1,7 @@
 """What a data set is: labelled tensors for training, test and unseen variants, and their digest."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,9 +39,8 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all samples, 64 hex digits; streamed ones are read for it, once."""
-        parts = (
-            getattr(self, f"{part}_{kind}") for part in ("train", "test", "unseen") for kind in ("inputs", "labels")
-        )
+        names = itertools.product(("train", "test", "unseen"), ("inputs", "labels"))
+        parts = (getattr(self, "_".join(name)) for name in names)
         # a later field joins only where it is there, so that sets without it keep the digest they always had
         later = [tensor for tensor in (self.ood_inputs, self.single_continuation) if tensor is not None]
         return digest_tensors([*parts, *later])
