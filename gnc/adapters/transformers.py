@@ -73,8 +73,7 @@ class CollapseCallback(TrainerCallback):
 def _given(kwargs: Mapping[str, Any]) -> Tensor:
     if not isinstance(kwargs.get("labels"), Tensor):
         raise TypeError(f"labels must be given to the model, got {sorted(kwargs)}. Label smoothing takes them away.")
-    labels: Tensor = kwargs["labels"]
-    return labels
+    return kwargs["labels"]
 
 
 def _next(labels: Tensor) -> Tensor:

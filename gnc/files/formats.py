@@ -111,8 +111,7 @@ def _open_zip(path: str) -> Contents:
 
 
 def _read_safetensors(path: str) -> Contents:
-    arrays: dict[str, StoredArray] = {}
-    skipped: dict[str, str] = {}
+    arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     with safe_open(path, "pt") as file:  # checks the header against the file's length
         for name in file.keys():  # noqa: SIM118 - it is no dictionary
             part = file.get_slice(name)
@@ -140,8 +139,7 @@ def _open_index(path: str) -> Contents:
         cure = "Give the checkpoint, or its *.index.json."
         raise StudyError(f"FILE must be {KINDS}, got {path!r}, which is JSON without a weight_map. {cure}")
     folder = Path(path).parent
-    arrays: dict[str, StoredArray] = {}
-    skipped: dict[str, str] = {}
+    arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     shards: dict[str, Contents | None] = {}
     for name, shard in places.items():
         if not isinstance(shard, str) or Path(shard).name != shard:

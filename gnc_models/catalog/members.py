@@ -165,5 +165,4 @@ def max_classes(dataset: str, resolution: int | None, fonts: str | None = None) 
 def load(package: str, place: str) -> Callable[..., Any]:
     """The function or class that a member's `module:name` names, below the package of its family."""
     module, _, name = place.partition(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), name)
-    return loaded
+    return getattr(importlib.import_module(f"{package}.{module}"), name)

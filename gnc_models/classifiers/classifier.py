@@ -3,14 +3,16 @@ Knows torch; does not know losses, nor how the features come about."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gnc_models.catalog.members import CLASSIFIERS, load
 from gnc_models.catalog.pairings import check_classifier
-from gnc_models.catalog.settings import check_between, check_choice
+from gnc_models.catalog.settings import check_between, check_choice, read_settings
 
 Features = Float[Tensor, "batch dim"]
 Labels = Int[Tensor, " batch"]
@@ -128,3 +130,14 @@ class ClassMeanClassifier(Classifier):
 def random_directions(num_classes: int, feature_dim: int) -> Rows:
     """Rows of unit length in random directions, from torch's default generator."""
     return functional.normalize(torch.randn(num_classes, feature_dim), dim=1)
+
+
+def make_classifier(
+    name: str, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float,
+    **settings: Any,
+) -> Classifier:  # fmt: skip
+    """The classifier of that name; ValueError: an unknown name, a setting out of range or without effect, or a pair."""
+    check_choice("classifier", name, CLASSIFIERS)
+    constructor = load("gnc_models.classifiers", CLASSIFIERS[name].made_by)
+    head = {"normalization": normalization, "temperature": temperature, "init_norm": init_norm}
+    return constructor(num_classes, feature_dim, **head, **read_settings("classifier", name, constructor, settings))

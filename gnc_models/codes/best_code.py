@@ -19,8 +19,6 @@ from gnc_models.references.margin import reference_margin
 from gnc_models.references.tables import best_code_version, read_table
 from gnc_models.user_cache import read_or_make
 
-__all__ = ["best_code", "explicit_code", "make_found_code", "optimise_code"]
-
 MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
 MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
 SHORTFALL = 1e-6  # a code this near the reference is not searched for again; tables carry six decimals

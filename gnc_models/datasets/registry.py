@@ -12,14 +12,11 @@ from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.parts import held_code, study_line
 from gnc_models.catalog.settings import check_at_least, check_choice
 from gnc_models.datasets.made.synthetic import number_samples
-from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw, class_counts
 from gnc_models.datasets.samples.own_data import Recipe, make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
-
-__all__ = ["DATASETS", "Dataset", "augment", "make_dataset"]
 
 PACKAGE = "gnc_models.datasets"
 DATASETS: dict[str, Callable[..., Dataset]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}

@@ -30,9 +30,7 @@ def make_encoder(
         The network, initialised from torch's default generator, in training mode."""
     if is_reference(name):
         extras = {setting: value for setting, value in counts.items() if value is not None}
-        given: Any = (input_shape, feature_dim)
-        network: nn.Module = call_part("encoder", name, source or "", *given, options=options, extras=extras)
-        return network
+        return call_part("encoder", name, source or "", input_shape, feature_dim, options=options, extras=extras)
     check_choice("encoder", name, ENCODERS)
     check_at_least(1, feature_dim=feature_dim)
     read, allowed = list(inspect.signature(ENCODERS[name]).parameters)[2:], MEMBERS[name].norm_layers

@@ -21,8 +21,7 @@ def chunked_cross_entropy(
     taken in the same pass, so that no logit is computed twice; it can be differentiated once."""
     if not torch.is_grad_enabled():  # the function itself cannot see that, and would take gradients for nothing
         features, weight = features.detach(), weight.detach()
-    value: Tensor = _ChunkedCrossEntropy.apply(features, weight, labels, temperature, normalises_rows, chunk_entries)
-    return value
+    return _ChunkedCrossEntropy.apply(features, weight, labels, temperature, normalises_rows, chunk_entries)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

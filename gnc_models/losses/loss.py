@@ -1,4 +1,5 @@
-"""The base of every loss: a number from features, labels and a classifier. Knows torch; no loss in particular."""
+"""The base of every loss, a number from features, labels and a classifier, and losses by name. Knows torch; no loss in
+particular."""
 
 from typing import Any
 
@@ -6,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gnc_models.catalog.members import LOSSES, is_reference, load
 from gnc_models.catalog.parts import call_part
-from gnc_models.catalog.settings import check_at_least
+from gnc_models.catalog.settings import check_at_least, check_choice, read_settings
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
 
 Scalar = Float[Tensor, ""]
@@ -44,5 +46,14 @@ class OwnLoss(Loss):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         extras = {"temperature": temperature, "normalization": classifier.normalization}
         given = (features, labels, classifier.weight)
-        loss: Scalar = call_part("loss", *self._part, *given, options=self._options, extras=extras)
-        return loss
+        return call_part("loss", *self._part, *given, options=self._options, extras=extras)
+
+
+def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
+    """The loss of that name, or of one's own by `source` and `options`; ValueError where a setting is wrong."""
+    if is_reference(name):
+        return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
+    check_choice("loss", name, LOSSES)
+    constructor = load("gnc_models.losses", LOSSES[name].made_by)
+    given = read_settings("loss", name, constructor, settings)
+    return constructor(num_classes=num_classes, feature_dim=feature_dim, **given)

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnc_models.catalog.settings import check_between
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
@@ -31,8 +31,7 @@ class _OnRows(Loss):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         (member,) = self._member
         member.scale = 1 / temperature
-        value: Tensor = torch.func.functional_call(member, {"W": classifier.weight.T}, (features, labels))
-        return value
+        return torch.func.functional_call(member, {"W": classifier.weight.T}, (features, labels))
 
 
 class CosFace(_OnRows):
@@ -68,5 +67,4 @@ class SupervisedContrastive(Loss):
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         self._member.temperature = temperature
-        value: Scalar = self._member(features, labels)
-        return value
+        return self._member(features, labels)

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from gnc_models.catalog.members import LOSSES
+from gnc_models.catalog.members import CLASSIFIERS, LOSSES
 from gnc_models.catalog.pairings import check_pairing
 from gnc_models.classifiers.classifier import NORMALIZATIONS
-from gnc_models.classifiers.registry import CLASSIFIERS
 
 SOUND = {"loss": "cross_entropy", "classifier": "linear", "normalization": "both", "num_classes": 4, "feature_dim": 3}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.classifiers.classifier import CLASS_MEAN_FORMS, NORMALIZATIONS, LinearClassifier
-from gnc_models.classifiers.registry import CLASSIFIERS, make_classifier
+from gnc_models.catalog.members import CLASSIFIERS
+from gnc_models.classifiers.classifier import CLASS_MEAN_FORMS, NORMALIZATIONS, LinearClassifier, make_classifier
 
 TEMPERATURES = {"both": 0.1, "features": 0.3, "weights": 2.0, "none": None}
 MEMBERS = [(name, form) for name in CLASSIFIERS for form in NORMALIZATIONS if (name, form) != ("class_mean", "none")]

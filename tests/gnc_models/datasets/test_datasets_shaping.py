@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.datasets.registry import augment, class_counts, make_dataset
+from gnc_models.datasets.registry import make_dataset
+from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.dataset import Dataset, digest_tensors
+from gnc_models.datasets.samples.draws import class_counts
 from gnc_models.datasets.samples.shaping import noisy_labels
 
 

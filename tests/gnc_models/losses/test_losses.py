@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from gnc_models.catalog.members import LOSSES, load
 from gnc_models.catalog.members import LOSSES as MEMBERS
-from gnc_models.classifiers.classifier import NORMALIZATIONS
-from gnc_models.classifiers.registry import make_classifier
-from gnc_models.losses.registry import LOSSES, make_loss
+from gnc_models.classifiers.classifier import NORMALIZATIONS, make_classifier
+from gnc_models.losses.loss import make_loss
 from tests.gnc_models.ref_losses import REFERENCES, Batch
 
 SETTINGS = {
@@ -372,6 +372,6 @@ def test_settings_none_count_as_not_given():
 
 @every_loss
 def test_only_the_epsilon_of_the_determinant_has_no_default(name):
-    parameters = inspect.signature(LOSSES[name]).parameters
+    parameters = inspect.signature(load("gnc_models.losses", LOSSES[name].made_by)).parameters
     required = {key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty}
     assert required - {"num_classes", "feature_dim"} == ({"logdet_eps"} if name == "hug_mgd" else set())
