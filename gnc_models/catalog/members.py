@@ -74,13 +74,11 @@ class Encoder(Member):
 @dataclass(frozen=True)
 class Loss(Member):
     """across_samples: it is no mean over single samples, so workers must bring the features of a batch together.
-    only_both: why normalization must be "both", or "". moves_rows: whether classifier rows get a gradient.
-    has_temperature: whether its value depends on the temperature; the measured cross-entropy always does."""
+    only_both: why normalization must be "both", or "". moves_rows: whether classifier rows get a gradient."""
 
     across_samples: bool = False
     only_both: str = ""
     moves_rows: bool = True
-    has_temperature: bool = True
 
 
 AnyMember = TypeVar("AnyMember", bound=Member)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnc_models.catalog.members import CLASSIFIERS, load
-from gnc_models.catalog.pairings import check_classifier
-from gnc_models.catalog.settings import check_between, check_choice, read_settings
+from gnc_models.catalog.settings import check_between, check_choice, check_classifier, read_settings
 
 Features = Float[Tensor, "batch dim"]
 Labels = Int[Tensor, " batch"]

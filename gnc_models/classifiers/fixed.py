@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.catalog.pairings import check_classifier
-from gnc_models.catalog.settings import check_between, check_choice
+from gnc_models.catalog.settings import check_between, check_choice, check_classifier
 from gnc_models.classifiers.class_similarity import assign_classes
 from gnc_models.classifiers.classifier import Classifier, Rows, random_directions
 from gnc_models.codes.best_code import best_code

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from gnc_models.codes.code import Code, explicit_code
-from gnc_models.codes.neighbour_repulsion import relax_rows
-from gnc_models.codes.search import optimise_code, random_codes
+from gnc_models.codes.search import optimise_code, random_codes, relax_rows
 from gnc_models.codes.unconstrained_features import code_from_optimum
 from gnc_models.constructions.explicit import layer
 from gnc_models.constructions.words import signed_words
