@@ -1,7 +1,6 @@
 """What every classifier is, from features to logits by one row per class, no bias, and those whose rows training moves.
 Knows torch; does not know losses, nor how the features come about."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnc_models.catalog.members import CLASSIFIERS, load
-from gnc_models.catalog.settings import check_between, check_choice, check_classifier, read_settings
 
 Features = Float[Tensor, "batch dim"]
 Labels = Int[Tensor, " batch"]
 Rows = Float[Tensor, "classes dim"]
 Logits = Float[Tensor, "batch classes"]
 
-CLASS_MEAN_FORMS = ("sum", "mean")
-CLASS_MEAN_UPDATES = ("before", "after")
 # name: (features are normalised, weights are normalised)
 NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (False, True), "none": (False, False)}
 
@@ -39,12 +35,6 @@ class Classifier(nn.Module):
 
     def __init__(self, *, normalization: str, temperature: float | None) -> None:
         super().__init__()
-        check_choice("normalization", normalization, NORMALIZATIONS)
-        if (temperature is None) != (normalization == "none"):
-            got = f"got {temperature!r} with {normalization!r}"
-            raise ValueError(f"temperature must be given unless normalization is 'none', {got}.")
-        if temperature is not None and not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature!r}.")
         self.normalization = normalization
         self.normalises_features, self.normalises_weights = NORMALIZATIONS[normalization]
         self.temperature = 1.0 if temperature is None else temperature
@@ -77,7 +67,6 @@ class LinearClassifier(Classifier):
     ) -> None:
         """Rows start in random directions with norm `init_norm`: a larger one slows the turning of normalised rows."""
         super().__init__(normalization=normalization, temperature=temperature)
-        check_between("init_norm", init_norm, 0.0, math.inf)
         self.weight = nn.Parameter(init_norm * random_directions(num_classes, feature_dim))
 
 
@@ -94,11 +83,6 @@ class ClassMeanClassifier(Classifier):
             class_mean_momentum: beta in [0, 1): how much of the old row stays.
             class_mean_update: a batch moves the rows "before" its own loss, as the paper's code does, or "after"."""
         super().__init__(normalization=normalization, temperature=temperature)
-        check_classifier("class_mean", normalization, num_classes, feature_dim, None)
-        check_choice("class_mean_form", class_mean_form, CLASS_MEAN_FORMS)
-        check_choice("class_mean_update", class_mean_update, CLASS_MEAN_UPDATES)
-        if not 0 <= class_mean_momentum < 1:
-            raise ValueError(f"class_mean_momentum must be at least 0 and below 1, got {class_mean_momentum!r}.")
         self.form, self.momentum = class_mean_form, class_mean_momentum
         self.observes_before_loss = class_mean_update == "before"
         self.register_buffer("weight", random_directions(num_classes, feature_dim))
@@ -131,12 +115,6 @@ def random_directions(num_classes: int, feature_dim: int) -> Rows:
     return functional.normalize(torch.randn(num_classes, feature_dim), dim=1)
 
 
-def make_classifier(
-    name: str, num_classes: int, feature_dim: int, *, normalization: str, temperature: float | None, init_norm: float,
-    **settings: Any,
-) -> Classifier:  # fmt: skip
-    """The classifier of that name; ValueError: an unknown name, a setting out of range or without effect, or a pair."""
-    check_choice("classifier", name, CLASSIFIERS)
-    constructor = load("gnc_models.classifiers", CLASSIFIERS[name].made_by)
-    head = {"normalization": normalization, "temperature": temperature, "init_norm": init_norm}
-    return constructor(num_classes, feature_dim, **head, **read_settings("classifier", name, constructor, settings))
+def make_classifier(name: str, num_classes: int, feature_dim: int, **settings: Any) -> Classifier:
+    """The classifier of that name, with the settings that its constructor reads."""
+    return load("gnc_models.classifiers", CLASSIFIERS[name].made_by)(num_classes, feature_dim, **settings)

@@ -1,20 +1,14 @@
 """Rows that are the points of a code and never move. Knows torch and codes; does not know losses or networks."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.catalog.settings import check_between, check_choice, check_classifier
 from gnc_models.classifiers.class_similarity import assign_classes
 from gnc_models.classifiers.classifier import Classifier, Rows, random_directions
 from gnc_models.codes.best_code import best_code
 from gnc_models.constructions.explicit import simplex
-
-CODES = ("simplex", "best", "random")
-ASSIGNMENTS = ("random", "similarity")
 
 
 class FixedClassifier(Classifier):
@@ -32,14 +26,7 @@ class FixedClassifier(Classifier):
             points: unit rows of the code, if the caller has them already.
             similarity: of the classes, larger is nearer; with assignment "similarity", and only there."""
         super().__init__(normalization=normalization, temperature=temperature)
-        check_choice("code", code, CODES)
-        check_choice("assignment", assignment, ASSIGNMENTS)
-        check_classifier("fixed", normalization, num_classes, feature_dim, code)
-        check_between("init_norm", init_norm, 0.0, math.inf)
-        if (similarity is None) == (assignment == "similarity"):
-            found = "none" if similarity is None else "one"
-            rule = "similarity must be given with assignment 'similarity' and only there"
-            raise ValueError(f"{rule}, got {found} with {assignment!r}.")
+        assert (similarity is not None) == (assignment == "similarity")
         points = code_rows(code, num_classes, feature_dim) if points is None else points
         order = torch.randperm(num_classes) if similarity is None else assign_classes(similarity, points @ points.T)
         norm = 1.0 if self.normalises_weights else init_norm

@@ -10,7 +10,6 @@ from typing import Any
 from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.parts import held_code, study_line
-from gnc_models.catalog.settings import check_at_least, check_choice
 from gnc_models.datasets.made.synthetic import number_samples
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw, class_counts
@@ -42,24 +41,9 @@ def make_dataset(
         room: inputs of one's own and image folders that take more are streamed, and are the same.
         settings: those of the set's own that its constructor reads; None counts as not given.
     Raises:
-        ValueError: an unknown name, more classes than there are, or a setting out of range or refused by this set.
+        ValueError: more classes or samples than there are, or data that are no data set.
         MissingData: files of a stored set are missing; the text names the command that gets them."""
-    if not is_reference(name):
-        check_choice("dataset", name, DATASETS)
-    check_at_least(2, num_classes=num_classes)
-    if samples_per_class is not None or not MEMBERS[name].is_stored:
-        check_at_least(1, samples_per_class=samples_per_class)
-    if test_samples_per_class is not None or "test_samples_per_class" in MEMBERS[name].settings:
-        check_at_least(1, test_samples_per_class=test_samples_per_class)
-    check_at_least(0, data_seed=data_seed, ood_classes=ood_classes or 0)
-    shape = {"imbalance": imbalance, "imbalance_ratio": imbalance_ratio}
-    shape |= {"label_noise": label_noise, "ood_classes": ood_classes}
-    for setting, value in shape.items():
-        if value not in (None, "none", 0) and setting in MEMBERS[name].refuses:
-            raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")
     kind, most = imbalance or "none", 1 if samples_per_class is None else samples_per_class
-    if samples_per_class is None and kind != "none":
-        raise ValueError(f"imbalance must be 'none' where all samples are taken, got {imbalance!r}.")
     counts = class_counts(num_classes, most, imbalance=kind, imbalance_ratio=imbalance_ratio)
     make = DATASETS.get(name)
     if make is None:

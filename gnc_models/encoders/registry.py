@@ -10,7 +10,6 @@ from torch import nn
 from gnc_models.catalog.members import ENCODERS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.parts import call_part
-from gnc_models.catalog.settings import check_at_least, check_choice
 
 PACKAGE = "gnc_models.encoders"
 ENCODERS: dict[str, Callable[..., nn.Module]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
@@ -31,19 +30,9 @@ def make_encoder(
     if is_reference(name):
         extras = {setting: value for setting, value in counts.items() if value is not None}
         return call_part("encoder", name, source or "", input_shape, feature_dim, options=options, extras=extras)
-    check_choice("encoder", name, ENCODERS)
-    check_at_least(1, feature_dim=feature_dim)
-    read, allowed = list(inspect.signature(ENCODERS[name]).parameters)[2:], MEMBERS[name].norm_layers
-    for setting, value in {**counts, "norm_layer": None if allowed else norm_layer}.items():
-        if value is not None and setting not in read:
-            raise ValueError(f"{setting} must be left out for {name}, got {value!r}. It would have no effect here.")
-    if allowed and norm_layer not in (None, *allowed):
-        raise ValueError(f"norm_layer must be one of {list(allowed)} for {name}, got {norm_layer!r}.")
-    settings: dict[str, Any] = {setting: counts.get(setting) for setting in read if setting != "norm_layer"}
-    check_at_least(1, **settings)
-    if "norm_layer" in read:
-        settings["norm_layer"] = norm_layer or allowed[0]
-    return ENCODERS[name](input_shape, feature_dim, **settings)
+    given = {**counts, "norm_layer": norm_layer or next(iter(MEMBERS[name].norm_layers), None)}
+    read = inspect.signature(ENCODERS[name]).parameters
+    return ENCODERS[name](input_shape, feature_dim, **{s: value for s, value in given.items() if s in read})
 
 
 def feature_stages(name: str, encoder: nn.Module) -> list[tuple[str, nn.Module]]:

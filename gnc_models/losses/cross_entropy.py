@@ -7,13 +7,11 @@ import math
 import torch
 from torch.nn import functional
 
-from gnc_models.catalog.settings import check_between, check_choice
+from gnc_models.catalog.settings import check_between
 from gnc_models.classifiers.classifier import Classifier, Features, Labels, Logits
 from gnc_models.log_space import log_softplus
 from gnc_models.losses.chunked import chunked_cross_entropy
 from gnc_models.losses.loss import Loss, Scalar
-
-CROSS_ENTROPIES = ("dense", "chunked")
 
 
 class CrossEntropy(Loss):
@@ -22,7 +20,6 @@ class CrossEntropy(Loss):
     def __init__(self, *, num_classes: int, feature_dim: int, cross_entropy: str = "dense") -> None:
         """With "dense" batch x classes logits and their gradient are held, with "chunked" never; the numbers agree."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
-        check_choice("cross_entropy", cross_entropy, CROSS_ENTROPIES)
         self.chunked = cross_entropy == "chunked"
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
@@ -61,7 +58,6 @@ class LabelSmoothing(Loss):
     def __init__(self, *, num_classes: int, feature_dim: int, label_smoothing: float = 0.1) -> None:
         """`label_smoothing` is s, above 0 and below 1."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
-        check_between("label_smoothing", label_smoothing, 0.0, 1.0, "For 0 use loss 'cross_entropy'.")
         self.label_smoothing = label_smoothing
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from gnc_models.catalog.members import LOSSES, is_reference, load
 from gnc_models.catalog.parts import call_part
-from gnc_models.catalog.settings import check_at_least, check_choice, read_settings
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
 
 Scalar = Float[Tensor, ""]
@@ -23,8 +22,6 @@ class Loss(nn.Module):
     def __init__(self, *, num_classes: int, feature_dim: int) -> None:
         """Take the sizes, for the members that need them: rows of the classifier, at least 2, and their dimension."""
         super().__init__()
-        check_at_least(2, num_classes=num_classes)
-        check_at_least(1, feature_dim=feature_dim)
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """The loss of features as the encoder gives them, at the temperature in force; 1.0 with normalization "none"."""
@@ -50,10 +47,8 @@ class OwnLoss(Loss):
 
 
 def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
-    """The loss of that name, or of one's own by `source` and `options`; ValueError where a setting is wrong."""
+    """The loss of that name, or of one's own by `source` and `options`."""
     if is_reference(name):
         return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
-    check_choice("loss", name, LOSSES)
     constructor = load("gnc_models.losses", LOSSES[name].made_by)
-    given = read_settings("loss", name, constructor, settings)
-    return constructor(num_classes=num_classes, feature_dim=feature_dim, **given)
+    return constructor(num_classes=num_classes, feature_dim=feature_dim, **settings)

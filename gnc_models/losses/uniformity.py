@@ -86,7 +86,6 @@ class GramDeterminant(_UniformityGap):
         weights = {"inter_weight": inter_weight, "intra_weight": intra_weight}
         super().__init__(num_classes=num_classes, feature_dim=feature_dim, **weights)
         check_between("logdet_eps", logdet_eps, LEAST_EPS, math.inf)
-        check_between("kernel_width", kernel_width, 0.0, math.inf)
         self.logdet_eps, self.kernel_width = logdet_eps, kernel_width
 
     def inter(self, proxies: Rows) -> Scalar:

@@ -22,15 +22,6 @@ def attack_accuracy(
     if not len(inputs) or not inputs.is_floating_point():
         got = f"got {len(inputs)} of {inputs.dtype}. Indices and tokens have no neighbours to move to."
         raise ValueError(f"inputs must be at least one floating-point sample, {got}")
-    if labels.shape != (len(inputs),):
-        raise ValueError(f"labels must be {len(inputs)} integers, one per sample, got shape {tuple(labels.shape)}.")
-    if not radius >= 0:
-        raise ValueError(f"radius must be at least 0, got {radius!r}.")
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got {(steps, batch_size)!r}.")
-    if limits is not None and not limits[0] <= float(inputs.min()) <= float(inputs.max()) <= limits[1]:
-        got = f"got {float(inputs.min())!r} to {float(inputs.max())!r}"
-        raise ValueError(f"inputs must lie in the limits {limits!r}, {got}.")
 
     def attack(inputs: Tensor, labels: Tensor) -> Tensor:
         low, high = inputs - radius, inputs + radius

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.members import BUILT_IN_FONTS
-from gnc_models.catalog.settings import check_choice
 from gnc_models.datasets.made import fonts as drawing
 from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
@@ -50,7 +49,6 @@ def make_glyphs(
         unseen_family: its faces give the unseen samples and nothing else; "none" or None: all faces are trained on.
         fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
         fonts_source: the digest that the fonts must have here; None: any."""
-    check_choice("resolution", resolution, RESOLUTIONS)
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     faces = drawing.find_faces(fonts, data_root)
     if fonts_source is not None and (here := fonts_digest(fonts, data_root)) != fonts_source:
@@ -90,7 +88,6 @@ def _split_faces(faces: Sequence[drawing.Face], unseen_family: str | None) -> tu
     """Places of the faces that are trained on, and of those kept out."""
     if unseen_family in (None, "none"):
         return list(range(len(faces))), []
-    check_choice("unseen_family", unseen_family, drawing.FAMILIES)
     parts = [[i for i, face in enumerate(faces) if (face.family == unseen_family) == out] for out in (False, True)]
     if not all(parts):
         rule = f"unseen_family must leave faces on both sides, of families {list({f.family: None for f in faces})}"

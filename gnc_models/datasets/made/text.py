@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.shaping import mark_contexts
@@ -86,7 +85,6 @@ def make_text(wanted: Draw, *, context_length: int, corpus: Corpus | None = None
     There are `samples_per_class` contexts to a class on average: two of each class, then the first ones of an order
     over all, so that classes are as frequent as in the files."""
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
-    check_at_least(1, context_length=context_length)
     if corpus is None:
         if missing := missing_data("text", None):
             raise MissingData(missing)

@@ -7,8 +7,6 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.catalog.settings import check_choice
-
 Draw = Callable[..., Tensor]  # draw(below, *rows): random whole numbers in 0..below-1, `[*rows, samples]`
 
 
@@ -48,7 +46,6 @@ def augment(
     """
     if augmentation is None:
         return inputs
-    check_choice("augmentation", augmentation, AUGMENTATIONS)
     if augmentation != "none" and inputs.ndim != 4:
         got = f"got {augmentation!r} for shape {tuple(inputs.shape)}"
         raise ValueError(f"augmentation must be none for inputs that are not images, {got}.")

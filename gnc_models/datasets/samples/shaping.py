@@ -39,9 +39,7 @@ def add_label_noise(dataset: Dataset, label_noise: float, data_seed: int) -> Dat
     """Training samples under labels of which a share is wrong, sorted by the labels they now have.
     Below 1 exactly that share, rounded half up, get another label than their own, all others with equal chances. More
     noise wrongs the same samples in the same way and others beside them. At 1 the labels are shuffled over all samples.
-    ValueError: a share outside 0 to 1, or a class left without a sample."""
-    if not 0 <= label_noise <= 1:
-        raise ValueError(f"label_noise must be from 0 to 1, got {label_noise!r}.")
+    ValueError: a class left without a sample."""
     if label_noise == 0:
         return dataset
     labels = noisy_labels(dataset.train_labels, label_noise, data_seed)

