@@ -1,7 +1,6 @@
 """Data sets by name: training, test and unseen samples as tensors on the CPU. Does not know networks or Ray.
 They are nested in the classes and in the samples of each class: a larger study contains the smaller one bit for bit."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
-from gnc_models.catalog.parts import held_code, study_line
+from gnc_models.catalog.parts import held_code, study_line, wanted
 from gnc_models.datasets.made.synthetic import number_samples
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw, class_counts
@@ -50,11 +49,8 @@ def make_dataset(
         source = dataset_source or ""
         again = Recipe(name, source, dataset_options, {"data_root": data_root}, held_code().get(source))
         make = partial(make_own_dataset, again(), again=again)
-    elif "data_root" in inspect.signature(make).parameters:
-        settings["data_root"] = data_root
-    if "room" in inspect.signature(make).parameters:
-        settings["room"] = room
-    given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
+    given = {setting: value for setting, value in settings.items() if value is not None}
+    given |= wanted(make, {"data_root": data_root, "room": room})
     try:
         every = num_classes + (ood_classes or 0)
         data = make(Draw(every, samples_per_class, test_samples_per_class, data_seed), **given)

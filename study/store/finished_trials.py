@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
-from study.store import fragment_bytes, schemas
+from study.store import schemas
 from study.store.schemas import FINAL, read_parquet, to_parquet
 from study.store.storage import Entry, Part, Tell, ignore
 
@@ -102,7 +102,7 @@ class FinishedTrials(Part):
         """The trial in a file of rows/; None where it is absent or torn. on_unreadable: is told a torn file."""
 
         def parse(content: bytes) -> Fragment:
-            if fragment_bytes.is_whole(content) is False:
+            if schemas.is_whole(content) is False:
                 raise ValueError("bytes are not those that were written")
             rows = read_parquet(content)
             return _fragment(file, rows.schema.metadata, rows)
@@ -115,8 +115,8 @@ class FinishedTrials(Part):
         if content is None:
             return None
         names = (b"schema_version", b"settings", b"record")
-        footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
-        if fragment_bytes.is_whole(content) and len(footer) == len(names):
+        footer = {name: entry for name in names if (entry := schemas.read_entry(content, name)) is not None}
+        if schemas.is_whole(content) and len(footer) == len(names):
             schemas.check_version(footer)
             with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)

@@ -16,10 +16,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from gnc_models.catalog.members import CLASSIFIERS, ENCODERS, LOSSES
-from gnc_models.classifiers.class_similarity import class_mean_inputs, input_similarity
 from gnc_models.classifiers.classifier import Classifier, make_classifier
-from gnc_models.datasets.samples.augmentation import augment
+from gnc_models.classifiers.fixed import class_mean_inputs, input_similarity
 from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.shaping import augment
 from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batches
 from gnc_models.encoders.registry import make_encoder
 from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms

@@ -12,7 +12,7 @@ from gnc_models.classifiers.classifier import NORMALIZATIONS
 from gnc_models.datasets.made.fonts import FAMILIES
 from gnc_models.datasets.made.glyphs import RESOLUTIONS
 from gnc_models.datasets.registry import DATASETS
-from gnc_models.datasets.samples.augmentation import AUGMENTATIONS
+from gnc_models.datasets.samples.shaping import AUGMENTATIONS
 from gnc_models.datasets.stored.layouts import STORED_SETS, missing_data
 from gnc_models.encoders.registry import ENCODERS, make_encoder
 

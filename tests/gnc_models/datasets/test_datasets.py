@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gnc_models.datasets.registry import make_dataset
-from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.dataset import digest_tensors
+from gnc_models.datasets.samples.shaping import augment
 from gnc_models.user_cache import cache_folder, read_or_make
 
 

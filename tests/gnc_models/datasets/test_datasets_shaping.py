@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from gnc_models.datasets.registry import make_dataset
-from gnc_models.datasets.samples.augmentation import augment
 from gnc_models.datasets.samples.dataset import Dataset, digest_tensors
 from gnc_models.datasets.samples.draws import class_counts
-from gnc_models.datasets.samples.shaping import noisy_labels
+from gnc_models.datasets.samples.shaping import augment, noisy_labels
 
 
 def make(name="synthetic", **changed):

@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from gnc_models.catalog.members import ANY_NORM
-from gnc_models.datasets.samples.augmentation import AUGMENTATIONS
+from gnc_models.datasets.samples.shaping import AUGMENTATIONS
 from study.design import config as config_module
 from study.design.config import LATER_SETTINGS, TrialConfig, canonical_json
 from study.design.errors import StudyError, make_config
