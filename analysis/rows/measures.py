@@ -50,8 +50,7 @@ def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def measure_values(table: pa.Table, measure: str) -> np.ndarray:
     """A measurement as floats; `name[i]` reads the i-th entry of a list column, -1 the last; NaN where absent.
-    Raises:
-        ConditionRefused: an unknown column, text, or a list without an entry."""
+    ConditionRefused: an unknown column, text, or a list without an entry."""
     found = re.fullmatch(r"(\w+)(?:\[(-?\d+)\])?", measure)
     if found is None:
         raise ConditionRefused(f"measure must be a column, or COLUMN[INDEX] of a list, got {measure!r}.")

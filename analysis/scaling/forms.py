@@ -133,10 +133,8 @@ def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
 
 def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     """Fit one form to cells whose only predictor is num_classes, with LEVEL intervals on its parameters.
-    Raises:
-        FitRefused: fewer than MIN_CELLS sizes, two sizes fewer than parameters, sizes that do not tell them apart, or a
-            shape parameter whose search leaves its range.
-        ValueError: an unknown form.
+    FitRefused: fewer than MIN_CELLS sizes, two sizes fewer than parameters, sizes that do not tell them apart, or a
+    shape parameter whose search leaves its range. ValueError: an unknown form.
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) for variable projection."""
     if name not in FORMS:
         raise ValueError(f"form must be one of {list(FORMS)}, got {name!r}.")

@@ -103,14 +103,15 @@ def fit_power_law(
         raise FitRefused("no two cells differ in the predictor alone")
     cells = select(cells, keep)
     levelled = with_levels(cells.log_predictors, cells.group, sorted(cells.counts))
-    completed = complete(levelled, cells.log_measure, cells.log_measure if cells.log_upper is None else cells.log_upper)
-    means = replace(cells, log_measure=completed.target).means
+    upper_ends = cells.log_measure if cells.log_upper is None else cells.log_upper
+    target, open_share = complete(levelled, cells.log_measure, upper_ends)
+    means = replace(cells, log_measure=target).means
     design = np.stack([means.log_size, np.ones(len(means.log_size))], axis=1)
     fit = fit_linear(design, means.log_measure)
-    reason = too_few_sizes(len(design), design.shape[1], name) or _why_not(means, completed.open_share)
+    reason = too_few_sizes(len(design), design.shape[1], name) or _why_not(means, open_share)
     half = None if reason else interval_halves(design, fit)[:1]
     if half is not None:  # a value put in place of an interval lies near the fit and adds no certainty
-        half /= np.sqrt(1 - completed.open_share)
+        half /= np.sqrt(1 - open_share)
     ends = np.exp([means.log_size.min(), means.log_size.max()])
     result = PowerLawFit(
         exponents=exponents_of([name], fit.coefficients, half),
@@ -122,7 +123,7 @@ def fit_power_law(
         sizes=len(design),
         range=(float(ends[0]), float(ends[1])),
         slopes_p=means.slopes_p,
-        open_share=completed.open_share,
+        open_share=open_share,
         diagnostics=diagnose(fit, means.log_size),
     )
     if reason:

@@ -46,8 +46,7 @@ KINDS = (
 
 def open_arrays(path: str) -> Contents:
     """Names, shapes and kinds of all arrays of a file, of the shards of an index, or of a folder.
-    Raises:
-        StudyError: nothing there, a kind that is not read, or bytes that are torn; one line with the cure."""
+    StudyError: nothing there, a kind that is not read, or bytes that are torn; one line with the cure."""
     place = Path(path)
     if not place.exists() or not (place.is_file() or place.is_dir()):
         raise StudyError(f"FILE must be a file that exists, got {path!r}.")

@@ -16,9 +16,7 @@ PASSING = ("Identity", "Cast", "Transpose")  # nodes between a weight and its pr
 
 def read_onnx(path: str) -> Contents:
     """The weights of a model by name, with those turned that enter a product from the right as [dim, classes].
-    Raises:
-        StudyError: the package `onnx` is not installed.
-        Unreadable: the file has no graph."""
+    StudyError: the package `onnx` is not installed. Unreadable: the file has no graph."""
     try:
         import onnx
     except ImportError:

@@ -14,9 +14,8 @@ from gnc_models.shapes import Float, Int
 
 class SeenFeatures:
     """Statistics of features as the head sees them, batch by batch; of unit features beside them where they are needed.
-    Attributes:
-        head: statistics as the head sees them, with the norms before any normalization.
-        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None."""
+    head: statistics as the head sees them, with the norms before any normalization. sphere: of unit length: the same
+    object as `head` where the head scales to it, else without scatter, or None."""
 
     def __init__(
         self, num_classes: int, feature_dim: int, *, unit_features: bool, holds_sphere: bool,

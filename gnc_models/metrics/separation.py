@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from gnc_models.columns import columns
@@ -136,14 +137,8 @@ def _count_correlation(margins: Margins, counts: Tensor) -> float | None:
     """Spearman's correlation; None if counts are equal, or margins may all be (rounding has no rank)."""
     if bool((counts == counts[0]).all()) or float(margins.lower.max()) <= float(margins.upper.min()):
         return None
-    ranks = torch.stack([_ranks(_middle(margins)), _ranks(counts)])
+    ranks = torch.stack([torch.from_numpy(rankdata(values.cpu())) for values in (_middle(margins), counts)])
     return float(torch.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values: Tensor) -> Float[Tensor, " values"]:
-    """Ranks from the smallest, equal values sharing the mean of theirs."""
-    _, place, repeats = values.unique(return_inverse=True, return_counts=True)
-    return (repeats.cumsum(0) - (repeats - 1).to(torch.float64) / 2)[place]
 
 
 def _middle(margins: Margins) -> Float[Tensor, " classes"]:
