@@ -12,9 +12,9 @@ from gnc.cli.output import say
 from gnc.cli.parser import Commands, add_command, add_json
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
-from study.doctor import aws, own_machines, slurm_script, this_machine
+from study.doctor import aws, slurm_script, this_machine
 from study.doctor.check import Check, failed, guarded, ok
-from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, is_own, read_cluster_file
+from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, check_machines, is_own, read_cluster_file
 from study.store.store import open_store
 from study.training.data import find_data
 
@@ -91,7 +91,7 @@ def _cluster_file_checks(config: Config, text: str, study: Study | None, results
     yield _check_results_kind(config, results)
     if study is not None:
         yield guarded(f"study {study.name}", lambda: check_study_fits(config, study), "Mend the node types first.")
-    yield from own_machines.check_machines(config, results) if is_own(config) else aws.check_account(config)
+    yield from check_machines(config, results) if is_own(config) else aws.check_account(config)
 
 
 def _check_results_kind(config: Config, results: str | None) -> Check:

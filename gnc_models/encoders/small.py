@@ -7,8 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnc_models.encoders.input_shapes import image_shape, sequence_length
-from gnc_models.encoders.norm_layers import MAP_NORMS, VECTOR_NORMS, initialise_without_normalization
+from gnc_models.encoders.building_blocks import (
+    MAP_NORMS,
+    VECTOR_NORMS,
+    image_shape,
+    initialise_without_normalization,
+    sequence_length,
+)
 
 
 class BasicBlock(nn.Module):

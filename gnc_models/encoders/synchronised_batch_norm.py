@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gnc_models.encoders.norm_layers import exchange_layers
+from gnc_models.encoders.building_blocks import exchange_layers
 
 
 class SynchronisedBatchNorm(_BatchNorm):

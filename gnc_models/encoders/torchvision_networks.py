@@ -9,8 +9,12 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from gnc_models.encoders.input_shapes import image_shape
-from gnc_models.encoders.norm_layers import MAP_NORMS, exchange_layers, initialise_without_normalization
+from gnc_models.encoders.building_blocks import (
+    MAP_NORMS,
+    exchange_layers,
+    image_shape,
+    initialise_without_normalization,
+)
 
 # Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
 MOBILENET = ([1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1])

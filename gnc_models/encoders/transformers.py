@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import VisionTransformer
 
-from gnc_models.encoders.input_shapes import even_parts, image_shape, sequence_length
+from gnc_models.encoders.building_blocks import even_parts, image_shape, sequence_length
 
 INIT_STD = 0.02  # of embeddings and linear maps, as in GPT-2
 

@@ -35,9 +35,7 @@ def row_energy_columns(unit_rows: Float[Tensor, "classes dim"]) -> tuple[float, 
     return _energies(unit_rows)
 
 
-@columns("energies", "max_cosine")
-def cosine_column(unit_rows: Float[Tensor, "classes dim"]) -> float:
-    return pairs.max_cosine(unit_rows)
+cosine_column = columns("energies", "max_cosine")(pairs.max_cosine)
 
 
 def _energies(points: Tensor) -> tuple[float, float, float]:

@@ -34,7 +34,7 @@ _CANVAS = RASTER_SIDE * _OVERSAMPLING
 _PIXELS_PER_EM = 98
 _BASELINE = _CANVAS - 28
 _CATEGORIES = "LNPS"  # letters, numbers, punctuation, symbols
-_VERSION = 1  # rises when the code here or in `lookalikes` gives other pictures or characters with the same constants
+_VERSION = 1  # rises when the code here or in `glyphs` gives other pictures or characters with the same constants
 
 
 class Face(NamedTuple):

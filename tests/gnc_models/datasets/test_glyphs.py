@@ -20,7 +20,7 @@ from gnc_models.datasets.made.fonts import (
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
+from gnc_models.datasets.made.glyphs import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.registry import make_dataset
 
 pytestmark = pytest.mark.xdist_group("glyphs")  # its fixtures take longer than its tests: built in one process

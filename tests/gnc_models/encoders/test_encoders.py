@@ -8,8 +8,7 @@ from torch import nn
 from torchvision import models
 
 from gnc_models.catalog.members import ENCODERS as MEMBERS
-from gnc_models.encoders.input_shapes import even_parts
-from gnc_models.encoders.norm_layers import MAP_NORMS, VECTOR_NORMS, ChannelOffset
+from gnc_models.encoders.building_blocks import MAP_NORMS, VECTOR_NORMS, ChannelOffset, even_parts
 from gnc_models.encoders.registry import ENCODERS, feature_stages, make_encoder
 from gnc_models.encoders.small import BasicBlock, ChannelsLast
 
