@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.classifiers.registry import make_classifier
-from gnc_models.losses.registry import make_loss
+from gnc_models.classifiers.classifier import Classifier, make_classifier
+from gnc_models.losses.loss import make_loss
 
 TEMPERATURE = 0.05
 WAYS = ("chunked", "torch", "dense")

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 
 from gnc_models.catalog.members import CLASSIFIERS, DATASETS, ENCODERS, LOSSES, NORMALIZATIONS, OPTIMIZERS
-from gnc_models.datasets.registry import Dataset
+from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.geometry.margins import one_vs_rest_margins
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.trained_head import trained_rows
-from gnc_models.codes.neighbour_repulsion import relax_rows
+from gnc_models.codes.search import relax_rows
 from gnc_models.constructions.explicit import make_points, orthoplex
 from gnc_models.geometry.margins import Margins, one_vs_rest_margins
 

@@ -26,7 +26,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gnc_models.catalog.parts import hold_code, load_part, wanted
-from gnc_models.datasets.registry import Dataset, make_dataset
+from gnc_models.datasets.registry import make_dataset
+from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.own_data import make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room

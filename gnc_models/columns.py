@@ -41,9 +41,7 @@ PRODUCERS: list[Producer] = []
 
 def columns(group: str, *names: str) -> Callable[[Callable[..., Made]], Callable[..., Values]]:
     """The function below gives these columns: a number for one, as many as there are names, or None for none of them.
-
-    A value that is not finite becomes None: the quantity does not exist.
-    """
+    A value that is not finite becomes None: the quantity does not exist."""
 
     def define(make: Callable[..., Made]) -> Callable[..., Values]:
         signature = inspect.signature(make)
@@ -72,9 +70,7 @@ def finite(value: Value) -> Value:
 
 def choose(wanted: Collection[str] | None, lacking: Collection[str]) -> tuple[str, ...]:
     """The columns meant by names of columns and groups, in the order of their definition; None: all that can be had.
-
-    ValueError: an unknown name, or a column that needs what is `lacking` of "samples", "rows" and "unit features".
-    """
+    ValueError: an unknown name, or a column that needs what is `lacking` of "samples", "rows" and "unit features"."""
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if wanted is not None and not wanted:
         raise ValueError("columns must name at least one column or group, got none. None asks for all.")
@@ -105,5 +101,4 @@ def make_columns(wanted: Collection[str], fact: Callable[[str], object]) -> Valu
 
 
 def facts_needed(wanted: Collection[str]) -> frozenset[str]:
-    """Names of the facts from which these columns are made."""
     return frozenset(fact for producer in PRODUCERS if set(producer.names) & set(wanted) for fact in producer.facts)

@@ -32,10 +32,8 @@ def read_or_make(
     name: str, *, make: Callable[[], dict[str, np.ndarray]], pick: Callable[[Mapping[str, np.ndarray]], _Picked]
 ) -> _Picked:
     """What `pick` takes from the cached arrays of that name; where they are absent or unreadable, `make` makes them.
-
     The name must change whenever `make` would give other arrays. `pick` sees the file lazily, so that only the members
-    that it asks for are read; it raises ValueError or KeyError where they are not what `make` gives.
-    """
+    that it asks for are read; it raises ValueError or KeyError where they are not what `make` gives."""
     if (held := read(name, pick=pick)) is not None:
         return held
     arrays, path = make(), cache_folder() / f"{name}.npz"

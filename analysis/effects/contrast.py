@@ -11,17 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.rows.frames import (
-    COLUMNS,
-    SETTING_NAMES,
-    SIZES,
-    codes,
-    distinct,
-    gathered,
-    settings_of_rows,
-    values,
-    varied_settings,
-)
+from analysis.rows import frames
+from analysis.rows.frames import SIZES, codes, distinct, gathered, settings_of_rows, values, varied_settings
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import shown_value
 from analysis.statistics import inference
@@ -110,18 +101,17 @@ def numbers_contrast(
             as a learning rate; values are paired though they differ in these.
     Raises:
         ConditionRefused: an unknown setting, measure or base value."""
-    check_column(final.select([n for n in SETTING_NAMES if n in final.column_names]), setting)
+    check_column(final.select([n for n in frames.SETTING_NAMES if n in final.column_names]), setting)
     measured, whole = measure_values(final, measure), final
-    final = final.select(
-        [*dict.fromkeys([setting, *varied_settings(final), "seed", "trial", "terminal", *REFERENCE_LINES])]
-    )
+    needed = [setting, *varied_settings(final), "seed", "trial", "terminal", *REFERENCE_LINES]
+    final = final.select(list(dict.fromkeys(needed)))
     kept = np.flatnonzero(np.isfinite(measured))
     if not len(kept):  # such as test accuracy of free features: no value of `against` is wrong because of it
         return None
     held, pooled, moving = held_settings(final.take(kept), setting, tuned)
     kept = kept[_supported(*(settings_of_rows(final.take(kept), names) for names in (held, [setting], pooled)))]
     rows, measured = final.take(kept), measured[kept]
-    column, keys = COLUMNS.get(measure.partition("[")[0]), settings_of_rows(rows, held)
+    column, keys = frames.COLUMNS.get(measure.partition("[")[0]), settings_of_rows(rows, held)
     may_be_log = column is None or column.unit not in LINEAR_UNITS
     is_log = may_be_log and bool(len(measured) and measured.min() > 0 and measured.max() > WIDE * measured.min())
     numbers = zip(rows[setting].to_pylist(), (np.log(measured) if is_log else measured).tolist(), strict=True)
@@ -148,8 +138,7 @@ def numbers_contrast(
 def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np.ndarray:
     """Which rows enter, by the values of the pooled settings beside them.
     Where several values of the setting have pooled settings, only what all of these share enters: two normalizations
-    are compared at the temperatures of both.
-    """
+    are compared at the temperatures of both."""
     if not beside or not beside[0]:  # nothing is pooled
         return np.ones(len(keys), dtype=bool)
     triples = zip(keys, zip(taken, beside, strict=True), strict=True)

@@ -52,7 +52,6 @@ class Group:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the goal is known of any trial."""
         return bool(np.isfinite(self.goal).any())
 
     @property

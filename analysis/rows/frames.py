@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from study.design.config import settings_with
 from study.design.where import check_column
 from study.store.schemas import IDENTITY, MEASUREMENTS, REFERENCES, SETTINGS, TRIAL_COLUMNS
+from study.store.sealing.table_rows import only
 from study.store.store import Store, open_store
 
 SETTING_NAMES = tuple(column.name for column in SETTINGS)
@@ -22,6 +23,8 @@ ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
 # The settings that figures of margin or variability show on an axis or as a line, numbers first; others are pooled.
 SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
+
+of_trials = only  # a table's rows of these trials
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -80,11 +83,6 @@ def join_final(last: pa.Table, trials: pa.Table) -> pa.Table:
     return found.sort_by("trial")
 
 
-def of_trials(table: pa.Table, keys: Collection[str]) -> pa.Table:
-    """The rows of these trials."""
-    return table.filter(pc.is_in(table["trial"], value_set=pa.array(sorted(keys), pa.string())))
-
-
 def study_document(study: str | None) -> dict[str, Any]:
     """A study's text as the tables it holds; empty where there is no text, or none that can be read."""
     try:
@@ -121,7 +119,6 @@ def varied_settings(table: pa.Table) -> list[str]:
 
 
 def settings_of_rows(table: pa.Table, names: Collection[str]) -> list[tuple[Any, ...]]:
-    """The values of these columns in each row."""
     return list(zip(*(table[name].to_pylist() for name in names), strict=True)) or [()] * table.num_rows
 
 
@@ -136,7 +133,10 @@ def gathered(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
     code, first = codes(table, names)
-    keys, members = settings_of_rows(table.take(first), names), np.split(np.argsort(code, kind="stable"), _edges(code))
+    keys, members = (
+        settings_of_rows(table.take(first), names),
+        np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1]),
+    )
     order = sorted(range(len(keys)), key=lambda i: tuple((v is None, v if v is not None else 0) for v in keys[i]))
     for index in order:
         yield dict(zip(names, keys[index], strict=True)), table.take(members[index])
@@ -155,11 +155,6 @@ def ranks(table: pa.Table, name: str) -> np.ndarray:
     """The place of each row's text among the texts of a column in sorted order: they stand for it and are faster compared."""
     found = table[name].combine_chunks().dictionary_encode()
     return np.argsort(np.argsort(np.asarray(found.dictionary.to_pylist(), dtype=str)))[found.indices.to_numpy()]
-
-
-def _edges(code: np.ndarray) -> np.ndarray:
-    """Where a new number begins in the sorted numbers."""
-    return np.cumsum(np.bincount(code))[:-1]
 
 
 def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
@@ -187,9 +182,7 @@ def independent_settings(final: pa.Table) -> list[str]:
 
 
 def best_trial(rows: pa.Table) -> dict[str, Any]:
-    """The row with the largest certified margin."""
-    found: dict[str, Any] = rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
-    return found
+    return rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
 
 
 def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list[tuple[pa.Table, str]]:
@@ -207,15 +200,13 @@ def usual_normalization(table: pa.Table) -> str:
 
 
 def with_normalization(table: pa.Table, normalization: str) -> pa.Table:
-    """The rows of one normalization."""
     return table.filter(pc.equal(table["normalization"], normalization))
 
 
 def usual_temperature(table: pa.Table) -> float | None:
     """The temperature that most class counts share, then most trials, then the lowest; None where none is used."""
-    shared = {
-        t: table.filter(pc.equal(table["temperature"], t)) for t in distinct(table, "temperature") if t is not None
-    }
+    used = (t for t in distinct(table, "temperature") if t is not None)
+    shared = {t: table.filter(pc.equal(table["temperature"], t)) for t in used}
     return max(shared, key=lambda t: (len(shared[t]["num_classes"].unique()), shared[t].num_rows, -t), default=None)
 
 
@@ -239,7 +230,6 @@ def is_usual(table: pa.Table) -> np.ndarray:
 
 
 def usual_rows(table: pa.Table) -> pa.Table:
-    """The rows of `is_usual`."""
     return table.take(np.flatnonzero(is_usual(table)))
 
 

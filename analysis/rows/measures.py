@@ -50,8 +50,7 @@ def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def measure_values(table: pa.Table, measure: str) -> np.ndarray:
     """A measurement as floats; `name[i]` reads the i-th entry of a list column, -1 the last; NaN where absent.
-    Raises:
-        ConditionRefused: an unknown column, text, or a list without an entry."""
+    ConditionRefused: an unknown column, text, or a list without an entry."""
     found = re.fullmatch(r"(\w+)(?:\[(-?\d+)\])?", measure)
     if found is None:
         raise ConditionRefused(f"measure must be a column, or COLUMN[INDEX] of a list, got {measure!r}.")
@@ -91,9 +90,8 @@ def terminal_courses(rows: pa.Table, final: pa.Table) -> Courses:
     complete = pc.is_in(rows["trial"], value_set=final["trial"].combine_chunks())
     kept = rows.select(["trial", "step", "loss_excess", *VARIABILITY]).filter(pc.and_(complete, rows["terminal"]))
     coded = kept["trial"].combine_chunks().dictionary_encode()
-    bounds = np.searchsorted(
-        coded.indices.to_numpy(), np.arange(len(coded.dictionary) + 1)
-    )  # rows of a trial are together
+    # rows of a trial are together
+    bounds = np.searchsorted(coded.indices.to_numpy(), np.arange(len(coded.dictionary) + 1))
     step = values(kept, "step")
     onset = step[bounds[:-1]]
     measured = {name: values(kept, name) for name in VARIABILITY}
@@ -129,10 +127,10 @@ def at_equal_loss_excess(rows: pa.Table, final: pa.Table) -> Matched | None:
     nearest = np.flatnonzero(before == np.repeat(np.maximum.reduceat(before, starts), np.diff(bounds)))
     below = nearest[np.searchsorted(nearest, bounds[1:]) - 1]
     readable = known & ((above > starts) | (excess[above] == shared))
-    found = _read(
-        final, courses, depth, -np.log(shared), (below, np.where(readable, above, -1)), f"loss_excess {shared:.3g}"
-    )
-    return found if readable.any() else None
+    if not readable.any():
+        return None
+    rows_read = below, np.where(readable, above, -1)
+    return _read(final, courses, depth, -np.log(shared), rows_read, f"loss_excess {shared:.3g}")
 
 
 def _first(holds: np.ndarray, bounds: np.ndarray) -> np.ndarray:

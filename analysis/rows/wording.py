@@ -81,7 +81,6 @@ def _trimmed(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent."""
     return f"{number(100 * float(share))} %"
 
 

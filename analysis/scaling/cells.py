@@ -44,7 +44,6 @@ class Cells:
 
 
 def select(cells: Cells, keep: np.ndarray) -> Cells:
-    """The cells where keep is true."""
     group = tuple(g for g, k in zip(cells.group, keep, strict=True) if k)
     upper = None if cells.log_upper is None else cells.log_upper[keep]
     return Cells(cells.log_measure[keep], cells.log_predictors[keep], group, cells.trials[keep], upper)

@@ -101,7 +101,7 @@ def _lines(clock: np.ndarray, measured: np.ndarray, trial: np.ndarray) -> np.nda
     for one in np.unique(trial[floored]):
         mine = slice(*np.searchsorted(trial, [one, one + 1]))
         design = np.stack([np.ones(count[one]), -clock[mine]], axis=1)
-        target = complete(design, np.where(floored[mine], -np.inf, high[mine]), high[mine]).target
+        target, _ = complete(design, np.where(floored[mine], -np.inf, high[mine]), high[mine])
         found[:, one] = fit_linear(design, target).coefficients
     return found
 

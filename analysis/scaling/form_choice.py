@@ -187,7 +187,6 @@ def choose(verdicts: Sequence[FormVerdict]) -> str | None:
 
 
 def verdict_of(name: str, cells: Cells, feature_dim: int) -> FormVerdict:
-    """One form fitted and tested."""
     try:
         fit = fit_form(name, cells, feature_dim)
     except FitRefused as refusal:

@@ -55,7 +55,6 @@ class FormFit:
     linear: LinearFit = field(repr=False, compare=False)
 
     def predict(self, num_classes: np.ndarray, group: str = "") -> np.ndarray:
-        """The measure at these class counts."""
         return np.exp(self._log(np.asarray(num_classes, dtype=float), group))
 
     def predict_interval(self, num_classes: np.ndarray | float, group: str = "") -> tuple[np.ndarray, np.ndarray]:
@@ -134,13 +133,9 @@ def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
 
 def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     """Fit one form to cells whose only predictor is num_classes, with LEVEL intervals on its parameters.
-
-    Raises:
-        FitRefused: fewer than MIN_CELLS sizes, two sizes fewer than parameters, sizes that do not tell them apart, or a
-            shape parameter whose search leaves its range.
-        ValueError: an unknown form.
-    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) for variable projection.
-    """
+    FitRefused: fewer than MIN_CELLS sizes, two sizes fewer than parameters, sizes that do not tell them apart, or a
+    shape parameter whose search leaves its range. ValueError: an unknown form.
+    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) for variable projection."""
     if name not in FORMS:
         raise ValueError(f"form must be one of {list(FORMS)}, got {name!r}.")
     form, means = FORMS[name], cells.means
@@ -163,12 +158,11 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     # around the solution the shape parameters are linear too: their interval comes from that tangent
     tangent = fit_linear(design, solved.residuals)
     estimates = [*solved.coefficients[: columns.shape[1]], *shape]
+    halves = None if reason else interval_halves(design, tangent)
     fit = FormFit(
         form=name,
         feature_dim=feature_dim,
-        parameters=exponents_of(
-            [*form.names, *form.shapes], estimates, None if reason else interval_halves(design, tangent)
-        ),
+        parameters=exponents_of([*form.names, *form.shapes], estimates, halves),
         levels={g: float(level + solved.coefficients[-1]) for g, level in means.levels.items()},
         scale=tangent.scale,
         aicc=aicc(solved.residuals, solved.threshold, count),

@@ -27,7 +27,6 @@ Columns = Callable[[Axes], list[np.ndarray]]
 
 
 def log_axes(cells: Cells) -> Axes:
-    """The axes of cells whose predictors they are."""
     return dict(zip(AXES, cells.log_predictors.T, strict=True))
 
 
@@ -105,9 +104,8 @@ class JointFit:
         design = _design(form, axes, [group] * len(axes["num_classes"]), list(self.levels))
         coefficients = np.array([*(p.estimate for p in self.parameters), *self.levels.values()])
         reach = np.einsum("np,pq,nq->n", design.dense, self.covariance, design.dense)
-        return Expected(
-            form.fixed(axes) + design.at(coefficients), np.sqrt(reach + self.scale**2), max(self.sizes - 2, 1)
-        )
+        middle = form.fixed(axes) + design.at(coefficients)
+        return Expected(middle, np.sqrt(reach + self.scale**2), max(self.sizes - 2, 1))
 
 
 @dataclass(frozen=True)

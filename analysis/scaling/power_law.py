@@ -33,10 +33,10 @@ class Exponent:
 
 def exponents_of(names: Sequence[str], estimates: Iterable[float], halves: np.ndarray | None) -> tuple[Exponent, ...]:
     """The first estimates by name with the ends of their intervals, which halves gives the half widths of."""
-    found = zip(
-        names, map(float, estimates), [None] * len(names) if halves is None else map(float, halves), strict=False
-    )
-    return tuple(Exponent(n, e, None, None) if h is None else Exponent(n, e, e - h, e + h) for n, e, h in found)
+    found = zip(names, map(float, estimates), strict=False)
+    if halves is None:
+        return tuple(Exponent(name, estimate, None, None) for name, estimate in found)
+    return tuple(Exponent(n, e, e - h, e + h) for (n, e), h in zip(found, map(float, halves), strict=False))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ class PowerLawFit:
 
     @property
     def exponent(self) -> Exponent:
-        """The one exponent."""
         return self.exponents[0]
 
     @property
@@ -79,16 +78,10 @@ class FitRefused(ValueError):
 
 
 def fit_power_law(
-    measure: np.ndarray,
-    sizes: np.ndarray,
-    *,
-    cell: Sequence[str] | np.ndarray,
-    name: str = "num_classes",
-    group: Sequence[str] | None = None,
-    upper: np.ndarray | None = None,
-) -> PowerLawFit:
+    measure: np.ndarray, sizes: np.ndarray, *, cell: Sequence[str] | np.ndarray, name: str = "num_classes",
+    group: Sequence[str] | None = None, upper: np.ndarray | None = None,
+) -> PowerLawFit:  # fmt: skip
     """Fit `measure = prefactor[group] * size ** exponent`, with a LEVEL interval over sizes.
-
     Args:
         measure, sizes: [trials], positive. cell: of each trial; its seeds are averaged. name: of the size. group: cells of
             a group share a prefactor; None: one group. upper: [trials], positive; measure is then a lower end, of which
@@ -110,14 +103,15 @@ def fit_power_law(
         raise FitRefused("no two cells differ in the predictor alone")
     cells = select(cells, keep)
     levelled = with_levels(cells.log_predictors, cells.group, sorted(cells.counts))
-    completed = complete(levelled, cells.log_measure, cells.log_measure if cells.log_upper is None else cells.log_upper)
-    means = replace(cells, log_measure=completed.target).means
+    upper_ends = cells.log_measure if cells.log_upper is None else cells.log_upper
+    target, open_share = complete(levelled, cells.log_measure, upper_ends)
+    means = replace(cells, log_measure=target).means
     design = np.stack([means.log_size, np.ones(len(means.log_size))], axis=1)
     fit = fit_linear(design, means.log_measure)
-    reason = too_few_sizes(len(design), design.shape[1], name) or _why_not(means, completed.open_share)
+    reason = too_few_sizes(len(design), design.shape[1], name) or _why_not(means, open_share)
     half = None if reason else interval_halves(design, fit)[:1]
     if half is not None:  # a value put in place of an interval lies near the fit and adds no certainty
-        half /= np.sqrt(1 - completed.open_share)
+        half /= np.sqrt(1 - open_share)
     ends = np.exp([means.log_size.min(), means.log_size.max()])
     result = PowerLawFit(
         exponents=exponents_of([name], fit.coefficients, half),
@@ -129,7 +123,7 @@ def fit_power_law(
         sizes=len(design),
         range=(float(ends[0]), float(ends[1])),
         slopes_p=means.slopes_p,
-        open_share=completed.open_share,
+        open_share=open_share,
         diagnostics=diagnose(fit, means.log_size),
     )
     if reason:

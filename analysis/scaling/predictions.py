@@ -79,12 +79,9 @@ def predict_cells(
 
 
 def _predict(
-    cell: dict[str, Any],
-    measure: str,
-    final: pa.Table,
-    comparisons: Sequence[FormComparison],
+    cell: dict[str, Any], measure: str, final: pa.Table, comparisons: Sequence[FormComparison],
     joint: Sequence[JointComparison],
-) -> Prediction:
+) -> Prediction:  # fmt: skip
     # a form that is a function of temperature predicts temperatures that were never run
     is_cold = any(c.chosen and JOINT_FORMS[c.chosen].cold for c in joint)
     for name, value in cell.items():

@@ -1,7 +1,5 @@
 """Additive layouts: what blocks share is told from the levels of groups, and whether the groups have one slope is tested.
-
-Knows the Huber fit and scipy.
-"""
+Knows the Huber fit and scipy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

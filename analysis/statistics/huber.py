@@ -1,7 +1,5 @@
 """Huber regression: linear fits that one outlier cannot bend, for many right-hand sides at once, and their errors.
-
-Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy and scipy only.
-"""
+Each row is a cell whose seeds were averaged already, so rows are independent. Knows numpy and scipy only."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,7 +124,6 @@ class LinearFit:
 
     @property
     def standard_errors(self) -> np.ndarray:
-        """HC3 errors [p]."""
         return np.asarray(np.sqrt(np.diag(self.covariance)))
 
     @cached_property
@@ -210,10 +207,8 @@ class _Basis:
 
     def solve(self, weights: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Coefficients [batch, p] of weighted least squares; weights, targets: [batch, n]."""
-        count = self.basis.shape[1]
-        gram = (
-            _gram(self.basis, weights) if self.products is None else (weights @ self.products).reshape(-1, count, count)
-        )
+        gram = _gram(self.basis, weights) if self.products is None else weights @ self.products
+        gram = gram.reshape(-1, *[self.basis.shape[1]] * 2)
         return np.asarray(np.linalg.solve(gram, ((weights * targets) @ self.basis)[..., None])[..., 0])
 
     def at(self, coefficients: np.ndarray) -> np.ndarray:

@@ -94,11 +94,8 @@ def detectable_gap(gaps: np.ndarray) -> float:
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm-adjusted p values, in the order given; NaN (not tested) stays NaN and does not count.
-
-    Raises:
-        ValueError: a value outside 0..1.
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
-    """
+    ValueError: a value outside 0..1.
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979)."""
     raw = np.asarray(p_values, dtype=float)
     tested = np.flatnonzero(~np.isnan(raw))
     if ((raw[tested] < 0) | (raw[tested] > 1)).any():

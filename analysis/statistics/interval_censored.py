@@ -1,8 +1,6 @@
 """Values known only as intervals: a certified margin, a shortfall under an uncertain optimum, GNC1 at the float floor. Such a
 value enters a fit as its expected value between its bounds, given the fit; no midpoint replaces it."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.special import ndtr
 
@@ -13,29 +11,18 @@ NARROW = 1e-3  # of the logarithm: certified bounds closer than this are one num
 MOST_CENSORED = 0.5  # share of cells; with more of them the fit would mostly be fitted to its own expectations
 
 
-@dataclass(frozen=True)
-class Completed:
-    """target: log values with the expectation in place of an interval.
-    open_share: share of intervals wider than the spread of the values about the fit, which say little of where one lies."""
-
-    target: np.ndarray
-    open_share: float
-
-
-def complete(design: np.ndarray | Design, low: np.ndarray, high: np.ndarray) -> Completed:
+def complete(design: np.ndarray | Design, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, float]:
     """Replace intervals by their expectation under a linear fit and Gaussian noise, until the two agree.
-
-    design: [n, p]. low, high: [n] ends of the log values; -inf where there is no lower end.
-    Raises:
-        ValueError: an upper end that is not finite, or below its lower end.
-    Source: Schmee and Hahn, Technometrics 21 (1979): iterated least squares for censored data, here by Huber's loss.
-    """
+    design: [n, p]. low, high: [n] ends of the log values; -inf where there is no lower end. Gives the values, and the share
+    of intervals wider than the spread of the values about the fit, which say little of where one lies. ValueError: an upper end
+    that is not finite, or below its lower end.
+    Source: Schmee and Hahn, Technometrics 21 (1979): iterated least squares for censored data, here by Huber's loss."""
     if not (np.isfinite(high) & (low <= high)).all():
         raise ValueError("low must be at most high, and high finite, got another order. Leave such values out.")
     wide = (high - low) > NARROW
     target = np.where(np.isfinite(low), (np.maximum(low, high - 2.0) + high) / 2, high)
     if not wide.any():
-        return Completed(target, 0.0)
+        return target, 0.0
     design = design if isinstance(design, Design) else Design(design)
     if (exact := design.select(~wide)).shape[0] > design.shape[1] and exact.has_full_rank():
         start = design.at(fit_linear(exact, target[~wide]).coefficients)
@@ -47,7 +34,7 @@ def complete(design: np.ndarray | Design, low: np.ndarray, high: np.ndarray) -> 
         target = updated
         if moved < 1e-6:
             break
-    return Completed(target, float((wide & (high - low > _scale(fit, wide))).mean()))
+    return target, float((wide & (high - low > _scale(fit, wide))).mean())
 
 
 def _scale(fit: LinearFit, wide: np.ndarray) -> float:

@@ -29,11 +29,8 @@ def unit_rows(points: np.ndarray) -> np.ndarray:
 
 def align(points: np.ndarray, target: np.ndarray) -> Alignment:
     """Rotate and match unit rows [n, dim] to a target code: the best of random starts; mirror images are allowed.
-
-    Raises:
-        ValueError: shapes differ.
-    Source: iterated closest points with a one-to-one matching; Schoenemann, Psychometrika 31 (1966).
-    """
+    ValueError: shapes differ.
+    Source: iterated closest points with a one-to-one matching; Schoenemann, Psychometrika 31 (1966)."""
     if points.shape != target.shape:
         raise ValueError(f"points must have the shape of the target {target.shape}, got {points.shape!r}.")
     rng = np.random.default_rng(0)

@@ -20,8 +20,7 @@ def find_head(model: nn.Module, name: str | None) -> nn.Module:
     """The module of this name, or whose name ends with it; without a name, the only one with a usual name.
 
     Raises:
-        ValueError: none or several are meant; the message lists the modules that have a matrix of rows.
-    """
+        ValueError: none or several are meant; the message lists the modules that have a matrix of rows."""
     if not isinstance(name, str | None):
         raise TypeError(f"head must be the name of a module, such as 'fc', got {type(name).__name__}.")
     heads = {path: module for path, module in model.named_modules() if _rows(module) is not None}
@@ -76,8 +75,7 @@ class HeadMeter:
     def tell(self) -> dict[str, float]:
         """The columns over all processes that exist, the same on each; none, with a warning, if a batch could not be taken.
 
-        All processes call it together, and the first one computes. What was seen is then forgotten.
-        """
+        All processes call it together, and the first one computes. What was seen is then forgotten."""
         problem = next(filter(None, _everyone(self._problem)), None)
         found: dict[str, float] = {}
         if problem is None:
@@ -108,7 +106,6 @@ def _is_first() -> bool:
 
 
 def _everyone(value: Any) -> list[Any]:
-    """The value of every process, in the order of ranks."""
     if not distributed.is_available() or not distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * distributed.get_world_size()

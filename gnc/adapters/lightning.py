@@ -47,8 +47,7 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
             prefix: of the names in the log.
             settings: further ones of `gnc.CollapseMeter`: normalization, temperature, ignore_index, device, dtype.
         Raises:
-            ValueError: an unknown stage; at the start of fitting, a head that is not found.
-        """
+            ValueError: an unknown stage; at the start of fitting, a head that is not found."""
         super().__init__()
         if stage not in ("train", "validate"):
             raise ValueError(f"stage must be 'train' or 'validate', got {stage!r}.")
@@ -99,8 +98,7 @@ def labels_of(batch: Any) -> Any:
     """Where a batch usually has its labels.
 
     Raises:
-        ValueError: neither an entry with a usual name nor a second element.
-    """
+        ValueError: neither an entry with a usual name nor a second element."""
     for name in ("labels", "label", "target", "targets", "y"):
         if hasattr(batch, "keys") and name in batch:
             return batch[name]

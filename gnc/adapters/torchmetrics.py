@@ -17,8 +17,7 @@ class CollapseMetric(Metric):
     """Collapse of the features that enter a head, for whoever logs metrics through torchmetrics.
 
     `forward` takes a batch and gives None: of one batch alone most columns do not exist. A synchronised metric holds
-    the statistics of every process for a moment; `gnc.CollapseMeter.all_reduce` needs one alone.
-    """
+    the statistics of every process for a moment; `gnc.CollapseMeter.all_reduce` needs one alone."""
 
     full_state_update = False
     is_differentiable = False
@@ -37,8 +36,7 @@ class CollapseMetric(Metric):
             head: the module whose `weight` holds the classifier's rows [classes, dim], or a function that gives them.
             columns: names of columns or groups; None: all that a meter can tell.
             sync: further keyword arguments of `torchmetrics.Metric`.
-            settings: further ones of `gnc.CollapseMeter`: normalization, temperature, ignore_index, dtype.
-        """
+            settings: further ones of `gnc.CollapseMeter`: normalization, temperature, ignore_index, dtype."""
         super().__init__(**(sync or {}))
         self._rows = _Rows(head)
         self._make = partial(CollapseMeter, *self._rows().shape, columns=columns, **settings)

@@ -15,8 +15,7 @@ class CollapseCallback(TrainerCallback):
 
     The labels are those that the model is called with. A model for causal language modelling predicts the next token,
     so its labels are taken one position later, as its own loss takes them. The features are those that training makes
-    on its way, from a network that changes during the epoch.
-    """
+    on its way, from a network that changes during the epoch."""
 
     def __init__(
         self,
@@ -37,8 +36,7 @@ class CollapseCallback(TrainerCallback):
             columns: names of columns or groups; None: all that a meter can tell. Margins of a vocabulary take long.
             shift_labels: whether position t predicts the label of t + 1; None: where the model is a causal one.
             prefix: of the names in the log.
-            settings: further ones of `gnc.CollapseMeter`: normalization, temperature, ignore_index, device, dtype.
-        """
+            settings: further ones of `gnc.CollapseMeter`: normalization, temperature, ignore_index, device, dtype."""
         self._trainer, self._head, self._columns, self._settings = trainer, head, columns, settings
         self._shift, self._prefix = shift_labels, prefix
         self._meter: HeadMeter | None = None
@@ -75,8 +73,7 @@ class CollapseCallback(TrainerCallback):
 def _given(kwargs: Mapping[str, Any]) -> Tensor:
     if not isinstance(kwargs.get("labels"), Tensor):
         raise TypeError(f"labels must be given to the model, got {sorted(kwargs)}. Label smoothing takes them away.")
-    labels: Tensor = kwargs["labels"]
-    return labels
+    return kwargs["labels"]
 
 
 def _next(labels: Tensor) -> Tensor:

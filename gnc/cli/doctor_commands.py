@@ -12,10 +12,9 @@ from gnc.cli.output import say
 from gnc.cli.parser import Commands, add_command, add_json
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
-from study.doctor import aws, environment, own_machines, slurm_script, this_machine
-from study.doctor.allocation import check_allocation
+from study.doctor import aws, slurm_script, this_machine
 from study.doctor.check import Check, failed, guarded, ok
-from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, is_own, read_cluster_file
+from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, check_machines, is_own, read_cluster_file
 from study.store.store import open_store
 from study.training.data import find_data
 
@@ -52,7 +51,7 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
         yield from _cluster_file_checks(config, text, study, options.results)
     elif options.address is None:
         if options.slurm:
-            yield from check_allocation(open_store(options.results) if options.results else None)
+            yield from slurm_script.check_allocation(open_store(options.results) if options.results else None)
         yield from _local_checks(study, options)
     if options.address is not None:
         from study.doctor.ray_cluster import check_cluster
@@ -69,7 +68,7 @@ def _local_checks(study: Study | None, options: argparse.Namespace) -> Iterator[
     store = open_store(options.results or (f"results/{study.name}" if study else "results"))
     yield guarded("results", lambda: this_machine.check_writable(store), "Name a folder or URI that you may write to.")
     yield guarded("disk", lambda: this_machine.check_disks(store), "Check the results folder and RAY_TMPDIR.")
-    yield from environment.check_environment(store)
+    yield from this_machine.check_environment(store)
     yield guarded("RAY_ADDRESS", lambda: _about_ray("check_named_address"), "Unset RAY_ADDRESS.")
     if study is not None:
         missing, held = find_data(study.configs).missing, f"everything that {study.name} reads is here"
@@ -92,7 +91,7 @@ def _cluster_file_checks(config: Config, text: str, study: Study | None, results
     yield _check_results_kind(config, results)
     if study is not None:
         yield guarded(f"study {study.name}", lambda: check_study_fits(config, study), "Mend the node types first.")
-    yield from own_machines.check_machines(config, results) if is_own(config) else aws.check_account(config)
+    yield from check_machines(config, results) if is_own(config) else aws.check_account(config)
 
 
 def _check_results_kind(config: Config, results: str | None) -> Check:

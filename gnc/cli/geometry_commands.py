@@ -90,7 +90,8 @@ def _check_code_options(options: argparse.Namespace) -> None:
 
 def _add_code(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor":
     """Coordinates of an explicit code where one is known, else of the best code that a search finds."""
-    from gnc_models.codes.best_code import explicit_code, optimise_code
+    from gnc_models.codes.code import explicit_code
+    from gnc_models.codes.search import optimise_code
     from gnc_models.geometry.pairwise import max_cosine
 
     size = options.classes * options.dim

@@ -20,11 +20,11 @@ from study.design.config import TrialConfig
 from study.design.errors import SHOWN, StudyError
 from study.design.search import Scheduler
 from study.design.study_file import Study, read_study
-from study.doctor.environment import read_as_columns
-from study.execution.array_tasks import check_tasks_share
+from study.doctor.this_machine import read_as_columns
 from study.execution.cost import Price, price
 from study.execution.granted import data_room
 from study.execution.progress_view import time_left
+from study.execution.run_mark import check_tasks_share
 from study.execution.same_data import check_datasets, mixed_machines
 from study.execution.signals import REQUESTS, act_as_ctrl_c
 from study.scheduling.remaining import done_keys, spent_keys, trials_left

@@ -19,12 +19,8 @@ OTHER_SCALES = ("scale", "zero_point", "qzeros", "absmax", "SCB", "quant_state")
 @dataclass(frozen=True)
 class Classifier:
     """Rows of a classifier, one per class, in float64, and what is known about them.
-
-    Attributes:
-        name, file: the tensor that was taken and where it lies.
-        bias: of the same layer; it is no part of the rows.
-        notes: what was assumed, in sentences without a full stop.
-    """
+    name, file: the tensor that was taken and where it lies. bias: of the same layer; it is no part of the rows. notes:
+    what was assumed, in sentences without a full stop."""
 
     rows: Float[Tensor, "classes dim"]
     name: str
@@ -35,13 +31,8 @@ class Classifier:
 
 def read_classifier(path: str, name: str | None = None) -> Classifier:
     """The classifier in a checkpoint, an index of shards or a folder.
-
-    Args:
-        path: any file or folder that `open_arrays` opens.
-        name: of the tensor, perhaps without its first parts; None to have it guessed.
-    Raises:
-        StudyError: what cannot be read, named or guessed, and codes whose scales are not known.
-    """
+    path: any file or folder that `open_arrays` opens. name: of the tensor, perhaps without its first parts; None to
+    have it guessed. StudyError: what cannot be read, named or guessed, and codes whose scales are not known."""
     contents = open_arrays(path)
     head, reason = find_head(contents, name)
     stored = head.tensor()
@@ -92,9 +83,8 @@ def _scaled(contents: Contents, head: StoredArray, codes: Tensor, scale: StoredA
     block = _block(contents, (rows, columns), tuple(factors.shape))
     if block is None:
         rule = f"the blocks of {scale} must be known for {head}, got neither rows nor blocks of {BLOCK}"
-        raise StudyError(
-            f"{rule}. Give weight_block_size in config.json beside the file, or save the weights dequantised."
-        )
+        cure = "Give weight_block_size in config.json beside the file, or save the weights dequantised."
+        raise StudyError(f"{rule}. {cure}")
     return codes * factors.repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns]
 
 

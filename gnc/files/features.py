@@ -23,12 +23,10 @@ BY_ORDER = "Use --relabel: classes are then numbered in the order of their sorte
 
 def open_features(path: str, labels: str | None = None) -> tuple[dict[str, StoredArray], list[str]]:
     """The arrays of a feature set by their known names, and a sentence for each that is not used.
-
     Args:
         path: a file with several arrays, a Parquet file with the columns `features` and `labels`, a folder with
             features.npy and labels.npy, or a file whose name holds `features`, with the others named alike beside it.
-        labels: the file of the labels, where it is another one.
-    """
+        labels: the file of the labels, where it is another one."""
     place = Path(path)
     if place.is_dir():
         place = place / "features.npy"
@@ -70,14 +68,12 @@ def class_labels(
     stored: StoredArray, *, relabel: bool = False, known: np.ndarray | None = None
 ) -> tuple[Int[Tensor, " samples"], np.ndarray | None]:
     """Integer labels, and with `relabel` the label of each class in the order of the new numbers.
-
     Args:
         stored: integers, floats with integer values, or text; [samples].
         relabel: number the distinct labels 0, 1, ... in their sorted order.
         known: the labels that are numbered already, for a test set.
     Raises:
-        StudyError: labels that are no integers, or text without `relabel`; test labels that `known` lacks.
-    """
+        StudyError: labels that are no integers, or text without `relabel`; test labels that `known` lacks."""
     values, name = stored.read(), stored.name
     values = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
     if values.dtype.kind in "SU":

@@ -46,10 +46,7 @@ KINDS = (
 
 def open_arrays(path: str) -> Contents:
     """Names, shapes and kinds of all arrays of a file, of the shards of an index, or of a folder.
-
-    Raises:
-        StudyError: nothing there, a kind that is not read, or bytes that are torn; one line with the cure.
-    """
+    StudyError: nothing there, a kind that is not read, or bytes that are torn; one line with the cure."""
     place = Path(path)
     if not place.exists() or not (place.is_file() or place.is_dir()):
         raise StudyError(f"FILE must be a file that exists, got {path!r}.")
@@ -113,8 +110,7 @@ def _open_zip(path: str) -> Contents:
 
 
 def _read_safetensors(path: str) -> Contents:
-    arrays: dict[str, StoredArray] = {}
-    skipped: dict[str, str] = {}
+    arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     with safe_open(path, "pt") as file:  # checks the header against the file's length
         for name in file.keys():  # noqa: SIM118 - it is no dictionary
             part = file.get_slice(name)
@@ -142,8 +138,7 @@ def _open_index(path: str) -> Contents:
         cure = "Give the checkpoint, or its *.index.json."
         raise StudyError(f"FILE must be {KINDS}, got {path!r}, which is JSON without a weight_map. {cure}")
     folder = Path(path).parent
-    arrays: dict[str, StoredArray] = {}
-    skipped: dict[str, str] = {}
+    arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     shards: dict[str, Contents | None] = {}
     for name, shard in places.items():
         if not isinstance(shard, str) or Path(shard).name != shard:

@@ -26,11 +26,8 @@ TIED = ("CausalLM", "LMHead", "MaskedLM", "ConditionalGeneration")  # architectu
 
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
-
-    Raises:
-        StudyError: no matrix, none of that name, or no guess that is certain enough; the candidates are named, the
-            likeliest first.
-    """
+    StudyError: no matrix, none of that name, or no guess that is certain enough; the candidates are named, the
+    likeliest first."""
     matrices = {found.name: found for found in contents.arrays.values() if is_matrix(found)}
     ranked = sorted(matrices.values(), key=_rank)
     if name is not None:
@@ -180,7 +177,6 @@ def _is_embedding(found: StoredArray) -> bool:
 
 
 def _classes_of(config: dict[str, Any]) -> int | None:
-    """The number of classes that config.json states."""
     labels = config.get("id2label")
     known = [config.get("num_labels"), config.get("num_classes"), len(labels) if isinstance(labels, dict) else None]
     if "Classification" not in str(config.get("architectures", "")):

@@ -27,8 +27,7 @@ def read_npy(path: str) -> Contents:
 
 def read_npz(path: str) -> Contents:
     """The arrays of a .npz archive by name."""
-    arrays: dict[str, StoredArray] = {}
-    skipped: dict[str, str] = {}
+    arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     with ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")

@@ -16,11 +16,7 @@ PASSING = ("Identity", "Cast", "Transpose")  # nodes between a weight and its pr
 
 def read_onnx(path: str) -> Contents:
     """The weights of a model by name, with those turned that enter a product from the right as [dim, classes].
-
-    Raises:
-        StudyError: the package `onnx` is not installed.
-        Unreadable: the file has no graph.
-    """
+    StudyError: the package `onnx` is not installed. Unreadable: the file has no graph."""
     try:
         import onnx
     except ImportError:
@@ -73,9 +69,8 @@ def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, 
         if node.op_type not in ("MatMul", "Gemm", "Conv") or len(node.input) < 2:
             continue  # quantised or fused: if it is the last, the head is not known
         name = node.input[1]
-        is_turned = node.op_type == "MatMul" or (
-            node.op_type == "Gemm" and not any(held.name == "transB" and held.i for held in node.attribute)
-        )
+        is_plain = not any(held.name == "transB" and held.i for held in node.attribute)
+        is_turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and is_plain)
         for _ in PASSING:
             maker = made.get(name)
             if name in weights or maker is None or maker.op_type not in PASSING or not maker.input:

@@ -32,15 +32,13 @@ class Unreadable(Exception):
 @dataclass(frozen=True)
 class StoredArray:
     """An array that `read` takes from its file.
-
     Attributes:
         name: as the file says it; parts of nested containers are joined by dots.
         dtype: torch's name of the number type (float32, bfloat16, float8_e4m3fn), or numpy's for text.
         load: takes the values, as a tensor or numpy array of that shape.
         file: the file that holds the values.
         is_transposed: whether the file's format says that the columns of a matrix are its outputs, not the rows.
-        batches: gives the values some rows at a time, where the format has a way of its own.
-    """
+        batches: gives the values some rows at a time, where the format has a way of its own."""
 
     name: str
     shape: tuple[int, ...]
@@ -55,12 +53,10 @@ class StoredArray:
         return refusing(self.file, self.load, f"{shown(self.name)} in ")
 
     def tensor(self) -> Tensor:
-        """The values as a tensor, in the file's own number type."""
         return as_tensor(self.read(), self.name)
 
     @property
     def is_float(self) -> bool:
-        """Whether the values are real floating-point numbers."""
         return "float" in self.dtype
 
     def __str__(self) -> str:
@@ -70,13 +66,11 @@ class StoredArray:
 @dataclass(frozen=True)
 class Contents:
     """All arrays of a file, or of the shards that an index or a folder names.
-
     Attributes:
         skipped: what is no array that can be read, with the reason.
         notes: what a reader of the numbers should know about the file.
         head: the array that enters the last matrix product, where the format tells it.
-        biases: the bias of each matrix, where the format tells it.
-    """
+        biases: the bias of each matrix, where the format tells it."""
 
     path: str
     kind: str
@@ -144,5 +138,4 @@ def listing(arrays: Iterable[StoredArray], skipped: Mapping[str, str] | None = N
 
 
 def file_length(path: str) -> int:
-    """Bytes of the file."""
     return Path(path).stat().st_size

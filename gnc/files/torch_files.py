@@ -91,8 +91,7 @@ def _places(data: mmap.mmap, keys: Any, kinds: dict[str, Storage]) -> dict[str, 
 def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_endian: bool = False) -> Contents:
     if is_big_endian:
         raise Unreadable("numbers of a big-endian machine: save them as safetensors there")
-    arrays: dict[str, StoredArray] = {}
-    skipped: dict[str, str] = {}
+    arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     for name, record in walk(value):
         if name in arrays:
             skipped[name] = "the name stands for two arrays"

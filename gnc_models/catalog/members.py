@@ -22,7 +22,6 @@ REQUIRED = _Required()
 @dataclass(frozen=True)
 class Member:
     """One member of a family.
-
     made_by: module and name of its constructor, below the family's package. settings: those that only some members of
     the family read, with this member's defaults. idle: settings of other members that have no effect beside this one.
     """
@@ -35,9 +34,7 @@ class Member:
 @dataclass(frozen=True)
 class DataSet(Member):
     """gives: the kind of its inputs. max_classes: by resolution where there is one; None where only the disk knows.
-
-    refuses: settings that would reshape the set in a way that it cannot take.
-    """
+    refuses: settings that would reshape the set in a way that it cannot take."""
 
     gives: str = "image"
     max_classes: Mapping[int, int] | int | None = None
@@ -61,14 +58,12 @@ ANY_NORM = ("batch", "group", "layer", "none")
 @dataclass(frozen=True)
 class Encoder(Member):
     """takes: the kinds of inputs it accepts. norm_layers: those it can have, its own first; a setting where it has several.
-
-    stages: module and name of the function that lists its layers, "" where it has none. read_out: the position of a
-    sequence that the features are read from.
-    """
+    stages: by name, its layers but for the features: the path of a module, or `PATH.*Kind`, which stands for all modules
+    of that class right below PATH, numbered from 1. read_out: the position of a sequence that features are read from."""
 
     takes: frozenset[str] = frozenset({"image"})
     norm_layers: tuple[str, ...] = ANY_NORM
-    stages: str = ""
+    stages: Mapping[str, str] = field(default_factory=dict)
     read_out: int = 0
 
     def __post_init__(self) -> None:
@@ -79,15 +74,11 @@ class Encoder(Member):
 @dataclass(frozen=True)
 class Loss(Member):
     """across_samples: it is no mean over single samples, so workers must bring the features of a batch together.
-
-    only_both: why normalization must be "both", or "". moves_rows: whether classifier rows get a gradient.
-    has_temperature: whether its value depends on the temperature; the measured cross-entropy always does.
-    """
+    only_both: why normalization must be "both", or "". moves_rows: whether classifier rows get a gradient."""
 
     across_samples: bool = False
     only_both: str = ""
     moves_rows: bool = True
-    has_temperature: bool = True
 
 
 AnyMember = TypeVar("AnyMember", bound=Member)
@@ -125,11 +116,10 @@ def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _member(family: str, table: Mapping[str, Any]) -> Member:
     fields = _fields(table)
-    fields |= {name: frozenset(fields[name]) for name in ("idle", "refuses", "takes") if name in fields}
-    fields |= {name: tuple(fields[name]) for name in ("norm_layers",) if name in fields}
-    fields["settings"] = {
-        name: REQUIRED if value == "required" else value for name, value in fields["settings"].items()
-    }
+    kinds = {"idle": frozenset, "refuses": frozenset, "takes": frozenset, "norm_layers": tuple}
+    fields |= {name: kind(fields[name]) for name, kind in kinds.items() if name in fields}
+    given = fields["settings"].items()
+    fields["settings"] = {name: REQUIRED if value == "required" else value for name, value in given}
     if isinstance(most := fields.get("max_classes"), dict):
         fields["max_classes"] = {int(resolution): count for resolution, count in most.items()}
     return _KINDS.get(family, Member)(**fields)
@@ -173,5 +163,4 @@ def max_classes(dataset: str, resolution: int | None, fonts: str | None = None) 
 def load(package: str, place: str) -> Callable[..., Any]:
     """The function or class that a member's `module:name` names, below the package of its family."""
     module, _, name = place.partition(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), name)
-    return loaded
+    return getattr(importlib.import_module(f"{package}.{module}"), name)

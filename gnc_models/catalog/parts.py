@@ -51,7 +51,6 @@ def hold_code(digest: str, content: bytes) -> None:
 
 
 def held_code() -> Mapping[str, bytes]:
-    """The source files that this process may run, by digest."""
     return dict(_HELD)
 
 
@@ -118,9 +117,7 @@ def call_part(
     family: str, reference: str, source: str, *given: Any, options: Options = None, extras: Options = None
 ) -> Any:
     """Load a part and call it with what is given and the study's options; an exception gets a note of the study's line.
-
-    extras: handed over where the part's signature names them and no option does.
-    """
+    extras: handed over where the part's signature names them and no option does."""
     try:
         function, options = load_part(reference, source), options or {}
         return function(*given, **{**wanted(function, extras or {}), **options})
@@ -130,7 +127,6 @@ def call_part(
 
 
 def study_line(family: str, reference: str) -> str:
-    """How the study names the part."""
     return f"in {family} = {reference!r} of the study"
 
 

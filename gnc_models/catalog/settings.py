@@ -1,25 +1,11 @@
-"""Checks that the settings given to a member of a family are those that its constructor reads. Knows no torch."""
+"""Which loss, classifier, normalization and sizes go together, and checks of single values. Knows no torch, so that a study is
+refused at once."""
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-_GIVEN_TO_ALL = frozenset({"num_classes", "feature_dim", "normalization", "temperature", "init_norm"})
-
-
-def read_settings(kind: str, name: str, constructor: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that have a value; ValueError for one that the constructor does not take, or needs and lacks."""
-    given = {setting: value for setting, value in settings.items() if value is not None}
-    reads = {s: p.default for s, p in inspect.signature(constructor).parameters.items() if s not in _GIVEN_TO_ALL}
-    for setting, value in given.items():
-        if setting not in reads:
-            rule = f"{setting} must be left out for {kind} {name!r}"
-            raise ValueError(f"{rule}, got {value!r}. It would have no effect here.")
-    for setting, default in reads.items():
-        if default is inspect.Parameter.empty and setting not in given:
-            raise ValueError(f"{setting} must be given for {kind} {name!r}, got None. It has no default.")
-    return given
+from gnc_models.catalog.members import LOSSES
 
 
 def check_at_least(least: int, **values: int | None) -> None:
@@ -42,6 +28,26 @@ def shown(items: Sequence[Any]) -> str:
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """ValueError unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}.")
+
+
+def check_pairing(
+    *, loss: str, classifier: str, normalization: str, num_classes: int, feature_dim: int, code: str | None = None
+) -> None:
+    """ValueError unless these settings can be trained together; `code` is that of the classifier "fixed", or None."""
+    if classifier == "class_mean" and normalization == "none":
+        raise ValueError(
+            "normalization must not be 'none' for classifier 'class_mean', got 'none'. "
+            "Its rows have unit length, and long features would weigh more in the means than short ones."
+        )
+    if classifier == "fixed" and code == "simplex" and num_classes > feature_dim + 1:
+        got = f"got 'simplex' with {num_classes} classes in {feature_dim} dimensions"
+        cure = "A simplex has at most feature_dim + 1 points: use code 'best'."
+        raise ValueError(f"code must fit into feature_dim, {got}. {cure}")
+    member = LOSSES[loss]
+    if member.only_both and normalization != "both":
+        raise ValueError(f"normalization must be 'both' for loss {loss!r}, got {normalization!r}. {member.only_both}")
+    if not member.moves_rows and classifier == "linear":
+        rule = f"classifier must be 'class_mean' or 'fixed' for loss {loss!r}"
+        raise ValueError(f"{rule}, got 'linear'. Its rows would get no gradient and never move.")

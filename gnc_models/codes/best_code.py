@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from gnc_models.codes.code import Code, explicit_code
-from gnc_models.codes.neighbour_repulsion import relax_rows
-from gnc_models.codes.search import optimise_code, random_codes
+from gnc_models.codes.search import optimise_code, random_codes, relax_rows
 from gnc_models.codes.unconstrained_features import code_from_optimum
 from gnc_models.constructions.explicit import layer
 from gnc_models.constructions.words import signed_words
@@ -18,8 +17,6 @@ from gnc_models.references.layered_codes import layered_points
 from gnc_models.references.margin import reference_margin
 from gnc_models.references.tables import best_code_version, read_table
 from gnc_models.user_cache import read_or_make
-
-__all__ = ["best_code", "explicit_code", "make_found_code", "optimise_code"]
 
 MOST_ANNEALED = 1000  # rows up to which all cosines of a few starts are annealed; beyond, neighbours are pushed apart
 MOST_RELAXED = 20_000  # rows up to which that stays within a few minutes
@@ -41,8 +38,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
         K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
         hundred rows, minutes up to 20,000; beyond, without an explicit code, the rows are random.
     Raises:
-        ValueError: fewer than two classes or two dimensions.
-    """
+        ValueError: fewer than two classes or two dimensions."""
     check_sizes(num_classes, feature_dim, least_dim=2)
 
     def pick(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

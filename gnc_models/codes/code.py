@@ -29,9 +29,7 @@ class Code:
 
 def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
     """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d), or None.
-
-    Dropping rows and adding dimensions keeps the margin.
-    """
+    Dropping rows and adding dimensions keeps the margin."""
     check_sizes(num_classes, feature_dim)
     points = _optimal_points(num_classes, feature_dim)
     if points is None:
@@ -56,10 +54,8 @@ def _optimal_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "cl
 
 def spherical_code_of(weights: Float[Tensor, "classes dim"]) -> Code:
     """The spherical code u(W) of unit rows: its 1 - max cosine is at least the margin of W (docs/margins.md).
-
     With h_k the unit direction from the hull of the others to w_k, walk from w_k + h_k along h_k to the sphere of
-    radius 2 and halve. ValueError: a row lies within 1e-9 of the hull of the others.
-    """
+    radius 2 and halve. ValueError: a row lies within 1e-9 of the hull of the others."""
     rows = weights.to(torch.float64)
     margins = one_vs_rest_margins(rows, tolerance=1e-9)
     if not float(margins.upper.min()) > 1e-9:

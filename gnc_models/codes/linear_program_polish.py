@@ -13,10 +13,8 @@ from gnc_models.shapes import Float
 
 def polish_code(points: Float[Tensor, "classes dim"], *, rounds: int = 30) -> Code:
     """Largest 1 - max cosine near a code of unit rows, by successive linear programs over its close pairs.
-
     Each program moves every row within its tangent plane, inside a trust region, to lower the linearised largest
-    cosine; at a jammed code the rounds converge quadratically. Cost grows fast beyond K d = 1500.
-    """
+    cosine; at a jammed code the rounds converge quadratically. Cost grows fast beyond K d = 1500."""
     best = Code.of(points)
     radius = 1e-3 * math.sqrt(2 * max(best.margin_lower, 1e-6))
     for _ in range(rounds):

@@ -1,11 +1,13 @@
-"""The optimiser of softmax codes: annealed soft maximum of the cosines from random, mirrored and structured starts.
-Knows torch and the families of structured codes; does not read the tables of known margins."""
+"""The optimiser of softmax codes: annealed soft maximum of the cosines from random, mirrored and structured starts; of many
+rows each pushed away from its nearest neighbours, without ever holding all cosines. Knows torch and the families of
+structured codes; does not read the tables of known margins."""
 
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from gnc_models.catalog.settings import check_at_least
 from gnc_models.codes.code import Code
@@ -20,6 +22,8 @@ from gnc_models.shapes import Float
 # first, sharp enough at the end that its value is the maximum to about log(pairs) / sharpness.
 SHARPNESS = (10.0, 40.0, 160.0, 640.0, 2560.0)
 FINAL_SHARPNESS = (1e4, 4e4, 1.6e5, 6.4e5)
+NEIGHBOURS, TILE_ROWS = 64, 500
+REFRESH = 5  # steps between two look-ups of the neighbours
 LARGEST_BATCH = 1 << 22  # cosines held at once
 LARGEST_POLISH = 1500  # K d up to which linear programs are quick
 STRUCTURED_DIMS = range(8, 25)  # where random starts miss codes made of words
@@ -29,17 +33,10 @@ SLOW_SHARPNESS = tuple(1.3**i for i in range(31))
 
 
 def optimise_code(
-    num_classes: int,
-    feature_dim: int,
-    *,
-    starts: int = 16,
-    seed: int = 0,
-    iterations: int = 60,
-    polish: bool = True,
+    num_classes: int, feature_dim: int, *, starts: int = 16, seed: int = 0, iterations: int = 60, polish: bool = True,
     structured: bool = True,
-) -> Code:
+) -> Code:  # fmt: skip
     """The best code found from many starts: annealed soft maximum of the cosines, then exact polishing.
-
     Args:
         starts: independent random starts; from d = 4 on half of them are mirror images of K/2 rows, which search half
             as many variables. A quarter goes on after the coarse half of the annealing; the best four are sharpened.
@@ -48,8 +45,7 @@ def optimise_code(
         polish: whether to balance the closest pairs exactly where K d <= 1500.
         structured: whether to start from signed words and families of codes too, in 8 to 24 dimensions.
     Returns:
-        The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum.
-    """
+        The code with the largest 1 - max cosine. It is a lower bound of rho*(d, K), not an optimum."""
     check_search(num_classes, feature_dim, starts)
     unit = expected_margin(num_classes, feature_dim)
     mirrors = _mirrors(feature_dim, starts)
@@ -180,9 +176,7 @@ def _anneal(points: Tensor, sharpness: float, iterations: int, signs: Tensor | N
 
 def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:
     """`log(sum over ordered pairs exp(sharpness * cos)) / sharpness`: above the largest cosine, by little when sharp.
-
-    With `signs` the code is the rows and their images `rows * signs`; each row is compared with all of them.
-    """
+    With `signs` the code is the rows and their images `rows * signs`; each row is compared with all of them."""
 
     def energy(points: Float[Tensor, "starts rows dim"], _starts: Tensor) -> tuple[Tensor, Tensor]:
         everyone = points if signs is None else torch.cat([points, points * signs], dim=1)
@@ -195,3 +189,31 @@ def soft_max_cosine(sharpness: float, signs: Tensor | None = None) -> Objective:
         return value, 2.0 * (weights @ everyone) / total[:, None, None]
 
     return energy
+
+
+def relax_rows(rows: Float[Tensor, "classes dim"], *, steps: int = 60) -> Float[Tensor, "classes dim"]:
+    """Unit rows moved apart until all nearest neighbours are nearly equally far, by gradient steps of falling length.
+    They go down a soft maximum over each row's 64 nearest rows, in float32. The nearest rows are looked up again every
+    few steps, which takes most of the time. Float64 comes out, the same for equal rows on one machine."""
+    rows = rows.float()
+    velocity = torch.zeros_like(rows)
+    for step in range(steps):
+        if step % REFRESH == 0:
+            near = _neighbours(rows)
+            sample = slice(0, TILE_ROWS)
+            spread = 1 - float((rows[sample] * rows[near[sample, 0]]).sum(1).mean())
+        for part in torch.arange(len(rows)).split(TILE_ROWS):
+            cosines = torch.bmm(rows[near[part]], rows[part].unsqueeze(2)).squeeze(2)
+            pull = torch.bmm(torch.softmax(20 / spread * cosines, 1).unsqueeze(1), rows[near[part]]).squeeze(1)
+            velocity[part] = 0.8 * velocity[part] + pull - (pull * rows[part]).sum(1, keepdim=True) * rows[part]
+        rows = normalize(rows - 0.1 * math.sqrt(spread) * (1 - step / steps) * velocity, dim=1)
+    return normalize(rows.double(), dim=1)
+
+
+def _neighbours(rows: Float[Tensor, "classes dim"]) -> Tensor:
+    """The nearest other rows of each row, nearest first."""
+    count = min(NEIGHBOURS, len(rows) - 1) + 1  # the row itself comes first
+    nearest = torch.empty(len(rows), count, dtype=torch.int64, device=rows.device)
+    for part, tile in zip(nearest.split(TILE_ROWS), rows.split(TILE_ROWS), strict=True):
+        part.copy_((tile @ rows.T).topk(count, dim=1).indices)
+    return nearest[:, 1:]

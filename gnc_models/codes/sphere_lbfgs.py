@@ -17,18 +17,12 @@ MEMORY = 10  # pairs of step and gradient change that are remembered
 
 
 def minimise_on_spheres(
-    objective: Objective,
-    points: Float[Tensor, "starts rows dim"],
-    *,
-    iterations: int,
-    tolerance: float = 1e-12,
+    objective: Objective, points: Float[Tensor, "starts rows dim"], *, iterations: int, tolerance: float = 1e-12,
     at_once: int | None = None,
-) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:
+) -> tuple[Float[Tensor, "starts rows dim"], Float[Tensor, " starts"]]:  # fmt: skip
     """Local minima near each start, and their values, none above that of its start; starts share only the batch.
-
     At most `at_once` starts are one batch. A start is done when its gradient's largest row norm is below `tolerance`.
-    Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport.
-    """
+    Source: Liu and Nocedal, Math. Programming 45 (1989), with projection onto the tangent space as transport."""
     parts = torch.arange(len(points)).split(at_once or len(points))
     found = [_minimise(objective, points[part], part, iterations, tolerance) for part in parts]
     return torch.cat([p for p, _ in found]), torch.cat([v for _, v in found])

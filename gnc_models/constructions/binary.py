@@ -41,9 +41,7 @@ def on_supports(words: Int[np.ndarray, "_ length"], entries: Float[np.ndarray, "
 
 def kerdock(bits: int) -> Points:
     """d = 2^bits (bits even, at least 4), d (d + 2) rows with cosine 1/sqrt(d): all signs of axes and forms.
-
-    The forms are Q_a + affine, Q_a(x, e) = sum_i Tr((a x)^(2^i + 1)) + e Tr(a x).
-    """
+    The forms are Q_a + affine, Q_a(x, e) = sum_i Tr((a x)^(2^i + 1)) + e Tr(a x)."""
     field = bits - 1
     power, trace = _field(field)
     axes = np.eye(1 << bits)

@@ -17,7 +17,6 @@ GOLDEN = (1 + math.sqrt(5)) / 2
 
 
 def polygon(num_classes: int) -> Points:
-    """Regular polygon in two dimensions."""
     angles = 2 * math.pi * np.arange(num_classes) / num_classes
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -109,10 +108,8 @@ def higman_sims() -> Points:
 
 def leech_section(feature_dim: int) -> Points:
     """Leech vectors of a d-dimensional section, 16 <= d <= 23: the laminated lattices' minimal vectors, cosine 1/2.
-
     The vectors supported on one octad are a copy of E8; the section is orthogonal to 24 - d dimensions of it.
-    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6.
-    """
+    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, chapter 6."""
     leech, words = leech_vectors(), golay_words()
     octad = words[words.sum(1) == 8][0]
     roots = leech[(leech * (1 - octad) == 0).all(1)]
@@ -178,9 +175,7 @@ KISSING: tuple[tuple[str, int, int, Callable[[], Points]], ...] = (
     ("odd Golay code of Cohn and Li", 21, 29768, lambda: kissing.odd_golay(21)),
 )
 FAMILIES |= {f"{name}, {dim} dimensions": (dim, size, make) for name, dim, size, make in KISSING}
-FAMILIES |= {
-    f"Leech section {dim}": (dim, size, functools.partial(leech_section, dim)) for dim, size in LEECH_SECTIONS.items()
-}
+FAMILIES |= {f"Leech section {d}": (d, k, functools.partial(leech_section, d)) for d, k in LEECH_SECTIONS.items()}
 
 
 def make_points(name: str) -> Points:

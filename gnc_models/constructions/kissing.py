@@ -15,9 +15,7 @@ Words = Int[np.ndarray, "_ _"]
 
 def thirteen() -> Rows:
     """1,154 rows in 13 dimensions, from 144 words of length 12 at distance 4: the Steiner system S(5, 6, 12) and pairs.
-
-    Source: Zinoviev and Ericson, Problems of Information Transmission 35 (1999); counted in arXiv 1608.07270.
-    """
+    Source: Zinoviev and Ericson, Problems of Information Transmission 35 (1999); counted in arXiv 1608.07270."""
     golay = golay_words()
     twelve = golay[golay.sum(1) == 12][0] == 1
     hexads = golay[(golay.sum(1) == 8) & (golay[:, twelve].sum(1) == 6)][:, twelve]
@@ -35,10 +33,8 @@ def thirteen() -> Rows:
 
 def odd_golay(length: int) -> Rows:
     """11,948, 19,448 or 29,768 rows in 19, 20 or 21 dimensions, of unequal lengths.
-
     Pairs and eights of the Golay code on `length` of its places, and words of the code cut to these that lie far apart.
-    Source: Cohn and Li, arXiv 2411.04916 (20, 21 dimensions); Ho, arXiv 2603.10425 (19).
-    """
+    Source: Cohn and Li, arXiv 2411.04916 (20, 21 dimensions); Ho, arXiv 2603.10425 (19)."""
     words, cut = np.split(golay_words(), [length], axis=1)
     octads = words[(words.sum(1) == 8) & (cut.sum(1) == 0)]
     if length == 19:
@@ -106,10 +102,8 @@ def seventeen() -> Rows:
 
 def eighteen() -> Rows:
     """8,358 rows in 18 dimensions: odd eights, and a hexagon of rows on sixes with rows of equal entries between them.
-
     Source: the layout of Cohn and Li, arXiv 2411.04916, with three bent cosets as in github
-    alexlegeartis/KissingNumbers.
-    """
+    alexlegeartis/KissingNumbers."""
     layers = [_beside(6 * odd_eights(_of_weight(_coset(0), 8)), [0.0, 0.0])]
     for step in range(6):
         sixes = on_supports(_of_weight(_coset(BENT_FORMS[step % 3]), 6), signs(6, product=-1))
@@ -136,5 +130,4 @@ def _of_weight(words: Words, weight: int) -> Words:
 
 
 def _beside(rows: Rows, last: list[float]) -> Rows:
-    """The rows with the same last entries."""
     return np.concatenate([rows, np.broadcast_to(last, (len(rows), len(last)))], axis=1)

@@ -21,11 +21,9 @@ def signed_words(
     length: int, weight: int, overlap: int, *, tries: int = 20, seed: int = 0
 ) -> Float[np.ndarray, "rows length"]:
     """Unit rows with `weight` equal entries up to sign, and cosine at most overlap / weight between any two.
-
     Supports share at most `overlap` places, at least weight - 4; they are unions of orbits under rotating blocks of
     places, found by randomised greedy choice, `tries` times for each block length. On each stand all signs, or the
-    even ones where all would be too close. The axes are added where they are far enough from all others.
-    """
+    even ones where all would be too close. The axes are added where they are far enough from all others."""
     rng = np.random.default_rng(seed)
     supports: list[int] = []
     for block in range(2, length + 1):
@@ -95,10 +93,8 @@ def _compatible(orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int) 
 @functools.cache
 def binary_words(length: int, distance: int) -> Rows:
     """The lexicode of this length and least distance as rows of equal entries up to sign; cosine 1 - 2 distance/length.
-
     Greedy in the order of the numbers 0, 1, 2, ..., which makes a linear code.
-    Source: Conway and Sloane, IEEE Trans. Information Theory 32 (1986).
-    """
+    Source: Conway and Sloane, IEEE Trans. Information Theory 32 (1986)."""
     ones = np.array([i.bit_count() for i in range(1 << length)], dtype=np.int8)
     code = np.zeros(1, dtype=np.int64)
     far = ones >= distance  # words far enough from all words so far

@@ -1,7 +1,6 @@
 """Data sets by name: training, test and unseen samples as tensors on the CPU. Does not know networks or Ray.
 They are nested in the classes and in the samples of each class: a larger study contains the smaller one bit for bit."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,42 +8,25 @@ from typing import Any
 
 from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
-from gnc_models.catalog.parts import held_code, study_line
-from gnc_models.catalog.settings import check_at_least, check_choice
+from gnc_models.catalog.parts import held_code, study_line, wanted
 from gnc_models.datasets.made.synthetic import number_samples
-from gnc_models.datasets.samples.augmentation import augment
-from gnc_models.datasets.samples.class_counts import class_counts
 from gnc_models.datasets.samples.dataset import Dataset
-from gnc_models.datasets.samples.draws import Draw
+from gnc_models.datasets.samples.draws import Draw, class_counts
 from gnc_models.datasets.samples.own_data import Recipe, make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes
-
-__all__ = ["DATASETS", "Dataset", "augment", "make_dataset"]
 
 PACKAGE = "gnc_models.datasets"
 DATASETS: dict[str, Callable[..., Dataset]] = {name: load(PACKAGE, m.made_by) for name, m in MEMBERS.items()}
 
 
 def make_dataset(
-    name: str,
-    *,
-    num_classes: int,
-    samples_per_class: int | None,
-    test_samples_per_class: int | None,
-    data_seed: int,
-    data_root: Path | None = None,
-    imbalance: str | None = None,
-    imbalance_ratio: float | None = None,
-    label_noise: float | None = None,
-    ood_classes: int | None = None,
-    dataset_source: str | None = None,
-    dataset_options: Mapping[str, Any] | None = None,
-    room: Room = HELD,
-    **settings: Any,
-) -> Dataset:
+    name: str, *, num_classes: int, samples_per_class: int | None, test_samples_per_class: int | None, data_seed: int,
+    data_root: Path | None = None, imbalance: str | None = None, imbalance_ratio: float | None = None,
+    label_noise: float | None = None, ood_classes: int | None = None, dataset_source: str | None = None,
+    dataset_options: Mapping[str, Any] | None = None, room: Room = HELD, **settings: Any,
+) -> Dataset:  # fmt: skip
     """The data set of that name, the same tensors for the same arguments on every machine with the same packages.
-
     Args:
         name: a name in `DATASETS`, or a reference to one's own.
         num_classes: classes, the first ones of an order that `data_seed` draws; for text the most common tokens.
@@ -58,36 +40,17 @@ def make_dataset(
         room: inputs of one's own and image folders that take more are streamed, and are the same.
         settings: those of the set's own that its constructor reads; None counts as not given.
     Raises:
-        ValueError: an unknown name, more classes than there are, or a setting out of range or refused by this set.
-        MissingData: files of a stored set are missing; the text names the command that gets them.
-    """
-    if not is_reference(name):
-        check_choice("dataset", name, DATASETS)
-    check_at_least(2, num_classes=num_classes)
-    if samples_per_class is not None or not MEMBERS[name].is_stored:
-        check_at_least(1, samples_per_class=samples_per_class)
-    if test_samples_per_class is not None or "test_samples_per_class" in MEMBERS[name].settings:
-        check_at_least(1, test_samples_per_class=test_samples_per_class)
-    check_at_least(0, data_seed=data_seed, ood_classes=ood_classes or 0)
-    shape = {"imbalance": imbalance, "imbalance_ratio": imbalance_ratio}
-    shape |= {"label_noise": label_noise, "ood_classes": ood_classes}
-    for setting, value in shape.items():
-        if value not in (None, "none", 0) and setting in MEMBERS[name].refuses:
-            raise ValueError(f"{setting} must be left out for {name}, got {value!r}.")
+        ValueError: more classes or samples than there are, or data that are no data set.
+        MissingData: files of a stored set are missing; the text names the command that gets them."""
     kind, most = imbalance or "none", 1 if samples_per_class is None else samples_per_class
-    if samples_per_class is None and kind != "none":
-        raise ValueError(f"imbalance must be 'none' where all samples are taken, got {imbalance!r}.")
     counts = class_counts(num_classes, most, imbalance=kind, imbalance_ratio=imbalance_ratio)
     make = DATASETS.get(name)
     if make is None:
         source = dataset_source or ""
         again = Recipe(name, source, dataset_options, {"data_root": data_root}, held_code().get(source))
         make = partial(make_own_dataset, again(), again=again)
-    elif "data_root" in inspect.signature(make).parameters:
-        settings["data_root"] = data_root
-    if "room" in inspect.signature(make).parameters:
-        settings["room"] = room
-    given = {setting: value for setting, value in settings.items() if value is not None or setting == "data_root"}
+    given = {setting: value for setting, value in settings.items() if value is not None}
+    given |= wanted(make, {"data_root": data_root, "room": room})
     try:
         every = num_classes + (ood_classes or 0)
         data = make(Draw(every, samples_per_class, test_samples_per_class, data_seed), **given)

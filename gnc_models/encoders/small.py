@@ -7,8 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnc_models.encoders.input_shapes import image_shape, sequence_length
-from gnc_models.encoders.norm_layers import MAP_NORMS, VECTOR_NORMS, initialise_without_normalization
+from gnc_models.encoders.building_blocks import (
+    MAP_NORMS,
+    VECTOR_NORMS,
+    image_shape,
+    initialise_without_normalization,
+    sequence_length,
+)
 
 
 class BasicBlock(nn.Module):
@@ -24,10 +29,9 @@ class BasicBlock(nn.Module):
         self.stride = stride
         # A strided 1x1 convolution, as slicing and a plain one: with fewer channels than a vector register holds,
         # oneDNN's own writes past its buffer in the backward pass (github.com/uxlfoundation/oneDNN/issues/6035).
-        same = stride == 1 and channels_in == channels
-        self.shortcut = (
-            nn.Identity() if same else nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), norm(channels))
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), norm(channels))
 
     def forward(self, inputs: Float[Tensor, "batch channels_in height width"]) -> Tensor:
         hidden = functional.relu(self.norm1(self.conv1(inputs)))
@@ -42,22 +46,12 @@ class ChannelsLast(nn.Module):
         return inputs.contiguous(memory_format=torch.channels_last)
 
 
-class SmallResNet(nn.Sequential):
-    """Stem, blocks, mean over pixels, linear map."""
-
-
-class Mlp(nn.Sequential):
-    """Linear map, normalization and ReLU for each hidden layer; linear map."""
-
-
 def make_small_resnet(
     input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str
-) -> SmallResNet:
+) -> nn.Sequential:
     """A stem and three stages of `depth` basic blocks with width, 2 width and 4 width channels.
-
     The stem (a 4x4 convolution) and the stages from the second on each halve the side. Halving it in the stem makes
-    a step 2.5 times cheaper at 16 pixels; in equal time the margins come out higher than at full resolution.
-    """
+    a step 2.5 times cheaper at 16 pixels; in equal time the margins come out higher than at full resolution."""
     image_channels, _, _ = image_shape("small_resnet", input_shape)
     layers: list[nn.Module] = [
         nn.Conv2d(image_channels, width, 4, stride=2, padding=1, bias=False),
@@ -71,7 +65,7 @@ def make_small_resnet(
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(BasicBlock(channels, width * 2**stage, stride, norm_layer))
             channels = width * 2**stage
-    network = SmallResNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, feature_dim))
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions if norm_layer != "none" else ():
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -80,7 +74,7 @@ def make_small_resnet(
     return network
 
 
-def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str) -> Mlp:
+def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, norm_layer: str) -> nn.Module:
     """`depth` hidden layers of `width` units, each a linear map, normalization and ReLU."""
     units = math.prod(input_shape)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -89,14 +83,12 @@ def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
         units = width
     if norm_layer == "none":
         initialise_without_normalization(layers)
-    return Mlp(*layers, nn.Linear(units, feature_dim))
+    return nn.Sequential(*layers, nn.Linear(units, feature_dim))
 
 
 class FreeFeatures(nn.Module):
     """One trained vector per sample, looked up by its index; Gaussian with mean square norm 1 at the start.
-
-    Source: Mixon, Parshall and Pi, arXiv 2011.11619; with the sphere constraint Jiang et al., arXiv 2310.05351.
-    """
+    Source: Mixon, Parshall and Pi, arXiv 2011.11619; with the sphere constraint Jiang et al., arXiv 2310.05351."""
 
     def __init__(self, num_samples: int, feature_dim: int) -> None:
         super().__init__()

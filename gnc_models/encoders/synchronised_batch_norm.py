@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gnc_models.encoders.norm_layers import exchange_layers
+from gnc_models.encoders.building_blocks import exchange_layers
 
 
 class SynchronisedBatchNorm(_BatchNorm):
@@ -29,8 +29,7 @@ class SynchronisedBatchNorm(_BatchNorm):
 
     def forward(self, input: Float[Tensor, "batch channels *map"]) -> Float[Tensor, "batch channels *map"]:
         if not self.training:
-            evaluated: Tensor = super().forward(input)
-            return evaluated
+            return super().forward(input)
         values = input.to(self.weight.dtype)
         normalised, mean, variance, count = _Normalise.apply(values, self.weight, self.bias, self.eps, self._group)
         layer: Any = self

@@ -9,13 +9,15 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from gnc_models.encoders.input_shapes import image_shape
-from gnc_models.encoders.norm_layers import MAP_NORMS, exchange_layers, initialise_without_normalization
+from gnc_models.encoders.building_blocks import (
+    MAP_NORMS,
+    exchange_layers,
+    image_shape,
+    initialise_without_normalization,
+)
 
 # Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
-MOBILENET_STAGES = [
-    *([1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1])
-]
+MOBILENET = ([1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1])
 
 
 def make_resnet(name: str, build: Callable[..., ResNet]) -> Callable[..., ResNet]:
@@ -54,7 +56,7 @@ def make_mobilenet_v2(input_shape: tuple[int, ...], feature_dim: int, *, norm_la
     """MobileNetV2 with stride 1 in the stem and in the second stage."""
     channels, _, _ = image_shape("mobilenet_v2", input_shape)
     norm = MAP_NORMS[norm_layer]
-    network = MobileNetV2(feature_dim, inverted_residual_setting=MOBILENET_STAGES, norm_layer=norm, dropout=0.0)
+    network = MobileNetV2(feature_dim, inverted_residual_setting=MOBILENET, norm_layer=norm, dropout=0.0)
     network.features[0][0] = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
     return _with_start_values(network, norm_layer)

@@ -6,17 +6,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import VisionTransformer
 
-from gnc_models.encoders.input_shapes import even_parts, image_shape, sequence_length
+from gnc_models.encoders.building_blocks import even_parts, image_shape, sequence_length
 
 INIT_STD = 0.02  # of embeddings and linear maps, as in GPT-2
 
 
 def make_vit(input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int) -> VisionTransformer:
     """torchvision's ViT with `depth` layers of `width` units on patches of 4 pixels (8 from a side of 64, 16 from 128).
-
     Attention has one head for every 32 units of a width that they divide, the MLPs 4 times the width. torchvision
-    starts the last linear map at zero, where a feature has no direction; here it starts as nn.Linear does.
-    """
+    starts the last linear map at zero, where a feature has no direction; here it starts as nn.Linear does."""
     channels, height, side = image_shape("vit", input_shape)
     patch = 4 if side < 64 else 8 if side < 128 else 16
     if height != side or side % patch:

@@ -15,9 +15,7 @@ TILE_ENTRIES = 1 << 22
 
 def same_rows(rows: Float[Tensor, "rows dim"], *, directions: bool = True) -> list[list[int]]:
     """Groups of at least two rows that are exactly the same, in the order of their first rows.
-
-    With `directions` rows that differ by a positive factor are the same, in exact arithmetic; zeros are in no group.
-    """
+    With `directions` rows that differ by a positive factor are the same, in exact arithmetic; zeros are in no group."""
     largest = rows.abs().amax(1, keepdim=True)
     # equal quotients round to the same float, so rows of one direction have equal keys; the converse is checked
     keys = (rows / torch.where(largest == 0, 1.0, largest) if directions else rows) + 0.0  # no zero with a sign
@@ -103,7 +101,6 @@ def _projected(unit_rows: Tensor) -> Float[Tensor, "rows few"]:
 
 
 def _grouped(rows: Int[Tensor, " some"], keys: Int[Tensor, " some"]) -> list[list[int]]:
-    """The rows of each key."""
     groups: dict[int, list[int]] = {}
     for row, key in zip(rows.tolist(), keys.tolist(), strict=True):
         groups.setdefault(key, []).append(row)
@@ -112,9 +109,7 @@ def _grouped(rows: Int[Tensor, " some"], keys: Int[Tensor, " some"]) -> list[lis
 
 def spread(rows: Float[Tensor, "rows dim"]) -> float:
     """`dim` times the mean squared cosine over all pairs of rows; at least `welch_floor`, and 1 for random directions.
-
-    A row of zeros counts as orthogonal to all. Source: Welch, IEEE Trans. Inf. Theory 20 (1974).
-    """
+    A row of zeros counts as orthogonal to all. Source: Welch, IEEE Trans. Inf. Theory 20 (1974)."""
     directions = unit(rows)
     moments = directions.T @ directions
     count = len(rows)
@@ -123,5 +118,4 @@ def spread(rows: Float[Tensor, "rows dim"]) -> float:
 
 
 def welch_floor(num_rows: int, dim: int) -> float:
-    """The least that `spread` can be."""
     return max(0.0, (num_rows - dim) / (num_rows - 1))

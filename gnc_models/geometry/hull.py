@@ -23,23 +23,17 @@ class HullPoints:
 
 
 def nearest_hull_points(
-    points: Float[Tensor, "hulls points dim"],
-    valid: Bool[Tensor, "hulls points"],
-    *,
-    tolerance: float,
+    points: Float[Tensor, "hulls points dim"], valid: Bool[Tensor, "hulls points"], *, tolerance: float,
     start: HullPoints | None = None,
-) -> HullPoints:
+) -> HullPoints:  # fmt: skip
     """The point nearest to the origin in the convex hull of each set of points, of any scale.
-
     A solve that stalls ends early: its point is in the hull but not the nearest, which the caller sees because the
     lower bound that the point gives stays below its norm.
-
     Args:
         valid: which points are real; each hull needs one.
         tolerance: a hull is done when `min_j <v_j, p> >= (1 - tolerance) |p|^2` at its point p.
         start: working sets to begin with, at most dim + 1 points each; by default the point nearest to the origin.
-    Source: Wolfe, Math. Programming 11 (1976); Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23.
-    """
+    Source: Wolfe, Math. Programming 11 (1976); Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23."""
     return PointSets(points, valid, tolerance, start).solve(20 + 4 * points.shape[2])
 
 
@@ -101,9 +95,8 @@ class PointSets:
     def _compact(self) -> None:
         """Used slots first, and no more slots than the fullest working set has."""
         order = torch.argsort((~self.used).to(torch.int8), dim=1, stable=True)[:, : int(self.used.sum(1).max())]
-        self.positions, self.used, self.coefficients = (
-            x.gather(1, order) for x in (self.positions, self.used, self.coefficients)
-        )
+        for name in ("positions", "used", "coefficients"):
+            setattr(self, name, getattr(self, name).gather(1, order))
 
     def _gather(self) -> None:
         """The working sets' points in their hull's unit, and the matrix of the affine problem."""
@@ -141,10 +134,8 @@ class PointSets:
 
     def settle(self) -> None:
         """Move to the affine nearest point of a part of each working set, whose coefficients are all positive.
-
         First every point with a negative coefficient is dropped at once, which takes few solves. Where that does not
-        come nearer to the origin, points are dropped one by one on the way, which always does.
-        """
+        come nearer to the origin, points are dropped one by one on the way, which always does."""
         used, coefficients = self.used.clone(), self.coefficients.clone()
         self._drop(self.live.nonzero()[:, 0], at_once=True)
         farther = (self.live & (self._square() >= self.bound * (1.0 - 1e-14))).nonzero()[:, 0]
@@ -199,10 +190,8 @@ class PointSets:
 
     def _thin(self, square: Tensor) -> None:
         """Free a slot of each full working set by moving along an affine dependence, which leaves its point in place.
-
         A full set has more members than dimensions, so away from the origin they depend on each other: several may
-        have come in at once. Where members are so far away that rounding hides the dependence, the set stays full.
-        """
+        have come in at once. Where members are so far away that rounding hides the dependence, the set stays full."""
         full = (self.used.sum(1) >= self.capacity).nonzero()[:, 0]
         if not len(full) or self.used.shape[1] <= 1:
             return

@@ -59,9 +59,8 @@ class MarginSearch:
         self.pool = torch.full((num_classes, size), -1, dtype=torch.int64, device=weights.device)
         self.support = torch.full((num_classes, dim + 1), -1, dtype=torch.int64, device=weights.device)
         self.coefficients = torch.zeros(num_classes, dim + 1, dtype=torch.float64, device=weights.device)
-        most = (
-            max(128, min(256, BATCH_ENTRIES // (POOLED * dim))) if self.by_products else BATCH_ENTRIES // (size * dim)
-        )
+        pooled = max(128, min(256, BATCH_ENTRIES // (POOLED * dim)))
+        most = pooled if self.by_products else BATCH_ENTRIES // (size * dim)
         self.batch = max(16, min(most, TILE_ENTRIES // num_classes))
 
     def begin(self) -> Iterator[Step]:

@@ -50,14 +50,9 @@ class Margins:
 
 
 def one_vs_rest_margins(
-    weights: Float[Tensor, "classes dim"],
-    *,
-    tolerance: float = 1e-6,
-    mode: Literal["all", "min"] = "all",
-    max_rounds: int = 50,
-    warm_start: Margins | None = None,
-    progress: Progress | None = None,
-) -> Margins:
+    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all",
+    max_rounds: int = 50, warm_start: Margins | None = None, progress: Progress | None = None,
+) -> Margins:  # fmt: skip
     """Distance from each class weight to the convex hull of all the others, as a certified interval.
 
     Args:
@@ -71,8 +66,7 @@ def one_vs_rest_margins(
     Returns:
         The intervals with their supports. The margin of a row inside the hull of the others is 0: its lower bound is 0,
         and its upper bound small beside the largest row.
-    Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality.
-    """
+    Source: Jiang et al., arXiv 2310.05351 (definition); bounds by convex duality."""
     _check(weights, tolerance, mode, max_rounds, warm_start)
     weights = weights.detach().to(torch.float64)
     scale = torch.frexp(weights.abs().max())[1]
@@ -100,19 +94,13 @@ def one_vs_rest_margins(
 
 
 def margins_of_directions(
-    weights: Float[Tensor, "classes dim"],
-    *,
-    tolerance: float = 1e-6,
-    mode: Literal["all", "min"] = "all",
-    warm_start: Margins | None = None,
-    errors: Float[Tensor, " classes"] | None = None,
+    weights: Float[Tensor, "classes dim"], *, tolerance: float = 1e-6, mode: Literal["all", "min"] = "all",
+    warm_start: Margins | None = None, errors: Float[Tensor, " classes"] | None = None,
     progress: Progress | None = None,
-) -> Margins:
+) -> Margins:  # fmt: skip
     """One-vs-rest margins of the rows divided by their lengths; the intervals hold those of the exact directions.
-
     errors: how far each row may be from the row that is meant, in the unit of the rows; None: the rows are meant, and
-    a row of zeros is refused. A class whose row may have any direction makes the intervals wide: at worst 0 to 2.
-    """
+    a row of zeros is refused. A class whose row may have any direction makes the intervals wide: at worst 0 to 2."""
     _check(weights, tolerance, mode, 1, warm_start)
     zero = (~weights.any(1)).nonzero()
     if len(zero) and errors is None:
@@ -213,6 +201,5 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
 
 
 def check_tolerance(tolerance: float) -> None:
-    """ValueError unless it can be a relative gap."""
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")

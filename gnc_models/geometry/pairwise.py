@@ -30,9 +30,7 @@ def row_norms(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
 
 def unit(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
     """Each row divided by its norm, in float64 and at any scale; a row of zeros stays zero.
-
-    The result is within `(dim / 2 + 3)` half units in the last place of 1 from the exact direction.
-    """
+    The result is within `(dim / 2 + 3)` half units in the last place of 1 from the exact direction."""
     _, rows = _near_one(rows)
     norms = rows.norm(dim=1, keepdim=True)
     return torch.where(norms == 0, 0.0, rows / norms)
@@ -53,9 +51,7 @@ def tiles(num_rows: int, num_columns: int, entries: int | None = None) -> Iterat
 
 def squared_distances(points: Float[Tensor, "points dim"]) -> Iterator[tuple[slice, Float[Tensor, "rows points"]]]:
     """Squared distances of all pairs, tile by tile; infinite on the diagonal.
-
-    Rows with a pair so close that `|x|^2 + |y|^2 - 2 <x, y>` cancels are computed from differences.
-    """
+    Rows with a pair so close that `|x|^2 + |y|^2 - 2 <x, y>` cancels are computed from differences."""
     squares = points.square().sum(1)
     for rows in tiles(len(points), len(points)):
         scale = squares[rows].unsqueeze(1) + squares
@@ -69,10 +65,8 @@ def squared_distances(points: Float[Tensor, "points dim"]) -> Iterator[tuple[sli
 
 def measure_energy(points: Float[Tensor, "points dim"], *, exponent: float = 0.0) -> tuple[float, float]:
     """Mean and variance over pairs of the Riesz kernel of their distance; not finite where two coincide and s >= 0.
-
     The kernel of exponent s is `r^-s` for s > 0, `log(1/r)` for s = 0 and `-r^-s` for s < 0.
-    Source: Liu et al., arXiv 2303.06484 (hyperspherical energy).
-    """
+    Source: Liu et al., arXiv 2303.06484 (hyperspherical energy)."""
     count, mean, deviation = 0, 0.0, 0.0
     for rows, squares in squared_distances(points):
         kernel = -squares.log() / 2 if exponent == 0 else squares.pow(-exponent / 2) * math.copysign(1.0, exponent)
@@ -108,7 +102,6 @@ def one_vs_rest_scores(
 
 
 def nearest_rows(points: Float[Tensor, "points dim"], rows: Float[Tensor, "rows dim"]) -> Int[Tensor, " points"]:
-    """The nearest row to each point."""
     centre = rows.mean(0)  # a common offset would cost digits
     rows = rows - centre
     half = rows.square().sum(1) / 2

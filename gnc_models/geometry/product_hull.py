@@ -13,15 +13,10 @@ MOST_STEPS = 100
 
 
 def nearest_by_products(
-    products: Float[Tensor, "hulls points points"],
-    valid: Bool[Tensor, "hulls points"],
-    *,
-    tolerance: float,
-    capacity: int,
-    start: HullPoints | None = None,
-) -> HullPoints:
+    products: Float[Tensor, "hulls points points"], valid: Bool[Tensor, "hulls points"], *, tolerance: float,
+    capacity: int, start: HullPoints | None = None,
+) -> HullPoints:  # fmt: skip
     """As `nearest_hull_points`, of points whose inner products these are, in float64, and at most `capacity` in use.
-
     A result can be worse than asked for, or no convex combination at all, where the products' rounding is too coarse.
     """
     return ProductSets(products, valid, tolerance, capacity, start).solve(MOST_STEPS)
@@ -53,13 +48,10 @@ class ProductSets(PointSets):
     def _begin_from(self, start: HullPoints, wanted: Tensor) -> None:
         spare = self.positions.shape[1] - start.positions.shape[1]
         wider, narrower = max(-spare, 0), max(spare, 0)
-        self.positions, self.used, self.coefficients = (
-            torch.nn.functional.pad(x, (0, wider)) for x in (self.positions, self.used, self.coefficients)
-        )
         given = start.used.any(1, keepdim=True) & wanted
         for name in ("positions", "used", "coefficients"):
             there = torch.nn.functional.pad(getattr(start, name), (0, narrower))
-            setattr(self, name, torch.where(given, there, getattr(self, name)))
+            setattr(self, name, torch.where(given, there, torch.nn.functional.pad(getattr(self, name), (0, wider))))
         self._compact()
 
     def _gather(self) -> None:

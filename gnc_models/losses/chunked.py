@@ -13,23 +13,15 @@ LEAST_NORM = 1e-12  # as in torch.nn.functional.normalize
 
 
 def chunked_cross_entropy(
-    features: Float[Tensor, "batch dim"],
-    weight: Float[Tensor, "classes dim"],
-    labels: Int[Tensor, " batch"],
-    *,
-    temperature: float,
-    normalises_rows: bool,
-    chunk_entries: int = CHUNK_ENTRIES,
-) -> Float[Tensor, ""]:
+    features: Float[Tensor, "batch dim"], weight: Float[Tensor, "classes dim"], labels: Int[Tensor, " batch"], *,
+    temperature: float, normalises_rows: bool, chunk_entries: int = CHUNK_ENTRIES,
+) -> Float[Tensor, ""]:  # fmt: skip
     """Mean cross-entropy of `features @ rows.T / temperature` in nats, rows being the weight's or its unit rows.
-
     `chunk_entries` is the most logits held at once, without influence on the value but for rounding. The gradient is
-    taken in the same pass, so that no logit is computed twice; it can be differentiated once.
-    """
+    taken in the same pass, so that no logit is computed twice; it can be differentiated once."""
     if not torch.is_grad_enabled():  # the function itself cannot see that, and would take gradients for nothing
         features, weight = features.detach(), weight.detach()
-    value: Tensor = _ChunkedCrossEntropy.apply(features, weight, labels, temperature, normalises_rows, chunk_entries)
-    return value
+    return _ChunkedCrossEntropy.apply(features, weight, labels, temperature, normalises_rows, chunk_entries)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

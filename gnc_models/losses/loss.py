@@ -1,4 +1,5 @@
-"""The base of every loss: a number from features, labels and a classifier. Knows torch; no loss in particular."""
+"""The base of every loss, a number from features, labels and a classifier, and losses by name. Knows torch; no loss in
+particular."""
 
 from typing import Any
 
@@ -6,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gnc_models.catalog.members import LOSSES, is_reference, load
 from gnc_models.catalog.parts import call_part
-from gnc_models.catalog.settings import check_at_least
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
 
 Scalar = Float[Tensor, ""]
@@ -15,16 +16,12 @@ Scalar = Float[Tensor, ""]
 
 class Loss(nn.Module):
     """A loss over a batch. It has no parameters and no state: training moves features and classifier rows.
-
     A member defines `value`; `forward` calls it in the precision of the rows, whatever autocast says: differences of
-    logits at a low temperature, distances and determinants need more digits than bfloat16 has.
-    """
+    logits at a low temperature, distances and determinants need more digits than bfloat16 has."""
 
     def __init__(self, *, num_classes: int, feature_dim: int) -> None:
         """Take the sizes, for the members that need them: rows of the classifier, at least 2, and their dimension."""
         super().__init__()
-        check_at_least(2, num_classes=num_classes)
-        check_at_least(1, feature_dim=feature_dim)
 
     def forward(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         """The loss of features as the encoder gives them, at the temperature in force; 1.0 with normalization "none"."""
@@ -46,5 +43,12 @@ class OwnLoss(Loss):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         extras = {"temperature": temperature, "normalization": classifier.normalization}
         given = (features, labels, classifier.weight)
-        loss: Scalar = call_part("loss", *self._part, *given, options=self._options, extras=extras)
-        return loss
+        return call_part("loss", *self._part, *given, options=self._options, extras=extras)
+
+
+def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any) -> Loss:
+    """The loss of that name, or of one's own by `source` and `options`."""
+    if is_reference(name):
+        return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
+    constructor = load("gnc_models.losses", LOSSES[name].made_by)
+    return constructor(num_classes=num_classes, feature_dim=feature_dim, **settings)

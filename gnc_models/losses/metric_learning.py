@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnc_models.catalog.settings import check_between
 from gnc_models.classifiers.classifier import Classifier, Features, Labels
@@ -31,8 +31,7 @@ class _OnRows(Loss):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         (member,) = self._member
         member.scale = 1 / temperature
-        value: Tensor = torch.func.functional_call(member, {"W": classifier.weight.T}, (features, labels))
-        return value
+        return torch.func.functional_call(member, {"W": classifier.weight.T}, (features, labels))
 
 
 class CosFace(_OnRows):
@@ -45,10 +44,8 @@ class CosFace(_OnRows):
 
 class ArcFace(_OnRows):
     """Mean cross-entropy of `cos(angle + margin_penalty [own class]) / temperature`, the penalty in radians.
-
     Where angle + margin_penalty passes pi, the own cosine less `margin_penalty sin(margin_penalty)` takes its place.
-    Source: Deng et al., arXiv 1801.07698; pytorch_metric_learning.losses.ArcFaceLoss.
-    """
+    Source: Deng et al., arXiv 1801.07698; pytorch_metric_learning.losses.ArcFaceLoss."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, margin_penalty: float = 0.5) -> None:
         check_between("margin_penalty", margin_penalty, 0.0, math.pi, "For 0 use loss 'cross_entropy'.")
@@ -58,11 +55,9 @@ class ArcFace(_OnRows):
 
 class SupervisedContrastive(Loss):
     """Mean over samples of `-mean_p log(exp(cos_p / temperature) / sum_a exp(cos_a / temperature))`.
-
     p runs over the other samples of the class in the batch, a over all other samples. Samples without another of their
     class do not count; a batch without a pair, or of one class only, gives 0. Classifier rows get no gradient.
-    Source: Khosla et al., arXiv 2004.11362, equation 2; pytorch_metric_learning.losses.SupConLoss.
-    """
+    Source: Khosla et al., arXiv 2004.11362, equation 2; pytorch_metric_learning.losses.SupConLoss."""
 
     def __init__(self, *, num_classes: int, feature_dim: int) -> None:
         from pytorch_metric_learning.losses import SupConLoss
@@ -72,5 +67,4 @@ class SupervisedContrastive(Loss):
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         self._member.temperature = temperature
-        value: Scalar = self._member(features, labels)
-        return value
+        return self._member(features, labels)

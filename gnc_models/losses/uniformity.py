@@ -74,28 +74,18 @@ class HypersphereSeparation(_UniformityGap):
 
 class GramDeterminant(_UniformityGap):
     """MGD, with the kernel `k(x, y) = exp(-|x - y|^2 / (2 kernel_width^2))` and G + logdet_eps I for every Gram G.
-
     inter: minus the log-determinant of the proxies' Gram; the kernel keeps it regular where K > d. intra: mean over the
     classes in the batch of the log-determinant of the Gram of their samples and their proxy, which ties a sample to
-    its class. It falls to log(logdet_eps) for each sample as a class collapses: without logdet_eps, without bound.
-    """
+    its class. It falls to log(logdet_eps) for each sample as a class collapses: without logdet_eps, without bound."""
 
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        feature_dim: int,
-        logdet_eps: float,
-        kernel_width: float = 1.0,
-        inter_weight: float = 0.15,
-        intra_weight: float = 0.03,
-    ) -> None:
+        self, *, num_classes: int, feature_dim: int, logdet_eps: float, kernel_width: float = 1.0,
+        inter_weight: float = 0.15, intra_weight: float = 0.03,
+    ) -> None:  # fmt: skip
         """`logdet_eps` above 1e-10 is added to every Gram's diagonal; `kernel_width` is a distance on the sphere."""
-        super().__init__(
-            num_classes=num_classes, feature_dim=feature_dim, inter_weight=inter_weight, intra_weight=intra_weight
-        )
+        weights = {"inter_weight": inter_weight, "intra_weight": intra_weight}
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim, **weights)
         check_between("logdet_eps", logdet_eps, LEAST_EPS, math.inf)
-        check_between("kernel_width", kernel_width, 0.0, math.inf)
         self.logdet_eps, self.kernel_width = logdet_eps, kernel_width
 
     def inter(self, proxies: Rows) -> Scalar:

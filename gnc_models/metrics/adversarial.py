@@ -10,35 +10,18 @@ Limits = tuple[float, float] | None
 
 
 def attack_accuracy(
-    model_fn: Callable[[Tensor], Tensor],
-    inputs: Shaped[Tensor, "samples ..."],
-    labels: Int[Tensor, " samples"],
-    *,
-    radius: float,
-    steps: int = 1,
-    limits: Limits = None,
-    generator: torch.Generator | None = None,
+    model_fn: Callable[[Tensor], Tensor], inputs: Shaped[Tensor, "samples ..."], labels: Int[Tensor, " samples"], *,
+    radius: float, steps: int = 1, limits: Limits = None, generator: torch.Generator | None = None,
     batch_size: int = 256,
-) -> float:
+) -> float:  # fmt: skip
     """Share of inputs classified rightly after each was moved within the l-infinity ball to raise cross-entropy.
-
     Steps of 2.5 radius / steps, each projected onto the ball and the limits: one from the input is FGSM, more are PGD.
     The last iterate counts: an upper bound of the accuracy under the best attack, never a certificate. In `model_fn` a
     sample's logits must not depend on the others'. A generator draws where in the ball to start, else it is the input.
-    Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start).
-    """
+    Source: Goodfellow et al., arXiv 1412.6572 (FGSM); Madry et al., arXiv 1706.06083 (PGD and its random start)."""
     if not len(inputs) or not inputs.is_floating_point():
         got = f"got {len(inputs)} of {inputs.dtype}. Indices and tokens have no neighbours to move to."
         raise ValueError(f"inputs must be at least one floating-point sample, {got}")
-    if labels.shape != (len(inputs),):
-        raise ValueError(f"labels must be {len(inputs)} integers, one per sample, got shape {tuple(labels.shape)}.")
-    if not radius >= 0:
-        raise ValueError(f"radius must be at least 0, got {radius!r}.")
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got {(steps, batch_size)!r}.")
-    if limits is not None and not limits[0] <= float(inputs.min()) <= float(inputs.max()) <= limits[1]:
-        got = f"got {float(inputs.min())!r} to {float(inputs.max())!r}"
-        raise ValueError(f"inputs must lie in the limits {limits!r}, {got}.")
 
     def attack(inputs: Tensor, labels: Tensor) -> Tensor:
         low, high = inputs - radius, inputs + radius

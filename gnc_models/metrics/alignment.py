@@ -82,11 +82,9 @@ def input_correlation(
     unit_rows: Float[Tensor, "classes dim"], class_inputs: Float[Tensor, "classes input_dim"]
 ) -> float | None:
     """Pearson correlation over class pairs of the cosine of centred mean inputs and the cosine of rows.
-
     None where a mean input equals their average, or where either cosine is the same for all pairs
     up to rounding (a simplex has no assignment to speak of).
-    Source: Jiang et al., arXiv 2310.05351, on which class gets which point of the code.
-    """
+    Source: Jiang et al., arXiv 2310.05351, on which class gets which point of the code."""
     centred = class_inputs.to(torch.float64)
     centred = centred - centred.mean(0)
     if not _has_directions(centred):

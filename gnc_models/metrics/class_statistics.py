@@ -15,10 +15,8 @@ BLOCK_ENTRIES = 1 << 22  # of the means that are handled at once: 32 MiB in floa
 
 class ClassStatistics:
     """Counts, means and within-class scatter of features seen so far.
-
     Batches and other statistics join by Chan's update, which adds squared deviations from each part's own means and
     the spread between these means: a sum of squares minus a square of sums would lose every digit under collapse.
-
     Attributes:
         counts: samples of each class, int64.
         means: mean feature of each class, 0 for a class without samples.
@@ -26,20 +24,14 @@ class ClassStatistics:
         scatter: sum over all samples of `(h - mean)(h - mean)^T`, pooled over classes.
         mean_errors: a bound of how far each mean may be from the exact mean of its class's samples.
         norm_mean, norm_square_deviation: mean of `|h|` over all samples, and the sum of squared deviations from it.
-    Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
-    """
+    Source: Chan, Golub and LeVeque, The American Statistician 37 (1983)."""
 
     PARTS = ("counts", "means", "square_deviations", "mean_errors", "scatter", "norm_mean", "norm_square_deviation")
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        device: torch.device | str = "cpu",
-        *,
-        dtype: torch.dtype = torch.float64,
-        holds_scatter: bool = True,
-    ) -> None:
+        self, num_classes: int, feature_dim: int, device: torch.device | str = "cpu", *,
+        dtype: torch.dtype = torch.float64, holds_scatter: bool = True,
+    ) -> None:  # fmt: skip
         """Of no samples. Without `scatter` updates take a tenth of the time in many dimensions; sums are float64."""
         if num_classes < 1 or feature_dim < 1:
             raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
@@ -54,12 +46,9 @@ class ClassStatistics:
         self.norm_square_deviation = torch.zeros((), dtype=torch.float64, device=device)
 
     def update(
-        self,
-        features: Float[Tensor, "samples dim"],
-        labels: Int[Tensor, " samples"],
-        *,
+        self, features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], *,
         norms: Float[Tensor, " samples"] | None = None,
-    ) -> "ClassStatistics":
+    ) -> "ClassStatistics":  # fmt: skip
         """Take in a batch; `norms` are lengths of the features where those before a normalization are meant."""
         num_classes, feature_dim = self.means.shape
         if features.ndim != 2 or features.shape[1] != feature_dim:
@@ -83,9 +72,8 @@ class ClassStatistics:
         seen, joined = self.num_samples, other.num_samples
         if joined:
             shift = other.norm_mean - self.norm_mean
-            self.norm_square_deviation = (
-                self.norm_square_deviation + other.norm_square_deviation + shift**2 * (seen * joined / (seen + joined))
-            )
+            spread = shift**2 * (seen * joined / (seen + joined))
+            self.norm_square_deviation = self.norm_square_deviation + other.norm_square_deviation + spread
             self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
         if rows is None:
             self.scatter += other.scatter
@@ -96,9 +84,8 @@ class ClassStatistics:
             share = added.to(torch.float64) / (counts + added).clamp_min(1)
             between = other.means[block].to(torch.float64) - means
             weight = counts * share
-            self.square_deviations[at] = (
-                self.square_deviations[at] + other.square_deviations[block] + weight * between.square().sum(1)
-            )
+            within = self.square_deviations[at] + other.square_deviations[block]
+            self.square_deviations[at] = within + weight * between.square().sum(1)
             met_before = weight > 0  # of a class that is seen for the first time there is no spread to add
             between_scaled = between[met_before] * weight[met_before].sqrt().unsqueeze(1)
             _add_products(self.scatter, between_scaled)
@@ -113,9 +100,7 @@ class ClassStatistics:
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
         """Merge the statistics of all workers of a process group; each ends with those of all samples, bit for bit.
-
-        Sums over workers in blocks: counts and means, what rounded common means lack, then deviations and spread.
-        """
+        Sums over workers in blocks: counts and means, what rounded common means lack, then deviations and spread."""
         device = self.means.device
         if distributed.get_backend(group) == "nccl":  # which knows GPUs alone, while the statistics may be on the CPU
             device = torch.device("cuda", torch.cuda.current_device())
@@ -181,7 +166,6 @@ class ClassStatistics:
 
     @property
     def num_samples(self) -> int:
-        """Samples seen so far, of all classes."""
         return int(self.counts.sum())
 
     @property
@@ -223,7 +207,6 @@ class ClassStatistics:
         return total / len(self.means)
 
     def check_every_class(self) -> None:
-        """ValueError unless every class has a sample."""
         empty = (self.counts == 0).nonzero()[:, 0].tolist()
         if empty:
             got = f"got none of {len(empty)} classes: {shown(empty)}"
@@ -233,7 +216,6 @@ class ClassStatistics:
 
 class MeanResiduals:
     """Bounds how far computed means are from the exact means of float64 samples, by a second pass over the samples.
-
     The exact mean of n samples h is m + (the mean of h - m), whatever m is. With u = eps / 2, each difference h - m is
     computed to u |h - m| in every coordinate, a sum of n of them in any order to n u (the sum of their sizes), and the
     division to another u. So the exact mean is within |r| + (n + 2) u s of m, where r is the computed mean of the

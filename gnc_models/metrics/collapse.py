@@ -43,25 +43,16 @@ class Collapse:
 
 
 def measure_collapse(
-    features: Float[Tensor, "samples dim"],
-    labels: Int[Tensor, " samples"],
-    weights: Float[Tensor, "classes dim"] | None,
-    *,
-    normalization: Normalization,
-    temperature: float | None,
-    bias: Float[Tensor, " classes"] | None = None,
-    columns: Collection[str] | None = None,
+    features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"],
+    weights: Float[Tensor, "classes dim"] | None, *, normalization: Normalization, temperature: float | None,
+    bias: Float[Tensor, " classes"] | None = None, columns: Collection[str] | None = None,
     test_features: Float[Tensor, "test_samples dim"] | None = None,
     test_labels: Int[Tensor, " test_samples"] | None = None,
     ood_features: Float[Tensor, "ood_samples dim"] | None = None,
-    class_inputs: Float[Tensor, "classes input_dim"] | None = None,
-    counted: Bool[Tensor, " samples"] | None = None,
-    absent_classes: bool = False,
-    tolerance: float = TOLERANCE,
-    warm_starts: Mapping[str, Margins] | None = None,
-) -> Collapse:
+    class_inputs: Float[Tensor, "classes input_dim"] | None = None, counted: Bool[Tensor, " samples"] | None = None,
+    absent_classes: bool = False, tolerance: float = TOLERANCE, warm_starts: Mapping[str, Margins] | None = None,
+) -> Collapse:  # fmt: skip
     """The geometric columns of a measurement (study.store.schemas.Measurement), in float64.
-
     Args:
         features: training features as the encoder gives them, before any normalization.
         weights: classifier rows before any normalization; None: only columns that need none, of classes that labels have.
@@ -80,8 +71,7 @@ def measure_collapse(
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample per class, energies
         of coinciding means, ...), never zero for it.
-    Source: docs/metrics.md names the paper of each formula.
-    """
+    Source: docs/metrics.md names the paper of each formula."""
     _check_samples(weights, features, labels, (test_features, test_labels), ood_features)
     num_classes = int(labels.max()) + 1 if weights is None else len(weights)
     _check_settings(features, counted, class_inputs, num_classes)
@@ -106,21 +96,13 @@ def measure_collapse(
 
 
 def measure_statistics(
-    seen: SeenFeatures,
-    weights: Float[Tensor, "classes dim"] | None,
-    *,
-    normalization: Normalization,
-    temperature: float | None,
-    bias: Float[Tensor, " classes"] | None = None,
-    columns: Collection[str] | None = None,
-    tolerance: float = TOLERANCE,
-    warm_starts: Mapping[str, Margins] | None = None,
-) -> Collapse:
+    seen: SeenFeatures, weights: Float[Tensor, "classes dim"] | None, *, normalization: Normalization,
+    temperature: float | None, bias: Float[Tensor, " classes"] | None = None, columns: Collection[str] | None = None,
+    tolerance: float = TOLERANCE, warm_starts: Mapping[str, Margins] | None = None,
+) -> Collapse:  # fmt: skip
     """The columns that statistics tell without the samples, as `measure_collapse` gives them.
-
     Classes without samples are left out of what is measured at class means. ValueError as there, and for a column that
-    needs single samples, rows or unit features that are not there.
-    """
+    needs single samples, rows or unit features that are not there."""
     if weights is not None:
         _check_features("weights", weights, seen.head.means.shape[1])
         if len(weights) != len(seen.head.counts):
@@ -159,7 +141,6 @@ class _Facts:
         self.unit_weights = normalization in ("both", "weights")
 
     def measure(self, wanted: Collection[str]) -> Values:
-        """The values of these columns."""
         self._spread_wanted = "margins" in facts_needed(wanted)
         return make_columns(wanted, partial(getattr, self))
 

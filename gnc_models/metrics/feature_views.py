@@ -14,23 +14,13 @@ from gnc_models.shapes import Float, Int
 
 class SeenFeatures:
     """Statistics of features as the head sees them, batch by batch; of unit features beside them where they are needed.
-
-    Attributes:
-        head: statistics as the head sees them, with the norms before any normalization.
-        sphere: of unit length: the same object as `head` where the head scales to it, else without scatter, or None.
-    """
+    head: statistics as the head sees them, with the norms before any normalization. sphere: of unit length: the same
+    object as `head` where the head scales to it, else without scatter, or None."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        unit_features: bool,
-        holds_sphere: bool,
-        holds_scatter: bool = True,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
-    ) -> None:
+        self, num_classes: int, feature_dim: int, *, unit_features: bool, holds_sphere: bool,
+        holds_scatter: bool = True, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64,
+    ) -> None:  # fmt: skip
         make = partial(ClassStatistics, num_classes, feature_dim, device, dtype=dtype)
         self.unit_features, self.head = unit_features, make(holds_scatter=holds_scatter)
         self.sphere = self.head if unit_features else make(holds_scatter=False) if holds_sphere else None
@@ -64,7 +54,6 @@ class SeenFeatures:
         return self
 
     def reset(self) -> None:
-        """Forget all samples."""
         for part in self._parts().values():
             for tensor in part.state_dict().values():
                 tensor.zero_()

@@ -13,7 +13,6 @@ from gnc_models.shapes import Float
 
 @columns("norms", "weight_norm_mean", "weight_norm_cv")
 def row_norm_columns(rows: Float[Tensor, "classes dim"]) -> tuple[float, float]:
-    """Mean and coefficient of variation of the rows' norms."""
     norms = rows.norm(dim=1)
     return float(norms.mean()), float(norms.std(correction=0) / norms.mean())
 

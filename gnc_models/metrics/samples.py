@@ -27,12 +27,9 @@ def sample_margin_columns(view: View, unit_rows: Float[Tensor, "classes dim"]) -
 
 @columns("samples", "ncc_agreement", "active_classes")
 def logit_columns(
-    view: View,
-    head: ClassStatistics,
-    head_rows: Float[Tensor, "classes dim"],
-    bias: Float[Tensor, " classes"] | None,
-    temperature: float | None,
-) -> tuple[float, float]:
+    view: View, head: ClassStatistics, head_rows: Float[Tensor, "classes dim"],
+    bias: Float[Tensor, " classes"] | None, temperature: float | None,
+) -> tuple[float, float]:  # fmt: skip
     """What the logits of all samples that count tell, in one pass over tiles of samples x classes."""
     agreed, active = 0, 0.0
     for tile in tiles(len(view.features), max(head_rows.shape)):
@@ -49,10 +46,8 @@ def active_classes(
     logits: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
 ) -> Float[Tensor, " samples"]:
     """Exponential of the entropy of the softmax over the wrong classes of each sample; `logits` is overwritten.
-
     It says on how many wrong classes the gradient of cross-entropy falls: 1 to classes - 1.
-    Source: Hill, Ecology 54 (1973): the exponential of the entropy as an effective number.
-    """
+    Source: Hill, Ecology 54 (1973): the exponential of the entropy as an effective number."""
     own = labels.unsqueeze(1)
     logits.scatter_(1, own, -torch.inf)
     logits.sub_(logits.amax(1, keepdim=True)).clamp_(min=-1e3)  # -inf times 0 is no number, -1000 times exp(-1000) is 0

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from gnc_models.columns import columns
@@ -20,7 +21,6 @@ Solve = Callable[..., Margins]  # name, rows: certified margins, begun from thos
 
 @columns("minimum", "margin_min_lower", "margin_min_upper")
 def minimum_columns(smallest: tuple[float, float]) -> tuple[float, float]:
-    """The interval of the smallest margin."""
     return smallest
 
 
@@ -85,7 +85,6 @@ def _rattlers(margins: Margins) -> int:
 def mean_margin_columns(
     head: ClassStatistics, mean_errors: Float[Tensor, " present"], solve: Solve
 ) -> tuple[float, float]:
-    """The smallest margin of the class means."""
     return solve("means", head.means, errors=mean_errors).minimum
 
 
@@ -116,9 +115,7 @@ def rare_and_frequent(
     counts: Int[Tensor, " classes"],
 ) -> tuple[Bool[Tensor, " classes"], Bool[Tensor, " classes"]] | None:
     """Which classes are the rarest and which the most frequent third; None where the two cannot be told apart.
-
-    A class as frequent as the last of its third belongs to it, so that the order of the classes does not decide.
-    """
+    A class as frequent as the last of its third belongs to it, so that the order of the classes does not decide."""
     ordered = counts.sort().values
     third = len(ordered) // 3
     if not third or ordered[third - 1] == ordered[-third]:
@@ -140,14 +137,8 @@ def _count_correlation(margins: Margins, counts: Tensor) -> float | None:
     """Spearman's correlation; None if counts are equal, or margins may all be (rounding has no rank)."""
     if bool((counts == counts[0]).all()) or float(margins.lower.max()) <= float(margins.upper.min()):
         return None
-    ranks = torch.stack([_ranks(_middle(margins)), _ranks(counts)])
+    ranks = torch.stack([torch.from_numpy(rankdata(values.cpu())) for values in (_middle(margins), counts)])
     return float(torch.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values: Tensor) -> Float[Tensor, " values"]:
-    """Ranks from the smallest, equal values sharing the mean of theirs."""
-    _, place, repeats = values.unique(return_inverse=True, return_counts=True)
-    return (repeats.cumsum(0) - (repeats - 1).to(torch.float64) / 2)[place]
 
 
 def _middle(margins: Margins) -> Float[Tensor, " classes"]:

@@ -25,7 +25,6 @@ def mean_columns(head: ClassStatistics) -> tuple[float | None, ...] | None:
 
 @columns("simplex", "weight_equiangularity", "weight_angle_gap", "weight_etf_error")
 def row_columns(own_rows: Float[Tensor, "present dim"]) -> tuple[float | None, ...]:
-    """Equiangularity and ETF error of the rows."""
     return *_angles(own_rows), simplex_error(own_rows, own_rows)
 
 
@@ -41,11 +40,9 @@ def duality_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"
 
 def simplex_error(left: Float[Tensor, "classes dim"], right: Float[Tensor, "classes dim"]) -> float | None:
     """`|M / |M| - S / |S||` with M = left right^T and S = I - 1 1^T / K, in Frobenius norms; None where M = 0.
-
     With S / |S| = S / sqrt(K - 1) the square is 2 - 2 tr(M S) / (|M| sqrt(K - 1)), where
     tr(M S) = sum_k <l_k, r_k> - <sum_k l_k, sum_k r_k> / K and |M|^2 = <left^T left, right^T right>: no K x K matrix.
-    Near 0 that form keeps half of the digits only, but then K <= d + 1, and M itself is small.
-    """
+    Near 0 that form keeps half of the digits only, but then K <= d + 1, and M itself is small."""
     num_classes, dim = left.shape
     left, right = left / left.abs().max().clamp_min(1e-300), right / right.abs().max().clamp_min(1e-300)
     if num_classes <= dim + 1:
@@ -59,10 +56,8 @@ def simplex_error(left: Float[Tensor, "classes dim"], right: Float[Tensor, "clas
 
 def simplex_error_floor(num_classes: int, feature_dim: int) -> float:
     """The least `simplex_error` in d dimensions: 0 up to d + 1 classes, then sqrt(2 - 2 sqrt(d / (K - 1))).
-
     M has rank d at most. Among matrices of that rank and |M| = 1 the largest inner product with the projection S is
-    sqrt(d), reached by a projection of rank d inside that of S.
-    """
+    sqrt(d), reached by a projection of rank d inside that of S."""
     if num_classes < 2 or feature_dim < 1:
         got = (num_classes, feature_dim)
         raise ValueError(f"num_classes must be at least 2 and feature_dim at least 1, got {got!r}.")

@@ -35,10 +35,7 @@ def row_energy_columns(unit_rows: Float[Tensor, "classes dim"]) -> tuple[float, 
     return _energies(unit_rows)
 
 
-@columns("energies", "max_cosine")
-def cosine_column(unit_rows: Float[Tensor, "classes dim"]) -> float:
-    """The largest cosine between two rows."""
-    return pairs.max_cosine(unit_rows)
+cosine_column = columns("energies", "max_cosine")(pairs.max_cosine)
 
 
 def _energies(points: Tensor) -> tuple[float, float, float]:
@@ -56,11 +53,9 @@ def _energies(points: Tensor) -> tuple[float, float, float]:
 @columns("samples", "within_log_energy", "within_distance")
 def within_columns(view: View, sphere: ClassStatistics) -> tuple[float, float] | None:
     """Mean over classes of the mean over pairs of samples of log 1/|x-y| and of |x-y|, x and y unit features.
-
     Of a class of more than SAMPLES_A_CLASS that many stand for all, evenly spaced in the order of the samples. None
     where no class has two samples, and the energy where two samples coincide.
-    Source: Liu et al., arXiv 2303.06484 (HUG's within-class measure in its forms s = 0 and s = -1).
-    """
+    Source: Liu et al., arXiv 2303.06484 (HUG's within-class measure in its forms s = 0 and s = -1)."""
     energy = distance = 0.0
     num_classes = 0
     for points, filled in _padded_classes(view, sphere):

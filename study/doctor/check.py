@@ -20,22 +20,18 @@ class Check:
     cure: str = ""  # what to do; a failed check always has one
 
     def line(self) -> str:
-        """The check in one line."""
         cure = f". {self.cure}" if self.cure else ""
         return f"{self.state:<8}{self.name:<18}{' '.join(f'{self.told}{cure}'.split())}"
 
     def facts(self) -> dict[str, Any]:
-        """The check for a program."""
         return asdict(self)
 
 
 def ok(name: str, told: str) -> Check:
-    """The check found nothing wrong."""
     return Check(name, "ok", told)
 
 
 def failed(name: str, told: str, cure: str) -> Check:
-    """The check found what must be mended first."""
     return Check(name, "FAIL", told, cure)
 
 

@@ -1,9 +1,13 @@
-"""Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets.
-Knows the keys of Ray's cluster files; imports neither Ray nor boto3, and reaches no machine."""
+"""Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets; and of own machines:
+each answers to SSH and has Python, and all see one results folder. Knows ssh and the keys of Ray's cluster files; imports
+neither Ray nor boto3."""
 
 import ipaddress
 import re
-from collections.abc import Iterator
+import secrets
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,11 @@ TOKEN_MODE = "RAY_AUTH_MODE=token"
 START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 PLACEHOLDER = "REPLACE"
 SSH = ("tcp", 22, 22)  # protocol, first and last port
+SSH_SECONDS = 10
+OPTIONS = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_SECONDS}", "-o", "StrictHostKeyChecking=no",
+           "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")  # fmt: skip
+PYTHONS = ("3.11", "3.12", "3.13")
+VERSION = "import sys; print(*sys.version_info[:2], sep='.')"
 WIDEST = 8  # bits of the shortest prefix that still is somebody's address range
 
 # Shapes of secrets: AWS keys, private keys, and settings that hold a key or token rather than say where it lies.
@@ -62,7 +71,6 @@ def head_type(config: Config) -> Config:
 
 
 def is_own(config: Config) -> bool:
-    """Whether the machines are the user's own."""
     return config["provider"].get("type") == "local"
 
 
@@ -73,13 +81,11 @@ def is_spot(node_type: Config) -> bool:
 
 
 def ssh_rules(config: Config) -> list[Config]:
-    """The ingress rules that the file states."""
     rules = config["provider"].get("security_group", {}).get("IpPermissions", [])
     return rules if isinstance(rules, list) else []
 
 
 def ssh_ranges(config: Config) -> list[str]:
-    """The address ranges that the file lets in."""
     return [cidr for rule in ssh_rules(config) for cidr in ranges_of(rule)]
 
 
@@ -223,3 +229,54 @@ def _read_token() -> str:
         return Path(TOKEN).expanduser().read_text().strip()
     except OSError:
         return ""
+
+
+def check_machines(config: Config, results: str | None) -> list[Check]:
+    """Reach every machine of the file, and check that all see one results folder."""
+    provider = config["provider"]
+    addresses = [str(address) for address in (provider.get("head_ip"), *(provider.get("worker_ips") or []))]
+    if any(PLACEHOLDER in address for address in addresses):
+        return [skipped("machines", "their addresses are not filled in")]
+    reached = {address: _ssh(config, address, f'python3 -c "{VERSION}"') for address in addresses}
+    checks = [_check_reached(address, done) for address, done in reached.items()]
+    if any(check.state != "ok" for check in checks):
+        return [*checks, skipped("results folder", "not every machine answers")]
+    return [*checks, check_results(lambda address, command: _ssh(config, address, command), addresses, results)]
+
+
+def check_results(
+    on: Callable[[str, str], subprocess.CompletedProcess[str]], addresses: list[str], results: str | None
+) -> Check:
+    """The first machine writes a nonce into the folder and all read it. on: runs a shell command on a machine."""
+    if not results or PLACEHOLDER in results:
+        return skipped("results folder", "the file's metadata names none, and neither does --results")
+    if "://" in results:
+        return skipped("results folder", f"{results} is an object store; gnc doctor --address asks every node of it")
+    name, folder = f".probe-{secrets.token_hex(8)}", shlex.quote(results.rstrip("/"))
+    if on(addresses[0], f"mkdir -p {folder} && touch {folder}/{name}").returncode:
+        wrong = [f"{addresses[0]} cannot write there"]
+    else:
+        wrong = [f"{a} does not see it" for a in addresses[1:] if on(a, f"test -e {folder}/{name}").returncode]
+    on(addresses[0], f"rm -f {folder}/{name}")
+    cure = "Mount one network folder under this name on every machine, or use an object store."
+    return verdict("results folder", wrong, f"{results} is one folder for all {len(addresses)} machines", cure)
+
+
+def _check_reached(address: str, done: subprocess.CompletedProcess[str]) -> Check:
+    name, version = f"ssh {address}", done.stdout.strip()
+    if done.returncode == 255:
+        problem = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        return failed(name, problem, "Check auth.ssh_user and auth.ssh_private_key, and that sshd runs there.")
+    if version not in PYTHONS:
+        return failed(name, f"python3 there is {version or 'missing'}", "Install Python 3.11 to 3.13 with venv there.")
+    return ok(name, f"answers, Python {version}")
+
+
+def _ssh(config: Config, address: str, command: str) -> subprocess.CompletedProcess[str]:
+    auth = config.get("auth", {})
+    identity = ["-i", str(Path(key).expanduser())] if (key := auth.get("ssh_private_key")) else []
+    words = ["ssh", "-n", *OPTIONS, *identity, f"{auth.get('ssh_user')}@{address}", command]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=3 * SSH_SECONDS)
+    except (subprocess.TimeoutExpired, FileNotFoundError) as error:
+        return subprocess.CompletedProcess(words, 255, "", str(error))

@@ -1,25 +1,30 @@
-"""The sbatch script of a study: an array of tasks, each a `gnc run` of its own, which share the results folder.
-Refuses first what SLURM would refuse. Submits nothing, and imports neither torch nor Ray."""
+"""What SLURM is asked for and what it granted: the sbatch script of a study, an array of tasks, each a `gnc run` of its own,
+which share the results folder; what a job got beside what a run in it sees. The script is refused where SLURM would
+refuse it, and not submitted. Asks SLURM's own commands; imports torch when asked, and not Ray."""
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study.design.errors import StudyError
 from study.design.study_file import Study
-from study.execution.array_tasks import VARIABLE
+from study.doctor.check import Check, failed, guarded, ok, skipped, verdict
+from study.execution import granted
+from study.execution.run_mark import VARIABLE, check_tasks_share
 from study.store.store import Store
 
 TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 NAME = re.compile(r"[A-Za-z0-9_.,:+-]+")
 MEMORY = re.compile(r"\d+[KMGT]?")
 GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d+")
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS, QUEUE_SECONDS = 30.0, 60.0  # of sbatch and squeue
 AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
 
 SCRIPT = Path(__file__).with_name("slurm_array.sh").read_text(encoding="utf-8")  # with names in braces to be filled in
@@ -27,8 +32,6 @@ SCRIPT = Path(__file__).with_name("slurm_array.sh").read_text(encoding="utf-8") 
 
 @dataclass(frozen=True)
 class Request:
-    """What each task of the array asks SLURM for."""
-
     tasks: int
     cpus: int
     gpus: str  # a number, or TYPE:NUMBER
@@ -114,3 +117,64 @@ def ask_slurm(script: str) -> str | None:
 def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise StudyError(rule)
+
+
+def check_allocation(store: Store | None) -> Iterator[Check]:
+    """All checks; a single failed one outside a job."""
+    job, task = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    if job is None:
+        yield failed("allocation", "SLURM_JOB_ID is not set", "Run this in a job: srun gnc doctor --slurm.")
+        return
+    yield ok("allocation", f"job {job}{f', task {task}' if task else ''} on {os.environ.get('SLURMD_NODENAME', '?')}")
+    yield check_cpus()
+    yield check_memory()
+    yield guarded("GPUs", check_gpus, "Install torch again for this machine.")
+    yield guarded("folder shared", lambda: check_folder(store), "Name a folder that every node sees.")
+    yield guarded("time left", lambda: check_time_left(job), "Ask squeue on a login node.")
+
+
+def check_cpus() -> Check:
+    """Processors that a run sees against those granted."""
+    allowed, asked, used = len(os.sched_getaffinity(0)), granted.slurm_cpus(), granted.usable_cpus()
+    told = f"{used} are used of {os.cpu_count()} in the machine, {allowed} by affinity, {asked or 'none said'} granted"
+    cure = "Bind the step to all CPUs of its task: srun --cpus-per-task=N, or --cpu-bind=none."
+    return verdict("CPUs", [told] if asked and used < asked else [], told, cure)
+
+
+def check_memory() -> Check:
+    """Memory that a run reckons with against that granted."""
+    asked, limit = granted.slurm_memory(), granted.memory_limit()
+    told = f"{asked / 2**30:.1f} GiB granted" if asked else "SLURM names no limit"
+    enforced = f"{limit / 2**30:.1f} GiB by control group" if limit < float("inf") else "no control group's limit"
+    return ok("memory", f"{granted.usable_memory() / 2**30:.1f} GiB are reckoned with: {told}, {enforced}")
+
+
+def check_gpus() -> Check:
+    """GPUs that torch sees against those granted."""
+    import torch
+
+    listed = [gpu for gpu in os.environ.get("SLURM_JOB_GPUS", "").split(",") if gpu]
+    asked, seen = int(os.environ.get("SLURM_GPUS_ON_NODE") or len(listed)), torch.cuda.device_count()
+    told = f"{seen} seen, {asked} granted, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}"
+    cure = "Ask nvidia-smi on this node whether torch is built for its driver."
+    cure = cure if seen < asked else "The node hides no GPU of others: set CUDA_VISIBLE_DEVICES to those granted."
+    return verdict("GPUs", [told] if seen != asked else [], told, cure)
+
+
+def check_folder(store: Store | None) -> Check:
+    """Whether the tasks of the array, or the nodes of the job, see one results folder."""
+    name = "folder shared"
+    if store is None:
+        return skipped(name, "name it with --results")
+    if not store.storage.is_local:
+        return ok(name, f"{store.uri} is the same from everywhere")
+    check_tasks_share(store)
+    if os.environ.get(VARIABLE):
+        return ok(name, f"{store.uri} is that of the tasks that have begun")
+    return skipped(name, "this job is no array of gnc slurm; a run over several nodes asks each of them")
+
+
+def check_time_left(job: str) -> Check:
+    words = ["squeue", "--noheader", "--jobs", job, "--format", "%L"]
+    asked = subprocess.run(words, capture_output=True, text=True, timeout=QUEUE_SECONDS, check=True)
+    return ok("time left", f"{asked.stdout.strip()} (days-hours:minutes:seconds)")

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save
 
 from gnc_models.catalog.parts import note_part
 from gnc_models.codes.best_code import best_code
@@ -22,13 +24,12 @@ from gnc_models.references.tables import best_code_version
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
 from study.design.errors import StudyError
-from study.execution.artifacts import head_file, margins_table
 from study.execution.granted import data_room
 from study.execution.progress_view import FIGURES
 from study.execution.signals import Polled
 from study.execution.trial_log import TrialLog, cpu_model, describe_machine, failure_record, versions
 from study.store.optima import code_digest, shared_code
-from study.store.schemas import fragment_table
+from study.store.schemas import MARGINS_SCHEMA, fragment_table
 from study.store.storage import FolderError
 from study.store.store import Store
 from study.training.training import Diverged
@@ -38,6 +39,8 @@ from study.training.worker_group import ALONE, Group, is_peer_lost
 Ask = Callable[[], str | bool]  # whether to stop; a string is the reason
 Tell = Callable[[Progress], None]
 
+HISTOGRAM_BINS = 50  # of the histogram of all classes' margins in the table's metadata
+ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to 10,000 classes all margins are stored, else the 1,000 smallest
 HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
 STOP_POLL_SECONDS = 1.0
 UNSEEN_SECONDS = 60.0  # a network folder may serve an old listing for so long
@@ -280,3 +283,37 @@ def measurement_line(measurement: Measurement) -> str:
         f"epoch {measurement.epoch:<6} step {measurement.step:<8} loss {measurement.train_loss:<10.4g} "
         f"accuracy {measurement.train_accuracy:<7.4f} test {test:<7} margin {measurement.margin_min_lower:.4f}"
     )
+
+
+def margins_table(trial: Trial) -> pa.Table:
+    """Per-class margins of the last measured epoch under MARGINS_SCHEMA, smallest first."""
+    assert trial.collapse is not None
+    margins, weights = trial.collapse.margins, trial.training.classifier.weight.detach().double()
+    order = torch.argsort(margins.lower, stable=True).tolist()
+    order = order if len(order) <= ALL_MARGINS else order[:FEWEST_MARGINS]
+    unit = torch.nn.functional.normalize(weights, dim=1)
+    counts, names = torch.bincount(trial.training.train_labels, minlength=len(weights)), trial.dataset.class_names
+    of_all = {"samples": counts, "norm": weights.norm(dim=1), "lower": margins.lower, "upper": margins.upper}
+    columns: dict[str, list[Any]] = {name: values.tolist() for name, values in of_all.items()}
+    rows = []
+    for k in order:
+        cosines = unit @ unit[k]
+        cosines[k] = -2.0
+        found = {"nearest_class": int(cosines.argmax()), "support": list(map(int, margins.support[k]))}
+        own = {name: values[k] for name, values in columns.items()}
+        rows.append({"class_index": k, "class_name": names[k], **own, **found})
+    table = pa.Table.from_pylist(rows, schema=MARGINS_SCHEMA)
+    in_bin, edges = torch.histogram(((margins.lower + margins.upper) / 2).cpu(), bins=HISTOGRAM_BINS)
+    histogram = json.dumps({"counts": in_bin.int().tolist(), "edges": edges.tolist()})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"histogram": histogram.encode()})
+
+
+def head_file(trial: Trial, keep: str) -> bytes | None:
+    """A safetensors file of the head and class means, with keep = "model" of all tensors too; None with "nothing"."""
+    if keep == "nothing":
+        return None
+    assert trial.collapse is not None  # the last epoch is always measured
+    weights, means = trial.training.classifier.weight.detach(), trial.collapse.class_means.to(torch.float32)
+    tensors = {"weights": weights.cpu().contiguous(), "class_means": means.cpu().contiguous()}
+    whole = trial.training.tensors() if keep == "model" else {}
+    return save(tensors | {f"model.{name}": value for name, value in whole.items()})

@@ -25,8 +25,6 @@ PROBE_STEPS = 4
 
 @dataclass(frozen=True)
 class Price:
-    """Cost of trials not yet run."""
-
     trials: int
     seconds: float | None  # of trial time in all; None if the cost of a trial is unknown
     unpriced: int  # trials whose cost is unknown, because none of their kind was timed

@@ -134,7 +134,6 @@ class OwnFolder:
         os.rename(self._lock.name, self.path / LOCK)  # another process sees it only once it is locked
 
     def remove(self) -> None:
-        """Remove the folder and all in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 

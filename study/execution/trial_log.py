@@ -35,7 +35,6 @@ PACKAGES = ("gnc-study", "torch", "torchvision", "numpy", "scipy", "pillow", "ma
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """When, where and with what a trial ended."""
     return {
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),

@@ -48,7 +48,6 @@ def next_values(search: Search, cell: str, index: int, known: Sequence[Known]) -
 
 
 def distribution(given: Distribution) -> BaseDistribution:
-    """A setting's distribution as Optuna's."""
     if given.kind == "choice":
         return CategoricalDistribution(given.values)
     low, high = given.values

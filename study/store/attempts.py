@@ -38,7 +38,6 @@ class Live:
 
 
 def log_name(key: str, attempt: int) -> str:
-    """Where the log of an attempt lies in the results folder."""
     return f"logs/{key}.{attempt}.log"
 
 
@@ -110,11 +109,9 @@ class Attempts(Part):
         return self.storage.read(f"live/{run}.stop") is not None
 
     def withdraw_stop(self, run: str) -> None:
-        """Remove the request once the run has ended."""
         self.storage.remove(f"live/{run}.stop")
 
     def stop_requests(self) -> set[str]:
-        """All runs and trials that were asked to end."""
         return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
 
     def write_failure(self, key: str, attempt: int, failure: dict[str, Any]) -> None:

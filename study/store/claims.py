@@ -45,8 +45,6 @@ class Run:
 
 @dataclass(frozen=True)
 class Claim:
-    """The last claim on a trial."""
-
     number: int
     run: str  # empty: the trial is free
 
@@ -68,7 +66,6 @@ class Claims(Part):
         return self.storage.read(f"live/{run}.run") is not None
 
     def end_run(self, run: str) -> None:
-        """Remove the mark of `begin_run`."""
         self.storage.remove(f"live/{run}.run")
 
     def runs(self) -> dict[str, Run]:

@@ -19,14 +19,11 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Files of one kind."""
-
     files: int
     bytes: int
 
 
 def kind_of(name: str) -> str:
-    """The kind of a file by its path in the results folder."""
     if TEMPORARY.fullmatch(name):
         return "temporary"
     folder = name.partition("/")[0]
@@ -43,7 +40,6 @@ def measure_disk_use(entries: Iterable[Entry]) -> dict[str, DiskUse]:
 
 
 def disk_sentence(use: dict[str, DiskUse]) -> str:
-    """Disk use in words: the sum, then each kind."""
     total = sum(kind.bytes for kind in use.values())
     parts = ", ".join(f"{name} {in_words(kind.bytes)}" for name, kind in use.items())
     return f"{in_words(total)} on disk{f': {parts}' if parts else ''}"

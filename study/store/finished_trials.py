@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from study.design.columns import Measurement, TrialRecord
 from study.design.config import TrialConfig
-from study.store import fragment_bytes, schemas
+from study.store import schemas
 from study.store.schemas import FINAL, read_parquet, to_parquet
 from study.store.storage import Entry, Part, Tell, ignore
 
@@ -42,7 +42,6 @@ class Fragment:
 
     @property
     def file(self) -> str:
-        """The name of its file in rows/."""
         if self.record.state == "stopped":
             epoch = pc.max(self.rows.column("epoch")).as_py() or 0
             return f"{self.key}.stopped-{epoch:08d}.parquet"
@@ -74,7 +73,6 @@ class FinishedTrials(Part):
         return found
 
     def put_fragment(self, fragment: Fragment) -> None:
-        """Write a finished trial's file."""
         about = {b"record": asdict(fragment.record), b"settings": fragment.settings}
         written = {name: json.dumps(value).encode() for name, value in about.items()}
         footer = {**(fragment.rows.schema.metadata or {}), **written}
@@ -104,7 +102,7 @@ class FinishedTrials(Part):
         """The trial in a file of rows/; None where it is absent or torn. on_unreadable: is told a torn file."""
 
         def parse(content: bytes) -> Fragment:
-            if fragment_bytes.is_whole(content) is False:
+            if schemas.is_whole(content) is False:
                 raise ValueError("bytes are not those that were written")
             rows = read_parquet(content)
             return _fragment(file, rows.schema.metadata, rows)
@@ -117,8 +115,8 @@ class FinishedTrials(Part):
         if content is None:
             return None
         names = (b"schema_version", b"settings", b"record")
-        footer = {name: entry for name in names if (entry := fragment_bytes.read_entry(content, name)) is not None}
-        if fragment_bytes.is_whole(content) and len(footer) == len(names):
+        footer = {name: entry for name in names if (entry := schemas.read_entry(content, name)) is not None}
+        if schemas.is_whole(content) and len(footer) == len(names):
             schemas.check_version(footer)
             with contextlib.suppress(ValueError):  # told below
                 return _fragment(file, footer, NO_ROWS)
@@ -137,7 +135,6 @@ class FinishedTrials(Part):
         self.storage.write(f"heads/{key}.safetensors", content)
 
     def head_keys(self) -> list[str]:
-        """The keys of the trials whose head was stored."""
         return [entry.name.removesuffix(".safetensors") for entry in self.storage.entries("heads", ".safetensors")]
 
     def read_head(self, key: str, on_unreadable: Tell = ignore) -> dict[str, np.ndarray] | None:

@@ -37,7 +37,6 @@ def shared_code(storage: Storage, size: tuple[int, int], version: str, make: Cal
 
 
 def code_digest(rows: Rows) -> str:
-    """SHA-256 of the rows as float64."""
     return hashlib.sha256(np.ascontiguousarray(rows, np.float64).tobytes()).hexdigest()
 
 

@@ -250,11 +250,9 @@ class Storage:
         return self._ask(lambda: self._fs.get_file_info(self._path(name))).type
 
     def is_empty(self) -> bool:
-        """Whether nothing lies directly in the folder."""
         return not self._infos("")
 
     def exists(self) -> bool:
-        """Whether the folder is there at all."""
         return bool(self._type() != fs.FileType.NotFound)
 
     def check_writable(self) -> None:

@@ -51,7 +51,6 @@ class Store(SealedTables, Claims):
 
     @property
     def uri(self) -> str:
-        """The folder or URI as the user named it."""
         return self.storage.uri
 
     def check_results_folder(self) -> None:
@@ -122,7 +121,6 @@ class Store(SealedTables, Claims):
         self.storage.write(f"suggestions/{cell}.json", json.dumps({**settings, SUGGESTED_AT: time.time_ns()}).encode())
 
     def suggestion_names(self) -> set[str]:
-        """The cells of all suggestions."""
         return {entry.name.removesuffix(".json") for entry in self.storage.entries("suggestions", ".json")}
 
     def suggestions(self, on_unreadable: Tell = ignore) -> dict[str, dict[str, Any]]:

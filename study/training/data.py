@@ -15,7 +15,7 @@ from study.design.config import TrialConfig, settings_with
 from study.design.errors import StudyError, summarize
 
 if TYPE_CHECKING:
-    from gnc_models.datasets.registry import Dataset
+    from gnc_models.datasets.samples.dataset import Dataset
     from gnc_models.datasets.stored.holdings import Holdings
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gnc_models.catalog.members import ENCODERS
 from gnc_models.catalog.parts import call_part
 from gnc_models.columns import choose
-from gnc_models.datasets.registry import Dataset
+from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.streamed import in_order
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics.adversarial import attack_accuracy

@@ -17,8 +17,6 @@ LEAST_IN_QUARTER = 4
 
 @dataclass(frozen=True)
 class Pace:
-    """What one optimiser step is taken with."""
-
     learning_rate: float
     temperature: float
 
@@ -88,14 +86,12 @@ def with_check(
     checks: Sequence[Check], new: Check, *, tolerance: float, temperature: float, warm_up: float
 ) -> list[Check]:
     """The checks of the second half of training, which later decisions can ask for, the new one judged.
-
     Args:
         checks: in the order of steps. new: after the last of them.
         tolerance: most change of the mean margin, as a share of it; a fall of the loss counts in the margin's unit, as
             temperature x log(loss). A loss that rises does not count: at a constant rate it leaps up and comes back.
         temperature: of the head, 1 where it has none.
-        warm_up: steps over which the learning rate rose; both quarters must lie after them.
-    """
+        warm_up: steps over which the learning rate rose; both quarters must lie after them."""
     kept = [check for check in (*checks, new) if 2 * check.step > new.step]
     older, newer = ([c for c in kept if (4 * c.step > 3 * new.step) == is_newer] for is_newer in (False, True))
     if min(len(older), len(newer)) >= LEAST_IN_QUARTER and new.step >= 2 * warm_up:

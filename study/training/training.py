@@ -16,14 +16,14 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from gnc_models.catalog.members import CLASSIFIERS, ENCODERS, LOSSES
-from gnc_models.classifiers.class_similarity import class_mean_inputs, input_similarity
-from gnc_models.classifiers.classifier import Classifier
-from gnc_models.classifiers.registry import make_classifier
-from gnc_models.datasets.registry import Dataset, augment
+from gnc_models.classifiers.classifier import Classifier, make_classifier
+from gnc_models.classifiers.fixed import class_mean_inputs, input_similarity
+from gnc_models.datasets.samples.dataset import Dataset
+from gnc_models.datasets.samples.shaping import augment
 from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batches
 from gnc_models.encoders.registry import make_encoder
 from gnc_models.encoders.synchronised_batch_norm import synchronise_batch_norms
-from gnc_models.losses.registry import Loss, make_loss
+from gnc_models.losses.loss import Loss, make_loss
 from study.design.config import TrialConfig
 from study.training.schedules import Pace
 from study.training.worker_group import ALONE, Group

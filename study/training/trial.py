@@ -1,10 +1,15 @@
-"""One trial, start to finish: which epochs are measured, when the budget is used up; stoppable and resumable after any epoch.
-Knows PyTorch through study.training.training and gnc_models; does not know Ray, the results folder or other trials."""
+"""One trial, start to finish: which epochs are measured, when the budget is used up; stoppable and resumable after any epoch;
+its peak memory, and what it leaves behind on a GPU. Knows PyTorch through study.training.training, gnc_models, and Linux's
+/proc; does not know Ray, the results folder or other trials."""
 
+import contextlib
+import gc
 import json
 import math
+import re
 import time
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
@@ -19,12 +24,13 @@ from study.design.config import TrialConfig
 from study.training import schedules
 from study.training.data import load_dataset
 from study.training.measuring import Outputs, compute_outputs, measure
-from study.training.memory import PeakMemory
 from study.training.training import Diverged, Training
 from study.training.worker_group import ALONE, Group
 
 TERMINAL_ACCURACY = 0.99
 CHECK_TOLERANCE = 1e-3  # relative, of the margins that stationarity is judged by
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+HELD_LIMIT = 64 << 20  # bytes: workspaces of cuBLAS and cuDNN stay, tensors of a trial do not
 
 
 @dataclass(frozen=True)
@@ -147,10 +153,8 @@ class Trial:
         if check is None:
             return
         config, warm_up = self.config, schedules.warm_up_steps(self.config, self.training.steps_per_epoch)
-        tolerance, temperature = config.stationary_tolerance or 0.0, config.temperature or 1.0
-        self._checks = schedules.with_check(
-            self._checks, check, tolerance=tolerance, temperature=temperature, warm_up=warm_up
-        )
+        given = {"tolerance": config.stationary_tolerance or 0.0, "temperature": config.temperature or 1.0}
+        self._checks = schedules.with_check(self._checks, check, **given, warm_up=warm_up)
         if schedules.is_stationary(self._checks):
             self.stationary_step = self.step
 
@@ -210,3 +214,39 @@ def is_log_epoch(epoch: int) -> bool:
         return True
     power = 1 << (epoch.bit_length() - 1)
     return epoch in (power, power + power // 2)
+
+
+def held_bytes() -> int:
+    """Bytes that this process holds on its GPUs once all that can be freed is; 0 where it never touched one.
+    Its own alone: what other processes hold of a shared GPU comes and goes."""
+    if not torch.cuda.is_initialized():
+        return 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
+
+
+def is_free_again(held: int) -> bool:
+    """Whether a process that holds so many bytes on GPUs after a trial can take another one."""
+    return held <= HELD_LIMIT
+
+
+class PeakMemory:
+    """Counts from when it is made: on a GPU the bytes torch allocated, on CPU the process's resident bytes.
+    A process keeps its high-water mark for life; Linux resets it on request, and where that is refused (other systems,
+    some containers) a reused process cannot tell its own peak, so the answer is None."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._is_reset = device, False
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                self._is_reset = bool(_CLEAR.write_text("5"))
+
+    def bytes(self) -> int | None:
+        """Peak so far, None if unknown."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()) if self._is_reset else None
+        return int(found.group(1)) * 1024 if found else None

@@ -31,7 +31,6 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this is worker 0."""
         return self.rank == 0
 
     def share(self, samples: int) -> slice:
@@ -57,7 +56,6 @@ class Group:
         return cast(Value, shared[0])
 
     def everyone(self, value: Value) -> list[Value]:
-        """Every worker's value, in the order of ranks."""
         values: list[Any] = [value] * self.size
         if self.size > 1:
             distributed.all_gather_object(values, value)

@@ -52,7 +52,7 @@ def run_trials(
     Trials with the same number of workers form one experiment of Tune, and the experiments run one after another: on
     a busy cluster, trials that need less would starve the others.
     trials, allotments: where trials come from and what each gets, by their number of workers. concurrent: at most so
-    many at once. forgive: failures before this run do not count. held_bytes: in place of study.training.memory's."""
+    many at once. forgive: failures before this run do not count. held_bytes: in place of study.training.trial's."""
     if problem := ray_problem():
         print(f"warning: {problem}. If trials fail at once, install a tested version.", file=sys.stderr)
     run = new_run()

@@ -38,7 +38,6 @@ class LoggedTrial:
 
 
 def logged_trial(config: TrialConfig, study: Study) -> LoggedTrial:
-    """How a trial of this study is named in logs."""
     name = study.name_of(config)[:MOST_CHARACTERS] or config.key
     words = study.name_of(config, without="seed")[: MOST_CHARACTERS - 9]
     settings = config.model_dump(exclude_none=True)
@@ -85,7 +84,6 @@ class LogFolder:
             self._store.storage.write(name, file.read_bytes())
 
     def close(self) -> None:
-        """Remove the temporary folder."""
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -13,8 +13,8 @@ from study.design.config import TrialConfig
 from study.execution.attempt import INTERRUPTED, Execution, await_run, final_figures, live_figures, row_figures
 from study.execution.signals import REQUESTS, Preempted
 from study.store.store import open_store
-from study.training import memory
-from study.training.trial import Progress
+from study.training.trial import Progress, is_free_again
+from study.training.trial import held_bytes as bytes_held
 from study.training.worker_group import ALONE, Group
 from study.tuning.failure_causes import ListensForSignals, draining
 
@@ -45,7 +45,7 @@ def train_on_ray(
         REQUESTS.end_soon()
     if state == INTERRUPTED and (REQUESTS.reason or drained()):
         raise Preempted(execution.reason)  # and not the end of the trial: another process continues it
-    if state != INTERRUPTED and not memory.is_free_again((held_bytes or memory.held_bytes)()):
+    if state != INTERRUPTED and not is_free_again((held_bytes or bytes_held)()):
         os._exit(0)  # Tune cannot be asked to replace a process, but it replaces one that has ended
     tune.report({**reporter.figures, "state": state, "reason": execution.reason})
 

@@ -57,7 +57,6 @@ class View:
             self._live.stop()
 
     def started(self, key: str, name: str) -> None:
-        """A trial began."""
         self._names[key] = name
         self._running[key] = _Running(time.monotonic())
 
@@ -67,7 +66,6 @@ class View:
         self._line(f"restarting {self._names[key]}{f' in {delay:.0f} s' if delay >= 0.5 else ''}: {why}")
 
     def progressed(self, key: str, figures: dict[str, Any]) -> None:
-        """New live figures of a running trial."""
         trial, now = self._running.get(key), time.monotonic()
         if trial is None:
             return
@@ -79,7 +77,6 @@ class View:
             self._line(f"[{len(self.ended_states)}/{self._expected}] {told}")
 
     def ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
-        """A trial ended in a state."""
         now = time.monotonic()
         began = self._running.pop(key, _Running(now)).began
         if state == "interrupted":

@@ -1,6 +1,5 @@
 """Faces, which characters they share, and each character's picture in each face.
-Built in are the 12 DejaVu faces in matplotlib's wheel, which is not imported; others are a package's or a folder's.
-"""
+Built in are the 12 DejaVu faces in matplotlib's wheel, which is not imported; others are a package's or a folder's."""
 
 import hashlib
 import importlib.metadata
@@ -35,7 +34,7 @@ _CANVAS = RASTER_SIDE * _OVERSAMPLING
 _PIXELS_PER_EM = 98
 _BASELINE = _CANVAS - 28
 _CATEGORIES = "LNPS"  # letters, numbers, punctuation, symbols
-_VERSION = 1  # rises when the code here or in `lookalikes` gives other pictures or characters with the same constants
+_VERSION = 1  # rises when the code here or in `glyphs` gives other pictures or characters with the same constants
 
 
 class Face(NamedTuple):

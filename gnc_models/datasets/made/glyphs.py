@@ -1,7 +1,9 @@
 """Characters of many scripts in several typefaces, drawn under random small affine maps: many real classes.
-Each class has streams of maps of its own, keyed by its code point: its samples do not depend on the other classes."""
+Each class has streams of maps of its own, keyed by its code point: its samples do not depend on the other classes. Characters
+that cannot be told apart are left out, as one look-alike pair would decide the smallest margin of a whole study: in every
+face and for shifts s of up to one pixel pictures have `|a - s(b)|^2 >= 0.06 max(|a|^2, |b|^2)`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnc_models.catalog.members import BUILT_IN_FONTS
-from gnc_models.catalog.settings import check_choice
 from gnc_models.datasets.made import fonts as drawing
-from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
 from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.stored.font_files import fonts_digest
@@ -35,30 +35,24 @@ _RANGES = np.array([0.15, 0.1, 0.1, 0.1, 0.05, 0.05])
 # The background stays 0, the value that shifts and convolutions pad with.
 _INK_UNIT = 0.27
 
+LEAST_DIFFERENCE = 0.06  # share of the larger energy
+_SHIFTS = tuple((down, across) for down in (-1, 0, 1) for across in (-1, 0, 1))
+_ROWS = 256  # pictures compared at once, so that intermediate results stay in the processor's cache
 _BATCH = 128  # samples drawn at once, few enough for the processor's cache; changes no number
 
 
 def make_glyphs(
-    wanted: Draw,
-    *,
-    resolution: int,
-    unseen_family: str | None = None,
-    fonts: str = BUILT_IN_FONTS,
-    fonts_source: str | None = None,
-    data_root: Path | None = None,
-) -> Dataset:
+    wanted: Draw, *, resolution: int, unseen_family: str | None = None, fonts: str = BUILT_IN_FONTS,
+    fonts_source: str | None = None, data_root: Path | None = None,
+) -> Dataset:  # fmt: skip
     """Images `[samples, 1, resolution, resolution]` of characters, background 0; sample i is in face i modulo their number.
-
     With the built-in fonts ink goes up to 1 / 0.27 in float32. With others, which have thousands of characters, images
     are uint8 up to 255, for a network to see after `input_scale`: the same numbers, rounded, in a quarter of the room.
-
     Args:
         resolution: side in pixels, 16 or 32. It also decides which characters can be told apart.
         unseen_family: its faces give the unseen samples and nothing else; "none" or None: all faces are trained on.
         fonts: "dejavu", or Debian packages and folders as `find_fonts` names them.
-        fonts_source: the digest that the fonts must have here; None: any.
-    """
-    check_choice("resolution", resolution, RESOLUTIONS)
+        fonts_source: the digest that the fonts must have here; None: any."""
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
     faces = drawing.find_faces(fonts, data_root)
     if fonts_source is not None and (here := fonts_digest(fonts, data_root)) != fonts_source:
@@ -98,7 +92,6 @@ def _split_faces(faces: Sequence[drawing.Face], unseen_family: str | None) -> tu
     """Places of the faces that are trained on, and of those kept out."""
     if unseen_family in (None, "none"):
         return list(range(len(faces))), []
-    check_choice("unseen_family", unseen_family, drawing.FAMILIES)
     parts = [[i for i, face in enumerate(faces) if (face.family == unseen_family) == out] for out in (False, True)]
     if not all(parts):
         rule = f"unseen_family must leave faces on both sides, of families {list({f.family: None for f in faces})}"
@@ -108,9 +101,7 @@ def _split_faces(faces: Sequence[drawing.Face], unseen_family: str | None) -> tu
 
 def draw_maps(data_seed: int, stream: int, code_point: int, samples: int) -> np.ndarray:
     """Inverse maps, float32 `[samples, 2, 3]`: from a pixel's place in the sample to its place in the picture.
-
-    Places are (across, down) in units of half the side, from the centre. The first rows do not depend on `samples`.
-    """
+    Places are (across, down) in units of half the side, from the centre. The first rows do not depend on `samples`."""
     generator = np.random.default_rng([data_seed, stream, code_point])
     angle, across, along, shear, *shift = (generator.uniform(-1, 1, (samples, len(_RANGES))) * _RANGES).T
     cos, sin = np.cos(angle), np.sin(angle)
@@ -170,10 +161,69 @@ def _make_classes(faces: Sequence[drawing.Face], resolution: int) -> dict[str, n
     pictures = np.empty((len(admissible), len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE), dtype=np.uint8)
     for place, face in enumerate(faces):
         pictures[:, place] = drawing.draw_characters(admissible.tolist(), face)
-    return {"code_points": admissible} | {
-        _member(point): picture for point, picture in zip(admissible.tolist(), pictures, strict=True)
-    }
+    names = map(_member, admissible.tolist())
+    return {"code_points": admissible, **dict(zip(names, pictures, strict=True))}
 
 
 def _member(code_point: int) -> str:
     return f"U+{code_point:04X}"
+
+
+def distinct_characters(num_characters: int, pairs: np.ndarray) -> np.ndarray:
+    """Positions of the characters that are in no pair (the lesser position first) with one kept before them."""
+    firsts, seconds = pairs[np.argsort(pairs[:, 1], kind="stable")].T
+    starts = np.searchsorted(seconds, np.arange(num_characters + 1))
+    kept = np.ones(num_characters, dtype=bool)
+    for position in np.unique(seconds):
+        kept[position] = not kept[firsts[starts[position] : starts[position + 1]]].any()
+    return np.flatnonzero(kept)
+
+
+def similar_pairs(pictures: np.ndarray, resolution: int) -> np.ndarray:
+    """Positions `[pairs, 2]`, the lesser first, of characters whose ink `[characters, side, side]` is too alike."""
+    padded = _pool_with_margin(pictures, resolution)
+    similar = [pairs[_are_similar(padded[pairs[:, 0]], padded[pairs[:, 1]])] for pairs in _close_pairs(padded)]
+    return torch.cat([torch.empty(0, 2, dtype=torch.int64), *similar]).sort(dim=1).values.numpy()
+
+
+def _pool_with_margin(pictures: np.ndarray, resolution: int) -> Tensor:
+    """Sums of ink at the resolution with one blank pixel all round: whole numbers, so that their products are exact."""
+    count, side, _ = pictures.shape
+    padded = torch.zeros(count, resolution + 2, resolution + 2)
+    for part, own in zip(padded.split(_ROWS), torch.from_numpy(pictures)[:, None].split(_ROWS), strict=True):
+        part[:, 1:-1, 1:-1] = functional.avg_pool2d(own.float(), side // resolution, divisor_override=1)[:, 0]
+    return padded
+
+
+def _are_similar(first: Tensor, second: Tensor) -> Tensor:
+    """The verdict on each pair of pictures `[pairs, side, side]`, in float64, where nothing is rounded."""
+    first, second = first.double(), second.double()
+    energy = torch.maximum(first.square().sum((1, 2)), second.square().sum((1, 2)))
+    nearest = torch.full_like(energy, torch.inf)
+    for shift in _SHIFTS:
+        moved = second.roll(shift, dims=(-2, -1))  # only blank pixels go round the edge
+        nearest = torch.minimum(nearest, (first - moved).square().sum((1, 2)))
+    return nearest < LEAST_DIFFERENCE * energy
+
+
+def _close_pairs(padded: Tensor) -> Iterator[Tensor]:
+    """All pairs that may be similar, `[pairs, 2]` in parts: two necessary conditions, with room for rounding."""
+    norms, order = padded.square().sum((1, 2)).sqrt().sort()
+    sizes = torch.cat([_fourier_sizes(padded[part]) for part in order.split(_ROWS)])
+    squares = sizes.square().sum(1)
+    ends = torch.searchsorted(norms, norms / (1 - LEAST_DIFFERENCE**0.5) * 1.001)
+    for start in range(0, len(norms), _ROWS):
+        rows, columns = slice(start, start + _ROWS), slice(start, int(ends[start : start + _ROWS].max()))
+        distances = torch.addmm(squares[None, columns], sizes[rows], sizes[columns].T, alpha=-2)
+        # the larger norm is that of the column, which comes later in the order
+        limit = (LEAST_DIFFERENCE * 1.001 * norms[columns].square())[None, :] - squares[rows, None]
+        for part in (distances < limit).triu(diagonal=1).nonzero().split(_ROWS):
+            yield torch.stack([order[rows][part[:, 0]], order[columns][part[:, 1]]], dim=1)
+
+
+def _fourier_sizes(padded: Tensor) -> Tensor:
+    """Sizes of the lower Fourier coefficients `[characters, coefficients]`, scaled so that all would keep distances."""
+    highest = 3 * (padded.shape[1] - 2) // 8  # three quarters of all frequencies: the rest tells few pairs apart
+    half = torch.fft.rfft2(padded, norm="ortho").abs()[:, :, : highest + 1]
+    half[:, :, 1:] *= 2**0.5  # each stands for its mirror image too
+    return torch.cat([half[:, : highest + 1], half[:, -highest:]], dim=1).flatten(1)

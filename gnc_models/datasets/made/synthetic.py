@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset, label_samples
 from gnc_models.datasets.samples.draws import Draw
 
@@ -27,9 +26,6 @@ def _samples(centres: np.ndarray, noise: float, samples: int, data_seed: int, st
 def make_synthetic(wanted: Draw, *, input_dim: int, noise: float) -> Dataset:
     """Classes with centres uniform on the unit sphere, plus Gaussian noise, its root mean square distance from them."""
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
-    check_at_least(1, input_dim=input_dim)
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")
     # one row after the other from one stream: more classes begin with the same rows
     rows = np.random.default_rng([data_seed, _CENTRES]).standard_normal((num_classes, input_dim))
     centres = rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import check_at_least
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.shaping import mark_contexts
@@ -79,16 +78,13 @@ def read_corpus(folder: Path, names: Sequence[str]) -> Corpus:
 
 def make_text(wanted: Draw, *, context_length: int, corpus: Corpus | None = None) -> Dataset:
     """Contexts int64 `[samples, context_length]` of a corpus, by default the standard library, and their next tokens.
-
     Training contexts are from some files, test contexts from one in five. The library is the same for one Python
     version, which stands in `source`. The classes are the tokens that most often follow a whole context in the training
     files, ties by their text, so a class has the same label for any larger `num_classes`. Contexts never reach over a
     file's start. Tokens outside the classes end no context, and within contexts all become one, numbered `num_classes`.
     There are `samples_per_class` contexts to a class on average: two of each class, then the first ones of an order
-    over all, so that classes are as frequent as in the files.
-    """
+    over all, so that classes are as frequent as in the files."""
     num_classes, samples_per_class, test_samples_per_class, data_seed = wanted
-    check_at_least(1, context_length=context_length)
     if corpus is None:
         if missing := missing_data("text", None):
             raise MissingData(missing)

@@ -1,6 +1,7 @@
 """What a data set is: labelled tensors for training, test and unseen variants, and their digest."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,6 @@ from gnc_models.datasets.samples.streamed import Streamed, in_order, read_batche
 @dataclass(frozen=True)
 class Dataset:
     """Samples sorted by class, labels 0 to classes - 1, all on the CPU; inputs that are too large are `Streamed`.
-
     Inputs are float32 `[samples, channels, height, width]` images or `[samples, dim]` vectors, or int64
     `[samples, context]` tokens or `[samples, 1]` indices, or uint8 images, which networks see times `input_scale`.
     `unseen_*` are samples of the same classes from a source kept out of training and test, `ood_inputs` samples of
@@ -39,9 +39,8 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all samples, 64 hex digits; streamed ones are read for it, once."""
-        parts = (
-            getattr(self, f"{part}_{kind}") for part in ("train", "test", "unseen") for kind in ("inputs", "labels")
-        )
+        names = itertools.product(("train", "test", "unseen"), ("inputs", "labels"))
+        parts = (getattr(self, "_".join(name)) for name in names)
         # a later field joins only where it is there, so that sets without it keep the digest they always had
         later = [tensor for tensor in (self.ood_inputs, self.single_continuation) if tensor is not None]
         return digest_tensors([*parts, *later])

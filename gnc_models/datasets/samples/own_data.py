@@ -38,15 +38,13 @@ class Recipe:
 
 def make_own_dataset(returned: Any, wanted: Draw, *, room: Room = HELD, again: Recipe | None = None) -> Dataset:
     """The first classes and samples, in orders that `data_seed` draws, of what a factory of one's own returned.
-
     Args:
         returned: a pair of training and test data, each a pair (inputs, labels) of arrays or tensors, or a set with
             `len` whose items are pairs (input, label), or a Hugging Face Dataset with a column of labels and one of
             inputs. Labels are whole numbers from 0; bytes are divided by 255; numbers are taken as they are.
         again: makes the same in the processes that read what is streamed; None: this process reads.
     Returns:
-        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens alike.
-    """
+        Images [samples, channels, height, width], vectors [samples, dim] or, of whole numbers, tokens alike."""
     train, test = parts = _both(returned, room)
     likes = [_as_inputs(part.read(np.zeros(1, dtype=np.int64)), part.which) for part in parts]
     if (shapes := _shapes(*likes))[0] != shapes[1]:

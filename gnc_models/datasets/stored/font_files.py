@@ -44,7 +44,6 @@ def fonts_digest(fonts: str, data_root: Path | None) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of one file, 64 hex digits."""
     held = path.stat()
     return _file_digest(path, held.st_size, held.st_mtime_ns)
 

@@ -56,9 +56,8 @@ def survey_folder(data_root: Path, folder: str, data_seed: int, wanted: Sequence
         most = max(want[1 + is_test] or max(counts[is_test].values()) for want in wanted)
         for label, images in zip(labels, part.values(), strict=True):
             if count := min(most, len(images)):
-                (order,) = draw_samples(
-                    Draw(1, count, count, data_seed), is_test, [np.arange(len(images))], [label], names
-                )
+                drawing = Draw(1, count, count, data_seed)
+                (order,) = draw_samples(drawing, is_test, [np.arange(len(images))], [label], names)
                 drawn += [images[index] for index in order]
     spans = [f"{min(count.values())} to {max(count.values())}" for count in counts]
     told = f"{base} holds {len(names)} classes; of data_seed {data_seed} the first {len(labels)} have"

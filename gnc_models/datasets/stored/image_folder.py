@@ -26,10 +26,8 @@ SHOWN = 5  # streamed pictures of one colour that are named
 
 def make_image_folder(wanted: Draw, *, data_root: Path | None, folder: str, resolution: int, room: Room) -> Dataset:
     """Images `[samples, 3, resolution, resolution]`, red, green and blue, less ImageNet's mean over its deviation.
-
     docs/pictures.md says which layouts are read, how they are split and which kinds of files are scaled how. The
-    shorter side is resized to the resolution, at least 8, and the centre kept. A blank picture is warned of.
-    """
+    shorter side is resized to the resolution, at least 8, and the centre kept. A blank picture is warned of."""
     check_at_least(8, resolution=resolution)
     missing = missing_data("image_folder", data_root, folder=folder)
     if missing is not None or data_root is None:

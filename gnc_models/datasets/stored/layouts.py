@@ -107,12 +107,9 @@ def _missing_folder(data_root: Path | None, folder: str | None) -> str | None:
     except (ValueError, OSError) as error:
         return str(error)
     base = data_root / folder
-    rule = f"image_folder needs one folder of images per class in {base} or in its train folder"
-    return (
-        None if found else f"{rule}, none found. Put them there: {base}/train/CLASS/*.png and {base}/test/CLASS/*.png"
-    )
+    rule = f"image_folder needs one folder of images per class in {base} or in its train folder, none found"
+    return None if found else f"{rule}. Put them there: {base}/train/CLASS/*.png and {base}/test/CLASS/*.png"
 
 
 def standard_library() -> Path:
-    """The folder of the running Python's standard library."""
     return Path(sysconfig.get_paths()["stdlib"])

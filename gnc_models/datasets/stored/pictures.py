@@ -42,10 +42,8 @@ def _check_scale(image: Image.Image) -> None:
 
 def read_image(path: Path, resolution: int) -> np.ndarray:
     """One image as bytes `[3, resolution, resolution]`: upright, its shorter side resized, bilinear, the centre kept.
-
     Grey of 16 bits is divided by 257, floats from 0 to 1 multiplied by 255, and rounded: by the kind of the file and
-    never by what it holds. ValueError: a file that cannot be read, or whose numbers have no known scale.
-    """
+    never by what it holds. ValueError: a file that cannot be read, or whose numbers have no known scale."""
     with _opened(path) as opened:
         opened.load()
         # A phone stores how it was held beside the picture, and every viewer turns it. What cannot be read says nothing.

@@ -29,13 +29,10 @@ class Archive:
 
 
 class Archives:
-    """The archives of a results folder."""
-
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
     def names(self) -> frozenset[str]:
-        """The names of all archives, from one listing."""
         return frozenset(entry.name.removesuffix(TRIALS_END) for entry in self.storage.entries("archive", TRIALS_END))
 
     def write(self, trials: pa.Table, rows: pa.Table) -> None:

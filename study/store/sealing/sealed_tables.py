@@ -44,8 +44,6 @@ class Tables:
 
 @dataclass(frozen=True)
 class Sealed:
-    """What sealing did."""
-
     trials: int
     rows: int
     fresh: int

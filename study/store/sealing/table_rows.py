@@ -60,7 +60,6 @@ def project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None =
 
 
 def only(table: pa.Table, keys: Collection[str]) -> pa.Table:
-    """The rows of these trials."""
     return table.filter(pc.is_in(table.column("trial"), pa.array(list(keys), pa.string())))
 
 

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from gnc_models.catalog.members import LOSSES
-from gnc_models.catalog.pairings import check_pairing
+from gnc_models.catalog.members import CLASSIFIERS, LOSSES
+from gnc_models.catalog.settings import check_pairing
 from gnc_models.classifiers.classifier import NORMALIZATIONS
-from gnc_models.classifiers.registry import CLASSIFIERS
 
 SOUND = {"loss": "cross_entropy", "classifier": "linear", "normalization": "both", "num_classes": 4, "feature_dim": 3}
 
@@ -60,6 +59,6 @@ def test_every_other_pair_is_let_through():
 
 
 def test_rules_are_read_without_torch():
-    code = "import sys, gnc_models.catalog.pairings, gnc_models.catalog.settings; print('torch' in sys.modules)"
+    code = "import sys, gnc_models.catalog.settings, gnc_models.catalog.settings; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

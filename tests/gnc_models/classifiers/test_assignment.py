@@ -5,8 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gnc_models.classifiers.class_similarity import assign_classes
-from gnc_models.classifiers.fixed import code_rows
+from gnc_models.classifiers.fixed import assign_classes, code_rows
 
 
 def draw_similarity(classes, seed=0, dim=4):

@@ -8,8 +8,7 @@ import torch
 from gnc_models.codes.best_code import best_code, make_found_code
 from gnc_models.codes.code import Code, explicit_code, spherical_code_of
 from gnc_models.codes.linear_program_polish import polish_code
-from gnc_models.codes.neighbour_repulsion import relax_rows
-from gnc_models.codes.search import optimise_code, random_codes, soft_max_cosine
+from gnc_models.codes.search import optimise_code, random_codes, relax_rows, soft_max_cosine
 from gnc_models.codes.sphere_lbfgs import minimise_on_spheres
 from gnc_models.constructions.words import binary_words, mixed_codes
 from gnc_models.geometry.margins import one_vs_rest_margins

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from gnc_models.datasets.samples.class_counts import class_counts
+from gnc_models.datasets.samples.draws import class_counts
 
 
 def counts(classes, samples, kind, ratio):
@@ -66,13 +66,3 @@ def test_counts_of_fewer_classes_and_samples_lie_inside_those_of_more(kind):
         small = counts(classes, 40, kind, 20)
         for large in (counts(classes + 1, 40, kind, 20), counts(classes, 41, kind, 20)):
             assert all(a <= b for a, b in zip(small, large, strict=False))
-
-
-def test_unknown_and_idle_settings_are_refused():
-    with pytest.raises(ValueError, match=r"imbalance must be one of \['none', 'exponential', 'step'\], got 'linear'"):
-        counts(3, 5, "linear", 2)
-    with pytest.raises(ValueError, match=r"imbalance_ratio must be left out with imbalance 'none', got 2\.0"):
-        counts(3, 5, "none", 2)
-    for ratio in (None, 0.5, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match=f"imbalance_ratio must be a finite number of at least 1, got {ratio}"):
-            counts(3, 5, "step", ratio)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gnc_models.datasets.registry import augment, class_counts, make_dataset
+from gnc_models.datasets.registry import make_dataset
 from gnc_models.datasets.samples.dataset import Dataset, digest_tensors
-from gnc_models.datasets.samples.shaping import noisy_labels
+from gnc_models.datasets.samples.draws import class_counts
+from gnc_models.datasets.samples.shaping import augment, noisy_labels
 
 
 def make(name="synthetic", **changed):
@@ -90,12 +91,9 @@ def test_fully_random_labels_are_right_by_chance_alone_and_keep_the_counts():
     assert (shuffled == labels).float().mean().item() == pytest.approx(by_chance, abs=0.0125)
 
 
-def test_noise_that_empties_a_class_or_is_no_share_is_refused():
+def test_noise_that_empties_a_class_is_refused():
     with pytest.raises(ValueError, match=r"label_noise must leave every class a sample, got 0\.9"):
         make(samples_per_class=1, label_noise=0.9)
-    for noise in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=f"label_noise must be from 0 to 1, got {noise}"):
-            make(label_noise=noise)
 
 
 # --- classes kept out ---
@@ -127,26 +125,6 @@ def test_settings_without_effect_change_nothing(name, values):
     assert shaped.digest == make(name, samples_per_class=3).digest
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "value"),
-    [
-        ("text", "imbalance", "step"),
-        ("text", "imbalance_ratio", 3.0),
-        ("text", "ood_classes", 2),
-        ("indices", "ood_classes", 2),
-        ("indices", "label_noise", 0.1),
-    ],
-)
-def test_what_a_set_cannot_take_is_refused(name, setting, value):
-    with pytest.raises(ValueError, match=f"{setting} must be left out for {name}, got {value!r}"):
-        make(name, **{setting: value})
-
-
-def test_negative_number_of_classes_kept_out_is_refused():
-    with pytest.raises(ValueError, match="ood_classes must be at least 0, got -1"):
-        make(ood_classes=-1)
-
-
 # --- indices ---
 
 
@@ -158,8 +136,6 @@ def test_indices_number_the_samples_and_have_no_test_set():
     assert data.test_inputs is None
     assert data.test_labels is None
     assert make("indices", num_classes=3, samples_per_class=4, test_samples_per_class=None).digest == data.digest
-    with pytest.raises(ValueError, match="test_samples_per_class must be at least 1, got None"):
-        make(test_samples_per_class=None)
 
 
 def test_indices_have_no_gaps_under_a_long_tail():

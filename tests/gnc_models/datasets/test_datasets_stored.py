@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from gnc_models.datasets.registry import DATASETS, make_dataset
-from gnc_models.datasets.stored import formats as batches
 from gnc_models.datasets.stored import image_folder
+from gnc_models.datasets.stored import images as batches
 from gnc_models.datasets.stored import images as stored
 from gnc_models.datasets.stored import layouts as stored_sets
 from gnc_models.datasets.stored.fetching import fetch_dataset
@@ -201,7 +201,7 @@ def test_sets_that_are_made_lack_nothing():
 
 def test_what_is_missing_is_known_without_torch():
     code = (
-        "import sys, gnc_models.datasets.samples.class_counts, gnc_models.datasets.stored.layouts; "
+        "import sys, gnc_models.datasets.samples.draws, gnc_models.datasets.stored.layouts; "
         "print('torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,7 +20,7 @@ from gnc_models.datasets.made.fonts import (
     fonts_fingerprint,
     shared_characters,
 )
-from gnc_models.datasets.made.lookalikes import LEAST_DIFFERENCE, distinct_characters, similar_pairs
+from gnc_models.datasets.made.glyphs import LEAST_DIFFERENCE, distinct_characters, similar_pairs
 from gnc_models.datasets.registry import make_dataset
 
 pytestmark = pytest.mark.xdist_group("glyphs")  # its fixtures take longer than its tests: built in one process
@@ -316,12 +316,6 @@ def test_without_an_unseen_family_all_faces_are_used():
     assert data.unseen_inputs is None
     assert data.unseen_labels is None
     assert data.train_inputs.shape == (30 * 16, 1, 16, 16)
-
-
-@pytest.mark.parametrize(("name", "value"), [("resolution", 24), ("unseen_family", "gothic")])
-def test_settings_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be one of .*got {value!r}"):
-        make_glyphs(**{name: value})
 
 
 # --- the cache ---

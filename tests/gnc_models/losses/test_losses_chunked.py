@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gnc_models.classifiers.classifier import NORMALIZATIONS
-from gnc_models.classifiers.registry import make_classifier
-from gnc_models.losses.registry import chunked_cross_entropy, make_loss
+from gnc_models.classifiers.classifier import NORMALIZATIONS, make_classifier
+from gnc_models.losses.chunked import chunked_cross_entropy
+from gnc_models.losses.loss import make_loss
 
 ROOT = Path(__file__).parents[3]
 SHAPES = [(252, 507, 123), (1, 2, 2), (7, 3, 5), (64, 1000, 3)]  # batch, classes, dim

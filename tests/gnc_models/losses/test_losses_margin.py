@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from gnc_models.classifiers.registry import make_classifier
-from gnc_models.losses.registry import make_loss
+from gnc_models.classifiers.classifier import make_classifier
+from gnc_models.losses.loss import make_loss
 
 
 def build(name, **settings):

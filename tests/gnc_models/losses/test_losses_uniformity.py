@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from gnc_models.classifiers.registry import make_classifier
+from gnc_models.classifiers.classifier import make_classifier
 from gnc_models.constructions.explicit import icosahedron, orthoplex, simplex
-from gnc_models.losses.registry import make_loss
+from gnc_models.losses.loss import make_loss
 
 HUG = ("hug_mhe", "hug_mhs", "hug_mgd")
 

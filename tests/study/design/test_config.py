@@ -9,8 +9,7 @@ import pytest
 from pydantic import Field
 
 from gnc_models.catalog.members import ANY_NORM
-from gnc_models.classifiers.fixed import CODES
-from gnc_models.datasets.samples.augmentation import AUGMENTATIONS
+from gnc_models.datasets.samples.shaping import AUGMENTATIONS
 from study.design import config as config_module
 from study.design.config import LATER_SETTINGS, TrialConfig, canonical_json
 from study.design.errors import StudyError, make_config
@@ -194,7 +193,7 @@ def test_a_missing_setting_is_named_with_its_meaning():
 
 
 def test_names_that_the_mathematics_lists_are_those_a_setting_may_take():
-    listed = {"code": CODES, "augmentation": tuple(AUGMENTATIONS), "norm_layer": ANY_NORM}
+    listed = {"augmentation": tuple(AUGMENTATIONS), "norm_layer": ANY_NORM}
     for name, names in listed.items():
         literal, _ = typing.get_args(TrialConfig.model_fields[name].annotation)
         assert typing.get_args(literal) == names

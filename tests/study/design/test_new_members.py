@@ -16,14 +16,13 @@ def add(family, name, member, source):
     exec(source, module.__dict__)
 
 add("loss", "brand_new", catalog.Loss("brand_new:BrandNew", {"focal_gamma": 3.0}, only_both="It is so."), '''
-from gnc_models.losses.baselines import Focal
+from gnc_models.losses.cross_entropy import Focal
 class BrandNew(Focal): pass
 ''')
 add("encoder", "linear_map", catalog.Encoder("linear_map:make", takes=frozenset({"vector"}), norm_layers=(),
-    stages="linear_map:stages"), '''
+    stages={"hidden": "0"}), '''
 from torch import nn
 def make(input_shape, feature_dim): return nn.Sequential(nn.Linear(input_shape[0], 4), nn.Linear(4, feature_dim))
-def stages(encoder): return [("hidden", encoder[0]), ("features", encoder[1])]
 ''')
 
 from study.design.errors import StudyError, make_config

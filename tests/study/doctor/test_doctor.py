@@ -11,7 +11,7 @@ import yaml
 
 from gnc.cli.main import main
 from study.design.errors import StudyError
-from study.doctor import cluster_file, own_machines, this_machine
+from study.doctor import cluster_file, this_machine
 from study.doctor.check import failed, guarded
 from study.store.store import open_store
 
@@ -188,8 +188,8 @@ def test_machines_that_see_different_folders_are_told_apart(tmp_path):
         words = ["sh", "-c", command.replace("/results", str(folder))]
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
-    assert own_machines.check_results(on, ["a", "b"], "/results").state == "ok"
-    apart = own_machines.check_results(on, ["a", "b", "c"], "/results")
+    assert cluster_file.check_results(on, ["a", "b"], "/results").state == "ok"
+    apart = cluster_file.check_results(on, ["a", "b", "c"], "/results")
     assert (apart.state, apart.told) == ("FAIL", "c does not see it")
     assert list((tmp_path / "a").iterdir()) == []
 
@@ -197,10 +197,10 @@ def test_machines_that_see_different_folders_are_told_apart(tmp_path):
 def test_an_unreachable_machine_fails_and_does_not_end_the_list(monkeypatch):
     if not shutil.which("ssh"):
         pytest.skip("needs ssh")
-    monkeypatch.setattr(own_machines, "OPTIONS", (*own_machines.OPTIONS, "-p", "1"))
+    monkeypatch.setattr(cluster_file, "OPTIONS", (*cluster_file.OPTIONS, "-p", "1"))
     config = filled("cluster-own.yaml")
     config["provider"] |= {"head_ip": "127.0.0.1", "worker_ips": ["127.0.0.2"]}
-    checks = own_machines.check_machines(config, "/results")
+    checks = cluster_file.check_machines(config, "/results")
     assert [check.state for check in checks] == ["FAIL", "FAIL", "skipped"]
     assert "auth.ssh_private_key" in checks[0].cure
 

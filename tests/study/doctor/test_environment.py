@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from gnc.cli.main import main
-from study.doctor import allocation, environment, ray_cluster
-from study.doctor.environment import check_environment, read_as_columns
+from study.doctor import ray_cluster, slurm_script, this_machine
+from study.doctor.this_machine import check_environment, read_as_columns
 from study.execution import granted
 from study.store.store import open_store
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch):
-    for name in (*environment.PROXIES, environment.RAY_PROXY, "RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "GNC_CACHE"):
+    for name in (*this_machine.PROXIES, this_machine.RAY_PROXY, "RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "GNC_CACHE"):
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
@@ -64,7 +64,7 @@ def test_what_a_run_copes_with_is_told(name, value, line, words, monkeypatch, tm
 def test_what_has_to_be_mended_fails_with_its_cure(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 90)
     monkeypatch.setenv("http_proxy", "http://proxy:1")
-    monkeypatch.setenv(environment.RAY_PROXY, "1")
+    monkeypatch.setenv(this_machine.RAY_PROXY, "1")
     mask = os.umask(0o277)
     try:
         failed = {name: check for name, check in lines(tmp_path / "temperature=0.7").items() if check.state == "FAIL"}
@@ -78,7 +78,7 @@ def test_what_has_to_be_mended_fails_with_its_cure(monkeypatch, tmp_path):
 def test_few_open_files_or_processes_fail(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     monkeypatch.setattr(os, "getuid", lambda: 12345)  # root may start as many as it likes
-    check = environment.check_limits()
+    check = this_machine.check_limits()
     assert check.state == "FAIL"
     assert "at most 256 open files" in check.told
     assert "at most 256 processes and threads" in check.told
@@ -87,13 +87,13 @@ def test_few_open_files_or_processes_fail(monkeypatch):
 def test_a_ray_of_this_user_is_counted(tmp_path):
     path = tmp_path / "gcs_server"
     path.symlink_to("/bin/sleep")
-    before = environment.check_other_rays().told
+    before = this_machine.check_other_rays().told
     with subprocess.Popen([path, "60"]) as process:
         # The start returns when the new program is under way; the kernel gives it its name a moment later.
         name = Path(f"/proc/{process.pid}/comm")
         while name.read_text() != "gcs_server\n":
             time.sleep(0.01)
-        told = environment.check_other_rays().told
+        told = this_machine.check_other_rays().told
         process.kill()
     assert told != before
 
@@ -132,7 +132,7 @@ def test_a_run_says_what_it_will_do_and_in_which_order_before_it_loads_ray(study
 
 
 def test_outside_a_job_there_is_no_allocation():
-    (check,) = allocation.check_allocation(None)
+    (check,) = slurm_script.check_allocation(None)
     assert check.state == "FAIL"
     assert "srun gnc doctor --slurm" in check.cure
 
@@ -143,7 +143,7 @@ def test_within_a_job_what_is_granted_stands_beside_what_is_seen(monkeypatch, tm
     }.items():  # fmt: skip
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    checks = {check.name: check for check in allocation.check_allocation(open_store(tmp_path))}
+    checks = {check.name: check for check in slurm_script.check_allocation(open_store(tmp_path))}
     assert checks["allocation"].told.startswith("job 7, task 3")
     assert checks["CPUs"].state == "FAIL"  # 64 granted, and this machine has fewer
     assert "64 granted" in checks["CPUs"].told
@@ -151,5 +151,5 @@ def test_within_a_job_what_is_granted_stands_beside_what_is_seen(monkeypatch, tm
     assert "seen, 2 granted, CUDA_VISIBLE_DEVICES is 0,1" in checks["GPUs"].told
     assert checks["folder shared"].state == "skipped"
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
-    assert allocation.check_cpus().state == "ok"
+    assert slurm_script.check_cpus().state == "ok"
     assert granted.usable_cpus() == 1

@@ -12,7 +12,7 @@ import pytest
 from gnc.cli.main import main
 from study.design.errors import StudyError
 from study.doctor.slurm_script import ask_slurm, seconds_of
-from study.execution.array_tasks import VARIABLE, check_tasks_share
+from study.execution.run_mark import VARIABLE, check_tasks_share
 from study.store.storage import FolderError
 from study.store.store import open_store
 from tests.conftest import wait_for

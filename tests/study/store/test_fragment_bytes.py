@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from study.store import fragment_bytes as footers
+from study.store import schemas as footers
 from study.store.finished_trials import FinishedTrials
 from study.store.schemas import to_parquet
 from study.store.store import Store

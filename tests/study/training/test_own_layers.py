@@ -9,12 +9,12 @@ from study.design.config import TrialConfig
 from study.training.trial import Trial
 
 CODE = b"""
+from gnc_models.encoders.registry import feature_stages
 from gnc_models.encoders.small import make_mlp
-from gnc_models.encoders.stages import mlp
 
 def make_copy(in_shape, feature_dim, twice=False):
     network = make_mlp(in_shape, feature_dim, width=8, depth=2, norm_layer="batch")
-    network.feature_stages = lambda: mlp(network)[:-1]
+    network.feature_stages = lambda: feature_stages("mlp", network)[:-1]
     if twice:
         forward = network.forward
         network.forward = lambda inputs: forward(inputs) + forward(inputs)

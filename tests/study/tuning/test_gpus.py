@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from study.store.store import open_store
-from study.training.memory import HELD_LIMIT, held_bytes, is_free_again
+from study.training.trial import HELD_LIMIT, held_bytes, is_free_again
 
 STUDY = """
 name = "logical"

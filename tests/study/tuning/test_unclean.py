@@ -44,7 +44,7 @@ def test_a_run_without_network_home_and_room_for_temporary_files_trains(study_fi
 BESIDE_ANOTHER = """\
 ip link set lo up
 mkdir -p /tmp/ray && mount -t tmpfs -o mode=1777 tmpfs /tmp/ray
-look() {{ {python} -c "from study.doctor.environment import check_other_rays; print(check_other_rays().told)"; }}
+look() {{ {python} -c "from study.doctor.this_machine import check_other_rays; print(check_other_rays().told)"; }}
 may_read="--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
 setpriv --reuid=65534 --regid=65534 --clear-groups $may_read env HOME=/tmp/ray \
     {python} -m ray.scripts.scripts start --head --num-cpus=1 --include-dashboard=false >&2

@@ -1,4 +1,5 @@
-"""Normalization layers by name, and what keeps a network stable without them. Knows torch; no network."""
+"""What networks are built of: normalization layers by name, and what keeps a network stable without them; what is asked of the
+shape of inputs, and how a width is divided. Knows torch; no network."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gnc_models.encoders.input_shapes import even_parts
+SMALLEST_SIDE = 8  # pixels: every convolutional encoder reduces the side by this factor
 
 
 class ChannelOffset(nn.Module):
@@ -42,14 +43,37 @@ def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[A
 @torch.no_grad()
 def initialise_without_normalization(layers: Iterable[nn.Module], branch_ends: Iterable[nn.Module] = ()) -> None:
     """Draw `layers` anew, so that features keep their scale from layer to layer although nothing normalises them.
-
     He's rule by fan-in keeps the mean square of what passes a layer and a ReLU. A sum of n residual branches would grow
     it by 2^n, so the layers in `branch_ends`, with which the branches end, are scaled by n^(-1/2).
-    Source: He et al., arXiv 1502.01852; De and Smith, arXiv 2002.10444 (residual branches).
-    """
+    Source: He et al., arXiv 1502.01852; De and Smith, arXiv 2002.10444 (residual branches)."""
     for layer in layers:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     ends = list(branch_ends)
     for layer in ends:
         layer.weight *= len(ends) ** -0.5
+
+
+def image_shape(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width; ValueError for another shape, or a side that halvings would leave without a pixel."""
+    if len(input_shape) != 3:
+        rule = f"input_shape must be (channels, height, width) for {encoder}"
+        raise ValueError(f"{rule}, got {input_shape!r}. For vectors use encoder 'mlp'.")
+    channels, height, width = input_shape
+    if min(height, width) < SMALLEST_SIDE:
+        rule = f"input_shape must have at least {SMALLEST_SIDE} pixels per side for {encoder}, got {input_shape!r}"
+        raise ValueError(f"{rule}. It is halved three times; use a larger resolution or encoder 'mlp'.")
+    return channels, height, width
+
+
+def sequence_length(encoder: str, input_shape: tuple[int, ...]) -> int:
+    """The length of inputs that are one row of integers; ValueError for another shape."""
+    if len(input_shape) != 1:
+        raise ValueError(f"input_shape must be (length,) for {encoder}, got {input_shape!r}. Its inputs are integers.")
+    return input_shape[0]
+
+
+def even_parts(size: int, *, least: int, most: int) -> int:
+    """Into how many equal parts `size` falls: as many as divide it, none below `least`, at most `most`; or one."""
+    fitting = [parts for parts in range(1, most + 1) if size % parts == 0 and size // parts >= least]
+    return max(fitting, default=1)
