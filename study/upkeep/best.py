@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gnc_models.progress import amount
 from study.design.config import SHORT, TrialConfig
 from study.design.errors import StudyError, check_known, make_config
 from study.design.study_file import Study, parse_study
@@ -178,20 +179,20 @@ def best_lines(best: Best) -> Iterator[str]:
     for winner in best.winners:
         cell, chosen = in_short(winner.by, absent="none") or "all", in_short(winner.chosen)
         found = [_with_error(winner, goal.metric, named=len(best.goals) > 1) for goal in best.goals]
-        seeds = "1 seed" if len(winner.seeds) == 1 else f"{len(winner.seeds)} seeds"
+        seeds = amount(len(winner.seeds), "seed")
         among = "the only one" if winner.candidates == 1 else f"best of {winner.candidates}"
         yield f"{cell}:  {', '.join(found)}  {seeds}, {among}{f':  {chosen}' if chosen else ''}"
     if best.winners and all(winner.candidates == 1 for winner in best.winners):
         yield "Every cell has one candidate, so nothing was chosen. --by with fewer settings compares more of them."
     if best.unfinished:
-        yield f"{best.unfinished} candidates left out: some of their trials diverged or were stopped"
+        yield f"{amount(best.unfinished, 'candidate')} left out: trials diverged or were stopped"
     names = " or ".join(goal.metric for goal in best.goals)
     if best.unmeasured and best.winners:
-        yield f"{best.unmeasured} trials left out: their {names} is null"
+        yield f"{amount(best.unmeasured, 'trial')} left out, without {names}"
     elif best.unmeasured:
         known = (goal.metric for goal in best.goals if goal.metric in METRICS)
         meanings = "".join(f" {name} is: {METRICS[name].meaning}" for name in known)
-        yield f"None can be named: {names} was measured in none of the {best.unmeasured} finished trials.{meanings}"
+        yield f"None can be named: {names} was measured in none of {amount(best.unmeasured, 'finished trial')}.{meanings}"
     elif not best.winners:
         yield "None can be named: no candidate that was asked for has all of its trials finished."
 

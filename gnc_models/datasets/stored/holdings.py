@@ -10,6 +10,7 @@ import numpy as np
 from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples, few_samples
 from gnc_models.datasets.stored.folders import IMAGE_SUFFIXES, is_image, list_classes, split_images, visible_files
 from gnc_models.datasets.stored.pictures import check_header
+from gnc_models.progress import amount
 
 _LOOKED_INTO = 1000  # pictures of which the first bytes are read, evenly over those that are drawn
 
@@ -60,9 +61,12 @@ def survey_folder(data_root: Path, folder: str, data_seed: int, wanted: Sequence
                     Draw(1, count, count, data_seed), is_test, [np.arange(len(images))], [label], names
                 )
                 drawn += [images[index] for index in order]
-    spans = [f"{min(count.values())} to {max(count.values())}" for count in counts]
-    told = f"{base} holds {len(names)} classes; of data_seed {data_seed} the first {len(labels)} have"
-    held = [f"{told} {spans[0]} training and {spans[1]} test images each."]
+    least, most = ([end(count.values()) for count in counts] for end in (min, max))
+    spans = [str(low) if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True)]
+    told = (
+        f"{base} holds {amount(len(names), 'class', 'classes')}; images of each of the first {len(labels)} of data_seed"
+    )
+    held = [f"{told} {data_seed}: {spans[0]} for training and {spans[1]} for test."]
     (missing if missing else held).extend(_other_files(base))
     return Holdings(held, [*missing, *_unreadable(drawn)], list(counts[0].values()))
 

@@ -267,7 +267,10 @@ def test_everything_that_trials_lack_is_told_at_once(tmp_path):
         f"{tmp_path / 'set' / 'train' / 'ant' / '1.png'} must be an image that can be read",
     ):
         assert words in said
-    assert "holds 3 classes; of data_seed 0 the first 3 have 6 to 6 training and 0 to 3 test images" in found.held[0]
+    assert (
+        "holds 3 classes; images of each of the first 3 of data_seed 0: 6 for training and 0 to 3 for test"
+        in found.held[0]
+    )
 
 
 def test_what_check_passes_can_be_made_and_what_it_refuses_cannot(tmp_path):

@@ -82,7 +82,8 @@ def test_everything_that_a_study_lacks_is_told_before_anything_starts(folder):
     held = find_data([config_of()])
     assert held.missing == []
     assert (
-        "holds 3 classes; of data_seed 0 the first 3 have 5 to 7 training and 2 to 2 test images each." in held.held[0]
+        "holds 3 classes; images of each of the first 3 of data_seed 0: 5 to 7 for training and 2 for test."
+        in held.held[0]
     )
 
 
