@@ -31,6 +31,11 @@ class Measured(dict[str, float | None]):
         super().__init__(collapse.values)
         self.collapse, self.notes = collapse, list(notes)
 
+    def __missing__(self, name: str) -> float | None:
+        from study.design.errors import nearest  # pydantic is for those who study and those who misspell
+
+        raise KeyError(f"column must be one that was measured, got {name!r}. {nearest(name, self)}")
+
 
 def margins(
     weights: ArrayLike,

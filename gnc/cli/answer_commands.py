@@ -12,6 +12,7 @@ from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.catalog.parts import digest_of, is_file, split_reference
 from gnc_models.progress import amount
+from study.design.columns import column_sentence
 from study.design.errors import StudyError
 from study.design.search import GRID
 from study.design.study_file import Study, parse_study
@@ -201,6 +202,9 @@ def command_contrast(options: argparse.Namespace) -> int:
     )
     found = adjust_together([contrast for several in each for contrast in several])
     if not found:
+        names = [measure.partition("[")[0] for measure in measures]
+        for name in (name for name in names if final.num_rows and final[name].null_count == final.num_rows):
+            raise StudyError(f"--measure must be measured, got {name!r} in no trial. {column_sentence(name)}".strip())
         raise StudyError(
             f"{options.setting} must vary between complete trials that share a seed and every other setting, got "
             f"{amount(final.num_rows, 'row')} where it does not. Widen --where, or run more of the grid."

@@ -17,7 +17,7 @@ from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.progress import amount
 from gnc_models.references.margin import margin_score, margin_score_bounds
-from study.design.errors import StudyError
+from study.design.errors import StudyError, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -229,7 +229,7 @@ def read_labels(path: str, count: int) -> dict[int, str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"--labels must name a readable file of UTF-8 text, got {path!r}: {error}.") from None
+        raise unreadable("--labels must name a readable file of UTF-8 text", path, error) from None
     try:
         found = json.loads(text)
     except ValueError:
