@@ -12,6 +12,7 @@ from torch import Tensor
 from gnc_models.columns import MADE_FROM, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
 from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
+from gnc_models.progress import amount
 from gnc_models.references.tables import UnconstrainedOptimum
 from gnc_models.references.tables import unconstrained_optimum as tabulated_optimum
 
@@ -29,6 +30,11 @@ class Measured(dict[str, float | None]):
     def __init__(self, collapse: Collapse, notes: Collection[str] = ()) -> None:
         super().__init__(collapse.values)
         self.collapse, self.notes = collapse, list(notes)
+
+    def __missing__(self, name: str) -> float | None:
+        from study.design.errors import nearest  # pydantic is for those who study and those who misspell
+
+        raise KeyError(f"column must be one that was measured, got {name!r}. {nearest(name, self)}")
 
 
 def margins(
@@ -146,11 +152,12 @@ def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLi
     reads_rows = any(MADE_FROM.get(fact) == "rows" for fact in facts)
     unread = [name for name, fact in {"weights": "", **READ_BY}.items() if given.get(name) is not None]
     unread = [name for name in unread if not (reads_rows if name == "weights" else READ_BY[name] in facts)]
+    single = amount(singles, "class", "classes")
     notes = (
         (given["weights"] is None, "No classifier rows were given, so there are no columns about rows."),
         (given["bias"] is not None and "bias" not in unread, OF_BIAS),
         (bool(unread), f"No column here depends on {' and '.join(unread)}, which changed nothing."),
-        (singles > 0, f"{singles} classes have one sample each, whose variability is not known: {READS_LOW}."),
+        (singles > 0, f"{single} of one sample each, whose variability is not known: {READS_LOW}."),
     )
     return [note for holds, note in notes if holds]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 from gnc_models.catalog.parts import held_code
+from gnc_models.progress import amount
 from study.design.config import TrialConfig, one_of_each_cell, settings_with
 from study.design.errors import StudyError, summarize
 
@@ -39,8 +40,8 @@ def check_parts(configs: Iterable[TrialConfig]) -> list[str]:
     code = {digest: content.decode("latin-1") for digest, content in held_code().items()}
     faults, traces, roads = _answers(json.dumps({"code": code, "trials": list(trials.values())}))
     if faults:
-        count = "1 part" if len(faults) == 1 else f"{len(faults)} parts"
-        problem = StudyError(f"{count} of your own cannot be used:\n{summarize(faults)}")
+        named = amount(len(set(faults)), "part")
+        problem = StudyError(f"{named} of your own cannot be used:\n{summarize(faults)}")
         raise problem from PartTraceback("\n" + "\n".join(traces))
     return roads
 

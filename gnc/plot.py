@@ -1,11 +1,12 @@
 """The figures of the report from Python: `gnc.plot.margin(gnc.open_results("results/quickstart"))`, in matplotlib axes.
 
-Each function takes the results, `where`, an expression as that of `--where` which selects final rows, and `ax`: axes of
+Each function takes the results or their folder, `where`, an expression as that of `--where` which selects final rows, and `ax`: axes of
 your own to draw in, as many as the figure has panels. Without `ax` a figure of pyplot is made, as notebooks show it.
 Each returns the axes, one for each panel, and raises a ValueError in one sentence where there is nothing to draw.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 from matplotlib.axes import Axes
@@ -22,16 +23,17 @@ from analysis.figures.panels import CAPTIONS, FigureBlock, side_by_side
 from analysis.figures.phase import block_phase
 from analysis.figures.style import use_style
 from analysis.scaling.form_choice import compare_all
-from gnc.results import Results
+from gnc.results import Results, open_results
 from study.design.errors import StudyError
-from study.design.where import check_column, rows_where
+from study.design.where import ConditionRefused, check_column, rows_where
 
 Given = Axes | Sequence[Axes] | None
 
 
 def _figure(name: str, make: Callable[[Results, pa.Table], FigureBlock]) -> Callable[..., list[Axes]]:
-    def draw(results: Results, *, where: str | None = None, ax: Given = None) -> list[Axes]:
-        return _draw(make(results, _final(results, where)), ax)
+    def draw(results: Results | str | Path, *, where: str | None = None, ax: Given = None) -> list[Axes]:
+        opened = _opened(results)
+        return _draw(make(opened, _final(opened, where)), ax)
 
     draw.__doc__ = f"{CAPTIONS[name]['heading']}."
     return draw
@@ -62,11 +64,11 @@ parallel, importance = _figure("parallel", _parallel), _figure("importance", _im
 
 
 def contrast(
-    results: Results, setting: str, measures: Sequence[str] = DEFAULT_MEASURES,
+    results: Results | str | Path, setting: str, measures: Sequence[str] = DEFAULT_MEASURES,
     *, where: str | None = None, ax: Given = None,
 ) -> list[Axes]:  # fmt: skip
     """The values of a setting beside each other, one panel for each measure."""
-    final = _final(results, where)
+    final = _final(_opened(results), where)
     found = contrasts(final, check_column(final, setting), measures)
     if not found:
         rule = f"{setting} must vary between complete trials that share every other setting, got none. Run more."
@@ -74,12 +76,19 @@ def contrast(
     return _draw(block_contrast(found), ax)
 
 
+def _opened(results: Results | str | Path) -> Results:
+    return results if isinstance(results, Results) else open_results(results)
+
+
 def _final(results: Results, where: str | None) -> pa.Table:
     final = results.final()
     if final.num_rows == 0:
         rule = f"results must hold a complete trial to draw, got none in {results.store.uri}. Run trials first."
         raise StudyError(rule)
-    chosen = final if where is None else rows_where(final, where)
+    try:
+        chosen = final if where is None else rows_where(final, where)
+    except ConditionRefused as refused:
+        raise ConditionRefused(str(refused).replace("--where", "where")) from None
     if chosen.num_rows == 0:
         raise StudyError(f"where must select at least one of {final.num_rows} complete trials, got {where!r}.")
     return chosen

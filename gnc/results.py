@@ -12,6 +12,7 @@ import pyarrow as pa
 from analysis.rows.frames import join_final, of_trials
 from analysis.scaling import power_law
 from analysis.scaling.power_law import PowerLawFit
+from gnc_models.progress import amount
 from study.design.errors import SHOWN, StudyError
 from study.design.study_file import parse_study
 from study.design.where import check_column
@@ -47,7 +48,7 @@ class Results:
 
     def __repr__(self) -> str:
         """The folder and how many trials there are."""
-        return f"Results({self.store.uri!r}, {self.trials().num_rows} trials)"
+        return f"Results({self.store.uri!r}, {amount(self.trials().num_rows, 'trial')})"
 
     @property
     def study(self) -> str | None:

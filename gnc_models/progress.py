@@ -1,4 +1,5 @@
-"""How far long loops are, for whoever wants to show it: the command line does, and a library's user sees nothing."""
+"""How far long loops are, for whoever wants to show it: the command line does, and a library's user sees nothing.
+And counts in words."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,11 @@ def counted(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         for item in items:
             yield item
             loop.done += 1
+
+
+def amount(count: int, one: str, several: str = "") -> str:
+    """`1 trial is`, `2 trials are`: a count and what it counts; several: where that is not `one` and an s."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
 def share_done(loops: Iterable[Loop]) -> float:

@@ -14,6 +14,7 @@ from analysis.figures.panels import FigureBlock, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, label_ends, name_marks, ramp, soft_grid
 from analysis.rows.frames import best_trial, distinct, groups, of_trials, usual_rows
 from analysis.rows.wording import number, size_label, trial_titles
+from gnc_models.progress import amount
 
 ReadMargins = Callable[[str], pa.Table | None]  # by the trial's key
 MOST_DIMS, MOST_CURVES, MOST_RUNGS = 4, 6, 16
@@ -128,7 +129,7 @@ def draw_ladder(ax: Axes, numbers: LadderNumbers) -> None:
 def block_ladder(final: pa.Table) -> FigureBlock:
     """The margin ladder, or why there is none."""
     numbers = numbers_ladder(final)
-    more = f"{numbers.hidden} more sizes are in the table." if numbers.hidden else ""
+    more = f"{amount(numbers.hidden, 'more size is', 'more sizes are')} in the table." if numbers.hidden else ""
     room = ((5.1, 1.2 + 0.32 * max(len(numbers.labels), 3)), (1.2, 0.15, 0.52, 0.62))
     found = [numbers] if numbers.labels else []
     return block_of("ladder", found, alt_ladder, draw_ladder, room, trials=numbers.trials, notes=[more])

@@ -1,7 +1,7 @@
 """Learned codes in two and three dimensions beside the best code known: classifier rows and class means from the heads
 that trials kept, rotated onto the optimum."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,10 +170,18 @@ def block_codes(
     return block_of(
         *("codes", pictures, alt_of, draw_code, ROOM),
         trials=[p.trial for p in pictures],
-        notes=[missing_rings(pictures, folder)],
+        notes=[missing_rings(pictures, folder), *_not_alone(pictures)],
         missing=CAPTIONS["codes"]["no_heads"] if can_be_drawn else None,
         lead=lambda i: (pictures[i].feature_dim, pictures[i].nearness),
+        lead_note=lambda i: missing_rings(pictures[i : i + 1], folder),
     )
+
+
+def _not_alone(pictures: Sequence[CodePicture]) -> Iterator[str]:
+    """Where the optimum that is drawn can be deformed into others: an orthoplex that lacks a row and is no simplex."""
+    for k, d in {(p.num_classes, p.feature_dim): None for p in pictures if p.optimum is not None}:
+        if d + 1 < k < 2 * d:
+            yield f"At {size_label(d, k)} other codes are as good as the one in rings."
 
 
 def missing_rings(pictures: Sequence[CodePicture], folder: str) -> str:

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from analysis.figures.panels import FigureBlock, block_of, evenly
+from analysis.figures.panels import CAPTIONS, FigureBlock, block_of, evenly
 from analysis.figures.style import MUTED, label_ends, log_axis, name_marks, ramp, soft_grid, spread_ticks
 from analysis.rows import frames
 from analysis.rows.frames import distinct, groups, values
 from analysis.rows.measures import VARIABILITY
 from analysis.rows.wording import LETTERS, axis_label, number, trial_titles
+from gnc_models.progress import amount
 
 MEASURES = ("gnc1_rank", "margin_min_lower", "gnc3_uncentred")
 ON_LOG_AXIS = frozenset({"gnc1_rank", "gnc3_uncentred"})
@@ -91,12 +92,13 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     found = [numbers_collapse(rows, final, measure, dim) for dim in dims for measure in MEASURES]
     found = [n for n in found if any(len(course.step) > 1 for course in n.courses)]
     hidden = max((n.hidden for n in found), default=0)
-    left_out = f"{MOST_LINES} trials per panel are drawn; up to {hidden} more are in the table." if hidden else ""
+    left_out = f"{MOST_LINES} trials per panel are drawn; the others are in the table." if hidden else ""
     return block_of(
         *("collapse", found, alt_collapse, draw_collapse),
         trials=sorted({c.trial for n in found for c in n.courses}),
         notes=[left_out],
         lead=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)),
+        lead_note=lambda i: "" if all(c.usual for c in found[i].courses) else CAPTIONS["collapse"]["grey"],
         usual=frames.usual_normalization(final),
     )
 
@@ -105,7 +107,7 @@ def alt_collapse(numbers: CollapseNumbers) -> str:
     """The panel in a sentence."""
     first, last = (float(np.median([c.value[end] for c in numbers.courses])) for end in (0, -1))
     return (
-        f"{numbers.measure} over step for {len(numbers.courses)} trials with d = {numbers.feature_dim}: "
+        f"{numbers.measure} over step for {amount(len(numbers.courses), 'trial')} with d = {numbers.feature_dim}: "
         f"median {number(first)} at the first measured epoch shown, {number(last)} at the last."
     )
 

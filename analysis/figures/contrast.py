@@ -11,6 +11,7 @@ from analysis.figures import style
 from analysis.figures.panels import FigureBlock, Room, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, log_axis
 from analysis.rows.wording import LETTERS, axis_label, shown_value, unit_of
+from gnc_models.progress import amount
 
 LINE_LOOKS = {
     "random_margin": ("random rows", MUTED, (0, (1, 2))),
@@ -146,5 +147,6 @@ def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
 def alt_contrast(contrast: Contrast) -> str:
     """The panel in a sentence."""
     back = np.exp if contrast.is_log else np.asarray
-    parts = [f"{shown_value(v.value)}: {float(back(v.mean)):.3g} over {len(v.by_seed)} seeds" for v in contrast.levels]
+    means = ((v, f"{float(back(v.mean)):.3g}") for v in contrast.levels)
+    parts = [f"{shown_value(v.value)}: {mean} over {amount(len(v.by_seed), 'seed')}" for v, mean in means]
     return f"{contrast.measure} by {contrast.setting}; {'; '.join(parts)}."

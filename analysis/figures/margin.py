@@ -17,6 +17,7 @@ from analysis.rows.measures import MARGIN
 from analysis.rows.theory import MarginCurves, margin_curves, sizes_between
 from analysis.rows.wording import axis_label, number, trial_titles
 from analysis.scaling.form_choice import FormComparison
+from gnc_models.progress import amount
 
 MOST_DIMS, MOST_SERIES, BAND_POINTS = 9, 5, 24
 MOST_DOTS = 200  # of a series: beyond it dots cover each other; medians use every trial
@@ -55,11 +56,12 @@ class MarginSeries:
 
 @dataclass(frozen=True)
 class MarginNumbers:
-    """One panel: curves of theory, series of trials, and the settings that vary inside a series."""
+    """One panel: curves of theory, series of trials, how many more there are, and the settings that vary inside a series."""
 
     feature_dim: int
     curves: MarginCurves
     series: tuple[MarginSeries, ...]
+    hidden: int
     pooled: tuple[str, ...]
 
 
@@ -69,10 +71,11 @@ def numbers_margin(final: pa.Table, feature_dim: int, comparisons: Sequence[Form
     here = frames.with_normalization(here, usual_normalization(here))
     names = [] if frames.temperature_follows_size(here) else ["temperature"]
     fitted = next((c for c in comparisons if c.measure == MARGIN and c.feature_dim == feature_dim), None)
-    series = evenly([_series(rows, where, fitted) for where, rows in groups(here, names)], MOST_SERIES)
+    temperatures = list(groups(here, names))
+    series = [_series(rows, where, fitted) for where, rows in evenly(temperatures, MOST_SERIES)]
     curves = margin_curves(sizes_between([k for s in series for k in s.sizes]), feature_dim)
     pooled = tuple(name for name in frames.independent_settings(here) if name != "temperature")
-    return MarginNumbers(feature_dim, curves, tuple(series), pooled)
+    return MarginNumbers(feature_dim, curves, tuple(series), len(temperatures) - len(series), pooled)
 
 
 def _series(rows: pa.Table, where: dict[str, Any], fitted: FormComparison | None) -> MarginSeries:
@@ -177,10 +180,27 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = (), fo
     return block_of(
         *("margin", found, alt_margin, draw_margin, ROOM),
         trials=[t for n in found for s in n.series for t in s.trials],
-        notes=[*_notes(found), missing_bars(found, folder) if usual == "both" else ""],
+        notes=[_left_out(found, final), *_notes(found), missing_bars(found, folder) if usual == "both" else ""],
         lead=lambda i: len(found[i].curves.num_classes),
+        lead_note=lambda i: _left_out(
+            found[i : i + 1], final.filter(pc.equal(final["feature_dim"], found[i].feature_dim))
+        ),
         usual=usual,
     )
+
+
+def _left_out(found: Sequence[MarginNumbers], final: pa.Table) -> str:
+    """Which of these trials no panel shows, and why; empty where all are drawn."""
+    drawn = len({trial for n in found for s in n.series for trial in s.trials})
+    if drawn == final.num_rows:
+        return ""
+    named = [n for n in found if n.hidden]
+    why = [f"{len(n.series)} of {len(n.series) + n.hidden} temperatures at d = {n.feature_dim}" for n in named[:3]]
+    why += [f"{amount(len(named) - 3, 'more dimension')} alike"] if len(named) > 3 else []
+    why += [f"normalization {usual_normalization(final)}"] if len(final["normalization"].unique()) > 1 else []
+    dims = len(final["feature_dim"].unique())
+    why += [f"{len(found)} of {dims} dimensions"] if dims > len(found) else []
+    return f"{drawn} of {amount(final.num_rows, 'complete trial')} drawn: {', '.join(why)}."
 
 
 def _notes(found: Sequence[MarginNumbers]) -> list[str]:
@@ -212,7 +232,7 @@ def missing_bars(found: Sequence[MarginNumbers], folder: str) -> str:
         return ""
     k, d, temperature = bare[0]
     command = f"gnc code --classes {k} --dim {d} --temperature {temperature:g} --results {folder}"
-    return f"{len(bare)} cells have no bar, for their optimum is in no table: {command} computes that of the first."
+    return f"Without a bar: {amount(len(bare), 'cell')}, whose optimum is in no table; {command} computes the first."
 
 
 def alt_margin(numbers: MarginNumbers) -> str:

@@ -40,7 +40,8 @@ class Panel:
 @dataclass(frozen=True)
 class FigureBlock:
     """A figure of the report: panels with a heading and caption, or in `missing` the sentence that stands in for it.
-    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page."""
+    rows: the rows behind it in words; trials: their keys. lead: the panel that stands for the figure at the top of a page;
+    lead_note: what must be known of that panel there."""
 
     name: str
     heading: str
@@ -51,6 +52,7 @@ class FigureBlock:
     missing: str | None = None
     columns: int = 3
     lead: int = 0
+    lead_note: str = ""
 
 
 def block_of(
@@ -64,6 +66,7 @@ def block_of(
     notes: Sequence[str] = (),
     missing: str | None = None,
     lead: Callable[[int], Any] = lambda index: 0,
+    lead_note: Callable[[int], str] = lambda index: "",
     kind: str | None = None,
     **words: Any,
 ) -> FigureBlock:
@@ -71,9 +74,10 @@ def block_of(
 
     Args:
         notes: sentences that follow the caption. missing: why there is nothing, if not for the usual reason.
-        lead: by a panel's index, how well it stands for the figure. kind: the entry of captions.toml, if not the name.
+        lead, lead_note: by a panel's index, how well it stands for the figure, and what must be known of it then. kind: the entry of captions.toml, if not the name.
     """
     text = CAPTIONS[kind or name]
+    first = max(range(len(found)), key=lead, default=None)
     return FigureBlock(
         name=name,
         heading=text["heading"].format(**words),
@@ -83,7 +87,8 @@ def block_of(
         panels=tuple(Panel(alt(one), lambda ax, one=one: draw(ax, one), room) for one in found),  # type: ignore[misc]
         missing=None if found else missing or text["missing"].format(**words),
         columns=text.get("columns", 3),
-        lead=max(range(len(found)), key=lead, default=0),
+        lead=first or 0,
+        lead_note="" if first is None else lead_note(first),
     )
 
 

@@ -11,6 +11,7 @@ from analysis.figures.style import MUTED, RAMP, log_axis, name_marks, soft_grid
 from analysis.rows import theory
 from analysis.rows.frames import cell_rows
 from analysis.rows.wording import axis_label, number
+from gnc_models.progress import amount
 
 MOST_DOTS = 400
 RATIO, COLLAPSE = "margin / best known", "gnc1_rank"
@@ -77,7 +78,7 @@ def block_phase(final: pa.Table) -> FigureBlock:
     """The phase map, or why there is none."""
     found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
     found = [n for n in found if len(n.x)]
-    left_out = [f"{n.left_out} cells have no temperature and cannot be shown." for n in found[:1] if n.left_out]
+    left_out = [f"Without a temperature, not shown: {amount(n.left_out, 'cell')}." for n in found[:1] if n.left_out]
     return block_of("phase", found, alt_phase, draw_phase, ROOM, notes=left_out)
 
 
@@ -86,5 +87,5 @@ def alt_phase(numbers: PhaseNumbers) -> str:
     ends = (int(numbers.value.argmax()), int(numbers.value.argmin()))
     told = ([number(float(found[i])) for found in (numbers.value, numbers.x, numbers.y)] for i in ends)
     largest, smallest = (f"{value} at K / d = {x}, coldness {y}" for value, x, y in told)
-    cells = f"{numbers.measure} of {len(numbers.x)} cells over K / d and coldness"
+    cells = f"{numbers.measure} of {amount(len(numbers.x), 'cell')} over K / d and coldness"
     return f"{cells}: largest {largest}, smallest {smallest}."

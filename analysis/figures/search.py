@@ -16,6 +16,7 @@ from analysis.figures.style import CATEGORIES, INK, MUTED, RAMP, RULE, end_at_on
 from analysis.rows.frames import groups, study_document
 from analysis.rows.measures import measure_values
 from analysis.rows.wording import axis_label, number, shown_value, size_label, trial_titles, unit_of, words
+from gnc_models.progress import amount
 from study.design.search import Search
 from study.design.where import ConditionRefused
 from study.upkeep.best import on_front
@@ -56,7 +57,7 @@ def block_history(found: Sequence[Group]) -> FigureBlock:
 def alt_history(group: Group) -> str:
     """The panel in a sentence."""
     best = number(float(group.best[-1]))
-    return f"{group.metric} of {len(group.trials)} trials in the order of their ends; the best is {best}."
+    return f"{group.metric} of {amount(len(group.trials), 'trial')} in the order of their ends; the best is {best}."
 
 
 def places_of(values: Sequence[Any], kind: str) -> tuple[np.ndarray, dict[float, str]]:
@@ -128,7 +129,7 @@ def alt_parallel(numbers: ParallelNumbers) -> str:
     """The panel in a sentence."""
     best = numbers.group.trials.index(numbers.trials[-1])
     at = ", ".join(f"{name} {shown_value(column[best])}" for name, column in numbers.group.settings.items())
-    return f"{len(numbers.trials)} trials in parallel coordinates; the best is {numbers.trials[-1]} at {at}."
+    return f"{amount(len(numbers.trials), 'trial')} in parallel coordinates; the best is {numbers.trials[-1]} at {at}."
 
 
 def draw_importance(ax: Axes, numbers: Importance) -> None:
@@ -159,7 +160,7 @@ def alt_importance(numbers: Importance) -> str:
         name: ", ".join(f"{s} {number(share)}" for s, share in each.items()) for name, each in numbers.shares.items()
     }
     each = "; ".join(f"{evaluator}: {shares}" for evaluator, shares in shown.items())
-    return f"Importance for {numbers.metric} from {numbers.trials} trials; {each}."
+    return f"Importance for {numbers.metric} from {amount(numbers.trials, 'trial')}; {each}."
 
 
 @dataclass(frozen=True)
@@ -244,4 +245,5 @@ def alt_pareto(numbers: ParetoNumbers) -> str:
     (across, _), (up, _) = numbers.objectives
     ends = [int(i) for i in (numbers.x.argmax(), numbers.y.argmax())]
     parts = [f"{across} {number(float(numbers.x[i]))} with {up} {number(float(numbers.y[i]))}" for i in ends]
-    return f"{int(numbers.front.sum())} of {len(numbers.x)} trials on the front; its ends: {'; '.join(parts)}."
+    of = f"{int(numbers.front.sum())} of {amount(len(numbers.x), 'trial')}"
+    return f"{of} on the front; its ends: {'; '.join(parts)}."

@@ -17,6 +17,7 @@ from analysis.scaling.joint_forms import JOINT_FORMS, LARGEST, JointComparison, 
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent
 from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
 from analysis.scaling.trends import MAX_SERIES, Trend, own_prefactors
+from gnc_models.progress import amount
 
 FOUND = "measure | where | exponent of K [95 %] | exponent of d [95 %] | large-K theory"
 BASIS = "read at | own prefactor by | equal exponents, p | log residual | residuals | sizes | cells | trials | left out"
@@ -146,7 +147,7 @@ def time_sections(laws: Sequence[TimeLaw]) -> list[Part]:
 
 def _time_row(law: TimeLaw) -> list[Cell]:
     left = [f"{law.short} with too few epochs"] if law.short else []
-    left += [f"{law.at_floor} values at the float floor"] if law.at_floor else []
+    left += [f"{amount(law.at_floor, 'value')} at the float floor"] if law.at_floor else []
     rate = bracketed_exponent(law.rate) + (f" ({law.refused})" if law.refused else "")
     counts = map(Number, (percent(law.best_in), percent(law.error), law.sizes, law.cells, law.trials))
     formula = f"{law.law}: {LAWS[law.law]}"
@@ -223,11 +224,11 @@ def _expected(p: Prediction) -> tuple[Cell, Cell]:
 
 def score_parts(scores: Scores) -> list[Part]:
     """How earlier predictions did against the trials that arrived since."""
-    waiting = f" {scores.waiting} predictions wait for trials of their cells." if scores.waiting else ""
+    waiting = f" {amount(scores.waiting, 'prediction')} without trials so far." * bool(scores.waiting)
     if not scores.scores:
         return [note(f"No earlier prediction can be scored yet.{waiting}")]
     text = (
-        f"{len(scores.scores)} predictions have trials that arrived later: median relative error "
+        f"{amount(len(scores.scores), 'prediction has', 'predictions have')} trials that arrived later: median relative error "
         f"{percent(scores.median_error)}, {percent(scores.covered)} inside the 90 % interval.{waiting}"
     )
     headers = columns("cell | measure | best form | predicted | 90 % interval | observed | error | inside | trials")

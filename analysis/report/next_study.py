@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from analysis.report.findings import Findings
-from analysis.report.sentences import COUNTS, counted, listed, needed_sizes
+from analysis.report.sentences import COUNTS, listed, needed_sizes
 from analysis.rows.frames import StudyFrame, gathered, groups, of_trials, study_document, usual_rows, values
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import words
 from analysis.scaling.trends import AT_END, Trend
 from analysis.statistics.inference import MIN_CELLS, MIN_SEEDS
+from gnc_models.progress import amount
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
 from study.upkeep.best import toml_lines
@@ -39,11 +40,11 @@ def next_study(frame: StudyFrame, findings: Findings) -> NextStudy:
     if not document:
         return NextStudy("The folder holds no study file that can be read, so no next study is proposed.")
     if frame.missing:
-        which = counted(frame.missing, "trial")
-        return NextStudy(f"{which} of the study {'has' if frame.missing == 1 else 'have'} not finished.", frame.study)
+        which = amount(frame.missing, "trial of the study has", "trials of the study have")
+        return NextStudy(f"{which} not finished.", frame.study)
     known = set(frame.trials["trial"].to_pylist())
     refused = ""
-    for what, points in _open_questions(frame.final, findings) if frame.final.num_rows else ():
+    for what, points in _open_questions(frame.final, findings, document) if frame.final.num_rows else ():
         unknown = f"What cannot be told yet is {what}."
         new = [point for point in points if _keys(point) - known and _is_of(document, point)]
         text = _searched(document, new) if document.get("search") else _appended(str(frame.study), document, new)
@@ -79,12 +80,18 @@ def _keys(point: Point) -> set[str]:
     return {make_config({**point[0], "seed": seed}).key for seed in point[1]}
 
 
-def _open_questions(final: pa.Table, findings: Findings) -> Iterator[tuple[str, list[Point]]]:
+def _open_questions(
+    final: pa.Table, findings: Findings, document: Mapping[str, Any]
+) -> Iterator[tuple[str, list[Point]]]:
     """What is open, the most pressing first, each with the points that would tell it."""
     if findings.searched:
         best = [group.trials[group.best_index] for group in findings.searched if group.is_measured]
-        if points := _more_seeds(final, best):
-            yield f"whether the best settings were lucky: that needs {MIN_SEEDS} seeds of each", points
+        points, have = _more_seeds(final, best, _new_seed(document)), set(final["trial"].to_pylist())
+        if points := [point for point in points if not _keys(point) <= have]:
+            yield (
+                f"whether the best settings were lucky: that needs {MIN_SEEDS} seeds that had no part in the choice",
+                points,
+            )
         return
     usual = usual_rows(final)
     pooled = [t for t in findings.trends if (t.measure, t.moment, list(t.where)) == (MARGIN, AT_END, ["feature_dim"])]
@@ -110,12 +117,20 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in TrialConfig.model_fields if row[name] is not None and name != "seed"}
 
 
-def _more_seeds(final: pa.Table, trials: Collection[str]) -> list[Point]:
-    """MIN_SEEDS seeds for the cells of these trials, at most MOST_CELLS of them; none where all have them."""
+def _new_seed(document: Mapping[str, Any]) -> int:
+    """The first seed above all that the study itself runs."""
+    named = [
+        seed for block in _blocks(document) for table in (block, block.get("zip", {})) for seed in table.get("seed", ())
+    ]
+    return int(max(named or [document.get("fixed", {}).get("seed", 0)])) + 1
+
+
+def _more_seeds(final: pa.Table, trials: Collection[str], first: int = 0) -> list[Point]:
+    """MIN_SEEDS seeds from the first on for the cells of these trials, at most MOST_CELLS of them."""
     mine = of_trials(final, trials)
     places = gathered((cell, place) for place, cell in enumerate(mine["cell"].to_pylist())).values()
-    first = pa.array([several[0] for several in places][:MOST_CELLS], pa.int64())
-    return [(_settings(row), tuple(range(MIN_SEEDS))) for row in mine.take(first).to_pylist()]
+    chosen = pa.array([several[0] for several in places][:MOST_CELLS], pa.int64())
+    return [(_settings(row), tuple(range(first, first + MIN_SEEDS))) for row in mine.take(chosen).to_pylist()]
 
 
 def _more_sizes(usual: pa.Table, trend: Trend, wanted: int) -> list[Point]:
@@ -183,7 +198,7 @@ def _searched(document: Mapping[str, Any], points: Sequence[Point]) -> str | Non
     names, fixed = _listed(document), document.get("fixed", {})
     if any("." in name for name in names) or any(isinstance(value, dict) for value in fixed.values()):
         return None
-    about = f"The best settings of {document['name']}, with more seeds."
+    about = f"The best settings of {document['name']}, with seeds that had no part in the choice."
     head = {"name": f"{document['name']}-best", "description": about}
     tables = {name: document[name] for name in ("fixed", "resources", "code") if document.get(name)}
     lines = [line for name, table in tables.items() for line in ("", f"[{name}]", *toml_lines(table))]

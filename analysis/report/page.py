@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from analysis.figures.panels import Drawn, FigureBlock
+from gnc_models.progress import amount
 
 TEXTS: dict[str, Any] = tomllib.loads((files("analysis.report") / "texts.toml").read_text("utf-8"))
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -85,11 +86,13 @@ class Figure:
 
     block: FigureBlock
     drawn: Sequence[Drawn]
+    total: int  # complete trials that there are
 
     @property
     def caption(self) -> tuple[str, str]:
         """What the figure shows, and which rows it was drawn from."""
-        count = f" ({len(self.block.trials)} trials)" if self.block.trials else ""
+        drawn = len(self.block.trials)
+        count = f" ({f'{drawn} of ' * (drawn < self.total)}{amount(self.total, 'trial')})" if drawn else ""
         return self.block.caption, f"Rows: {self.block.rows}{count}."
 
 

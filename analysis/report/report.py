@@ -29,7 +29,7 @@ from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
 from analysis.scaling.predictions import Scores
 from analysis.statistics.procrustes import unit_rows
-from gnc_models.progress import counted
+from gnc_models.progress import amount, counted
 from gnc_models.references.tables import best_code_points
 from study.store.store import Store
 
@@ -73,10 +73,12 @@ class ReportSummary:
         """What the command line prints."""
         settled = f" To settle it: {self.command}" if self.command else ""
         lines = [self.studied, self.answer, f"{self.unknown}{settled}"]
-        drawn = f"{len(self.figures)} figures" + (f" ({', '.join(self.figures)})" if self.figures else "")
-        lines.append(f"{self.page}: {drawn}; {self.fits} power laws with intervals, {self.refused} refused")
+        drawn = amount(len(self.figures), "figure") + (f" ({', '.join(self.figures)})" if self.figures else "")
+        lines.append(f"{self.page}: {drawn}; {amount(self.fits, 'power law')} with intervals, {self.refused} refused")
         if self.predictions:
-            lines.append(f"report/{PREDICTIONS}: {self.predictions} predictions; gnc report --check scores them later")
+            lines.append(
+                f"report/{PREDICTIONS}: {amount(self.predictions, 'prediction')}; gnc report --check scores them later"
+            )
         lines += [f"  no {name} figure: {sentence}" for name, sentence in self.missing.items()]
         return "\n".join([*lines, *self.warnings])
 
@@ -159,7 +161,7 @@ def _why_nothing(frame: StudyFrame, uri: str) -> str:
     if frame.unreadable:
         return f"No trial in {uri} can be read, so no report was written. {unreadable_text(frame.unreadable)}"
     if frame.outside:
-        others = f"--all reports on the {frame.outside} trials of other studies there"
+        others = f"--all reports on {amount(frame.outside, 'trial')} of other studies there"
         return f"No trial of the study in {uri} has finished, so no report was written; {others}."
     return f"No trial in {uri} has finished yet, so no report was written."
 

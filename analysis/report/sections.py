@@ -21,6 +21,7 @@ from analysis.report.page import (
     note,
 )
 from analysis.rows.frames import StudyFrame, varied_settings
+from gnc_models.progress import amount
 from study.design.config import NUMBERS_VERSION
 from study.store.schemas import SCHEMA_VERSION
 
@@ -48,7 +49,8 @@ def make_page(
 
     def figured(name: str, *more: Part) -> Section:
         block = by_name[name]
-        shown = figure_parts(block, drawn[name], listed) if block.missing is None else [note(block.missing)]
+        total = frame.final.num_rows
+        shown = figure_parts(block, drawn[name], listed, total) if block.missing is None else [note(block.missing)]
         return Section(name, block.heading, [*shown, *more])
 
     sections = [figured(name) for name in ("history", "parallel", "importance") if name in by_name]
@@ -98,7 +100,8 @@ def lead_panels(by_name: Mapping[str, FigureBlock]) -> list[tuple[str, Drawn, st
     shown = {name: block.panels[block.lead] for name, block in by_name.items() if block.panels}
     choices = ([name for name in captions if name in shown][:1] for captions in TEXTS["leads"])
     captions = {name: caption for each in TEXTS["leads"] for name, caption in each.items()}
-    return [(name, render_panel(shown[name], f"lead-{name}"), captions[name]) for names in choices for name in names]
+    told = {name: f"{captions[name]} {by_name[name].lead_note}".strip() for name in shown if name in captions}
+    return [(name, render_panel(shown[name], f"lead-{name}"), told[name]) for names in choices for name in names]
 
 
 def uncompared(findings: Findings) -> str:
@@ -109,27 +112,27 @@ def uncompared(findings: Findings) -> str:
     return "" if findings.contrasts else str(TEXTS["no_effects"])
 
 
-def figure_parts(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str]) -> list[Part]:
-    """A figure, and the keys of its trials, each a link where the page lists the trial."""
+def figure_parts(block: FigureBlock, drawn: Sequence[Drawn], listed: frozenset[str], total: int) -> list[Part]:
+    """A figure of some of so many trials, and their keys, each a link where the page lists the trial."""
     if not block.trials:
-        return [Figure(block, drawn)]
+        return [Figure(block, drawn, total)]
     keys = [Link(key, f"trial-{key}" if key in listed else "") for key in block.trials[:MOST_KEYS]]
     spaced: list[page.Piece] = []
     for key in keys:
         spaced += [" ", key] if spaced else [key]
     if len(block.trials) > MOST_KEYS:
         spaced.append(f" and {len(block.trials) - MOST_KEYS} more in the table")
-    return [Figure(block, drawn), Details(f"Trial keys ({len(block.trials)})", (Paragraph(spaced, "keys"),))]
+    return [Figure(block, drawn, total), Details(f"Trial keys ({len(block.trials)})", (Paragraph(spaced, "keys"),))]
 
 
 def caveat_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     """What a reader must know before believing the page."""
     parts: list[Part] = []
     if frame.missing:
-        left = f"{frame.missing} trials of the study have not been run or have not finished"
-        parts.append(note(f"{left}; gnc run continues the study."))
+        left = amount(frame.missing, "trial of the study has", "trials of the study have")
+        parts.append(note(f"{left} not been run or not finished; gnc run continues the study."))
     if frame.outside:
-        parts.append(note(f"{frame.outside} trials in this folder belong to other studies and are not in this report."))
+        parts.append(note(f"Not in this report: {amount(frame.outside, 'trial')} of other studies in this folder."))
     unreadable = [unreadable_text(frame.unreadable)] if frame.unreadable else []
     return [*parts, *(Paragraph(text, "warning") for text in [*unreadable, *warned])]
 
@@ -150,8 +153,8 @@ def stopped_parts(frame: StudyFrame, findings: Findings) -> list[Part]:
 def unreadable_text(names: Sequence[str]) -> str:
     """The files that were skipped, by name."""
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    files = sentences.counted(len(names), "file")
-    return f"{files} could not be read and were skipped: {listed}. Running the study again replaces them."
+    files = amount(len(names), "file")
+    return f"{files} could not be read, skipped here: {listed}. Running the study again replaces what is lost."
 
 
 def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:

@@ -28,6 +28,7 @@ from analysis.scaling.form_claims import Asymptote, asymptote
 from analysis.scaling.power_law import Exponent, PowerLawFit
 from analysis.scaling.trends import AT_END, Trend, own_prefactors
 from analysis.statistics.inference import MIN_CELLS, sizes_needed
+from gnc_models.progress import amount
 
 BEATEN = 1e-6  # above the best known margin by more than its rounding
 NEAR, HALFWAY = 0.95, 0.5  # of the best known margin
@@ -44,11 +45,6 @@ def study_name(frame: StudyFrame) -> str:
     return str(study_document(frame.study).get("name") or "Study")
 
 
-def counted(count: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
 def listed(items: Sequence[Any]) -> str:
     """`a, b and c`; a longer list as its ends."""
     texts = [number(float(i)) if isinstance(i, int | float) else str(i) for i in items if i is not None]
@@ -62,7 +58,7 @@ def sentence_studied(frame: StudyFrame) -> str:
     trials = frame.trials
     names = ("encoder", "dataset", "num_classes", "feature_dim", "temperature", "normalization")
     networks, data, sizes, dims, temperatures, normalizations = (listed(distinct(trials, name)) for name in names)
-    parts = [f"{counted(trials.num_rows, 'trial')} of {networks} on {data}"]
+    parts = [f"{amount(trials.num_rows, 'trial')} of {networks} on {data}"]
     parts.append(f"K = {sizes} classes in d = {dims} feature dimensions")
     parts += [f"temperature {temperatures}"] if temperatures else []
     parts.append(f"normalization {normalizations}")
@@ -70,7 +66,9 @@ def sentence_studied(frame: StudyFrame) -> str:
     ends = ", ".join(f"{states.count(s)} {s}" for s in STATE_ORDER if s in states)
     terminal = int(values(frame.final, "terminal").sum())
     rested = frame.final["stationary"].drop_null().to_pylist()  # null unless budget is stationary
-    rest = f" {sum(rested)} of {len(rested)} trials that were to train until they rest came to rest." if rested else ""
+    rest = (
+        f" {sum(rested)} of {amount(len(rested), 'trial')} that trained until at rest came to rest." if rested else ""
+    )
     return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{rest}"
 
 
@@ -101,7 +99,7 @@ def sentence_search(findings: Findings) -> str:
     at = ", ".join(f"{words(name)} {shown(column[best])}" for name, column in group.settings.items())
     kind = "largest" if group.mode == "max" else "smallest"
     where = f" at {group.label}" if group.label else ""
-    told = f"The {kind} {words(group.metric)} of {len(group.trials)} trials{where} is {number(float(group.goal[best]))}, with {at}"
+    told = f"The {kind} {words(group.metric)} of {amount(len(group.trials), 'trial')}{where} is {number(float(group.goal[best]))}, with {at}"
     shares = next((one.shares["fANOVA"] for one in findings.importances if one.label == group.label), None)
     if not shares:
         return f"{told}."
@@ -125,7 +123,9 @@ def sentence_collapse(frame: StudyFrame) -> str:
         verdict = "Features collapse in part" if last <= MOVED * first else "Features do not collapse"
         verdict = "Features collapse" if last <= COLLAPSED * first else verdict
     short = frame.final.num_rows - int(values(frame.final, "terminal").sum())
-    late = f"; {short} of {frame.final.num_rows} trials stayed short of 99 % training accuracy" if short else ""
+    late = (
+        f"; {short} of {amount(frame.final.num_rows, 'trial')} stayed short of 99 % training accuracy" if short else ""
+    )
     return f"{verdict}: over training {told}{late}."
 
 
@@ -257,7 +257,8 @@ def _basis(fit: PowerLawFit) -> str:
     least, most = fit.seeds
     seeds = f"{least} to {most} seeds" if least < most else "one seed" if most == 1 else f"{most} seeds"
     low, high = (number(float(round(end))) for end in fit.range)
-    return f"{fit.sizes} class counts from {low} to {high}, {seeds} each"
+    sizes = f"{fit.sizes} class counts from {low} to {high}" if fit.sizes > 1 else f"1 class count, {low}"
+    return f"{sizes}, {seeds} each"
 
 
 def _reason(trend: Trend) -> str:
@@ -282,7 +283,7 @@ def _needed_text(needed: int | None, sizes: int, settled: str) -> str:
     if needed is None:
         return f"{settled} only over a wider range of K, or with less scatter."
     more = needed - sizes
-    return f"{settled} with {more} more class count{'s' * (more > 1)} over the same range, if they scatter alike."
+    return f"{settled} with {amount(more, 'more class count')} over the same range, if they scatter alike."
 
 
 def sentence_asymptote(comparison: FormComparison) -> str:

@@ -22,6 +22,7 @@ from analysis.rows.frames import (
     varied_settings,
 )  # fmt: skip
 from analysis.rows.wording import LETTERS, axis_label, number, shown, words
+from gnc_models.progress import amount
 from study.design.config import settings_with
 from study.design.search import Scheduler
 
@@ -66,7 +67,7 @@ def failed_table(frame: StudyFrame) -> list[Part]:
     more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
     headers = (*names[:3], *(LETTERS.get(name, words(name)) for name in settings))
     table = Table("Trials that are not complete", headers, body, [f"trial-{row['trial']}" for row in rows])
-    return [Paragraph(f"{broken.num_rows} of {trials.num_rows} trials are not complete.{more}"), table]
+    return [Paragraph(f"{broken.num_rows} of {amount(trials.num_rows, 'trial')} not complete.{more}"), table]
 
 
 def _value(name: str, value: Any) -> Cell:

@@ -14,6 +14,7 @@ from analysis.scaling.power_law import Exponent
 from analysis.statistics.huber import fit_linear
 from analysis.statistics.inference import MIN_CELLS, mean_interval
 from analysis.statistics.interval_censored import complete
+from gnc_models.progress import amount
 
 LAWS: Mapping[str, str] = {
     "power": "A (1 + steps / s)^-a, s the step at which 99 % was reached",
@@ -140,7 +141,7 @@ def _summary(
     mean, low, high = mean_interval(np.bincount(size_of, by_cell) / np.bincount(size_of))
     refused = None
     if len(sizes) < MIN_CELLS:
-        told = f"{len(sizes)} class counts with {MIN_EPOCHS} measured terminal epochs"
+        told = f"{amount(len(sizes), 'class count')} with {MIN_EPOCHS} measured terminal epochs"
         refused, low, high = f"{told}, at least {MIN_CELLS} are needed", None, None
     return TimeLaw(
         measure=measure,

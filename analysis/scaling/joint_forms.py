@@ -19,6 +19,7 @@ from analysis.scaling.power_law import Exponent, FitRefused, exponents_of
 from analysis.statistics.huber import Design, clustered_covariance, fit_linear
 from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, mixed_interval
 from analysis.statistics.residual_checks import Diagnostics, diagnose
+from gnc_models.progress import amount
 
 AXES = ("num_classes", "feature_dim", "temperature")
 LARGEST = {"num_classes": "largest K", "feature_dim": "largest d", "temperature": "lowest temperature"}
@@ -193,11 +194,12 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     design = _design(form, axes, cells.group, labels)
     needed = max(MIN_CELLS, design.shape[1] + 2)
     if design.shape[0] < needed:
-        raise FitRefused(f"{design.shape[0]} cells for {design.shape[1]} parameters, at least {needed} are needed")
+        counts = f"{amount(design.shape[0], 'cell')} for {design.shape[1]} parameters"
+        raise FitRefused(f"{counts}, at least {needed} are needed")
     for axis in AXES if form.cold else AXES[:1]:
         count = len(np.unique(axes[axis]))
         if count < (least if axis != "feature_dim" else 2):
-            raise FitRefused(f"{count} values of {axis} are too few for this form")
+            raise FitRefused(f"too few values of {axis} for this form, {count}")
     if not design.has_full_rank():
         raise FitRefused("the axes do not vary independently of each other")
     fit = fit_linear(design, cells.log_measure - form.fixed(axes))

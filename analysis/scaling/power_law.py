@@ -13,6 +13,7 @@ from analysis.statistics.huber import LinearFit, fit_linear
 from analysis.statistics.inference import LEVEL, MIN_CELLS, ROUNDING, Expected
 from analysis.statistics.interval_censored import MOST_CENSORED, complete
 from analysis.statistics.residual_checks import Diagnostics, diagnose
+from gnc_models.progress import amount
 
 EQUAL_LEVEL = 0.05  # of the test that the series of a pooled fit have one exponent
 
@@ -149,10 +150,11 @@ def interval_halves(design: np.ndarray, fit: LinearFit) -> np.ndarray:
 
 def too_few_sizes(sizes: int, parameters: int, name: str = "num_classes") -> str:
     """Why so many sizes carry no interval; empty where they do."""
+    found = amount(sizes, f"value of {name}", f"values of {name}")
     if sizes < MIN_CELLS:
-        return f"{sizes} values of {name}, at least {MIN_CELLS} are needed for an interval"
+        return f"{found}, at least {MIN_CELLS} are needed for an interval"
     if sizes < parameters + 2:
-        return f"{sizes} values of {name} for {parameters} parameters, at least {parameters + 2} are needed"
+        return f"{found} for {amount(parameters, 'parameter')}, at least {parameters + 2} are needed"
     return ""
 
 
@@ -160,7 +162,7 @@ def _why_not(means: SizeMeans, open_share: float) -> str:
     if np.ptp(means.log_measure) < ROUNDING:
         return "the values of all sizes are equal"
     if means.apart:
-        return f"{means.apart} cells share no size with the others, so no common level can be told"
+        return f"{amount(means.apart, 'cell')} without a size in common with the others, so no common level can be told"
     if open_share > MOST_CENSORED:
         return f"{open_share:.0%} of the cells are known as intervals only, at most half may be"
     if means.slopes_p is not None and means.slopes_p < EQUAL_LEVEL:

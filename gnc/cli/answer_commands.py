@@ -11,6 +11,8 @@ from gnc.cli.opening import add_results, add_where, add_which, selection_of, sto
 from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.catalog.parts import digest_of, is_file, split_reference
+from gnc_models.progress import amount
+from study.design.columns import column_sentence
 from study.design.errors import StudyError
 from study.design.search import GRID
 from study.design.study_file import Study, parse_study
@@ -93,7 +95,8 @@ def command_best(options: argparse.Namespace) -> int:
             best, study=stored_study(options, store, whatever=True), seeds=list(map(int, seeds)), path=options.write
         )
         write_new(Path(options.write), text, "--write")
-        say(f"Wrote {options.write}. What it would run: gnc check {options.write}")
+        again = "" if seeds else " Its seeds are those that chose: --seeds with others judges the choice."
+        say(f"Wrote {options.write}. What it would run: gnc check {options.write}.{again}")
         _write_code(Path(options.write), text, store)
     show(options, dataclasses.asdict(best), best_lines(best))
     return 0 if best.winners else 1
@@ -123,7 +126,7 @@ def command_export(options: argparse.Namespace) -> int:
     written = export_trials(path, store, search, name=name, **goal, keys=_keys(study), on_unreadable=unreadable.append)
     warn_unreadable(unreadable)
     facts = {"file": options.optuna, **goal, "trials": written}
-    shown = [f"{count} trials of {name}" for name, count in written.items()]
+    shown = [f"{amount(count, 'trial')} of {name}" for name, count in written.items()]
     show(options, facts, [*shown, f"To look at them: optuna-dashboard {options.optuna}"])
     return 0
 
@@ -199,9 +202,12 @@ def command_contrast(options: argparse.Namespace) -> int:
     )
     found = adjust_together([contrast for several in each for contrast in several])
     if not found:
+        names = [measure.partition("[")[0] for measure in measures]
+        for name in (name for name in names if final.num_rows and final[name].null_count == final.num_rows):
+            raise StudyError(f"--measure must be measured, got {name!r} in no trial. {column_sentence(name)}".strip())
         raise StudyError(
             f"{options.setting} must vary between complete trials that share a seed and every other setting, got "
-            f"{final.num_rows} rows where it does not. Widen --where, or run more of the grid."
+            f"{amount(final.num_rows, 'row')} where it does not. Widen --where, or run more of the grid."
         )
     try:
         parts_found = contrast_parts(found, bounds)

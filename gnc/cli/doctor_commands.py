@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from gnc.cli.opening import add_study_and_results, open_study
 from gnc.cli.output import say
 from gnc.cli.parser import Commands, add_command, add_json
+from gnc_models.progress import amount
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
 from study.doctor import aws, slurm_script, this_machine
@@ -40,7 +41,7 @@ def command_doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"checks": [check.facts() for check in checks], "failed": wrong}))
     elif wrong:
-        say(f"{wrong} of {len(checks)} checks failed")
+        say(f"{wrong} of {amount(len(checks), 'check')} failed")
     return 1 if wrong else 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json
 from gnc_models.catalog.members import FAMILIES
+from study.design.columns import COLUMN_ALIASES, column_facts
 from study.design.config import ALIASES, TrialConfig
 from study.design.errors import StudyError, nearest
 from study.design.lookup import TABLES, Facts, member_lines, setting_facts, table_facts
@@ -66,11 +67,25 @@ def command_settings(options: argparse.Namespace) -> int:
     elif name is None or name in TrialConfig.model_fields:
         found = [setting_facts(one) for one in TrialConfig.model_fields if name in (None, one)]
     else:
-        known = [*TrialConfig.model_fields, *TABLES]
-        raise StudyError(f"NAME must be a setting, a family or a table, got {name!r}. {nearest(name, known)}")
+        return _tell_of_column(options, COLUMN_ALIASES.get(name.lower(), name))
     members = member_lines(name) if name in FAMILIES else []
     lines = _brief_lines(found) if name is None else _full_lines(found, members)
     show(options, {"settings": found, "members": dict(members)}, lines)
+    return 0
+
+
+def _tell_of_column(options: argparse.Namespace, name: str) -> int:
+    """Tell of a measured column, which is no setting; StudyError where it is none either."""
+    facts = column_facts(name)
+    if not facts:
+        known = [*TrialConfig.model_fields, *TABLES]
+        raise StudyError(f"NAME must be a setting, a family or a table, got {name!r}. {nearest(name, known)}")
+    told = f"{name} is no setting: it is a column of results that trials measure. All of them: docs/rows.md; formulas: "
+    show(
+        options,
+        {"settings": [], "members": {}, "column": facts},
+        [f"{told}docs/metrics.md.", *_full_lines([facts], [])],
+    )
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from gnc.cli.opening import add_results, add_where, add_which, selection_of, stored_study, warn_unreadable
 from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc_models.progress import amount
 from study.execution.same_data import mixed_machines
 from study.store.disk_use import in_words
 from study.store.storage import Entry
@@ -97,7 +98,7 @@ def _merge_lines(merges: list[Merge], into: Store) -> Iterator[str]:
             yield "  kept | not taken:"
             yield from (difference_line(name, found) for name, found in comparison.columns.items())
             yield from machine_lines(comparison.machines)
-    yield f"{len(into.states())} trials in {into.uri}"
+    yield f"{amount(len(into.states()), 'trial')} in {into.uri}"
 
 
 def add_seal_parser(commands: Commands) -> None:
@@ -110,7 +111,8 @@ def command_seal(options: argparse.Namespace) -> int:
     store = existing_store(options.results)
     started = time.monotonic()
     sealed = store.seal(compact=options.compact)
-    put(f"{sealed.rows} rows of {sealed.trials} trials, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
+    held = f"{amount(sealed.rows, 'row')} of {amount(sealed.trials, 'trial')}"
+    put(f"{held}, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
     warn_unreadable(sealed.unreadable)
     return 0
 
@@ -132,6 +134,6 @@ def command_prune(options: argparse.Namespace) -> int:
     size = sum(p.entry.size for p in gone)
     lines = [f"{p.entry.name}  {in_words(p.entry.size)}  {p.reason}" for p in gone]
     ended = "deleted" if options.yes else "could be deleted; --yes deletes them"
-    total = f"{len(gone)} files, {in_words(size)} {ended}" if gone else "nothing to delete"
+    total = f"{amount(len(gone), 'file')}, {in_words(size)} {ended}" if gone else "nothing to delete"
     show(options, {"deleted": options.yes, "bytes": size, "files": files}, [*lines, total])
     return 0

@@ -15,8 +15,9 @@ import numpy as np
 from gnc.cli.geometry_commands import reference_facts
 from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
 from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc_models.progress import amount
 from gnc_models.references.margin import margin_score, margin_score_bounds
-from study.design.errors import StudyError
+from study.design.errors import StudyError, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +68,9 @@ def command_margins(options: argparse.Namespace) -> int:
     tables["notes"] += [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
     if names:
         unnamed = len(rows) - len(names)
-        tables["notes"] += [f"{unnamed} classes have no name in {options.labels}"] if unnamed else []
+        tables["notes"] += (
+            [f"{amount(unnamed, 'class', 'classes')} without a name in {options.labels}"] if unnamed else []
+        )
         mentioned = {k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group}
         mentioned |= {one["class"] for one in tables["largest_supports"]}
         mentioned |= {k for one in tables.get("classes", ()) for k in (one["class"], *one["support"])}
@@ -204,7 +207,7 @@ def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str])
             more = f" and {len(group) - SHOWN_MEMBERS} more" if len(group) > SHOWN_MEMBERS else ""
             yield f"{title} ({len(group)}): {', '.join(_named(k, names) for k in group[:SHOWN_MEMBERS])}{more}"
         if len(groups) > SHOWN_GROUPS:
-            yield f"{title}: {len(groups) - SHOWN_GROUPS} more groups, all of them with --json"
+            yield f"{title}: {amount(len(groups) - SHOWN_GROUPS, 'more group')}, all of them with --json"
     if tables["largest_supports"]:
         hubs = (f"{_named(one['class'], names)} ({one['supports']})" for one in tables["largest_supports"])
         yield f"largest supports, class (other classes whose nearest point it carries): {', '.join(hubs)}"
@@ -226,7 +229,7 @@ def read_labels(path: str, count: int) -> dict[int, str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"--labels must name a readable file of UTF-8 text, got {path!r}: {error}.") from None
+        raise unreadable("--labels must name a readable file of UTF-8 text", path, error) from None
     try:
         found = json.loads(text)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gnc.cli.geometry_commands import measure_heads
 from gnc.cli.output import fact_lines, note_lines, show
 from gnc.cli.parser import Commands, add_command, add_json, require
-from gnc_models.progress import under_way
+from gnc_models.progress import amount, under_way
 from study.design.errors import StudyError
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ def _counted(labels: "Tensor", num_classes: int, notes: list[str]) -> "tuple[Ten
     singles = int((counts == 1).sum())
     if not singles or not bool((counts > 1).any()):
         return None, singles
-    notes.append(f"{singles} classes with one sample are left out of every column of samples and class means")
+    single = amount(singles, "class", "classes")
+    notes.append(f"{single} with one sample left out of every column of samples and class means")
     return counts[labels] > 1, singles
 
 
@@ -255,7 +256,7 @@ def _check_labels(labels: "Tensor", num_classes: int, notes: list[str], *, has_w
     rule = f"every class must have samples, got none for class {(*empty, None)[0]}. {BY_ORDER}."
     require(has_weights or not empty, rule)
     if empty:
-        few = f"{len(empty)} of {num_classes} classes have no sample, the first are {', '.join(map(str, empty[:5]))}"
+        few = f"{len(empty)} of {num_classes} classes without a sample, the first: {', '.join(map(str, empty[:5]))}"
         notes.append(f"{few}: only their rows count")
 
 

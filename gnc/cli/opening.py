@@ -2,6 +2,7 @@
 study files and the store; does not know what the commands do with them."""
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Iterable
 
@@ -90,7 +91,11 @@ def stored_study(
         return None
     text = store.latest_study(options.study)
     study = None if text is None else _parse_stored(text)
-    return None if study is None else complete_study(select(study, selection), store)
+    if study is None or selection is None or not study.is_adaptive:
+        return None if study is None else complete_study(select(study, selection), store)
+    whole = complete_study(study, store)  # what was suggested; what may come is not known by its settings
+    chosen = tuple(config for config in whole.configs if selection(config.settings()))
+    return dataclasses.replace(whole, configs=chosen, cells=(), left_out=whole.num_planned - len(chosen))
 
 
 @functools.lru_cache(maxsize=1)  # gnc status --watch asks again and again, and warns once

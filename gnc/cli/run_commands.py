@@ -16,6 +16,7 @@ from gnc.cli.output import put, say, show
 from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc.part_check import check_parts
 from gnc_models.processes import ASKS
+from gnc_models.progress import amount
 from study.design.config import TrialConfig
 from study.design.errors import SHOWN, StudyError
 from study.design.search import Scheduler
@@ -23,7 +24,7 @@ from study.design.study_file import Study, read_study
 from study.doctor.this_machine import read_as_columns
 from study.execution.cost import Price, price
 from study.execution.granted import data_room
-from study.execution.progress_view import time_left
+from study.execution.progress_view import Pace
 from study.execution.run_mark import check_tasks_share
 from study.execution.same_data import check_datasets, mixed_machines
 from study.execution.signals import REQUESTS, act_as_ctrl_c
@@ -73,11 +74,11 @@ def command_check(options: argparse.Namespace) -> int:
 def _check_lines(
     study: Study, store: Store, missing: list[TrialConfig], cost: Price, found: DataFound
 ) -> Iterator[str]:
-    yield f"{study.name}: {study.num_planned} trials, {study.num_planned - len(missing)} stored in {store.uri}"
+    yield f"{study.name}: {amount(study.num_planned, 'trial')}, {study.num_planned - len(missing)} stored in {store.uri}"
     if study.code_elsewhere:
         yield f"Only {store.uri} has or names {', '.join(study.code_elsewhere[:SHOWN])}: --allow-code checks them too."
     if study.left_out:
-        yield f"--where leaves out {study.left_out} more trials of the study"
+        yield f"--where leaves out {amount(study.left_out, 'more trial')} of the study"
     if study.varied:
         yield f"The trials differ in {', '.join(study.varied)}."
     yield _cost_sentence(cost)
@@ -99,9 +100,9 @@ def _cost_sentence(cost: Price) -> str:
     if not cost.trials:
         return "Nothing is left to run."
     if cost.wall_seconds is None:
-        return f"The cost of {cost.unpriced} of the {cost.trials} trials to run is unknown; --probe measures it."
+        return f"The cost of {cost.unpriced} of {amount(cost.trials, 'trial')} to run is unknown; --probe measures it."
     about = "at most about" if cost.is_bound else "about"
-    start = f"{cost.trials} trials to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
+    start = f"{amount(cost.trials, 'trial')} to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
     return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
 
 
@@ -144,7 +145,7 @@ def command_run(options: argparse.Namespace) -> int:
     except OSError as error:
         say(f"{error}\nFinished trials are kept. When this is mended, continue with: {_again(options)}")
         return 1
-    say(f"{sealed.rows} rows of {sealed.trials} trials sealed in {store.uri}/results.parquet")
+    say(f"{amount(sealed.rows, 'row')} of {amount(sealed.trials, 'trial')} sealed in {store.uri}/results.parquet")
     return _say_outcome(complete_study(study, store), store, options, finished)
 
 
@@ -156,7 +157,7 @@ def _run_missing(
         say(f"warning: {sentence}")
     stored = study.num_planned - len(missing)
     others = f", {study.left_out} left out by --where" if study.left_out else ""
-    say(f"{study.name}: {len(missing)} trials to run, {stored} stored{others}; starting Ray")
+    say(f"{study.name}: {amount(len(missing), 'trial')} to run, {stored} stored{others}; starting Ray")
     names = [study.name_of(config) or config.key for config in sorted(missing, key=lambda config: config.workers)]
     order = f"first {', '.join(names[:2])}{f', ..., last {names[-1]}' if len(names) > 2 else ''}"
     say("the search suggests one trial after another" if study.is_adaptive else order)
@@ -204,20 +205,20 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     done, spent = done_keys(study, store, states), spent_keys(study, store)
     counts = Counter(states.get(c.key, "missing") for c in study.configs)
     unsuggested = study.num_planned - len(study.configs)
-    others = f"; --where left out {study.left_out} more trials of the study" if study.left_out else ""
+    others = f"; --where left out {amount(study.left_out, 'more trial')} of the study" if study.left_out else ""
     begun = {c.key for c in study.configs} - states.keys()
     live = [trial for trial in store.read_live() if trial.key in begun]
     say(f"{counts_line(counts, live)}{others}")
     again = _again(options)
     with_others = _with_others(study, store, done | spent)
     if with_others:
-        say(f"{sum(with_others.values())} trials are left to other runs on this folder: {', '.join(with_others)}")
+        say(f"{amount(with_others.total(), 'trial')} left to other runs on this folder: {', '.join(with_others)}")
     if not finished or counts["missing"] > with_others.total():
         say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
-        say(f"The search found no untried settings for {unsuggested} more trials.")
+        say(f"The search found no untried settings for {amount(unsuggested, 'more trial')}.")
     if counts["failed"] and (left := {c.key for c in study.configs} - done - spent):
-        say(f"{len(left)} trials have attempts left. To start them again: {again}")
+        say(f"{amount(len(left), 'trial has', 'trials have')} attempts left. To start again: {again}")
     elif counts["failed"]:
         say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
     if counts["diverged"]:
@@ -317,14 +318,11 @@ def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> st
     REQUESTS.listen(*ASKS)
     terminal = sys.stderr  # while the trial runs, sys.stderr also writes into its log
 
-    began: list[tuple[float, float]] = []  # when the first epoch ended, and the share done by then
+    pace = Pace()
 
     def follow(progress: Any) -> None:
-        if not began:
-            began.append((time.monotonic(), progress.share_done))
+        left = pace.left(progress.share_done)
         if progress.measurement is not None:
-            (since, share), done = began[0], progress.share_done
-            left = time_left(time.monotonic() - since, done - share, 1 - done)
             print(f"{measurement_line(progress.measurement)}  {left}", file=terminal)
 
     say(f"{config.key}  {study.name_of(config)}")

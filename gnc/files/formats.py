@@ -15,7 +15,7 @@ from gnc.files.numpy_files import read_npy, read_npz
 from gnc.files.onnx_files import read_onnx
 from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable, file_length, refusing, shown
 from gnc.files.torch_files import is_pickle, read_pickle, read_torch_zip
-from study.design.errors import StudyError
+from study.design.errors import StudyError, unreadable
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz")
@@ -49,7 +49,7 @@ def open_arrays(path: str) -> Contents:
     StudyError: nothing there, a kind that is not read, or bytes that are torn; one line with the cure."""
     place = Path(path)
     if not place.exists() or not (place.is_file() or place.is_dir()):
-        raise StudyError(f"FILE must be a file that exists, got {path!r}.")
+        raise unreadable("FILE must be a file that exists", path, FileNotFoundError())
     with warnings.catch_warnings(action="ignore"):  # the refusals are enough
         return refusing(path, lambda: _open_folder(place) if place.is_dir() else _open_file(path))
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.constructions.explicit import FAMILIES, orthoplex, polygon, simplex
+from gnc_models.constructions.explicit import FAMILIES, optimal_points
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.geometry.pairwise import max_cosine, unit
 from gnc_models.references.closed_forms import check_sizes
@@ -31,7 +31,7 @@ def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
     """The best explicit code with at least K rows in at most d dimensions, cut and padded to (K, d), or None.
     Dropping rows and adding dimensions keeps the margin."""
     check_sizes(num_classes, feature_dim)
-    points = _optimal_points(num_classes, feature_dim)
+    points = optimal_points(num_classes, feature_dim)
     if points is None:
         fitting = [(d, k, make) for d, k, make in FAMILIES.values() if k >= num_classes and d <= feature_dim]
         if not fitting:
@@ -42,14 +42,6 @@ def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
     padded = np.zeros((num_classes, feature_dim))
     padded[:, : points.shape[1]] = points[:num_classes]
     return Code.of(torch.from_numpy(padded))
-
-
-def _optimal_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
-    if num_classes <= feature_dim + 1:
-        return simplex(num_classes)
-    if feature_dim == 2:
-        return polygon(num_classes)
-    return orthoplex(feature_dim)[:num_classes] if num_classes <= 2 * feature_dim else None
 
 
 def spherical_code_of(weights: Float[Tensor, "classes dim"]) -> Code:

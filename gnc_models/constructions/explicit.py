@@ -34,6 +34,15 @@ def orthoplex(feature_dim: int) -> Points:
     return np.concatenate([np.eye(feature_dim), -np.eye(feature_dim)])
 
 
+def optimal_points(num_classes: int, feature_dim: int) -> Points | None:
+    """The best code in closed form, in at most d dimensions: simplex, polygon, part of an orthoplex; None elsewhere."""
+    if num_classes <= feature_dim + 1:
+        return simplex(num_classes)
+    if feature_dim == 2:
+        return polygon(num_classes)
+    return orthoplex(feature_dim)[:num_classes] if num_classes <= 2 * feature_dim else None
+
+
 def icosahedron() -> Points:
     """12 vertices, cosine 1/sqrt(5)."""
     base = [(0.0, a, b * GOLDEN) for a in (1, -1) for b in (1, -1)]

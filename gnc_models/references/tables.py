@@ -10,7 +10,7 @@ from importlib import resources
 
 import numpy as np
 
-from gnc_models.constructions.explicit import polygon
+from gnc_models.constructions.explicit import optimal_points
 from gnc_models.shapes import Float
 
 CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
@@ -147,8 +147,11 @@ def _points_by_size() -> dict[int, Float[np.ndarray, "classes 3"]]:
 
 
 def best_code_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"] | None:
-    """Unit rows of the best known code for drawing, a fresh array: d = 2 exact, d = 3 where stored; None elsewhere."""
-    if feature_dim == 2 and num_classes >= 2:
-        return polygon(num_classes)
-    points = _points_by_size().get(num_classes) if feature_dim == 3 else None
-    return None if points is None else points / np.linalg.norm(points, axis=1, keepdims=True)
+    """Unit rows of the best known code for drawing, a fresh array: in closed form, d = 3 where stored; None elsewhere."""
+    points = optimal_points(num_classes, feature_dim)
+    if points is None and feature_dim == 3:
+        points = _points_by_size().get(num_classes)
+    if points is None:
+        return None
+    padded = np.pad(points, ((0, 0), (0, feature_dim - points.shape[1])))
+    return padded / np.linalg.norm(padded, axis=1, keepdims=True)

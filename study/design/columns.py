@@ -12,7 +12,7 @@ from typing import Any
 #   rows: about classifier rows.  run: different between two correct runs of a trial.  machine: of it and its software.
 #   data: what the samples of a data set are.  size: how many of them; data sets are nested in these.
 #   speed: the time of a trial per sample depends on it.  axis: the report has figures of its own for it.
-#   listed: a search never draws it, [grid] lists it.
+#   listed: a search never draws it, [grid] lists it.  by:SETTING: measured only where this setting asks for it.
 _TYPES = {"": Any, "int": int, "float": float, "bool": bool, "str": str,
           "ints": list[int], "floats": list[float], "strs": list[str], "floats by name": dict[str, float]}  # fmt: skip
 _ROWS = tuple(csv.DictReader(Path(__file__).with_name("columns.csv").read_text(encoding="utf-8").splitlines()))
@@ -45,6 +45,28 @@ class TrialRecord(_TrialRecord):
 def columns_with(*roles: str) -> tuple[str, ...]:
     """The columns that have one of the roles, in their order."""
     return tuple(row["name"] for row in _ROWS if not set(roles).isdisjoint(row["role"].split()))
+
+
+def column_facts(name: str) -> dict[str, str]:
+    """What is known of a measured column: meaning, type, unit, better, and the setting that it is measured with, if not always;
+    empty if it is none."""
+    row = next((row for row in _ROWS if (row["record"], row["name"]) == ("Measurement", name)), None)
+    if row is None:
+        return {}
+    with_setting = row["role"].removeprefix("by:") if row["role"].startswith("by:") else ""
+    facts = {label: row[label] for label in ("name", "meaning", "type", "unit", "better")}
+    return facts | {"type": row["type"].removesuffix("?"), "only with": with_setting}
+
+
+def column_sentence(name: str) -> str:
+    """That a name is a measured column, of what, and with which setting; empty if it is none."""
+    if not (facts := column_facts(name)):
+        return ""
+    entries = f" It is a list: gnc contrast compares entries, such as --measure '{name}[-1]'." * (
+        facts["type"] == "floats"
+    )
+    asked = f" It is measured only with {facts['only with']}." if facts["only with"] else ""
+    return f"{name} is a measured column: {facts['meaning']}{asked}{entries}"
 
 
 # What others call a column, in small letters; refusals name the column.

@@ -1,19 +1,21 @@
 """Why a study or a setting is refused, in words: the rule, the value and what to do.
-Knows pydantic's errors and the fields of the model that refused; does not read files."""
+Knows pydantic's errors, the fields of the model that refused, and which names lie beside a file; reads none."""
 
 import contextlib
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from study.design.columns import COLUMN_ALIASES
+from study.design.columns import COLUMN_ALIASES, column_sentence
 from study.design.config import ALIASES, TrialConfig
 from study.design.setting import with_joined_options
 
 SHOWN = 5  # refusals that are shown; of more only the number is said
+MOST_KNOWN = 40  # names that a hint lists
 
 
 class StudyError(ValueError):
@@ -51,15 +53,40 @@ class Faults:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known name or the one that others call so; all of them when none is near."""
+    """A hint that names the known name that others call so, or says what else the name is, or names the nearest; the known
+    names when none is near."""
     known = sorted(known)
-    close = _closest(name, known)
-    return f"Did you mean {close!r}?" if close else f"Known: {', '.join(known)}."
+    other = column_sentence(name) or (f"{name} is a setting." if name in TrialConfig.model_fields else "")
+    if other and _meant(name, known) is None:
+        return other
+    if close := _closest(name, known):
+        return f"Did you mean {close!r}?"
+    shown = known if len(known) <= MOST_KNOWN else [*known[:SHOWN], f"... {len(known)} in all"]
+    return f"Known: {', '.join(shown)}."
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    return next((n for n in (ALIASES.get(name.lower()), COLUMN_ALIASES.get(name.lower())) if n in known), None)
 
 
 def _closest(name: str, known: Collection[str]) -> str | None:
-    meant = [n for n in (ALIASES.get(name.lower()), COLUMN_ALIASES.get(name.lower())) if n in known]
-    return next(iter(meant or difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+    return _meant(name, known) or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def unreadable(what: str, path: str | Path, error: Exception, pattern: str = "*") -> StudyError:
+    """The refusal of a file that a user named and that cannot be read, with the names of this pattern that are near."""
+    place = Path(path)
+    folder, problem = place.parent, f": {getattr(error, 'strerror', None) or error}."
+    if place.is_dir() or not place.exists():
+        folder, problem = (place, ", a folder.") if place.is_dir() else (folder, ", which does not exist.")
+        try:
+            held = sorted(str(one) for names in (pattern, f"studies/{pattern}") for one in folder.glob(names))
+        except OSError:
+            held = []
+        near = difflib.get_close_matches(str(place), held, n=1)
+        there = f" There is {', '.join(held[:SHOWN])}." if held and pattern != "*" else " Name one that is there."
+        problem += f" Did you mean {near[0]!r}?" if near else there
+    return StudyError(f"{what}, got {str(path)!r}{problem}")
 
 
 def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -82,7 +109,14 @@ def make_config(settings: dict[str, Any]) -> TrialConfig:
         TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
     except ValidationError as error:
         told += sentences(TrialConfig, error)
-    raise StudyError(*dict.fromkeys(told))
+    raise StudyError(*(_or_default(fault, given) for fault in dict.fromkeys(told)))
+
+
+def _or_default(fault: str, given: dict[str, Any]) -> str:
+    """A refusal; where its value was not written, that it is a default."""
+    name = fault.split(maxsplit=1)[0]
+    is_default = name in TrialConfig.model_fields and given.get(name) is None and ", got " in fault
+    return f"{fault} That is the default of {name}, which is not written." if is_default else fault
 
 
 def sentences(model: type[BaseModel], error: ValidationError) -> list[str]:

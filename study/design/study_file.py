@@ -14,7 +14,16 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gnc_models.progress import counted
 from study.design.config import SHORT, TrialConfig, one_of_each_cell
-from study.design.errors import Faults, StudyError, check_distinct, check_known, make_config, sentences, summarize
+from study.design.errors import (
+    Faults,
+    StudyError,
+    check_distinct,
+    check_known,
+    make_config,
+    sentences,
+    summarize,
+    unreadable,
+)
 from study.design.parts import PartFinder, check_pins, metric_names
 from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
 from study.design.setting import OPTIONS, Table, canonical, is_option, with_flat_options
@@ -147,7 +156,7 @@ def read_study(path: str | Path) -> Study:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"study file must be a readable TOML file, got {str(path)!r}: {error}.") from None
+        raise unreadable("study file must be a readable TOML file", path, error, "*.toml") from None
     try:
         return parse_study(text, folder=Path(path).parent)
     except StudyError as error:

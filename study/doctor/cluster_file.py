@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from study.design.errors import StudyError
+from study.design.errors import StudyError, unreadable
 from study.doctor.check import Check, failed, ok, skipped, verdict
 
 Config = dict[str, Any]
@@ -43,7 +43,9 @@ def read_cluster_file(path: str | Path) -> tuple[Config, str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable("cluster file must be a readable YAML file", path, error, "*.y*ml") from None
+    except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise StudyError(f"cluster file must be a readable YAML file, got {str(path)!r}: {problem}.") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):

@@ -1,6 +1,7 @@
 """What `gnc run` and `gnc status` show of trials in progress: their figures in a line or a table, a bar, the time left.
 Knows rich; does not know Ray, the store or torch."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,9 +43,20 @@ def progress_view(head: Text, share: float, trials: Sequence[Shown], notes: Iter
     return Group(head, bar, table, *notes)
 
 
-def time_left(seconds: float, done: float, left: float) -> str:
-    """In words, how long the trials that are left take, when so many were done in these seconds."""
-    return f"{duration(seconds * left / done)} left" if done > 0.02 * (done + left) else "estimating time left"
+class Pace:
+    """How long the rest of a work takes at its pace since anything of it was done: starting up is not repeated."""
+
+    _begun: tuple[float, float] | None = None
+
+    def left(self, done: float, total: float = 1.0) -> str:
+        """The time left in words, with so much done now; the first call with something done sets the beginning."""
+        now = time.monotonic()
+        if self._begun is None and done:
+            self._begun = now, done
+        since, before = self._begun or (now, done)
+        since_then, rest = done - before, total - done
+        known = since_then > 0.02 * (since_then + rest)
+        return f"{duration((now - since) * rest / since_then)} left" if known else "estimating time left"
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ Knows the study and its store; does not know how trials are run."""
 import itertools
 from dataclasses import replace
 
+from gnc_models.progress import amount
 from study.design.config import TrialConfig
 from study.design.errors import StudyError, make_config
 from study.design.study_file import Study
@@ -30,7 +31,7 @@ def select(study: Study, selection: Selection | None) -> Study:
         extremes=extremes,
     )
     if not selected.num_planned:
-        rule = f"--where must select at least one of the {study.num_planned} trials of {study.name}"
+        rule = f"--where must select at least one of the {amount(study.num_planned, 'trial')} of {study.name}"
         raise StudyError(f"{rule}, got {selection.text!r}. See what varies with gnc check --trials.")
     return replace(selected, left_out=study.left_out + study.num_planned - selected.num_planned)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gnc_models.catalog.parts import PartError, hold_code, is_file, split_reference
 from study.design.config import TrialConfig
-from study.design.errors import StudyError, nearest
+from study.design.errors import StudyError, nearest, unreadable
 from study.store.claims import Claims
 from study.store.sealing.sealed_tables import RESULTS, TRIALS, SealedTables
 from study.store.storage import Storage, Tell, ignore
@@ -35,7 +35,7 @@ def existing_store(results: str | Path) -> "Store":
     """The store at an existing folder; StudyError where there is none, or another kind of folder."""
     store = open_store(results)
     if not store.storage.exists():
-        raise StudyError(f"RESULTS must be a results folder, got {str(results)!r}, which does not exist.")
+        raise unreadable("RESULTS must be a results folder", results, FileNotFoundError())
     store.check_results_folder()
     return store
 

@@ -10,26 +10,19 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from study.execution.progress_view import duration, figures_line, progress_view, time_left
+from study.execution.progress_view import Pace, duration, figures_line, progress_view
 
 APART_SECONDS = 60.0  # between lines about trials that run, where there is no terminal
 
 
 @dataclass
 class _Running:
-    """A trial in progress: when it began, its last figures, and when and at which share done the first came."""
+    """A trial in progress: when it began, its last figures, the share done and the time left in words, and its pace."""
 
     began: float
     figures: dict[str, Any] = field(default_factory=dict)
-    seen: float = 0.0
-    share: float = 0.0
-
-    def how_far(self) -> str:
-        """The share done and the time left, as this attempt went so far."""
-        if "share_done" not in self.figures:
-            return "starting"
-        done = self.figures["share_done"]
-        return f"{done:.0%} done, {time_left(time.monotonic() - self.seen, done - self.share, 1 - done)}"
+    how_far: str = "starting"
+    pace: Pace = field(default_factory=Pace)
 
 
 class View:
@@ -42,6 +35,7 @@ class View:
         self._running: dict[str, _Running] = {}
         self.ended_states: dict[str, str] = {}
         self._started = self._spoke = time.monotonic()
+        self._pace = Pace()
         self._console = Console(stderr=True)
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -69,11 +63,12 @@ class View:
         trial, now = self._running.get(key), time.monotonic()
         if trial is None:
             return
-        if not trial.figures:
-            trial.seen, trial.share = now, figures.get("share_done", 0.0)
         trial.figures = figures
+        if done := figures.get("share_done"):
+            trial.how_far = f"{done:.0%} done, {trial.pace.left(done)}"
+        self._left()
         if self._live is None and now - self._spoke >= APART_SECONDS:
-            told = f"running  {self._names[key]}  {figures_line(figures)}  {trial.how_far()}"
+            told = f"running  {self._names[key]}  {figures_line(figures)}  {trial.how_far}"
             self._line(f"[{len(self.ended_states)}/{self._expected}] {told}")
 
     def ended(self, key: str, state: str, figures: dict[str, Any]) -> None:
@@ -98,8 +93,7 @@ class View:
         return len(self.ended_states) + sum(r.figures.get("share_done", 0.0) for r in self._running.values())
 
     def _left(self) -> str:
-        done = self._done()
-        return time_left(time.monotonic() - self._started, done, self._expected - done)
+        return self._pace.left(self._done(), self._expected)
 
     def _line(self, text: str) -> None:
         self._spoke = time.monotonic()
@@ -119,5 +113,5 @@ class View:
             f" (+{self._already} stored)" if self._already else "",
             f"   {duration(time.monotonic() - self._started)}, {self._left()}",
         )
-        trials = [(self._names[key], trial.figures, trial.how_far()) for key, trial in running]
+        trials = [(self._names[key], trial.figures, trial.how_far) for key, trial in running]
         return progress_view(head, self._done() / max(1, self._expected), trials)

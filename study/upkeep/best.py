@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gnc_models.progress import amount
+from study.design.columns import column_sentence
 from study.design.config import SHORT, TrialConfig
 from study.design.errors import StudyError, check_known, make_config
 from study.design.study_file import Study, parse_study
@@ -46,6 +48,7 @@ class Winner:
     standard_error: dict[str, float | None]  # None with one seed
     seeds: tuple[int, ...]
     candidates: int  # that were compared in this cell
+    ties: int  # others of them with the same mean of every metric
     settings: dict[str, Any]  # all settings but the seed
     keys: tuple[str, ...]
 
@@ -136,6 +139,7 @@ def _winners(candidates: list[Candidate], goals: Sequence[Goal], by: Sequence[st
                 standard_error={goal.metric: _standard_error(best, goal.metric) for goal in goals},
                 seeds=tuple(row["seed"] for row in best),
                 candidates=len(cells[cell]),
+                ties=sum(all(_mean(one, g.metric) == _mean(best, g.metric) for g in goals) for one in cells[cell]) - 1,
                 settings={name: best[0][name] for name in TrialConfig.model_fields if name != "seed"},
                 keys=tuple(row["trial"] for row in best),
             )
@@ -178,20 +182,22 @@ def best_lines(best: Best) -> Iterator[str]:
     for winner in best.winners:
         cell, chosen = in_short(winner.by, absent="none") or "all", in_short(winner.chosen)
         found = [_with_error(winner, goal.metric, named=len(best.goals) > 1) for goal in best.goals]
-        seeds = "1 seed" if len(winner.seeds) == 1 else f"{len(winner.seeds)} seeds"
+        seeds = amount(len(winner.seeds), "seed")
         among = "the only one" if winner.candidates == 1 else f"best of {winner.candidates}"
+        among += f", and {winner.ties} more as good" * bool(winner.ties)
         yield f"{cell}:  {', '.join(found)}  {seeds}, {among}{f':  {chosen}' if chosen else ''}"
+    if len(best.goals) == 1 and any(winner.ties for winner in best.winners):
+        yield "Of those as good as each other one is named, by its key. A second --metric tells them apart."
     if best.winners and all(winner.candidates == 1 for winner in best.winners):
         yield "Every cell has one candidate, so nothing was chosen. --by with fewer settings compares more of them."
     if best.unfinished:
-        yield f"{best.unfinished} candidates left out: some of their trials diverged or were stopped"
+        yield f"{amount(best.unfinished, 'candidate')} left out: trials diverged or were stopped"
     names = " or ".join(goal.metric for goal in best.goals)
     if best.unmeasured and best.winners:
-        yield f"{best.unmeasured} trials left out: their {names} is null"
+        yield f"{amount(best.unmeasured, 'trial')} left out, without {names}"
     elif best.unmeasured:
-        known = (goal.metric for goal in best.goals if goal.metric in METRICS)
-        meanings = "".join(f" {name} is: {METRICS[name].meaning}" for name in known)
-        yield f"None can be named: {names} was measured in none of the {best.unmeasured} finished trials.{meanings}"
+        meanings = "".join(f" {told}" for told in map(column_sentence, (goal.metric for goal in best.goals)) if told)
+        yield f"None can be named: {names} was measured in none of {amount(best.unmeasured, 'finished trial')}.{meanings}"
     elif not best.winners:
         yield "None can be named: no candidate that was asked for has all of its trials finished."
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gnc_models.progress import amount
 from study.design.columns import columns_with
 from study.design.where import Selection
 from study.store.finished_trials import Fragment
@@ -159,7 +160,7 @@ def comparison_facts(comparison: Comparison) -> dict[str, Any]:
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """The comparison in words, A the first folder and B the second."""
-    yield f"{comparison.shared} trials in both, of which {len(comparison.differing)} differ"
+    yield f"{amount(comparison.shared, 'trial')} in both, of which {amount(len(comparison.differing), 'differs', 'differ')}"
     for name, keys in (("A", comparison.only_first), ("B", comparison.only_second)):
         if keys:
             yield f"{len(keys)} only in {name}: {some(keys)}"
@@ -175,7 +176,7 @@ def difference_line(name: str, found: ColumnDifference) -> str:
     """One column's differences in words."""
     size = "" if found.largest_relative is None else f", largest {found.largest_relative:.2g} of the value"
     epoch = "" if found.epoch is None else f", epoch {found.epoch}"
-    places = f"{found.rows} rows of {found.trials} trials" if found.epoch is not None else f"{found.trials} trials"
+    places = f"{amount(found.rows, 'row')} of " * (found.epoch is not None) + amount(found.trials, "trial")
     return f"  {name:<24} {places}{size}: {found.first!r} | {found.second!r} ({found.trial}{epoch})"
 
 

@@ -217,4 +217,4 @@ def merge_lines(merge: Merge) -> Iterator[str]:
     counts = {"taken": len(merge.taken), "further on than before": len(merge.advanced), "the same": merge.same,
               "further on here": merge.lesser, "with other numbers, left": len(merge.differing)}  # fmt: skip
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no finished trials"
-    yield f"{merge.source}: {told}{f'; {merge.failures} failures taken' if merge.failures else ''}"
+    yield f"{merge.source}: {told}{f'; failures taken: {merge.failures}' if merge.failures else ''}"

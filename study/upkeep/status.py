@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from gnc_models.progress import amount
 from study.design.study_file import Study
 from study.design.where import Selection
 from study.execution.progress_view import figures_line
@@ -138,9 +139,9 @@ def status_lines(status: Status) -> Iterator[str]:
     yield from map(live_line, status.live)
     yield from failure_lines(status)
     if status.outside:
-        yield f"{status.outside} trials of other studies in this folder (--all counts them too)"
+        yield f"{amount(status.outside, 'trial')} of other studies in this folder (--all counts them too)"
     if status.left_out:
-        yield f"--where leaves out {status.left_out} more trials"
+        yield f"--where leaves out {amount(status.left_out, 'more trial')}"
     yield disk_sentence(status.disk)
 
 
@@ -161,11 +162,10 @@ def stage_of(trial: Live) -> str:
 
 def run_line(found: RunAtWork) -> str:
     """A run on the folder in words."""
-    trials = f"{len(found.trials)} trial{'s' * (len(found.trials) != 1)}"
     study = f" of studies/{found.run.study}" if found.run.study else ""
     silent = ", silent: other runs take its trials" if found.is_silent else ""
     where = f"on {found.run.host}, process {found.run.process}" if found.run.host else "of an earlier version"
-    return f"  {found.run.name} {where}: {trials}{study}, heartbeat {found.seconds_ago:.0f} s ago{silent}"
+    return f"  {found.run.name} {where}: {amount(len(found.trials), 'trial')}{study}, heartbeat {found.seconds_ago:.0f} s ago{silent}"
 
 
 def live_line(trial: Live) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from study.execution.progress_view import duration, progress_view, time_left
+from study.execution.progress_view import Pace, duration, progress_view
 from study.store.disk_use import disk_sentence
 from study.upkeep.status import Status, counts_line, failure_lines, last_row, live_note, run_line, status_facts
 
@@ -63,16 +63,15 @@ class _View:
     """The status for a terminal, with the time left as estimated since the view was opened."""
 
     def __init__(self) -> None:
-        self._started, self._first_ended = time.monotonic(), -1
+        self._started, self._pace = time.monotonic(), Pace()
 
     def __call__(self, status: Status) -> Group:
         seconds, missing, total = time.monotonic() - self._started, status.counts["missing"], status.counts.total()
         ended = total - missing
-        self._first_ended = ended if self._first_ended < 0 else self._first_ended
         head = Text.assemble(
             (status.name, "bold"),
             f" in {status.uri}: {counts_line(status.counts, status.live)}\n",
-            f"watched for {duration(seconds)}, {time_left(seconds, ended - self._first_ended, missing)}",
+            f"watched for {duration(seconds)}, {self._pace.left(ended, total)}",
         )
         failures = (Text(line.strip(), style="red") for line in failure_lines(status))
         runs = (Text(run_line(run).strip(), style="dim") for run in status.runs)

@@ -245,7 +245,7 @@ def test_classes_of_one_sample_are_counted():
     features, labels, rows = samples()
     kept = torch.cat([torch.arange(9), (labels > 1).nonzero()[:, 0]]).unique()
     found = gnc.measure(features[kept], labels[kept], rows, columns=["variability", "gnc3"])
-    assert "2 classes have one sample each" in found.notes[0]
+    assert "2 classes of one sample each" in found.notes[0]
     assert gnc.CollapseMeter(9, 4).update(features[kept], labels[kept]).compute(rows).notes == found.notes
 
 

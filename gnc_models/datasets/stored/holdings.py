@@ -1,4 +1,4 @@
-"""What an image folder holds for the trials that read it: counted by names, and the first bytes of some pictures."""
+"""What an image folder holds for the trials that read it: counted by names, and the first and last bytes of some pictures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import numpy as np
 from gnc_models.datasets.samples.draws import Draw, draw_classes, draw_samples, few_samples
 from gnc_models.datasets.stored.folders import IMAGE_SUFFIXES, is_image, list_classes, split_images, visible_files
 from gnc_models.datasets.stored.pictures import check_header
+from gnc_models.progress import amount
 
-_LOOKED_INTO = 1000  # pictures of which the first bytes are read, evenly over those that are drawn
+_LOOKED_INTO = 1000  # pictures of which the ends are read, evenly over those that are drawn, and as many of the others
 
 
 class Wanted(NamedTuple):
@@ -59,15 +60,19 @@ def survey_folder(data_root: Path, folder: str, data_seed: int, wanted: Sequence
                 drawing = Draw(1, count, count, data_seed)
                 (order,) = draw_samples(drawing, is_test, [np.arange(len(images))], [label], names)
                 drawn += [images[index] for index in order]
-    spans = [f"{min(count.values())} to {max(count.values())}" for count in counts]
-    told = f"{base} holds {len(names)} classes; of data_seed {data_seed} the first {len(labels)} have"
-    held = [f"{told} {spans[0]} training and {spans[1]} test images each."]
+    least, most = ([end(count.values()) for count in counts] for end in (min, max))
+    spans = [str(low) if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True)]
+    told = f"{base} holds {amount(len(names), 'class', 'classes')}; images of each of the first {len(labels)}"
+    held = [f"{told} of data_seed {data_seed}: {spans[0]} for training and {spans[1]} for test."]
     (missing if missing else held).extend(_other_files(base))
+    taken = set(drawn)
+    left = [image for part in parts for images in part.values() for image in images if image not in taken]
+    held += (f"{fault} No trial here draws it." for fault in _unreadable(left))
     return Holdings(held, [*missing, *_unreadable(drawn)], list(counts[0].values()))
 
 
-def _unreadable(drawn: list[Path]) -> list[str]:
-    looked, faults = drawn[:: -(-len(drawn) // _LOOKED_INTO) or 1], []
+def _unreadable(images: list[Path]) -> list[str]:
+    looked, faults = images[:: -(-len(images) // _LOOKED_INTO) or 1], []
     for path in looked:
         try:
             check_header(path)

@@ -1,5 +1,6 @@
 """One picture file as bytes of red, green and blue, whatever its numbers are stored as. Knows Pillow, not torch."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps
 
 from gnc_models.datasets.samples.room import FLOAT_BYTES
 
+_ENDS, _TAIL = {"PNG": b"IEND", "JPEG": b"\xff\xd9", "GIF": b";"}, 64  # what whole files end with, within so many bytes
 _UNSCALED = "Its white is nowhere stated. Save it with 8 or 16 bits a channel"
 
 
@@ -25,9 +27,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def check_header(path: Path) -> None:
-    """ValueError where a picture's first bytes already say that it cannot be read; its pixels are left alone."""
+    """ValueError where a picture's first and last bytes say that it cannot be read; where both are right its pixels are left
+    alone."""
     with _opened(path) as image:
         _check_scale(image)
+        end = _ENDS.get(image.format or "", b"")
+        with path.open("rb") as file:
+            file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+            is_whole = end in file.read()
+        if not is_whole:  # cut off, or something follows, which readers pass over
+            image.load()
 
 
 def _is_sixteen_bit(image: Image.Image) -> bool:

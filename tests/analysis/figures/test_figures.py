@@ -294,7 +294,7 @@ def test_missing_rings_and_bars_name_the_command_that_fills_them(make_store):
     place = final.schema.get_field_index("ufm_margin_low")
     bare = final.set_column(place, final.schema.field(place), pa.nulls(final.num_rows, pa.float64()))
     caption = block_margin(bare, folder="results/x").caption
-    assert "2 cells have no bar" in caption
+    assert "Without a bar: 2 cells" in caption
     assert "gnc code --classes 12 --dim 3 --temperature 0.1 --results results/x computes" in caption
 
 

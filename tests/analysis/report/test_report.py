@@ -144,7 +144,7 @@ def test_what_comes_from_data_is_escaped(full):
 
 def test_trials_that_are_not_complete_are_listed_with_their_reasons(full):
     text = check_page(full[0])
-    assert "3 of 31 trials are not complete" in text
+    assert "3 of 31 trials not complete" in text
     assert "train_loss is not finite at step 40" in text
     assert "no reason was recorded" in text
 
@@ -268,9 +268,8 @@ def test_unreadable_fragments_are_named(make_store):
     names = ["rows/0123456789abcdef.parquet", "rows/<odd>.parquet"]
     store = make_store([(3, 12, 0.1, "both", 0)], unreadable=names)
     summary = write_report(store)
-    assert (
-        "2 files could not be read and were skipped: rows/0123456789abcdef.parquet, rows/<odd>.parquet"
-        in check_page(store)
+    assert "2 files could not be read, skipped here: rows/0123456789abcdef.parquet, rows/<odd>.parquet" in check_page(
+        store
     )
     assert summary.unreadable == tuple(sorted(names))
 

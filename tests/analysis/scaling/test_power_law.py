@@ -88,7 +88,7 @@ def test_a_balanced_pooled_fit_is_the_fit_to_the_means_over_series():
 def test_series_that_share_no_size_are_not_pooled():
     sizes = np.geomspace(12, 384, 12)
     measure = np.where(np.arange(12) < 7, 2, 9) * sizes**-0.7
-    with pytest.raises(FitRefused, match="5 cells share no size with the others") as refusal:
+    with pytest.raises(FitRefused, match="5 cells without a size in common") as refusal:
         fit_power_law(measure, sizes, cell=list(map(str, range(12))), group=["low"] * 7 + ["high"] * 5)
     assert refusal.value.estimate.exponent.estimate == pytest.approx(-0.7, abs=1e-8)
     assert {name: np.exp(level) for name, level in refusal.value.estimate.levels.items()} == pytest.approx({"low": 2})

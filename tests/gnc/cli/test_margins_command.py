@@ -132,7 +132,7 @@ def test_wrong_names_get_one_line(head, tmp_path, capsys, content, words):
 
 def test_missing_names_are_said(head, tmp_path, capsys):
     (tmp_path / "names").write_text("a\nb\n")
-    assert "28 classes have no name" in " ".join(
+    assert "28 classes without a name" in " ".join(
         answer(capsys, "margins", head, "--labels", tmp_path / "names")["notes"]
     )
 

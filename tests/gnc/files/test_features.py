@@ -185,7 +185,7 @@ def test_classes_of_one_sample_do_not_make_variability_look_collapsed(tmp_path, 
     facts = answer(capsys, saved(tmp_path, features=features, labels=labels, weights=singles))
     alone = answer(capsys, saved(tmp_path))
     assert facts["single_sample_classes"] == 40
-    assert any("40 classes with one sample are left out" in note for note in facts["notes"])
+    assert any("40 classes with one sample left out" in note for note in facts["notes"])
     for name in ("gnc1_rank", "gnc1_quotient", "trace_within", "cdnv", "cdnv_nearest"):
         assert facts[name] == pytest.approx(alone[name], rel=1e-12)
     assert facts["margin_min_upper"] < alone["margin_min_upper"]  # their rows compete
@@ -195,7 +195,7 @@ def test_classes_without_samples_are_counted_where_rows_tell_that_they_are(tmp_p
     more = np.concatenate([WEIGHTS, -WEIGHTS[:2]])
     facts = answer(capsys, saved(tmp_path, weights=more))
     assert facts["num_classes"] == 7
-    assert any("2 of 7 classes have no sample, the first are 5, 6" in note for note in facts["notes"])
+    assert any("2 of 7 classes without a sample, the first: 5, 6" in note for note in facts["notes"])
 
 
 def test_files_side_by_side_parquet_and_a_checkpoint_give_the_same_numbers(tmp_path, capsys, expected):

@@ -263,7 +263,10 @@ def test_everything_that_trials_lack_is_told_at_once(tmp_path):
         f"{tmp_path / 'set' / 'train' / 'ant' / '1.png'} must be an image that can be read",
     ):
         assert words in said
-    assert "holds 3 classes; of data_seed 0 the first 3 have 6 to 6 training and 0 to 3 test images" in found.held[0]
+    assert (
+        "holds 3 classes; images of each of the first 3 of data_seed 0: 6 for training and 0 to 3 for test"
+        in found.held[0]
+    )
 
 
 def test_what_check_passes_can_be_made_and_what_it_refuses_cannot(tmp_path):
@@ -281,14 +284,24 @@ def test_what_check_passes_can_be_made_and_what_it_refuses_cannot(tmp_path):
                     assert len(make(tmp_path, **sizes, data_seed=1).test_inputs) == classes * test
 
 
-def test_only_first_bytes_of_some_pictures_are_read(tmp_path, monkeypatch):
+def test_a_broken_picture_is_told_whether_a_trial_draws_it_or_not(tmp_path):
+    layouts.write_image_classes(tmp_path / "set" / "train", NAMES, 8, seed=0)
+    layouts.write_image_classes(tmp_path / "set" / "test", NAMES, 2, seed=1)
+    for image in (tmp_path / "set" / "train" / NAMES[0]).iterdir():
+        image.write_bytes(image.read_bytes()[:10])
+    found = survey_folder(tmp_path, "set", 0, [Wanted(3, 5, 2)])
+    assert "must be an image that can be read" in found.missing[0]
+    assert found.held[-1].endswith("3 of 9 images that were looked into have a fault. No trial here draws it.")
+
+
+def test_only_the_ends_of_some_pictures_are_read(tmp_path, monkeypatch):
     layouts.write_image_classes(tmp_path / "set", NAMES, 100, seed=0)
     monkeypatch.setattr(holdings, "_LOOKED_INTO", 20)
     looked = []
     monkeypatch.setattr(holdings, "check_header", looked.append)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("pixels were read"))
     assert survey_folder(tmp_path, "set", 0, [Wanted(3, 50, 10)]).missing == []
-    assert len(looked) == 20
+    assert len(looked) == 2 * 20  # of those drawn, and of the others
     assert {path.parent.name for path in looked} == set(NAMES)
     monkeypatch.undo()
     pictures.check_header(looked[0])

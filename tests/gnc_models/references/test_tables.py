@@ -69,7 +69,7 @@ def test_optima_are_looked_up_to_six_digits_and_absent_elsewhere():
 
 
 def test_drawn_points_are_the_codes_they_stand_for():
-    for num_classes, feature_dim in ((8, 2), (12, 2), (12, 3), (24, 3), (48, 3)):
+    for num_classes, feature_dim in ((8, 2), (12, 2), (2, 3), (4, 3), (5, 3), (6, 3), (12, 3), (24, 3), (48, 3)):
         points = best_code_points(num_classes, feature_dim)
         cosines = points @ points.T - 2 * np.eye(num_classes)
         reference = reference_margin(num_classes, feature_dim)
@@ -78,5 +78,5 @@ def test_drawn_points_are_the_codes_they_stand_for():
 
 
 def test_points_are_absent_where_not_stored():
-    assert best_code_points(13, 7) is None
+    assert best_code_points(15, 7) is None
     assert best_code_points(100_000, 3) is None

@@ -82,7 +82,8 @@ def test_everything_that_a_study_lacks_is_told_before_anything_starts(folder):
     held = find_data([config_of()])
     assert held.missing == []
     assert (
-        "holds 3 classes; of data_seed 0 the first 3 have 5 to 7 training and 2 to 2 test images each." in held.held[0]
+        "holds 3 classes; images of each of the first 3 of data_seed 0: 5 to 7 for training and 2 for test."
+        in held.held[0]
     )
 
 
@@ -117,7 +118,10 @@ def test_bad_input_is_tried_once_and_an_accident_again(folder, store, monkeypatc
     study = type("Study", (), {"resources": type("Resources", (), {"attempts": 3})})
     config = config_of(samples_per_class="all")
     bad = folder / "train" / "ant" / "1.png"
-    bad.write_bytes(bad.read_bytes()[:60])  # its first bytes are those of a picture
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:60])
+    assert "image file is truncated" in find_data([config]).missing[0]
+    bad.write_bytes(whole[:60] + whole[-20:])  # its first and last bytes are those of a picture
     assert find_data([config]).missing == []
     state, reason = run_here(config, store, device="cpu")
     assert state == "failed"

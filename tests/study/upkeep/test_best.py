@@ -115,7 +115,7 @@ def test_candidates_with_an_unfinished_trial_do_not_take_part(filled, state, cap
     assert best.winners[0].chosen["learning_rate"] == 0.05
     assert best.unfinished == 1
     assert main(["best", filled.uri, "--metric", "test_accuracy"]) == 0
-    assert "1 candidates left out: some of their trials diverged" in capsys.readouterr().out
+    assert "1 candidate left out: trials diverged" in capsys.readouterr().out
 
 
 def test_trials_without_the_metric_are_counted_not_averaged(filled):
