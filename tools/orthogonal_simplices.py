@@ -67,6 +67,24 @@ def split_switches(
     return found
 
 
+def splits(num_classes: int, feature_dim: int) -> list[tuple[int, ...]]:
+    """The splits that are the best one somewhere between the temperatures 2 and 0.02, from hot to cold."""
+    found = split_switches(num_classes, feature_dim)
+    return [best_split(num_classes, feature_dim, 2.0), *(below for _, _, below in found)]
+
+
+def simplices(sizes: Sequence[int]) -> np.ndarray:
+    """Unit rows [K, d] of regular simplices of these sizes in orthogonal subspaces."""
+    rows = np.zeros((sum(sizes), sum(sizes) - len(sizes)))
+    row = column = 0
+    for size in sizes:
+        values, vectors = np.linalg.eigh(np.eye(size) - 1 / size)
+        simplex = vectors[:, values > 0.5]
+        rows[row : row + size, column : column + size - 1] = simplex / np.linalg.norm(simplex, axis=1, keepdims=True)
+        row, column = row + size, column + size - 1
+    return rows
+
+
 def even_split(num_classes: int, feature_dim: int) -> tuple[int, ...]:
     """K - d sizes that differ by at most one."""
     parts = num_classes - feature_dim

@@ -17,35 +17,23 @@ from tools.orthogonal_simplices import (
     even_split,
     push_switch,
     pushed_cold_loss,
+    simplices,
     split_cold_loss,
     split_switches,
 )
 from tools.phase_diagram import group_order, phases_of, search
 
 
-def simplices(sizes):
-    """Unit rows of regular simplices in orthogonal subspaces."""
-    rows = torch.zeros(sum(sizes), sum(sizes) - len(sizes), dtype=torch.float64)
-    row = column = 0
-    for size in sizes:
-        centred = torch.eye(size, dtype=torch.float64) - 1 / size
-        values, vectors = torch.linalg.eigh(centred)
-        simplex = centred @ vectors[:, values > 0.5]
-        rows[row : row + size, column : column + size - 1] = simplex / simplex.norm(dim=1, keepdim=True)
-        row, column = row + size, column + size - 1
-    return rows
-
-
 @pytest.mark.parametrize("sizes", [(2, 2), (2, 3), (3, 4, 4), (2, 2, 7), (5, 6)])
 @pytest.mark.parametrize("temperature", [0.02, 0.3, 2.0])
 def test_the_loss_of_simplices_is_that_of_their_rows_and_their_margin_is_one(sizes, temperature):
-    rows = simplices(sizes)
+    rows = torch.from_numpy(simplices(sizes))
     value, _ = cold_loss(torch.tensor([temperature], dtype=torch.float64), tied=True)(rows[None], torch.tensor([0]))
     assert split_cold_loss(sizes, temperature) == pytest.approx(float(value), abs=1e-13)
     lower, upper = one_vs_rest_margins(rows, mode="min").minimum
     assert lower <= 1 <= upper
     alike = math.prod(map(math.factorial, [sizes.count(size) for size in set(sizes)]))
-    assert group_order(rows) == math.prod(map(math.factorial, sizes)) * alike
+    assert group_order(rows.repeat(2, 1)) == math.prod(map(math.factorial, sizes)) * alike
 
 
 @pytest.mark.parametrize(("num_classes", "feature_dim"), [(6, 4), (9, 6), (12, 8), (13, 9)])
@@ -104,4 +92,4 @@ def test_a_search_over_all_temperatures_finds_the_switch_by_itself():
     """Five classes in three dimensions: the triangular bipyramid above, the square pyramid below."""
     warm, cold = phases_of(search(5, 3, starts=4, hops=1))
     assert cold.hot == pytest.approx(push_switch(3), rel=1e-6)
-    assert [group_order(phase.at_cold.chunk(2)[0]) for phase in (warm, cold)] == [12, 8]
+    assert [group_order(phase.at_cold) for phase in (warm, cold)] == [12, 8]
