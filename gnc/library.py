@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnc_models.codes.phases import unconstrained_optimum as known_optimum
 from gnc_models.columns import MADE_FROM, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
 from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
 from gnc_models.progress import amount
 from gnc_models.references.tables import UnconstrainedOptimum
-from gnc_models.references.tables import unconstrained_optimum as tabulated_optimum
 
 ArrayLike: TypeAlias = Any  # a torch tensor, a NumPy array, or what numpy.asarray takes
 
@@ -173,12 +173,12 @@ def unconstrained_optimum(
         seed: of the starts.
     Returns:
         The lowest loss found in nats, the margin of its unit rows, the margin's range over minima near it, and where
-        they come from: "closed form", "table" or "search". A search bounds the loss from above, not the margin.
+        they come from: "closed form", "table", "phases" or "search". A search bounds the loss from above, not the margin.
     Raises:
         ValueError: a size or temperature out of range.
     Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature).
     """
-    known = tabulated_optimum(num_classes, feature_dim, temperature)
+    known = known_optimum(num_classes, feature_dim, temperature)
     if known is not None:
         return known
     from gnc_models.codes.unconstrained_features import optimise_unconstrained

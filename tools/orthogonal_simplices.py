@@ -67,6 +67,24 @@ def split_switches(
     return found
 
 
+def splits(num_classes: int, feature_dim: int) -> list[tuple[int, ...]]:
+    """The splits that are the best one somewhere between the temperatures 2 and 0.02, from hot to cold."""
+    found = split_switches(num_classes, feature_dim)
+    return [best_split(num_classes, feature_dim, 2.0), *(below for _, _, below in found)]
+
+
+def simplices(sizes: Sequence[int]) -> np.ndarray:
+    """Unit rows [K, d] of regular simplices of these sizes in orthogonal subspaces."""
+    rows = np.zeros((sum(sizes), sum(sizes) - len(sizes)))
+    row = column = 0
+    for size in sizes:
+        values, vectors = np.linalg.eigh(np.eye(size) - 1 / size)
+        simplex = vectors[:, values > 0.5]
+        rows[row : row + size, column : column + size - 1] = simplex / np.linalg.norm(simplex, axis=1, keepdims=True)
+        row, column = row + size, column + size - 1
+    return rows
+
+
 def even_split(num_classes: int, feature_dim: int) -> tuple[int, ...]:
     """K - d sizes that differ by at most one."""
     parts = num_classes - feature_dim
@@ -128,7 +146,14 @@ def pushed_cold_loss(feature_dim: int, temperature: float) -> tuple[float, float
 
 
 def push_switch(feature_dim: int) -> float:
-    """K = d + 2: below this temperature the pushed arrangement has a lower loss than a pair and a simplex; d at least 3."""
+    """K = d + 2: below this temperature the pushed arrangement has a lower loss than a pair and a simplex; d at least 3.
+
+    For many dimensions `1 / (d tau)` is `log d - log log d - log(kappa)`, kappa = 4 / (m^2 + 2 m) = 1.109218 and exp(m) = m + 2. With
+    y = 1 / (d tau), the angles a of the pairs and q of the simplex, A = a^2 / tau and m = a q / tau, the sum of the losses over exp(-1 / tau)
+    and d is 4 + d exp(-y) for the split and `8 exp(-m) + 8 exp(A) / d + d exp(-y) exp(m^2 / A)` for the pushed one. They are equal where
+    `4 = 8 exp(-m) + 8 exp(A) / d + d exp(-y) (exp(m^2 / A) - 1)`, least over m and A: A is near log d, so with kappa = d exp(-y) / log d it
+    is `4 = 8 exp(-m) + kappa m^2`. What is left falls like log log d / log d: .76 at d = 10,000, .09 at 1e40.
+    """
     difference = lambda tau: split_cold_loss((2, feature_dim), tau) - pushed_cold_loss(feature_dim, tau)[0]
     return float(brentq(difference, 0.1 / feature_dim, 0.6 / feature_dim, xtol=1e-14))
 

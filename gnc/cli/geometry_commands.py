@@ -3,6 +3,7 @@ PyTorch takes seconds to load, so what needs it is imported inside the functions
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from gnc.cli.output import fact_lines, show
 from gnc.cli.parser import Commands, add_command, add_json, require
-from gnc_models.references.margin import random_margin_interval, reference_margin, unconstrained_optimum
+from gnc_models.codes.phases import unconstrained_optimum
+from gnc_models.references.margin import random_margin_interval, reference_margin
 from gnc_models.references.tables import NO_OPTIMA
 from study.design.errors import StudyError
 
@@ -123,7 +125,7 @@ def _check_no_search(options: argparse.Namespace, cure: str) -> None:
 
 
 def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor | None":
-    """The optimum of the unconstrained-feature model: from a table, or optimised (and stored) where there is none."""
+    """The optimum of the unconstrained-feature model: a known one, or optimised (and stored) where there is none."""
     own = NO_OPTIMA
     if options.results:
         # Arrow is slow to load, and most calls name no folder
@@ -133,16 +135,15 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
         store = open_store(options.results)
         store.check_results_folder()
         own = read_optima(store.storage)
-    tabulated = unconstrained_optimum(options.classes, options.dim, options.temperature, own)
-    optimum: Any = tabulated
-    points = None
-    if tabulated is None or options.optimise or options.output:
+    optimum: Any = unconstrained_optimum(options.classes, options.dim, options.temperature, own)
+    points = getattr(optimum, "weights", None)
+    if optimum is None or options.optimise or (options.output and points is None):
         from gnc_models.codes.unconstrained_features import optimise_unconstrained
 
         size = (options.classes, options.dim, options.temperature)
         starts, seed = _effort(options)
         source = SEARCH.format(starts, seed)
-        optimum = optimise_unconstrained(*size, starts=starts, seed=seed)
+        optimum = replace(optimise_unconstrained(*size, starts=starts, seed=seed), source=source)
         points = optimum.weights
         margins = (optimum.margin, optimum.margin_low, optimum.margin_high)
         if options.results:
@@ -154,7 +155,7 @@ def _add_optimum(facts: dict[str, Any], options: argparse.Namespace) -> "Tensor 
     facts |= {"temperature": options.temperature}
     shown = ("loss", "margin", "margin_low", "margin_high", "starts", "found")
     facts |= {f"ufm_{name}": getattr(optimum, name) for name in shown}
-    facts["ufm_source"] = optimum.source if points is None else source
+    facts["ufm_source"] = optimum.source
     return points
 
 

@@ -73,6 +73,12 @@ def optimise_unconstrained(
     return _lowest(*_descend(points, last[kept], LAST_STEPS, 1e-9, tied=False), temperature, starts)
 
 
+def lowest_from(points: Float[Tensor, "starts rows dim"], temperature: float) -> Optimum:
+    """The lowest minimum that unit rows W above features H lead to at a temperature."""
+    last = torch.full((len(points),), temperature, dtype=torch.float64)
+    return _lowest(*_descend(points, last, LAST_STEPS, 1e-10, tied=False), temperature, len(points))
+
+
 def code_from_optimum(
     num_classes: int, feature_dim: int, temperature: float, *, starts: int = 24, seed: int = 0
 ) -> Code:

@@ -13,17 +13,11 @@ from gnc_models.references import closed_forms as forms
 from gnc_models.references.closed_forms import asymptotic_exponent, levenshtein_margin_bound
 from gnc_models.references.layered_codes import MOST_DIMS, layered_margin
 from gnc_models.references.random_rows import random_margin, random_margin_interval
-from gnc_models.references.tables import read_table, tables_digest, unconstrained_optimum
+from gnc_models.references.tables import read_table, tables_digest
 from gnc_models.shapes import Float
 
 # Of other modules, which are asked for here.
-__all__ = [
-    "asymptotic_exponent",
-    "levenshtein_margin_bound",
-    "random_margin",
-    "random_margin_interval",
-    "unconstrained_optimum",
-]
+__all__ = ["asymptotic_exponent", "levenshtein_margin_bound", "random_margin", "random_margin_interval"]
 
 # The rules below, then the tables they read: a row's reference columns were made by exactly these.
 REFERENCE_VERSION = f"3.{tables_digest()}"

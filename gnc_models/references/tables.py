@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -14,9 +15,21 @@ from gnc_models.constructions.explicit import optimal_points
 from gnc_models.shapes import Float
 
 CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
-DATA_FILES = (*CODE_FILES[:2], "random_margins.csv", "unconstrained_optima.csv", CODE_FILES[2])
+DATA_FILES = (
+    *CODE_FILES[:2],
+    "random_margins.csv",
+    "unconstrained_optima.csv",
+    CODE_FILES[2],
+    "phases.csv",
+    "phases.npz",
+)
 SEARCH_VERSION = 3  # rises when the search behind codes.best_code gives other rows
 _FOLDER = resources.files("gnc_models").joinpath("data")
+
+
+def data_file(name: str) -> BinaryIO:
+    """A shipped data file, open for reading."""
+    return cast(BinaryIO, _FOLDER.joinpath(name).open("rb"))
 
 
 @functools.cache
@@ -55,7 +68,7 @@ class UnconstrainedOptimum:
     margin_high: float
     starts: int
     found: int | None = None  # starts that ended at this loss; None where that was not kept
-    source: str = "table"  # "closed form", "table" as shipped, or "results": computed for a results folder
+    source: str = "table"  # "closed form", "table" as shipped, "phases", or "results": computed for a results folder
 
 
 OptimumKey = tuple[int, int, str]  # classes, dimensions, temperature to six digits
@@ -113,21 +126,13 @@ def _unconstrained_value(row: Mapping[str, str], source: str = "table") -> Uncon
     return UnconstrainedOptimum(loss, margin, low, high, int(row["starts"]), found, source)
 
 
-def unconstrained_optimum(
+def tabulated_optimum(
     num_classes: int, feature_dim: int, temperature: float, own: OwnOptima = NO_OPTIMA
 ) -> UnconstrainedOptimum | None:
-    """The finite-temperature optimum of the unconstrained-feature model, or None where it is not tabulated.
+    """The optimum of free features in closed form or at a tabulated temperature; `codes.phases` knows those in between.
 
-    The model: free unit rows W and H, one feature per class, cross-entropy with logits `W h / temperature`.
-
-    Args:
-        num_classes: K.
-        feature_dim: d.
-        temperature: tau, matched to 6 significant digits.
-        own: optima of a results folder; one of them counts where the shipped table has none or a higher loss.
-    Returns:
-        The best loss found and the margin of the normalised W there, with its range over the minima near it. Up to
-        d + 1 classes the simplex is the optimum, in closed form, and `starts` is 0.
+    The model: free unit rows W and H, one feature per class, cross-entropy with logits `W h / temperature`. Up to d + 1
+    classes the simplex is the optimum, and `starts` is 0.
     """
     if 2 <= num_classes <= feature_dim + 1:
         margin = num_classes / (num_classes - 1)

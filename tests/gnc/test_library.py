@@ -320,6 +320,7 @@ def test_what_cannot_be_measured_is_said():
 def test_an_optimum_that_no_table_has_is_searched():
     tabulated = gnc.unconstrained_optimum(12, 3, temperature=0.1)
     assert tabulated.source == "table"
-    found = gnc.unconstrained_optimum(5, 2, temperature=0.123, starts=3)
+    assert gnc.unconstrained_optimum(5, 2, temperature=0.123).source == "phases"
+    found = gnc.unconstrained_optimum(9, 2, temperature=0.123, starts=3)
     assert (found.source, found.starts) == ("search", 3)
     assert gnc.unconstrained_optimum(4, 3, temperature=0.123).source == "closed form"

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gnc_models.catalog.members import DATASETS
+from gnc_models.codes.phases import unconstrained_optimum
 from gnc_models.references import energy as energies
 from gnc_models.references import margin as bounds
 from gnc_models.references.tables import NO_OPTIMA, OwnOptima
@@ -53,7 +54,7 @@ class References:
         optimum = None
         # the model's theory is for unit rows and unit features
         if normalization == "both" and temperature is not None and balanced:
-            optimum = bounds.unconstrained_optimum(num_classes, feature_dim, temperature, self._own)
+            optimum = unconstrained_optimum(num_classes, feature_dim, temperature, self._own)
         names = ("margin", "margin_low", "margin_high", "loss")
         found = {f"ufm_{name}": getattr(optimum, name) if optimum else None for name in names}
         return found | {"reference_version": self.version}

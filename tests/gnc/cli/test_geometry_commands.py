@@ -192,15 +192,24 @@ def test_code_at_a_temperature_gives_the_unconstrained_optimum(capsys, tmp_path,
     assert "--classes must be at least 2, got 1" in capsys.readouterr().err
 
 
+def test_an_optimum_between_switches_comes_with_its_rows_and_needs_no_search(capsys, tmp_path):
+    cell = ("code", "--classes", 6, "--dim", 4, "--temperature", 0.45)
+    facts = answer(capsys, *cell, "--output", tmp_path / "rows.npy")
+    assert (facts["ufm_source"], facts["ufm_margin"]) == ("phases", pytest.approx(1.0, abs=1e-6))
+    assert np.load(tmp_path / "rows.npy").shape == (6, 4)
+    assert main(list(map(str, (*cell, "--starts", 4)))) == 2
+    assert "The optimum is known" in capsys.readouterr().err
+
+
 def test_an_optimum_computed_for_a_results_folder_lies_there_and_nowhere_else(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GNC_CACHE", str(tmp_path / "cache"))
-    cell = ("code", "--classes", 5, "--dim", 2, "--temperature", 0.123)
+    cell = ("code", "--classes", 9, "--dim", 2, "--temperature", 0.123)
     without = answer(capsys, *cell, "--starts", 2)
     assert "ufm_kept_in" not in without
     folder = tmp_path / "results"
     first = answer(capsys, *cell, "--starts", 2, "--results", folder)
     assert (first["ufm_source"], first["ufm_kept_in"]) == ("optimised from 2 starts, seed 0", str(folder))
-    (folder / "optima" / "foreign.csv").write_text("torn,line\n5,2,0.1")
+    (folder / "optima" / "foreign.csv").write_text("torn,line\n9,2,0.1")
     later = answer(capsys, *cell, "--results", folder)
     assert later["ufm_source"] == "results"
     assert later["ufm_loss"] == pytest.approx(first["ufm_loss"], rel=1e-9)

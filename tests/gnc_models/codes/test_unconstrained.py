@@ -18,7 +18,8 @@ from gnc_models.codes.unconstrained_features import (
 )
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.log_space import log_softplus
-from gnc_models.references.margin import reference_margin, unconstrained_optimum
+from gnc_models.references.margin import reference_margin
+from gnc_models.references.tables import tabulated_optimum
 
 torch.set_num_threads(1)
 
@@ -84,7 +85,7 @@ def test_log_softplus_survives_where_the_loss_underflows():
     [(8, 2, 0.1), (12, 3, 0.1), (24, 3, 0.3), (24, 3, 0.1), (24, 3, 0.05)],
 )
 def test_stored_optima_are_found_again(num_classes: int, feature_dim: int, temperature: float):
-    stored = unconstrained_optimum(num_classes, feature_dim, temperature)
+    stored = tabulated_optimum(num_classes, feature_dim, temperature)
     found = optimise_unconstrained(num_classes, feature_dim, temperature, starts=6, seed=5)
     assert found.loss == pytest.approx(stored.loss, rel=1e-6)
     assert found.margin == pytest.approx(stored.margin, abs=1e-5)
@@ -117,7 +118,7 @@ def test_very_low_temperature_tends_to_the_best_code():
 def test_warm_optimum_of_a_simplex_is_the_closed_form():
     for temperature in (1.0, 0.1):
         found = optimise_unconstrained(5, 4, temperature, starts=2, seed=0)
-        closed = unconstrained_optimum(5, 4, temperature)
+        closed = tabulated_optimum(5, 4, temperature)
         assert found.loss == pytest.approx(closed.loss, rel=1e-9)
         assert found.margin == pytest.approx(closed.margin, abs=1e-5)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from gnc_models.references.margin import reference_margin
-from gnc_models.references.tables import best_code_points, read_table, unconstrained_optimum
+from gnc_models.references.tables import best_code_points, read_table, tabulated_optimum
 
 OPTIMA = read_table("unconstrained_optima.csv")
 
 
 @pytest.mark.parametrize(("num_classes", "feature_dim", "temperature"), [(12, 3, t) for t in (1.0, 0.3, 0.1, 0.05)])
 def test_icosahedron_is_the_optimum_of_the_model(num_classes: int, feature_dim: int, temperature: float):
-    found = unconstrained_optimum(num_classes, feature_dim, temperature)
+    found = tabulated_optimum(num_classes, feature_dim, temperature)
     assert found.margin == pytest.approx(1 - 1 / math.sqrt(5), abs=1e-5)
     cosines = np.array([1 / math.sqrt(5)] * 5 + [-1 / math.sqrt(5)] * 5 + [-1.0])
     loss = math.log1p(np.exp((cosines - 1) / temperature).sum())
@@ -21,7 +21,7 @@ def test_icosahedron_is_the_optimum_of_the_model(num_classes: int, feature_dim: 
 
 
 def test_octagon_is_the_optimum_of_the_model():
-    found = unconstrained_optimum(8, 2, 0.1)
+    found = tabulated_optimum(8, 2, 0.1)
     gaps = np.cos(2 * math.pi * np.arange(1, 8) / 8) - 1
     assert found.margin == pytest.approx(0.292893, abs=1e-5)
     assert found.loss == pytest.approx(math.log1p(np.exp(gaps / 0.1).sum()), rel=1e-6)
@@ -29,13 +29,13 @@ def test_octagon_is_the_optimum_of_the_model():
 
 def test_optimum_at_24_classes_is_below_the_best_code():
     for temperature, margin in ((0.1, 0.271357), (0.05, 0.274301)):
-        found = unconstrained_optimum(24, 3, temperature)
+        found = tabulated_optimum(24, 3, temperature)
         assert found.margin == pytest.approx(margin, abs=1e-5)
         assert found.margin < reference_margin(24, 3).lower
 
 
 def test_simplex_optimum_is_in_closed_form():
-    found = unconstrained_optimum(5, 10, 0.2)
+    found = tabulated_optimum(5, 10, 0.2)
     assert found.margin == 1.25
     assert found.loss == pytest.approx(math.log1p(4 * math.exp(-1.25 / 0.2)))
     assert found.starts == 0
@@ -63,9 +63,9 @@ def test_stored_optima_are_consistent():
 
 
 def test_optima_are_looked_up_to_six_digits_and_absent_elsewhere():
-    assert unconstrained_optimum(24, 3, 0.1 + 1e-9) == unconstrained_optimum(24, 3, 0.1)
-    assert unconstrained_optimum(24, 3, 0.1001) is None
-    assert unconstrained_optimum(23, 3, 0.1) is None
+    assert tabulated_optimum(24, 3, 0.1 + 1e-9) == tabulated_optimum(24, 3, 0.1)
+    assert tabulated_optimum(24, 3, 0.1001) is None
+    assert tabulated_optimum(23, 3, 0.1) is None
 
 
 def test_drawn_points_are_the_codes_they_stand_for():
