@@ -52,10 +52,16 @@ def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
         f"import sys; sys.path[:] = {sys.path!r}; from gnc.testing import main; main()"  # the modules of this process
     )
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:  # a pipe ends when all its writers do
-        asked_for = {"input": asked.encode(), "stdout": output, "stderr": errors, "timeout": PATIENCE, "check": False}
         ended = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            ended = subprocess.run([sys.executable, "-c", start], **asked_for).returncode
+            ended = subprocess.run(
+                [sys.executable, "-c", start],
+                input=asked.encode(),
+                stdout=output,
+                stderr=errors,
+                timeout=PATIENCE,
+                check=False,
+            ).returncode
         said, words = (_text(stream) for stream in (output, errors))
     answers = [json.loads(line) for line in said.splitlines()]
     begun = [answer["part"] for answer in answers if "part" in answer]

@@ -278,7 +278,7 @@ def test_what_check_passes_can_be_made_and_what_it_refuses_cannot(tmp_path):
                 missing = survey_folder(tmp_path, "set", 1, [Wanted(classes, samples, test)]).missing
                 sizes = {"num_classes": classes, "samples_per_class": samples, "test_samples_per_class": test}
                 if missing:
-                    with pytest.raises(ValueError, match="must be at most|must have a (training|test) sample"):
+                    with pytest.raises(ValueError, match=r"must be at most|must have a (training|test) sample"):
                         make(tmp_path, **sizes, data_seed=1)
                 else:
                     assert len(make(tmp_path, **sizes, data_seed=1).test_inputs) == classes * test
