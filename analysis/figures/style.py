@@ -70,10 +70,11 @@ def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Se
 
 
 def spread_ticks(candidates: Sequence[float]) -> list[float]:
-    """Of positive values those far enough apart that labels on a log axis do not touch."""
+    """Of positive values those far enough apart that labels on a log axis of a panel of three do not touch."""
     kept: list[float] = []
-    for value in sorted(set(candidates)):
-        if not kept or value / kept[-1] >= 1.35:
+    for value in (ordered := sorted(set(candidates))):
+        share = 0.04 * len(_tick_text(value))  # of the panel's width, by the label's length
+        if not kept or value / kept[-1] >= max(1.35, (ordered[-1] / ordered[0]) ** share):
             kept.append(value)
     return kept
 

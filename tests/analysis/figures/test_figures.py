@@ -177,6 +177,7 @@ def test_ramp_keeps_its_order():
 
 def test_ticks_and_labels_keep_their_distance():
     assert spread_ticks([48, 50, 100, 8, 12]) == [8, 12, 48, 100]
+    assert spread_ticks([1000, 1400, 2000, 2800, 4000, 5600, 10000]) == [1000, 2000, 4000, 10000]
     moved = label_positions([1.0, 2.0, 2.5, 50.0], 13.0)
     assert (np.diff(moved) > 13 - 1e-3).all()
     assert moved[-1] == 50.0
