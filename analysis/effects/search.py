@@ -56,7 +56,6 @@ class Group:
 
     @property
     def best_index(self) -> int:
-        """The place of the best trial; the goal is measured."""
         return int(np.nanargmax(self.goal) if self.mode == "max" else np.nanargmin(self.goal))
 
 

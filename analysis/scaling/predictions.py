@@ -186,7 +186,6 @@ def _score(prediction: Prediction, final: pa.Table) -> Score | None:
 
 
 def predictions_to_json(predictions: Sequence[Prediction]) -> bytes:
-    """The content of report/predictions.json."""
     content = {"predictions_schema": SCHEMA, "predictions": [asdict(p) for p in predictions]}
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
 

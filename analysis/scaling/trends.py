@@ -41,7 +41,6 @@ class Trend:
 
     @property
     def believed(self) -> PowerLawFit | None:
-        """The fit when it has intervals."""
         return None if self.refused else self.fit
 
 

@@ -144,7 +144,6 @@ def _rank(found: StoredArray) -> tuple[int, int, str]:
 
 
 def rows_of(found: StoredArray) -> int:
-    """The number of classes of a matrix, which may be stored by columns."""
     return found.shape[1] if is_by_columns(found) else found.shape[0]
 
 
@@ -185,7 +184,6 @@ def _classes_of(config: dict[str, Any]) -> int | None:
 
 
 def _bare(name: str) -> str:
-    """The name without the prefixes of wrappers."""
     parts = _parts(name)
     while len(parts) > 1 and parts[0] in PREFIXES:
         parts = parts[1:]
@@ -201,7 +199,6 @@ def _scaled_hint(contents: Contents, name: str) -> str:
 
 
 def _elsewhere(contents: Contents, name: str) -> str:
-    """A hint where the file is one shard of several."""
     index = index_of_shard(contents.path)
     return f" {contents.path!r} is one of several shards: give {index!r}." if index else ""
 

@@ -26,7 +26,6 @@ def read_npy(path: str) -> Contents:
 
 
 def read_npz(path: str) -> Contents:
-    """The arrays of a .npz archive by name."""
     arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     with ZipFile(path) as archive:
         for info in archive.infolist():
@@ -68,7 +67,6 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _reason(dtype: np.dtype) -> str | None:
-    """Why arrays of this type are left out."""
     if dtype.hasobject:
         return "Python objects, which are never read"
     if dtype.kind not in READ_KINDS or dtype.itemsize == 0:

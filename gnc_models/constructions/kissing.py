@@ -74,7 +74,6 @@ def _far_in_19(words: Words, cut: Words) -> Words:
 
 
 def _span(generators: list[np.int64]) -> Int[np.ndarray, " _"]:
-    """Every sum of some generators, as bits."""
     span = np.zeros(1, dtype=np.int64)
     for word in generators:
         if word not in span:

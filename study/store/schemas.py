@@ -201,7 +201,6 @@ def open_parquet(content: bytes | pa.Buffer) -> pq.ParquetFile:
 
 
 def check_version(metadata: Mapping[bytes, bytes] | None) -> None:
-    """UnknownSchema for a foreign major version."""
     found, known = (metadata or {}).get(b"schema_version", b"?").decode(), SCHEMA_VERSION.split(".")[0]
     if found.split(".")[0] != known:
         cure = "Use the gnc-study version that wrote this folder, or another results folder."

@@ -171,7 +171,6 @@ class Storage:
             stream.write(content)
 
     def read(self, name: str) -> bytes | None:
-        """The content, or None where there is no such file."""
         try:
             return self._ask(lambda: self._get(self._path(name)))
         except FileNotFoundError:
@@ -265,7 +264,6 @@ class Storage:
 
 
 def try_again(operation: Callable[[], Answer], times: int, passing: type[Exception]) -> Answer:
-    """What the operation gives, tried so many times while it fails with this error."""
     for _ in range(times - 1):
         with contextlib.suppress(passing):
             return operation()

@@ -70,7 +70,6 @@ class LogFolder:
         self.path = local or Path(self._temporary.name if self._temporary else "")
 
     def fresh(self, key: str) -> Path:
-        """An empty folder for the trial."""
         shutil.rmtree(self.path / key, ignore_errors=True)
         (self.path / key).mkdir(parents=True)
         return self.path / key
@@ -273,6 +272,5 @@ def check_callbacks(names: Iterable[str], store: Store) -> None:
 
 
 def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:
-    """The named columns that hold a finite number."""
     found = ((name, columns.get(name)) for name in names)
     return {n: float(v) for n, v in found if isinstance(v, int | float) and math.isfinite(v)}

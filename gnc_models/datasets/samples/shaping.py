@@ -101,7 +101,6 @@ def _crop_flip(inputs: Tensor, draw: Throw) -> Tensor:
 
 
 def _move(inputs: Tensor, margin: int, draw: Throw) -> Tensor:
-    """Each image moved by up to `margin` pixels each way."""
     samples, _, height, width = inputs.shape
     # new margins are 0: the background of the images, so a shifted image looks like one drawn there
     windows = functional.pad(inputs, (margin,) * 4).unfold(2, height, 1).unfold(3, width, 1)

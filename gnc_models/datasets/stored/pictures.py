@@ -84,10 +84,8 @@ def _to_colours(image: Image.Image) -> Image.Image:
 
 
 def image_bytes(samples: int, resolution: int) -> int:
-    """What so many images take as inputs in memory."""
     return samples * 3 * resolution**2 * FLOAT_BYTES
 
 
 def is_blank(pixels: np.ndarray) -> bool:
-    """Whether a picture `[3, height, width]` is of one colour throughout."""
     return bool((pixels == pixels[:, :1, :1]).all())
