@@ -72,8 +72,7 @@ def predict_cells(
     joint: Sequence[JointComparison],
 ) -> list[Prediction]:
     """A prediction of every measure for every cell, or a refusal with its reason.
-    cells: settings by name with at least num_classes and feature_dim; the others are those of the group of cells that the
-    fit knows best."""
+    cells: settings by name, num_classes and feature_dim among them; the others are those that the fit knows best."""
     measures = list(dict.fromkeys([*(c.measure for c in comparisons), *(c.measure for c in joint)])) or [MARGIN]
     return [_predict(dict(cell), measure, final, comparisons, joint) for cell in cells for measure in measures]
 

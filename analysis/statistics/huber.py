@@ -171,8 +171,7 @@ def clustered_covariance(fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
 
 
 def huber_losses(design: Design, targets: np.ndarray, threshold: float) -> np.ndarray:
-    """The least summed Huber loss of every row of targets [batch, n]: the inner half of variable projection.
-    design: without groups."""
+    """The least summed Huber loss of every row of targets [batch, n], by a design without groups."""
     residuals = np.abs(targets - _reweighted(design, targets, threshold) @ design.columns.T)
     bent = np.where(residuals <= threshold, residuals**2 / 2, threshold * (residuals - threshold / 2))
     return np.asarray(bent.sum(axis=1))

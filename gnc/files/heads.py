@@ -26,8 +26,7 @@ TIED = ("CausalLM", "LMHead", "MaskedLM", "ConditionalGeneration")  # architectu
 
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
-    StudyError: no matrix, none of that name, or no guess that is certain enough; the candidates are named, the
-    likeliest first."""
+    StudyError: no matrix, none of that name, or no certain guess; it names the candidates, the likeliest first."""
     matrices = {found.name: found for found in contents.arrays.values() if is_matrix(found)}
     ranked = sorted(matrices.values(), key=_rank)
     if name is not None:

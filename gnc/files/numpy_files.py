@@ -1,5 +1,4 @@
-"""numpy's .npy and .npz: names, shapes and kinds from the headers, values on demand; .npy is mapped, not loaded. Arrays of
-objects are never read."""
+"""numpy's .npy and .npz: names, shapes and kinds from the headers, values on demand; .npy is mapped. No objects are read."""
 
 import math
 from functools import partial

@@ -1,6 +1,5 @@
 """Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets; and of own machines:
-each answers to SSH and has Python, and all see one results folder. Knows ssh and the keys of Ray's cluster files; imports
-neither Ray nor boto3."""
+each answers to SSH and has Python, and all see one results folder. Knows ssh and Ray's files; not Ray nor boto3."""
 
 import ipaddress
 import re

@@ -136,8 +136,7 @@ def record_from_json(text: str) -> TrialRecord:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the schema's columns, metadata from the schema.
-    A measurement that the table does not know is null. A setting that came after it has the value that keeps the
-    key."""
+    A measurement that the table does not know is null; a later setting has the value that keeps the key."""
     held = dict(zip(table.column_names, table.columns, strict=True))
     settled = _later_settings(table, [name for name in schema.names if name not in held])
     columns = []

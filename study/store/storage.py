@@ -130,8 +130,7 @@ class Storage:
     def write_once(self, name: str, content: bytes, *, lasts: bool = True) -> bytes:
         """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
         An object store refuses no second put. There every writer puts a file of its own and the oldest one counts; a
-        writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
-        power."""
+        writer waits until no other can be given the time of its own file. lasts: as `write` takes it."""
         if self.is_local:
             with contextlib.suppress(FileExistsError):
                 self._write(self._path(name), content, os.link, lasts=lasts)

@@ -89,8 +89,7 @@ class LogFolder:
 
 def folder_id(store: Store) -> str:
     """Tells this results folder from every other one that logs to the same server; it is the same in every run.
-    Its own random name, since folders on two machines can have one path, hashed with the path or URI, since a copy of
-    the folder has the same name."""
+    Its own random name, as two machines' folders can have one path, hashed with the path, as copies have its name."""
     local = store.storage.local_path("")
     return short_digest(f"{store.folder_id()} {local.resolve() if local else store.uri}")
 

@@ -27,8 +27,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def check_header(path: Path) -> None:
-    """ValueError where a picture's first and last bytes say that it cannot be read; where both are right its pixels are left
-    alone."""
+    """ValueError where a picture's first and last bytes say that it cannot be read; its pixels are not looked at."""
     with _opened(path) as image:
         _check_scale(image)
         end = _ENDS.get(image.format or "", b"")
