@@ -1,5 +1,4 @@
-"""How far long loops are, for whoever wants to show it: the command line does, and a library's user sees nothing.
-And counts in words."""
+"""How far long loops are, for whoever wants to show it, as the command line does; and counts in words."""
 
 import time
 from collections.abc import Iterable, Iterator

@@ -56,7 +56,6 @@ class Group:
 
     @property
     def best_index(self) -> int:
-        """The place of the best trial; the goal is measured."""
         return int(np.nanargmax(self.goal) if self.mode == "max" else np.nanargmin(self.goal))
 
 
@@ -109,8 +108,7 @@ def importances(found: Sequence[Group], search: Search) -> Iterator[Importance]:
 class Distinction:
     """How the stopped trials differ from the complete ones in one setting, each combination of settings counted once.
     stopped, complete: the median, or of a choice the most frequent value. above: the chance that a stopped trial has
-    the larger value, 0.5 where they do not differ, NaN for a choice. p: of the rank test;
-    NaN where nothing can be tested."""
+    the larger value, 0.5 where they do not differ, NaN for a choice. p: of the rank test, NaN where there is none."""
 
     setting: str
     stopped: Any

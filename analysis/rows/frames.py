@@ -166,7 +166,6 @@ def group_labels(table: pa.Table, names: Sequence[str]) -> list[str]:
 
 
 def settings_by_label(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings behind each of `group_labels`."""
     firsts = table.take(np.sort(codes(table, names)[1]))
     return dict(zip(group_labels(firsts, names), firsts.select(list(names)).to_pylist() or [{}], strict=False))
 
@@ -250,6 +249,5 @@ def cell_rows(table: pa.Table, measures: Sequence[str]) -> dict[str, np.ndarray]
 
 
 def median(numbers: np.ndarray) -> float:
-    """Median of the finite numbers; NaN without any."""
     finite = numbers[np.isfinite(numbers)]
     return float(np.median(finite)) if len(finite) else float("nan")

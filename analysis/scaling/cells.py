@@ -39,7 +39,6 @@ class Cells:
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """Cells by group."""
         return Counter(self.group)
 
 

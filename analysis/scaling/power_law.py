@@ -91,8 +91,7 @@ def fit_power_law(
         ValueError: a value that is not positive and finite.
         FitRefused: fewer than MIN_CELLS sizes, values that are all equal, groups whose exponents differ at EQUAL_LEVEL,
             or more than half of the cells known as intervals only.
-    Source: least squares on the means of clusters, Donald and Lang, Rev. Econ. Stat. 89 (2007), here by Huber's loss.
-    """
+    Source: least squares on the means of clusters, Donald and Lang, Rev. Econ. Stat. 89 (2007), here by Huber's loss."""
     _check_positive("measure", measure) if upper is None else _check_positive("upper", upper)
     _check_positive(name, sizes)
     cells = average_cells(measure, {name: sizes}, cell, group if group is not None else [""] * len(measure), upper)

@@ -72,8 +72,7 @@ def predict_cells(
     joint: Sequence[JointComparison],
 ) -> list[Prediction]:
     """A prediction of every measure for every cell, or a refusal with its reason.
-    cells: settings by name with at least num_classes and feature_dim; the others are those of the group of cells that the
-    fit knows best."""
+    cells: settings by name, num_classes and feature_dim among them; the others are those that the fit knows best."""
     measures = list(dict.fromkeys([*(c.measure for c in comparisons), *(c.measure for c in joint)])) or [MARGIN]
     return [_predict(dict(cell), measure, final, comparisons, joint) for cell in cells for measure in measures]
 
@@ -186,7 +185,6 @@ def _score(prediction: Prediction, final: pa.Table) -> Score | None:
 
 
 def predictions_to_json(predictions: Sequence[Prediction]) -> bytes:
-    """The content of report/predictions.json."""
     content = {"predictions_schema": SCHEMA, "predictions": [asdict(p) for p in predictions]}
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode()
 

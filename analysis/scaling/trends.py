@@ -25,8 +25,7 @@ class Trend:
     """One power law that was asked for, fitted or refused.
     predictor: the size that it is a trend in. where: the settings held fixed. within: settings whose values each have a
     prefactor of their own. moment: when in training the measure was read. fit: the bare estimate or None where refused says
-    why there are no intervals. not_terminal, not_positive: complete trials left out. with_all: the exponent with those that
-    are not terminal."""
+    why there are no intervals. not_terminal, not_positive: complete trials left out. with_all: with not_terminal ones."""
 
     measure: str
     predictor: str
@@ -41,7 +40,6 @@ class Trend:
 
     @property
     def believed(self) -> PowerLawFit | None:
-        """The fit when it has intervals."""
         return None if self.refused else self.fit
 
 

@@ -47,7 +47,6 @@ class Design:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and coefficients."""
         return len(self.columns), self.columns.shape[1] + self.levels
 
     @property
@@ -56,7 +55,6 @@ class Design:
         return self.columns if self.group is None else np.hstack([self.columns, np.eye(self.levels)[self.group]])
 
     def at(self, coefficients: np.ndarray) -> np.ndarray:
-        """The model [n] with these coefficients [p]."""
         count = self.columns.shape[1]
         linear = self.columns @ coefficients[:count]
         return np.asarray(linear if self.group is None else linear + coefficients[count:][self.group])
@@ -66,7 +64,6 @@ class Design:
         return Design(self.columns[rows], None if self.group is None else self.group[rows], self.levels)
 
     def has_full_rank(self) -> bool:
-        """Whether the rows tell all coefficients."""
         columns, group = self.columns, self.group
         if group is not None:
             if np.bincount(group, minlength=self.levels).min() == 0:
@@ -174,8 +171,7 @@ def clustered_covariance(fit: LinearFit, cluster: np.ndarray) -> np.ndarray:
 
 
 def huber_losses(design: Design, targets: np.ndarray, threshold: float) -> np.ndarray:
-    """The least summed Huber loss of every row of targets [batch, n]: the inner half of variable projection.
-    design: without groups."""
+    """The least summed Huber loss of every row of targets [batch, n], by a design without groups."""
     residuals = np.abs(targets - _reweighted(design, targets, threshold) @ design.columns.T)
     bent = np.where(residuals <= threshold, residuals**2 / 2, threshold * (residuals - threshold / 2))
     return np.asarray(bent.sum(axis=1))
@@ -215,7 +211,6 @@ class _Basis:
         return np.asarray(coefficients @ self.basis.T)
 
     def of_columns(self, coefficients: np.ndarray) -> np.ndarray:
-        """The coefficients of the design's own columns."""
         return np.asarray(np.linalg.solve(self.triangle, coefficients.T).T)
 
 

@@ -83,8 +83,7 @@ def equivalence_bound(gaps: np.ndarray) -> float:
 
 
 def detectable_gap(gaps: np.ndarray) -> float:
-    """Smallest true mean gap that a two-sided paired t test at 1 - LEVEL finds with POWER, gaps scattered as these.
-    NaN under MIN_SEEDS gaps."""
+    """Smallest true mean gap that a paired t test at 1 - LEVEL finds with POWER; NaN under MIN_SEEDS gaps."""
     if len(gaps) < MIN_SEEDS:
         return float("nan")
     critical = student_t.ppf((1 + LEVEL) / 2, len(gaps) - 1)

@@ -1,5 +1,4 @@
-"""Collapse in Lightning's log: a callback that finds the head by name and logs through the trainer, under either of its
-package names."""
+"""Collapse in Lightning's log: a callback that finds the head by name and logs through the trainer of either package."""
 
 import sys
 import warnings
@@ -21,10 +20,8 @@ def _bases() -> tuple[type, ...]:
 
 class CollapseCallback(*_bases()):  # type: ignore[misc]
     """Measures collapse at the end of each epoch and logs it as `collapse/NAME`, also under DDP.
-
     With stage "train" the features are those that training makes on its way, at no cost of a pass of its own, from a
-    network that changes during the epoch. With "validate" they come from the validation loop, one network throughout.
-    """
+    network that changes during the epoch. With "validate" they come from the validation loop, one network throughout."""
 
     def __init__(
         self,

@@ -73,7 +73,6 @@ def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Ten
 
 
 def _scaled(contents: Contents, head: StoredArray, codes: Tensor, scale: StoredArray) -> Tensor:
-    """Codes times the scale of their tensor, row or block."""
     factors = scale.tensor().double()
     rows, columns = codes.shape
     if factors.numel() == 1:

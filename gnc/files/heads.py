@@ -26,8 +26,7 @@ TIED = ("CausalLM", "LMHead", "MaskedLM", "ConditionalGeneration")  # architectu
 
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
-    StudyError: no matrix, none of that name, or no guess that is certain enough; the candidates are named, the
-    likeliest first."""
+    StudyError: no matrix, none of that name, or no certain guess; it names the candidates, the likeliest first."""
     matrices = {found.name: found for found in contents.arrays.values() if is_matrix(found)}
     ranked = sorted(matrices.values(), key=_rank)
     if name is not None:
@@ -144,7 +143,6 @@ def _rank(found: StoredArray) -> tuple[int, int, str]:
 
 
 def rows_of(found: StoredArray) -> int:
-    """The number of classes of a matrix, which may be stored by columns."""
     return found.shape[1] if is_by_columns(found) else found.shape[0]
 
 
@@ -185,7 +183,6 @@ def _classes_of(config: dict[str, Any]) -> int | None:
 
 
 def _bare(name: str) -> str:
-    """The name without the prefixes of wrappers."""
     parts = _parts(name)
     while len(parts) > 1 and parts[0] in PREFIXES:
         parts = parts[1:]
@@ -201,7 +198,6 @@ def _scaled_hint(contents: Contents, name: str) -> str:
 
 
 def _elsewhere(contents: Contents, name: str) -> str:
-    """A hint where the file is one shard of several."""
     index = index_of_shard(contents.path)
     return f" {contents.path!r} is one of several shards: give {index!r}." if index else ""
 

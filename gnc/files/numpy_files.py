@@ -1,5 +1,4 @@
-"""numpy's .npy and .npz: names, shapes and kinds from the headers, values on demand; .npy is mapped, not loaded. Arrays of
-objects are never read."""
+"""numpy's .npy and .npz: names, shapes and kinds from the headers, values on demand; .npy is mapped. No objects are read."""
 
 import math
 from functools import partial
@@ -26,7 +25,6 @@ def read_npy(path: str) -> Contents:
 
 
 def read_npz(path: str) -> Contents:
-    """The arrays of a .npz archive by name."""
     arrays, skipped = dict[str, StoredArray](), dict[str, str]()
     with ZipFile(path) as archive:
         for info in archive.infolist():
@@ -68,7 +66,6 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _reason(dtype: np.dtype) -> str | None:
-    """Why arrays of this type are left out."""
     if dtype.hasobject:
         return "Python objects, which are never read"
     if dtype.kind not in READ_KINDS or dtype.itemsize == 0:

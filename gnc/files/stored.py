@@ -92,7 +92,6 @@ def as_tensor(values: Any, name: str) -> Tensor:
 
 
 def check_finite(rows: Tensor, what: str) -> None:
-    """StudyError naming the first row that is not finite."""
     bad = (~torch.isfinite(rows).all(dim=1)).nonzero()
     if len(bad):
         got = f"{len(bad)} rows with NaN or infinity, the first is {int(bad[0])}"

@@ -23,8 +23,7 @@ REQUIRED = _Required()
 class Member:
     """One member of a family.
     made_by: module and name of its constructor, below the family's package. settings: those that only some members of
-    the family read, with this member's defaults. idle: settings of other members that have no effect beside this one.
-    """
+    the family read, with this member's defaults. idle: settings of other members that have no effect beside this one."""
 
     made_by: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -44,11 +43,6 @@ class DataSet(Member):
     def is_stored(self) -> bool:
         """Whether it lies on the disk, so that its classes have an end."""
         return self.made_by.startswith("stored.")
-
-    @property
-    def is_balanced(self) -> bool:
-        """Whether every class has as many samples unless an imbalance is asked for."""
-        return "imbalance" not in self.refuses
 
 
 ANY = "any"  # kind of the inputs of a data set of one's own: only its tensors say it
@@ -138,7 +132,6 @@ ENCODERS: Mapping[str, Encoder] = FAMILIES["encoder"]
 LOSSES: Mapping[str, Loss] = FAMILIES["loss"]
 CLASSIFIERS: Mapping[str, Member] = FAMILIES["classifier"]
 NORMALIZATIONS: Mapping[str, Member] = FAMILIES["normalization"]
-IMBALANCES: Mapping[str, Member] = FAMILIES["imbalance"]
 OPTIMIZERS: Mapping[str, Member] = FAMILIES["optimizer"]
 BUDGETS: Mapping[str, Member] = FAMILIES["budget"]
 

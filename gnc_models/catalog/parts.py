@@ -33,12 +33,10 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def is_file(place: str) -> bool:
-    """Whether a reference's place is a file rather than a module."""
     return place.endswith(".py")
 
 
 def digest_of(content: bytes) -> str:
-    """SHA-256 of a source file, 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,5 +1,5 @@
-"""Which loss, classifier, normalization and sizes go together, and checks of single values. Knows no torch, so that a study is
-refused at once."""
+"""Which loss, classifier, normalization and sizes go together, checks of single values, and the samples of each class under an
+imbalance. Knows no torch, so that a study is refused at once."""
 
 import math
 from collections.abc import Sequence
@@ -51,3 +51,22 @@ def check_pairing(
     if not member.moves_rows and classifier == "linear":
         rule = f"classifier must be 'class_mean' or 'fixed' for loss {loss!r}"
         raise ValueError(f"{rule}, got 'linear'. Its rows would get no gradient and never move.")
+
+
+def class_counts(
+    num_classes: int, samples_per_class: int, *, imbalance: str = "none", imbalance_ratio: float | None = None
+) -> tuple[int, ...]:
+    """Training samples of each class, most first; no class has fewer than 1.
+    With n = `samples_per_class`, r = `imbalance_ratio` and classes k = 0 .. K - 1, rounded half up:
+    "none" n for all; "exponential" n r^(-k / (K - 1)); "step" n for the first ceil(K / 2) classes, n / r for the rest.
+    A class's count never falls when K or n grows, so the smaller study lies inside the larger one.
+    Source: Cui et al., arXiv 1901.05555 (exponential); Buda et al., arXiv 1710.05381 (step)."""
+    if imbalance == "none" or imbalance_ratio is None:
+        return (samples_per_class,) * num_classes
+    if imbalance == "exponential":
+        shares = [imbalance_ratio ** (-k / (num_classes - 1)) for k in range(num_classes)]
+    else:
+        large = math.ceil(num_classes / 2)
+        shares = [1.0] * large + [1 / imbalance_ratio] * (num_classes - large)
+    # a power that is a half exactly may come out a rounding error below it
+    return tuple(max(1, math.floor(samples_per_class * share + 0.5 + 1e-9)) for share in shares)

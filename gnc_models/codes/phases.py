@@ -24,7 +24,6 @@ def unconstrained_optimum(
     num_classes: int, feature_dim: int, temperature: float, own: OwnOptima = NO_OPTIMA
 ) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of free unit rows W and H, or None where it is not known.
-
     Args:
         num_classes: K.
         feature_dim: d.
@@ -32,8 +31,7 @@ def unconstrained_optimum(
         own: optima of a results folder; one of them counts where nothing shipped has a lower loss.
     Returns:
         The best loss found and the margin of W there, with its range over minima near it. Up to d + 1 classes the
-        simplex, in closed form. With source "phases" it is an `unconstrained_features.Optimum`, which has the rows.
-    """
+        simplex, in closed form. With source "phases" it is an `unconstrained_features.Optimum`, which has the rows."""
     known = tabulated_optimum(num_classes, feature_dim, temperature, own)
     if known is not None and known.source != "results":
         return known
@@ -44,10 +42,8 @@ def unconstrained_optimum(
 @functools.lru_cache(maxsize=4096)
 def phase_optimum(num_classes: int, feature_dim: int, temperature: float) -> UnconstrainedOptimum | None:
     """The optimum from the table of phases: stored rows of the phase and of its neighbours, moved to this temperature.
-
     `starts` and `found` are those of the search in the phase: random starts at its temperatures, and how many of them
-    ended at its arrangement. None where the table has no such size or the temperature is not between 2 and 0.02.
-    """
+    ended at its arrangement. None where the table has no such size or the temperature is not between 2 and 0.02."""
     phases, points = _cell(num_classes, feature_dim)
     inside = [i for i, phase in enumerate(phases) if float(phase["cold"]) <= temperature <= float(phase["hot"])]
     if not inside:

@@ -66,7 +66,6 @@ def check_search(num_classes: int, feature_dim: int, starts: int) -> None:
 
 
 def random_codes(num_classes: int, feature_dim: int, *, starts: int, seed: int) -> Float[Tensor, "starts classes dim"]:
-    """Independent uniform unit rows in float64."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(starts, num_classes, feature_dim, generator=generator, dtype=torch.float64)
     return points / points.norm(dim=-1, keepdim=True)
@@ -103,7 +102,6 @@ def _coarse(
 
 
 def _sharpened(points: Tensor, unit: float, iterations: int, keep: int) -> Code:
-    """The best of the codes after annealing to the final sharpness."""
     values, _ = soft_max_cosine(SHARPNESS[-1] / unit)(points, torch.arange(len(points)))
     points = points[values.argsort()[:keep]]
     for sharpness in FINAL_SHARPNESS:

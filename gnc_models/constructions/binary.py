@@ -119,7 +119,6 @@ def _logarithms(bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _multiples(bits: int, factor: int) -> np.ndarray:
-    """factor * x for every x of the field."""
     exponents, logs = _logarithms(bits)
     x = np.arange(1 << bits)
     if factor == 0:

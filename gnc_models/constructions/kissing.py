@@ -74,7 +74,6 @@ def _far_in_19(words: Words, cut: Words) -> Words:
 
 
 def _span(generators: list[np.int64]) -> Int[np.ndarray, " _"]:
-    """Every sum of some generators, as bits."""
     span = np.zeros(1, dtype=np.int64)
     for word in generators:
         if word not in span:
@@ -102,8 +101,7 @@ def seventeen() -> Rows:
 
 def eighteen() -> Rows:
     """8,358 rows in 18 dimensions: odd eights, and a hexagon of rows on sixes with rows of equal entries between them.
-    Source: the layout of Cohn and Li, arXiv 2411.04916, with three bent cosets as in github
-    alexlegeartis/KissingNumbers."""
+    Source: the layout of Cohn and Li, arXiv 2411.04916; three bent cosets as in alexlegeartis/KissingNumbers."""
     layers = [_beside(6 * odd_eights(_of_weight(_coset(0), 8)), [0.0, 0.0])]
     for step in range(6):
         sixes = on_supports(_of_weight(_coset(BENT_FORMS[step % 3]), 6), signs(6, product=-1))

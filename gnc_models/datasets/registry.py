@@ -9,9 +9,10 @@ from typing import Any
 from gnc_models.catalog.members import DATASETS as MEMBERS
 from gnc_models.catalog.members import is_reference, load
 from gnc_models.catalog.parts import held_code, study_line, wanted
+from gnc_models.catalog.settings import class_counts
 from gnc_models.datasets.made.synthetic import number_samples
 from gnc_models.datasets.samples.dataset import Dataset
-from gnc_models.datasets.samples.draws import Draw, class_counts
+from gnc_models.datasets.samples.draws import Draw
 from gnc_models.datasets.samples.own_data import Recipe, make_own_dataset
 from gnc_models.datasets.samples.room import HELD, Room
 from gnc_models.datasets.samples.shaping import add_label_noise, keep_counts, keep_out_classes

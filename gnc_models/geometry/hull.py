@@ -69,7 +69,6 @@ class PointSets:
         self.result = HullPoints(empty.long(), empty.bool(), empty)
 
     def solve(self, most_steps: int) -> HullPoints:
-        """Move and grow the working sets until all hulls are done or have stalled."""
         for _ in range(most_steps):
             self.settle()
             if not self.grow():
@@ -105,7 +104,6 @@ class PointSets:
         self.gram = torch.bmm(self.members, self.members.transpose(1, 2)).add_(1.0)
 
     def _square(self) -> Float[Tensor, " hulls"]:
-        """The squared length of each hull's point."""
         return torch.einsum("bs,bsd->bd", self.coefficients, self.members).square().sum(1)
 
     def _square_and_values(self) -> tuple[Float[Tensor, " hulls"], Float[Tensor, "hulls points"]]:

@@ -26,11 +26,9 @@ Progress = Callable[[int, int, tuple[float, float]], bool | None]
 @dataclass(frozen=True)
 class Margins:
     """One-vs-rest margins as intervals, with their certificate.
-
     `upper[k]` is `|w_k - sum_j coefficients[k, j] w_j|` over the rows j = support_rows[k], and the direction h of that
     difference (or one found earlier) gives `lower[k] = min_j <w_k - w_j, h> / |h|`, both padded outward for rounding. A
-    class that was ruled out in mode "min", or whose hull could not be solved, has no support but a near row's distance.
-    """
+    class that was ruled out in mode "min", or whose hull could not be solved, has no support but a near row's distance."""
 
     lower: Float[Tensor, " classes"]
     upper: Float[Tensor, " classes"]

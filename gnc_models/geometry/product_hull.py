@@ -17,8 +17,7 @@ def nearest_by_products(
     capacity: int, start: HullPoints | None = None,
 ) -> HullPoints:  # fmt: skip
     """As `nearest_hull_points`, of points whose inner products these are, in float64, and at most `capacity` in use.
-    A result can be worse than asked for, or no convex combination at all, where the products' rounding is too coarse.
-    """
+    A result can be worse than asked for, or no convex combination at all, where the products' rounding is too coarse."""
     return ProductSets(products, valid, tolerance, capacity, start).solve(MOST_STEPS)
 
 

@@ -56,7 +56,6 @@ class LabelSmoothing(Loss):
     """Mean cross-entropy against (1 - s) of the label and s / K of every class (Szegedy et al., arXiv 1512.00567)."""
 
     def __init__(self, *, num_classes: int, feature_dim: int, label_smoothing: float = 0.1) -> None:
-        """`label_smoothing` is s, above 0 and below 1."""
         super().__init__(num_classes=num_classes, feature_dim=feature_dim)
         self.label_smoothing = label_smoothing
 

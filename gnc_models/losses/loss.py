@@ -1,5 +1,4 @@
-"""The base of every loss, a number from features, labels and a classifier, and losses by name. Knows torch; no loss in
-particular."""
+"""The base of every loss, a number from features, labels and a classifier, and losses by name. Knows torch."""
 
 from typing import Any
 

@@ -219,8 +219,7 @@ class MeanResiduals:
     The exact mean of n samples h is m + (the mean of h - m), whatever m is. With u = eps / 2, each difference h - m is
     computed to u |h - m| in every coordinate, a sum of n of them in any order to n u (the sum of their sizes), and the
     division to another u. So the exact mean is within |r| + (n + 2) u s of m, where r is the computed mean of the
-    differences and s the mean of their lengths. The bound takes n eps instead of n u, which covers terms of order u^2.
-    """
+    differences and s the mean of their lengths. The bound takes n eps instead of n u, which covers terms of order u^2."""
 
     def __init__(self, means: Float[Tensor, "classes dim"]) -> None:
         self.means, self.sums = means, torch.zeros_like(means)

@@ -24,8 +24,7 @@ def measure_layer(features: Float[Tensor, "samples dim"], labels: Int[Tensor, " 
     """Collapse of one layer's outputs, flattened or pooled, as they are: not normalised.
     Beside the features, memory is O(classes x dim) in float64 and a few tiles. Classes without samples are left out.
     Source: Tirer et al. 2023 (quotient), Galanti et al. 2021 (CDNV), Papyan et al. 2020 (nearest mean); at every
-        layer: Rangamani et al., Feature learning in deep classifiers through intermediate neural collapse, ICML 2023.
-    """
+        layer: Rangamani et al., Feature learning in deep classifiers through intermediate neural collapse, ICML 2023."""
     if features.ndim != 2 or not bool(features.isfinite().all()):
         raise ValueError(f"features must be a finite matrix, got shape {tuple(features.shape)}. Flatten or pool them.")
     check_labels(labels, len(features), num_classes)

@@ -24,10 +24,9 @@ def ratio_columns(head: ClassStatistics, between: Spectrum) -> tuple[float, floa
 
 @columns("variability", "gnc1_quotient", "gnc1_quotient_balanced")
 def quotient_columns(head: ClassStatistics) -> tuple[float, float] | None:
-    """tr Sigma_W / tr Sigma_B; None where no class has two samples.
+    """tr Sigma_W / tr Sigma_B (Tirer et al. 2023); None where no class has two samples.
     Sigma_W averages over samples, so that under a long tail it is that of the frequent classes; the balanced form
-    averages the classes' variances instead. With equal counts both are the same.
-    Source: Tirer et al. 2023."""
+    averages the classes' variances instead. With equal counts both are the same."""
     if not head.has_spread:
         return None
     between = float(head.centred_means.square().sum(1).mean())

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gnc_models.catalog.members import ANY, BUILT_IN_FONTS, DATASETS, ENCODERS, OWN_FAMILIES, is_reference, max_classes
-from gnc_models.catalog.settings import check_pairing
-from gnc_models.datasets.samples.draws import class_counts
+from gnc_models.catalog.settings import check_pairing, class_counts
 
 
 def check_together(settings: Mapping[str, Any]) -> None:

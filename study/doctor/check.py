@@ -36,7 +36,6 @@ def failed(name: str, told: str, cure: str) -> Check:
 
 
 def skipped(name: str, why: str) -> Check:
-    """There was nothing to check, or the check was not possible."""
     return Check(name, "skipped", why)
 
 

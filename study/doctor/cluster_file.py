@@ -1,6 +1,5 @@
 """Checks of a cluster file before `ray up`: unfilled values, opened ports, the driver's machine, secrets; and of own machines:
-each answers to SSH and has Python, and all see one results folder. Knows ssh and the keys of Ray's cluster files; imports
-neither Ray nor boto3."""
+each answers to SSH and has Python, and all see one results folder. Knows ssh and Ray's files; not Ray nor boto3."""
 
 import ipaddress
 import re
@@ -62,13 +61,11 @@ def check_file(config: Config, text: str) -> list[Check]:
 
 
 def node_types(config: Config) -> dict[str, Config]:
-    """Node types by name; none in a file of own machines."""
     types = config.get("available_node_types")
     return types if isinstance(types, dict) else {}
 
 
 def head_type(config: Config) -> Config:
-    """The head's node type, empty for own machines."""
     return node_types(config).get(str(config.get("head_node_type")), {})
 
 
@@ -77,7 +74,6 @@ def is_own(config: Config) -> bool:
 
 
 def is_spot(node_type: Config) -> bool:
-    """Whether AWS may take machines of this type back."""
     market = node_type.get("node_config", {}).get("InstanceMarketOptions", {})
     return isinstance(market, dict) and market.get("MarketType") == "spot"
 
@@ -92,13 +88,11 @@ def ssh_ranges(config: Config) -> list[str]:
 
 
 def ranges_of(rule: Config) -> list[str]:
-    """The address ranges that an ingress rule lets in."""
     kinds = (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6"))
     return [entry.get(name, "") for kind, name in kinds for entry in rule.get(kind, [])]
 
 
 def check_placeholders(config: Config) -> Check:
-    """No placeholder is left where the user's own value belongs."""
     left = [f"{where} is {value!r}" for where, value in _strings(config) if PLACEHOLDER in value]
     return verdict("filled in", left, "no placeholder is left", "Write your own value; comments in the file say which.")
 
@@ -118,7 +112,6 @@ def check_no_secret(config: Config, text: str) -> Check:
 
 
 def check_token_on_nodes(config: Config) -> Check:
-    """Every machine starts Ray with token authentication and has the token."""
     commands = [(name, command) for name in START_COMMANDS for command in config.get(name, ["ray start"])]
     bare = (name for name, command in commands if "ray start" in (command or "ray start") and TOKEN_MODE not in command)
     wrong = [f"{name} starts Ray without {TOKEN_MODE}" for name in bare]
@@ -129,7 +122,6 @@ def check_token_on_nodes(config: Config) -> Check:
 
 
 def check_token_here() -> Check:
-    """The user's token is there, and theirs alone."""
     path = Path(TOKEN).expanduser()
     if not _read_token():
         return failed("token here", f"{TOKEN} is not there or empty", "Make one: ray get-auth-token --generate.")

@@ -44,7 +44,6 @@ class Request:
 
     @property
     def num_gpus(self) -> int:
-        """GPUs of a task, whatever their type."""
         return int(self.gpus.rpartition(":")[2])
 
     def check(self, study: Study) -> None:
@@ -134,7 +133,6 @@ def check_allocation(store: Store | None) -> Iterator[Check]:
 
 
 def check_cpus() -> Check:
-    """Processors that a run sees against those granted."""
     allowed, asked, used = len(os.sched_getaffinity(0)), granted.slurm_cpus(), granted.usable_cpus()
     told = f"{used} are used of {os.cpu_count()} in the machine, {allowed} by affinity, {asked or 'none said'} granted"
     cure = "Bind the step to all CPUs of its task: srun --cpus-per-task=N, or --cpu-bind=none."
@@ -142,7 +140,6 @@ def check_cpus() -> Check:
 
 
 def check_memory() -> Check:
-    """Memory that a run reckons with against that granted."""
     asked, limit = granted.slurm_memory(), granted.memory_limit()
     told = f"{asked / 2**30:.1f} GiB granted" if asked else "SLURM names no limit"
     enforced = f"{limit / 2**30:.1f} GiB by control group" if limit < float("inf") else "no control group's limit"
@@ -150,7 +147,6 @@ def check_memory() -> Check:
 
 
 def check_gpus() -> Check:
-    """GPUs that torch sees against those granted."""
     import torch
 
     listed = [gpu for gpu in os.environ.get("SLURM_JOB_GPUS", "").split(",") if gpu]

@@ -48,7 +48,6 @@ def drain(seconds: float) -> bool:
 
 
 def main() -> None:
-    """Wait for the notice, drain the node, end."""
     service = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", SERVICE).rstrip("/")
     while True:
         left = seconds_left(service)

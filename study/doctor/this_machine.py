@@ -100,7 +100,6 @@ def check_disks(store: Store | None) -> Check:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed package, None where it is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

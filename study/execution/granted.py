@@ -39,8 +39,7 @@ def usable_memory() -> int:
 
 def data_room() -> Room:
     """What the inputs of one worker of a trial may take here: half of its processor's part of the memory.
-    Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share than a
-    half."""
+    Each processor may have a trial of its own. The environment variable GNC_DATA_SHARE gives another share."""
     written, share = os.environ.get(DATA_SHARE) or USUAL_SHARE, math.nan
     with contextlib.suppress(ValueError):
         share = float(written)

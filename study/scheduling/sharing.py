@@ -124,7 +124,6 @@ class Sharing:
 
     @property
     def has_company(self) -> bool:
-        """Whether other runs have been seen on the folder."""
         self.look()
         return bool(self._seen.keys() - {self.run})
 

@@ -97,7 +97,6 @@ class Attempts(Part):
             self.storage.remove_folder(f"checkpoints/{key}")
 
     def unfinished(self) -> set[str]:
-        """The keys of all trials that have heartbeats or failures."""
         return {entry.name.partition(".")[0] for f in ("live", "failures") for entry in self.storage.entries(f)}
 
     def request_stop(self, run: str) -> None:
@@ -105,7 +104,6 @@ class Attempts(Part):
         self.storage.write(f"live/{run}.stop", b"")
 
     def is_stop_requested(self, run: str) -> bool:
-        """Whether the trials of this run, or this one trial, were asked to end."""
         return self.storage.read(f"live/{run}.stop") is not None
 
     def withdraw_stop(self, run: str) -> None:
@@ -115,7 +113,6 @@ class Attempts(Part):
         return {entry.name.removesuffix(".stop") for entry in self.storage.entries("live", ".stop")}
 
     def write_failure(self, key: str, attempt: int, failure: dict[str, Any]) -> None:
-        """Store how an attempt failed, with its traceback."""
         self.storage.write(f"failures/{key}.{attempt}.json", json.dumps(failure, indent=1).encode())
 
     def failures(self, key: str | None = None, on_unreadable: Tell = ignore) -> dict[str, list[dict[str, Any]]]:
@@ -154,7 +151,6 @@ class Attempts(Part):
             self.storage.write(name, (self.storage.read(name) or b"") + content)
 
     def last_log_lines(self, key: str, attempt: int, count: int = 100) -> list[str]:
-        """The end of an attempt's log; empty where there is none."""
         content = self.storage.read(log_name(key, attempt)) or b""
         return content.decode(errors="replace").splitlines()[-count:]
 

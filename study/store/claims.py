@@ -62,7 +62,6 @@ class Claims(Part):
         self.storage.write(f"live/{run}.run", json.dumps(asdict(mark)).encode(), lasts=False)
 
     def sees_run(self, run: str) -> bool:
-        """Whether this machine sees the mark of `begin_run`."""
         return self.storage.read(f"live/{run}.run") is not None
 
     def end_run(self, run: str) -> None:
@@ -80,7 +79,6 @@ class Claims(Part):
         return found
 
     def claims(self) -> dict[str, Claim]:
-        """The last claim on each trial that has any."""
         chains = self._chains()
         now = {files for chain in chains.values() for files in chain.values()}
         found = {key: self._claim(key, *max(chain.items())) for key, chain in chains.items()}
@@ -88,7 +86,6 @@ class Claims(Part):
         return {key: claim for key, claim in found.items() if claim is not None}
 
     def claim_of(self, key: str) -> Claim | None:
-        """The last claim on this trial; None where there is none."""
         return self.claims().get(key)
 
     def has_lost(self, key: str, run: str) -> bool:

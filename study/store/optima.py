@@ -41,7 +41,6 @@ def code_digest(rows: Rows) -> str:
 
 
 def write_optimum(storage: Storage, *values: float) -> None:
-    """Store one optimum, its values in the order of OPTIMUM_COLUMNS."""
     line = (",".join(f"{value:.10g}" for value in values) + "\n").encode()
     storage.write(f"optima/{digest_of(line)}.csv", line)
 

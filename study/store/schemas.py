@@ -136,8 +136,7 @@ def record_from_json(text: str) -> TrialRecord:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the schema's columns, metadata from the schema.
-    A measurement that the table does not know is null. A setting that came after it has the value that keeps the
-    key."""
+    A measurement that the table does not know is null; a later setting has the value that keeps the key."""
     held = dict(zip(table.column_names, table.columns, strict=True))
     settled = _later_settings(table, [name for name in schema.names if name not in held])
     columns = []
@@ -201,7 +200,6 @@ def open_parquet(content: bytes | pa.Buffer) -> pq.ParquetFile:
 
 
 def check_version(metadata: Mapping[bytes, bytes] | None) -> None:
-    """UnknownSchema for a foreign major version."""
     found, known = (metadata or {}).get(b"schema_version", b"?").decode(), SCHEMA_VERSION.split(".")[0]
     if found.split(".")[0] != known:
         cure = "Use the gnc-study version that wrote this folder, or another results folder."

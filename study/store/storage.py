@@ -130,8 +130,7 @@ class Storage:
     def write_once(self, name: str, content: bytes, *, lasts: bool = True) -> bytes:
         """Put the content under the name unless something lies there; gives what `read_once` gives every process then.
         An object store refuses no second put. There every writer puts a file of its own and the oldest one counts; a
-        writer waits until no other can be given the time of its own file. lasts: whether it must outlast a loss of
-        power."""
+        writer waits until no other can be given the time of its own file. lasts: as `write` takes it."""
         if self.is_local:
             with contextlib.suppress(FileExistsError):
                 self._write(self._path(name), content, os.link, lasts=lasts)
@@ -171,7 +170,6 @@ class Storage:
             stream.write(content)
 
     def read(self, name: str) -> bytes | None:
-        """The content, or None where there is no such file."""
         try:
             return self._ask(lambda: self._get(self._path(name)))
         except FileNotFoundError:
@@ -265,7 +263,6 @@ class Storage:
 
 
 def try_again(operation: Callable[[], Answer], times: int, passing: type[Exception]) -> Answer:
-    """What the operation gives, tried so many times while it fails with this error."""
     for _ in range(times - 1):
         with contextlib.suppress(passing):
             return operation()

@@ -114,8 +114,7 @@ def _counts(data_root: Path, folder: str, data_seed: int, classes: int) -> list[
 
 def load_dataset(config: TrialConfig, room: Room = HELD) -> "Dataset":
     """The trial's data; the same for every trial with the same data settings. room: inputs that take more are streamed.
-    StudyError where the data are at fault, so that another attempt would end alike; MissingData where they are not
-    here."""
+    StudyError where the data are at fault, so that another attempt would end alike; MissingData where they are absent."""
     from gnc_models.datasets.registry import make_dataset  # torch takes seconds, and most commands need no data
 
     settings = {name: getattr(config, name) for name in settings_with("data", "size")}

@@ -43,8 +43,7 @@ class Outputs:
 
 def compute_outputs(training: Training, data: Dataset, features: Tensor | None) -> Outputs:
     """The network's outputs on all sets, from which everything is measured; all workers call it together.
-    features: of the training set, if the caller has computed them already. Diverged if features or rows are not
-    finite."""
+    features: of the training set, if they were computed already. Diverged if features or rows are not finite."""
     training.check_weights()
     measured = training.measured
     train = training.features(training.train_inputs[measured]) if features is None else features[measured]

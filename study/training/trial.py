@@ -84,7 +84,6 @@ class Trial:
 
     @property
     def is_done(self) -> bool:
-        """Whether the budget is spent and the last epoch measured."""
         return self.epoch >= self._last_epoch()
 
     @property

@@ -52,7 +52,6 @@ class CompetingTrials:
             self._store.request_stop(config.key)
 
     def _note(self, config: TrialConfig, row: dict[str, Any], *, past: bool = False) -> str:
-        """Give a row to its group's rule, and take its decision."""
         epoch, value = row["epoch"], measured(row, self._search.scheduler.metric)
         if config.key not in self._known:
             rule = self._rule_of_group.setdefault(group_of(config, self._search), make_rule(self._search.scheduler))

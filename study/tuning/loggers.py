@@ -70,7 +70,6 @@ class LogFolder:
         self.path = local or Path(self._temporary.name if self._temporary else "")
 
     def fresh(self, key: str) -> Path:
-        """An empty folder for the trial."""
         shutil.rmtree(self.path / key, ignore_errors=True)
         (self.path / key).mkdir(parents=True)
         return self.path / key
@@ -90,8 +89,7 @@ class LogFolder:
 
 def folder_id(store: Store) -> str:
     """Tells this results folder from every other one that logs to the same server; it is the same in every run.
-    Its own random name, since folders on two machines can have one path, hashed with the path or URI, since a copy of
-    the folder has the same name."""
+    Its own random name, as two machines' folders can have one path, hashed with the path, as copies have its name."""
     local = store.storage.local_path("")
     return short_digest(f"{store.folder_id()} {local.resolve() if local else store.uri}")
 
@@ -273,6 +271,5 @@ def check_callbacks(names: Iterable[str], store: Store) -> None:
 
 
 def numbers_of(columns: Mapping[str, Any], names: Iterable[str]) -> Row:
-    """The named columns that hold a finite number."""
     found = ((name, columns.get(name)) for name in names)
     return {n: float(v) for n, v in found if isinstance(v, int | float) and math.isfinite(v)}

@@ -1,6 +1,5 @@
 """Passes what Ray Tune reports of trials on to the loggers that a study names, each in a thread of its own: a slow or broken
-one neither delays a trial nor ends the run. Rows that were missed are read from the store at a trial's end, so that a log
-holds every row once."""
+one neither delays a trial nor ends the run. A log holds every row once: those missed are read from the store at the end."""
 
 import json
 import queue

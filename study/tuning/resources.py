@@ -52,7 +52,6 @@ class Allotment:
 
 
 def ray_problem(version: str = ray.__version__) -> str | None:
-    """A sentence where this release of Ray is not among the tested ones, else None."""
     oldest, newest = map(Version, TESTED_RAY)
     if oldest <= Version(".".join(version.split(".")[:2])) <= newest:
         return None
@@ -244,7 +243,6 @@ def ask_machines(
 
 
 def alive_machines() -> dict[str, str]:
-    """Addresses of the machines of the joined cluster, by Ray's id of each."""
     return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 
 

@@ -107,7 +107,6 @@ def _font(face: Face) -> ImageFont.FreeTypeFont:
 
 
 def _fits(left: float, top: float, right: float, bottom: float) -> bool:
-    """Whether a picture of this box has ink and room."""
     has_room = right - left <= _CANVAS and _BASELINE + top >= 0 and _BASELINE + bottom <= _CANVAS
     return has_room and right > left and bottom > top
 

@@ -19,8 +19,7 @@ class Dataset:
     Inputs are float32 `[samples, channels, height, width]` images or `[samples, dim]` vectors, or int64
     `[samples, context]` tokens or `[samples, 1]` indices, or uint8 images, which networks see times `input_scale`.
     `unseen_*` are samples of the same classes from a source kept out of training and test, `ood_inputs` samples of
-    other classes; each is None where there is none. Test labels are always true; training labels are those trained on.
-    """
+    other classes; each is None where there is none. Test labels are always true; training labels are those trained on."""
 
     train_inputs: Num[Tensor, " train *input"] | Streamed
     train_labels: Int64[Tensor, " train"]

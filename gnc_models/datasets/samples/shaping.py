@@ -78,8 +78,7 @@ def mark_contexts(
     contexts: Int64[Tensor, "samples context"], labels: Int64[Tensor, " samples"]
 ) -> tuple[Bool[Tensor, " samples"], float]:
     """Which samples have a context that one label alone follows, and the label's entropy given the context.
-    It is the empirical `-sum_{c,y} p(c, y) log p(y | c)` in nats: no function of the context has a lower cross-entropy.
-    """
+    It is the empirical `-sum_{c,y} p(c, y) log p(y | c)` in nats: no function of the context has a lower cross-entropy."""
     # a row's bytes as one value: rows are equal exactly where these are
     rows = np.ascontiguousarray(contexts.numpy()).view(np.dtype((np.void, contexts.shape[1] * 8)))[:, 0]
     _, group = np.unique(rows, return_inverse=True)
@@ -101,7 +100,6 @@ def _crop_flip(inputs: Tensor, draw: Throw) -> Tensor:
 
 
 def _move(inputs: Tensor, margin: int, draw: Throw) -> Tensor:
-    """Each image moved by up to `margin` pixels each way."""
     samples, _, height, width = inputs.shape
     # new margins are 0: the background of the images, so a shifted image looks like one drawn there
     windows = functional.pad(inputs, (margin,) * 4).unfold(2, height, 1).unfold(3, width, 1)
@@ -126,8 +124,7 @@ def augment(
         augmentation: None or "none": the batch itself; "shift": each image moved by -1, 0 or 1 pixels each way, 0 where
             it came from outside; "crop_flip": by up to an eighth of the longer side, then mirrored or not.
         generator: on any device; left untouched where nothing is changed.
-        start, batch_size: the place of the first input in its batch, and the batch's samples; None: the inputs are all.
-    """
+        start, batch_size: the place of the first input in its batch, and the batch's samples; None: the inputs are all."""
     if augmentation is None:
         return inputs
     if augmentation != "none" and inputs.ndim != 4:

@@ -42,7 +42,6 @@ class Streamed:
         return Streamed(self._loader, self._places[chosen], self._like)
 
     def is_floating_point(self) -> bool:
-        """Whether they are numbers rather than tokens."""
         return self.dtype.is_floating_point
 
     def read(self, batches: Iterable[Any]) -> Iterator[Tensor]:
@@ -157,5 +156,4 @@ def stream(read: Read, convert: Convert, samples: int, processes: int) -> Stream
 
 
 def input_bytes(samples: int, like: Tensor) -> int:
-    """What so many inputs of this shape and type take when they are held."""
     return samples * math.prod(like.shape) * like.element_size()

@@ -32,7 +32,6 @@ def _is_hidden(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name ends as those of images that are read."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 

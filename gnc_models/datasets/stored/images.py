@@ -31,8 +31,7 @@ def make_stored(name: str, wanted: Draw, *, data_root: Path | None) -> Dataset:
     Grey images are `[samples, 1, 28, 28]`, divided by the root mean square of the set's pixels, so that the background
     stays 0, what shifts and crops fill with. Colour images are `[samples, 3, 32, 32]`, less the mean and divided by the
     deviation of each channel. Both are constants, so that no sample depends on which others are drawn. emnist is its
-    balanced split, turned as stored. ValueError: more classes or samples than there are, or files that are not theirs.
-    """
+    balanced split, turned as stored. ValueError: more classes or samples than there are, or files that are not theirs."""
     stored = STORED_SETS[name]
     train, test = (_read(name, data_root, files) for files in (stored.train_files, stored.test_files))
     names = stored.names
@@ -58,8 +57,7 @@ make_cifar10, make_cifar100, make_mnist, make_fashion_mnist, make_emnist = (
 
 def normalise(images: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Tensor:
     """Bytes `[samples, channels, height, width]` as float32 of about unit power, by constants on a scale from 0 to 1.
-    One channel: `x / sqrt(mean^2 + deviation^2)`, which leaves 0 in place. Several: `(x - mean) / deviation` of each.
-    """
+    One channel: `x / sqrt(mean^2 + deviation^2)`, which leaves 0 in place. Several: `(x - mean) / deviation` of each."""
     scaled = images.float().div_(255)  # in place from here: these are the largest tensors of a study
     if len(mean) == 1:
         return scaled.div_(float(np.hypot(mean[0], deviation[0])))

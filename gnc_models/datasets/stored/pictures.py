@@ -27,8 +27,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def check_header(path: Path) -> None:
-    """ValueError where a picture's first and last bytes say that it cannot be read; where both are right its pixels are left
-    alone."""
+    """ValueError where a picture's first and last bytes say that it cannot be read; its pixels are not looked at."""
     with _opened(path) as image:
         _check_scale(image)
         end = _ENDS.get(image.format or "", b"")
@@ -84,10 +83,8 @@ def _to_colours(image: Image.Image) -> Image.Image:
 
 
 def image_bytes(samples: int, resolution: int) -> int:
-    """What so many images take as inputs in memory."""
     return samples * 3 * resolution**2 * FLOAT_BYTES
 
 
 def is_blank(pixels: np.ndarray) -> bool:
-    """Whether a picture `[3, height, width]` is of one colour throughout."""
     return bool((pixels == pixels[:, :1, :1]).all())

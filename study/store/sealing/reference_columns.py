@@ -50,7 +50,7 @@ class References:
     def _optimum(self, *setting: Any) -> dict[str, Any]:
         num_classes, feature_dim, temperature, normalization, dataset, imbalance, label_noise = setting
         # as many training samples in each class, each with its true label: what the model's optimum is for
-        balanced = DATASETS[dataset].is_balanced and imbalance == "none" and label_noise == 0
+        balanced = "imbalance" not in DATASETS[dataset].refuses and imbalance == "none" and label_noise == 0
         optimum = None
         # the model's theory is for unit rows and unit features
         if normalization == "both" and temperature is not None and balanced:

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from gnc_models.datasets.samples.draws import class_counts
+from gnc_models.catalog.settings import class_counts
 
 
 def counts(classes, samples, kind, ratio):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from gnc_models.catalog.settings import class_counts
 from gnc_models.datasets.registry import make_dataset
 from gnc_models.datasets.samples.dataset import Dataset, digest_tensors
-from gnc_models.datasets.samples.draws import class_counts
 from gnc_models.datasets.samples.shaping import augment, noisy_labels
 
 

@@ -201,7 +201,7 @@ def test_sets_that_are_made_lack_nothing():
 
 def test_what_is_missing_is_known_without_torch():
     code = (
-        "import sys, gnc_models.datasets.samples.draws, gnc_models.datasets.stored.layouts; "
+        "import sys, gnc_models.catalog.settings, gnc_models.datasets.stored.layouts; "
         "print('torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
