@@ -85,8 +85,8 @@ def command_best(options: argparse.Namespace) -> int:
         raise StudyError("--by must be given where no study file names the cells. Write --by num_classes,feature_dim.")
     by = default_by(study) if options.by is None and study else _words(options.by)
     unreadable: list[str] = []
-    chosen = {"keys": _keys(study), "selection": selection_of(options)}
-    best = find_best(store, goals, by=by, **chosen, on_unreadable=unreadable.append)
+    given = _keys(study), selection_of(options)
+    best = find_best(store, goals, by=by, keys=given[0], selection=given[1], on_unreadable=unreadable.append)
     warn_unreadable(unreadable)
     if options.write is not None:
         seeds, wanted = (
