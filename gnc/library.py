@@ -107,6 +107,7 @@ def measure(
     Source: docs/metrics.md names the paper of each formula.
     """
     found, classes = _labelled("", features, labels, ignore_index)
+    dim = found.shape[-1] if found.ndim == 2 else None
     test: tuple[Tensor | None, Tensor | None] = (None, None)
     if test_features is not None and test_labels is not None:
         test = _labelled("test_", test_features, test_labels, ignore_index)
@@ -115,7 +116,7 @@ def measure(
     collapse = measure_collapse(
         found,
         classes,
-        None if weights is None else as_floats("weights", weights),
+        None if weights is None else as_rows(weights, dim),
         normalization=normalization,
         temperature=temperature,
         bias=None if bias is None else as_floats("bias", bias),
@@ -194,6 +195,15 @@ def as_floats(name: str, values: ArrayLike) -> Tensor:
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be floating-point numbers, got {tensor.dtype}. Convert them first.")
     return tensor
+
+
+def as_rows(weights: ArrayLike, dim: int | None) -> Tensor:
+    """Classifier rows as wide as the features, where their width is known; ValueError says where they look transposed."""
+    rows = as_floats("weights", weights)
+    if dim is not None and (rows.ndim != 2 or rows.shape[1] != dim):
+        turned = " They look transposed: give weights.T." if rows.ndim == 2 and len(rows) == dim else ""
+        raise ValueError(f"weights must be [classes, {dim}] as the features are, got {tuple(rows.shape)}.{turned}")
+    return rows
 
 
 def as_labels(name: str, values: ArrayLike) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
-from gnc.library import ArrayLike, Measured, as_floats, as_labels, notes_on
+from gnc.library import ArrayLike, Measured, as_floats, as_labels, as_rows, notes_on
 from gnc_models.columns import choose, facts_needed
 from gnc_models.geometry.margins import Margins, check_tolerance
 from gnc_models.metrics.class_statistics import check_labels
@@ -197,7 +197,7 @@ class CollapseMeter:
         Raises:
             ValueError: fewer than two classes were seen, rows that do not fit or are zero or not finite.
         """
-        rows = None if weights is None else as_floats("weights", weights).to(self.counts.device)
+        rows = None if weights is None else as_rows(weights, self.feature_dim).to(self.counts.device)
         found = measure_statistics(
             self._seen,
             rows,

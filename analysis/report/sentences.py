@@ -69,7 +69,15 @@ def sentence_studied(frame: StudyFrame) -> str:
     rest = (
         f" {sum(rested)} of {amount(len(rested), 'trial')} that trained until at rest came to rest." if rested else ""
     )
-    return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{rest}"
+    return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{_seeds(frame.final)}{rest}"
+
+
+def _seeds(final: pa.Table) -> str:
+    """How many seeds the answer rests on."""
+    counts = final["cell"].value_counts().field("counts").to_pylist()
+    least, most = min(counts, default=0), max(counts, default=0)
+    seeds = amount(most, "seed") if least == most else f"{least} to {most} seeds"
+    return f" Each combination of settings was run with {seeds}." if counts else ""
 
 
 def question(frame: StudyFrame) -> str:

@@ -84,7 +84,10 @@ def command_best(options: argparse.Namespace) -> int:
     if options.by is None and study is None:
         raise StudyError("--by must be given where no study file names the cells. Write --by num_classes,feature_dim.")
     by = default_by(study) if options.by is None and study else _words(options.by)
-    best = find_best(store, goals, by=by, keys=_keys(study), selection=selection_of(options))
+    unreadable: list[str] = []
+    given = _keys(study), selection_of(options)
+    best = find_best(store, goals, by=by, keys=given[0], selection=given[1], on_unreadable=unreadable.append)
+    warn_unreadable(unreadable)
     if options.write is not None:
         seeds, wanted = (
             _words(options.seeds),
@@ -188,6 +191,9 @@ def command_contrast(options: argparse.Namespace) -> int:
     from gnc_models.progress import counted
 
     final = final_rows(existing_store(options.results))
+    require(
+        final.num_rows > 0, f"RESULTS must hold a complete trial, got none in {options.results!r}. Run trials first."
+    )
     for condition in options.where:
         final = rows_where(final, condition)
     measures = options.measure or DEFAULT_MEASURES

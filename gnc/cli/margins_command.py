@@ -75,7 +75,8 @@ def command_margins(options: argparse.Namespace) -> int:
         mentioned |= {one["class"] for one in tables["largest_supports"]}
         mentioned |= {k for one in tables.get("classes", ()) for k in (one["class"], *one["support"])}
         tables["labels"] = {str(k): names[k] for k in sorted(mentioned) if k in names}
-    show(options, facts | tables, _lines(facts, tables, names))
+    lines = _lines(facts, tables, names, in_short=options.mode == "min")
+    show(options, facts | tables, lines)
     return 1 if facts["interrupted"] else 0
 
 
@@ -199,8 +200,21 @@ def _hubs(margins: "Margins", kept: list[int]) -> list[dict[str, int]]:
     return [{"class": kept[k], "supports": int(counts[k])} for k in first if int(counts[k])]
 
 
-def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str]) -> Iterator[str]:
-    yield from fact_lines(facts)
+def _answer(facts: dict[str, Any]) -> str:
+    """The smallest margin in words, beside what it could be."""
+    ends = " to ".join(dict.fromkeys(shown(name, facts[name]) for name in ("margin_min_lower", "margin_min_upper")))
+    told = f"The smallest margin of {facts['num_classes']:,} classes in {facts['feature_dim']} dimensions is {ends}."
+    if "reference_margin_lower" not in facts:
+        return told
+    null = "" if facts["random_margin"] is None else f", random rows have {facts['random_margin']:.3g}"
+    score = facts["margin_score"]
+    part = "" if score is None or score < 0 else f"; that is {100 * score:.3g} % of the way between them"
+    return f"{told} The best code known has {facts['reference_margin_lower']:.6g}{null}{part}."
+
+
+def _lines(facts: dict[str, Any], tables: dict[str, Any], names: dict[int, str], *, in_short: bool) -> Iterator[str]:
+    yield _answer(facts)
+    yield from ["All facts: --json or --mode all."] if in_short else fact_lines(facts)
     yield from note_lines(tables["notes"])
     for title, groups in (("duplicates", tables["duplicates"]), ("near-duplicates", tables["near_duplicates"])):
         for group in groups[:SHOWN_GROUPS]:

@@ -148,7 +148,8 @@ def _head(
         require(bias is None, "bias must come with weights, got it alone. Add the classifier's weights.")
         notes.append("no classifier rows were given, so there are no columns about rows")
         return None, None
-    rule = f"weights must be [classes, {dim}] as the features are, got {tuple(weights.shape)}."
+    turned = " They look transposed: save weights.T." * (weights.ndim == 2 and len(weights) == dim)
+    rule = f"weights must be [classes, {dim}] as the features are, got {tuple(weights.shape)}.{turned}"
     require(weights.ndim == 2 and weights.shape[1] == dim and len(weights) > 0, rule)
     _check_size("weights", weights)
     if bias is not None:

@@ -100,7 +100,9 @@ def _cost_sentence(cost: Price) -> str:
     if not cost.trials:
         return "Nothing is left to run."
     if cost.wall_seconds is None:
-        return f"The cost of {cost.unpriced} of {amount(cost.trials, 'trial')} to run is unknown; --probe measures it."
+        return (
+            f"The cost of {cost.unpriced} of the {amount(cost.trials, 'trial')} to run is unknown; --probe measures it."
+        )
     about = "at most about" if cost.is_bound else "about"
     start = f"{amount(cost.trials, 'trial')} to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
     return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"

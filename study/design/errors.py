@@ -80,11 +80,14 @@ def unreadable(what: str, path: str | Path, error: Exception, pattern: str = "*"
     if place.is_dir() or not place.exists():
         folder, problem = (place, ", a folder.") if place.is_dir() else (folder, ", which does not exist.")
         try:
-            held = sorted(str(one) for names in (pattern, f"studies/{pattern}") for one in folder.glob(names))
+            held = {
+                str(one): one.name for names in (pattern, f"studies/{pattern}") for one in sorted(folder.glob(names))
+            }
         except OSError:
-            held = []
-        near = difflib.get_close_matches(str(place), held, n=1)
-        there = f" There is {', '.join(held[:SHOWN])}." if held and pattern != "*" else " Name one that is there."
+            held = {}
+        close = difflib.get_close_matches(place.name, held.values(), n=1)
+        near = [path for path, name in held.items() if name in close]
+        there = f" There is {', '.join([*held][:SHOWN])}." if held and pattern != "*" else " Name one that is there."
         problem += f" Did you mean {near[0]!r}?" if near else there
     return StudyError(f"{what}, got {str(path)!r}{problem}")
 
@@ -105,10 +108,11 @@ def make_config(settings: dict[str, Any]) -> TrialConfig:
     except ValidationError as error:
         told = sentences(TrialConfig, error)
     faulty = TrialConfig.settle_given(given)[1]
-    try:  # what else is wrong, which was not looked at beside these
-        TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
-    except ValidationError as error:
-        told += sentences(TrialConfig, error)
+    if faulty:
+        try:  # what else is wrong, which was not looked at beside these
+            TrialConfig(**{name: value for name, value in given.items() if name not in faulty})
+        except ValidationError as error:
+            told += sentences(TrialConfig, error)
     raise StudyError(*(_or_default(fault, given) for fault in dict.fromkeys(told)))
 
 

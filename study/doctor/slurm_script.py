@@ -25,6 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9_.,:+-]+")
 MEMORY = re.compile(r"\d+[KMGT]?")
 GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d+")
 ANSWER_SECONDS, QUEUE_SECONDS = 30.0, 60.0  # of sbatch and squeue
+UNASKED = "SLURM does not answer here, so it checks the options only when the script is submitted"
 AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
 
 SCRIPT = Path(__file__).with_name("slurm_array.sh").read_text(encoding="utf-8")  # with names in braces to be filled in
@@ -101,16 +102,16 @@ def make_script(study: Study, store: Store, request: Request, *, study_path: str
 def ask_slurm(script: str) -> str | None:
     """Let SLURM check the script; StudyError where it refuses. None, or why it could not be asked. Nothing is submitted."""
     if shutil.which("sbatch") is None:
-        return "there is no sbatch on this machine, so SLURM's own check is left to the submission"
+        return "there is no sbatch here, so SLURM checks the options only when the script is submitted"
     given: dict[str, Any] = {"input": script, "capture_output": True, "text": True, "timeout": ANSWER_SECONDS}
     try:
         asked = subprocess.run(["sbatch", "--test-only"], check=False, **given)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"SLURM could not be asked: {error}"
+        return f"{UNASKED} ({error})"
     told = "; ".join(re.findall(r"^(?:sbatch: )?(?:error: )?(.*)$", asked.stderr.strip(), re.MULTILINE))
     if asked.returncode and not AWAY.search(told):
         raise StudyError(f"SLURM must accept the options, got: {told}. sinfo shows what there is.")
-    return f"SLURM could not be asked: {told}" if asked.returncode else None
+    return f"{UNASKED} ({told.partition('; ')[0]})" if asked.returncode else None
 
 
 def _require(holds: bool, rule: str) -> None:

@@ -64,7 +64,7 @@ class View:
         if trial is None:
             return
         trial.figures = figures
-        if done := figures.get("share_done"):
+        if (done := figures.get("share_done")) is not None:
             trial.how_far = f"{done:.0%} done, {trial.pace.left(done)}"
         self._left()
         if self._live is None and now - self._spoke >= APART_SECONDS:

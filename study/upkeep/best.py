@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,14 +101,18 @@ def default_by(study: Study) -> tuple[str, ...]:
 def find_best(
     store: Store, goals: Sequence[Goal], *,
     by: Sequence[str], keys: Collection[str] | None = None, selection: Selection | None = None,
+    on_unreadable: Callable[[str], None] = lambda name: None,
 ) -> Best:  # fmt: skip
-    """The best candidates of each cell. keys: only these trials; None for all of the folder."""
+    """The best candidates of each cell. keys: only these trials; None for all of the folder. on_unreadable: hears of files
+    that were passed over."""
     if "seed" in by:
         raise StudyError("--by must name settings that make a cell, got 'seed'. Means are taken over the seeds.")
     check_known(by, [name for name in TrialConfig.model_fields if name != "seed"], "--by")
     states = {key: state for key, state in store.states().items() if keys is None or key in keys}
     metrics = [goal.metric for goal in goals]
-    rows = store.read(["trial", "cell", *TrialConfig.model_fields, "custom", *metrics], last=True).to_pylist()
+    rows = store.read(
+        ["trial", "cell", *TrialConfig.model_fields, "custom", *metrics], last=True, on_unreadable=on_unreadable
+    ).to_pylist()
     rows = [row for row in rows if row["trial"] in states and (selection is None or selection(row))]
     own = [dict(row["custom"] or ()) for row in rows]  # the study's own metrics are known by what was measured
     check_known(metrics, [*METRICS, *(name for values in own for name in values)], "--metric")
@@ -197,7 +201,7 @@ def best_lines(best: Best) -> Iterator[str]:
         yield f"{amount(best.unmeasured, 'trial')} left out, without {names}"
     elif best.unmeasured:
         meanings = "".join(f" {told}" for told in map(column_sentence, (goal.metric for goal in best.goals)) if told)
-        yield f"None can be named: {names} was measured in none of {amount(best.unmeasured, 'finished trial')}.{meanings}"
+        yield f"None can be named: {names} was measured in none of the {amount(best.unmeasured, 'finished trial')}.{meanings}"
     elif not best.winners:
         yield "None can be named: no candidate that was asked for has all of its trials finished."
 

@@ -18,12 +18,14 @@ from study.scheduling.sharing import SILENT_SECONDS
 from study.store.attempts import Live
 from study.store.claims import Run
 from study.store.disk_use import DiskUse, disk_sentence, measure_disk_use
-from study.store.schemas import FINAL
+from study.store.schemas import FINAL, open_parquet
+from study.store.sealing.sealed_tables import RESULTS
 from study.store.storage import Entry
 from study.store.store import Store
 
 KEY = re.compile("[0-9a-f]{16}")  # of a trial; a search claims the places of its suggestions too
 SHOWN_FAILURES = 5
+NAMELESS = "no study file"
 MISSING = "missing"  # trials without rows
 ORDER = ("complete", "diverged", "stopped", "failed")
 
@@ -67,6 +69,7 @@ def read_status(
     states = store.states(known, unreadable.append)
     store.suggestions(unreadable.append)
     store.check_checkpoints(unreadable.append, known)
+    store.storage.read_as(RESULTS, open_parquet, unreadable.append, is_mapped=True)  # its rows are not counted here
     keys = [c.key for c in study.configs] if study else _selected(store, states, selection)
     counts = Counter(states.get(key, "missing") for key in keys)
     if study:
@@ -76,7 +79,7 @@ def read_status(
     live, runs = tuple(trial for trial in going if meant is None or trial.key in meant), tuple(runs_at_work(store))
     failed, outside = {key for key in keys if states.get(key) == "failed"}, len(set(states) - set(keys))
     return Status(
-        name=study.name if study else "no study file",
+        name=study.name if study else NAMELESS,
         uri=store.uri,
         counts=counts,
         live=live,
@@ -134,6 +137,9 @@ def status_facts(status: Status) -> dict[str, Any]:
 
 def status_lines(status: Status) -> Iterator[str]:
     """The status in words."""
+    if status.name == NAMELESS and not status.counts.total() and not status.live:
+        yield f"{status.uri} holds no study and no trial. To fill it: gnc run STUDY.toml {status.uri}"
+        return
     yield f"{status.name} in {status.uri}: {counts_line(status.counts, status.live)}"
     yield from map(run_line, status.runs)
     yield from map(live_line, status.live)

@@ -181,6 +181,20 @@ def test_a_wrong_column_names_its_neighbour(columns, text):
         gnc.measure(*samples(), columns=columns)
 
 
+def test_a_column_that_was_not_measured_names_what_others_call_so():
+    with pytest.raises(KeyError, match=r"got .gnc1.\. Did you mean .gnc1_rank."):
+        gnc.measure(*samples())["gnc1"]
+
+
+def test_rows_the_wrong_way_round_are_told_from_wrong_features():
+    features, labels, rows = samples()
+    with pytest.raises(ValueError, match=r"weights must be \[classes, \d+\] .* They look transposed: give weights.T"):
+        gnc.measure(features, labels, rows.T)
+    meter = gnc.CollapseMeter(len(rows), rows.shape[1]).update(features, labels)
+    with pytest.raises(ValueError, match="They look transposed"):
+        meter.compute(rows.T)
+
+
 def test_every_column_has_one_definition_and_a_meaning_and_groups_need_the_same_data():
     names = [name for producer in PRODUCERS for name in producer.names]
     assert len(set(names)) == len(names)
@@ -280,7 +294,7 @@ REFUSED = {
     "labels=torch.arange(9)": "labels must be 54 integers, one per sample, got shape (9,)",
     "features='some text'": "features must be a tensor or an array of numbers",
     "weights=torch.zeros(9, 4)": "weights must have no row of zeros, got 9, the first is 0",
-    "weights=torch.ones(9, 5)": "features must be a matrix with 5 columns",
+    "weights=torch.ones(9, 5)": "weights must be [classes, 4] as the features are, got (9, 5).",
     "weights=torch.ones(9)": "weights must be a matrix, one row per class or sample, got shape (9,)",
     "bias=torch.zeros(3)": "bias must be finite, one number per classifier row, got shape (3,)",
     "normalization='both'": "temperature must be above 0 and finite, and None with normalization 'none', got None",

@@ -197,6 +197,9 @@ def test_figures_can_be_drawn_into_axes_of_ones_own(folder):
         gnc.plot.margin(results, where="feature_dim == 11")
     with pytest.raises(ValueError, match="Did you mean 'temperature'"):
         gnc.plot.contrast(results, "temperatur")
+    assert gnc.plot.margin(str(folder), where="feature_dim == 10", ax=ax) == [ax]
+    with pytest.raises(ValueError, match=r"^where must use known names only, got 'feature_din'"):
+        gnc.plot.margin(folder, where="feature_din == 3")
 
 
 def test_the_notebook_runs_and_uses_gnc_alone(folder, monkeypatch, capsys):

@@ -60,8 +60,8 @@ def survey_folder(data_root: Path, folder: str, data_seed: int, wanted: Sequence
                 drawing = Draw(1, count, count, data_seed)
                 (order,) = draw_samples(drawing, is_test, [np.arange(len(images))], [label], names)
                 drawn += [images[index] for index in order]
-    lows, highs = ([end(count.values()) for count in counts] for end in (min, max))
-    spans = [str(low) if low == high else f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
+    ends = (dict.fromkeys((min(count.values()), max(count.values()))) for count in counts)
+    spans = [" to ".join(map(str, span)) for span in ends]
     told = f"{base} holds {amount(len(names), 'class', 'classes')}; images of each of the first {len(labels)}"
     held = [f"{told} of data_seed {data_seed}: {spans[0]} for training and {spans[1]} for test."]
     (missing if missing else held).extend(_other_files(base))

@@ -73,7 +73,7 @@ def test_status_covers_the_latest_study_and_counts_the_others(study_file, tmp_pa
     assert main(["status", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "1 complete, 3 not started" in out
-    assert "1 trials of other studies" in out
+    assert "1 trial of other studies" in out
     assert main(["status", str(tmp_path), "--all", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["trials"], facts["complete"]) == (2, 2)
@@ -114,7 +114,7 @@ def test_a_trial_can_be_named_by_a_folder_and_the_first_digits_of_its_key(study_
     assert main(["trial", str(study), "", "--results", str(tmp_path / "r")]) == 2
     assert "KEY must name one trial of small, got '', which names 4" in capsys.readouterr().err
     assert main(["seal", str(tmp_path / "r")]) == 0
-    assert "of 1 trials, 1 new" in capsys.readouterr().out
+    assert "of 1 trial, 1 new" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

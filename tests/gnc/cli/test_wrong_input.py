@@ -57,7 +57,7 @@ def files(tmp_path):
         ("report {0}/notes --format doc", "invalid choice: 'doc'"),
         ("check {0}/folder.toml", "study file must be a readable TOML file, got"),
         ("check {0}/binary.toml", "study file must be a readable TOML file"),
-        ("check {0}/no.toml", "/no.toml', which does not exist. There is /"),
+        ("check {0}/xyz.toml", "/xyz.toml', which does not exist. There is /"),
         ("check {0}/binray.toml", "/binary.toml'?"),
         ("check {0}/notes", "/notes', a folder. Name one that is there."),
         ("status {0}/note", "/notes'?"),

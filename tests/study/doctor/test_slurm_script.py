@@ -11,7 +11,7 @@ import pytest
 
 from gnc.cli.main import main
 from study.design.errors import StudyError
-from study.doctor.slurm_script import ask_slurm, seconds_of
+from study.doctor.slurm_script import UNASKED, ask_slurm, seconds_of
 from study.execution.run_mark import VARIABLE, check_tasks_share
 from study.store.storage import FolderError
 from study.store.store import open_store
@@ -67,7 +67,7 @@ def test_what_slurm_would_refuse_is_refused_in_one_line(more, words, study_file,
 
 def test_the_script_asks_for_what_was_said_and_is_not_submitted(study_file, tmp_path, capsys):
     told = script(study_file(), "--gpus", "a100:1", "--partition", "gpu", "--where", "num_classes > 6", capsys=capsys)
-    assert "there is no sbatch on this machine" in told.err
+    assert "there is no sbatch here" in told.err
     asked = [
         word for line in re.findall(r"^#SBATCH (.*)$", told.out, re.MULTILINE) for word in re.findall(r"--(\S+)", line)
     ]
@@ -82,7 +82,7 @@ def test_slurm_itself_is_asked_where_it_is_there(tmp_path):
     with pytest.raises(StudyError, match=r"SLURM must accept the options, got: invalid partition specified: x\."):
         ask_slurm("")
     program(tmp_path / "bin", "sbatch", "echo 'sbatch: error: Unable to contact slurm controller' >&2; exit 1")
-    assert ask_slurm("") == "SLURM could not be asked: Unable to contact slurm controller"
+    assert ask_slurm("") == f"{UNASKED} (Unable to contact slurm controller)"
 
 
 RUN = """\

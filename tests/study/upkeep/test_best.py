@@ -118,6 +118,16 @@ def test_candidates_with_an_unfinished_trial_do_not_take_part(filled, state, cap
     assert "1 candidate left out: trials diverged" in capsys.readouterr().out
 
 
+def test_candidates_that_are_as_good_are_counted(store, capsys):
+    for learning_rate in (0.1, 0.2, 0.3):
+        finish(store, made_up_config(learning_rate=learning_rate), 0.5 if learning_rate < 0.3 else 0.4)
+    command = ["best", store.uri, "--all", "--by", "num_classes", "--metric", "test_accuracy"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "best of 3, and 1 more as good:" in out
+    assert "Of those as good as each other one is named" in out
+
+
 def test_trials_without_the_metric_are_counted_not_averaged(filled):
     config = parse_study(STUDY).configs[0]
     finish(filled, config, None)

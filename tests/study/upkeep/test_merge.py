@@ -113,7 +113,7 @@ def test_other_numbers_are_told_and_the_first_are_kept(folders, capsys):
     assert main(["merge", a.uri, b.uri, into.uri]) == 1
     out = capsys.readouterr().out
     assert "1 taken, 1 with other numbers, left" in out
-    assert f"gnc1_rank                3 rows of 1 trials, largest 0.2 of the value: 0.25 | 0.2 ({CONFIGS[2].key}" in out
+    assert f"gnc1_rank                3 rows of 1 trial, largest 0.2 of the value: 0.25 | 0.2 ({CONFIGS[2].key}" in out
     assert "cpu_model: one | another" in out
     assert "torch: 2.7 | 2.8" in out
     assert into.read_fragment(CONFIGS[2].key).record.cpu_model == "one"
