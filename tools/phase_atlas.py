@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gnc_models.codes.unconstrained_features import lowest_from
 from gnc_models.geometry.margins import one_vs_rest_margins
 from gnc_models.references.tables import read_table
+from tools.phase_diagram import follow
 
 DATA = Path(__file__).parents[1] / "gnc_models" / "data"
 ENDS = ("loss", "margin_lower", "margin_upper", "group_order", "spectrum")
@@ -67,7 +68,9 @@ def lower_at(line: Cell, other: Cell) -> list[float]:
 
 def rows_of(line: Cell) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The table's rows of a cell, and the points of all of them."""
-    rows, points = [], []
+    rows: list[dict[str, Any]] = []
+    points: list[np.ndarray] = []
+    moved: list[tuple[dict[str, Any], str, Tensor]] = []
     before = None
     for phase in line["phases"]:
         ends = {end: phase[f"at_{end}"] for end in ("hot", "cold")}
@@ -85,16 +88,24 @@ def rows_of(line: Cell) -> tuple[list[dict[str, Any]], np.ndarray]:
             "points": len(kept),
         }
         for end, facts in ends.items():
-            # again from what is kept, at the temperature as it is written
-            stored = torch.tensor(facts["points"], dtype=torch.float32).double()
-            optimum = lowest_from(torch.nn.functional.normalize(stored, dim=-1)[None], float(row[end]))
-            low, high = one_vs_rest_margins(optimum.weights, mode="min").minimum
-            again = {"loss": optimum.loss, "margin_lower": low, "margin_upper": high}
-            row |= {f"{end}_{name}": _text((facts | again)[name]) for name in ENDS}
+            row |= {f"{end}_{name}": _text(facts[name]) for name in ENDS}
+            moved.append((row, end, torch.tensor(facts["points"], dtype=torch.float32).double()))
         rows.append(row)
         points += [np.array(each["points"], np.float32) for each in kept]
         before = row
+    _measure_again(moved)
     return rows, np.stack(points)
+
+
+def _measure_again(moved: list[tuple[dict[str, Any], str, Tensor]]) -> None:
+    """Loss and margin of the ends from what is kept, at the temperatures as they are written."""
+    temperatures = torch.tensor([float(row[end]) for row, end, _ in moved], dtype=torch.float64)
+    starts = torch.nn.functional.normalize(torch.stack([points for *_, points in moved]), dim=-1)
+    reached, values = follow(starts, temperatures)
+    for (row, end, _), points, value, temperature in zip(moved, reached, values, temperatures, strict=True):
+        low, high = one_vs_rest_margins(points.chunk(2)[0], mode="min").minimum
+        again = {"loss": float((value / temperature).exp()), "margin_lower": low, "margin_upper": high}
+        row |= {f"{end}_{name}": _text(found) for name, found in again.items()}
 
 
 def entered(before: np.ndarray, after: list[list[float]]) -> str:
@@ -120,7 +131,8 @@ def write(files: list[Path]) -> None:
         table.writeheader()
         for rows, _ in made.values():
             table.writerows(rows)
-    np.savez_compressed(DATA / "phases.npz", **{key: points for key, (_, points) in made.items()})
+    stored: dict[str, Any] = {key: points for key, (_, points) in made.items()}
+    np.savez_compressed(DATA / "phases.npz", **stored)
     print(f"{len(made)} cells, {sum(len(rows) for rows, _ in made.values())} phases")
 
 
@@ -147,6 +159,8 @@ def draw(file: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "phases"
     mpl.rcParams["svg.fonttype"] = "none"
     import matplotlib.pyplot as plt
+    from matplotlib.artist import Artist
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     by_dim: dict[int, list[list[dict[str, str]]]] = {}
@@ -183,10 +197,9 @@ def draw(file: Path) -> None:
         axes.set_xlabel("temperature, warm to cold", fontsize=8)
     names = {"#4477aa": "margin 1: orthogonal simplices", "#ee7733": "warm, margin below 1", "#228833": "cold, margin below 1",
              "#777777": "more than 2d classes"}  # fmt: skip
-    handles = [Patch(color=colour, label=name) for colour, name in names.items()]
-    handles += [
-        plt.Line2D([], [], color="black", linestyle=s, label=n) for s, n in (("-", "jump"), (":", "smooth switch"))
-    ]
+    handles: list[Artist] = [Patch(color=colour, label=name) for colour, name in names.items()]
+    handles += [Line2D([], [], color="black", linestyle="-", label="jump")]
+    handles += [Line2D([], [], color="black", linestyle=":", label="smooth switch")]
     figure.legend(handles=handles, loc="upper center", ncols=6, fontsize=8, frameon=False)
     figure.text(0.005, 0.94, "K", fontsize=9)
     figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)

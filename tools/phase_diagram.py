@@ -400,7 +400,7 @@ def main() -> None:
     dims = range(options.dims[0], options.dims[1] + 1)
     cells = [(dim, classes) for dim in dims for classes in range(dim + 2, int(options.most_classes * dim) + 1)]
     if options.cells is not None:
-        cells = [tuple(map(int, cell.split(","))) for cell in options.cells]
+        cells = [(int(dim), int(classes)) for dim, classes in (cell.split(",") for cell in options.cells)]
     for dim, classes in sorted(cells, key=lambda cell: cell[0] * cell[1] ** 2):
         if (dim, classes) in done:
             continue

@@ -94,6 +94,6 @@ def test_the_optimum_of_an_answer_is_stationary():
     temperature = torch.tensor([0.3], dtype=torch.float64)
     points = torch.cat([found.weights, found.features])[None]
     value, gradient = cold_loss(temperature)(points, torch.tensor([0]))
-    assert math.exp(float(value[0]) / 0.3) == pytest.approx(found.loss, rel=1e-12)
+    assert math.exp(float(value[0]) / 0.3) == pytest.approx(found.loss, rel=1e-9)
     tangent = gradient - (gradient * points).sum(-1, keepdim=True) * points
     assert float(tangent.abs().max()) < 1e-6

@@ -493,20 +493,20 @@ def test_a_stopped_trial_that_went_on_counts_once_wherever_its_copies_lie(store)
 
 
 def test_reference_columns_depend_on_the_folder_and_not_on_a_users_cache(store, tmp_path, monkeypatch):
-    finish(store, made_up_config(num_classes=5, feature_dim=2, temperature=0.123))
+    finish(store, made_up_config(num_classes=9, feature_dim=2, temperature=0.123))
     sealed = []
     for user in ("one", "another"):
         cache = tmp_path / user
         cache.mkdir()
-        line = f"5,2,0.123,0.{len(sealed) + 1},0.5,0.5,0.5,2,0\n"
+        line = f"9,2,0.123,0.{len(sealed) + 1},0.5,0.5,0.5,2,0\n"
         (cache / "unconstrained_optima.csv").write_text(line)  # where a version before kept them
         monkeypatch.setenv("GNC_CACHE", str(cache))
         store.seal()
         sealed.append(store.storage.read("results.parquet"))
     assert sealed[0] == sealed[1]
     assert store.read().column("ufm_loss").null_count == 3
-    write_optimum(store.storage, 5, 2, 0.123, 0.3, 0.5, 0.5, 0.5, 2, 0)
-    write_optimum(store.storage, 5, 2, 0.123, 0.2, 0.5, 0.5, 0.5, 2, 1)
+    write_optimum(store.storage, 9, 2, 0.123, 0.3, 0.5, 0.5, 0.5, 2, 0)
+    write_optimum(store.storage, 9, 2, 0.123, 0.2, 0.5, 0.5, 0.5, 2, 1)
     store.seal()
     row = store.read().to_pylist()[0]
     assert row["ufm_loss"] == 0.2
