@@ -495,7 +495,7 @@ def test_the_histogram_of_all_margins_is_in_the_table(store: Store):
 
 def test_a_disk_that_fills_during_a_trial_is_told_with_its_cure(study_file, tmp_path):
     """A tmpfs with room for the writability probe and not for a trial's kept files, in a mount namespace of its own."""
-    study, results = study_file(steps=12, checkpoint_seconds=0), tmp_path / "results"
+    study, results = study_file(steps=400, checkpoint_seconds=0), tmp_path / "results"
     results.mkdir()
     mount = f"mount -t tmpfs -o size=1100k tmpfs {results}"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
