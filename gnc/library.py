@@ -200,8 +200,8 @@ def as_floats(name: str, values: ArrayLike) -> Tensor:
 def as_rows(weights: ArrayLike, dim: int | None) -> Tensor:
     """Classifier rows as wide as the features, where their width is known; ValueError says where they look transposed."""
     rows = as_floats("weights", weights)
-    if dim is not None and (rows.ndim != 2 or rows.shape[1] != dim):
-        turned = " They look transposed: give weights.T." if rows.ndim == 2 and len(rows) == dim else ""
+    if dim is not None and rows.ndim == 2 and rows.shape[1] != dim:
+        turned = " They look transposed: give weights.T." if len(rows) == dim else ""
         raise ValueError(f"weights must be [classes, {dim}] as the features are, got {tuple(rows.shape)}.{turned}")
     return rows
 
