@@ -67,7 +67,9 @@ def sentence_studied(frame: StudyFrame) -> str:
     terminal = int(values(frame.final, "terminal").sum())
     rested = frame.final["stationary"].drop_null().to_pylist()  # null unless budget is stationary
     rest = (
-        f" {sum(rested)} of {amount(len(rested), 'trial')} that trained until at rest came to rest." if rested else ""
+        f" {sum(rested)} of {amount(len(rested), 'trial')} that were to train until they rest came to rest."
+        if rested
+        else ""
     )
     return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{_seeds(frame.final)}{rest}"
 
