@@ -12,7 +12,14 @@ from analysis.report.findings import Findings
 from analysis.report.page import TEXTS
 from analysis.rows import theory
 from analysis.rows.frames import (
-    StudyFrame, distinct, median, of_trials, study_document, trial_bounds, values, varied_settings,
+    StudyFrame,
+    distinct,
+    median,
+    of_trials,
+    study_document,
+    trial_bounds,
+    values,
+    varied_settings,
 )  # fmt: skip
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent, shown, shown_value, words

@@ -15,7 +15,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from gnc_models.progress import counted
 from study.design.config import SHORT, TrialConfig, one_of_each_cell
 from study.design.errors import (
-    Faults, StudyError, check_distinct, check_known, make_config, sentences, summarize, unreadable,
+    Faults,
+    StudyError,
+    check_distinct,
+    check_known,
+    make_config,
+    sentences,
+    summarize,
+    unreadable,
 )  # fmt: skip
 from study.design.parts import PartFinder, check_pins, metric_names
 from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
