@@ -20,7 +20,7 @@ from analysis.rows.frames import (
     trial_bounds,
     values,
     varied_settings,
-)
+)  # fmt: skip
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent, shown, shown_value, words
 from analysis.scaling.form_choice import FormComparison

@@ -23,7 +23,7 @@ from study.design.errors import (
     sentences,
     summarize,
     unreadable,
-)
+)  # fmt: skip
 from study.design.parts import PartFinder, check_pins, metric_names
 from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
 from study.design.setting import OPTIONS, Table, canonical, is_option, with_flat_options
