@@ -32,7 +32,8 @@ SETTLED = 0.05  # share of the starts at its temperatures that must have ended a
 ALIKE = 1e-2  # cosines on both sides of a switch that differ by less: the switch is smooth
 LOWER = 1e-6  # relative difference of losses that counts
 COMMENT = """# Arrangements of lowest cross-entropy of free unit rows and features by temperature, one line a phase, made by tools.phase_atlas.
-# hot, cold: its ends. entered: whether it begins with a jump, smoothly, or at the hottest temperature. Margins are certified.
+# hot, cold: its ends. entered: by a jump, smooth, at the start, or unmatched, where the losses of both sides differ by more than 1e-6:
+# the switch lies elsewhere. Margins are certified.
 # group_order: permutations of the classes that keep all cosines. spectrum: eigenvalues of the rows' Gram matrix, times how often.
 # starts, found: random starts at its temperatures, and those that ended at it. points: arrangements kept in phases.npz, hot to cold.
 """
@@ -94,6 +95,10 @@ def rows_of(line: Cell) -> tuple[list[dict[str, Any]], np.ndarray]:
         points += [np.array(each["points"], np.float32) for each in kept]
         before = row
     _measure_again(moved)
+    for above, below in itertools.pairwise(rows):
+        if abs(float(above["cold_loss"]) / float(below["hot_loss"]) - 1) > LOWER:
+            below["entered"] = "unmatched"
+            above["settled"] = below["settled"] = "no"
     return rows, np.stack(points)
 
 
@@ -181,7 +186,7 @@ def draw(file: Path) -> None:
                     hot, cold = float(phase["hot"]), float(phase["cold"])
                     axes.barh(line, hot - cold, left=cold, height=0.8, color=colour_of(phase, index)[1])
                     if index:
-                        style = "-" if phase["entered"] == "jump" else ":"
+                        style = ":" if phase["entered"] == "smooth" else "-"
                         axes.plot([hot, hot], [line - 0.4, line + 0.4], style, color="black", linewidth=0.9)
             axes.set_xscale("log")
             axes.set_xlim(2, 0.02)
