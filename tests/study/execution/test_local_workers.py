@@ -115,7 +115,7 @@ checkpoint_seconds = 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_terminal_keeps_a_checkpoint_and_no_worker_outlives_a_killed_command(number, tmp_path):
+def test_a_terminal_keeps_a_checkpoint(number, tmp_path):
     study, store = tmp_path / "two.toml", open_store(tmp_path / "results")
     study.write_text(STUDY)
     (config,) = read_study(study).configs
@@ -128,7 +128,11 @@ def test_a_terminal_keeps_a_checkpoint_and_no_worker_outlives_a_killed_command(n
     assert command.returncode == 1
     assert [live.interrupted for live in store.read_live()] == [True]
 
-    command = start_gnc("trial", study, config.key, "--results", store.uri)
+
+def test_no_worker_outlives_a_killed_command(tmp_path):
+    study, store = tmp_path / "two.toml", open_store(tmp_path / "results")
+    study.write_text(STUDY)
+    command = start_gnc("trial", study, read_study(study).configs[0].key, "--results", store.uri)
     wait_for(lambda: any(not live.interrupted for live in store.read_live()), "a worker at work")
     worker = next(live.process for live in store.read_live() if not live.interrupted)
     assert worker != command.pid
