@@ -80,13 +80,12 @@ def unreadable(what: str, path: str | Path, error: Exception, pattern: str = "*"
     if place.is_dir() or not place.exists():
         folder, problem = (place, ", a folder.") if place.is_dir() else (folder, ", which does not exist.")
         try:
-            held = {
-                str(one): one.name for names in (pattern, f"studies/{pattern}") for one in sorted(folder.glob(names))
-            }
+            places = sorted(folder.glob(pattern)) + sorted(folder.glob(f"studies/{pattern}"))
+            held = {str(one): one.stem for one in places}
         except OSError:
             held = {}
-        close = difflib.get_close_matches(place.name, held.values(), n=1)
-        near = [path for path, name in held.items() if name in close]
+        close = difflib.get_close_matches(place.stem, held.values(), n=1)
+        near = [path for path, stem in held.items() if stem in close]
         there = f" There is {', '.join([*held][:SHOWN])}." if held and pattern != "*" else " Name one that is there."
         problem += f" Did you mean {near[0]!r}?" if near else there
     return StudyError(f"{what}, got {str(path)!r}{problem}")

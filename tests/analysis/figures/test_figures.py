@@ -283,12 +283,26 @@ def test_a_title_with_marks_of_markup_is_escaped_and_one_title_holds_for_all_mar
     assert len(ElementTree.fromstring(svg_file([render_panel(Panel("", draw), "p")], 1)).findall(".//{*}title")) == 3
 
 
+def test_a_margin_figure_says_which_trials_it_leaves_out(make_store):
+    temperatures = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+    final = final_rows(make_store([(3, 12, t, "both", 0) for t in temperatures] + [(3, 12, None, "none", 0)]))
+    block = block_margin(final)
+    told = "5 of 8 complete trials drawn: 5 of 7 temperatures at d = 3, normalization both."
+    assert told in block.caption
+    assert block.lead_note == told
+    assert block_margin(final_rows(make_store([(3, 12, 0.1, "both", 0)]))).lead_note == ""
+
+
 def test_missing_rings_and_bars_name_the_command_that_fills_them(make_store):
     store = make_store([(3, k, 0.1, "both", 0) for k in (12, 13)])
     final = final_rows(store)
     caption = block_codes(final, store.read_head, folder="results/x").caption
     assert "No rings at d = 3, K = 13" in caption
     assert "gnc code --classes 13 --dim 3 --output results/x/report/code-13-3.npy" in caption
+    closed = make_store([(3, k, 0.1, "both", 0) for k in (5, 6)])  # in closed form
+    caption = block_codes(final_rows(closed), closed.read_head).caption
+    assert "No rings" not in caption
+    assert "At d = 3, K = 5 other codes are as good as the one in rings." in caption
     found = block_codes(final, store.read_head, lambda k, d: np.eye(k, d) + 1e-3)
     assert "No rings" not in found.caption
     assert "no bar" not in block_margin(final).caption

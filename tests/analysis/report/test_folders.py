@@ -105,7 +105,7 @@ def cut(path: Path) -> None:
 def test_trials_that_ended_in_every_way_give_a_partial_report(folder, capsys, page_format):
     text = report(folder, capsys, page_format)
     assert "4 complete, 1 stopped, 1 diverged, 1 failed" in text
-    assert "1 trials of the study have not been run or have not finished" in text
+    assert "1 trial of the study has not been run or not finished" in text
     assert "No space left on device" in text
     assert "3 of 7 trials not complete" in text
 

@@ -248,7 +248,7 @@ def test_without_a_finished_trial_nothing_is_written(make_store):
     with pytest.raises(NothingToReport, match=r"can be read.*1 file could not be read.*rows/0123456789abcdef"):
         write_report(store)
     store = make_store([(3, 12, 0.1, "both", 0)])
-    with pytest.raises(NothingToReport, match="--all reports on the 1 trials"):
+    with pytest.raises(NothingToReport, match="--all reports on 1 trial of other studies"):
         write_report(store, keys=["0123456789abcdef"])
     assert store.written == {}
 

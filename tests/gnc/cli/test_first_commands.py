@@ -239,3 +239,14 @@ def test_on_a_terminal_the_line_goes_before_the_answer_comes():
     assert "steps" in text
     before = text[: text.index("the answer")]
     assert before.rstrip(" \r").endswith("\x1b[2K")  # the line was taken away
+
+
+def test_a_column_is_no_setting_and_says_where_it_is_told_and_measured(capsys):
+    assert main(["settings", "pgd_accuracy"]) == 0
+    out = capsys.readouterr().out
+    assert "pgd_accuracy is no setting: it is a column of results" in out
+    assert re.search(r"docs/rows.md.*\n(.*\n)*  only with +attack_radii", out)
+    assert main(["settings", "gnc1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["column"]["name"] == "gnc1_rank"
+    assert main(["settings", "no such thing"]) == 2
+    assert "in all" in capsys.readouterr().err

@@ -137,6 +137,10 @@ def test_a_setting_under_another_name_is_not_missing_as_well():
         ({"budget": "terminal", "terminal_epochs": 9, "max_epochs": 3}, "terminal_epochs must be at most max_epochs"),
         ({"batch_size": 600}, "batch_size must be at most the 576 training samples, got 600"),
         (
+            {"num_classes": 3, "samples_per_class": 2},
+            "got 64. That is the default of batch_size, which is not written.",
+        ),
+        (
             {"batch_size": 2, "num_classes": 5, "samples_per_class": 1},
             "batch_size must leave no batch of one of 5 samples",
         ),

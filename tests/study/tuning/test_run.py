@@ -199,5 +199,5 @@ def test_a_torn_fragment_is_named_and_its_trial_run_again(study_file, tmp_path):
     torn.write_bytes(torn.read_bytes()[:1000])
     done = run_gnc("run", study, store.uri)
     assert f"rows/{torn.name} cannot be read" in done.stderr
-    assert "1 trials to run, 1 stored" in done.stderr
+    assert "1 trial to run, 1 stored" in done.stderr
     assert comparable(store.read()) == before

@@ -71,7 +71,7 @@ def test_a_trial_that_kills_its_process_is_set_aside_with_its_last_lines_and_the
     again = run_gnc("run", study, store.uri, check=False)
     assert "0 trials to run" in again.stderr
     mended = run_gnc("run", study, store.uri, "--retry-failed")
-    assert "1 trials to run, 1 stored" in mended.stderr
+    assert "1 trial to run, 1 stored" in mended.stderr
     assert set(store.states().values()) == {"complete"}
     assert store.failures() == {}
 

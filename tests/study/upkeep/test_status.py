@@ -121,6 +121,10 @@ def test_an_adaptive_search_is_selected_by_whole_cells(tmp_path, capsys):
     for where in ("seed == 0", "learning_rate > 0.1 and num_classes == 6"):
         assert main(["check", str(study), str(tmp_path / "r"), "--where", where]) == 2
         assert "--where must select whole cells of an adaptive search" in capsys.readouterr().err
+    store = open_store(tmp_path / "r")  # what there is can be looked at by any setting
+    store.write_study(study.read_text())
+    assert main(["status", store.uri, "--where", "seed == 0 and learning_rate > 0.1"]) == 0
+    assert "no trials" in capsys.readouterr().out
 
 
 def beat(store: Store, config) -> None:
@@ -284,6 +288,17 @@ def test_interrupting_a_watch_is_quiet(study_file, tmp_path):
         process.wait()
     assert b"interrupted" in shown
     assert b"Traceback" not in shown
+
+
+def test_a_torn_table_is_named_and_an_empty_folder_says_so(study_file, store, capsys):
+    finish(store, read_study(study_file()).configs[0])
+    store.seal()
+    store.storage.write("results.parquet", store.storage.read("results.parquet")[:-100])
+    assert main(["status", store.uri]) == 0
+    assert "warning: results.parquet cannot be read" in capsys.readouterr().err
+    Path(store.uri, "empty").mkdir()
+    assert main(["status", f"{store.uri}/empty"]) == 0
+    assert "/empty holds no study and no trial. To fill it: gnc run" in capsys.readouterr().out
 
 
 def test_torn_checkpoints_are_named_each_read_once(store, monkeypatch):
