@@ -24,8 +24,7 @@ class Measured(dict[str, float | None]):
 
     Attributes:
         notes: sentences on what the values are not, for a reader of the log.
-        collapse: margins of every class, class means and what the next measurement can begin from.
-    """
+        collapse: margins of every class, class means and what the next measurement can begin from."""
 
     def __init__(self, collapse: Collapse, notes: Collection[str] = ()) -> None:
         super().__init__(collapse.values)
@@ -60,8 +59,7 @@ def margins(
         `lower` and `upper`, float64 [classes], `minimum`: the interval of the smallest, and the rows that decide each.
     Raises:
         ValueError: not a matrix of at least 2 rows, a value that is not finite, or a row of zeros to be normalised.
-    Source: Jiang et al., arXiv 2310.05351; how it is certified is in docs/margins.md.
-    """
+    Source: Jiang et al., arXiv 2310.05351; how it is certified is in docs/margins.md."""
     rows = as_floats("weights", weights)
     find = margins_of_directions if normalize else one_vs_rest_margins
     return find(rows, tolerance=tolerance, mode=mode, warm_start=warm_start, progress=progress)
@@ -104,8 +102,7 @@ def measure(
         what is measured at class means; their rows enter the margins.
     Raises:
         ValueError: what cannot be measured, with the rule and the value.
-    Source: docs/metrics.md names the paper of each formula.
-    """
+    Source: docs/metrics.md names the paper of each formula."""
     found, classes = _labelled("", features, labels, ignore_index)
     dim = found.shape[-1] if found.ndim == 2 else None
     test: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -177,8 +174,7 @@ def unconstrained_optimum(
         they come from: "closed form", "table", "phases" or "search". A search bounds the loss from above, not the margin.
     Raises:
         ValueError: a size or temperature out of range.
-    Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature).
-    """
+    Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature)."""
     known = known_optimum(num_classes, feature_dim, temperature)
     if known is not None:
         return known

@@ -27,8 +27,7 @@ def check_parts(configs: Iterable[TrialConfig]) -> list[str]:
     Of trials that differ in their sizes alone the largest is looked at.
 
     Returns:
-        Sentences on data sets of one's own: whether they are held or streamed.
-    """
+        Sentences on data sets of one's own: whether they are held or streamed."""
     sizes, trials = dict.fromkeys(settings_with("size"), 0), dict[str, dict[str, Any]]()
     for config in one_of_each_cell(configs):
         if config.parts():

@@ -65,8 +65,7 @@ class BrokenPart(AssertionError):
 def behaving(what: str, *, but: str = "") -> Iterator[None]:
     """Run a part's code with torch seeded; BrokenPart for what it raises and for what it does to its process.
 
-    but: what of the process is not looked at, as this project's own code between may change it.
-    """
+    but: what of the process is not looked at, as this project's own code between may change it."""
     torch.manual_seed(SEED)
     before = {name: read() for name, (read, _) in _SHARED.items()}
     process, threads, said = os.getpid(), set(threading.enumerate()), io.StringIO()
@@ -152,8 +151,7 @@ def check_encoder(
     Args:
         inputs: a few samples, as the data set gives them, [samples, ...].
         feature_dim: d; the network gives [batch, d].
-        options: the study's. name: what messages call it.
-    """
+        options: the study's. name: what messages call it."""
     given, options = (tuple(inputs.shape[1:]), feature_dim), options or {}
     first, second = (_called(name, make, given, options, "make(in_shape, feature_dim)") for _ in range(2))
     _require(isinstance(first, nn.Module), f"{name} must return a torch.nn.Module, got {type(first).__name__}.")
@@ -256,8 +254,7 @@ def check_loss(
 ) -> None:
     """BrokenPart unless `loss(features, labels, weights, **options)` is a finite scalar with a gradient to the features.
 
-    options: the study's, and `temperature` or `normalization` where it takes these. name: what messages call it.
-    """
+    options: the study's, and `temperature` or `normalization` where it takes these. name: what messages call it."""
     value, features = _reduced(loss, num_classes, feature_dim, options or {}, name, "loss")
     is_scalar = isinstance(value, Tensor) and not value.ndim
     _require(is_scalar, f"{name} must return a scalar tensor, got {_kind(value)}. Take the mean over the batch.")

@@ -71,7 +71,6 @@ def block_of(
     **words: Any,
 ) -> FigureBlock:
     """A panel for each entry that a figure has found, with the words of captions.toml.
-
     Args:
         notes: sentences that follow the caption. missing: why there is nothing, if not for the usual reason.
         lead, lead_note: by a panel's index, how well it stands for the figure, and what must be known of it then. kind: the entry of captions.toml, if not the name.
@@ -165,12 +164,10 @@ def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
 
 def figure_file(block: FigureBlock, suffix: str) -> bytes:
     """A figure as the bytes of one file.
-
     Args:
         suffix: one of SUFFIXES.
     Raises:
-        ValueError: another suffix.
-    """
+        ValueError: another suffix."""
     if suffix not in SUFFIXES:
         raise ValueError(f"suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}.")
     if suffix == ".svg":

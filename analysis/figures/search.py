@@ -193,10 +193,8 @@ def objectives_of(study: str | None) -> Objectives:
 
 def numbers_pareto(final: pa.Table, objectives: Objectives = DEFAULT) -> list[ParetoNumbers]:
     """A front for each of the sizes with most trials: trials of different K and d solve different problems.
-
     Raises:
-        ConditionRefused: an objective that is no column of the rows.
-    """
+        ConditionRefused: an objective that is no column of the rows."""
     by_size = [pair for pair in groups(final, ("feature_dim", "num_classes")) if pair[1].num_rows >= MIN_ON_FRONT]
     found = []
     for where, rows in sorted(by_size, key=lambda pair: -pair[1].num_rows)[:MOST_SIZES]:

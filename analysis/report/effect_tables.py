@@ -5,22 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.effects.shares import GAPS, Explained, LadderGaps
-from analysis.report.page import (
-    TEXTS,
-    TIMES,
-    Cell,
-    Details,
-    Heading,
-    Long,
-    Number,
-    Paragraph,
-    Part,
-    Table,
-    columns,
-    note,
-)
+from analysis.report.page import TEXTS, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
 from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
 from analysis.statistics.inference import MIN_SEEDS
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def contrast_sections(found: Sequence[Contrast]) -> list[Part]:
@@ -35,8 +24,7 @@ def contrast_parts(found: Sequence[Contrast], bounds: Mapping[str, float] | None
 
     bounds: by measure, the difference below which the reader wants to call values alike; a factor for ratios.
     Raises:
-        ValueError: a bound that no difference of its measure could stay below.
-    """
+        ValueError: a bound that no difference of its measure could stay below."""
     parts: list[Part] = []
     for where in dict.fromkeys(contrast.where for contrast in found):
         mine = [contrast for contrast in found if contrast.where == where]

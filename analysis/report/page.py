@@ -10,7 +10,6 @@ from analysis.figures.panels import Drawn, FigureBlock
 from gnc_models.progress import amount
 
 TEXTS: dict[str, Any] = tomllib.loads((files("analysis.report") / "texts.toml").read_text("utf-8"))
-TIMES = "\N{MULTIPLICATION SIGN}"
 Kind = Literal["", "over", "question", "studied", "answer", "open", "keys", "note", "warning"]
 
 

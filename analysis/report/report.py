@@ -92,15 +92,13 @@ def write_report(
     page_format: Format = "html",
 ) -> ReportSummary:
     """Write the page, its figures, fits.json and predictions.json into the results folder.
-
     Args:
         keys: the trials of the study; None reports on everything the folder holds.
         study: the text of the study file; None for the one that was run last.
         predict: cells to state predictions of, as settings by name.
     Raises:
         StudyError: the folder is no results folder.
-        NothingToReport: it holds no finished trial that can be read.
-    """
+        NothingToReport: it holds no finished trial that can be read."""
     text = study or store.latest_study()
     asked = search_of(text)
     objectives = {name.partition("[")[0] for name, _ in search.objectives_of(text)}

@@ -10,17 +10,8 @@ import pyarrow.compute as pc
 from analysis.effects.shares import Explained
 from analysis.report.findings import Findings
 from analysis.report.page import TEXTS
-from analysis.rows import theory
-from analysis.rows.frames import (
-    StudyFrame,
-    distinct,
-    median,
-    of_trials,
-    study_document,
-    trial_bounds,
-    values,
-    varied_settings,
-)
+from analysis.rows import frames, theory
+from analysis.rows.frames import StudyFrame, distinct, median, of_trials, study_document, values, varied_settings
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent, shown, shown_value, words
 from analysis.scaling.form_choice import FormComparison
@@ -370,7 +361,7 @@ def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     rows = of_trials(frame.rows.select(["trial", "step", name]), frame.final["trial"].to_pylist())
     rows = rows.filter(pc.greater(rows["step"], 0))
     trial, measured = values(rows, "trial"), values(rows, name)
-    starts, ends = trial_bounds(trial)
+    starts, ends = frames.trial_bounds(trial)
     several = ends - starts > 1
     return median(measured[starts[several]]), median(measured[ends[several] - 1])
 

@@ -12,15 +12,7 @@ import pyarrow.compute as pc
 
 from analysis.effects.search import Distinction, Rung
 from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.rows.frames import (
-    COLUMNS,
-    SHOWN_SETTINGS,
-    StudyFrame,
-    codes,
-    gathered,
-    settings_of_rows,
-    varied_settings,
-)  # fmt: skip
+from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, codes, gathered, settings_of_rows, varied_settings
 from analysis.rows.wording import LETTERS, axis_label, number, shown, words
 from gnc_models.progress import amount
 from study.design.config import settings_with

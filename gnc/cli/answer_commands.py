@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnc.cli.first_commands import write_new
-from gnc.cli.opening import add_results, add_where, add_which, selection_of, stored_study, warn_unreadable
+from gnc.cli.opening import selection_of, stored_study, warn_unreadable
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc.cli.parser import require
 from gnc_models.catalog.parts import digest_of, is_file, split_reference
 from gnc_models.progress import amount
 from study.design.columns import column_sentence
@@ -19,12 +19,6 @@ from study.design.study_file import Study, parse_study
 from study.design.where import check_column, rows_where
 from study.store.store import Store, existing_store
 from study.upkeep.best import best_lines, choose_goals, default_by, find_best, next_study
-
-
-def add_report_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_report, "gnc report results/quickstart", add_results, add_which)
-    parser.add_argument("--format", choices=("html", "md"), default="html", help="format of the page; default: html")
-    parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by later trials")
 
 
 def command_report(options: argparse.Namespace) -> int:
@@ -51,29 +45,6 @@ def command_report(options: argparse.Namespace) -> int:
     put(summary)
     warn_unreadable(summary.unreadable)
     return 0
-
-
-def add_best_parser(commands: Commands) -> None:
-    example = "gnc best results/quickstart --metric test_accuracy --by num_classes,feature_dim"
-    parser = add_command(commands, command_best, example, add_results, add_which, add_where, add_json)
-    compared = (
-        "the measured column to compare, at each trial's last epoch; repeatable: what no other beats in all of them"
-    )
-    _add_goals(parser, compared)
-    parser.add_argument("--by", metavar="NAMES", help="settings of a cell, separated by commas; default: the grid's")
-    parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings into a new study file")
-    parser.add_argument(
-        "--seeds",
-        default="",
-        metavar="0,1,2",
-        help="seeds in that file, which had no part in the choice; default: the same ones",
-    )
-
-
-def _add_goals(parser: argparse.ArgumentParser, metric: str) -> None:
-    parser.add_argument("--metric", action="append", default=[], help=f"{metric}; default: those of the study's [tune]")
-    mode = "which is best, once for each metric; default: as [tune] says, else as the column says (docs/rows.md)"
-    parser.add_argument("--mode", action="append", default=[], choices=("min", "max"), help=mode)
 
 
 def command_best(options: argparse.Namespace) -> int:
@@ -103,13 +74,6 @@ def command_best(options: argparse.Namespace) -> int:
         _write_code(Path(options.write), text, store)
     show(options, dataclasses.asdict(best), best_lines(best))
     return 0 if best.winners else 1
-
-
-def add_export_parser(commands: Commands) -> None:
-    example = "gnc export results/quickstart --optuna quickstart.log --metric margin_min_lower"
-    parser = add_command(commands, command_export, example, add_results, add_which, add_json)
-    parser.add_argument("--optuna", required=True, metavar="FILE", help="write a new file that optuna-dashboard opens")
-    _add_goals(parser, "a measured column; repeatable")
 
 
 def command_export(options: argparse.Namespace) -> int:
@@ -155,28 +119,6 @@ def _write_code(path: Path, text: str, store: Store) -> None:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def add_contrast_parser(commands: Commands) -> None:
-    example = (
-        "gnc contrast results/quickstart --setting temperature --measure margin_min_lower --where 'feature_dim == 3'"
-    )
-    parser = add_command(commands, command_contrast, example, add_results)
-    parser.add_argument("--setting", required=True, help="the setting whose values are compared")
-    several = {
-        "--measure COLUMN": "what is compared; repeatable; COLUMN[INDEX] reads an entry of a list",
-        "--where CONDITION": "take only these rows, such as 'num_classes == 100'; repeatable",
-        "--tuned SETTING": "a setting that was chosen for each value by itself, such as learning_rate: it need not agree; "
-        "repeatable",
-        "--bound COLUMN=SIZE": "say whether COLUMN is shown to differ by less than SIZE (a factor where ratios are compared); "
-        "repeatable",
-    }
-    for option, text in several.items():
-        name, metavar = option.split()
-        parser.add_argument(name, action="append", default=[], metavar=metavar, help=text)
-    parser.add_argument("--by", metavar="COLUMN", help="print a table for each value of this column")
-    parser.add_argument("--against", metavar="VALUE", help="the value to compare with; null: the setting has no effect")
-    parser.add_argument("--figure", metavar="FILE", help="draw the comparison into this .svg, .pdf or .png file")
 
 
 def command_contrast(options: argparse.Namespace) -> int:

@@ -10,22 +10,10 @@ from importlib.metadata import version
 from importlib.resources import files
 
 from gnc.cli.output import Watch
-from gnc.cli.parser import CommandParser
+from gnc.cli.parser import COMMANDS, CommandParser, add_command
 from study.design.errors import StudyError
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
-
-GROUPS = {  # command -> the module of gnc.cli that owns it, in the order of gnc --help
-    **dict.fromkeys(("init", "settings", "completion"), "first_commands"),
-    **dict.fromkeys(("check", "run", "trial"), "run_commands"),
-    "status": "folder_commands",
-    **dict.fromkeys(("report", "best", "contrast", "export"), "answer_commands"),
-    **dict.fromkeys(("compare", "merge", "seal", "prune"), "folder_commands"),
-    "margins": "margins_command",
-    "code": "geometry_commands",
-    "measure": "measure_command",
-    **dict.fromkeys(("doctor", "slurm", "prepare"), "doctor_commands"),
-}
 
 WELCOME = (files("gnc.cli") / "welcome.txt").read_text(encoding="utf-8")
 
@@ -37,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not words:
         print(WELCOME)
         return EXIT_DONE
-    options = make_parser(asked if asked in GROUPS else None).parse_args(words)
+    options = make_parser(asked if asked in COMMANDS else None).parse_args(words)
     try:
         with contextlib.nullcontext() if options.has_view else Watch(f"gnc {asked}"):
             outcome = int(options.command(options))
@@ -64,8 +52,9 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gnc-study {version('gnc-study')}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a refusal")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in GROUPS if only is None else (only,):
-        getattr(importlib.import_module(f"gnc.cli.{GROUPS[name]}"), f"add_{name}_parser")(commands)
+    for name in COMMANDS if only is None else (only,):
+        module = importlib.import_module(f"gnc.cli.{COMMANDS[name]['module']}")
+        add_command(commands, name, getattr(module, f"command_{name}"))
     return parser
 
 

@@ -4,10 +4,16 @@ import argparse
 import difflib
 import re
 import sys
+import tomllib
+from collections import defaultdict
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any, NoReturn
 
 from study.design.errors import StudyError
+
+COMMANDS: dict[str, dict[str, Any]] = tomllib.loads((files("gnc.cli") / "options.toml").read_text(encoding="utf-8"))
+SHARED, TYPES = COMMANDS.pop("shared"), {"int": int, "float": float}
 
 
 def require(holds: bool, rule: str) -> None:
@@ -43,27 +49,19 @@ class CommandParser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 
 
-def add_command(
-    commands: Commands,
-    command: Callable[[argparse.Namespace], int],
-    example: str,
-    *shared: Callable[[argparse.ArgumentParser], None],
-) -> argparse.ArgumentParser:
-    """Add `command_NAME` as NAME, with its docstring as help, an example to paste, and options that it shares."""
+def add_command(commands: Commands, name: str, command: Callable[[argparse.Namespace], int]) -> None:
+    """Add a command with its options, its docstring as help, and an example to paste."""
     purpose = (command.__doc__ or "").split("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(
-        command.__name__.removeprefix("command_"),
+        name,
         help=purpose[0].lower() + purpose[1:].rstrip("."),
         description=purpose,
-        epilog=f"example:\n  {example}",
+        epilog=f"example:\n  {COMMANDS[name]['example']}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=command, has_view=False)
-    for add_options in shared:
-        add_options(parser)
-    return parser
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that can print JSON for programs."""
-    parser.add_argument("--json", action="store_true", help="print JSON on one line instead of text")
+    parser.set_defaults(command=command, **({"has_view": False} | COMMANDS[name].get("defaults", {})))
+    exclusive: dict[str, Any] = defaultdict(parser.add_mutually_exclusive_group)
+    for argument, facts in COMMANDS[name]["options"].items():
+        facts = dict(SHARED[facts] if isinstance(facts, str) else facts)
+        place = exclusive[facts.pop("one_of")] if "one_of" in facts else parser
+        place.add_argument(argument, **facts | ({"type": TYPES[facts["type"]]} if "type" in facts else {}))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gnc.cli.opening import add_allow_code, add_study_and_results, check_code, open_study, states_of, stored_study
+from gnc.cli.opening import check_code, open_study, states_of, stored_study
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import Commands, add_command, add_json, require
+from gnc.cli.parser import require
 from gnc.part_check import check_parts
 from gnc_models.processes import ASKS
 from gnc_models.progress import amount
@@ -35,13 +35,6 @@ from study.store.store import Store, existing_store, open_store
 from study.training.data import DataFound, check_data, find_data
 from study.tuning.loggers import check_callbacks
 from study.upkeep.status import counts_line, runs_at_work
-
-
-def add_check_parser(commands: Commands) -> None:
-    example = "gnc check studies/quickstart.toml --trials"
-    parser = add_command(commands, command_check, example, add_study_and_results, add_json, add_allow_code)
-    parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
-    parser.add_argument("--probe", action="store_true", help="measure the cost with a few steps of each kind of trial")
 
 
 def command_check(options: argparse.Namespace) -> int:
@@ -106,15 +99,6 @@ def _cost_sentence(cost: Price) -> str:
     about = "at most about" if cost.is_bound else "about"
     start = f"{amount(cost.trials, 'trial')} to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
     return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
-
-
-def add_run_parser(commands: Commands) -> None:
-    example = "gnc run studies/quickstart.toml --where 'num_classes <= 50'"
-    parser = add_command(commands, command_run, example, add_study_and_results, add_allow_code)
-    parser.set_defaults(has_view=True)
-    parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
-    parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
-    parser.add_argument("--retry-failed", action="store_true", help="also run trials that failed in all their attempts")
 
 
 def command_run(options: argparse.Namespace) -> int:
@@ -236,19 +220,6 @@ def _with_others(study: Study, store: Store, settled: set[str]) -> Counter[str]:
     at_work = [found for found in runs_at_work(store) if not found.is_silent]
     left = {config.key for config in study.configs} - settled
     return +Counter({found.run.name: len(left.intersection(found.trials)) for found in at_work})
-
-
-def add_trial_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_trial, "gnc trial studies/quickstart.toml 093991")
-    parser.set_defaults(has_view=True, all=False)
-    parser.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder where one was run")
-    parser.add_argument("key", nargs="?", help="the key of the trial, or its first digits")
-    parser.add_argument("--study", metavar="NAME", help="of a results folder: the study meant; default: the last one")
-    parser.add_argument("--next", action="store_true", help="instead of a key: the next trial that no run has")
-    by_index = "instead of a key: the trial with this index in gnc check --json, such as $SLURM_ARRAY_TASK_ID"
-    parser.add_argument("--index", type=int, metavar="N", help=by_index)
-    parser.add_argument("--results", help="the results folder or its URI; default: results/NAME, or the folder given")
-    add_allow_code(parser)
 
 
 def command_trial(options: argparse.Namespace) -> int:
