@@ -140,12 +140,11 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
     """The values of one setting beside each other."""
     setting, trials = contrasts[0].setting, sorted({key for contrast in contrasts for key in contrast.keys})
-    found = (f"effect-{setting}", contrasts, alt_contrast, draw_contrast, ROOM)
+    found = (f"effect-{setting}", contrasts, _alt_contrast, draw_contrast, ROOM)
     return block_of(*found, trials=trials, kind="effect", setting=setting)
 
 
-def alt_contrast(contrast: Contrast) -> str:
-    """The panel in a sentence."""
+def _alt_contrast(contrast: Contrast) -> str:
     back = np.exp if contrast.is_log else np.asarray
     means = ((v, f"{float(back(v.mean)):.3g}") for v in contrast.levels)
     parts = [f"{shown_value(v.value)}: {mean} over {amount(len(v.by_seed), 'seed')}" for v, mean in means]

@@ -19,11 +19,10 @@ from analysis.figures.phase import block_phase
 from analysis.report import sentences, trial_tables
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
-from analysis.report.law_tables import score_parts
 from analysis.report.next_study import next_study
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
-from analysis.report.writers import parts_to_markdown, to_html, to_markdown
+from analysis.report.writers import to_html, to_markdown
 from analysis.rows.frames import StudyFrame, final_rows, load_study, study_document
 from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
@@ -148,11 +147,6 @@ def check_report(store: Store) -> Scores | None:
     """Score the predictions kept in the report against the rows there are now; None where they cannot be read."""
     earlier = predictions.predictions_from_json(store.read_report(PREDICTIONS))
     return None if earlier is None else predictions.score(earlier, final_rows(store))
-
-
-def scores_text(scores: Scores) -> str:
-    """The scores as Markdown, for the command line."""
-    return parts_to_markdown(score_parts(scores))
 
 
 def _why_nothing(frame: StudyFrame, uri: str) -> str:

@@ -147,15 +147,13 @@ def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
     origins = sorted(trial_tables.origins(frame.trials).items())
     rows = [(name, value if len(value) < 40 else Long(value), Number(count)) for (name, value), count in origins]
-    versions = page.Table("Versions and machines", ("what", "value", "trials"), rows)
-    parts.append(versions if rows else note("No trial recorded its versions or machine."))
+    parts.append(page.table("versions", rows) if rows else note("No trial recorded its versions or machine."))
     varied = ", ".join(varied_settings(frame.final)) if frame.final.num_rows else ""
     vary = f" Settings that vary among the complete trials: {varied}." if varied else ""
     parts.append(Paragraph(f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"))
     if data := trial_tables.data_origins(frame.trials):
         seen = [(Long(settings), digest, Number(count)) for (settings, digest), count in sorted(data.items())]
-        table = page.Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
-        parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))
+        parts.append(Details(f"Data sets and their digests ({len(data)})", (page.table("data", seen),), wide=True))
     if frame.study:
         parts.append(Details("The study file as run", (page.Preformatted(frame.study),)))
     return [*parts, Heading("Getting the rows"), page.Preformatted(TEXTS["rows_recipe"])]

@@ -9,11 +9,10 @@ from pathlib import Path
 from gnc.cli.first_commands import write_new
 from gnc.cli.opening import selection_of, stored_study, warn_unreadable
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import require
 from gnc_models.catalog.parts import digest_of, is_file, split_reference
 from gnc_models.progress import amount
 from study.design.columns import column_sentence
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 from study.design.search import GRID
 from study.design.study_file import Study, parse_study
 from study.design.where import check_column, rows_where
@@ -24,7 +23,9 @@ from study.upkeep.best import best_lines, choose_goals, default_by, find_best, n
 def command_report(options: argparse.Namespace) -> int:
     """Fit trends, draw figures and write report/report.html into the results folder."""
     # matplotlib takes a second to load: only here, where figures are drawn
-    from analysis.report.report import NothingToReport, check_report, scores_text, write_report
+    from analysis.report.law_tables import score_parts
+    from analysis.report.report import NothingToReport, check_report, write_report
+    from analysis.report.writers import parts_to_markdown
 
     store = existing_store(options.results)
     study = stored_study(options, store, whatever=True)
@@ -33,7 +34,7 @@ def command_report(options: argparse.Namespace) -> int:
         scores, place = check_report(store), f"{store.uri}/report"
         if scores is None:
             raise StudyError(f"predictions.json must be written by gnc report, got another file in {place}. Remove it.")
-        put(scores_text(scores).rstrip("\n"))
+        put(parts_to_markdown(score_parts(scores)).rstrip("\n"))
         return 0
     predict = study.report.predict if study else ()
     try:

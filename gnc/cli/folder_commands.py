@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from gnc.cli.opening import selection_of, stored_study, warn_unreadable
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import require
 from gnc_models.progress import amount
+from study.design.errors import require
 from study.execution.same_data import mixed_machines
 from study.store.disk_use import in_words
 from study.store.storage import Entry

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnc.cli.output import fact_lines, show
-from gnc.cli.parser import require
 from gnc_models.codes.phases import unconstrained_optimum
 from gnc_models.references.margin import random_margin_interval, reference_margin
 from gnc_models.references.tables import NO_OPTIMA
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,10 +14,9 @@ import numpy as np
 
 from gnc.cli.geometry_commands import reference_facts
 from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
-from gnc.cli.parser import require
 from gnc_models.progress import amount
 from gnc_models.references.margin import margin_score, margin_score_bounds
-from study.design.errors import StudyError, unreadable
+from study.design.errors import StudyError, require, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor

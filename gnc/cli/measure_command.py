@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gnc.cli.geometry_commands import measure_heads
 from gnc.cli.output import fact_lines, note_lines, show
-from gnc.cli.parser import require
 from gnc_models.progress import amount, under_way
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,8 @@ import functools
 from collections.abc import Iterable
 
 from gnc.cli.output import say
-from gnc.cli.parser import require
 from gnc_models.catalog.parts import PartError
-from study.design.errors import SHOWN, StudyError
+from study.design.errors import SHOWN, StudyError, require
 from study.design.study_file import Study, parse_study, read_study
 from study.design.where import Selection, parse_selection
 from study.scheduling.remaining import select

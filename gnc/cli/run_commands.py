@@ -13,12 +13,11 @@ from typing import Any
 
 from gnc.cli.opening import check_code, open_study, states_of, stored_study
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import require
 from gnc.part_check import check_parts
 from gnc_models.processes import ASKS
 from gnc_models.progress import amount
 from study.design.config import TrialConfig
-from study.design.errors import SHOWN, StudyError
+from study.design.errors import SHOWN, StudyError, require
 from study.design.search import Scheduler
 from study.design.study_file import Study, read_study
 from study.doctor.this_machine import read_as_columns

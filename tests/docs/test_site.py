@@ -15,7 +15,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 import gnc
-from gnc.cli.parser import COMMANDS
+from gnc.cli.main import COMMANDS
 from tests.docs.blocks import ROOT
 
 pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 import yaml
 
-from gnc.cli.parser import COMMANDS
+from gnc.cli.main import COMMANDS
 from tests.docs.blocks import ROOT
 from tools.site import assets
 from tools.site.pages import ROOT_PAGES, gallery, helps, linked_paths, page_of, stands_at, with_links_of_the_site

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gnc.cli.main import make_parser
-from gnc.cli.parser import COMMANDS
+from gnc.cli.main import COMMANDS, make_parser
 
 ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".sh": "sh"}

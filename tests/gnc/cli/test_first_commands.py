@@ -19,8 +19,7 @@ from analysis.report.findings import find
 from analysis.rows.frames import load_study
 from analysis.scaling import trends
 from gnc.cli import output
-from gnc.cli.main import WELCOME, main, make_parser
-from gnc.cli.parser import COMMANDS
+from gnc.cli.main import COMMANDS, WELCOME, main, make_parser
 from gnc.files import features
 from gnc.meter import CollapseMeter
 from gnc_models.geometry.margins import one_vs_rest_margins
