@@ -37,14 +37,9 @@ class Measured(dict[str, float | None]):
 
 
 def margins(
-    weights: ArrayLike,
-    *,
-    normalize: bool = True,
-    mode: Literal["all", "min"] = "all",
-    tolerance: float = 1e-6,
-    warm_start: Margins | None = None,
-    progress: Progress | None = None,
-) -> Margins:
+    weights: ArrayLike, *, normalize: bool = True, mode: Literal["all", "min"] = "all", tolerance: float = 1e-6,
+    warm_start: Margins | None = None, progress: Progress | None = None,
+) -> Margins:  # fmt: skip
     """Distance from each classifier row to the convex hull of all the others, as a certified interval.
 
     Args:
@@ -67,20 +62,11 @@ def margins(
 
 @torch.no_grad()
 def measure(
-    features: ArrayLike,
-    labels: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    bias: ArrayLike | None = None,
-    normalization: Normalization = "none",
-    temperature: float | None = None,
-    columns: Collection[str] | None = None,
-    test_features: ArrayLike | None = None,
-    test_labels: ArrayLike | None = None,
-    ood_features: ArrayLike | None = None,
-    ignore_index: int = -100,
-    tolerance: float = 1e-6,
-) -> Measured:
+    features: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, bias: ArrayLike | None = None,
+    normalization: Normalization = "none", temperature: float | None = None, columns: Collection[str] | None = None,
+    test_features: ArrayLike | None = None, test_labels: ArrayLike | None = None, ood_features: ArrayLike | None = None,
+    ignore_index: int = -100, tolerance: float = 1e-6,
+) -> Measured:  # fmt: skip
     """Every measure of collapse, or those asked for, from features, labels and the classifier.
 
     Args:

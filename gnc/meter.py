@@ -27,18 +27,10 @@ class CollapseMeter:
     that changes: they tell more variability than the network at the end of the epoch has."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        columns: Collection[str] | None = None,
-        normalization: Normalization = "none",
-        temperature: float | None = None,
-        ignore_index: int = -100,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
-        tolerance: float = 1e-6,
-    ) -> None:
+        self, num_classes: int, feature_dim: int, *, columns: Collection[str] | None = None,
+        normalization: Normalization = "none", temperature: float | None = None, ignore_index: int = -100,
+        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64, tolerance: float = 1e-6,
+    ) -> None:  # fmt: skip
         """A meter that has seen nothing.
 
         Args:

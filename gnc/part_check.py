@@ -47,20 +47,14 @@ def check_parts(configs: Iterable[TrialConfig]) -> list[str]:
 
 def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
     """The faults found, their tracebacks, and what is said of data sets."""
-    start = (
-        f"import sys; sys.path[:] = {sys.path!r}; from gnc.testing import main; main()"  # the modules of this process
-    )
+    # the modules of this process
+    start = f"import sys; sys.path[:] = {sys.path!r}; from gnc.testing import main; main()"
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:  # a pipe ends when all its writers do
         ended = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            ended = subprocess.run(
-                [sys.executable, "-c", start],
-                input=asked.encode(),
-                stdout=output,
-                stderr=errors,
-                timeout=PATIENCE,
-                check=False,
-            ).returncode
+            streams: dict[str, Any] = {"input": asked.encode(), "stdout": output, "stderr": errors}
+            words = [sys.executable, "-c", start]
+            ended = subprocess.run(words, timeout=PATIENCE, check=False, **streams).returncode
         said, words = (_text(stream) for stream in (output, errors))
     answers = [json.loads(line) for line in said.splitlines()]
     begun = [answer["part"] for answer in answers if "part" in answer]

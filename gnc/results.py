@@ -102,13 +102,9 @@ def _warn(name: str) -> None:
 
 
 def fit_power_law(
-    measure: str | Sequence[float] | np.ndarray,
-    size: str | Sequence[float] | np.ndarray = "num_classes",
-    *,
-    data: Any = None,
-    cell: str | Sequence[Any] | None = None,
-    group: str | Sequence[Any] | None = None,
-) -> PowerLawFit:
+    measure: str | Sequence[float] | np.ndarray, size: str | Sequence[float] | np.ndarray = "num_classes", *,
+    data: Any = None, cell: str | Sequence[Any] | None = None, group: str | Sequence[Any] | None = None,
+) -> PowerLawFit:  # fmt: skip
     """Fit `measure = prefactor[group] * size ** exponent`, with an interval over sizes.
 
     Args:

@@ -210,16 +210,9 @@ def _check_evaluation(name: str, network: nn.Module, inputs: Tensor, feature_dim
 
 
 def check_dataset(
-    make: Any,
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int = 0,
-    options: Options | None = None,
-    name: str = "dataset",
-    room: Room = HELD,
-) -> Dataset:
+    make: Any, *, num_classes: int, samples_per_class: int, test_samples_per_class: int, data_seed: int = 0,
+    options: Options | None = None, name: str = "dataset", room: Room = HELD,
+) -> Dataset:  # fmt: skip
     """The data set as a trial sees it; BrokenPart unless `make(**options)` gives training and test data each time alike.
 
     options and sizes: as in a study. name: what messages call it. room: of inputs that take more, some are looked at.

@@ -34,9 +34,8 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     labels = _draw_cells(ax, contrast, place, heights)
     for x, level in zip(at, contrast.levels, strict=True):
         dots = back(np.array(list(level.by_seed.values())))
-        (marks,) = ax.plot(
-            _beside(x, len(dots), contrast, at), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5
-        )
+        side_by_side = _beside(x, len(dots), contrast, at)
+        (marks,) = ax.plot(side_by_side, dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
         cells = f": mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else ""
         where = f"{contrast.setting} = {shown_value(level.value)}"
         style.name_marks(marks, [f"{where}, seed {seed}{cells}" for seed in level.by_seed])

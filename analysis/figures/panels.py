@@ -56,20 +56,11 @@ class FigureBlock:
 
 
 def block_of(
-    name: str,
-    found: Sequence[Any],
-    alt: Callable[[Any], str],
-    draw: Callable[[Axes, Any], None],
-    room: Room = USUAL_ROOM,
-    *,
-    trials: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    missing: str | None = None,
-    lead: Callable[[int], Any] = lambda index: 0,
-    lead_note: Callable[[int], str] = lambda index: "",
-    kind: str | None = None,
-    **words: Any,
-) -> FigureBlock:
+    name: str, found: Sequence[Any], alt: Callable[[Any], str], draw: Callable[[Axes, Any], None],
+    room: Room = USUAL_ROOM, *, trials: Sequence[str] = (), notes: Sequence[str] = (), missing: str | None = None,
+    lead: Callable[[int], Any] = lambda index: 0, lead_note: Callable[[int], str] = lambda index: "",
+    kind: str | None = None, **words: Any,
+) -> FigureBlock:  # fmt: skip
     """A panel for each entry that a figure has found, with the words of captions.toml.
     Args:
         notes: sentences that follow the caption. missing: why there is nothing, if not for the usual reason.

@@ -75,21 +75,16 @@ class ReportSummary:
         drawn = amount(len(self.figures), "figure") + (f" ({', '.join(self.figures)})" if self.figures else "")
         lines.append(f"{self.page}: {drawn}; {amount(self.fits, 'power law')} with intervals, {self.refused} refused")
         if self.predictions:
-            lines.append(
-                f"report/{PREDICTIONS}: {amount(self.predictions, 'prediction')}; gnc report --check scores them later"
-            )
+            made = amount(self.predictions, "prediction")
+            lines.append(f"report/{PREDICTIONS}: {made}; gnc report --check scores them later")
         lines += [f"  no {name} figure: {sentence}" for name, sentence in self.missing.items()]
         return "\n".join([*lines, *self.warnings])
 
 
 def write_report(
-    store: Store,
-    *,
-    keys: Collection[str] | None = None,
-    study: str | None = None,
-    predict: Iterable[Mapping[str, Any]] = (),
-    page_format: Format = "html",
-) -> ReportSummary:
+    store: Store, *, keys: Collection[str] | None = None, study: str | None = None,
+    predict: Iterable[Mapping[str, Any]] = (), page_format: Format = "html",
+) -> ReportSummary:  # fmt: skip
     """Write the page, its figures, fits.json and predictions.json into the results folder.
     Args:
         keys: the trials of the study; None reports on everything the folder holds.

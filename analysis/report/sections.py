@@ -16,14 +16,9 @@ MOST_KEYS = 40
 
 
 def make_page(
-    frame: StudyFrame,
-    findings: Findings,
-    blocks: Sequence[FigureBlock],
-    drawn: Mapping[str, Sequence[Drawn]],
-    warned: Sequence[str],
-    opened: NextStudy,
-    command: str,
-) -> page.Page:
+    frame: StudyFrame, findings: Findings, blocks: Sequence[FigureBlock], drawn: Mapping[str, Sequence[Drawn]],
+    warned: Sequence[str], opened: NextStudy, command: str,
+) -> page.Page:  # fmt: skip
     """The report as a page: question, answer and what carries it in view, everything else in sections that fold.
     Args:
         blocks: every figure, by its name a section. drawn: the panels of those that are not missing.

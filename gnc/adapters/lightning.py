@@ -25,15 +25,10 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
     network that changes during the epoch. With "validate" they come from the validation loop, one network throughout."""
 
     def __init__(
-        self,
-        head: str | None = None,
-        *,
-        columns: Collection[str] | None = COLUMNS,
-        stage: Literal["train", "validate"] = "train",
-        labels: Callable[[Any], Any] | None = None,
-        prefix: str = "collapse/",
-        **settings: Any,
-    ) -> None:
+        self, head: str | None = None, *, columns: Collection[str] | None = COLUMNS,
+        stage: Literal["train", "validate"] = "train", labels: Callable[[Any], Any] | None = None,
+        prefix: str = "collapse/", **settings: Any,
+    ) -> None:  # fmt: skip
         """A callback for `Trainer(callbacks=[...])`.
 
         Args:

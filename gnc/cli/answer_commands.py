@@ -61,14 +61,10 @@ def command_best(options: argparse.Namespace) -> int:
     best = find_best(store, goals, by=by, keys=given[0], selection=given[1], on_unreadable=unreadable.append)
     warn_unreadable(unreadable)
     if options.write is not None:
-        seeds, wanted = (
-            _words(options.seeds),
-            f"--seeds must be whole numbers separated by commas, got {options.seeds!r}",
-        )
-        require(all(word.isdecimal() for word in seeds), f"{wanted}. Write --seeds 0,1,2.")
-        text = next_study(
-            best, study=stored_study(options, store, whatever=True), seeds=list(map(int, seeds)), path=options.write
-        )
+        seeds, wanted = _words(options.seeds), "--seeds must be whole numbers separated by commas"
+        require(all(word.isdecimal() for word in seeds), f"{wanted}, got {options.seeds!r}. Write --seeds 0,1,2.")
+        run = stored_study(options, store, whatever=True)
+        text = next_study(best, study=run, seeds=list(map(int, seeds)), path=options.write)
         write_new(Path(options.write), text, "--write")
         again = "" if seeds else " Its seeds are those that chose: --seeds with others judges the choice."
         say(f"Wrote {options.write}. What it would run: gnc check {options.write}.{again}")
@@ -134,9 +130,8 @@ def command_contrast(options: argparse.Namespace) -> int:
     from gnc_models.progress import counted
 
     final = final_rows(existing_store(options.results))
-    require(
-        final.num_rows > 0, f"RESULTS must hold a complete trial, got none in {options.results!r}. Run trials first."
-    )
+    rule = f"RESULTS must hold a complete trial, got none in {options.results!r}. Run trials first."
+    require(final.num_rows > 0, rule)
     for condition in options.where:
         final = rows_where(final, condition)
     measures = options.measure or DEFAULT_MEASURES
@@ -145,24 +140,20 @@ def command_contrast(options: argparse.Namespace) -> int:
     bounds = dict(_bound(text, measures) for text in options.bound)
     asked = {"against": options.against, "tuned": options.tuned}
     parts = parts_by(final, options.by, options.where)
-    each = (
-        contrasts(rows, options.setting, measures, where=where, **asked)
-        for rows, where in counted(parts, "parts", len(parts))
-    )
+    each_part = counted(parts, "parts", len(parts))
+    each = (contrasts(rows, options.setting, measures, where=where, **asked) for rows, where in each_part)
     found = adjust_together([contrast for several in each for contrast in several])
     if not found:
         names = [measure.partition("[")[0] for measure in measures]
         for name in (name for name in names if final.num_rows and final[name].null_count == final.num_rows):
             raise StudyError(f"--measure must be measured, got {name!r} in no trial. {column_sentence(name)}".strip())
-        raise StudyError(
-            f"{options.setting} must vary between complete trials that share a seed and every other setting, got "
-            f"{amount(final.num_rows, 'row')} where it does not. Widen --where, or run more of the grid."
-        )
+        rule = f"{options.setting} must vary between complete trials that share a seed and every other setting"
+        got = f"got {amount(final.num_rows, 'row')} where it does not"
+        raise StudyError(f"{rule}, {got}. Widen --where, or run more of the grid.")
     try:
-        parts_found = contrast_parts(found, bounds)
+        put(parts_to_markdown(contrast_parts(found, bounds)).rstrip("\n"))
     except ValueError as error:
         raise StudyError(str(error)) from None
-    put(parts_to_markdown(parts_found).rstrip("\n"))
     if options.figure:
         path = Path(options.figure)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,9 +47,8 @@ def command_margins(options: argparse.Namespace) -> int:
     tables["notes"] += [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
     if names:
         unnamed = len(rows) - len(names)
-        tables["notes"] += (
-            [f"{amount(unnamed, 'class', 'classes')} without a name in {options.labels}"] if unnamed else []
-        )
+        if unnamed:
+            tables["notes"].append(f"{amount(unnamed, 'class', 'classes')} without a name in {options.labels}")
         mentioned = {k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group}
         mentioned |= {one["class"] for one in tables["largest_supports"]}
         mentioned |= {k for one in tables.get("classes", ()) for k in (one["class"], *one["support"])}

@@ -76,13 +76,9 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
 
 
 def _measured(
-    stored: "StoredArray",
-    labels: "Tensor",
-    counted: "Tensor | None",
-    _: int,
-    head: dict[str, Any],
+    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", _: int, head: dict[str, Any],
     test: dict[str, Any],
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Every column, from all samples in memory."""
     from gnc_models.metrics.collapse import measure_collapse
 

@@ -92,9 +92,8 @@ def _cost_sentence(cost: Price) -> str:
     if not cost.trials:
         return "Nothing is left to run."
     if cost.wall_seconds is None:
-        return (
-            f"The cost of {cost.unpriced} of the {amount(cost.trials, 'trial')} to run is unknown; --probe measures it."
-        )
+        unknown = f"{cost.unpriced} of the {amount(cost.trials, 'trial')} to run is unknown"
+        return f"The cost of {unknown}; --probe measures it."
     about = "at most about" if cost.is_bound else "about"
     start = f"{amount(cost.trials, 'trial')} to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
     return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
@@ -331,7 +330,6 @@ def _find(study: Study, key: str) -> TrialConfig:
     found = [c for c in study.configs if c.key.startswith(key)]
     if len(found) != 1:
         keys = ", ".join(c.key for c in study.configs[:5]) + (", ..." if len(study.configs) > 5 else "")
-        raise StudyError(
-            f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}. Keys: {keys}."
-        )
+        rule = f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}"
+        raise StudyError(f"{rule}. Keys: {keys}.")
     return found[0]

@@ -175,9 +175,8 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
     parts = PartFinder(folder, file.code)
     axes = [_axes(fixed, block, faults) for block in blocks]
     points = _settled(parts, itertools.chain.from_iterable(_cells(fixed, *found) for found in axes), faults)
-    count = sum(
-        math.prod(map(len, lists.values())) * max(map(len, zipped.values()), default=1) for lists, zipped in axes
-    )
+    sizes = ((map(len, lists.values()), map(len, zipped.values())) for lists, zipped in axes)
+    count = sum(math.prod(of_lists) * max(of_zipped, default=1) for of_lists, of_zipped in sizes)
     cells = make_cells(points) if search.method == "optuna" else ()
     planned = random_points(search, points) if search.method == "random" else points
     if search.method == "optuna":  # the extremes between which its suggestions lie
