@@ -181,16 +181,10 @@ class CollapseMeter:
         Raises:
             ValueError: fewer than two classes were seen, rows that do not fit or are zero or not finite."""
         rows = None if weights is None else as_rows(weights, self.feature_dim).to(self.counts.device)
-        found = measure_statistics(
-            self._seen,
-            rows,
-            bias=None if bias is None else as_floats("bias", bias).to(self.counts.device),
-            normalization=self._normalization,
-            temperature=self._temperature,
-            columns=self._columns,
-            tolerance=self._tolerance,
-            warm_starts=self._solved,
-        )
+        offsets = None if bias is None else as_floats("bias", bias).to(self.counts.device)
+        head: dict[str, Any] = {"normalization": self._normalization, "temperature": self._temperature, "bias": offsets}
+        asked: dict[str, Any] = {"columns": self._columns, "tolerance": self._tolerance, "warm_starts": self._solved}
+        found = measure_statistics(self._seen, rows, **head, **asked)
         self._solved = found.solved
         notes = notes_on(found.values, self.counts, {"weights": weights, "bias": bias})
         if self._labels is not None:

@@ -88,12 +88,8 @@ def behaving(what: str, *, but: str = "") -> Iterator[None]:
         changed = [name for name, value in after.items() if pickle.dumps(value) != pickle.dumps(before[name])]
         for name in changed:
             _SHARED[name][1](before[name])
-    _refuse(
-        changed,
-        what,
-        "leave what belongs to the whole process as it is",
-        "Set nothing for others; torch's generator alone moves on.",
-    )
+    cure = "Set nothing for others; torch's generator alone moves on."
+    _refuse(changed, what, "leave what belongs to the whole process as it is", cure)
     _refuse(_children(began) - children, what, "leave no process behind", "End what it starts, and do not fork.")
     left = {thread.name for thread in set(threading.enumerate()) - threads} - ASLEEP
     _refuse(left, what, "leave no thread behind", "Join what it starts.")

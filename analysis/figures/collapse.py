@@ -105,10 +105,8 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
 
 def _alt_collapse(numbers: CollapseNumbers) -> str:
     first, last = (float(np.median([c.value[end] for c in numbers.courses])) for end in (0, -1))
-    return (
-        f"{numbers.measure} over step for {amount(len(numbers.courses), 'trial')} with d = {numbers.feature_dim}: "
-        f"median {number(first)} at the first measured epoch shown, {number(last)} at the last."
-    )
+    what = f"{numbers.measure} over step for {amount(len(numbers.courses), 'trial')} with d = {numbers.feature_dim}"
+    return f"{what}: median {number(first)} at the first measured epoch shown, {number(last)} at the last."
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ def block_of(
     """A panel for each entry that a figure has found, with the words of captions.toml.
     Args:
         notes: sentences that follow the caption. missing: why there is nothing, if not for the usual reason.
-        lead, lead_note: by a panel's index, how well it stands for the figure, and what must be known of it then. kind: the entry of captions.toml, if not the name.
-    """
+        lead, lead_note: by a panel's index, how well it stands for the figure, and what must be known of it then.
+        kind: the entry of captions.toml, if not the name."""
     text = CAPTIONS[kind or name]
     first = max(range(len(found)), key=lead, default=None)
     return FigureBlock(

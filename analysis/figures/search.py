@@ -153,10 +153,8 @@ def block_importance(found: Sequence[Importance], search: Search) -> FigureBlock
 
 
 def _alt_importance(numbers: Importance) -> str:
-    shown = {
-        name: ", ".join(f"{s} {number(share)}" for s, share in each.items()) for name, each in numbers.shares.items()
-    }
-    each = "; ".join(f"{evaluator}: {shares}" for evaluator, shares in shown.items())
+    shown = ((name, (f"{s} {number(share)}" for s, share in each.items())) for name, each in numbers.shares.items())
+    each = "; ".join(f"{evaluator}: {', '.join(shares)}" for evaluator, shares in shown)
     return f"Importance for {numbers.metric} from {amount(numbers.trials, 'trial')}; {each}."
 
 

@@ -159,11 +159,8 @@ def figure_blocks(
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final, searched, asked = frame.final, findings.searched, findings.search
     heads = partial(store.read_head, on_unreadable=on_unreadable)
-    blocks = [
-        search.block_history(searched),
-        search.block_parallel(searched, asked),
-        search.block_importance(findings.importances, asked),
-    ]
+    blocks = [search.block_history(searched), search.block_parallel(searched, asked)]
+    blocks.append(search.block_importance(findings.importances, asked))
     return [
         *(blocks if asked.method != "grid" else ()),
         codes.block_codes(final, heads, partial(known_code, store), store.uri),

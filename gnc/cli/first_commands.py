@@ -60,11 +60,8 @@ def _tell_of_column(options: argparse.Namespace, name: str) -> int:
         known = [*TrialConfig.model_fields, *TABLES]
         raise StudyError(f"NAME must be a setting, a family or a table, got {name!r}. {nearest(name, known)}")
     told = f"{name} is no setting: it is a column of results that trials measure. All of them: docs/rows.md; formulas: "
-    show(
-        options,
-        {"settings": [], "members": {}, "column": facts},
-        [f"{told}docs/metrics.md.", *_full_lines([facts], [])],
-    )
+    lines = [f"{told}docs/metrics.md.", *_full_lines([facts], [])]
+    show(options, {"settings": [], "members": {}, "column": facts}, lines)
     return 0
 
 

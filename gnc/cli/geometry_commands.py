@@ -28,11 +28,8 @@ def reference_facts(num_classes: int, feature_dim: int) -> dict[str, Any]:
     """What a margin of unit rows is compared with."""
     best = reference_margin(num_classes, feature_dim)
     random = random_margin_interval(num_classes, feature_dim)
-    facts = {
-        "reference_margin_lower": best.lower,
-        "reference_margin_upper": best.upper,
-        "reference_source": best.source,
-    }
+    facts: dict[str, Any] = {"reference_margin_lower": best.lower, "reference_margin_upper": best.upper}
+    facts["reference_source"] = best.source
     ends = {"random_margin": "median", "random_margin_lower": "low", "random_margin_upper": "high"}
     return facts | {name: getattr(random, end, None) for name, end in ends.items()}
 

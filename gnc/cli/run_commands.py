@@ -299,15 +299,10 @@ def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> st
     say(f"{config.key}  {study.name_of(config)}")
     asked = await_run(store, run, config.key)
     with REQUESTS.deferred():
-        state, reason = run_here(
-            config,
-            store,
-            keep=study.keep,
-            checkpoint_seconds=study.resources.checkpoint_seconds,
-            device="cpu" if study.resources.gpus == 0 else None,
-            should_stop=lambda: REQUESTS.reason or asked(),
-            on_progress=follow,
-        )
+        own: dict[str, Any] = {"keep": study.keep, "checkpoint_seconds": study.resources.checkpoint_seconds}
+        own["device"] = "cpu" if study.resources.gpus == 0 else None
+        own["should_stop"] = lambda: REQUESTS.reason or asked()
+        state, reason = run_here(config, store, **own, on_progress=follow)
     say(f"{state}{f': {reason}' if reason else ''}")
     return state
 
