@@ -57,7 +57,7 @@ def sentence_studied(frame: StudyFrame) -> str:
     ends = ", ".join(f"{states.count(s)} {s}" for s in STATE_ORDER if s in states)
     terminal = int(values(frame.final, "terminal").sum())
     rested = frame.final["stationary"].drop_null().to_pylist()  # null unless budget is stationary
-    waited = f"{amount(len(rested), 'trial')} that trained until at rest"
+    waited = f"{amount(len(rested), 'trial')} that were to train until they rest"
     rest = f" {sum(rested)} of {waited} came to rest." if rested else ""
     return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{_seeds(frame.final)}{rest}"
 
