@@ -17,6 +17,7 @@ gnc --version
 gnc check smoke.toml
 gnc run smoke.toml
 gnc report results/smoke
+gnc code --classes 6 --dim 4 --temperature 0.45 | grep phases  # from the shipped points
 test -s results/smoke/results.parquet
 test -s results/smoke/report/report.html
 

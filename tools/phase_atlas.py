@@ -171,7 +171,7 @@ def draw(file: Path) -> None:
     columns = [[d for d in by_dim if d <= 6], [d for d in by_dim if 7 <= d <= 9], [d for d in by_dim if d >= 10]]
     columns = [column for column in columns if column]
     figure = plt.figure(figsize=(11, 9.5))
-    outer = figure.add_gridspec(1, len(columns), left=0.05, right=0.99, top=0.92, bottom=0.06, wspace=0.14)
+    outer = figure.add_gridspec(1, len(columns), left=0.05, right=0.98, top=0.92, bottom=0.06, wspace=0.14)
     for place, column in enumerate(columns):
         inner = outer[place].subgridspec(len(column), 1, height_ratios=[len(by_dim[d]) + 2 for d in column], hspace=0.3)
         for slot, dim in enumerate(column):
