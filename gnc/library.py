@@ -96,14 +96,12 @@ def measure(
         test = _labelled("test_", test_features, test_labels, ignore_index)
     elif test_features is not None or test_labels is not None:
         raise ValueError("test_features and test_labels must be given together or not at all, got one of them.")
-    others = {"bias": bias, "ood_features": ood_features}
-    floats = {name: None if values is None else as_floats(name, values) for name, values in others.items()}
     rows = None if weights is None else as_rows(weights, dim)
     asked: dict[str, Any] = {"normalization": normalization, "temperature": temperature, "columns": columns}
-    tested = {"test_features": test[0], "test_labels": test[1]}
-    collapse = measure_collapse(
-        found, classes, rows, **asked, **floats, **tested, absent_classes=True, tolerance=tolerance
-    )
+    asked |= {"test_features": test[0], "test_labels": test[1], "tolerance": tolerance}
+    for name, values in (("bias", bias), ("ood_features", ood_features)):
+        asked[name] = None if values is None else as_floats(name, values)
+    collapse = measure_collapse(found, classes, rows, **asked, absent_classes=True)
     given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
     return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given))
 

@@ -53,8 +53,8 @@ def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
         ended = None
         with contextlib.suppress(subprocess.TimeoutExpired):
             streams: dict[str, Any] = {"input": asked.encode(), "stdout": output, "stderr": errors}
-            words = [sys.executable, "-c", start]
-            ended = subprocess.run(words, timeout=PATIENCE, check=False, **streams).returncode
+            command = [sys.executable, "-c", start]
+            ended = subprocess.run(command, timeout=PATIENCE, check=False, **streams).returncode
         said, words = (_text(stream) for stream in (output, errors))
     answers = [json.loads(line) for line in said.splitlines()]
     begun = [answer["part"] for answer in answers if "part" in answer]

@@ -88,8 +88,8 @@ def _open_questions(
         best = [group.trials[group.best_index] for group in findings.searched if group.is_measured]
         points, have = _more_seeds(final, best, _new_seed(document)), set(final["trial"].to_pylist())
         if points := [point for point in points if not _keys(point) <= have]:
-            needed = f"that needs {MIN_SEEDS} seeds that had no part in the choice"
-            yield f"whether the best settings were lucky: {needed}", points
+            seeds = f"that needs {MIN_SEEDS} seeds that had no part in the choice"
+            yield f"whether the best settings were lucky: {seeds}", points
         return
     usual = usual_rows(final)
     pooled = [t for t in findings.trends if (t.measure, t.moment, list(t.where)) == (MARGIN, AT_END, ["feature_dim"])]
