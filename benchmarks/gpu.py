@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from gnc_models.catalog.members import CLASSIFIERS, DATASETS, ENCODERS, LOSSES, NORMALIZATIONS, OPTIMIZERS
+from gnc_models.catalog.members import CLASSIFIERS, DATASETS, ENCODERS, LOSSES
+from gnc_models.catalog.members import FAMILIES as CATALOG
 from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.geometry.margins import one_vs_rest_margins
 from study.design.config import TrialConfig
@@ -46,8 +47,8 @@ FAMILIES: dict[str, list[Any]] = {
     "encoder": list(ENCODERS),
     "classifier": list(CLASSIFIERS),
     "loss": list(LOSSES),
-    "normalization": list(NORMALIZATIONS),
-    "optimizer": list(OPTIMIZERS),
+    "normalization": list(CATALOG["normalization"]),
+    "optimizer": list(CATALOG["optimizer"]),
     "budget": ["terminal", "stationary"],
     "layers": ["all"],
     "attack_radii": ["0.01"],

@@ -2,8 +2,7 @@
 
 A name is imported when it is first used, so that `import gnc` costs neither torch nor time (PEP 562). What measures needs
 no Ray, Optuna, Parquet or Matplotlib; `open_results` needs Parquet and `plot` Matplotlib. docs/library.md says what stays
-as it is between versions. Refuses to start where Python would import another package named study or analysis.
-"""
+as it is between versions. Refuses to start where Python would import another package named study or analysis."""
 
 import sys
 from importlib import import_module

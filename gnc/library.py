@@ -24,8 +24,7 @@ class Measured(dict[str, float | None]):
 
     Attributes:
         notes: sentences on what the values are not, for a reader of the log.
-        collapse: margins of every class, class means and what the next measurement can begin from.
-    """
+        collapse: margins of every class, class means and what the next measurement can begin from."""
 
     def __init__(self, collapse: Collapse, notes: Collection[str] = ()) -> None:
         super().__init__(collapse.values)
@@ -38,14 +37,9 @@ class Measured(dict[str, float | None]):
 
 
 def margins(
-    weights: ArrayLike,
-    *,
-    normalize: bool = True,
-    mode: Literal["all", "min"] = "all",
-    tolerance: float = 1e-6,
-    warm_start: Margins | None = None,
-    progress: Progress | None = None,
-) -> Margins:
+    weights: ArrayLike, *, normalize: bool = True, mode: Literal["all", "min"] = "all", tolerance: float = 1e-6,
+    warm_start: Margins | None = None, progress: Progress | None = None,
+) -> Margins:  # fmt: skip
     """Distance from each classifier row to the convex hull of all the others, as a certified interval.
 
     Args:
@@ -60,8 +54,7 @@ def margins(
         `lower` and `upper`, float64 [classes], `minimum`: the interval of the smallest, and the rows that decide each.
     Raises:
         ValueError: not a matrix of at least 2 rows, a value that is not finite, or a row of zeros to be normalised.
-    Source: Jiang et al., arXiv 2310.05351; how it is certified is in docs/margins.md.
-    """
+    Source: Jiang et al., arXiv 2310.05351; how it is certified is in docs/margins.md."""
     rows = as_floats("weights", weights)
     find = margins_of_directions if normalize else one_vs_rest_margins
     return find(rows, tolerance=tolerance, mode=mode, warm_start=warm_start, progress=progress)
@@ -69,20 +62,11 @@ def margins(
 
 @torch.no_grad()
 def measure(
-    features: ArrayLike,
-    labels: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    bias: ArrayLike | None = None,
-    normalization: Normalization = "none",
-    temperature: float | None = None,
-    columns: Collection[str] | None = None,
-    test_features: ArrayLike | None = None,
-    test_labels: ArrayLike | None = None,
-    ood_features: ArrayLike | None = None,
-    ignore_index: int = -100,
-    tolerance: float = 1e-6,
-) -> Measured:
+    features: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, bias: ArrayLike | None = None,
+    normalization: Normalization = "none", temperature: float | None = None, columns: Collection[str] | None = None,
+    test_features: ArrayLike | None = None, test_labels: ArrayLike | None = None, ood_features: ArrayLike | None = None,
+    ignore_index: int = -100, tolerance: float = 1e-6,
+) -> Measured:  # fmt: skip
     """Every measure of collapse, or those asked for, from features, labels and the classifier.
 
     Args:
@@ -104,8 +88,7 @@ def measure(
         what is measured at class means; their rows enter the margins.
     Raises:
         ValueError: what cannot be measured, with the rule and the value.
-    Source: docs/metrics.md names the paper of each formula.
-    """
+    Source: docs/metrics.md names the paper of each formula."""
     found, classes = _labelled("", features, labels, ignore_index)
     dim = found.shape[-1] if found.ndim == 2 else None
     test: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -113,20 +96,12 @@ def measure(
         test = _labelled("test_", test_features, test_labels, ignore_index)
     elif test_features is not None or test_labels is not None:
         raise ValueError("test_features and test_labels must be given together or not at all, got one of them.")
-    collapse = measure_collapse(
-        found,
-        classes,
-        None if weights is None else as_rows(weights, dim),
-        normalization=normalization,
-        temperature=temperature,
-        bias=None if bias is None else as_floats("bias", bias),
-        columns=columns,
-        test_features=test[0],
-        test_labels=test[1],
-        ood_features=None if ood_features is None else as_floats("ood_features", ood_features),
-        absent_classes=True,
-        tolerance=tolerance,
-    )
+    rows = None if weights is None else as_rows(weights, dim)
+    asked: dict[str, Any] = {"normalization": normalization, "temperature": temperature, "columns": columns}
+    asked |= {"test_features": test[0], "test_labels": test[1], "tolerance": tolerance}
+    for name, values in (("bias", bias), ("ood_features", ood_features)):
+        asked[name] = None if values is None else as_floats(name, values)
+    collapse = measure_collapse(found, classes, rows, **asked, absent_classes=True)
     given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
     return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given))
 
@@ -177,8 +152,7 @@ def unconstrained_optimum(
         they come from: "closed form", "table", "phases" or "search". A search bounds the loss from above, not the margin.
     Raises:
         ValueError: a size or temperature out of range.
-    Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature).
-    """
+    Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature)."""
     known = known_optimum(num_classes, feature_dim, temperature)
     if known is not None:
         return known

@@ -24,22 +24,13 @@ class CollapseMeter:
     needs single samples cannot be told from these matrices: it is refused by name, and `measure` gives it.
 
     The statistics are of the features that were given. Features taken while the network is trained come from a network
-    that changes: they tell more variability than the network at the end of the epoch has.
-    """
+    that changes: they tell more variability than the network at the end of the epoch has."""
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        columns: Collection[str] | None = None,
-        normalization: Normalization = "none",
-        temperature: float | None = None,
-        ignore_index: int = -100,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
-        tolerance: float = 1e-6,
-    ) -> None:
+        self, num_classes: int, feature_dim: int, *, columns: Collection[str] | None = None,
+        normalization: Normalization = "none", temperature: float | None = None, ignore_index: int = -100,
+        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64, tolerance: float = 1e-6,
+    ) -> None:  # fmt: skip
         """A meter that has seen nothing.
 
         Args:
@@ -57,8 +48,7 @@ class CollapseMeter:
                 length of the means is then rounding.
             tolerance: relative gap of the certified margins.
         Raises:
-            ValueError: a size, normalization, temperature or column that cannot be.
-        """
+            ValueError: a size, normalization, temperature or column that cannot be."""
         self.num_classes, self.feature_dim, self.ignore_index = num_classes, feature_dim, ignore_index
         self._tolerance = tolerance
         self._columns = None if columns is None else choose(columns, ["samples"])
@@ -90,8 +80,7 @@ class CollapseMeter:
             labels: [...]: integers in 0..K-1, or `ignore_index`.
         Raises:
             ValueError: shapes that do not fit, labels out of range, values that are not finite. The batch is then not
-                taken, and all that was taken before stands.
-        """
+                taken, and all that was taken before stands."""
         found, classes = as_floats("features", features), as_labels("labels", labels)
         if found.ndim < 1 or found.shape[-1] != self.feature_dim or found.shape[:-1] != classes.shape:
             rule = f"features must be [..., {self.feature_dim}] with labels [...], got shapes {tuple(found.shape)} and"
@@ -113,8 +102,7 @@ class CollapseMeter:
         Call `labels` before each pass. The handle ends the watch as a context manager or by `remove()`.
 
         Raises:
-            ValueError: the head's weight has another shape than [classes, dim]. A pass without labels raises too.
-        """
+            ValueError: the head's weight has another shape than [classes, dim]. A pass without labels raises too."""
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor) and tuple(weight.shape) != (self.num_classes, self.feature_dim):
             rule = f"head must have a weight of shape {(self.num_classes, self.feature_dim)}, got {tuple(weight.shape)}"
@@ -125,8 +113,7 @@ class CollapseMeter:
         """The classes of the samples of the next forward pass of the watched head; None leaves that pass out.
 
         Raises:
-            ValueError: the labels given before have not met a pass yet.
-        """
+            ValueError: the labels given before have not met a pass yet."""
         if self._awaited:
             raise ValueError("labels must be given once per forward pass, got them twice. Is the head the one watched?")
         self._labels, self._awaited = None if labels is None else as_labels("labels", labels), True
@@ -149,8 +136,7 @@ class CollapseMeter:
         """Take in what another meter of the same settings has seen, of other samples.
 
         Raises:
-            ValueError: the same meter, or one of other settings or sizes.
-        """
+            ValueError: the same meter, or one of other settings or sizes."""
         if other is self:
             raise ValueError("other must be another meter, got this one. Its samples would count twice.")
         mine, others = ((meter._normalization, meter._temperature) for meter in (self, other))
@@ -164,8 +150,7 @@ class CollapseMeter:
         """Join what all processes have seen; each then holds the whole. Without torch.distributed nothing happens.
 
         All processes of the group call it together, once before `reset`: a second call would count samples again.
-        Samples that a distributed sampler repeats to fill the last batch are counted as often as they come.
-        """
+        Samples that a distributed sampler repeats to fill the last batch are counted as often as they come."""
         if distributed.is_available() and distributed.is_initialized():
             self._seen.all_reduce(group)
         return self
@@ -180,8 +165,7 @@ class CollapseMeter:
         Args:
             assign: hold these tensors themselves from now on, on their device, rather than copies of them.
         Raises:
-            ValueError: the state is of other sizes or other columns.
-        """
+            ValueError: the state is of other sizes or other columns."""
         self._seen.load_state_dict(state, assign=assign)
         return self
 
@@ -195,19 +179,12 @@ class CollapseMeter:
         Returns:
             Values by column; None where a quantity does not exist, such as variability from one sample per class.
         Raises:
-            ValueError: fewer than two classes were seen, rows that do not fit or are zero or not finite.
-        """
+            ValueError: fewer than two classes were seen, rows that do not fit or are zero or not finite."""
         rows = None if weights is None else as_rows(weights, self.feature_dim).to(self.counts.device)
-        found = measure_statistics(
-            self._seen,
-            rows,
-            bias=None if bias is None else as_floats("bias", bias).to(self.counts.device),
-            normalization=self._normalization,
-            temperature=self._temperature,
-            columns=self._columns,
-            tolerance=self._tolerance,
-            warm_starts=self._solved,
-        )
+        offsets = None if bias is None else as_floats("bias", bias).to(self.counts.device)
+        head: dict[str, Any] = {"normalization": self._normalization, "temperature": self._temperature, "bias": offsets}
+        asked: dict[str, Any] = {"columns": self._columns, "tolerance": self._tolerance, "warm_starts": self._solved}
+        found = measure_statistics(self._seen, rows, **head, **asked)
         self._solved = found.solved
         notes = notes_on(found.values, self.counts, {"weights": weights, "bias": bias})
         if self._labels is not None:

@@ -27,8 +27,7 @@ def check_parts(configs: Iterable[TrialConfig]) -> list[str]:
     Of trials that differ in their sizes alone the largest is looked at.
 
     Returns:
-        Sentences on data sets of one's own: whether they are held or streamed.
-    """
+        Sentences on data sets of one's own: whether they are held or streamed."""
     sizes, trials = dict.fromkeys(settings_with("size"), 0), dict[str, dict[str, Any]]()
     for config in one_of_each_cell(configs):
         if config.parts():
@@ -48,20 +47,14 @@ def check_parts(configs: Iterable[TrialConfig]) -> list[str]:
 
 def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
     """The faults found, their tracebacks, and what is said of data sets."""
-    start = (
-        f"import sys; sys.path[:] = {sys.path!r}; from gnc.testing import main; main()"  # the modules of this process
-    )
+    # the modules of this process
+    start = f"import sys; sys.path[:] = {sys.path!r}; from gnc.testing import main; main()"
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:  # a pipe ends when all its writers do
         ended = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            ended = subprocess.run(
-                [sys.executable, "-c", start],
-                input=asked.encode(),
-                stdout=output,
-                stderr=errors,
-                timeout=PATIENCE,
-                check=False,
-            ).returncode
+            streams: dict[str, Any] = {"input": asked.encode(), "stdout": output, "stderr": errors}
+            command = [sys.executable, "-c", start]
+            ended = subprocess.run(command, timeout=PATIENCE, check=False, **streams).returncode
         said, words = (_text(stream) for stream in (output, errors))
     answers = [json.loads(line) for line in said.splitlines()]
     begun = [answer["part"] for answer in answers if "part" in answer]

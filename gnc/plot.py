@@ -2,8 +2,7 @@
 
 Each function takes the results or their folder, `where`, an expression as that of `--where` which selects final rows, and `ax`: axes of
 your own to draw in, as many as the figure has panels. Without `ax` a figure of pyplot is made, as notebooks show it.
-Each returns the axes, one for each panel, and raises a ValueError in one sentence where there is nothing to draw.
-"""
+Each returns the axes, one for each panel, and raises a ValueError in one sentence where there is nothing to draw."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

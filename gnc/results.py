@@ -27,8 +27,7 @@ def open_results(path: str | Path, *, study: str | None = None) -> "Results":
         path: the folder or its URI.
         study: the name of a study that was run there, whose trials alone are taken; None for all of the folder.
     Raises:
-        ValueError: there is no results folder, or no study of that name was run in it.
-    """
+        ValueError: there is no results folder, or no study of that name was run in it."""
     store = existing_store(path)
     if study is None:
         return Results(store)
@@ -40,8 +39,7 @@ class Results:
     """The trials of a results folder, or of one of its studies. Every method reads the folder as it is then.
 
     Files that cannot be read are left out with a warning. docs/rows.md lists the columns; their units and meanings are
-    also in the tables' field metadata.
-    """
+    also in the tables' field metadata."""
 
     def __init__(self, store: Store, keys: Collection[str] | None = None, study: str | None = None) -> None:
         self.store, self._keys, self._study = store, keys, study
@@ -71,8 +69,7 @@ class Results:
     def head(self, key: str) -> pa.Table:
         """A trial's classifier at its end: one row per class with `weights` and `class_means`, each a list of dim numbers.
 
-        key: the trial's, or its first digits. `numpy.stack(table["weights"].to_numpy())` gives [classes, dim].
-        """
+        key: the trial's, or its first digits. `numpy.stack(table["weights"].to_numpy())` gives [classes, dim]."""
         head = self.store.read_head(key := self._find(key), on_unreadable=_warn)
         if head is None:
             raise StudyError(f'key must be of a trial that kept its head, got {key!r}. Run with keep = "head".')
@@ -105,13 +102,9 @@ def _warn(name: str) -> None:
 
 
 def fit_power_law(
-    measure: str | Sequence[float] | np.ndarray,
-    size: str | Sequence[float] | np.ndarray = "num_classes",
-    *,
-    data: Any = None,
-    cell: str | Sequence[Any] | None = None,
-    group: str | Sequence[Any] | None = None,
-) -> PowerLawFit:
+    measure: str | Sequence[float] | np.ndarray, size: str | Sequence[float] | np.ndarray = "num_classes", *,
+    data: Any = None, cell: str | Sequence[Any] | None = None, group: str | Sequence[Any] | None = None,
+) -> PowerLawFit:  # fmt: skip
     """Fit `measure = prefactor[group] * size ** exponent`, with an interval over sizes.
 
     Args:
@@ -125,8 +118,7 @@ def fit_power_law(
     Raises:
         ValueError: a value that is not positive and finite, or columns that are not there.
         FitRefused: the data carry no interval; its `estimate` is the fit without one.
-    Source: as analysis.scaling.power_law.
-    """
+    Source: as analysis.scaling.power_law."""
     if data is None and any(isinstance(given, str) for given in (measure, size, cell, group)):
         raise StudyError("data must be given where a column is named, got none. Give data=results.final().")
     table = pa.table({} if data is None else data)

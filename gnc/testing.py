@@ -65,8 +65,7 @@ class BrokenPart(AssertionError):
 def behaving(what: str, *, but: str = "") -> Iterator[None]:
     """Run a part's code with torch seeded; BrokenPart for what it raises and for what it does to its process.
 
-    but: what of the process is not looked at, as this project's own code between may change it.
-    """
+    but: what of the process is not looked at, as this project's own code between may change it."""
     torch.manual_seed(SEED)
     before = {name: read() for name, (read, _) in _SHARED.items()}
     process, threads, said = os.getpid(), set(threading.enumerate()), io.StringIO()
@@ -89,12 +88,8 @@ def behaving(what: str, *, but: str = "") -> Iterator[None]:
         changed = [name for name, value in after.items() if pickle.dumps(value) != pickle.dumps(before[name])]
         for name in changed:
             _SHARED[name][1](before[name])
-    _refuse(
-        changed,
-        what,
-        "leave what belongs to the whole process as it is",
-        "Set nothing for others; torch's generator alone moves on.",
-    )
+    cure = "Set nothing for others; torch's generator alone moves on."
+    _refuse(changed, what, "leave what belongs to the whole process as it is", cure)
     _refuse(_children(began) - children, what, "leave no process behind", "End what it starts, and do not fork.")
     left = {thread.name for thread in set(threading.enumerate()) - threads} - ASLEEP
     _refuse(left, what, "leave no thread behind", "Join what it starts.")
@@ -152,8 +147,7 @@ def check_encoder(
     Args:
         inputs: a few samples, as the data set gives them, [samples, ...].
         feature_dim: d; the network gives [batch, d].
-        options: the study's. name: what messages call it.
-    """
+        options: the study's. name: what messages call it."""
     given, options = (tuple(inputs.shape[1:]), feature_dim), options or {}
     first, second = (_called(name, make, given, options, "make(in_shape, feature_dim)") for _ in range(2))
     _require(isinstance(first, nn.Module), f"{name} must return a torch.nn.Module, got {type(first).__name__}.")
@@ -212,16 +206,9 @@ def _check_evaluation(name: str, network: nn.Module, inputs: Tensor, feature_dim
 
 
 def check_dataset(
-    make: Any,
-    *,
-    num_classes: int,
-    samples_per_class: int,
-    test_samples_per_class: int,
-    data_seed: int = 0,
-    options: Options | None = None,
-    name: str = "dataset",
-    room: Room = HELD,
-) -> Dataset:
+    make: Any, *, num_classes: int, samples_per_class: int, test_samples_per_class: int, data_seed: int = 0,
+    options: Options | None = None, name: str = "dataset", room: Room = HELD,
+) -> Dataset:  # fmt: skip
     """The data set as a trial sees it; BrokenPart unless `make(**options)` gives training and test data each time alike.
 
     options and sizes: as in a study. name: what messages call it. room: of inputs that take more, some are looked at.
@@ -256,8 +243,7 @@ def check_loss(
 ) -> None:
     """BrokenPart unless `loss(features, labels, weights, **options)` is a finite scalar with a gradient to the features.
 
-    options: the study's, and `temperature` or `normalization` where it takes these. name: what messages call it.
-    """
+    options: the study's, and `temperature` or `normalization` where it takes these. name: what messages call it."""
     value, features = _reduced(loss, num_classes, feature_dim, options or {}, name, "loss")
     is_scalar = isinstance(value, Tensor) and not value.ndim
     _require(is_scalar, f"{name} must return a scalar tensor, got {_kind(value)}. Take the mean over the batch.")

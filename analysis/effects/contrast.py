@@ -197,10 +197,9 @@ def _base(units: dict[tuple, dict[Any, float]], found: list[Any], against: Any, 
     if against is not None:
         matching = [value for value in found if str(against) in (str(value), shown_value(value))]
         if not matching:
-            raise ConditionRefused(
-                f"--against must be a value of {setting} in these rows, got {against!r}. "
-                f"There are {', '.join(map(shown_value, found[:5])) or 'none'}."
-            )
+            there = ", ".join(map(shown_value, found[:5])) or "none"
+            rule = f"--against must be a value of {setting} in these rows, got {against!r}"
+            raise ConditionRefused(f"{rule}. There are {there}.")
         return matching[0]
     shares = {value: sum(len(unit) > 1 for unit in units.values() if value in unit) for value in found}
     return max(found, key=lambda value: shares[value], default=None)  # the first of the best: `found` is sorted

@@ -44,10 +44,8 @@ def ladder_gaps(final: pa.Table, setting: str) -> list[LadderGaps]:
     cell, _ = codes(rows, [name for name in held if name != "seed"])
     code, first = codes(rows, [setting])
     both, index = np.unique(code * len(cell) + cell, return_inverse=True)
-    cells = (
-        np.stack([np.bincount(index, share) for share in (rungs / rungs[:, :1]).T], axis=1)
-        / np.bincount(index)[:, None]
-    )
+    sums = np.stack([np.bincount(index, share) for share in (rungs / rungs[:, :1]).T], axis=1)
+    cells = sums / np.bincount(index)[:, None]
     code, cell = np.divmod(both, len(cell))
     is_shared = (np.bincount(cell) == len(first))[cell]
     places, found = {value: i for i, value in enumerate(rows[setting].take(first).to_pylist())}, []

@@ -80,11 +80,10 @@ def block_classes(final: pa.Table, read_margins: ReadMargins) -> FigureBlock:
     """The figure of per-class margins, or why there is none."""
     dims = evenly(distinct(final, "feature_dim"), MOST_DIMS)
     found = [n for n in (numbers_classes(final, read_margins, dim) for dim in dims) if n.curves]
-    return block_of("classes", found, alt_classes, draw_classes, trials=[c.trial for n in found for c in n.curves])
+    return block_of("classes", found, _alt_classes, draw_classes, trials=[c.trial for n in found for c in n.curves])
 
 
-def alt_classes(numbers: ClassNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_classes(numbers: ClassNumbers) -> str:
     ends = ((c.num_classes, float(c.margin[0]), float(c.margin[-1])) for c in numbers.curves)
     parts = [f"K = {k}: {number(least)} to {number(largest)}" for k, least, largest in ends]
     return f"Sorted margins of the classes, d = {numbers.feature_dim}; smallest to largest, {'; '.join(parts)}."
@@ -132,11 +131,10 @@ def block_ladder(final: pa.Table) -> FigureBlock:
     more = f"{amount(numbers.hidden, 'more size is', 'more sizes are')} in the table." if numbers.hidden else ""
     room = ((5.1, 1.2 + 0.32 * max(len(numbers.labels), 3)), (1.2, 0.15, 0.52, 0.62))
     found = [numbers] if numbers.labels else []
-    return block_of("ladder", found, alt_ladder, draw_ladder, room, trials=numbers.trials, notes=[more])
+    return block_of("ladder", found, _alt_ladder, draw_ladder, room, trials=numbers.trials, notes=[more])
 
 
-def alt_ladder(numbers: LadderNumbers) -> str:
-    """The ladder in a sentence."""
+def _alt_ladder(numbers: LadderNumbers) -> str:
     rows = [
         f"{label}: " + ", ".join(f"{name} {number(float(v))}" for name, v in zip(RUNG_LOOKS, rung, strict=True))
         for label, rung in zip(numbers.labels[:8], numbers.rungs, strict=False)

@@ -48,11 +48,6 @@ class CodePicture:
     angle: float | None
 
     @property
-    def nearness(self) -> float:
-        """The margin over the best known; 0 where none is known."""
-        return self.margin / self.best_known if self.best_known else 0.0
-
-    @property
     def title(self) -> str:
         """Size, temperature and how near the margin is to the best known."""
         cold = "" if self.temperature is None else f", τ = {number(self.temperature)}"
@@ -168,11 +163,11 @@ def block_codes(
     pictures = numbers_codes(final, read_head, read_code)
     can_be_drawn = bool({2, 3} & set(final["feature_dim"].to_pylist()))
     return block_of(
-        *("codes", pictures, alt_of, draw_code, ROOM),
+        *("codes", pictures, _alt_of, draw_code, ROOM),
         trials=[p.trial for p in pictures],
         notes=[missing_rings(pictures, folder), *_not_alone(pictures)],
         missing=CAPTIONS["codes"]["no_heads"] if can_be_drawn else None,
-        lead=lambda i: (pictures[i].feature_dim, pictures[i].nearness),
+        lead=lambda i: (pictures[i].feature_dim, pictures[i].margin / (pictures[i].best_known or np.inf)),
         lead_note=lambda i: missing_rings(pictures[i : i + 1], folder),
     )
 
@@ -202,7 +197,6 @@ def code_file(num_classes: int, feature_dim: int) -> str:
     return f"code-{num_classes}-{feature_dim}.npy"
 
 
-def alt_of(picture: CodePicture) -> str:
-    """The picture in a sentence."""
+def _alt_of(picture: CodePicture) -> str:
     near = "" if picture.angle is None else f"; {number(np.degrees(picture.angle))} degrees from the best code (RMS)"
     return f"Learned code, {picture.title.replace(chr(10), ', ')}{near}."

@@ -94,7 +94,7 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     hidden = max((n.hidden for n in found), default=0)
     left_out = f"{MOST_LINES} trials per panel are drawn; the others are in the table." if hidden else ""
     return block_of(
-        *("collapse", found, alt_collapse, draw_collapse),
+        *("collapse", found, _alt_collapse, draw_collapse),
         trials=sorted({c.trial for n in found for c in n.courses}),
         notes=[left_out],
         lead=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)),
@@ -103,13 +103,10 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     )
 
 
-def alt_collapse(numbers: CollapseNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_collapse(numbers: CollapseNumbers) -> str:
     first, last = (float(np.median([c.value[end] for c in numbers.courses])) for end in (0, -1))
-    return (
-        f"{numbers.measure} over step for {amount(len(numbers.courses), 'trial')} with d = {numbers.feature_dim}: "
-        f"median {number(first)} at the first measured epoch shown, {number(last)} at the last."
-    )
+    what = f"{numbers.measure} over step for {amount(len(numbers.courses), 'trial')} with d = {numbers.feature_dim}"
+    return f"{what}: median {number(first)} at the first measured epoch shown, {number(last)} at the last."
 
 
 @dataclass(frozen=True)
@@ -178,11 +175,10 @@ def block_variability(final: pa.Table) -> FigureBlock:
     if len(distinct(final, "feature_dim")) > 1:
         found.append(numbers_variability(final, "gnc1_rank", "feature_dim", "num_classes"))
     found, trials = [n for n in found if n.series], frames.usual_rows(final)["trial"].to_pylist()
-    return block_of("variability", found, alt_variability, draw_variability, trials=trials)
+    return block_of("variability", found, _alt_variability, draw_variability, trials=trials)
 
 
-def alt_variability(numbers: VariabilityNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_variability(numbers: VariabilityNumbers) -> str:
     last = [(s, f"{numbers.against} = {s.sizes[-1]:.0f}") for s in numbers.series]
     parts = [f"{s.by} = {s.value:.0f}: median {number(float(s.medians[-1]))} at {at}" for s, at in last]
     return f"{numbers.measure} against {numbers.against}; {'; '.join(parts)}."

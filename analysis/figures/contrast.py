@@ -34,9 +34,8 @@ def draw_contrast(ax: Axes, contrast: Contrast) -> None:
     labels = _draw_cells(ax, contrast, place, heights)
     for x, level in zip(at, contrast.levels, strict=True):
         dots = back(np.array(list(level.by_seed.values())))
-        (marks,) = ax.plot(
-            _beside(x, len(dots), contrast, at), dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5
-        )
+        side_by_side = _beside(x, len(dots), contrast, at)
+        (marks,) = ax.plot(side_by_side, dots, "o", color=CATEGORIES[0], alpha=0.45, markersize=4.5)
         cells = f": mean of {len(level.by_cell)} cells" if len(level.by_cell) > 1 else ""
         where = f"{contrast.setting} = {shown_value(level.value)}"
         style.name_marks(marks, [f"{where}, seed {seed}{cells}" for seed in level.by_seed])
@@ -140,12 +139,11 @@ def _frame(ax: Axes, contrast: Contrast, place: dict[object, float], heights: np
 def block_contrast(contrasts: Sequence[Contrast]) -> FigureBlock:
     """The values of one setting beside each other."""
     setting, trials = contrasts[0].setting, sorted({key for contrast in contrasts for key in contrast.keys})
-    found = (f"effect-{setting}", contrasts, alt_contrast, draw_contrast, ROOM)
+    found = (f"effect-{setting}", contrasts, _alt_contrast, draw_contrast, ROOM)
     return block_of(*found, trials=trials, kind="effect", setting=setting)
 
 
-def alt_contrast(contrast: Contrast) -> str:
-    """The panel in a sentence."""
+def _alt_contrast(contrast: Contrast) -> str:
     back = np.exp if contrast.is_log else np.asarray
     means = ((v, f"{float(back(v.mean)):.3g}") for v in contrast.levels)
     parts = [f"{shown_value(v.value)}: {mean} over {amount(len(v.by_seed), 'seed')}" for v, mean in means]

@@ -178,7 +178,7 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = (), fo
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
     usual = usual_normalization(final)
     return block_of(
-        *("margin", found, alt_margin, draw_margin, ROOM),
+        *("margin", found, _alt_margin, draw_margin, ROOM),
         trials=[t for n in found for s in n.series for t in s.trials],
         notes=[_left_out(found, final), *_notes(found), missing_bars(found, folder) if usual == "both" else ""],
         lead=lambda i: len(found[i].curves.num_classes),
@@ -235,8 +235,7 @@ def missing_bars(found: Sequence[MarginNumbers], folder: str) -> str:
     return f"Without a bar: {amount(len(bare), 'cell')}, whose optimum is in no table; {command} computes the first."
 
 
-def alt_margin(numbers: MarginNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_margin(numbers: MarginNumbers) -> str:
     parts = [
         f"K = {k:.0f}{'' if s.temperature is None else f' at temperature {number(s.temperature)}'}: {number(m)}"
         for s in numbers.series

@@ -56,26 +56,16 @@ class FigureBlock:
 
 
 def block_of(
-    name: str,
-    found: Sequence[Any],
-    alt: Callable[[Any], str],
-    draw: Callable[[Axes, Any], None],
-    room: Room = USUAL_ROOM,
-    *,
-    trials: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    missing: str | None = None,
-    lead: Callable[[int], Any] = lambda index: 0,
-    lead_note: Callable[[int], str] = lambda index: "",
-    kind: str | None = None,
-    **words: Any,
-) -> FigureBlock:
+    name: str, found: Sequence[Any], alt: Callable[[Any], str], draw: Callable[[Axes, Any], None],
+    room: Room = USUAL_ROOM, *, trials: Sequence[str] = (), notes: Sequence[str] = (), missing: str | None = None,
+    lead: Callable[[int], Any] = lambda index: 0, lead_note: Callable[[int], str] = lambda index: "",
+    kind: str | None = None, **words: Any,
+) -> FigureBlock:  # fmt: skip
     """A panel for each entry that a figure has found, with the words of captions.toml.
-
     Args:
         notes: sentences that follow the caption. missing: why there is nothing, if not for the usual reason.
-        lead, lead_note: by a panel's index, how well it stands for the figure, and what must be known of it then. kind: the entry of captions.toml, if not the name.
-    """
+        lead, lead_note: by a panel's index, how well it stands for the figure, and what must be known of it then.
+        kind: the entry of captions.toml, if not the name."""
     text = CAPTIONS[kind or name]
     first = max(range(len(found)), key=lead, default=None)
     return FigureBlock(
@@ -165,12 +155,10 @@ def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
 
 def figure_file(block: FigureBlock, suffix: str) -> bytes:
     """A figure as the bytes of one file.
-
     Args:
         suffix: one of SUFFIXES.
     Raises:
-        ValueError: another suffix.
-    """
+        ValueError: another suffix."""
     if suffix not in SUFFIXES:
         raise ValueError(f"suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}.")
     if suffix == ".svg":

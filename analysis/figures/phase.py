@@ -79,11 +79,10 @@ def block_phase(final: pa.Table) -> FigureBlock:
     found = [numbers_phase(final, measure) for measure in (RATIO, COLLAPSE)] if final.num_rows else []
     found = [n for n in found if len(n.x)]
     left_out = [f"Without a temperature, not shown: {amount(n.left_out, 'cell')}." for n in found[:1] if n.left_out]
-    return block_of("phase", found, alt_phase, draw_phase, ROOM, notes=left_out)
+    return block_of("phase", found, _alt_phase, draw_phase, ROOM, notes=left_out)
 
 
-def alt_phase(numbers: PhaseNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_phase(numbers: PhaseNumbers) -> str:
     ends = (int(numbers.value.argmax()), int(numbers.value.argmin()))
     told = ([number(float(found[i])) for found in (numbers.value, numbers.x, numbers.y)] for i in ends)
     largest, smallest = (f"{value} at K / d = {x}, coldness {y}" for value, x, y in told)

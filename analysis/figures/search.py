@@ -50,12 +50,11 @@ def block_history(found: Sequence[Group]) -> FigureBlock:
     shown = [group for group in found if group.is_measured][:MOST_GROUPS]
     unmeasured = CAPTIONS["history"]["unmeasured"].format(metric=found[0].metric) if found else None
     trials = [trial for group in shown for trial in group.trials]
-    drawn = ("history", shown, alt_history, draw_history, BROAD_ROOM)
+    drawn = ("history", shown, _alt_history, draw_history, BROAD_ROOM)
     return block_of(*drawn, trials=trials, missing=unmeasured, groups=MOST_GROUPS)
 
 
-def alt_history(group: Group) -> str:
-    """The panel in a sentence."""
+def _alt_history(group: Group) -> str:
     best = number(float(group.best[-1]))
     return f"{group.metric} of {amount(len(group.trials), 'trial')} in the order of their ends; the best is {best}."
 
@@ -121,12 +120,11 @@ def block_parallel(found: Sequence[Group], search: Search) -> FigureBlock:
     tried = [group for group in found if np.isfinite(group.goal).sum() >= MIN_TRIALS][:MOST_GROUPS]
     shown = [numbers_parallel(group, search) for group in tried]
     trials = [trial for numbers in shown for trial in numbers.trials]
-    drawn = ("parallel", shown, alt_parallel, draw_parallel, PARALLEL_ROOM)
+    drawn = ("parallel", shown, _alt_parallel, draw_parallel, PARALLEL_ROOM)
     return block_of(*drawn, trials=trials, lines=MOST_LINES, least=MIN_TRIALS)
 
 
-def alt_parallel(numbers: ParallelNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_parallel(numbers: ParallelNumbers) -> str:
     best = numbers.group.trials.index(numbers.trials[-1])
     at = ", ".join(f"{name} {shown_value(column[best])}" for name, column in numbers.group.settings.items())
     return f"{amount(len(numbers.trials), 'trial')} in parallel coordinates; the best is {numbers.trials[-1]} at {at}."
@@ -150,16 +148,13 @@ def draw_importance(ax: Axes, numbers: Importance) -> None:
 def block_importance(found: Sequence[Importance], search: Search) -> FigureBlock:
     """What each setting mattered, or why it cannot be told."""
     alone = CAPTIONS["importance"]["alone"].format(first=search.names[0]) if len(search.space) == 1 else None
-    drawn = ("importance", found[:MOST_GROUPS], alt_importance, draw_importance, BARS_ROOM)
+    drawn = ("importance", found[:MOST_GROUPS], _alt_importance, draw_importance, BARS_ROOM)
     return block_of(*drawn, missing=alone, least=MIN_TRIALS)
 
 
-def alt_importance(numbers: Importance) -> str:
-    """The panel in a sentence."""
-    shown = {
-        name: ", ".join(f"{s} {number(share)}" for s, share in each.items()) for name, each in numbers.shares.items()
-    }
-    each = "; ".join(f"{evaluator}: {shares}" for evaluator, shares in shown.items())
+def _alt_importance(numbers: Importance) -> str:
+    shown = ((name, (f"{s} {number(share)}" for s, share in each.items())) for name, each in numbers.shares.items())
+    each = "; ".join(f"{evaluator}: {', '.join(shares)}" for evaluator, shares in shown)
     return f"Importance for {numbers.metric} from {amount(numbers.trials, 'trial')}; {each}."
 
 
@@ -193,10 +188,8 @@ def objectives_of(study: str | None) -> Objectives:
 
 def numbers_pareto(final: pa.Table, objectives: Objectives = DEFAULT) -> list[ParetoNumbers]:
     """A front for each of the sizes with most trials: trials of different K and d solve different problems.
-
     Raises:
-        ConditionRefused: an objective that is no column of the rows.
-    """
+        ConditionRefused: an objective that is no column of the rows."""
     by_size = [pair for pair in groups(final, ("feature_dim", "num_classes")) if pair[1].num_rows >= MIN_ON_FRONT]
     found = []
     for where, rows in sorted(by_size, key=lambda pair: -pair[1].num_rows)[:MOST_SIZES]:
@@ -236,12 +229,11 @@ def block_pareto(final: pa.Table, study: str | None) -> FigureBlock:
     except ConditionRefused as refusal:
         problem = f"No front is drawn: {refusal}"
     trials = [n.trials[i] for n in found for i in n.along]
-    drawn = ("pareto", found, alt_pareto, draw_pareto, BROAD_ROOM)
+    drawn = ("pareto", found, _alt_pareto, draw_pareto, BROAD_ROOM)
     return block_of(*drawn, trials=trials, missing=problem, sizes=MOST_SIZES, least=MIN_ON_FRONT)
 
 
-def alt_pareto(numbers: ParetoNumbers) -> str:
-    """The panel in a sentence."""
+def _alt_pareto(numbers: ParetoNumbers) -> str:
     (across, _), (up, _) = numbers.objectives
     ends = [int(i) for i in (numbers.x.argmax(), numbers.y.argmax())]
     parts = [f"{across} {number(float(numbers.x[i]))} with {up} {number(float(numbers.y[i]))}" for i in ends]

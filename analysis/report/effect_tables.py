@@ -5,22 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from analysis.effects.contrast import Contrast, Level, verdict
 from analysis.effects.shares import GAPS, Explained, LadderGaps
-from analysis.report.page import (
-    TEXTS,
-    TIMES,
-    Cell,
-    Details,
-    Heading,
-    Long,
-    Number,
-    Paragraph,
-    Part,
-    Table,
-    columns,
-    note,
-)
+from analysis.report.page import TEXTS, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, note, table
 from analysis.rows.wording import ABSENT, bracketed, number, percent, shown_value
 from analysis.statistics.inference import MIN_SEEDS
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def contrast_sections(found: Sequence[Contrast]) -> list[Part]:
@@ -35,8 +24,7 @@ def contrast_parts(found: Sequence[Contrast], bounds: Mapping[str, float] | None
 
     bounds: by measure, the difference below which the reader wants to call values alike; a factor for ratios.
     Raises:
-        ValueError: a bound that no difference of its measure could stay below.
-    """
+        ValueError: a bound that no difference of its measure could stay below."""
     parts: list[Part] = []
     for where in dict.fromkeys(contrast.where for contrast in found):
         mine = [contrast for contrast in found if contrast.where == where]
@@ -48,12 +36,9 @@ def contrast_parts(found: Sequence[Contrast], bounds: Mapping[str, float] | None
 
 def contrast_table(found: Sequence[Contrast], bounds: Mapping[str, float] | None = None) -> Table:
     """The values of a setting beside each other, a row for each value and measure."""
-    headers = columns(
-        "seeds | cells | reached 99 % | mean [95 %] | difference or ratio [95 %] | Holm p | less than | detectable | verdict"
-    )
     given = {c.measure: _bound(c, bounds[c.measure]) for c in found if bounds and c.measure in bounds}
     rows = [_contrast_row(one, level, given.get(one.measure)) for one in found for level in one.levels]
-    return Table(f"Values of {found[0].setting}", ("measure", found[0].setting, *headers), rows)
+    return table("contrast", rows, setting=found[0].setting)
 
 
 def _bound(contrast: Contrast, bound: float) -> float:
@@ -116,11 +101,7 @@ def explained_table(explained: Sequence[Explained]) -> list[Part]:
     """What explains the margin relative to the best known, the variability and the duality gap."""
     if not explained:
         return [note("Too few trials to say what explains the margin: the settings vary as much as the trials.")]
-    headers = columns(
-        "measure | lost when the setting is left out | all settings | s.d. of settings | s.d. of seeds | seeds | trials"
-    )
-    rows = [_explained_row(found) for found in explained]
-    return [Paragraph(TEXTS["explained"]), Table("What explains the measures", headers, rows)]
+    return [Paragraph(TEXTS["explained"]), table("explained", [_explained_row(found) for found in explained])]
 
 
 def _explained_row(found: Explained) -> list[Cell]:

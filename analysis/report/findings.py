@@ -57,10 +57,8 @@ def find(
     frame: StudyFrame, *, predict: Iterable[Mapping[str, Any]] = (), earlier: Sequence[Prediction] = ()
 ) -> Findings:
     """Fit everything a study can be asked for.
-
     Args:
-        predict: cells to predict. earlier: predictions kept from earlier reports, scored against these rows.
-    """
+        predict: cells to predict. earlier: predictions kept from earlier reports, scored against these rows."""
     final = frame.final
     within = independent_settings(final)
     made: list[Any] = []

@@ -1,7 +1,7 @@
 """fits.json: every fit with all that is needed to use it without the page. `fits.schema.json` is its schema."""
 
 import json
-from importlib.resources import files
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -33,7 +33,7 @@ def fits_json(frame: StudyFrame, findings: Findings) -> bytes:
         "complete_trials": frame.final.num_rows,
         "trends": findings.trends,
         "comparisons": [_comparison(comparison) for comparison in one_by_one(findings.comparisons)],
-        "joint": [_some(c, "measure", "within", "chosen") | {"forms": _joint_forms(c)} for c in findings.joint],
+        "joint": [_joint(comparison) for comparison in findings.joint],
         "time_laws": [vars(law) | {"formula": LAWS[law.law]} for law in findings.time_laws],
         "blind": [_but(found, "held") | _held(found.held) for found in findings.held_out_largest],
         "contrasts": [_contrast(contrast) for found in findings.contrasts.values() for contrast in found],
@@ -65,25 +65,24 @@ def _comparison(comparison: FormComparison) -> dict[str, Any]:
         "groups": sorted(set(comparison.cells.group)),
         "weights": {fit.form: weight for fit, weight in comparison.weighted},
         "cells": len(comparison.cells.group),
-        "forms": [_form(verdict) for verdict in comparison.verdicts],
+        "forms": [
+            _fitted(v, FORMS) | _some(v.fit or v.bare, "centre") | {"held_out": v.held_out and _held(v.held_out)}
+            for v in comparison.verdicts
+        ],
         "asymptote": asymptote(comparison),
     }
 
 
-def _form(verdict: FormVerdict) -> dict[str, Any]:
-    told = {"held_out": verdict.held_out and _held(verdict.held_out), "formula": FORMS[verdict.form].formula}
-    return _fitted(verdict) | _some(verdict.fit or verdict.bare, "centre") | told
-
-
-def _fitted(verdict: FormVerdict | JointVerdict) -> dict[str, Any]:
+def _fitted(verdict: FormVerdict | JointVerdict, forms: Mapping[str, Any]) -> dict[str, Any]:
     fit = verdict.fit or getattr(verdict, "bare", None)
     found: dict[str, Any] = {"parameters": fit.parameters if fit else [], "levels": fit.levels if fit else {}}
-    return _some(verdict, "form", "refused") | _some(fit, "aicc") | found | {"residual_scale": fit and fit.scale}
+    found |= {"residual_scale": fit and fit.scale, "formula": forms[verdict.form].formula}
+    return _some(verdict, "form", "refused") | _some(fit, "aicc") | found
 
 
-def _joint_forms(comparison: JointComparison) -> list[dict[str, Any]]:
-    formulas = {name: form.formula for name, form in JOINT_FORMS.items()}
-    return [_fitted(v) | {"kept_out": v.kept_out, "formula": formulas[v.form]} for v in comparison.verdicts]
+def _joint(comparison: JointComparison) -> dict[str, Any]:
+    forms = [_fitted(verdict, JOINT_FORMS) | {"kept_out": verdict.kept_out} for verdict in comparison.verdicts]
+    return _some(comparison, "measure", "within", "chosen") | {"forms": forms}
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
@@ -101,9 +100,3 @@ def _level(level: Level) -> dict[str, Any]:
 def _score(score: Score) -> dict[str, Any]:
     asked = _some(score.prediction, "cell", "measure", "form", "predicted", "low", "high")
     return asked | _but(score, "prediction")
-
-
-def fits_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that every fits.json meets."""
-    read: dict[str, Any] = json.loads((files("analysis.report") / "fits.schema.json").read_text(encoding="utf-8"))
-    return read

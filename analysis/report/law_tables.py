@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.report.page import TEXTS, Cell, Details, Heading, Long, Number, Paragraph, Part, Table, columns, note
+from analysis.report.page import TEXTS, Cell, Details, Heading, Long, Number, Paragraph, Part, note, table
 from analysis.report.sentences import sentence_asymptote, sentences_opposite, sentences_trend, series_of
 from analysis.rows import theory
 from analysis.rows.measures import MARGIN
@@ -19,8 +19,6 @@ from analysis.scaling.predictions import LEVEL, Prediction, Score, Scores
 from analysis.scaling.trends import MAX_SERIES, Trend, own_prefactors
 from gnc_models.progress import amount
 
-FOUND = "measure | where | exponent of K [95 %] | exponent of d [95 %] | large-K theory"
-BASIS = "read at | own prefactor by | equal exponents, p | log residual | residuals | sizes | cells | trials | left out"
 VARIED = "gnc1_rank"  # the measure of variability whose trend is put into words
 IRREGULAR_DIM = 8  # from here on the best known margins have no power law at the class counts that can be trained
 
@@ -37,14 +35,11 @@ def fits_sections(trends: Sequence[Trend]) -> list[Part]:
         parts.append(note(f"Of up to {many} series, the first {MAX_SERIES} at each d are fitted by themselves too."))
     believed = [_fit_row(t) for t in trends if t.believed]
     refused = [_fit_row(t, Long(t.refused)) for t in trends if t.refused]
-    found, basis = columns(FOUND), columns(BASIS)
-    if believed:
-        parts.append(Table("Power laws with intervals", [*found, *basis], believed))
-    else:
-        parts.append(note("No power law can be claimed from these trials: the table of refusals says why for each."))
+    none = note("No power law can be claimed from these trials: the table of refusals says why for each.")
+    parts.append(table("believed", believed) if believed else none)
     if refused:
-        body = Table("Refused power laws", [*found, "why refused", *basis], refused)
-        parts.append(Details(f"Refused, with the bare estimate ({len(refused)})", (body,), wide=True))
+        body = (table("refused", refused),)
+        parts.append(Details(f"Refused, with the bare estimate ({len(refused)})", body, wide=True))
     return parts
 
 
@@ -88,19 +83,13 @@ def forms_sections(comparisons: Sequence[FormComparison]) -> list[Part]:
     each = one_by_one(comparisons)
     rows = [_form_row(c, v) for c in each for v in c.verdicts if v.fit]
     if not rows:
-        lacking = (
-            "No form with a curve or an offset can be distinguished from a power law: that needs more class counts."
-        )
-        return [Heading("Which form"), note(lacking)]
+        return [Heading("Which form"), note(TEXTS["no_forms"])]
     parts: list[Part] = [Heading("Which form"), Paragraph(TEXTS["forms"])]
     parts += [Paragraph(sentence) for c in comparisons if (sentence := sentence_asymptote(c))]
     parts += [note(f"{c.measure} at d = {c.feature_dim}: {c.verdicts[0].refused}.") for c in comparisons if c.series]
     if sentence := misspecified_sentence(each):
         parts.append(note(sentence))
-    headers = columns(
-        "measure | d | form | verdict | mean exponent [95 %] | held-out error | inside 90 % | held-out K | parameters [95 % if the form is true] | AICc | left out"
-    )
-    return [*parts, Table("Forms of the trend", headers, rows)]
+    return [*parts, table("forms", rows)]
 
 
 def misspecified_sentence(comparisons: Sequence[FormComparison]) -> str:
@@ -141,8 +130,7 @@ def time_sections(laws: Sequence[TimeLaw]) -> list[Part]:
     rows = [_time_row(law) for law in laws if law.trials]
     if not rows:
         return [note("No trial has enough measured epochs after 99 % training accuracy for a law over time.")]
-    headers = "measure | d | law | rate a [95 %] | better in | error on last epochs | sizes | cells | trials | left out"
-    return [Paragraph(TEXTS["time"]), Table("Time laws", columns(headers), rows)]
+    return [Paragraph(TEXTS["time"]), table("time", rows)]
 
 
 def _time_row(law: TimeLaw) -> list[Cell]:
@@ -159,9 +147,7 @@ def joint_sections(comparisons: Sequence[JointComparison]) -> list[Part]:
     rows = [_joint_row(c, v) for c in comparisons for v in c.verdicts if v.fit]
     if not rows:
         return [note("No form over several dimensions can be fitted: that needs two dimensions and five cells.")]
-    tests = " | ".join(LARGEST.values())
-    headers = columns(f"measure | form | verdict | {tests} | parameters [95 %] | log residual | AICc | residuals")
-    return [Paragraph(TEXTS["joint"]), Table("Joint forms", headers, rows)]
+    return [Paragraph(TEXTS["joint"]), table("joint", rows, tests=" | ".join(LARGEST.values()))]
 
 
 def _joint_row(comparison: JointComparison, verdict: JointVerdict) -> list[Cell]:
@@ -181,27 +167,22 @@ def largest_section(found: Sequence[LargestHeldOut]) -> list[Part]:
     if not found:
         return [note("The largest class count cannot be predicted: no form can be fitted to the smaller ones.")]
     told = ((measure, s, f"{percent(s.covered)} of {s.cells}") for measure, s in summarise_by_measure(found).items())
-    outcomes = "; ".join(
-        f"{measure}: median relative error {percent(s.median_error)}, {inside} cells inside the {LEVEL:.0%} interval"
-        for measure, s, inside in told
-    )
+    outcome_of = TEXTS["largest_outcome"].format
+    outcomes = "; ".join(outcome_of(measure, percent(s.median_error), inside, LEVEL) for measure, s, inside in told)
     rows: list[list[Cell]] = []
     for one in found:
         held, sizes = one.held, ", ".join(map(str, one.held.sizes))
         outcome = map(Number, (percent(held.median_error), percent(held.covered), held.cells))
         rows.append([one.measure, Number(one.feature_dim), Number(sizes), one.form, *outcome])
     text = f"The largest K predicted without it: form and fit come from the smaller ones alone. {outcomes}."
-    headers = columns("measure | d | K | form | median error | inside 90 % | cells")
-    return [Paragraph(text), Table("The largest K held out", headers, rows)]
+    return [Paragraph(text), table("largest", rows)]
 
 
 def predictions_sections(predictions: Sequence[Prediction], scores: Scores | None) -> list[Part]:
     """The cells the study file names, and how earlier predictions did."""
     parts: list[Part] = [note(TEXTS["no_cells"])]
     if predictions:
-        headers = columns("cell | measure | predicted | 90 % interval | best form | cells fitted | trials seen")
-        rows = [_prediction_row(p) for p in predictions]
-        parts = [Paragraph(TEXTS["predictions"]), Table("Predictions", headers, rows)]
+        parts = [Paragraph(TEXTS["predictions"]), table("predictions", [_prediction_row(p) for p in predictions])]
     return parts if scores is None else [*parts, Heading("Earlier predictions"), *score_parts(scores)]
 
 
@@ -227,12 +208,9 @@ def score_parts(scores: Scores) -> list[Part]:
     waiting = f" {amount(scores.waiting, 'prediction')} without trials so far." * bool(scores.waiting)
     if not scores.scores:
         return [note(f"No earlier prediction can be scored yet.{waiting}")]
-    text = (
-        f"{amount(len(scores.scores), 'prediction has', 'predictions have')} trials that arrived later: median relative error "
-        f"{percent(scores.median_error)}, {percent(scores.covered)} inside the 90 % interval.{waiting}"
-    )
-    headers = columns("cell | measure | best form | predicted | 90 % interval | observed | error | inside | trials")
-    return [Paragraph(text), Table("Scores of earlier predictions", headers, [_score_row(s) for s in scores.scores])]
+    scored = amount(len(scores.scores), "prediction has", "predictions have")
+    text = TEXTS["scores"].format(scored, percent(scores.median_error), percent(scores.covered))
+    return [Paragraph(text + waiting), table("scores", [_score_row(s) for s in scores.scores])]
 
 
 def _score_row(s: Score) -> list[Cell]:

@@ -88,10 +88,8 @@ def _open_questions(
         best = [group.trials[group.best_index] for group in findings.searched if group.is_measured]
         points, have = _more_seeds(final, best, _new_seed(document)), set(final["trial"].to_pylist())
         if points := [point for point in points if not _keys(point) <= have]:
-            yield (
-                f"whether the best settings were lucky: that needs {MIN_SEEDS} seeds that had no part in the choice",
-                points,
-            )
+            seeds = f"that needs {MIN_SEEDS} seeds that had no part in the choice"
+            yield f"whether the best settings were lucky: {seeds}", points
         return
     usual = usual_rows(final)
     pooled = [t for t in findings.trends if (t.measure, t.moment, list(t.where)) == (MARGIN, AT_END, ["feature_dim"])]
@@ -102,10 +100,9 @@ def _open_questions(
     for setting, contrasts in findings.contrasts.items():
         gaps = [level.difference for contrast in contrasts for level in contrast.levels if level.difference]
         if gaps and min(gap.seeds for gap in gaps) < MIN_SEEDS:
-            what = (
-                f"whether the values of {words(setting)} differ by more than chance: a verdict needs {MIN_SEEDS} seeds"
-            )
-            yield what, _more_seeds(final, [key for contrast in contrasts for key in contrast.keys])
+            what = f"whether the values of {words(setting)} differ by more than chance"
+            keys = [key for contrast in contrasts for key in contrast.keys]
+            yield f"{what}: a verdict needs {MIN_SEEDS} seeds", _more_seeds(final, keys)
     for t in pooled:
         if t.believed and (needed := needed_sizes(t.believed)) is not None and needed > t.believed.sizes:
             at = f"at d = {t.where['feature_dim']}: the interval of its exponent holds 0"
@@ -119,9 +116,8 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _new_seed(document: Mapping[str, Any]) -> int:
     """The first seed above all that the study itself runs."""
-    named = [
-        seed for block in _blocks(document) for table in (block, block.get("zip", {})) for seed in table.get("seed", ())
-    ]
+    tables = [table for block in _blocks(document) for table in (block, block.get("zip", {}))]
+    named = [seed for table in tables for seed in table.get("seed", ())]
     return int(max(named or [document.get("fixed", {}).get("seed", 0)])) + 1
 
 
@@ -182,10 +178,10 @@ def _grid(points: Sequence[Point], names: set[str]) -> list[dict[str, Any]]:
     for settings, seeds in points:
         shared = {name: value for name, value in settings.items() if name != "num_classes"}
         own = {name: [value] for name, value in shared.items() if name in names}
-        block = found.setdefault(
-            json.dumps([shared, seeds], sort_keys=True), {"num_classes": [], **own, "seed": list(seeds)}
+        new = {"num_classes": [], **own, "seed": list(seeds)}
+        found.setdefault(json.dumps([shared, seeds], sort_keys=True), new)["num_classes"].append(
+            settings["num_classes"]
         )
-        block["num_classes"].append(settings["num_classes"])
     return list(found.values())
 
 

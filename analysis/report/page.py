@@ -10,7 +10,6 @@ from analysis.figures.panels import Drawn, FigureBlock
 from gnc_models.progress import amount
 
 TEXTS: dict[str, Any] = tomllib.loads((files("analysis.report") / "texts.toml").read_text("utf-8"))
-TIMES = "\N{MULTIPLICATION SIGN}"
 Kind = Literal["", "over", "question", "studied", "answer", "open", "keys", "note", "warning"]
 
 
@@ -139,6 +138,7 @@ def note(text: str) -> Paragraph:
     return Paragraph(text, "note")
 
 
-def columns(text: str) -> list[str]:
-    """Headers of a table from one line, written `first | second`."""
-    return text.split(" | ")
+def table(name: str, rows: Sequence[Sequence[Cell]], **names: str) -> Table:
+    """The table with the label and the headers that texts.toml gives it, in which {names} are filled in."""
+    known = TEXTS["tables"][name]
+    return Table(known["label"].format(**names), known["headers"].format(**names).split(" | "), rows)

@@ -19,11 +19,10 @@ from analysis.figures.phase import block_phase
 from analysis.report import sentences, trial_tables
 from analysis.report.findings import Findings, find
 from analysis.report.fits_json import fits_json
-from analysis.report.law_tables import score_parts
 from analysis.report.next_study import next_study
 from analysis.report.page import Page
 from analysis.report.sections import make_page, unreadable_text
-from analysis.report.writers import parts_to_markdown, to_html, to_markdown
+from analysis.report.writers import to_html, to_markdown
 from analysis.rows.frames import StudyFrame, final_rows, load_study, study_document
 from analysis.rows.measures import VARIABILITY
 from analysis.scaling import predictions
@@ -76,31 +75,24 @@ class ReportSummary:
         drawn = amount(len(self.figures), "figure") + (f" ({', '.join(self.figures)})" if self.figures else "")
         lines.append(f"{self.page}: {drawn}; {amount(self.fits, 'power law')} with intervals, {self.refused} refused")
         if self.predictions:
-            lines.append(
-                f"report/{PREDICTIONS}: {amount(self.predictions, 'prediction')}; gnc report --check scores them later"
-            )
+            made = amount(self.predictions, "prediction")
+            lines.append(f"report/{PREDICTIONS}: {made}; gnc report --check scores them later")
         lines += [f"  no {name} figure: {sentence}" for name, sentence in self.missing.items()]
         return "\n".join([*lines, *self.warnings])
 
 
 def write_report(
-    store: Store,
-    *,
-    keys: Collection[str] | None = None,
-    study: str | None = None,
-    predict: Iterable[Mapping[str, Any]] = (),
-    page_format: Format = "html",
-) -> ReportSummary:
+    store: Store, *, keys: Collection[str] | None = None, study: str | None = None,
+    predict: Iterable[Mapping[str, Any]] = (), page_format: Format = "html",
+) -> ReportSummary:  # fmt: skip
     """Write the page, its figures, fits.json and predictions.json into the results folder.
-
     Args:
         keys: the trials of the study; None reports on everything the folder holds.
         study: the text of the study file; None for the one that was run last.
         predict: cells to state predictions of, as settings by name.
     Raises:
         StudyError: the folder is no results folder.
-        NothingToReport: it holds no finished trial that can be read.
-    """
+        NothingToReport: it holds no finished trial that can be read."""
     text = study or store.latest_study()
     asked = search_of(text)
     objectives = {name.partition("[")[0] for name, _ in search.objectives_of(text)}
@@ -152,11 +144,6 @@ def check_report(store: Store) -> Scores | None:
     return None if earlier is None else predictions.score(earlier, final_rows(store))
 
 
-def scores_text(scores: Scores) -> str:
-    """The scores as Markdown, for the command line."""
-    return parts_to_markdown(score_parts(scores))
-
-
 def _why_nothing(frame: StudyFrame, uri: str) -> str:
     if frame.unreadable:
         return f"No trial in {uri} can be read, so no report was written. {unreadable_text(frame.unreadable)}"
@@ -172,11 +159,8 @@ def figure_blocks(
     """Every figure of the report in its order, drawn or with the sentence that stands in for it."""
     final, searched, asked = frame.final, findings.searched, findings.search
     heads = partial(store.read_head, on_unreadable=on_unreadable)
-    blocks = [
-        search.block_history(searched),
-        search.block_parallel(searched, asked),
-        search.block_importance(findings.importances, asked),
-    ]
+    blocks = [search.block_history(searched), search.block_parallel(searched, asked)]
+    blocks.append(search.block_importance(findings.importances, asked))
     return [
         *(blocks if asked.method != "grid" else ()),
         codes.block_codes(final, heads, partial(known_code, store), store.uri),

@@ -6,20 +6,7 @@ from analysis.figures.panels import Drawn, FigureBlock, render_panel
 from analysis.report import effect_tables, law_tables, page, sentences, trial_tables
 from analysis.report.findings import MOST_CONTRASTS, MOST_LEVELS, Findings
 from analysis.report.next_study import NextStudy
-from analysis.report.page import (
-    TEXTS,
-    Details,
-    Figure,
-    Heading,
-    Link,
-    Long,
-    Number,
-    Paragraph,
-    Part,
-    Section,
-    Table,
-    note,
-)
+from analysis.report.page import TEXTS, Details, Figure, Heading, Link, Long, Number, Paragraph, Part, Section, note
 from analysis.rows.frames import StudyFrame, varied_settings
 from gnc_models.progress import amount
 from study.design.config import NUMBERS_VERSION
@@ -29,21 +16,14 @@ MOST_KEYS = 40
 
 
 def make_page(
-    frame: StudyFrame,
-    findings: Findings,
-    blocks: Sequence[FigureBlock],
-    drawn: Mapping[str, Sequence[Drawn]],
-    warned: Sequence[str],
-    opened: NextStudy,
-    command: str,
-) -> page.Page:
+    frame: StudyFrame, findings: Findings, blocks: Sequence[FigureBlock], drawn: Mapping[str, Sequence[Drawn]],
+    warned: Sequence[str], opened: NextStudy, command: str,
+) -> page.Page:  # fmt: skip
     """The report as a page: question, answer and what carries it in view, everything else in sections that fold.
-
     Args:
         blocks: every figure, by its name a section. drawn: the panels of those that are not missing.
         warned: what a reader must know before comparing rows.
-        opened: what cannot be told yet; command: what would settle it, empty where nothing would.
-    """
+        opened: what cannot be told yet; command: what would settle it, empty where nothing would."""
     final_table, listed = trial_tables.trials_table(frame)
     by_name = {block.name: block for block in blocks}
 
@@ -162,15 +142,13 @@ def provenance_parts(frame: StudyFrame, warned: Sequence[str]) -> list[Part]:
     parts: list[Part] = [Paragraph(text, "warning") for text in warned]
     origins = sorted(trial_tables.origins(frame.trials).items())
     rows = [(name, value if len(value) < 40 else Long(value), Number(count)) for (name, value), count in origins]
-    versions = Table("Versions and machines", ("what", "value", "trials"), rows)
-    parts.append(versions if rows else note("No trial recorded its versions or machine."))
+    parts.append(page.table("versions", rows) if rows else note("No trial recorded its versions or machine."))
     varied = ", ".join(varied_settings(frame.final)) if frame.final.num_rows else ""
     vary = f" Settings that vary among the complete trials: {varied}." if varied else ""
     parts.append(Paragraph(f"Schema version {SCHEMA_VERSION}, numbers version {NUMBERS_VERSION}.{vary}"))
     if data := trial_tables.data_origins(frame.trials):
         seen = [(Long(settings), digest, Number(count)) for (settings, digest), count in sorted(data.items())]
-        table = Table("Data sets", ("data settings", "SHA-256 of the tensors", "trials"), seen)
-        parts.append(Details(f"Data sets and their digests ({len(data)})", (table,), wide=True))
+        parts.append(Details(f"Data sets and their digests ({len(data)})", (page.table("data", seen),), wide=True))
     if frame.study:
         parts.append(Details("The study file as run", (page.Preformatted(frame.study),)))
     return [*parts, Heading("Getting the rows"), page.Preformatted(TEXTS["rows_recipe"])]

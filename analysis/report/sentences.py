@@ -10,17 +10,8 @@ import pyarrow.compute as pc
 from analysis.effects.shares import Explained
 from analysis.report.findings import Findings
 from analysis.report.page import TEXTS
-from analysis.rows import theory
-from analysis.rows.frames import (
-    StudyFrame,
-    distinct,
-    median,
-    of_trials,
-    study_document,
-    trial_bounds,
-    values,
-    varied_settings,
-)  # fmt: skip
+from analysis.rows import frames, theory
+from analysis.rows.frames import StudyFrame, distinct, median, of_trials, study_document, values, varied_settings
 from analysis.rows.measures import MARGIN
 from analysis.rows.wording import number, percent, shown, shown_value, words
 from analysis.scaling.form_choice import FormComparison
@@ -66,11 +57,8 @@ def sentence_studied(frame: StudyFrame) -> str:
     ends = ", ".join(f"{states.count(s)} {s}" for s in STATE_ORDER if s in states)
     terminal = int(values(frame.final, "terminal").sum())
     rested = frame.final["stationary"].drop_null().to_pylist()  # null unless budget is stationary
-    rest = (
-        f" {sum(rested)} of {amount(len(rested), 'trial')} that were to train until they rest came to rest."
-        if rested
-        else ""
-    )
+    waited = f"{amount(len(rested), 'trial')} that were to train until they rest"
+    rest = f" {sum(rested)} of {waited} came to rest." if rested else ""
     return f"{'; '.join(parts)}. {ends.capitalize()}; {terminal} reached 99 % training accuracy.{_seeds(frame.final)}{rest}"
 
 
@@ -133,9 +121,8 @@ def sentence_collapse(frame: StudyFrame) -> str:
         verdict = "Features collapse in part" if last <= MOVED * first else "Features do not collapse"
         verdict = "Features collapse" if last <= COLLAPSED * first else verdict
     short = frame.final.num_rows - int(values(frame.final, "terminal").sum())
-    late = (
-        f"; {short} of {amount(frame.final.num_rows, 'trial')} stayed short of 99 % training accuracy" if short else ""
-    )
+    trials = amount(frame.final.num_rows, "trial")
+    late = f"; {short} of {trials} stayed short of 99 % training accuracy" if short else ""
     return f"{verdict}: over training {told}{late}."
 
 
@@ -145,9 +132,8 @@ def sentence_codes(final: pa.Table, explained: Sequence[Explained] = ()) -> str:
     verdict = "are far from"
     for least, better in ((HALFWAY, "stay short of"), (NEAR, "are nearly"), (1 + BEATEN, "are better than")):
         verdict = better if ratio >= least else verdict
-    told = (
-        f"The codes {verdict} the best ones known: {clause}" if np.isfinite(ratio) else clause[0].upper() + clause[1:]
-    )
+    is_known = np.isfinite(ratio)
+    told = f"The codes {verdict} the best ones known: {clause}" if is_known else clause[0].upper() + clause[1:]
     of_margin = next((one for one in explained if one.measure == MARGIN and len(one.shares) > 1), None)
     most = max(of_margin.shares, key=lambda share: share.share) if of_margin else None
     chance = of_margin.spread.seed_share if of_margin and of_margin.spread else 0.0
@@ -209,10 +195,8 @@ def clause_ratio(final: pa.Table) -> str:
         where = f"in all {len(ratio)} trials" if len(ratio) > 1 else f"at {_where(final, low)}"
         return f"the minimum margin reaches {ends[0]} of the best known code's {where}{beaten}"
     least, most = _apart(final, low, high)
-    return (
-        f"the minimum margin reaches {percent(float(np.nanmedian(ratio)))} of the best known code's in the median, "
-        f"from {ends[0]} at {least} to {ends[1]} at {most}{beaten}"
-    )
+    middle = f"{percent(float(np.nanmedian(ratio)))} of the best known code's in the median"
+    return f"the minimum margin reaches {middle}, from {ends[0]} at {least} to {ends[1]} at {most}{beaten}"
 
 
 def sentences_trend(trends: Sequence[Trend], measure: str = MARGIN, moment: str = AT_END) -> list[str]:
@@ -237,10 +221,9 @@ def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
         own = [(s.fit, _held(s, *trend.where)) for s in series if s.fit]
         each = "; ".join(f"{power_text(one.exponent)} at {held}" for one, held in own[:MOST_NAMED])
         more = f"; {len(own) - MOST_NAMED} more are in the table" if len(own) > MOST_NAMED else ""
-        return (
-            f"{what} the exponents of {name} differ between the {len(fit.levels)} series (p = {fit.slopes_p:.1g} that they are "
-            f"equal), so none holds for all: {each}{more}. These rest on {_basis(fit)}.{missing}"
-        )
+        differ = f"{what} the exponents of {name} differ between the {len(fit.levels)} series"
+        equal = f"(p = {fit.slopes_p:.1g} that they are equal), so none holds for all"
+        return f"{differ} {equal}: {each}{more}. These rest on {_basis(fit)}.{missing}"
     if trend.refused:
         bare = f"The bare estimate is K to the power {number(exponent.estimate)}, from {_basis(fit)}."
         why = "" if lacking > 0 else f": {_reason(trend)}"
@@ -372,7 +355,7 @@ def medians_over_training(frame: StudyFrame, name: str) -> tuple[float, float]:
     rows = of_trials(frame.rows.select(["trial", "step", name]), frame.final["trial"].to_pylist())
     rows = rows.filter(pc.greater(rows["step"], 0))
     trial, measured = values(rows, "trial"), values(rows, name)
-    starts, ends = trial_bounds(trial)
+    starts, ends = frames.trial_bounds(trial)
     several = ends - starts > 1
     return median(measured[starts[several]]), median(measured[ends[several] - 1])
 

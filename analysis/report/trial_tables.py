@@ -11,16 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.effects.search import Distinction, Rung
-from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, columns, note
-from analysis.rows.frames import (
-    COLUMNS,
-    SHOWN_SETTINGS,
-    StudyFrame,
-    codes,
-    gathered,
-    settings_of_rows,
-    varied_settings,
-)  # fmt: skip
+from analysis.report.page import TEXTS, Cell, Heading, Link, Long, Number, Paragraph, Part, Table, note, table
+from analysis.rows.frames import COLUMNS, SHOWN_SETTINGS, StudyFrame, codes, gathered, settings_of_rows, varied_settings
 from analysis.rows.wording import LETTERS, axis_label, number, shown, words
 from gnc_models.progress import amount
 from study.design.config import settings_with
@@ -50,8 +42,8 @@ def trials_table(frame: StudyFrame) -> tuple[list[Part], frozenset[str]]:
     if (count := final.num_rows) > MOST_TRIALS:
         text = f"Final rows of {MOST_TRIALS} of the {count} complete trials; the others are in results.parquet."
     anchors = [f"trial-{row['trial']}" for row in rows]
-    table = Table("Final rows", headers, [[_value(n, row[n]) for n in names] for row in rows], anchors)
-    return [Paragraph(text), table], frozenset(row["trial"] for row in rows)
+    body = [[_value(n, row[n]) for n in names] for row in rows]
+    return [Paragraph(text), Table("Final rows", headers, body, anchors)], frozenset(row["trial"] for row in rows)
 
 
 def failed_table(frame: StudyFrame) -> list[Part]:
@@ -66,8 +58,8 @@ def failed_table(frame: StudyFrame) -> list[Part]:
     body = [[_value(n, row[n]) for n in names] for row in rows]
     more = f" The first {MOST_FAILED} are shown." if broken.num_rows > MOST_FAILED else ""
     headers = (*names[:3], *(LETTERS.get(name, words(name)) for name in settings))
-    table = Table("Trials that are not complete", headers, body, [f"trial-{row['trial']}" for row in rows])
-    return [Paragraph(f"{broken.num_rows} of {amount(trials.num_rows, 'trial')} not complete.{more}"), table]
+    told = Paragraph(f"{broken.num_rows} of {amount(trials.num_rows, 'trial')} not complete.{more}")
+    return [told, Table("Trials that are not complete", headers, body, [f"trial-{row['trial']}" for row in rows])]
 
 
 def _value(name: str, value: Any) -> Cell:
@@ -84,21 +76,17 @@ def _value(name: str, value: Any) -> Cell:
 
 def distinction_parts(found: Sequence[Distinction]) -> list[Part]:
     """What distinguishes the trials that were stopped early, setting by setting."""
-    headers = columns("setting | stopped | complete | stopped is larger | p")
     numbers = [map(Number, (shown(d.stopped), shown(d.complete), number(d.above), number(d.p))) for d in found]
     rows: list[list[Cell]] = [[axis_label(one.setting), *cells] for one, cells in zip(found, numbers, strict=True)]
-    return [Paragraph(TEXTS["stopped"]), Table("Stopped and complete trials", headers, rows)]
+    return [Paragraph(TEXTS["stopped"]), table("stopped", rows)]
 
 
 def rung_parts(found: Sequence[Rung], rule: Scheduler) -> list[Part]:
     """The rungs of asha, with how many trials each has stopped and what its metric was there."""
-    headers = columns(
-        "epoch | trials that reached it | stopped before the next | median of the stopped | median of the others"
-    )
     cells = [(r.epoch, r.reached, r.stopped, number(r.stopped_at), number(r.went_on_at)) for r in found]
     rows = [list(map(Number, row)) for row in cells]
     text = f"At each rung one in {rule.reduction_factor:g} trials goes on, by {words(rule.metric)} ({rule.metric}), {rule.mode}."
-    return [Heading("The rungs of the scheduler"), Paragraph(text), Table("Rungs of asha", headers, rows)]
+    return [Heading("The rungs of the scheduler"), Paragraph(text), table("rungs", rows)]
 
 
 def origins(trials: pa.Table) -> Counted:
@@ -140,14 +128,7 @@ def data_origins(trials: pa.Table) -> Counted:
 
 def warnings(trials: pa.Table) -> list[str]:
     """What makes rows of this study not comparable bit for bit."""
-    several, data = (
-        {n: v for n, v in gathered(sorted(found(trials))).items() if len(v) > 1} for found in (origins, data_origins)
-    )
-    return [
-        f"Trials were run under {len(seen)} values of {name}: {', '.join(seen[:5])}. Equal settings may give other numbers."
-        for name, seen in several.items()
-        if name != "host"
-    ] + [
-        f"The same data settings gave {len(seen)} different data sets ({settings}): do not compare those trials."
-        for settings, seen in data.items()
-    ]
+    by_name, by_data = (gathered(sorted(found(trials))) for found in (origins, data_origins))
+    several = {name: seen for name, seen in by_name.items() if len(seen) > 1 and name != "host"}
+    mixed = [TEXTS["mixed"].format(len(seen), name, ", ".join(seen[:5])) for name, seen in several.items()]
+    return mixed + [TEXTS["mixed_data"].format(len(seen), data) for data, seen in by_data.items() if len(seen) > 1]

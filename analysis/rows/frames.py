@@ -133,10 +133,8 @@ def gathered(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows that share these settings, in sorted order of the values, nulls last."""
     code, first = codes(table, names)
-    keys, members = (
-        settings_of_rows(table.take(first), names),
-        np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1]),
-    )
+    keys = settings_of_rows(table.take(first), names)
+    members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
     order = sorted(range(len(keys)), key=lambda i: tuple((v is None, v if v is not None else 0) for v in keys[i]))
     for index in order:
         yield dict(zip(names, keys[index], strict=True)), table.take(members[index])

@@ -144,7 +144,8 @@ def interval_halves(design: np.ndarray, fit: LinearFit) -> np.ndarray:
     """Half widths [p] of LEVEL intervals: Student's t times the HC3 error.
     With five and six sizes and one slope these covered 96 and 95 % of 1,200 simulated studies, a wild bootstrap-t 89 and
     86 %; the wider of the two covered as many as Student's t alone."""
-    return np.asarray(student_t.ppf((1 + LEVEL) / 2, design.shape[0] - design.shape[1]) * fit.standard_errors)
+    student = student_t.ppf((1 + LEVEL) / 2, design.shape[0] - design.shape[1])
+    return np.asarray(student * np.sqrt(np.diag(fit.covariance)))
 
 
 def too_few_sizes(sizes: int, parameters: int, name: str = "num_classes") -> str:

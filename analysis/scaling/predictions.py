@@ -66,11 +66,9 @@ class Scores:
 
 
 def predict_cells(
-    cells: Iterable[Mapping[str, Any]],
-    final: pa.Table,
-    comparisons: Sequence[FormComparison],
+    cells: Iterable[Mapping[str, Any]], final: pa.Table, comparisons: Sequence[FormComparison],
     joint: Sequence[JointComparison],
-) -> list[Prediction]:
+) -> list[Prediction]:  # fmt: skip
     """A prediction of every measure for every cell, or a refusal with its reason.
     cells: settings by name, num_classes and feature_dim among them; the others are those that the fit knows best."""
     measures = list(dict.fromkeys([*(c.measure for c in comparisons), *(c.measure for c in joint)])) or [MARGIN]

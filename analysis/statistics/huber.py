@@ -119,10 +119,6 @@ class LinearFit:
         pulls = self._projected * (self.hold_and_pull[1] / (1 - self.leverages))[:, None]
         return np.asarray(pulls.T @ pulls)
 
-    @property
-    def standard_errors(self) -> np.ndarray:
-        return np.asarray(np.sqrt(np.diag(self.covariance)))
-
     @cached_property
     def hold_and_pull(self) -> tuple[np.ndarray, np.ndarray]:
         """Curvature and slope of the loss at each residual."""

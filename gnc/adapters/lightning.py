@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Collection
+from functools import partialmethod
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -24,15 +25,10 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
     network that changes during the epoch. With "validate" they come from the validation loop, one network throughout."""
 
     def __init__(
-        self,
-        head: str | None = None,
-        *,
-        columns: Collection[str] | None = COLUMNS,
-        stage: Literal["train", "validate"] = "train",
-        labels: Callable[[Any], Any] | None = None,
-        prefix: str = "collapse/",
-        **settings: Any,
-    ) -> None:
+        self, head: str | None = None, *, columns: Collection[str] | None = COLUMNS,
+        stage: Literal["train", "validate"] = "train", labels: Callable[[Any], Any] | None = None,
+        prefix: str = "collapse/", **settings: Any,
+    ) -> None:  # fmt: skip
         """A callback for `Trainer(callbacks=[...])`.
 
         Args:
@@ -62,7 +58,7 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
             if not self._has_ended:
                 warnings.warn(f"Collapse was never measured: no epoch to {self._stage} ended.", stacklevel=2)
 
-    def _begin(self, stage: str, trainer: Any, batch: Any) -> None:
+    def _begin(self, stage: str, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
         if self._meter is not None and stage == self._stage and not trainer.sanity_checking:
             self._meter.expect(lambda: self._labels(batch))
 
@@ -76,19 +72,11 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
             for name, value in self._meter.tell().items():
                 pl_module.log(f"{self._prefix}{name}", value, on_step=False, on_epoch=True, sync_dist=False)
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._begin("train", trainer, batch)
-
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *rest: Any) -> None:
-        self._begin("validate", trainer, batch)
-
+    on_train_batch_start = partialmethod(_begin, "train")
+    on_validation_batch_start = partialmethod(_begin, "validate")
     on_train_batch_end = on_validation_batch_end = _forget
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self._end("train", trainer, pl_module)
-
-    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self._end("validate", trainer, pl_module)
+    on_train_epoch_end = partialmethod(_end, "train")
+    on_validation_epoch_end = partialmethod(_end, "validate")
 
 
 def labels_of(batch: Any) -> Any:

@@ -23,13 +23,9 @@ class CollapseMetric(Metric):
     is_differentiable = False
 
     def __init__(
-        self,
-        head: nn.Module | Callable[[], Tensor],
-        *,
-        columns: Collection[str] | None = COLUMNS,
-        sync: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> None:
+        self, head: nn.Module | Callable[[], Tensor], *, columns: Collection[str] | None = COLUMNS,
+        sync: dict[str, Any] | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
         """A metric that has seen nothing.
 
         Args:

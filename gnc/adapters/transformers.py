@@ -18,15 +18,9 @@ class CollapseCallback(TrainerCallback):
     on its way, from a network that changes during the epoch."""
 
     def __init__(
-        self,
-        trainer: Any,
-        head: str | None = None,
-        *,
-        columns: Collection[str] | None = COLUMNS,
-        shift_labels: bool | None = None,
-        prefix: str = "collapse/",
-        **settings: Any,
-    ) -> None:
+        self, trainer: Any, head: str | None = None, *, columns: Collection[str] | None = COLUMNS,
+        shift_labels: bool | None = None, prefix: str = "collapse/", **settings: Any,
+    ) -> None:  # fmt: skip
         """A callback for `trainer.add_callback(...)`.
 
         Args:

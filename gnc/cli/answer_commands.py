@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnc.cli.first_commands import write_new
-from gnc.cli.opening import add_results, add_where, add_which, selection_of, stored_study, warn_unreadable
+from gnc.cli.opening import selection_of, stored_study, warn_unreadable
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.catalog.parts import digest_of, is_file, split_reference
 from gnc_models.progress import amount
 from study.design.columns import column_sentence
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 from study.design.search import GRID
 from study.design.study_file import Study, parse_study
 from study.design.where import check_column, rows_where
@@ -21,16 +20,12 @@ from study.store.store import Store, existing_store
 from study.upkeep.best import best_lines, choose_goals, default_by, find_best, next_study
 
 
-def add_report_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_report, "gnc report results/quickstart", add_results, add_which)
-    parser.add_argument("--format", choices=("html", "md"), default="html", help="format of the page; default: html")
-    parser.add_argument("--check", action="store_true", help="score the predictions of earlier reports by later trials")
-
-
 def command_report(options: argparse.Namespace) -> int:
     """Fit trends, draw figures and write report/report.html into the results folder."""
     # matplotlib takes a second to load: only here, where figures are drawn
-    from analysis.report.report import NothingToReport, check_report, scores_text, write_report
+    from analysis.report.law_tables import score_parts
+    from analysis.report.report import NothingToReport, check_report, write_report
+    from analysis.report.writers import parts_to_markdown
 
     store = existing_store(options.results)
     study = stored_study(options, store, whatever=True)
@@ -39,7 +34,7 @@ def command_report(options: argparse.Namespace) -> int:
         scores, place = check_report(store), f"{store.uri}/report"
         if scores is None:
             raise StudyError(f"predictions.json must be written by gnc report, got another file in {place}. Remove it.")
-        put(scores_text(scores).rstrip("\n"))
+        put(parts_to_markdown(score_parts(scores)).rstrip("\n"))
         return 0
     predict = study.report.predict if study else ()
     try:
@@ -51,29 +46,6 @@ def command_report(options: argparse.Namespace) -> int:
     put(summary)
     warn_unreadable(summary.unreadable)
     return 0
-
-
-def add_best_parser(commands: Commands) -> None:
-    example = "gnc best results/quickstart --metric test_accuracy --by num_classes,feature_dim"
-    parser = add_command(commands, command_best, example, add_results, add_which, add_where, add_json)
-    compared = (
-        "the measured column to compare, at each trial's last epoch; repeatable: what no other beats in all of them"
-    )
-    _add_goals(parser, compared)
-    parser.add_argument("--by", metavar="NAMES", help="settings of a cell, separated by commas; default: the grid's")
-    parser.add_argument("--write", metavar="NEXT.toml", help="write the best settings into a new study file")
-    parser.add_argument(
-        "--seeds",
-        default="",
-        metavar="0,1,2",
-        help="seeds in that file, which had no part in the choice; default: the same ones",
-    )
-
-
-def _add_goals(parser: argparse.ArgumentParser, metric: str) -> None:
-    parser.add_argument("--metric", action="append", default=[], help=f"{metric}; default: those of the study's [tune]")
-    mode = "which is best, once for each metric; default: as [tune] says, else as the column says (docs/rows.md)"
-    parser.add_argument("--mode", action="append", default=[], choices=("min", "max"), help=mode)
 
 
 def command_best(options: argparse.Namespace) -> int:
@@ -89,27 +61,16 @@ def command_best(options: argparse.Namespace) -> int:
     best = find_best(store, goals, by=by, keys=given[0], selection=given[1], on_unreadable=unreadable.append)
     warn_unreadable(unreadable)
     if options.write is not None:
-        seeds, wanted = (
-            _words(options.seeds),
-            f"--seeds must be whole numbers separated by commas, got {options.seeds!r}",
-        )
-        require(all(word.isdecimal() for word in seeds), f"{wanted}. Write --seeds 0,1,2.")
-        text = next_study(
-            best, study=stored_study(options, store, whatever=True), seeds=list(map(int, seeds)), path=options.write
-        )
+        seeds, wanted = _words(options.seeds), "--seeds must be whole numbers separated by commas"
+        require(all(word.isdecimal() for word in seeds), f"{wanted}, got {options.seeds!r}. Write --seeds 0,1,2.")
+        run = stored_study(options, store, whatever=True)
+        text = next_study(best, study=run, seeds=list(map(int, seeds)), path=options.write)
         write_new(Path(options.write), text, "--write")
         again = "" if seeds else " Its seeds are those that chose: --seeds with others judges the choice."
         say(f"Wrote {options.write}. What it would run: gnc check {options.write}.{again}")
         _write_code(Path(options.write), text, store)
     show(options, dataclasses.asdict(best), best_lines(best))
     return 0 if best.winners else 1
-
-
-def add_export_parser(commands: Commands) -> None:
-    example = "gnc export results/quickstart --optuna quickstart.log --metric margin_min_lower"
-    parser = add_command(commands, command_export, example, add_results, add_which, add_json)
-    parser.add_argument("--optuna", required=True, metavar="FILE", help="write a new file that optuna-dashboard opens")
-    _add_goals(parser, "a measured column; repeatable")
 
 
 def command_export(options: argparse.Namespace) -> int:
@@ -157,28 +118,6 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def add_contrast_parser(commands: Commands) -> None:
-    example = (
-        "gnc contrast results/quickstart --setting temperature --measure margin_min_lower --where 'feature_dim == 3'"
-    )
-    parser = add_command(commands, command_contrast, example, add_results)
-    parser.add_argument("--setting", required=True, help="the setting whose values are compared")
-    several = {
-        "--measure COLUMN": "what is compared; repeatable; COLUMN[INDEX] reads an entry of a list",
-        "--where CONDITION": "take only these rows, such as 'num_classes == 100'; repeatable",
-        "--tuned SETTING": "a setting that was chosen for each value by itself, such as learning_rate: it need not agree; "
-        "repeatable",
-        "--bound COLUMN=SIZE": "say whether COLUMN is shown to differ by less than SIZE (a factor where ratios are compared); "
-        "repeatable",
-    }
-    for option, text in several.items():
-        name, metavar = option.split()
-        parser.add_argument(name, action="append", default=[], metavar=metavar, help=text)
-    parser.add_argument("--by", metavar="COLUMN", help="print a table for each value of this column")
-    parser.add_argument("--against", metavar="VALUE", help="the value to compare with; null: the setting has no effect")
-    parser.add_argument("--figure", metavar="FILE", help="draw the comparison into this .svg, .pdf or .png file")
-
-
 def command_contrast(options: argparse.Namespace) -> int:
     """Compare the values of one setting, paired over seeds and cells."""
     # matplotlib takes a second to load: only here, where figures are drawn
@@ -191,9 +130,8 @@ def command_contrast(options: argparse.Namespace) -> int:
     from gnc_models.progress import counted
 
     final = final_rows(existing_store(options.results))
-    require(
-        final.num_rows > 0, f"RESULTS must hold a complete trial, got none in {options.results!r}. Run trials first."
-    )
+    rule = f"RESULTS must hold a complete trial, got none in {options.results!r}. Run trials first."
+    require(final.num_rows > 0, rule)
     for condition in options.where:
         final = rows_where(final, condition)
     measures = options.measure or DEFAULT_MEASURES
@@ -202,24 +140,20 @@ def command_contrast(options: argparse.Namespace) -> int:
     bounds = dict(_bound(text, measures) for text in options.bound)
     asked = {"against": options.against, "tuned": options.tuned}
     parts = parts_by(final, options.by, options.where)
-    each = (
-        contrasts(rows, options.setting, measures, where=where, **asked)
-        for rows, where in counted(parts, "parts", len(parts))
-    )
+    each_part = counted(parts, "parts", len(parts))
+    each = (contrasts(rows, options.setting, measures, where=where, **asked) for rows, where in each_part)
     found = adjust_together([contrast for several in each for contrast in several])
     if not found:
         names = [measure.partition("[")[0] for measure in measures]
         for name in (name for name in names if final.num_rows and final[name].null_count == final.num_rows):
             raise StudyError(f"--measure must be measured, got {name!r} in no trial. {column_sentence(name)}".strip())
-        raise StudyError(
-            f"{options.setting} must vary between complete trials that share a seed and every other setting, got "
-            f"{amount(final.num_rows, 'row')} where it does not. Widen --where, or run more of the grid."
-        )
+        rule = f"{options.setting} must vary between complete trials that share a seed and every other setting"
+        got = f"got {amount(final.num_rows, 'row')} where it does not"
+        raise StudyError(f"{rule}, {got}. Widen --where, or run more of the grid.")
     try:
-        parts_found = contrast_parts(found, bounds)
+        put(parts_to_markdown(contrast_parts(found, bounds)).rstrip("\n"))
     except ValueError as error:
         raise StudyError(str(error)) from None
-    put(parts_to_markdown(parts_found).rstrip("\n"))
     if options.figure:
         path = Path(options.figure)
         path.parent.mkdir(parents=True, exist_ok=True)

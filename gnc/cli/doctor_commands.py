@@ -7,9 +7,8 @@ import importlib
 import json
 from collections.abc import Iterator
 
-from gnc.cli.opening import add_study_and_results, open_study
+from gnc.cli.opening import open_study
 from gnc.cli.output import say
-from gnc.cli.parser import Commands, add_command, add_json
 from gnc_models.progress import amount
 from study.design.errors import StudyError
 from study.design.study_file import Study, read_study
@@ -18,16 +17,6 @@ from study.doctor.check import Check, failed, guarded, ok
 from study.doctor.cluster_file import PLACEHOLDER, Config, check_file, check_machines, is_own, read_cluster_file
 from study.store.store import open_store
 from study.training.data import find_data
-
-
-def add_doctor_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_doctor, "gnc doctor cluster.yaml --study studies/dimension.toml", add_json)
-    parser.set_defaults(has_view=True)
-    parser.add_argument("cluster", nargs="?", metavar="CLUSTER.yaml", help="a cluster file; default: this machine")
-    parser.add_argument("--study", metavar="STUDY", help="also check what this study file needs")
-    parser.add_argument("--results", help="the results folder or its URI; default: results/, or the cluster file's")
-    parser.add_argument("--slurm", action="store_true", help="within a SLURM job: what is granted, and what a run sees")
-    parser.add_argument("--address", help="compare the machines of this running Ray cluster, such as auto")
 
 
 def command_doctor(options: argparse.Namespace) -> int:
@@ -105,20 +94,6 @@ def _check_results_kind(config: Config, results: str | None) -> Check:
     return ok("results", f"go to {results}")
 
 
-def add_slurm_parser(commands: Commands) -> None:
-    example = "gnc slurm studies/dimension.toml /network/dimension --gpus 1 --cpus 8 --time 4:00:00 --tasks 8"
-    parser = add_command(commands, command_slurm, example, add_study_and_results)
-    parser.add_argument("--tasks", type=int, required=True, metavar="N", help="so many tasks share the trials")
-    parser.add_argument("--cpus", type=int, required=True, metavar="N", help="processors of each task")
-    parser.add_argument("--gpus", default="0", metavar="N", help="GPUs of each task, or TYPE:N; default: none")
-    parser.add_argument("--time", required=True, metavar="H:MM:SS", help="time limit of each task, as SLURM writes it")
-    warning = "seconds before the limit in which running trials keep checkpoints; longer than an epoch; default: 120"
-    parser.add_argument("--warning", type=int, default=120, metavar="SECONDS", help=warning)
-    parser.add_argument("--memory", metavar="16G", help="memory of each task; default: the cluster's")
-    for name in ("partition", "account", "qos"):
-        parser.add_argument(f"--{name}", help=f"as sbatch --{name}; default: the cluster's")
-
-
 def command_slurm(options: argparse.Namespace) -> int:
     """Print a SLURM script: an array of gnc run that share a results folder. It is not submitted."""
     study, store = open_study(options)
@@ -130,11 +105,6 @@ def command_slurm(options: argparse.Namespace) -> int:
         say(f"note: {problem}")
     print(script, end="")
     return 0
-
-
-def add_prepare_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_prepare, "gnc prepare cluster.yaml")
-    parser.add_argument("cluster", metavar="CLUSTER.yaml", help="the cluster file; the group's id is written into it")
 
 
 def command_prepare(options: argparse.Namespace) -> int:

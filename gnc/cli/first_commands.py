@@ -7,20 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import Commands, add_command, add_json
 from gnc_models.catalog.members import FAMILIES
 from study.design.columns import COLUMN_ALIASES, column_facts
 from study.design.config import ALIASES, TrialConfig
 from study.design.errors import StudyError, nearest
 from study.design.lookup import TABLES, Facts, member_lines, setting_facts, table_facts
 from study.design.study_file import check_name
-
-QUESTIONS = {  # question -> the files that are written for it, in questions/
-    "temperature": ("temperature.toml",),
-    "dimension": ("dimension.toml",),
-    "own-network": ("own-network.toml", "own-network.py.txt"),
-}
-SHELLS = ("bash", "zsh")  # the others that shtab knows would complete no options
 
 
 def write_new(path: Path, text: str, named_by: str) -> None:
@@ -32,31 +24,18 @@ def write_new(path: Path, text: str, named_by: str) -> None:
         raise StudyError(f"{named_by} must name a new file, got {str(path)!r}, which exists. Name another.") from None
 
 
-def add_init_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_init, "gnc init my-study --question temperature")
-    parser.add_argument("name", help="the study's name; NAME.toml is written here")
-    question = "what the study asks; default: temperature"
-    parser.add_argument("--question", choices=tuple(QUESTIONS), default="temperature", help=question)
-
-
 def command_init(options: argparse.Namespace) -> int:
     """Write a study file with a comment on every line, to begin with."""
     check_name(options.name)
-    study, *others = (files("gnc.cli") / "questions" / name for name in QUESTIONS[options.question])
+    study, network = (files("gnc.cli") / "questions" / f"{options.question}.{end}" for end in ("toml", "py.txt"))
     path = Path(f"{options.name}.toml")
     write_new(path, study.read_text(encoding="utf-8").replace("NAME", options.name), "NAME")
-    for other in others:
+    if network.is_file():
         beside = Path(f"{options.name}_network.py")
-        write_new(beside, other.read_text(encoding="utf-8"), "NAME")
+        write_new(beside, network.read_text(encoding="utf-8"), "NAME")
         say(f"Wrote {beside}, the network.")
     say(f"Wrote {path}. What it would run: gnc check {path} --trials. To run it: gnc run {path}")
     return 0
-
-
-def add_settings_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_settings, "gnc settings temperature", add_json)
-    known = "a setting, a family such as encoder, or a table such as tune; default: all settings in short"
-    parser.add_argument("name", nargs="?", metavar="NAME|FAMILY", help=known)
 
 
 def command_settings(options: argparse.Namespace) -> int:
@@ -81,11 +60,8 @@ def _tell_of_column(options: argparse.Namespace, name: str) -> int:
         known = [*TrialConfig.model_fields, *TABLES]
         raise StudyError(f"NAME must be a setting, a family or a table, got {name!r}. {nearest(name, known)}")
     told = f"{name} is no setting: it is a column of results that trials measure. All of them: docs/rows.md; formulas: "
-    show(
-        options,
-        {"settings": [], "members": {}, "column": facts},
-        [f"{told}docs/metrics.md.", *_full_lines([facts], [])],
-    )
+    lines = [f"{told}docs/metrics.md.", *_full_lines([facts], [])]
+    show(options, {"settings": [], "members": {}, "column": facts}, lines)
     return 0
 
 
@@ -103,12 +79,6 @@ def _full_lines(found: list[Facts], members: list[tuple[str, str]]) -> Iterator[
     if members:
         yield "  what each reads, with its defaults:"
         yield from (f"    {name:<22}  {settings or '-'}" for name, settings in members)
-
-
-def add_completion_parser(commands: Commands) -> None:
-    example = 'eval "$(gnc completion bash)"'
-    parser = add_command(commands, command_completion, example)
-    parser.add_argument("shell", choices=SHELLS, help="the shell that is to complete gnc's commands and options")
 
 
 def command_completion(options: argparse.Namespace) -> int:

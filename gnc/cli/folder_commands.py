@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Iterator
 
-from gnc.cli.opening import add_results, add_where, add_which, selection_of, stored_study, warn_unreadable
+from gnc.cli.opening import selection_of, stored_study, warn_unreadable
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.progress import amount
+from study.design.errors import require
 from study.execution.same_data import mixed_machines
 from study.store.disk_use import in_words
 from study.store.storage import Entry
@@ -19,13 +19,6 @@ from study.upkeep.compare import compare_stores, comparison_facts, comparison_li
 from study.upkeep.merge import Merge, merge_lines, merge_stores
 from study.upkeep.prune import find_prunable, prune
 from study.upkeep.status import Status, read_status, status_facts, status_lines
-
-
-def add_status_parser(commands: Commands) -> None:
-    example = "gnc status results/quickstart --watch"
-    parser = add_command(commands, command_status, example, add_results, add_which, add_where, add_json)
-    watch = "update every SECONDS until the study ends; default: 5"
-    parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help=watch)
 
 
 def command_status(options: argparse.Namespace) -> int:
@@ -60,24 +53,12 @@ def _watch(options: argparse.Namespace, store: Store) -> int:
     return 1 if any(status.counts[state] for state in bad) else 0
 
 
-def add_compare_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_compare, "gnc compare results/before results/after", add_where, add_json)
-    parser.add_argument("first", metavar="A", help="a results folder or its URI")
-    parser.add_argument("second", metavar="B", help="another results folder or its URI")
-
-
 def command_compare(options: argparse.Namespace) -> int:
     """Check whether two results folders hold the same numbers for the same trials; exit 1 where they do not."""
     first, second = existing_store(options.first), existing_store(options.second)
     comparison = compare_stores(first, second, selection_of(options))
     show(options, comparison_facts(comparison), comparison_lines(comparison))
     return 0 if comparison.is_same else 1
-
-
-def add_merge_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_merge, "gnc merge results/here results/there results/all", add_json)
-    parser.add_argument("sources", metavar="A", nargs="+", help="a folder to copy from; it is not changed")
-    parser.add_argument("into", metavar="INTO", help="the folder to copy into; it may hold trials, or not exist")
 
 
 def command_merge(options: argparse.Namespace) -> int:
@@ -101,11 +82,6 @@ def _merge_lines(merges: list[Merge], into: Store) -> Iterator[str]:
     yield f"{amount(len(into.states()), 'trial')} in {into.uri}"
 
 
-def add_seal_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_seal, "gnc seal results/quickstart --compact", add_results)
-    parser.add_argument("--compact", action="store_true", help="replace one file per trial by the two tables")
-
-
 def command_seal(options: argparse.Namespace) -> int:
     """Bring results.parquet and trials.parquet up to date."""
     store = existing_store(options.results)
@@ -115,13 +91,6 @@ def command_seal(options: argparse.Namespace) -> int:
     put(f"{held}, {sealed.fresh} new, in {time.monotonic() - started:.1f} s")
     warn_unreadable(sealed.unreadable)
     return 0
-
-
-def add_prune_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_prune, "gnc prune results/quickstart", add_results, add_json)
-    parser.add_argument("--yes", action="store_true", help="delete these files; without it nothing is changed")
-    silent = "treat a trial as dead after HOURS without output, unless its process runs on this machine; default: 24"
-    parser.add_argument("--silent", type=float, default=24.0, metavar="HOURS", help=silent)
 
 
 def command_prune(options: argparse.Namespace) -> int:

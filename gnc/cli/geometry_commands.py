@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnc.cli.output import fact_lines, show
-from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.codes.phases import unconstrained_optimum
 from gnc_models.references.margin import random_margin_interval, reference_margin
 from gnc_models.references.tables import NO_OPTIMA
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,26 +28,10 @@ def reference_facts(num_classes: int, feature_dim: int) -> dict[str, Any]:
     """What a margin of unit rows is compared with."""
     best = reference_margin(num_classes, feature_dim)
     random = random_margin_interval(num_classes, feature_dim)
-    facts = {
-        "reference_margin_lower": best.lower,
-        "reference_margin_upper": best.upper,
-        "reference_source": best.source,
-    }
+    facts: dict[str, Any] = {"reference_margin_lower": best.lower, "reference_margin_upper": best.upper}
+    facts["reference_source"] = best.source
     ends = {"random_margin": "median", "random_margin_lower": "low", "random_margin_upper": "high"}
     return facts | {name: getattr(random, end, None) for name, end in ends.items()}
-
-
-def add_code_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_code, "gnc code --classes 24 --dim 3 --temperature 0.1", add_json)
-    parser.add_argument("--classes", type=int, required=True, metavar="K", help="number of classes")
-    parser.add_argument("--dim", type=int, required=True, metavar="D", help="number of feature dimensions")
-    parser.add_argument("--temperature", type=float, metavar="T", help="optimum of unconstrained features at T instead")
-    parser.add_argument("--optimise", action="store_true", help="search for a code even where one is known")
-    parser.add_argument("--starts", type=int, metavar="N", help="random starts of a search; default: 16")
-    parser.add_argument("--seed", type=int, help="seed of the random starts; default: 0")
-    stored = "store a computed optimum there, and compare its rows with it"
-    parser.add_argument("--results", metavar="FOLDER", help=stored)
-    parser.add_argument("--output", metavar="FILE.npy", help="write the coordinates of the code into this file")
 
 
 def command_code(options: argparse.Namespace) -> int:

@@ -14,10 +14,9 @@ import numpy as np
 
 from gnc.cli.geometry_commands import reference_facts
 from gnc.cli.output import MarginWatch, fact_lines, note_lines, show, shown
-from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.progress import amount
 from gnc_models.references.margin import margin_score, margin_score_bounds
-from study.design.errors import StudyError, unreadable
+from study.design.errors import StudyError, require, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,26 +25,6 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_HUBS, LONGEST = 20, 12, 5, 24  # as text; JSON has all groups and whole names
 QUANTILES = {"margin_q05": 0.05, "margin_q50": 0.5, "margin_q95": 0.95}
-
-
-def add_margins_parser(commands: Commands) -> None:
-    example = "gnc margins model.safetensors --tensor lm_head.weight --mode min"
-    parser = add_command(commands, command_margins, example, add_json)
-    kinds = "safetensors, a PyTorch or Lightning checkpoint, .npy, .npz, ONNX, the index or folder of shards"
-    parser.add_argument("file", help=f"the weights: {kinds}; nothing in it is run")
-    parser.add_argument("--tensor", metavar="NAME", help="the classifier's name or its end; default: guessed and said")
-    parser.add_argument("--tolerance", type=float, default=1e-6, help="relative gap of the bounds; default: 1e-6")
-    parser.add_argument("--mode", choices=("all", "min"), default="all", help="every class, or the smallest margin")
-    parser.add_argument("--raw", action="store_true", help="use the rows as they are, not scaled to unit length")
-    parser.add_argument("--centred", action="store_true", help="subtract the mean of the rows first")
-    parser.add_argument("--distinct", action="store_true", help="keep one row of each group of exact duplicates")
-    parser.add_argument("--leave-out-zero", action="store_true", help="leave out the rows of zeros")
-    near = "cosine of near-duplicates; default .999"
-    parser.add_argument("--near", type=float, default=0.999, metavar="C", help=near)
-    parser.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or a JSON list or object")
-    lines = parser.add_mutually_exclusive_group()
-    lines.add_argument("--per-class", action="store_true", help="print a line for every class")
-    lines.add_argument("--top", type=int, metavar="N", help="print a line for the N classes with the smallest margins")
 
 
 def command_margins(options: argparse.Namespace) -> int:
@@ -68,9 +47,8 @@ def command_margins(options: argparse.Namespace) -> int:
     tables["notes"] += [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
     if names:
         unnamed = len(rows) - len(names)
-        tables["notes"] += (
-            [f"{amount(unnamed, 'class', 'classes')} without a name in {options.labels}"] if unnamed else []
-        )
+        if unnamed:
+            tables["notes"].append(f"{amount(unnamed, 'class', 'classes')} without a name in {options.labels}")
         mentioned = {k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group}
         mentioned |= {one["class"] for one in tables["largest_supports"]}
         mentioned |= {k for one in tables.get("classes", ()) for k in (one["class"], *one["support"])}

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gnc.cli.geometry_commands import measure_heads
 from gnc.cli.output import fact_lines, note_lines, show
-from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc_models.progress import amount, under_way
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,21 +21,6 @@ LARGEST_FEATURE = 1e100  # up to here squares and their sums over a file stay fi
 LARGEST_SET = 1 << 29  # numbers of features that are taken into memory at once: 4 GiB in float64
 OF_FEATURES = ("labels", "weights", "tensor", "relabel", "normalization", "temperature", "stream")
 UNIT_TOLERANCE = 2e-3  # of a length: float16 and bfloat16 round each coordinate by as much as 1/256
-
-
-def add_measure_parser(commands: Commands) -> None:
-    example = "gnc measure features.npz --normalization both --temperature 0.05"
-    parser = add_command(commands, command_measure, example, add_json)
-    source = "arrays features, labels and perhaps weights, bias, test_features, test_labels: .npz, Parquet, .npy files "
-    parser.add_argument("source", metavar="FEATURES|RESULTS", help=source + "side by side; or a results folder")
-    parser.add_argument("--labels", metavar="FILE", help="the labels, where they lie in another file")
-    parser.add_argument("--weights", metavar="FILE", help="the classifier: any checkpoint that gnc margins reads")
-    parser.add_argument("--tensor", metavar="NAME", help="the classifier's name in the checkpoint")
-    parser.add_argument("--relabel", action="store_true", help="number the classes by their sorted labels")
-    scaled = "what the classifier scales to unit length; default: both if all is of unit length, else none"
-    parser.add_argument("--normalization", choices=("both", "features", "weights", "none"), help=scaled)
-    parser.add_argument("--temperature", type=float, help="what the logits are divided by; default: 1")
-    parser.add_argument("--stream", action="store_true", help="read in batches; columns of single samples are left out")
 
 
 def command_measure(options: argparse.Namespace) -> int:
@@ -92,13 +76,9 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
 
 
 def _measured(
-    stored: "StoredArray",
-    labels: "Tensor",
-    counted: "Tensor | None",
-    _: int,
-    head: dict[str, Any],
+    stored: "StoredArray", labels: "Tensor", counted: "Tensor | None", _: int, head: dict[str, Any],
     test: dict[str, Any],
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Every column, from all samples in memory."""
     from gnc_models.metrics.collapse import measure_collapse
 

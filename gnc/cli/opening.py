@@ -7,47 +7,13 @@ import functools
 from collections.abc import Iterable
 
 from gnc.cli.output import say
-from gnc.cli.parser import require
 from gnc_models.catalog.parts import PartError
-from study.design.errors import SHOWN, StudyError
+from study.design.errors import SHOWN, StudyError, require
 from study.design.study_file import Study, parse_study, read_study
 from study.design.where import Selection, parse_selection
 from study.scheduling.remaining import select
 from study.scheduling.suggestions import complete_study
 from study.store.store import Store, open_store
-
-
-def add_study_and_results(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `open_study`."""
-    parser.add_argument("study", help="the study file, in TOML")
-    parser.add_argument("results", nargs="?", help="the results folder or its URI; default: results/NAME of the study")
-    add_where(parser)
-
-
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """The argument of commands that need the results folder alone."""
-    parser.add_argument("results", help="the results folder or its URI")
-
-
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """The option of `selection_of`."""
-    text = "take only the trials for which this holds, such as '10 < num_classes <= 100'; a comparison with a setting that "
-    text += "has no effect is false, and 'temperature is None' asks for that"
-    parser.add_argument("--where", metavar="EXPRESSION", help=text)
-
-
-def add_which(parser: argparse.ArgumentParser) -> None:
-    """The options of `stored_study`."""
-    which = parser.add_mutually_exclusive_group()
-    named = "take the trials of the study of this name; default: the last one"
-    which.add_argument("--study", metavar="NAME", help=named)
-    which.add_argument("--all", action="store_true", help="take every trial in the folder, not only one study's")
-
-
-def add_allow_code(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that would run code which lies in a results folder."""
-    known = "run parts of one's own whose code only the results folder has or names; look at its code/ first"
-    parser.add_argument("--allow-code", action="store_true", help=known)
 
 
 def check_code(study: Study, store: Store, allowed: bool) -> None:

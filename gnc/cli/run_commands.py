@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gnc.cli.opening import add_allow_code, add_study_and_results, check_code, open_study, states_of, stored_study
+from gnc.cli.opening import check_code, open_study, states_of, stored_study
 from gnc.cli.output import put, say, show
-from gnc.cli.parser import Commands, add_command, add_json, require
 from gnc.part_check import check_parts
 from gnc_models.processes import ASKS
 from gnc_models.progress import amount
 from study.design.config import TrialConfig
-from study.design.errors import SHOWN, StudyError
+from study.design.errors import SHOWN, StudyError, require
 from study.design.search import Scheduler
 from study.design.study_file import Study, read_study
 from study.doctor.this_machine import read_as_columns
@@ -35,13 +34,6 @@ from study.store.store import Store, existing_store, open_store
 from study.training.data import DataFound, check_data, find_data
 from study.tuning.loggers import check_callbacks
 from study.upkeep.status import counts_line, runs_at_work
-
-
-def add_check_parser(commands: Commands) -> None:
-    example = "gnc check studies/quickstart.toml --trials"
-    parser = add_command(commands, command_check, example, add_study_and_results, add_json, add_allow_code)
-    parser.add_argument("--trials", action="store_true", help="list every trial: key, state, settings that vary")
-    parser.add_argument("--probe", action="store_true", help="measure the cost with a few steps of each kind of trial")
 
 
 def command_check(options: argparse.Namespace) -> int:
@@ -100,21 +92,11 @@ def _cost_sentence(cost: Price) -> str:
     if not cost.trials:
         return "Nothing is left to run."
     if cost.wall_seconds is None:
-        return (
-            f"The cost of {cost.unpriced} of the {amount(cost.trials, 'trial')} to run is unknown; --probe measures it."
-        )
+        unknown = f"{cost.unpriced} of the {amount(cost.trials, 'trial')} to run is unknown"
+        return f"The cost of {unknown}; --probe measures it."
     about = "at most about" if cost.is_bound else "about"
     start = f"{amount(cost.trials, 'trial')} to run: {about} {cost.wall_seconds:.0f} s on this machine, {cost.at_once} at a time"
     return f"{start}, after Ray has started ({cost.seconds:.0f} s of trial time, estimated from {cost.source})"
-
-
-def add_run_parser(commands: Commands) -> None:
-    example = "gnc run studies/quickstart.toml --where 'num_classes <= 50'"
-    parser = add_command(commands, command_run, example, add_study_and_results, add_allow_code)
-    parser.set_defaults(has_view=True)
-    parser.add_argument("--address", help="the Ray cluster to join, such as auto; default: this machine alone")
-    parser.add_argument("--max-concurrent", type=int, metavar="N", help="run at most N trials at the same time")
-    parser.add_argument("--retry-failed", action="store_true", help="also run trials that failed in all their attempts")
 
 
 def command_run(options: argparse.Namespace) -> int:
@@ -238,19 +220,6 @@ def _with_others(study: Study, store: Store, settled: set[str]) -> Counter[str]:
     return +Counter({found.run.name: len(left.intersection(found.trials)) for found in at_work})
 
 
-def add_trial_parser(commands: Commands) -> None:
-    parser = add_command(commands, command_trial, "gnc trial studies/quickstart.toml 093991")
-    parser.set_defaults(has_view=True, all=False)
-    parser.add_argument("source", metavar="STUDY|RESULTS", help="a study file, or a results folder where one was run")
-    parser.add_argument("key", nargs="?", help="the key of the trial, or its first digits")
-    parser.add_argument("--study", metavar="NAME", help="of a results folder: the study meant; default: the last one")
-    parser.add_argument("--next", action="store_true", help="instead of a key: the next trial that no run has")
-    by_index = "instead of a key: the trial with this index in gnc check --json, such as $SLURM_ARRAY_TASK_ID"
-    parser.add_argument("--index", type=int, metavar="N", help=by_index)
-    parser.add_argument("--results", help="the results folder or its URI; default: results/NAME, or the folder given")
-    add_allow_code(parser)
-
-
 def command_trial(options: argparse.Namespace) -> int:
     """Run one trial in this process, without Ray."""
     given = sum((options.key is not None, options.next, options.index is not None))
@@ -330,15 +299,10 @@ def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> st
     say(f"{config.key}  {study.name_of(config)}")
     asked = await_run(store, run, config.key)
     with REQUESTS.deferred():
-        state, reason = run_here(
-            config,
-            store,
-            keep=study.keep,
-            checkpoint_seconds=study.resources.checkpoint_seconds,
-            device="cpu" if study.resources.gpus == 0 else None,
-            should_stop=lambda: REQUESTS.reason or asked(),
-            on_progress=follow,
-        )
+        own: dict[str, Any] = {"keep": study.keep, "checkpoint_seconds": study.resources.checkpoint_seconds}
+        own["device"] = "cpu" if study.resources.gpus == 0 else None
+        own["should_stop"] = lambda: REQUESTS.reason or asked()
+        state, reason = run_here(config, store, **own, on_progress=follow)
     say(f"{state}{f': {reason}' if reason else ''}")
     return state
 
@@ -361,7 +325,6 @@ def _find(study: Study, key: str) -> TrialConfig:
     found = [c for c in study.configs if c.key.startswith(key)]
     if len(found) != 1:
         keys = ", ".join(c.key for c in study.configs[:5]) + (", ..." if len(study.configs) > 5 else "")
-        raise StudyError(
-            f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}. Keys: {keys}."
-        )
+        rule = f"KEY must name one trial of {study.name}, got {key!r}, which names {len(found)}"
+        raise StudyError(f"{rule}. Keys: {keys}.")
     return found[0]

@@ -127,9 +127,6 @@ def _safetensor(path: str, name: str) -> Any:
         return file.get_tensor(name)
 
 
-# --- several files that are one checkpoint -----------------------------------------------------------------------
-
-
 def _open_index(path: str) -> Contents:
     """The shards that an index names; those that are absent are left out with what they hold."""
     found = json.loads(Path(path).read_bytes()) if file_length(path) < 1 << 30 else None

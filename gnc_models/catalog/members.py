@@ -131,8 +131,6 @@ DATASETS: Mapping[str, DataSet] = FAMILIES["dataset"]
 ENCODERS: Mapping[str, Encoder] = FAMILIES["encoder"]
 LOSSES: Mapping[str, Loss] = FAMILIES["loss"]
 CLASSIFIERS: Mapping[str, Member] = FAMILIES["classifier"]
-NORMALIZATIONS: Mapping[str, Member] = FAMILIES["normalization"]
-OPTIMIZERS: Mapping[str, Member] = FAMILIES["optimizer"]
 BUDGETS: Mapping[str, Member] = FAMILIES["budget"]
 
 

@@ -37,10 +37,8 @@ def check_pairing(
 ) -> None:
     """ValueError unless these settings can be trained together; `code` is that of the classifier "fixed", or None."""
     if classifier == "class_mean" and normalization == "none":
-        raise ValueError(
-            "normalization must not be 'none' for classifier 'class_mean', got 'none'. "
-            "Its rows have unit length, and long features would weigh more in the means than short ones."
-        )
+        why = "Its rows have unit length, and long features would weigh more in the means than short ones."
+        raise ValueError(f"normalization must not be 'none' for classifier 'class_mean', got 'none'. {why}")
     if classifier == "fixed" and code == "simplex" and num_classes > feature_dim + 1:
         got = f"got 'simplex' with {num_classes} classes in {feature_dim} dimensions"
         cure = "A simplex has at most feature_dim + 1 points: use code 'best'."

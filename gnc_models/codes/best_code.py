@@ -30,7 +30,6 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
     The first of them that reaches the reference is returned, else the best of all. Fixed starts and seeds make it
     deterministic on one machine. It depends on the tables of codes, so `tables.best_code_version` is part of the key of
     a trial whose rows are fixed at it; the rows lie in the user's cache under that version.
-
     Args:
         num_classes: K, at least 2.
         feature_dim: d, at least 2.

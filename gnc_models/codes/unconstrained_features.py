@@ -50,8 +50,7 @@ def optimise_unconstrained(
     search, which costs half as much and ends within 2e-7 of the free minimum at (10, 100); at the end both are free.
 
     hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what comes
-    of it if the loss is lower. Worth its time from some 100 classes on. Same seed, same optimum on one machine.
-    """
+    of it if the loss is lower. Worth its time from some 100 classes on. Same seed, same optimum on one machine."""
     check_search(num_classes, feature_dim, starts)
     check_at_least(0, hops=hops)
     if not (temperature > 0 and math.isfinite(temperature)):

@@ -74,11 +74,8 @@ def quadratic_64() -> Points:
     power, trace = _field(6)
     x = np.arange(64)
     fifths, ninths = power(x, 5), power(x, 9)
-    forms = {
-        tuple((trace[_multiples(6, b)[fifths]] + trace[_multiples(6, int(c))[ninths]]) % 2)
-        for b in range(64)
-        for c in x
-    }
+    of_fifths, of_ninths = ([trace[_multiples(6, a)[powers]] for a in range(64)] for powers in (fifths, ninths))
+    forms = {tuple((first + second) % 2) for first in of_fifths for second in of_ninths}
     return _with_affine(np.array(sorted(forms)), 6)
 
 

@@ -41,7 +41,7 @@ def exchange_layers(network: nn.Module, kind: type[nn.Module], make: Callable[[A
 
 
 @torch.no_grad()
-def initialise_without_normalization(layers: Iterable[nn.Module], branch_ends: Iterable[nn.Module] = ()) -> None:
+def initialise_plain(layers: Iterable[nn.Module], branch_ends: Iterable[nn.Module] = ()) -> None:
     """Draw `layers` anew, so that features keep their scale from layer to layer although nothing normalises them.
     He's rule by fan-in keeps the mean square of what passes a layer and a ReLU. A sum of n residual branches would grow
     it by 2^n, so the layers in `branch_ends`, with which the branches end, are scaled by n^(-1/2).

@@ -7,13 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnc_models.encoders.building_blocks import (
-    MAP_NORMS,
-    VECTOR_NORMS,
-    image_shape,
-    initialise_without_normalization,
-    sequence_length,
-)
+from gnc_models.encoders.building_blocks import MAP_NORMS, VECTOR_NORMS, image_shape, initialise_plain, sequence_length
 
 
 class BasicBlock(nn.Module):
@@ -70,7 +64,7 @@ def make_small_resnet(
     for layer in convolutions if norm_layer != "none" else ():
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if norm_layer == "none":
-        initialise_without_normalization(convolutions, [b.conv2 for b in network if isinstance(b, BasicBlock)])
+        initialise_plain(convolutions, [b.conv2 for b in network if isinstance(b, BasicBlock)])
     return network
 
 
@@ -82,7 +76,7 @@ def make_mlp(input_shape: tuple[int, ...], feature_dim: int, *, width: int, dept
         layers += [nn.Linear(units, width, bias=False), VECTOR_NORMS[norm_layer](width), nn.ReLU()]
         units = width
     if norm_layer == "none":
-        initialise_without_normalization(layers)
+        initialise_plain(layers)
     return nn.Sequential(*layers, nn.Linear(units, feature_dim))
 
 

@@ -9,12 +9,7 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from gnc_models.encoders.building_blocks import (
-    MAP_NORMS,
-    exchange_layers,
-    image_shape,
-    initialise_without_normalization,
-)
+from gnc_models.encoders.building_blocks import MAP_NORMS, exchange_layers, image_shape, initialise_plain
 
 # Expansion, channels, blocks, stride of each stage: torchvision's own but for stride 1 in the second stage.
 MOBILENET = ([1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1])
@@ -69,5 +64,5 @@ def _with_start_values(network: nn.Module, norm_layer: str) -> nn.Module:
         ends += [block.conv3 for block in blocks if isinstance(block, Bottleneck)]
         # the last entry is the normalization
         ends += [b.conv[-2] for b in blocks if isinstance(b, InvertedResidual) and b.use_res_connect]
-        initialise_without_normalization([layer for layer in blocks if isinstance(layer, nn.Conv2d)], ends)
+        initialise_plain([layer for layer in blocks if isinstance(layer, nn.Conv2d)], ends)
     return network

@@ -52,7 +52,6 @@ def one_vs_rest_margins(
     max_rounds: int = 50, warm_start: Margins | None = None, progress: Progress | None = None,
 ) -> Margins:  # fmt: skip
     """Distance from each class weight to the convex hull of all the others, as a certified interval.
-
     Args:
         weights: one row per class, taken as given (not normalised); any scale, distances are in the same unit.
         tolerance: stop when (upper - lower) / upper is below it; relative, no unit.

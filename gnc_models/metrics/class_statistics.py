@@ -244,11 +244,9 @@ def _blocks(means: Float[Tensor, "classes dim"]) -> Iterator[slice]:
 
 
 def _of_batch(
-    features: Float[Tensor, "samples dim"],
-    labels: Int[Tensor, " samples"],
-    num_classes: int,
+    features: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], num_classes: int,
     norms: Float[Tensor, " samples"] | None,
-) -> tuple[ClassStatistics, Float[Tensor, "samples dim"]]:
+) -> tuple[ClassStatistics, Float[Tensor, "samples dim"]]:  # fmt: skip
     """Statistics of one batch of float64 features without scatter, by two passes; the deviations from the means."""
     batch = ClassStatistics(num_classes, features.shape[1], features.device, holds_scatter=False)
     batch.counts = torch.bincount(labels, minlength=num_classes)

@@ -227,9 +227,6 @@ def _are_near(rows: Tensor, others: Tensor) -> bool:
     return rows.shape == others.shape and float((unit(rows) - unit(others)).square().sum(1).mean()) < 0.2**2
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
-
-
 Samples = tuple[Tensor | None, Tensor | None]
 
 

@@ -94,9 +94,6 @@ def direction_column(sphere: ClassStatistics, unit_rows: Tensor, classes: Int[Te
     return float(one_vs_rest_scores(unit(sphere.means), classes, unit_rows).min())
 
 
-# --- by class count ----------------------------------------------------------------------------------------------
-
-
 def _named(third: str) -> tuple[str, str, str, str]:
     return f"margin_{third}_min_lower", f"margin_{third}_min_upper", f"margin_{third}_q50", f"weight_{third}_cosine"
 

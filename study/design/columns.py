@@ -62,9 +62,8 @@ def column_sentence(name: str) -> str:
     """That a name is a measured column, of what, and with which setting; empty if it is none."""
     if not (facts := column_facts(name)):
         return ""
-    entries = f" It is a list: gnc contrast compares entries, such as --measure '{name}[-1]'." * (
-        facts["type"] == "floats"
-    )
+    is_list = facts["type"] == "floats"
+    entries = f" It is a list: gnc contrast compares entries, such as --measure '{name}[-1]'." * is_list
     asked = f" It is measured only with {facts['only with']}." if facts["only with"] else ""
     return f"{name} is a measured column: {facts['meaning']}{asked}{entries}"
 

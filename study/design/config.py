@@ -123,9 +123,8 @@ class TrialConfig(Table):
             chosen = {name: BUDGET_OF[name] for name in settled if name in BUDGET_OF}
             if len(set(chosen.values())) > 1:
                 got = " and ".join(f"{name} = {settled[name]!r}" for name in chosen)
-                told = (
-                    f"one budget must be chosen, got {got}. Keep one of them, or name a budget: {', '.join(BUDGETS)}."
-                )
+                cure = f"Keep one of them, or name a budget: {', '.join(BUDGETS)}."
+                told = f"one budget must be chosen, got {got}. {cure}"
                 return settled, faults | dict.fromkeys(chosen, told)
             if chosen:
                 settled["budget"] = next(iter(chosen.values()))
@@ -200,9 +199,8 @@ class TrialConfig(Table):
         hashed["numbers_version"] = NUMBERS_VERSION
         if self.code == "best":  # a better table of codes gives other rows, and so other trials
             hashed["best_code_version"] = best_code_version()
-        before, after = (
-            {n: v for n, v in hashed.items() if is_part(n, "seed")} for is_part in (operator.lt, operator.gt)
-        )
+        parts = (operator.lt, operator.gt)
+        before, after = ({n: v for n, v in hashed.items() if is_part(n, "seed")} for is_part in parts)
         return canonical_json(before)[:-1], canonical_json(after)[1:]
 
 

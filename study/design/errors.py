@@ -28,6 +28,12 @@ class StudyError(ValueError):
         return "\n".join([f"{len(self.args)} things must be changed:", *map(str, self.args)]).replace("\n", "\n  ")
 
 
+def require(holds: bool, rule: str) -> None:
+    """StudyError with the rule, the value and the cure, unless the rule holds."""
+    if not holds:
+        raise StudyError(rule)
+
+
 class Faults:
     """Gathers refusals, so that a user hears of all of them at once."""
 

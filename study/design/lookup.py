@@ -40,9 +40,8 @@ def setting_facts(name: str) -> Facts:
         facts["allowed"] += " or your own, file.py:name"
     if known:  # one default where all members share it, else each with the members that have it
         of = _gathered((_shown(default), member) for _, member, default in known)
-        facts["default"] = (
-            next(iter(of)) if len(of) == 1 else "; ".join(f"{d} ({members})" for d, members in of.items())
-        )
+        several = "; ".join(f"{default} ({members})" for default, members in of.items())
+        facts["default"] = next(iter(of)) if len(of) == 1 else several
     if name in LATER_SETTINGS:
         facts["since"] = f"later: trials from before count as {_shown(LATER_SETTINGS[name])}"
     return facts

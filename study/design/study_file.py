@@ -13,17 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gnc_models.progress import counted
+from study.design import errors
 from study.design.config import SHORT, TrialConfig, one_of_each_cell
-from study.design.errors import (
-    Faults,
-    StudyError,
-    check_distinct,
-    check_known,
-    make_config,
-    sentences,
-    summarize,
-    unreadable,
-)  # fmt: skip
+from study.design.errors import Faults, StudyError, check_distinct, check_known, make_config, unreadable
 from study.design.parts import PartFinder, check_pins, metric_names
 from study.design.search import GRID, Cell, Search, Tune, check_metrics, make_cells, make_search, random_points
 from study.design.setting import OPTIONS, Table, canonical, is_option, with_flat_options
@@ -183,9 +175,8 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
     parts = PartFinder(folder, file.code)
     axes = [_axes(fixed, block, faults) for block in blocks]
     points = _settled(parts, itertools.chain.from_iterable(_cells(fixed, *found) for found in axes), faults)
-    count = sum(
-        math.prod(map(len, lists.values())) * max(map(len, zipped.values()), default=1) for lists, zipped in axes
-    )
+    sizes = ((map(len, lists.values()), map(len, zipped.values())) for lists, zipped in axes)
+    count = sum(math.prod(of_lists) * max(of_zipped, default=1) for of_lists, of_zipped in sizes)
     cells = make_cells(points) if search.method == "optuna" else ()
     planned = random_points(search, points) if search.method == "random" else points
     if search.method == "optuna":  # the extremes between which its suggestions lie
@@ -231,7 +222,7 @@ def _read_tables(document: dict[str, Any], faults: Faults) -> Document:
     try:
         return Document(**document)
     except ValidationError as error:
-        faults.add(StudyError(*sentences(Document, error)))
+        faults.add(StudyError(*errors.sentences(Document, error)))
         refused = {item["loc"][0] for item in error.errors()}
     # what a search asks for is not known where one of its tables is refused
     refused |= {"tune", "search"} if refused & {"tune", "search"} else set()
@@ -264,7 +255,7 @@ def _make_configs(points: Iterator[dict[str, Any]], faults: Faults) -> tuple[Tri
             checked[cell] = config
             configs.setdefault(config.key, config)
     if refused:
-        faults.add(StudyError(f"{count} of the study's trials cannot be run:\n{summarize(list(refused))}"))
+        faults.add(StudyError(f"{count} of the study's trials cannot be run:\n{errors.summarize(list(refused))}"))
     return tuple(configs.values())
 
 

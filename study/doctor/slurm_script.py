@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.design.errors import StudyError
+from study.design.errors import StudyError, require
 from study.design.study_file import Study
 from study.doctor.check import Check, failed, guarded, ok, skipped, verdict
 from study.execution import granted
@@ -50,27 +50,27 @@ class Request:
     def check(self, study: Study) -> None:
         """StudyError where SLURM would refuse an option, or where no trial of the study would fit into a task."""
         for name, value in (("tasks", self.tasks), ("cpus", self.cpus), ("warning", self.warning)):
-            _require(1 <= value <= 65535, f"--{name} must be a whole number from 1 to 65535, got {value}.")
+            require(1 <= value <= 65535, f"--{name} must be a whole number from 1 to 65535, got {value}.")
         for name, form, rule in (
             ("gpus", GPUS, "a number or TYPE:NUMBER such as a100:1"),
             ("memory", MEMORY, "a number with K, M, G or T, such as 16G"),
             *((name, NAME, "a name of letters, digits and _.,:+-") for name in ("partition", "account", "qos")),
         ):
             value = getattr(self, name)
-            _require(value is None or bool(form.fullmatch(value)), f"--{name} must be {rule}, got {value!r}.")
+            require(value is None or bool(form.fullmatch(value)), f"--{name} must be {rule}, got {value!r}.")
         rule = f"--time must be more than twice the {self.warning} s of --warning, got {self.time!r}"
-        _require(seconds_of(self.time) > 2 * self.warning, f"{rule}. Ask for more time, or warn later.")
+        require(seconds_of(self.time) > 2 * self.warning, f"{rule}. Ask for more time, or warn later.")
         workers = max((config.workers for config in study.configs or study.extremes), default=1)
         wanted = {"cpus": (study.resources.cpus, self.cpus), "gpus": (study.resources.gpus or 0, self.num_gpus)}
         for name, (each, given) in wanted.items():
             rule = f"--{name} must be at least {workers * each:g}, which one trial of {study.name} takes, got {given}"
-            _require(workers * each <= given, f"{rule}. Give a task more, or the trial less under [resources].")
+            require(workers * each <= given, f"{rule}. Give a task more, or the trial less under [resources].")
 
 
 def seconds_of(time: str) -> int:
     """A time limit in SLURM's forms: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. StudyError where it is none of them."""
     forms = "4:00:00 (hours), 90 (minutes) or 1-12 (days and hours)"
-    _require(bool(TIME.fullmatch(time)), f"--time must be a limit as SLURM writes it, such as {forms}, got {time!r}.")
+    require(bool(TIME.fullmatch(time)), f"--time must be a limit as SLURM writes it, such as {forms}, got {time!r}.")
     days, dash, rest = time.rpartition("-")
     values = [int(value) for value in rest.split(":")]
     if not dash and len(values) < 3:
@@ -82,7 +82,7 @@ def seconds_of(time: str) -> int:
 def make_script(study: Study, store: Store, request: Request, *, study_path: str, where: str | None) -> str:
     """The script, to be submitted from anywhere; its tasks write their logs into the current folder."""
     folder = str(Path.cwd())
-    _require('"' not in folder and "\n" not in folder, f"the current folder must have a plain name, got {folder!r}.")
+    require('"' not in folder and "\n" not in folder, f"the current folder must have a plain name, got {folder!r}.")
     job = re.sub(r"[^A-Za-z0-9_.-]", "-", study.name)
     results = str(store.storage.local_path("") or store.uri)
     words = [sys.executable, "-P", "-m", "gnc.cli.main", "run", str(Path(study_path).absolute()), results]
@@ -112,11 +112,6 @@ def ask_slurm(script: str) -> str | None:
     if asked.returncode and not AWAY.search(told):
         raise StudyError(f"SLURM must accept the options, got: {told}. sinfo shows what there is.")
     return f"{UNASKED} ({told.partition('; ')[0]})" if asked.returncode else None
-
-
-def _require(holds: bool, rule: str) -> None:
-    if not holds:
-        raise StudyError(rule)
 
 
 def check_allocation(store: Store | None) -> Iterator[Check]:

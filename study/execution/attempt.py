@@ -279,10 +279,9 @@ def _say_torn(name: str) -> None:
 def measurement_line(measurement: Measurement) -> str:
     """The few figures by which a person follows a trial."""
     test = "-" if measurement.test_accuracy is None else f"{measurement.test_accuracy:.4f}"
-    return (
-        f"epoch {measurement.epoch:<6} step {measurement.step:<8} loss {measurement.train_loss:<10.4g} "
-        f"accuracy {measurement.train_accuracy:<7.4f} test {test:<7} margin {measurement.margin_min_lower:.4f}"
-    )
+    begins = f"epoch {measurement.epoch:<6} step {measurement.step:<8} loss {measurement.train_loss:<10.4g}"
+    accuracies = f"accuracy {measurement.train_accuracy:<7.4f} test {test:<7}"
+    return f"{begins} {accuracies} margin {measurement.margin_min_lower:.4f}"
 
 
 def margins_table(trial: Trial) -> pa.Table:

@@ -30,11 +30,10 @@ def check_datasets(store: Store, configs: list[TrialConfig]) -> None:
         here = load_dataset(config, data_room()).digest
         if here != digest:
             got = f"got {here[:12]} where {config.key} has {digest[:12]}"
-            raise StudyError(
-                f"dataset_digest must be that of the stored trials, {got}. The data would not be the same: files of the "
-                "set may have changed, or versions of fonts, Pillow, FreeType and gnc-study. Use the files and the "
-                "versions in trials.parquet, or another results folder."
-            )
+            why = "files of the set may have changed, or versions of fonts, Pillow, FreeType and gnc-study"
+            cure = "Use the files and the versions in trials.parquet, or another results folder."
+            rule = f"dataset_digest must be that of the stored trials, {got}. The data would not be the same"
+            raise StudyError(f"{rule}: {why}. {cure}")
 
 
 def _data_sets(trials: pa.Table) -> list[dict[str, Any]]:

@@ -24,12 +24,9 @@ def select(study: Study, selection: Selection | None) -> Study:
     extremes = tuple(config for config in study.extremes if selection(config.settings()))
     cells = {config.cell for config in extremes}
     corner = next(study.search.corners()) if study.is_adaptive else {}
-    selected = replace(
-        study,
-        configs=tuple(config for config in study.configs if selection(config.settings())),
-        cells=tuple(c for c in study.cells if make_config(next(c.trials(corner))).cell in cells),
-        extremes=extremes,
-    )
+    configs = tuple(config for config in study.configs if selection(config.settings()))
+    kept = tuple(cell for cell in study.cells if make_config(next(cell.trials(corner))).cell in cells)
+    selected = replace(study, configs=configs, cells=kept, extremes=extremes)
     if not selected.num_planned:
         rule = f"--where must select at least one of the {amount(study.num_planned, 'trial')} of {study.name}"
         raise StudyError(f"{rule}, got {selection.text!r}. See what varies with gnc check --trials.")

@@ -4,7 +4,7 @@ Knows Training, the data and the measures; does not know when a trial is measure
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from gnc_models.datasets.samples.dataset import Dataset
 from gnc_models.datasets.samples.streamed import in_order
 from gnc_models.encoders.registry import feature_stages
 from gnc_models.metrics.adversarial import attack_accuracy
-from gnc_models.metrics.collapse import TOLERANCE, Collapse, Normalization, measure_collapse
+from gnc_models.metrics.collapse import TOLERANCE, Collapse, measure_collapse
 from gnc_models.metrics.layers import layer_columns, measure_layer
 from study.design.parts import metric_names
 from study.training.training import Training, derive_seed
@@ -60,19 +60,15 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
     loss, accuracy = training.loss_and_accuracy(train, labels)
     counted = None if data.single_continuation is None else data.single_continuation.to(training.device)
     # Margins start cold each time: a resumed trial has none to start from, and its rows must be the same.
-    collapse = measure_collapse(
-        *(train, labels, training.classifier.weight.detach()),
-        columns=(*STATISTICS, *(OF_PAIRS if final else ())) if few else None,
-        tolerance=STATISTICS_TOLERANCE if few else TOLERANCE,
-        normalization=cast(Normalization, config.normalization),
-        temperature=config.temperature,
-        test_features=test,
-        test_labels=None if data.test_labels is None else data.test_labels.to(training.device),
-        ood_features=outputs.ood,
-        class_inputs=None if few else training.class_inputs,
-        counted=None if counted is None else counted[training.measured],
-        absent_classes=data.single_continuation is not None,
-    )
+    head: dict[str, Any] = {"normalization": config.normalization, "temperature": config.temperature}
+    columns = (*STATISTICS, *(OF_PAIRS if final else ())) if few else None
+    asked: dict[str, Any] = {"columns": columns, "tolerance": STATISTICS_TOLERANCE if few else TOLERANCE}
+    others: dict[str, Any] = {"test_features": test, "ood_features": outputs.ood}
+    others["test_labels"] = None if data.test_labels is None else data.test_labels.to(training.device)
+    others["class_inputs"] = None if few else training.class_inputs
+    others["counted"] = None if counted is None else counted[training.measured]
+    rows = training.classifier.weight.detach()
+    collapse = measure_collapse(train, labels, rows, **head, **asked, **others, absent_classes=counted is not None)
     return collapse, {
         "train_loss": loss,
         "train_accuracy": accuracy,

@@ -70,7 +70,9 @@ def read_status(
     store.suggestions(unreadable.append)
     store.check_checkpoints(unreadable.append, known)
     store.storage.read_as(RESULTS, open_parquet, unreadable.append, is_mapped=True)  # its rows are not counted here
-    keys = [c.key for c in study.configs] if study else _selected(store, states, selection)
+    keys = [config.key for config in study.configs] if study else list(states)
+    if selection and not study:
+        keys = [trial["trial"] for trial in store.read_trials().to_pylist() if selection(trial)]
     counts = Counter(states.get(key, "missing") for key in keys)
     if study:
         counts["missing"] += study.num_planned - len(study.configs)
@@ -99,12 +101,6 @@ def runs_at_work(store: Store) -> Iterator[RunAtWork]:
     for name, mark in sorted(marks.items()):
         trials = tuple(sorted(key for key, claim in claims.items() if claim.run == name and KEY.fullmatch(key)))
         yield RunAtWork(mark, trials, max(0.0, now - mark.time))
-
-
-def _selected(store: Store, states: dict[str, str], selection: Selection | None) -> list[str]:
-    if selection is None:
-        return list(states)
-    return [trial["trial"] for trial in store.read_trials().to_pylist() if selection(trial)]
 
 
 def _is_over(runs: Iterable[RunAtWork], study: Study | None, store: Store, states: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 import gnc
-from gnc.cli.main import GROUPS
+from gnc.cli.main import COMMANDS
 from tests.docs.blocks import ROOT
 
 pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]
@@ -100,7 +100,7 @@ def test_the_reference_has_every_public_name_and_every_command(site):
     for name in ("lightning.CollapseCallback", "transformers.CollapseCallback", "torchmetrics.CollapseMetric"):
         assert f'id="gnc.adapters.{name}"' in adapters
     commands = (site / "reference" / "commands.html").read_text()
-    for name in GROUPS:
+    for name in COMMANDS:
         assert f'id="gnc-{name}"' in commands
         assert f"usage: gnc {name} " in commands
 

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 import yaml
 
-from gnc.cli.main import GROUPS
+from gnc.cli.main import COMMANDS
 from tests.docs.blocks import ROOT
 from tools.site import assets
 from tools.site.pages import ROOT_PAGES, gallery, helps, linked_paths, page_of, stands_at, with_links_of_the_site
@@ -77,7 +77,7 @@ def test_a_finding_without_a_claim_and_an_index_without_a_table_are_refused():
 
 def test_every_command_has_its_help():
     text = helps()
-    for name in GROUPS:
+    for name in COMMANDS:
         assert f"## gnc {name}\n\n```text\nusage: gnc {name} " in text
 
 

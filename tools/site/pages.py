@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gnc.cli.main import GROUPS, make_parser
+from gnc.cli.main import COMMANDS, make_parser
 
 ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".sh": "sh"}
@@ -98,7 +98,7 @@ def helps() -> str:
     """Every command's help, from its parser."""
     os.environ["COLUMNS"] = "80"  # argparse fills lines up to it
     commands = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
-    return "\n".join(f"## gnc {name}\n\n```text\n{commands[name].format_help().rstrip()}\n```\n" for name in GROUPS)
+    return "\n".join(f"## gnc {name}\n\n```text\n{commands[name].format_help().rstrip()}\n```\n" for name in COMMANDS)
 
 
 def gallery(index: str, read: Callable[[str], str]) -> str:

@@ -50,10 +50,8 @@ def project(file: pq.ParquetFile, names: list[str], indices: np.ndarray | None =
     for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
         if indices is not None:
             low, high = np.searchsorted(indices, [start, start + (rows := batch.num_rows)])
-            batch, start = (
-                batch if high - low == rows else batch.take(pa.array(indices[low:high] - start)),
-                start + rows,
-            )
+            batch = batch if high - low == rows else batch.take(pa.array(indices[low:high] - start))
+            start += rows
         batches.append(batch)
     schema = pa.schema([RESULTS_SCHEMA.field(n) for n in names], metadata=RESULTS_SCHEMA.metadata)
     return conform(pa.Table.from_batches(batches) if batches else schema.empty_table(), schema)

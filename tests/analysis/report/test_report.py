@@ -6,11 +6,11 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import pyarrow as pa
 import pytest
 
-from analysis.report.fits_json import fits_schema
 from analysis.report.page import Details, Heading, Link, Long, Number, Page, Paragraph, Preformatted, Section, Table
 from analysis.report.report import NothingToReport, write_report
 from analysis.report.trial_tables import trials_table
@@ -215,7 +215,11 @@ def test_what_the_tables_show_is_written_to_fits_json_under_its_schema(full):
     jsonschema = pytest.importorskip("jsonschema")
     store, _ = full
     fits = json.loads(store.written["fits.json"])
-    jsonschema.validate(fits, fits_schema(), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(
+        fits,
+        json.loads((files("analysis.report") / "fits.schema.json").read_text()),
+        cls=jsonschema.Draft202012Validator,
+    )
     assert {c["setting"] for c in fits["contrasts"]} == {"temperature", "normalization"}
     levels = next(c["levels"] for c in fits["contrasts"] if c["setting"] == "normalization")
     assert [level["value"] for level in levels] == ["both", "features", "none"]

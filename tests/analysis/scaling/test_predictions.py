@@ -1,13 +1,16 @@
 """Predictions of named cells: right on a planted law, kept, scored by trials that arrive later, refused with a reason."""
 
 import json
+from importlib.resources import files
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from analysis.report.findings import find
-from analysis.report.report import PREDICTIONS, check_report, scores_text, write_report
+from analysis.report.law_tables import score_parts
+from analysis.report.report import PREDICTIONS, check_report, write_report
+from analysis.report.writers import parts_to_markdown
 from analysis.rows import theory
 from analysis.rows.frames import final_rows, load_study
 from analysis.scaling.form_choice import cells_of, compare_all
@@ -40,7 +43,7 @@ def test_a_named_cell_is_predicted_and_scored_when_its_trials_arrive(make_store)
     truth = 0.9 * float(theory.best_known_curve(np.array([192]), 3)[0])
     assert margin.predicted == pytest.approx(truth, rel=0.02)
     assert margin.low < truth < margin.high
-    assert "No earlier prediction can be scored yet" in scores_text(check_report(before))
+    assert "No earlier prediction can be scored yet" in parts_to_markdown(score_parts(check_report(before)))
 
     after = planted_store(make_store)
     after.written = dict(before.written)
@@ -49,7 +52,7 @@ def test_a_named_cell_is_predicted_and_scored_when_its_trials_arrive(make_store)
     assert found.error < 0.02
     assert found.inside
     assert found.trials == 2
-    assert "| yes | 2 |" in scores_text(scores)
+    assert "| yes | 2 |" in parts_to_markdown(score_parts(scores))
 
 
 def test_trials_seen_before_score_nothing_and_refusals_are_not_kept(make_store):
@@ -110,9 +113,9 @@ def test_joint_exponents_are_recovered_and_the_ends_predicted(make_store):
 
 def test_every_report_meets_the_schema_of_fits_json(make_store, full_store):
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed: fits.json was not validated")
-    from analysis.report.fits_json import fits_json, fits_schema
+    from analysis.report.fits_json import fits_json
 
-    check = jsonschema.Draft202012Validator(fits_schema())
+    check = jsonschema.Draft202012Validator(json.loads((files("analysis.report") / "fits.schema.json").read_text()))
     predicted = planted_store(make_store)
     earlier = kept_with([], find(load_study(predicted), predict=[{"num_classes": 400, "feature_dim": 3}]).predictions)
     for store, kept in ((predicted, earlier), (make_store([]), []), (full_store, [])):

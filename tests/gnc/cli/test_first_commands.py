@@ -19,8 +19,7 @@ from analysis.report.findings import find
 from analysis.rows.frames import load_study
 from analysis.scaling import trends
 from gnc.cli import output
-from gnc.cli.first_commands import QUESTIONS
-from gnc.cli.main import GROUPS, WELCOME, main, make_parser
+from gnc.cli.main import COMMANDS, WELCOME, main, make_parser
 from gnc.files import features
 from gnc.meter import CollapseMeter
 from gnc_models.geometry.margins import one_vs_rest_margins
@@ -42,7 +41,7 @@ def test_gnc_alone_shows_five_commands_that_parse_and_where_to_go(capsys):
     assert "README.md" in WELCOME
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("question", COMMANDS["init"]["options"]["--question"]["choices"])
 def test_a_study_file_to_begin_with_is_accepted_and_has_a_comment_on_every_line(
     question, tmp_path, monkeypatch, capsys
 ):
@@ -93,7 +92,7 @@ def test_a_setting_is_looked_up_by_its_name_or_what_others_call_it(capsys):
 def test_completion_knows_every_command(shell, capsys):
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert all(name in script for name in GROUPS)
+    assert all(name in script for name in COMMANDS)
     assert "--max-concurrent" in script
 
 
