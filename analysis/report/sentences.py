@@ -148,17 +148,19 @@ def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparis
     if not claimed:
         return f"No trend in the number of classes can be told: {_why_none(pooled)}."
     verdicts = {c.feature_dim: found.verdict for c in comparisons if (found := asymptote(c))}
+    told = [(dim, exponent) for dim, exponent in claimed if not exponent.holds(0)]
     parts = []
-    for dim, exponent in claimed[:MOST_NAMED]:
+    for dim, exponent in (told or claimed)[:MOST_NAMED]:
         verdict, limit = verdicts.get(dim, "cannot tell"), number(theory.asymptotic_exponent(dim))
         beside = "" if verdict == "cannot tell" else f", with theory's {limit} {verdict} the interval of its asymptote"
         parts.append(f"{power_text(exponent)} at d = {dim}{beside}")
-    told = [exponent for _, exponent in claimed if not exponent.holds(0)]
-    verb = "falls" if all(exponent.estimate < 0 for exponent in told) else "changes"
-    start = f"With more classes the minimum margin {verb}"
+    open_dims = listed([f"d = {dim}" for dim, exponent in claimed if exponent.holds(0)])
+    verb = "falls" if all(exponent.estimate < 0 for _, exponent in told) else "changes"
     if not told:
         start = "No change of the margin with the number of classes is found, for every interval holds 0"
-    return f"{start}: {'; '.join(parts)}."
+        return f"{start}: {'; '.join(parts)}."
+    parts += [f"none is found at {open_dims}, where the interval holds 0"] if open_dims else []
+    return f"With more classes the minimum margin {verb}: {'; '.join(parts)}."
 
 
 def _trends_in_classes(trends: Sequence[Trend], measure: str, moment: str) -> list[Trend]:

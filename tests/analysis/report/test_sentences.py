@@ -198,6 +198,11 @@ def test_the_third_sentence_says_how_the_margin_goes_or_why_that_cannot_be_told(
         "With more classes the minimum margin changes: K to the power 0."
     )
     assert "for every interval holds 0" in claimed(layout, law(layout, -0.01, noise=0.1))
+    other, noise = Layout(7, dim=8), law(Layout(7), -0.01, noise=0.1)
+    both = pa.concat_tables([planted(layout, law(layout, -0.5)), planted(other, noise)])
+    text = sentence_classes(trends_of(both, MARGIN, OTHERS), ())
+    assert text.startswith("With more classes the minimum margin falls: ")
+    assert text.endswith(" at d = 5; none is found at d = 8, where the interval holds 0.")
     few = Layout(3)
     assert claimed(few, law(few, -0.5)).endswith("an exponent needs five class counts, and there are 3 at d = 5.")
 
