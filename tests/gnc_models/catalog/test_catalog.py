@@ -20,7 +20,7 @@ from gnc_models.encoders.registry import ENCODERS, make_encoder
 def test_names_equal_those_of_the_constructors():
     assert set(catalog.DATASETS) == set(DATASETS)
     assert set(catalog.ENCODERS) == set(ENCODERS)
-    assert set(catalog.NORMALIZATIONS) == set(NORMALIZATIONS)
+    assert set(catalog.FAMILIES["normalization"]) == set(NORMALIZATIONS)
 
 
 def test_settings_of_a_data_set_are_what_its_constructor_reads():
@@ -98,11 +98,15 @@ def test_every_data_set_that_reads_files_says_what_is_missing(tmp_path):
 
 
 def test_temperature_is_a_setting_of_every_form_but_none():
-    assert {name for name, member in catalog.NORMALIZATIONS.items() if "temperature" not in member.settings} == {"none"}
+    assert {
+        name for name, member in catalog.FAMILIES["normalization"].items() if "temperature" not in member.settings
+    } == {"none"}
 
 
 def test_decay_of_normalised_rows_is_a_setting_where_rows_are_normalised():
-    reading = {name for name, member in catalog.NORMALIZATIONS.items() if "decay_normalised" in member.settings}
+    reading = {
+        name for name, member in catalog.FAMILIES["normalization"].items() if "decay_normalised" in member.settings
+    }
     assert reading == {name for name, (_, weights) in NORMALIZATIONS.items() if weights}
 
 
