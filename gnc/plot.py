@@ -59,7 +59,8 @@ def _importance(results: Results, final: pa.Table) -> FigureBlock:
     return search.block_importance(list(importances(groups_of(final, asked), asked)), asked)
 
 
-parallel, importance = _figure("parallel", _parallel), _figure("importance", _importance)
+parallel = _figure("parallel", _parallel)
+importance = _figure("importance", _importance)
 
 
 def contrast(
