@@ -63,7 +63,7 @@ def _answers(asked: str) -> tuple[list[str], list[str], list[str]]:
     last = begun[-1] if begun else "parts of your own"
     if ended is None:
         faults.append(f"{last} must be made and checked within {PATIENCE:.0f} s, got no end. Make it quicker.")
-    elif ended or "end" not in answers[-1]:
+    elif ended or not any("end" in answer for answer in answers):
         last_words = (words.strip() or "none").splitlines()[-1]
         faults.append(f"{last} must not end the process, got exit code {ended}. Its last words: {last_words}")
     roads = [answer["road"] for answer in answers if "road" in answer]
