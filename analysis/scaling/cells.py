@@ -73,13 +73,14 @@ def average_cells(
 class SizeMeans:
     """One value for each size: what its cells share once the levels of their groups are taken out.
     log_measure, log_size: [sizes]. levels: of each group beside these values. own_variance: by group, the variance of a new
-    cell beyond that of its size's value. slopes_p: p value of equal slopes over log size in every group; None where it
-    cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them."""
+    cell beyond that of its size's value, known with own_degrees of freedom. slopes_p: p value of equal slopes over log
+    size in every group; None where it cannot be tested. apart: cells left out because no chain of groups with common sizes leads to them."""
 
     log_measure: np.ndarray
     log_size: np.ndarray
     levels: Mapping[str, float]
     own_variance: Mapping[str, float]
+    own_degrees: int
     slopes_p: float | None
     apart: int
 
@@ -97,6 +98,7 @@ def size_means(cells: Cells) -> SizeMeans:
         log_size=sizes,
         levels=fit.levels,
         own_variance={g: fit.spread**2 * shared * (1 + 1 / cells.counts[g]) for g in labels},
+        own_degrees=len(cells.group) - len(sizes) - len(labels) + 1,
         slopes_p=equal_slopes_p(cells.log_measure, cells.group, log_size, log_size) if len(labels) > 1 else None,
         apart=int((~kept).sum()),
     )

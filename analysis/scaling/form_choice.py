@@ -72,11 +72,8 @@ class FormComparison:
 
     @property
     def weighted(self) -> list[tuple[FormFit, float]]:
-        """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first.
-        A form that missed those sizes by more than the noise is expected to miss new ones too: its error enters its variance."""
+        """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first."""
         tested = [(v.held_out.mean_error, v.fit) for v in self.verdicts if v.held_out and v.fit]
-        noise = min((fit.scale for _, fit in tested), default=0.0)
-        tested = [(error, fit.with_bias(max(error**2 - noise**2, 0.0))) for error, fit in tested]
         return sorted(weigh(tested), key=lambda entry: entry[0].form != self.chosen)
 
     def expected(self, num_classes: np.ndarray, group: str) -> Ends:

@@ -2,7 +2,7 @@
 parameters are searched on grids that zoom in; at each point the linear ones are solved for (variable projection)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Form:
 class FormFit:
     """A fitted form: parameters with intervals, levels by group, Huber scale of the sizes' log residuals, AICc.
     centre: the offset form measures K in units of this size, so that its parameters do not depend on a unit.
-    own_variance: by group, of a new cell about the value of its size."""
+    own_variance: by group, of a new cell about the value of its size; own_degrees: of freedom, that it is known with."""
 
     form: str
     feature_dim: int
@@ -52,6 +52,7 @@ class FormFit:
     sizes: int
     centre: float
     own_variance: Mapping[str, float] = field(repr=False)
+    own_degrees: int = field(repr=False)
     linear: LinearFit = field(repr=False, compare=False)
 
     def predict(self, num_classes: np.ndarray, group: str = "") -> np.ndarray:
@@ -66,11 +67,7 @@ class FormFit:
     def expect(self, num_classes: np.ndarray, group: str) -> Expected:
         """Where the logarithms of the averages of new cells are expected."""
         k = np.asarray(num_classes, dtype=float)
-        return expect(self._log(k, group), design_of(self, k), self.linear, self.own_variance[group])
-
-    def with_bias(self, variance: float) -> "FormFit":
-        """The fit that expects new cells with so much more variance."""
-        return replace(self, own_variance={group: own + variance for group, own in self.own_variance.items()})
+        return expect(self._log(k, group), design_of(self, k), self.linear, self.own_variance[group], self.own_degrees)
 
     def mean_exponent(self, least: float, largest: float) -> Expected:
         """The mean exponent between two sizes, as if the form were true."""
@@ -121,14 +118,21 @@ FORMS: Mapping[str, Form] = {
 # Margins can follow a bound's curve; for variability there is no such theory.
 MARGIN_FORMS = tuple(FORMS)
 VARIABILITY_FORMS = ("power", "offset", "curved")
+# What any smooth law looks like over a range; its share was set on planted studies (tools/planted_studies.py).
+FLEXIBLE, FLEXIBLE_SHARE = "curved", 0.8
 
 
 def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
     """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
-    So no form weighs much more than another for an error that chance made small. A fit has a `scale`, its noise."""
+    So no form weighs much more than another for an error that chance made small. The flexible form has FLEXIBLE_SHARE or
+    more: few sizes do not show how a law bends beyond them, and a straighter form, wrong there, does not say so.
+    A fit has a `form` and a `scale`, its noise."""
     noise = min((fit.scale for _, fit in tested), default=0.0)
-    weights = [1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested]
-    return [(fit, weight / sum(weights)) for (_, fit), weight in zip(tested, weights, strict=True)]
+    weights = np.array([1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested])
+    flexible = np.array([fit.form == FLEXIBLE for _, fit in tested], dtype=bool)
+    least = weights[~flexible].sum() * FLEXIBLE_SHARE / (1 - FLEXIBLE_SHARE)
+    weights[flexible] = np.maximum(weights[flexible], least)
+    return [(fit, float(weight)) for (_, fit), weight in zip(tested, weights / weights.sum(), strict=True)]
 
 
 def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
@@ -170,6 +174,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
         sizes=len(k),
         centre=centre,
         own_variance=means.own_variance,
+        own_degrees=means.own_degrees,
         linear=tangent,
     )
     if reason:

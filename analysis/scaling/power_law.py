@@ -131,13 +131,16 @@ def fit_power_law(
     return result
 
 
-def expect(middle: np.ndarray, design: np.ndarray, fit: LinearFit, own_variance: float) -> Expected:
+def expect(middle: np.ndarray, design: np.ndarray, fit: LinearFit, own_variance: float, own_degrees: int) -> Expected:
     """Where a fit expects new cells: the uncertainty of the fit, the spread of sizes and that of cells together.
     middle: [n], predicted logarithms. design: [n, p], their derivatives by the parameters of the fit. own_variance: of a
-    cell about the value of its size, which is new too."""
+    cell about the value of its size, which is new too, known with own_degrees of freedom.
+    Source of the degrees of a sum: Satterthwaite, Biometrics Bulletin 2 (1946)."""
     # Student's t is exact for the textbook's variance under even noise; HC3's was 1.4 to 15 times too large out there
     reach = np.einsum("np,pq,nq->n", design, fit.inverse_gram, design)
-    return Expected(middle, np.sqrt(fit.variance * (1 + reach) + own_variance), fit.degrees)
+    variance = fit.variance * (1 + reach) + own_variance
+    own = own_variance / np.maximum(variance, np.finfo(float).tiny)
+    return Expected(middle, np.sqrt(variance), 1 / ((1 - own) ** 2 / fit.degrees + own**2 / max(own_degrees, 1)))
 
 
 def interval_halves(design: np.ndarray, fit: LinearFit) -> np.ndarray:

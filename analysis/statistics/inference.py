@@ -28,21 +28,20 @@ def mean_interval(numbers: np.ndarray) -> tuple[float, float | None, float | Non
 
 @dataclass(frozen=True)
 class Expected:
-    """Where new values lie: Student's t about `middle` [n], scaled by `spread` [n], with so many degrees of freedom."""
+    """Where new values lie: Student's t about `middle` [n], scaled by `spread` [n], with `degrees` of freedom ([n] or one)."""
 
     middle: np.ndarray
     spread: np.ndarray
-    degrees: int
+    degrees: np.ndarray | float
 
 
 def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and ends of the central interval, [n] each, of the mixture of the parts, each with its weight over its variance.
-    So a part that says little by its own account widens the others' interval little."""
+    """Mean and ends of the central interval, [n] each, of the mixture of the parts, each with its weight."""
     middles = np.stack([part.middle for part, _ in parts])
     spreads = np.maximum([part.spread for part, _ in parts], 1e-12)
-    weights = np.array([weight for _, weight in parts])[:, None] / (spreads / spreads.min(axis=0)) ** 2
-    weights /= weights.sum(axis=0)
-    degrees = np.array([part.degrees for part, _ in parts])[:, None]
+    weights = np.array([weight for _, weight in parts])[:, None]
+    weights = weights / weights.sum()
+    degrees = np.stack([np.broadcast_to(part.degrees, part.middle.shape) for part, _ in parts])
     shares = np.array([(1 - level) / 2, (1 + level) / 2])[:, None, None]
     own = middles + spreads * stdtrit(degrees, shares)
     low, high = own.min(axis=1), own.max(axis=1)  # the mixture's quantiles lie between those of its parts

@@ -134,8 +134,15 @@ def test_an_offset_of_nothing_is_refused_and_not_given_an_endless_interval():
 
 
 def test_a_form_weighs_by_its_held_out_error_down_to_the_noise():
-    fits = [SimpleNamespace(scale=0.02), SimpleNamespace(scale=0.03)]
+    fits = [SimpleNamespace(form=form, scale=scale) for form, scale in (("power", 0.02), ("theory", 0.03))]
     weights = [weight for _, weight in weigh([(0.1, fits[0]), (0.0, fits[1])])]
     assert weights[1] / weights[0] == pytest.approx(26**0.5)  # 1 / .02 beside 1 / root of .1^2 + .02^2
     assert sum(weights) == pytest.approx(1)
-    assert weigh([(0.0, SimpleNamespace(scale=0.0))])[0][1] == 1
+    assert weigh([(0.0, SimpleNamespace(form="power", scale=0.0))])[0][1] == 1
+
+
+def test_the_form_that_bends_has_four_fifths_or_more():
+    fits = [SimpleNamespace(form=form, scale=0.02) for form in ("power", "curved", "theory")]
+    assert [w for _, w in weigh([(0.0, fits[0]), (0.5, fits[1]), (0.0, fits[2])])] == pytest.approx([0.1, 0.8, 0.1])
+    assert weigh([(2.0, fits[0]), (0.0, fits[1])])[1][1] > 0.98
+    assert weigh([(0.5, fits[1])]) == [(fits[1], 1.0)]

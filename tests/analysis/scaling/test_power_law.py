@@ -31,11 +31,16 @@ def test_beyond_the_sizes_a_straight_line_expects_what_the_textbook_does():
     x, noise = np.array([-3.0, -1.0, 1.0, 3.0]), 0.1 * np.array([1.0, -1.0, -1.0, 1.0])  # orthogonal to the line
     line, ahead = (lambda at: np.stack([at, np.ones(len(at))], axis=1)), np.array([5.0, 0.0])
     fit = fit_linear(line(x), 0.5 * x + 2 + noise)
-    found = expect(line(ahead) @ fit.coefficients, line(ahead), fit, 0.03)
+    found = expect(line(ahead) @ fit.coefficients, line(ahead), fit, 0.03, 6)
     variance = 4 * 0.1**2 / 2
     assert found.middle == pytest.approx([4.5, 2.0])
     assert found.spread**2 == pytest.approx(variance * (1 + 1 / 4 + ahead**2 / 20) + 0.03)
-    assert found.degrees == 2
+    of_line = found.spread**2 - 0.03
+    assert found.degrees == pytest.approx(found.spread**4 / (of_line**2 / 2 + 0.03**2 / 6))
+    alone = expect(line(ahead) @ fit.coefficients, line(ahead), fit, 0.0, 0)
+    assert alone.degrees == pytest.approx(2)
+    exact = fit_linear(line(x), 0.5 * x + 2)
+    assert np.isfinite(expect(line(ahead) @ exact.coefficients, line(ahead), exact, 0.0, 0).degrees).all()
 
 
 def test_the_prefactors_of_groups_are_recovered():
