@@ -118,19 +118,20 @@ FORMS: Mapping[str, Form] = {
 # Margins can follow a bound's curve; for variability there is no such theory.
 MARGIN_FORMS = tuple(FORMS)
 VARIABILITY_FORMS = ("power", "offset", "curved")
-# What any smooth law looks like over a range; its share was set on planted studies (tools/planted_studies.py).
-FLEXIBLE, FLEXIBLE_SHARE = "curved", 0.8
+# What any smooth law looks like over a range; its odds were set on planted studies (tools/planted_studies.py).
+FLEXIBLE, FLEXIBLE_ODDS = "curved", 6.0
 
 
 def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
     """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
-    So no form weighs much more than another for an error that chance made small. The flexible form has FLEXIBLE_SHARE or
-    more: few sizes do not show how a law bends beyond them, and a straighter form, wrong there, does not say so.
-    A fit has a `form` and a `scale`, its noise."""
+    So no form weighs much more than another for an error that chance made small. The flexible form has FLEXIBLE_ODDS or
+    more against all others: few sizes do not show how a law bends beyond them, and a straighter form, wrong there, does not
+    say so. It has less where it scatters more than the best. A fit has a `form` and a `scale`, its noise."""
     noise = min((fit.scale for _, fit in tested), default=0.0)
     weights = np.array([1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested])
     flexible = np.array([fit.form == FLEXIBLE for _, fit in tested], dtype=bool)
-    least = weights[~flexible].sum() * FLEXIBLE_SHARE / (1 - FLEXIBLE_SHARE)
+    scatter = np.array([fit.scale for _, fit in tested])[flexible]
+    least = weights[~flexible].sum() * FLEXIBLE_ODDS * noise**2 / np.maximum(scatter**2, LEAST_SQUARE)
     weights[flexible] = np.maximum(weights[flexible], least)
     return [(fit, float(weight)) for (_, fit), weight in zip(tested, weights / weights.sum(), strict=True)]
 

@@ -147,9 +147,11 @@ class JointComparison:
 
     @property
     def weighted(self) -> list[tuple[JointFit, float]]:
-        """The fits that were tested, with their weights in a prediction; the chosen form's first."""
+        """The fits that were tested, with their weights in a prediction; the chosen form's first.
+        They go with one over the square of the scatter too: most joint forms miss by far more than the noise, and show it."""
         tested = [(v.mean_error, v.fit) for v in self.verdicts if v.kept_out and v.fit]
-        return sorted(weigh(tested), key=lambda entry: entry[0].form != self.chosen)
+        weights = [(fit, weight / max(fit.scale, 1e-9) ** 2) for fit, weight in weigh(tested)]
+        return sorted(weights, key=lambda entry: entry[0].form != self.chosen)
 
 
 def compare_joint(final: pa.Table, measure: str, within: Sequence[str]) -> JointComparison | None:

@@ -17,7 +17,10 @@ def test_one_part_has_the_ends_of_its_own_distribution():
 
 
 def test_the_ends_hold_the_level_of_draws_from_the_mixture():
-    parts = [(Expected(np.array([0.0]), np.array([0.1]), 4), 3.0), (Expected(np.array([1.0]), np.array([0.3]), 2.5), 1.0)]
+    parts = [
+        (Expected(np.array([0.0]), np.array([0.1]), 4), 3.0),
+        (Expected(np.array([1.0]), np.array([0.3]), 2.5), 1.0),
+    ]
     mean, (low,), (high,) = mixed_interval(parts, 0.9)
     assert mean == pytest.approx([0.25])
     below, above = (
