@@ -146,6 +146,7 @@ ASYMPTOTES: dict[str, Law] = {
     "with (1 - 1.5 K^t)": lambda k, d: _limit(k, d) + np.log1p(-1.5 * np.exp(_limit(k, d))),
     "with (1 + 3 K^t)": lambda k, d: _limit(k, d) + np.log1p(3 * np.exp(_limit(k, d))),
     "with (1 + 3 K^(2t))": lambda k, d: _limit(k, d) + np.log1p(3 * np.exp(2 * _limit(k, d))),
+    "with (1 - .8 K^(t/2))": lambda k, d: _limit(k, d) + np.log1p(-0.8 * np.exp(_limit(k, d) / 2)),
     "Levenshtein's bound": lambda k, d: np.log(theory.levenshtein_curve(k, d)),
     "twice theory's exponent": lambda k, d: 2 * _limit(k, d),
 }
@@ -289,12 +290,17 @@ def print_exponents(studies: int) -> None:
 
 def print_asymptotes(studies: int) -> None:
     """What is said of theory's exponent, by law."""
-    print("| law | d | sizes x series | outside | inside | cannot tell |\n|---|---|---|---|---|---|")
+    print(
+        "| law | d | sizes x series | K from | shared | outside | inside | cannot tell |\n|---|---|---|---|---|---|---|---|"
+    )
+    layouts = [Layout(7, series, dim=dim, least=64, shared=0.01) for dim, series in ((3, 1), (5, 1), (5, 4))]
+    layouts += [Layout(5, dim=5, least=64, shared=0.01), Layout(9, dim=5, least=64, shared=0.003, cell=0.001)]
+    layouts += [Layout(12, dim=dim, shared=0.01) for dim in (5, 8)]
     for law in ASYMPTOTES:
-        for dim, series in ((3, 1), (5, 1), (5, 4)):
-            layout = Layout(7, series, dim=dim, least=64, shared=0.01)
-            shares = " | ".join(f"{share:.3f}" for share in asymptotes(law, layout, studies).values())
-            print(f"| {law} | {dim} | 7 x {series} | {shares} |", flush=True)
+        for one in layouts:
+            shares = " | ".join(f"{share:.3f}" for share in asymptotes(law, one, studies).values())
+            about = f"{one.dim} | {one.sizes} x {one.series} | {one.least} | {one.shared:g}"
+            print(f"| {law} | {about} | {shares} |", flush=True)
 
 
 def print_predictions(studies: int) -> None:

@@ -63,7 +63,7 @@ def _comparison(comparison: FormComparison) -> dict[str, Any]:
     names = "measure feature_dim within chosen left_out with_all power_law_is_misspecified slopes_p slope"
     return _some(comparison, *names.split()) | {
         "groups": sorted(set(comparison.cells.group)),
-        "weights": {fit.form: weight for fit, weight in comparison.weighted},
+        "weights": {fit.form: weight.value for fit, weight in comparison.weighted},
         "cells": len(comparison.cells.group),
         "forms": [
             _fitted(v, FORMS) | _some(v.fit or v.bare, "centre") | {"held_out": v.held_out and _held(v.held_out)}

@@ -149,18 +149,28 @@ def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparis
         return f"No trend in the number of classes can be told: {_why_none(pooled)}."
     verdicts = {c.feature_dim: found.verdict for c in comparisons if (found := asymptote(c))}
     told = [(dim, exponent) for dim, exponent in claimed if not exponent.holds(0)]
+    basis = listed(list(dict.fromkeys(_basis(t.believed) for t in pooled if t.believed)))
     parts = []
     for dim, exponent in (told or claimed)[:MOST_NAMED]:
         verdict, limit = verdicts.get(dim, "cannot tell"), number(theory.asymptotic_exponent(dim))
         beside = "" if verdict == "cannot tell" else f", with theory's {limit} {verdict} the interval of its asymptote"
         parts.append(f"{power_text(exponent)} at d = {dim}{beside}")
     open_dims = listed([f"d = {dim}" for dim, exponent in claimed if exponent.holds(0)])
-    verb = "falls" if all(exponent.estimate < 0 for _, exponent in told) else "changes"
+    signs = {exponent.estimate < 0 for _, exponent in told}
+    verb = "changes" if len(signs) > 1 else "falls" if True in signs else "rises"
+    rest = f" This rests on {basis}." + "".join(f" {_unclaimed(t)}" for t in pooled if not t.believed)
     if not told:
         start = "No change of the margin with the number of classes is found, for every interval holds 0"
-        return f"{start}: {'; '.join(parts)}."
+        return f"{start}: {'; '.join(parts)}.{rest}"
     parts += [f"none is found at {open_dims}, where the interval holds 0"] if open_dims else []
-    return f"With more classes the minimum margin {verb}: {'; '.join(parts)}."
+    return f"With more classes the minimum margin {verb}: {'; '.join(parts)}.{rest}"
+
+
+def _unclaimed(trend: Trend) -> str:
+    """Why no exponent is claimed in one dimension, and what would settle it."""
+    lacking = MIN_CELLS - trend.fit.sizes if trend.fit else 0
+    needs = f"{amount(lacking, 'more class count')} would give one" if lacking > 0 else _reason(trend)
+    return f"At d = {trend.where['feature_dim']} none is claimed: {needs}."
 
 
 def _trends_in_classes(trends: Sequence[Trend], measure: str, moment: str) -> list[Trend]:
@@ -229,16 +239,16 @@ def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
     if trend.refused:
         bare = f"The bare estimate is K to the power {number(exponent.estimate)}, from {_basis(fit)}."
         why = "" if lacking > 0 else f": {_reason(trend)}"
-        return f"{what} no exponent of {name} is claimed{why}.{missing} {bare}"
+        return f"{what} no exponent of {name} is claimed{why}.{missing} {bare}{_left_out(trend)}"
     names = own_prefactors(trend)
     basis = f"{_basis(fit)}, with one prefactor for each {' and '.join(names)}" if names else _basis(fit)
     if exponent.holds(0):
         ends = f"{number(exponent.low or 0)} to {number(exponent.high or 0)}"
         found = f"the 95 % interval of its exponent, {ends}, holds 0. This rests on {basis}."
         settle = _needed_text(needed_sizes(fit), fit.sizes, "An exponent of this size would be told from 0")
-        return f"{what} no trend of {name} in K is found: {found} {settle}"
+        return f"{what} no trend of {name} in K is found: {found}{_left_out(trend)} {settle}"
     verb = "falls" if exponent.estimate < 0 else "rises"
-    return f"{what} {name} {verb} as {power_text(exponent)}. This rests on {basis}."
+    return f"{what} {name} {verb} as {power_text(exponent)}. This rests on {basis}.{_left_out(trend)}"
 
 
 def power_text(exponent: Exponent) -> str:
@@ -254,6 +264,12 @@ def _basis(fit: PowerLawFit) -> str:
     low, high = (number(float(round(end))) for end in fit.range)
     sizes = f"{fit.sizes} class counts from {low} to {high}" if fit.sizes > 1 else f"1 class count, {low}"
     return f"{sizes}, {seeds} each"
+
+
+def _left_out(trend: Trend) -> str:
+    """The trials whose values cannot enter; empty without any."""
+    count = amount(trend.not_positive, "trial")
+    return f" {count} without a positive value left out." if trend.not_positive else ""
 
 
 def _reason(trend: Trend) -> str:
@@ -294,7 +310,7 @@ def sentence_asymptote(comparison: FormComparison) -> str:
     several, parts = len(told) > 1, []
     if known:
         texts = (f"lies {f.verdict} {_interval_of_asymptote(one, f, several=several)}" for one, f in known)
-        parts = [f"{start} {'; '.join(texts)} (by the form with a correction term, which alone can tell)."]
+        parts = [f"{start} {'; '.join(texts)} (by forms with a correction term, which alone can tell)."]
     if unknown:
         which = f"For {len(unknown)} of {len(told)} series it" if known else start
         parts.append(_cannot_tell(*unknown[0], which, several=several))
@@ -312,10 +328,11 @@ def _cannot_tell(comparison: FormComparison, found: Asymptote, which: str, *, se
         return f"{which} cannot be compared: {found.why.replace('values of num_classes', 'class counts')}."
     fit = next(v.fit for v in comparison.verdicts if v.form == "corrected")
     assert fit is not None
-    needed = sizes_needed(found.exponent.high - found.exponent.estimate, fit.sizes, 3, abs(found.limit))
-    settle = _needed_text(needed, fit.sizes, "It would be told")
+    far = max(found.exponent.high - found.exponent.estimate, found.exponent.estimate - (found.exponent.low or 0))
+    settle = _needed_text(sizes_needed(far, fit.sizes, 3, abs(found.limit)), fit.sizes, "It would be told")
     ends = _interval_of_asymptote(comparison, found, several=several)
-    return f"{which} is inside {ends}, but so is 0, so whether it holds cannot be told. {settle}"
+    beside = "is inside" if found.exponent.holds(found.limit) else "is compared with"
+    return f"{which} {beside} {ends}, which holds 0, so whether it holds cannot be told. {settle}"
 
 
 def series_of(comparison: FormComparison) -> str:

@@ -43,6 +43,21 @@ def measured_interval(rows: pa.Table, measure: str) -> tuple[np.ndarray, np.ndar
     return np.where(floored, 0.0, measured), np.where(floored, FLOAT_FLOOR, measured)
 
 
+def without_positive(rows: pa.Table, measure: str, positive: np.ndarray, predictor: str = SIZES[0]) -> str:
+    """That at some sizes all values of terminal trials are zero, negative or NaN, and which; empty where there is none.
+    A size whose trials have not measured it is not meant."""
+    column = MARGIN if measure == SHORTFALL else measure
+    known = values(rows, "terminal") & rows[column].is_valid().to_numpy(zero_copy_only=False)
+    sizes = values(rows, predictor)
+    lost = sorted(set(sizes[known]) - set(sizes[known & positive]))
+    named = ", ".join(f"{size:g}" for size in lost)
+    return (
+        f"at {predictor} = {named} no trial has a positive value, and the trend of the others is not that of all"
+        if lost
+        else ""
+    )
+
+
 def usable(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Which intervals can enter a fit of the logarithm: known, and not wholly at or below zero."""
     return np.isfinite(low) & np.isfinite(high) & (high > 0)

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, settings_by_label, values
-from analysis.rows.measures import MARGIN, for_fits
+from analysis.rows.measures import MARGIN, for_fits, without_positive
 from analysis.scaling.cells import Cells, average_cells, select
 from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form, weigh
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, FitRefused
 from analysis.scaling.trends import MEASURES
-from analysis.statistics.inference import LEVEL, mixed_interval
+from analysis.statistics.inference import LEVEL, Weight, mixed_interval
 from gnc_models.progress import counted
 
 ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
@@ -71,7 +71,7 @@ class FormComparison:
     slopes_p: float | None = None
 
     @property
-    def weighted(self) -> list[tuple[FormFit, float]]:
+    def weighted(self) -> list[tuple[FormFit, Weight]]:
         """The fits that predicted the held-out sizes, with their weights in what is said of all; the chosen form's first."""
         tested = [(v.held_out.mean_error, v.fit) for v in self.verdicts if v.held_out and v.fit]
         return sorted(weigh(tested), key=lambda entry: entry[0].form != self.chosen)
@@ -106,9 +106,10 @@ def compare_all(final: pa.Table) -> list[FormComparison]:
     final = for_fits(final, within)
     for measure in counted(MEASURES, "measures", len(MEASURES)):
         for where, rows in counted(groups(final, ["feature_dim"]), "dimensions", len(final["feature_dim"].unique())):
-            cells = cells_of(rows, measure, within)
-            if where["feature_dim"] >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
-                found.append(_with_others(compare_forms(cells, where["feature_dim"], measure, within), rows))
+            cells, dim = cells_of(rows, measure, within), where["feature_dim"]
+            if dim >= 2 and cells is not None and len(np.unique(cells.log_predictors)) >= 3:
+                lost = without_positive(rows, measure, values(rows, measure) > 0)
+                found.append(_with_others(compare_forms(cells, dim, measure, within, refused=lost), rows))
     return found
 
 
@@ -151,13 +152,16 @@ def cells_of(
 
 
 def compare_forms(
-    cells: Cells, feature_dim: int, measure: str, within: Sequence[str] = (), *, names: Sequence[str] | None = None
-) -> FormComparison:
-    """Fit and test every form that suits the measure, or those named; groups whose slopes differ one by one."""
+    cells: Cells, feature_dim: int, measure: str, within: Sequence[str] = (), *,
+    names: Sequence[str] | None = None, refused: str = "",
+) -> FormComparison:  # fmt: skip
+    """Fit and test every form that suits the measure, or those named; groups whose slopes differ one by one.
+    refused: a reason why none may be fitted."""
     names = names or (MARGIN_FORMS if measure == MARGIN else VARIABILITY_FORMS)
     about, slopes_p = (measure, feature_dim, tuple(within)), cells.means.slopes_p
-    if slopes_p is None or slopes_p >= EQUAL_LEVEL:
-        verdicts = tuple(verdict_of(name, cells, feature_dim) for name in names)
+    if slopes_p is None or slopes_p >= EQUAL_LEVEL or refused:
+        refusals = (FormVerdict(name, None, None, refused) for name in names)
+        verdicts = tuple(refusals if refused else (verdict_of(name, cells, feature_dim) for name in names))
         return FormComparison(*about, verdicts, choose(verdicts), cells, slopes_p=slopes_p)
     labels = sorted(cells.counts, key=lambda g: (-cells.counts[g], g))
     reason = f"the exponents of the {len(labels)} series differ (p = {slopes_p:.1g} that they are equal)"

@@ -2,7 +2,7 @@
 it. Knows the forms compared."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,15 +11,16 @@ from analysis.rows import theory
 from analysis.rows.measures import MARGIN
 from analysis.scaling.cells import select
 from analysis.scaling.form_choice import Ends, FormComparison, HeldOut, compare_forms, judge
-from analysis.scaling.power_law import Exponent
+from analysis.scaling.forms import CORRECTIONS, fit_form
+from analysis.scaling.power_law import Exponent, FitRefused
 from gnc_models.progress import counted
 
 
 @dataclass(frozen=True)
 class Asymptote:
     """The large-K exponent of a margin beside theory's limit.
-    verdict: whether the interval of the corrected form's exponent holds the limit; `cannot tell` where there is no such
-    interval, or where it holds 0 as well. why: the reason then."""
+    exponent: of the form with a correction, with the ends of all CORRECTIONS together. verdict: whether these hold the
+    limit; `cannot tell` where there are none, or where they hold 0. why: the reason then."""
 
     exponent: Exponent | None
     limit: float
@@ -30,19 +31,24 @@ class Asymptote:
 def asymptote(comparison: FormComparison) -> Asymptote | None:
     """What the form with a correction says of theory, whatever form was chosen; None for other measures and d = 1.
     A form without a correction has no say: over the class counts that can be trained, the best codes themselves are
-    bent, and its exponent misses theirs."""
+    bent, and its exponent misses theirs. Nor has one correction alone, with many sizes or little scatter: the interval of
+    its exponent counts scatter, not how the correction fades."""
     if comparison.measure != MARGIN or comparison.feature_dim < 2:
         return None
     limit = theory.asymptotic_exponent(comparison.feature_dim)
-    verdict = next((v for v in comparison.verdicts if v.form == "corrected"), None)
+    verdict = next((v for v in comparison.verdicts if v.form == CORRECTIONS[0]), None)
     if verdict is None or verdict.fit is None:
         return Asymptote(None, limit, "cannot tell", (verdict and verdict.refused) or "it was not fitted")
-    exponent = verdict.fit.parameters[0]
-    if not exponent.holds(limit):
-        return Asymptote(exponent, limit, "outside")
+    try:
+        others = [fit_form(name, comparison.cells, comparison.feature_dim) for name in CORRECTIONS[1:]]
+    except FitRefused as refusal:
+        return Asymptote(None, limit, "cannot tell", str(refusal))
+    known = [fit.parameters[0] for fit in (verdict.fit, *others)]
+    low, high = min(p.low or 0 for p in known), max(p.high or 0 for p in known)
+    exponent = replace(known[0], low=low, high=high)
     if exponent.holds(0):
-        return Asymptote(exponent, limit, "cannot tell", "its interval holds 0 as well")
-    return Asymptote(exponent, limit, "inside")
+        return Asymptote(exponent, limit, "cannot tell", "its interval holds 0")
+    return Asymptote(exponent, limit, "inside" if exponent.holds(limit) else "outside")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 
 from analysis.rows import theory
 from analysis.scaling.cells import Cells
-from analysis.scaling.power_law import Exponent, FitRefused, expect, exponents_of, interval_halves, too_few_sizes
+from analysis.scaling.power_law import Exponent, FitRefused, expect, exponents_of, interval_halves, why_no_interval
 from analysis.statistics.huber import Design, LinearFit, fit_linear, huber_losses
-from analysis.statistics.inference import Expected, mixed_interval
+from analysis.statistics.inference import Expected, Weight, mixed_interval
 
 Columns = Callable[[np.ndarray, int], np.ndarray]
 Fixed = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
@@ -61,7 +61,7 @@ class FormFit:
     def predict_interval(self, num_classes: np.ndarray | float, group: str = "") -> tuple[np.ndarray, np.ndarray]:
         """The ends between which 90 % of the averages of new cells at new class counts are expected, an array each."""
         expected = self.expect(np.atleast_1d(np.asarray(num_classes, dtype=float)), group)
-        _, low, high = np.exp(mixed_interval([(expected, 1.0)], 0.9))
+        _, low, high = np.exp(mixed_interval([(expected, Weight())], 0.9))
         return low, high
 
     def expect(self, num_classes: np.ndarray, group: str) -> Expected:
@@ -98,42 +98,48 @@ def _log_columns(*powers: int) -> Columns:
     return lambda k, d: np.stack([np.log(k) ** power for power in powers], axis=1)
 
 
-def _correction(k: np.ndarray, d: int) -> np.ndarray:
-    return np.asarray(k ** theory.asymptotic_exponent(d))[:, None]
+def _correction(times: float) -> Columns:
+    """log K and what fades as so many times the exponent of theory."""
+    return lambda k, d: np.stack([np.log(k), k ** (times * theory.asymptotic_exponent(d))], axis=1)
 
 
 FORMS: Mapping[str, Form] = {
     "power": Form("A K^a", ("a",), _log_columns(1)),
     "offset": Form("A (K^a + c)", fixed=lambda k, d, shape: np.log(k ** shape[0] + np.exp(shape[1])),
                    shapes={"a": (-4.0, 2.0), "log c": (-9.0, 3.0)}),
-    "theory": Form("A K^(-2/(d-1)) exp(c K^(-2/(d-1)))", ("c",), _correction,
+    "theory": Form("A K^(-2/(d-1)) exp(c K^(-2/(d-1)))", ("c",), lambda k, d: _correction(1)(k, d)[:, 1:],
                    lambda k, d, shape: theory.asymptotic_exponent(d) * np.log(k)),
-    "corrected": Form("A K^a exp(c K^(-2/(d-1)))", ("a", "c"),
-                      lambda k, d: np.concatenate([np.log(k)[:, None], _correction(k, d)], axis=1)),
+    "corrected": Form("A K^a exp(c K^(-2/(d-1)))", ("a", "c"), _correction(1)),
     "levenshtein": Form("A times the Levenshtein bound",
                         fixed=lambda k, d, shape: np.log(theory.levenshtein_curve(k, d))),
     "reference": Form("A times the best known margin", fixed=lambda k, d, shape: np.log(theory.best_known_curve(k, d))),
     "curved": Form("A K^(a + b log K)", ("a", "b"), _log_columns(1, 2)),
+    "corrected-slow": Form("A K^a exp(c K^(-1/(d-1)))", ("a", "c"), _correction(0.5)),
+    "corrected-fast": Form("A K^a exp(c K^(-4/(d-1)))", ("a", "c"), _correction(2)),
 }  # fmt: skip
+# How the correction of theory's law fades is not known: its exponent is told from all three together, by `asymptote`.
+CORRECTIONS = ("corrected", "corrected-slow", "corrected-fast")
 # Margins can follow a bound's curve; for variability there is no such theory.
-MARGIN_FORMS = tuple(FORMS)
+MARGIN_FORMS = tuple(name for name in FORMS if name not in CORRECTIONS[1:])
 VARIABILITY_FORMS = ("power", "offset", "curved")
 # What any smooth law looks like over a range; its odds were set on planted studies (tools/planted_studies.py).
 FLEXIBLE, FLEXIBLE_ODDS = "curved", 6.0
 
 
-def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, float]]:
-    """Each fit with its weight: one over its held-out error, to whose square that of the noise is added; their sum is 1.
-    So no form weighs much more than another for an error that chance made small. The flexible form has FLEXIBLE_ODDS or
-    more against all others: few sizes do not show how a law bends beyond them, and a straighter form, wrong there, does not
-    say so. It has less where it scatters more than the best. A fit has a `form` and a `scale`, its noise."""
+def weigh(tested: Sequence[tuple[float, Any]]) -> list[tuple[Any, Weight]]:
+    """Each fit with its weight: one over its held-out error, to whose square that of the noise is added.
+    So no form weighs much more than another for an error that chance made small. In the interval the flexible form has
+    FLEXIBLE_ODDS or more against all others, less where it scatters more than the best: few sizes do not show how a law
+    bends beyond them, and a straighter form, wrong there, does not say so. A fit has a `form` and a `scale`, its noise."""
     noise = min((fit.scale for _, fit in tested), default=0.0)
     weights = np.array([1 / max(error**2 + noise**2, LEAST_SQUARE) ** 0.5 for error, _ in tested])
     flexible = np.array([fit.form == FLEXIBLE for _, fit in tested], dtype=bool)
     scatter = np.array([fit.scale for _, fit in tested])[flexible]
     least = weights[~flexible].sum() * FLEXIBLE_ODDS * noise**2 / np.maximum(scatter**2, LEAST_SQUARE)
-    weights[flexible] = np.maximum(weights[flexible], least)
-    return [(fit, float(weight)) for (_, fit), weight in zip(tested, weights / weights.sum(), strict=True)]
+    of_interval = weights.copy()
+    of_interval[flexible] = np.maximum(weights[flexible], least)
+    both = zip(weights / weights.sum(), of_interval / of_interval.sum(), strict=True)
+    return [(fit, Weight(*map(float, pair))) for (_, fit), pair in zip(tested, both, strict=True)]
 
 
 def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
@@ -148,7 +154,7 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     centre = float(np.exp(np.mean(means.log_size)))
     argument, columns = form.argument(k, centre), form.columns(k, feature_dim)
     count = columns.shape[1] + len(form.shapes) + 1
-    reason = too_few_sizes(len(k), count)
+    reason = why_no_interval(means, count)
     if len(k) <= count:
         raise FitRefused(reason)
     inner = Design(np.concatenate([columns, levels], axis=1))

@@ -17,7 +17,7 @@ from analysis.scaling.form_choice import Ends, cells_of, judge
 from analysis.scaling.forms import aicc, weigh
 from analysis.scaling.power_law import Exponent, FitRefused, exponents_of
 from analysis.statistics.huber import Design, clustered_covariance, fit_linear
-from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, mixed_interval
+from analysis.statistics.inference import LEVEL, MIN_CELLS, MIN_SIZES, Expected, Weight, mixed_interval
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 from gnc_models.progress import amount
 
@@ -146,11 +146,11 @@ class JointComparison:
     settings: Mapping[str, Mapping[str, object]]
 
     @property
-    def weighted(self) -> list[tuple[JointFit, float]]:
+    def weighted(self) -> list[tuple[JointFit, Weight]]:
         """The fits that were tested, with their weights in a prediction; the chosen form's first.
-        They go with one over the square of the scatter too: most joint forms miss by far more than the noise, and show it."""
+        In the interval they go with one over the square of the scatter: most joint forms miss by far more than the noise."""
         tested = [(v.mean_error, v.fit) for v in self.verdicts if v.kept_out and v.fit]
-        weights = [(fit, weight / max(fit.scale, 1e-9) ** 2) for fit, weight in weigh(tested)]
+        weights = [(fit, Weight(w.value, w.interval / max(fit.scale, 1e-9) ** 2)) for fit, w in weigh(tested)]
         return sorted(weights, key=lambda entry: entry[0].form != self.chosen)
 
 
@@ -242,7 +242,7 @@ def _keep_out(name: str, cells: Cells, axis: str) -> KeptOut | None:
 
     def expected(at: np.ndarray, group: str) -> Ends:
         axes = {name: np.log(at[:, i]) for i, name in enumerate(AXES)}
-        middle, low, high = np.exp(mixed_interval([(fit.expect(axes, group), 1.0)], 0.9))
+        middle, low, high = np.exp(mixed_interval([(fit.expect(axes, group), Weight())], 0.9))
         return middle, low, high
 
     held = judge(select(cells, out), set(fit.levels), expected)

@@ -10,11 +10,12 @@ from scipy.stats import t as student_t
 
 from analysis.scaling.cells import SizeMeans, average_cells, select, with_levels
 from analysis.statistics.huber import LinearFit, fit_linear
-from analysis.statistics.inference import LEVEL, MIN_CELLS, ROUNDING, Expected
+from analysis.statistics.inference import LEVEL, MIN_CELLS, Expected
 from analysis.statistics.interval_censored import MOST_CENSORED, complete
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 from gnc_models.progress import amount
 
+EQUAL = 1e-6  # relative; a margin is certified to about this
 EQUAL_LEVEL = 0.05  # of the test that the series of a pooled fit have one exponent
 
 
@@ -108,7 +109,7 @@ def fit_power_law(
     means = replace(cells, log_measure=target).means
     design = np.stack([means.log_size, np.ones(len(means.log_size))], axis=1)
     fit = fit_linear(design, means.log_measure)
-    reason = too_few_sizes(len(design), design.shape[1], name) or _why_not(means, open_share)
+    reason = _why_not(means, open_share) or why_no_interval(means, design.shape[1], name)
     half = None if reason else interval_halves(design, fit)[:1]
     if half is not None:  # a value put in place of an interval lies near the fit and adds no certainty
         half /= np.sqrt(1 - open_share)
@@ -151,25 +152,24 @@ def interval_halves(design: np.ndarray, fit: LinearFit) -> np.ndarray:
     return np.asarray(student * np.sqrt(np.diag(fit.covariance)))
 
 
-def too_few_sizes(sizes: int, parameters: int, name: str = "num_classes") -> str:
-    """Why so many sizes carry no interval; empty where they do."""
+def why_no_interval(means: SizeMeans, parameters: int, name: str = "num_classes") -> str:
+    """Why the values of so many sizes carry no interval; empty where they do."""
+    sizes = len(means.log_size)
     found = amount(sizes, f"value of {name}", f"values of {name}")
     if sizes < MIN_CELLS:
         return f"{found}, at least {MIN_CELLS} are needed for an interval"
     if sizes < parameters + 2:
         return f"{found} for {amount(parameters, 'parameter')}, at least {parameters + 2} are needed"
-    return ""
+    if means.slopes_p is not None and means.slopes_p < EQUAL_LEVEL:
+        return f"the exponents of the {len(means.levels)} series differ (p = {means.slopes_p:.1g} that they are equal)"
+    return "the values of all sizes are equal" if np.ptp(means.log_measure) < EQUAL else ""
 
 
 def _why_not(means: SizeMeans, open_share: float) -> str:
-    if np.ptp(means.log_measure) < ROUNDING:
-        return "the values of all sizes are equal"
     if means.apart:
         return f"{amount(means.apart, 'cell')} without a size in common with the others, so no common level can be told"
     if open_share > MOST_CENSORED:
         return f"{open_share:.0%} of the cells are known as intervals only, at most half may be"
-    if means.slopes_p is not None and means.slopes_p < EQUAL_LEVEL:
-        return f"the exponents of the {len(means.levels)} series differ (p = {means.slopes_p:.1g} that they are equal)"
     return ""
 
 

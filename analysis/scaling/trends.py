@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from analysis.rows import measures
 from analysis.rows.frames import SIZES, group_labels, groups, independent_settings, ranks, values
-from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable
+from analysis.rows.measures import MARGIN, SHORTFALL, VARIABILITY, measured_interval, usable, without_positive
 from analysis.scaling.power_law import Exponent, FitRefused, PowerLawFit, fit_power_law
 from gnc_models.progress import counted
 
@@ -90,9 +90,12 @@ def fit_trend(
     rows: pa.Table, measure: str, where: dict[str, Any], within: Sequence[str], moment: str = AT_END,
     *, predictor: str = "num_classes",
 ) -> Trend:  # fmt: skip
-    """Fit one trend on the trials that reached the terminal phase and whose measure is positive."""
+    """Fit one trend on the trials that reached the terminal phase and whose measure is positive.
+    Refused where a size has values and none of them is positive: the trend of the others would not be that of all."""
     terminal, positive = values(rows, "terminal"), usable(*measured_interval(rows, measure))
     fit, refused = _fit(rows.take(np.flatnonzero(terminal & positive)), measure, predictor, within)
+    if lost := without_positive(rows, measure, positive, predictor):
+        refused = refused or lost
     others = None if terminal.all() else _fit(rows.take(np.flatnonzero(positive)), measure, predictor, within)[0]
     left_out, with_all = (int((~terminal).sum()), int((terminal & ~positive).sum())), others.exponents if others else ()
     return Trend(measure, predictor, where, tuple(within), moment, fit, refused, *left_out, with_all)

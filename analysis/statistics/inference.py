@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -35,11 +36,19 @@ class Expected:
     degrees: np.ndarray | float
 
 
-def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and ends of the central interval, [n] each, of the mixture of the parts, each with its weight."""
+class Weight(NamedTuple):
+    """Of a part of a mixture: in the expected value, where it is divided by the part's variance, and in the interval."""
+
+    value: float = 1.0
+    interval: float = 1.0
+
+
+def mixed_interval(parts: Sequence[tuple[Expected, Weight]], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted mean, and the ends of the central interval of the mixture of the parts, [n] each."""
     middles = np.stack([part.middle for part, _ in parts])
     spreads = np.maximum([part.spread for part, _ in parts], 1e-12)
-    weights = np.array([weight for _, weight in parts])[:, None]
+    of_value, weights = np.array([weight for _, weight in parts]).T[..., None]
+    of_value = of_value / (spreads / spreads.min(axis=0)) ** 2
     weights = weights / weights.sum()
     degrees = np.stack([np.broadcast_to(part.degrees, part.middle.shape) for part, _ in parts])
     shares = np.array([(1 - level) / 2, (1 + level) / 2])[:, None, None]
@@ -49,7 +58,8 @@ def mixed_interval(parts: Sequence[tuple[Expected, float]], level: float) -> tup
         middle = (low + high) / 2
         is_below = (weights * stdtr(degrees, (middle[:, None] - middles) / spreads)).sum(axis=1) < shares[:, 0]
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return (weights * middles).sum(axis=0), high[0], high[1]
+    mean = (of_value * middles).sum(axis=0) / of_value.sum(axis=0)
+    return mean, np.minimum(high[0], mean), np.maximum(high[1], mean)
 
 
 def sizes_needed(half: float, sizes: int, parameters: int, wanted: float, *, most: int = 60) -> int | None:

@@ -11,12 +11,14 @@ from analysis.report.sentences import (
     sentence_classes,
     sentence_codes,
     sentence_collapse,
+    sentence_trend,
     sentences_opposite,
     sentences_trend,
 )
 from analysis.rows.frames import final_rows, load_study
-from analysis.rows.measures import MARGIN
-from analysis.scaling.form_choice import cells_of, compare_forms
+from analysis.rows.measures import MARGIN, VARIABILITY
+from analysis.scaling.form_choice import cells_of, compare_all, compare_forms
+from analysis.scaling.forms import fit_form
 from analysis.scaling.trends import fit_trend, trends_of
 from analysis.statistics.inference import sizes_needed
 from tools.planted_studies import OTHERS, Layout, with_margins
@@ -180,7 +182,7 @@ def test_where_no_series_can_tell_the_sentence_still_names_theory_and_whose_inte
     assert len(compared.series) == 2
     text = sentence_asymptote(compared)
     assert text.startswith("Theory's large-K exponent of the best codes, −0.154, is inside the interval")  # noqa: RUF001
-    assert " at temperature = 0.05, but so is 0" in text
+    assert " at temperature = 0.05, which holds 0" in text
     assert text.endswith("The other series cannot tell either.")
 
 
@@ -194,17 +196,73 @@ def test_the_third_sentence_says_how_the_margin_goes_or_why_that_cannot_be_told(
     assert claimed(layout, law(layout, -0.5)).startswith(
         "With more classes the minimum margin falls: K to the power −0."  # noqa: RUF001
     )
-    assert claimed(layout, law(layout, 0.3)).startswith(
-        "With more classes the minimum margin changes: K to the power 0."
-    )
+    assert claimed(layout, law(layout, 0.3)).startswith("With more classes the minimum margin rises: K to the power 0.")
     assert "for every interval holds 0" in claimed(layout, law(layout, -0.01, noise=0.1))
+    assert claimed(layout, law(layout, -0.5)).endswith(" This rests on 7 class counts from 24 to 512, one seed each.")
     other, noise = Layout(7, dim=8), law(Layout(7), -0.01, noise=0.1)
     both = pa.concat_tables([planted(layout, law(layout, -0.5)), planted(other, noise)])
     text = sentence_classes(trends_of(both, MARGIN, OTHERS), ())
     assert text.startswith("With more classes the minimum margin falls: ")
-    assert text.endswith(" at d = 5; none is found at d = 8, where the interval holds 0.")
+    assert " at d = 5; none is found at d = 8, where the interval holds 0. This rests on 7 class" in text
     few = Layout(3)
     assert claimed(few, law(few, -0.5)).endswith("an exponent needs five class counts, and there are 3 at d = 5.")
+
+
+def test_the_third_sentence_names_the_dimensions_in_which_nothing_is_claimed():
+    whole, few, two = Layout(7), Layout(3, dim=8), Layout(7, 2, dim=10, cell=0.001)
+    apart = np.concatenate([law(two, -0.5, 0.0), law(two, 0.5, 0.0)])
+    final = pa.concat_tables([planted(whole, law(whole, -0.5)), planted(few, law(few, -0.5)), planted(two, apart)])
+    text = sentence_classes(trends_of(final, MARGIN, OTHERS), ())
+    assert "At d = 8 none is claimed: 2 more class counts would give one." in text
+    assert "At d = 10 none is claimed: the exponents of the 2 series differ" in text
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
+def test_a_class_count_without_a_positive_margin_ends_the_claim(bad):
+    layout = Layout(8)
+    final = planted(layout, law(layout, -0.5))
+    margins = [*final[MARGIN].to_pylist()[:-1], bad]
+    for name in (MARGIN, "margin_min_upper"):
+        final = final.set_column(final.schema.get_field_index(name), name, pa.array(margins, pa.float64()))
+    trend = fit_trend(final, MARGIN, {"feature_dim": 5}, OTHERS)
+    assert trend.believed is None
+    assert trend.refused.startswith("at num_classes = 512 no trial has a positive value")
+    assert trend.fit.exponent.estimate == pytest.approx(-0.5, abs=0.05)
+    assert "1 trial without a positive value left out." in sentence_trend(trend)
+    for name in VARIABILITY:
+        final = final.append_column(name, pa.nulls(8, pa.float64()))
+    (forms,) = compare_all(final)
+    assert forms.chosen is None
+    assert {v.refused for v in forms.verdicts} == {trend.refused}
+    assert "cannot be compared" in sentence_asymptote(forms)
+
+
+def test_a_class_count_whose_margin_was_not_measured_is_no_reason_to_refuse():
+    layout = Layout(8)
+    final = planted(layout, law(layout, -0.5))
+    for name in (MARGIN, "margin_min_upper"):
+        margins = [*final[name].to_pylist()[:-1], None]
+        final = final.set_column(final.schema.get_field_index(name), name, pa.array(margins, pa.float64()))
+    assert fit_trend(final, MARGIN, {"feature_dim": 5}, OTHERS).believed.sizes == 7
+
+
+def test_equal_margins_say_nothing_of_theory_nor_do_intervals_that_hold_0():
+    layout = Layout(7, dim=5, least=64)
+    for shake in (0.0, 1e-8):
+        level = np.log(0.3) + shake * np.random.default_rng(1).normal(size=(1, 7, 1))
+        assert "cannot be compared" in sentence_asymptote(compared(layout, level))
+    noisy = compared(layout, (1.5 * np.log(layout.num_classes()))[None, :, None]
+                     + 0.3 * np.random.default_rng(4).normal(size=(1, 7, 1)))  # fmt: skip
+    assert "lies outside" not in sentence_asymptote(noisy)
+
+
+def test_a_correction_that_fades_otherwise_is_not_read_as_another_exponent():
+    layout = Layout(12, dim=8, least=24)
+    k, shake = layout.num_classes(), 0.001 * np.random.default_rng(2).normal(size=12)
+    bent = (-2 / 7 * np.log(k) + np.log1p(-1.5 * k ** (-2 / 7)) + shake)[None, :, None]
+    one = fit_form("corrected", cells_of(planted(layout, bent), MARGIN, OTHERS), 8).parameters[0]
+    assert not one.holds(-2 / 7)  # one correction alone is sure of what is not so
+    assert "lies inside the interval" in sentence_asymptote(compared(layout, bent))
 
 
 @pytest.mark.parametrize(

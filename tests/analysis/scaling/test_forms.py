@@ -23,6 +23,8 @@ LAWS = {
     "levenshtein": (0.8 * theory.levenshtein_curve(SIZES, 3), {}),
     "reference": (0.9 * theory.best_known_curve(SIZES, 3), {}),
     "curved": (np.exp(0.5 * np.log(SIZES) - 0.2 * np.log(SIZES) ** 2), {"a": 0.5, "b": -0.2}),
+    "corrected-slow": (2 * SIZES**-1.2 * np.exp(-2 / SIZES**0.5), {"a": -1.2, "c": -2.0}),
+    "corrected-fast": (2 * SIZES**-1.2 * np.exp(-9 / SIZES**2), {"a": -1.2, "c": -9.0}),
 }
 
 
@@ -135,16 +137,19 @@ def test_an_offset_of_nothing_is_refused_and_not_given_an_endless_interval():
 
 def test_a_form_weighs_by_its_held_out_error_down_to_the_noise():
     fits = [SimpleNamespace(form=form, scale=scale) for form, scale in (("power", 0.02), ("theory", 0.03))]
-    weights = [weight for _, weight in weigh([(0.1, fits[0]), (0.0, fits[1])])]
+    weights = [weight.value for _, weight in weigh([(0.1, fits[0]), (0.0, fits[1])])]
     assert weights[1] / weights[0] == pytest.approx(26**0.5)  # 1 / .02 beside 1 / root of .1^2 + .02^2
     assert sum(weights) == pytest.approx(1)
-    assert weigh([(0.0, SimpleNamespace(form="power", scale=0.0))])[0][1] == 1
+    assert weigh([(0.0, SimpleNamespace(form="power", scale=0.0))])[0][1] == (1, 1)
 
 
-def test_the_form_that_bends_has_odds_of_six_where_it_scatters_no_more_than_others():
+def test_in_the_interval_the_form_that_bends_has_odds_of_six_where_it_scatters_no_more_than_others():
     fits = [SimpleNamespace(form=form, scale=0.02) for form in ("power", "curved", "theory")]
-    assert [w * 14 for _, w in weigh([(0.0, fits[0]), (0.5, fits[1]), (0.0, fits[2])])] == pytest.approx([1, 12, 1])
-    assert weigh([(2.0, fits[0]), (0.0, fits[1])])[1][1] > 0.98
-    assert weigh([(0.5, fits[1])]) == [(fits[1], 1.0)]
+    weights = [weight for _, weight in weigh([(0.0, fits[0]), (0.5, fits[1]), (0.0, fits[2])])]
+    assert [weight.interval * 14 for weight in weights] == pytest.approx([1, 12, 1])
+    assert weights[1].value < 0.03
+    assert weigh([(2.0, fits[0]), (0.0, fits[1])])[1][1].interval > 0.98
+    assert weigh([(0.5, fits[1])]) == [(fits[1], (1.0, 1.0))]
     wide = SimpleNamespace(form="curved", scale=0.06)
-    assert [w * 5 for _, w in weigh([(0.0, fits[0]), (50.0, wide)])] == pytest.approx([3, 2], rel=1e-3)
+    weights = [weight.interval * 5 for _, weight in weigh([(0.0, fits[0]), (50.0, wide)])]
+    assert weights == pytest.approx([3, 2], rel=1e-3)
