@@ -13,6 +13,7 @@ from gnc_models.classifiers.classifier import Classifier, Features, Labels, Rows
 from gnc_models.losses.loss import Loss, Scalar
 
 LEAST_EPS = 1e-10  # below it rounding of K x K Grams in float64 may leave no positive determinant
+BY_DIFFERENCES = "donot_use_mm_for_euclid_dist"  # cdist's other way, by inner products, loses what is nearer than 1e-8
 
 
 class _UniformityGap(Loss):
@@ -56,19 +57,19 @@ class HypersphereEnergy(_UniformityGap):
 
 
 class HypersphereSeparation(_UniformityGap):
-    """MHS. inter: minus the smallest distance between two proxies. intra: sum over the classes in the batch of the
-    largest distance of a sample from the proxy."""
+    """MHS. inter: minus the smallest distance between two proxies, from differences; pairs that coincide are left out.
+    intra: sum over the classes in the batch of the largest distance of a sample from the proxy."""
 
     def inter(self, proxies: Rows) -> Scalar:
         with torch.no_grad():
-            closest = int((proxies @ proxies.T).fill_diagonal_(-torch.inf).argmax())
-        first, second = divmod(closest, len(proxies))
+            distances = torch.cdist(proxies, proxies, compute_mode=BY_DIFFERENCES)
+            first, second = divmod(int(distances.masked_fill_(distances == 0, torch.inf).argmin()), len(proxies))
         return -(proxies[first] - proxies[second]).norm()
 
     def intra(self, points: Features, labels: Labels, proxies: Rows) -> Scalar:
         classes, position = labels.unique(return_inverse=True)
         distances = _distances(points, proxies[labels])
-        largest = torch.zeros(len(classes), dtype=distances.dtype, device=distances.device)
+        largest = distances.new_zeros(len(classes))
         return largest.scatter_reduce(0, position, distances, "amax", include_self=False).sum()
 
 
@@ -100,8 +101,7 @@ class GramDeterminant(_UniformityGap):
         return self._log_determinant(blocks) / len(classes)
 
     def _kernel(self, points: Tensor) -> Tensor:
-        squares = (2 - 2 * points @ points.T).clamp_min(0)  # of unit rows in float64; rounding makes none negative
-        return (squares / (-2 * self.kernel_width**2)).exp()
+        return (torch.cdist(points, points, compute_mode=BY_DIFFERENCES).square() / (-2 * self.kernel_width**2)).exp()
 
     def _log_determinant(self, gram: Tensor) -> Tensor:
         ridge = self.logdet_eps * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -68,6 +68,50 @@ def test_coinciding_proxies_leave_a_gradient_that_is_finite():
     assert points.grad[2].norm() > 0.1
 
 
+def turned(angles, draw, dim):
+    """Pairs of unit rows, the k-th with `angles[k]` between its two rows, in planes of their own at random places."""
+    axes = torch.linalg.qr(torch.randn(dim, dim, generator=draw, dtype=torch.float64))[0]
+    pairs = [(axes[2 * k], axes[2 * k] * math.cos(a) + axes[2 * k + 1] * math.sin(a)) for k, a in enumerate(angles)]
+    return torch.nn.functional.normalize(torch.stack([row for pair in pairs for row in pair]), dim=1)
+
+
+def test_of_pairs_that_are_near_the_nearest_is_the_one_that_is_moved():
+    draw = torch.Generator().manual_seed(0)
+    loss = build("hug_mhs", 4, 16)
+    for angle in torch.logspace(-10, -7, 200).tolist():
+        rows = turned([2 * angle, angle], draw, 16).requires_grad_()
+        value = loss.inter(rows)
+        assert value.item() == pytest.approx(-2 * math.sin(angle / 2), rel=1e-4)  # the rows themselves are rounded
+        value.backward()
+        assert rows.grad[:2].norm() == 0
+        assert rows.grad[2:].norm(dim=1).tolist() == pytest.approx([1, 1])
+        assert rows.grad[3] @ (rows[3] - rows[2]) < 0  # a step downhill parts them
+
+
+def test_proxies_that_coincide_do_not_hide_the_nearest_pair_of_others():
+    angle = 0.3
+    points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-math.sin(angle), math.cos(angle)]]).double()
+    points.requires_grad_()
+    value = build("hug_mhs", 4, 2).inter(points)
+    assert value.item() == pytest.approx(-2 * math.sin(angle / 2), rel=1e-6)
+    value.backward()
+    assert points.grad[2:].norm(dim=1).tolist() == pytest.approx([1, 1])
+    assert inter("hug_mhs", [[1.0, 0.0], [1.0, 0.0]]) == 0.0
+
+
+def test_rows_that_are_near_keep_the_slope_of_the_determinant():
+    """With k = exp(-s / 2) of s = (2 sin(a / 2))^2 the slope of -log((1 + eps)^2 - k^2) in a is -2 k^2 sin(a) / (...)."""
+    draw, eps = torch.Generator().manual_seed(0), 1e-6
+    loss = build("hug_mgd", 2, 16, logdet_eps=eps)
+    for angle in torch.logspace(-9, -3, 50).tolist():
+        rows = turned([angle], draw, 16).requires_grad_()
+        loss.inter(rows).backward()
+        across = torch.nn.functional.normalize(rows[1] - rows[0] * (rows[0] @ rows[1]), dim=0).detach()
+        kernel = math.exp(-((2 * math.sin(angle / 2)) ** 2))
+        expected = -2 * kernel * math.sin(angle) / ((1 + eps) ** 2 - kernel)
+        assert (rows.grad[1] @ across).item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", HUG)
 @pytest.mark.parametrize(("classes", "dim"), [(4, 3), (6, 3)])
 def test_simplex_and_cross_polytope_are_stationary_and_below_what_is_near(name, classes, dim):
