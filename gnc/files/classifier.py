@@ -2,16 +2,18 @@
 counts: scales of float8 codes and weight norms are applied, or the matrix is refused."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from gnc.files.formats import beside, index_of_shard, open_arrays
-from gnc.files.heads import bias_of, find_head, is_by_columns
+from gnc.files.heads import bias_of, find_head, is_by_columns, layer_of, loose_biases
 from gnc.files.stored import Contents, StoredArray, shown
 from gnc_models.shapes import Float
 from study.design.errors import StudyError
 
 SCALES = ("_scale_inv", "_scale")  # after the name of the weight; both multiply the codes
+NO_PART = ("input", "output", "activation", "act_", "logit_")
 BLOCK = 128  # rows and columns of a block where config.json does not say it
 OTHER_SCALES = ("scale", "zero_point", "qzeros", "absmax", "SCB", "quant_state")
 
@@ -41,25 +43,33 @@ def read_classifier(path: str, name: str | None = None) -> Classifier:
     if is_by_columns(head):
         rows, notes = rows.T.contiguous(), [*notes, "its columns are the classes, so it is turned"]
     bias = bias_of(contents, head)
-    base = head.name.removesuffix("weight").removesuffix("base_layer.")
-    if adapter := [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]:
-        notes.append(f"the adapter {shown(adapter[0])} beside it is not merged into it")
+    if bias is None and (loose := loose_biases(contents, head)):
+        notes.append(f"{', '.join(map(shown, loose[:3]))} may be its bias, under another name, and is left out")
+    if head.name in contents.changed:
+        notes.append(f"{contents.changed[head.name]} of the model changes it before its product, which is left out")
+    base = layer_of(head.name).removesuffix("base_layer.")
+    adapters = [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]
+    adapters += [
+        place.name for place in sorted(Path(head.file).parent.glob("adapter_model.*")) if str(place) != head.file
+    ]
+    if adapters:
+        notes.append(f"the adapter {shown(adapters[0])} beside it is not merged into it")
     notes = [f"{head} of {head.file}, {reason}", *notes, *contents.notes]
     return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor().double(), tuple(notes))
 
 
 def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
     """Float64 rows with the scales and norms that stand beside them."""
-    if length := _weight_norm(contents, head):
-        lengths = length.tensor().double().reshape(-1)
-        if len(lengths) not in (1, len(stored)):
-            raise StudyError(f"{shown(length.name)} must be one length per row of {head}, got {length.shape}.")
-        directions = stored.double()
-        rows = directions / directions.norm(dim=1, keepdim=True) * lengths.unsqueeze(1)
-        return rows, [f"rows are scaled to the lengths in {shown(length.name)}"]
-    beside_it = _scale_names(contents, head.name)
+    layer = layer_of(head.name)
+    form = head.name.removeprefix(layer)
+    if form.endswith(("_orig", "_v", "original", "original1")):
+        return _as_computed(contents, head, stored.double(), layer, form)
+    is_codes = head.dtype.startswith("float8")
+    beside_it = _scale_names(contents, head.name, others=is_codes)
+    if beside_it and not is_codes:
+        return stored.double(), [f"{shown(beside_it[0])} beside it is left out: only codes of float8 are multiplied"]
     if not beside_it:
-        if head.dtype.startswith("float8"):
+        if is_codes:
             if index := index_of_shard(contents.path):
                 rule = f"the scales of {head} must be known, got one shard of several"
                 raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
@@ -101,19 +111,40 @@ def _block(contents: Contents, shape: tuple[int, ...], scales: tuple[int, ...]) 
     return fits[0] if fits else None
 
 
-def _weight_norm(contents: Contents, head: StoredArray) -> StoredArray | None:
-    """The lengths that torch's weight_norm keeps apart from the directions, in its older and newer form."""
-    for direction, length in (("weight_v", "weight_g"), ("weight.original1", "weight.original0")):
-        if head.name.endswith(direction):
-            return contents.arrays.get(head.name.removesuffix(direction) + length)
-    return None
+def _as_computed(
+    contents: Contents, head: StoredArray, stored: Tensor, layer: str, form: str
+) -> tuple[Tensor, list[str]]:
+    """The rows that the model computes from what it stores: pruned, or directions times lengths; StudyError for others."""
+    within = f"{layer}parametrizations.weight."
+    steps = {name.removeprefix(within) for name in contents.arrays if name.startswith(within)}
+    mask = contents.arrays.get(f"{layer}weight_mask") if form == "weight_orig" else None
+    if mask is not None and mask.shape == head.shape:
+        return stored * mask.tensor().double().reshape(stored.shape), [f"it is multiplied by {mask}"]
+    place = {"weight_v": f"{layer}weight_g", "parametrizations.weight.original1": f"{within}original0"}.get(form)
+    length = contents.arrays.get(place or "")
+    if length is None or steps - {"original0", "original1"}:
+        rule = f"the weight must be stored as the model uses it, got {head}, from which the model computes it"
+        cure = (
+            'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight"), or remove_spectral_norm of older ones'
+        )
+        raise StudyError(f"{rule}. Before saving call {cure}.")
+    shape = (*length.shape, 1, 1)[:2]
+    if any(given not in (1, there) for given, there in zip(shape, stored.shape, strict=True)) or 1 not in shape:
+        raise StudyError(f"{shown(length.name)} must be lengths of rows or columns of {head}, got {length.shape}.")
+    norms = stored.norm(dim=[axis for axis in (0, 1) if shape[axis] == 1], keepdim=True)
+    return stored / norms * length.tensor().double().reshape(shape), [
+        f"it is scaled to the lengths in {shown(length.name)}"
+    ]
 
 
-def _scale_names(contents: Contents, name: str) -> list[str]:
-    """Arrays of the same layer whose names say that they scale its weight, also those that cannot be read."""
-    layer = name.removesuffix("weight")
-    held = [other for other in (*contents.arrays, *contents.skipped) if other != name]
-    ours = [other.removeprefix(layer) for other in held if layer.endswith(".") and other.startswith(layer)]
-    ours = [rest for rest in ours if "." not in rest.removeprefix("weight.") and any(w in rest for w in OTHER_SCALES)]
+def _scale_names(contents: Contents, name: str, *, others: bool) -> list[str]:
+    """Arrays of the same layer whose names say that they scale its weight, also those that cannot be read. If there are
+    none, with `others`, those of the layers around it, as model.lm_head_weight_scale."""
+    layer = layer_of(name)
+    held = [n for n in (*contents.arrays, *contents.skipped) if n != name and any(word in n for word in OTHER_SCALES)]
+    ours = [n.removeprefix(layer) for n in held if n.startswith(layer)]
+    ours = [rest for rest in ours if "." not in rest.removeprefix("weight.")]
+    around = [n for n in held if others and name.startswith(n.removesuffix(n.rpartition(".")[2]))]
     # what scales the layer's inputs and outputs has no part in its weight
-    return [layer + rest for rest in ours if not rest.startswith(("input", "output", "activation", "act_"))]
+    found = [layer + rest for rest in ours if not rest.startswith(NO_PART)]
+    return found or [n for n in around if not n.removeprefix(layer).rpartition(".")[2].startswith(NO_PART)]

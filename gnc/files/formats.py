@@ -4,6 +4,7 @@ run. Knows every format here; does not know what arrays mean."""
 import json
 import re
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable, file
 from gnc.files.torch_files import is_pickle, read_pickle, read_torch_zip
 from study.design.errors import StudyError, unreadable
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+SHARD = re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.")
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz")
 WHOLE = ("model.safetensors", "pytorch_model.bin", "model.onnx")  # a folder's own names for all its weights
 SAFETENSORS_DTYPES = {
@@ -119,6 +120,10 @@ def _read_safetensors(path: str) -> Contents:
                 skipped[name] = f"of the type {shown(part.get_dtype())}"
                 continue
             arrays[name] = StoredArray(name, tuple(part.get_shape()), dtype, partial(_safetensor, path, name), path)
+        tied = file.metadata() or {}  # save_model names there what it leaves out since it is the same tensor
+    arrays |= {
+        name: replace(arrays[kept], name=name) for name, kept in tied.items() if kept in arrays and name not in arrays
+    }
     return Contents(path, "safetensors", arrays, skipped)
 
 

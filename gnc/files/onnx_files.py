@@ -2,13 +2,14 @@
 `onnx` opens no file outside the model's folder, and compares stated sizes with files' lengths."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable
+from gnc.files.stored import ITEM_BYTES, ONNX, Contents, StoredArray, Unreadable
 from study.design.errors import StudyError
 
 PASSING = ("Identity", "Cast", "Transpose")  # nodes between a weight and its product
@@ -32,7 +33,7 @@ def read_onnx(path: str) -> Contents:
     for node in graph.node:
         constants = [held.t for held in node.attribute if node.op_type == "Constant" and held.name == "value"]
         weights |= dict(zip(node.output, constants, strict=False))
-    turned, biases, head = _products(graph.node, weights)
+    turned, added, changed, head = _products(graph.node, weights)
     kinds = onnx.helper.get_all_tensor_dtypes()
     arrays, skipped = {}, {}
     for name, weight in weights.items():
@@ -45,7 +46,14 @@ def read_onnx(path: str) -> Contents:
             skipped[name] = f"of the type {dtype}"
     quantised = sum(node.op_type.startswith(("DequantizeLinear", "MatMulInteger", "QLinear")) for node in graph.node)
     notes = (f"{quantised} nodes of the model compute with quantised weights",) if quantised else ()
-    return Contents(path, "an ONNX model", arrays, skipped, notes, head if head in arrays else None, biases)
+    biases = {name: _bias(arrays[bias], sign) if bias in arrays else None for name, (bias, sign) in added.items()}
+    return Contents(path, ONNX, arrays, skipped, notes, head if head in arrays else None, biases, changed)
+
+
+def _bias(held: StoredArray, sign: int) -> StoredArray:
+    """What is added to the product, as a vector."""
+    is_row = len(held.shape) == 2 and held.shape[0] == 1
+    return replace(held, shape=held.shape[is_row:], load=lambda: held.tensor().reshape(held.shape[is_row:]) * sign)
 
 
 def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor:
@@ -55,31 +63,39 @@ def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor
     return torch.frombuffer(bytearray(values.tobytes()), dtype=kind).reshape(values.shape)
 
 
-def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, str | None], str]:
-    """Weights that are [dim, classes], the bias of each weight, and the weight of the last product, "" if not plain."""
+def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, tuple[str, int]], dict[str, str], str]:
+    """Weights that are [dim, classes]; the bias of each weight with its sign; what changes a weight before its product; the
+    weight of the last product, "" if it does not enter as it is stored."""
     made = {output: node for node in nodes for output in node.output}
-    added = {name: set(node.input) for node in nodes if node.op_type == "Add" for name in node.input}
+    added = {name: node for node in nodes if node.op_type in ("Add", "Sub") for name in node.input}
+    fixed = set(weights)  # what is computed from weights alone
     turned: set[str] = set()
-    biases: dict[str, str | None] = {}
+    biases: dict[str, tuple[str, int]] = {}
+    changed: dict[str, str] = {}
     head = ""
     for node in nodes:
-        if not re.search("MatMul|Gemm|Conv", node.op_type):
+        if node.input and fixed.issuperset(node.input):
+            fixed |= set(node.output)
+        if not re.search("MatMul|Gemm|Conv|Einsum", node.op_type):
             continue
         head = ""
         if node.op_type not in ("MatMul", "Gemm", "Conv") or len(node.input) < 2:
             continue  # quantised or fused: if it is the last, the head is not known
-        name = node.input[1]
+        name, between = node.input[1], list[str]()
         is_plain = not any(held.name == "transB" and held.i for held in node.attribute)
         is_turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and is_plain)
-        for _ in PASSING:
-            maker = made.get(name)
-            if name in weights or maker is None or maker.op_type not in PASSING or not maker.input:
-                break
-            name, is_turned = maker.input[0], is_turned != (maker.op_type == "Transpose")
+        while name not in weights and name in fixed:
+            maker = made[name]
+            matrices = [given for given in maker.input if given in weights and len(weights[given].dims) == 2]
+            name, is_turned = [*matrices, *maker.input][0], is_turned != (maker.op_type == "Transpose")
+            between += [maker.op_type] * (maker.op_type not in PASSING)
         shape = weights[name].dims if name in weights else ()
         if len(shape) == 2 or (node.op_type == "Conv" and set(shape[2:]) == {1}):
             (turned.add if is_turned else turned.discard)(name)
-            beside = [*node.input[2:], *(other for output in node.output for other in added.get(output, ()))]
-            head = name
-            biases[name] = next((other for other in beside if other in weights), None)
-    return turned, biases, head
+            head = "" if between else name
+            changed |= {name: " and ".join(between[::-1])} if between else {}
+            sums = [added[output] for output in node.output if output in added]
+            signs = [(other, 1 if one.op_type == "Add" else -1) for one in sums for other in one.input]
+            beside = [(other, 1) for other in node.input[2:]] + signs
+            biases[name] = next((one for one in beside if one[0] in weights), ("", 1))
+    return turned, biases, changed, head

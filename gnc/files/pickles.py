@@ -3,6 +3,7 @@ an inert stand-in. Built on the standard library's unpickler in Python: the one 
 
 import io
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from gnc.files.stored import Unreadable
 
 KEYS = (str, bytes, int, float, bool, type(None))  # hashing a deeply nested tuple could exhaust the stack
 QUANTISED = "quantised"
+ARRAY = re.compile("^_rebuild_|reconstruct(_array)?$")  # functions that make arrays, of torch, numpy and JAX
 LONGEST_PATH = 2000  # characters; a list nested a million times would take hours to name
 
 
@@ -51,6 +53,13 @@ class Thing(dict):
         super().__init__()
         self.made_by = made_by
         self.state: Any = None
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it stands for an array of a kind that is not read: sparse, quantised, of several machines, empty."""
+        return self.made_by == QUANTISED or (
+            isinstance(self.made_by, Global) and ARRAY.search(self.made_by.name) is not None
+        )
 
     def extend(self, values: list[Any]) -> None:
         self.update(enumerate(values, len(self)))
@@ -253,7 +262,7 @@ def walk(value: Any) -> Iterator[tuple[str, TensorRecord | ArrayRecord | Thing]]
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         prefix, value = waiting.pop()
-        if isinstance(value, TensorRecord | ArrayRecord) or (isinstance(value, Thing) and value.made_by == QUANTISED):
+        if isinstance(value, TensorRecord | ArrayRecord) or (isinstance(value, Thing) and value.is_tensor):
             yield prefix or "tensor", value
             continue
         if not isinstance(value, dict | list | tuple) or id(value) in seen or len(prefix) > LONGEST_PATH:
