@@ -33,8 +33,8 @@ HEADLESS = re.compile(r"Classification|Answering|(?<!LMHead)Model\b")  # archite
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
     StudyError: no matrix, none of that name, or no certain guess; it names the candidates, the likeliest first."""
-    matrices = {found.name: found for found in contents.arrays.values() if is_matrix(found)}
-    ranked = sorted(matrices.values(), key=_rank)
+    matrices = [found for found in contents.arrays.values() if is_matrix(found) and not _is_older(contents, found.name)]
+    ranked = sorted(matrices, key=_rank)
     if name is not None:
         return _named(contents, ranked, name)
     if not matrices:
@@ -66,6 +66,12 @@ def is_matrix(found: StoredArray) -> bool:
     return found.is_float and len(shape) >= 2 and shape[0] >= 2 and shape[1] >= 1 and set(shape[2:]) <= {1}
 
 
+def _is_older(contents: Contents, name: str) -> bool:
+    """Whether a weight was computed from it that stands there too, as in a whole module with pruned rows."""
+    plain = f"{layer_of(name)}weight"
+    return FORM.search(name) is not None and name != plain and plain in contents.arrays
+
+
 def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[StoredArray, str]:
     """By the whole name, then without prefixes of wrappers, then by an ending that one name alone has."""
     everything = contents.arrays
@@ -79,7 +85,8 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
             [n for n in everything if any(f".{_dotted(n)}".endswith(f".{end}") for end in ends)],
         ),
     ):
-        matrices = [everything[full] for full in found if is_matrix(everything[full])]
+        given = [full for full in found if full == name or not _is_older(contents, full)]
+        matrices = [everything[full] for full in given if is_matrix(everything[full])]
         if len(matrices) == 1:
             return matrices[0], means
         if len(matrices) > 1:

@@ -68,13 +68,18 @@ def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, 
     weight of the last product, "" if it does not enter as it is stored."""
     made = {output: node for node in nodes for output in node.output}
     added = {name: node for node in nodes if node.op_type in ("Add", "Sub") for name in node.input}
-    fixed = set(weights)  # what is computed from weights alone
+    fixed = {*weights, ""}  # what is computed from weights alone; an input that is left out has no name
+
+    def likely(name: str) -> int:
+        """First of a node's inputs a matrix, then what is computed, last its factors."""
+        return 1 if name not in weights else 2 * (len(weights[name].dims) == 2 and min(weights[name].dims) > 1)
+
     turned: set[str] = set()
     biases: dict[str, tuple[str, int]] = {}
     changed: dict[str, str] = {}
     head = ""
     for node in nodes:
-        if node.input and fixed.issuperset(node.input):
+        if fixed.issuperset(node.input) and (node.input or node.op_type == "Constant"):
             fixed |= set(node.output)
         if not re.search("MatMul|Gemm|Conv|Einsum", node.op_type):
             continue
@@ -84,10 +89,11 @@ def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, 
         name, between = node.input[1], list[str]()
         is_plain = not any(held.name == "transB" and held.i for held in node.attribute)
         is_turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and is_plain)
-        while name not in weights and name in fixed:
-            maker = made[name]
-            matrices = [given for given in maker.input if given in weights and len(weights[given].dims) == 2]
-            name, is_turned = [*matrices, *maker.input][0], is_turned != (maker.op_type == "Transpose")
+        for _ in nodes:  # a torn graph may run in circles
+            maker = made.get(name)
+            if name in weights or name not in fixed or maker is None or not maker.input:
+                break
+            name, is_turned = max(maker.input, key=likely), is_turned != (maker.op_type == "Transpose")
             between += [maker.op_type] * (maker.op_type not in PASSING)
         shape = weights[name].dims if name in weights else ()
         if len(shape) == 2 or (node.op_type == "Conv" and set(shape[2:]) == {1}):
