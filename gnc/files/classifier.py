@@ -7,13 +7,17 @@ from pathlib import Path
 from torch import Tensor
 
 from gnc.files.formats import beside, index_of_shard, open_arrays
-from gnc.files.heads import bias_of, find_head, is_by_columns, layer_of, loose_biases
+from gnc.files.heads import bias_of, find_head, is_by_columns, loose_biases, parted
 from gnc.files.stored import Contents, StoredArray, shown
 from gnc_models.shapes import Float
 from study.design.errors import StudyError
 
 SCALES = ("_scale_inv", "_scale")  # after the name of the weight; both multiply the codes
-NO_PART = ("input", "output", "activation", "act_", "logit_")
+NO_PART = ("input", "output", "activation", "act_", "logit_")  # what they scale has no part in the weight
+LENGTHS = {  # of weight norm, beside the directions, in its older and newer form
+    "weight_v": "weight_g",
+    "parametrizations.weight.original1": "parametrizations.weight.original0",
+}
 BLOCK = 128  # rows and columns of a block where config.json does not say it
 OTHER_SCALES = ("scale", "zero_point", "qzeros", "absmax", "SCB", "quant_state")
 
@@ -45,25 +49,19 @@ def read_classifier(path: str, name: str | None = None) -> Classifier:
     bias = bias_of(contents, head)
     if bias is None and (loose := loose_biases(contents, head)):
         notes.append(f"{', '.join(map(shown, loose[:3]))} may be its bias, under another name, and is left out")
-    if head.name in contents.changed:
-        notes.append(f"{contents.changed[head.name]} of the model changes it before its product, which is left out")
-    base = layer_of(head.name).removesuffix("base_layer.")
+    base, file = parted(head.name)[0].removesuffix("base_layer."), Path(head.file)
     adapters = [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]
-    adapters += [
-        place.name for place in sorted(Path(head.file).parent.glob("adapter_model.*")) if str(place) != head.file
-    ]
-    if adapters:
+    if adapters := adapters + [place.name for place in file.parent.glob("adapter_model.*") if place != file]:
         notes.append(f"the adapter {shown(adapters[0])} beside it is not merged into it")
-    notes = [f"{head} of {head.file}, {reason}", *notes, *contents.notes]
+    changed = [contents.changed[name] for name in (head.name,) if name in contents.changed]
+    notes = [f"{head} of {head.file}, {reason}", *changed, *notes, *contents.notes]
     return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor().double(), tuple(notes))
 
 
 def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
     """Float64 rows with the scales and norms that stand beside them."""
-    layer = layer_of(head.name)
-    form = head.name.removeprefix(layer)
-    if form.endswith(("_orig", "_v", "original", "original1")):
-        return _as_computed(contents, head, stored.double(), layer, form)
+    if parted(head.name)[1] not in ("", "weight", "kernel"):
+        return _as_computed(contents, head, stored.double())
     is_codes = head.dtype.startswith("float8")
     beside_it = _scale_names(contents, head.name, others=is_codes)
     if beside_it and not is_codes:
@@ -111,40 +109,30 @@ def _block(contents: Contents, shape: tuple[int, ...], scales: tuple[int, ...]) 
     return fits[0] if fits else None
 
 
-def _as_computed(
-    contents: Contents, head: StoredArray, stored: Tensor, layer: str, form: str
-) -> tuple[Tensor, list[str]]:
+def _as_computed(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
     """The rows that the model computes from what it stores: pruned, or directions times lengths; StudyError for others."""
-    within = f"{layer}parametrizations.weight."
-    steps = {name.removeprefix(within) for name in contents.arrays if name.startswith(within)}
-    mask = contents.arrays.get(f"{layer}weight_mask") if form == "weight_orig" else None
-    if mask is not None and mask.shape == head.shape:
+    layer, form = parted(head.name)
+    arrays, known = contents.arrays, ("original0", "original1")
+    mask, length = (arrays.get(layer + other) for other in ("weight_mask", LENGTHS.get(form, "")))
+    if form == "weight_orig" and mask is not None and mask.shape == head.shape:
         return stored * mask.tensor().double().reshape(stored.shape), [f"it is multiplied by {mask}"]
-    place = {"weight_v": f"{layer}weight_g", "parametrizations.weight.original1": f"{within}original0"}.get(form)
-    length = contents.arrays.get(place or "")
-    if length is None or steps - {"original0", "original1"}:
+    shape = (*length.shape, 1, 1)[:2] if length is not None else ()
+    along = [axis for axis in (0, 1) if shape[axis:][:1] == (1,)]
+    is_norm = all(n in (1, there) for n, there in zip(shape, stored.shape, strict=False)) and along
+    steps = [n for n in arrays if n.startswith(f"{layer}parametrizations.weight.") and not n.endswith(known)]
+    if length is None or not is_norm or steps:
         rule = f"the weight must be stored as the model uses it, got {head}, from which the model computes it"
-        cure = (
-            'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight"), or remove_spectral_norm of older ones'
-        )
+        cure = "torch.nn.utils.parametrize.remove_parametrizations (of older layers remove_spectral_norm)"
         raise StudyError(f"{rule}. Before saving call {cure}.")
-    shape = (*length.shape, 1, 1)[:2]
-    if any(given not in (1, there) for given, there in zip(shape, stored.shape, strict=True)) or 1 not in shape:
-        raise StudyError(f"{shown(length.name)} must be lengths of rows or columns of {head}, got {length.shape}.")
-    norms = stored.norm(dim=[axis for axis in (0, 1) if shape[axis] == 1], keepdim=True)
-    return stored / norms * length.tensor().double().reshape(shape), [
-        f"it is scaled to the lengths in {shown(length.name)}"
-    ]
+    rows = stored / stored.norm(dim=along, keepdim=True) * length.tensor().double().reshape(shape)
+    return rows, [f"it is scaled to the lengths in {shown(length.name)}"]
 
 
 def _scale_names(contents: Contents, name: str, *, others: bool) -> list[str]:
-    """Arrays of the same layer whose names say that they scale its weight, also those that cannot be read. If there are
+    """Arrays whose names say that they scale the weight of the same layer, also those that cannot be read. If there are
     none, with `others`, those of the layers around it, as model.lm_head_weight_scale."""
-    layer = layer_of(name)
+    layer = parted(name)[0]
     held = [n for n in (*contents.arrays, *contents.skipped) if n != name and any(word in n for word in OTHER_SCALES)]
-    ours = [n.removeprefix(layer) for n in held if n.startswith(layer)]
-    ours = [rest for rest in ours if "." not in rest.removeprefix("weight.")]
-    around = [n for n in held if others and name.startswith(n.removesuffix(n.rpartition(".")[2]))]
-    # what scales the layer's inputs and outputs has no part in its weight
-    found = [layer + rest for rest in ours if not rest.startswith(NO_PART)]
-    return found or [n for n in around if not n.removeprefix(layer).rpartition(".")[2].startswith(NO_PART)]
+    held = [n for n in held if not n.rpartition(".")[2].startswith(NO_PART)]
+    ours = [n for n in held if n.startswith(layer) and "." not in n.removeprefix(layer).removeprefix("weight.")]
+    return ours or [n for n in held if others and name.startswith(n[: n.rfind(".") + 1])]

@@ -120,10 +120,8 @@ def _read_safetensors(path: str) -> Contents:
                 skipped[name] = f"of the type {shown(part.get_dtype())}"
                 continue
             arrays[name] = StoredArray(name, tuple(part.get_shape()), dtype, partial(_safetensor, path, name), path)
-        tied = file.metadata() or {}  # save_model names there what it leaves out since it is the same tensor
-    arrays |= {
-        name: replace(arrays[kept], name=name) for name, kept in tied.items() if kept in arrays and name not in arrays
-    }
+        tied = (file.metadata() or {}).items()  # save_model names there what it leaves out since it is the same tensor
+    arrays |= {name: replace(arrays[n], name=name) for name, n in tied if n in arrays and name not in arrays}
     return Contents(path, "safetensors", arrays, skipped)
 
 

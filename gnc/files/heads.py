@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gnc.files.formats import SHARD, beside, index_of_shard
-from gnc.files.stored import ONNX, Contents, StoredArray, listing, shown
+from gnc.files.stored import Contents, StoredArray, listing, shown
 from study.design.errors import StudyError
 
 # the last named part of what frameworks call a classifier
@@ -43,9 +43,7 @@ def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
         raise StudyError(f"{rule}, got {contents.path!r} without one: {held}.{_elsewhere(contents)}")
     found, reason = _guess(contents, ranked)
     if found.name != contents.head and (hidden := _heads_not_read(contents)) and not _head_parts(found.name):
-        rule = (
-            f"--tensor must be given where what is called a classifier is no matrix here, got {contents.path!r} with "
-        )
+        rule = f"--tensor must be given where what is called a classifier is no matrix, got {contents.path!r} with "
         cure = ". Save the model with its weights dequantised and dense, or fetch the file that is absent."
         raise StudyError(f"{rule}{', '.join(hidden[:3])}{cure}")
     return found, reason
@@ -68,8 +66,8 @@ def is_matrix(found: StoredArray) -> bool:
 
 def _is_older(contents: Contents, name: str) -> bool:
     """Whether a weight was computed from it that stands there too, as in a whole module with pruned rows."""
-    plain = f"{layer_of(name)}weight"
-    return FORM.search(name) is not None and name != plain and plain in contents.arrays
+    layer, form = parted(name)
+    return form not in ("", "weight") and f"{layer}weight" in contents.arrays
 
 
 def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[StoredArray, str]:
@@ -108,22 +106,15 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
 
 def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, str]:
     """The matrix whose place, name or size says that it is the head; StudyError where that leaves a doubt."""
-    embedding = _is_embedding(ranked[0])
-    if contents.kind == ONNX and contents.head is None:  # the last product is of no weight as it is stored
-        found, reason = list[StoredArray](), ""
-    elif len(ranked) == 1:
-        found, reason = (
-            ranked,
-            f"the only matrix{', an embedding, which is the head only where both are tied' * embedding}",
-        )
-    else:
-        found, told = _likeliest(contents, ranked, beside(contents.path, "config.json") or {})
-        others = [str(other) for other in ranked if other not in found]
-        reason = f"guessed {told}; the next likeliest is {others[0] if others else None}"
+    is_known = len(ranked) == 1 and contents.head != ""
+    config = beside(contents.path, "config.json") or {}
+    found, reason = (ranked, "") if is_known else _likeliest(contents, ranked, config)
     elsewhere = _elsewhere(contents)
     if len(found) == 1 and (not elsewhere or _head_parts(found[0].name)):
-        return found[0], reason
-    advice = " An embedding is the head only where both are tied." if embedding else ""
+        tied = ", an embedding, which is the head only where both are tied" * _is_embedding(found[0])
+        others = [str(other) for other in ranked if other is not found[0]]
+        return found[0], f"guessed {reason}; the next likeliest is {others[0]}" if others else f"the only matrix{tied}"
+    advice = " An embedding is the head only where both are tied." if _is_embedding(ranked[0]) else ""
     rule = f"--tensor must be given where no matrix of {contents.path!r} is surely the classifier"
     absent = {name: why for name, why in contents.skipped.items() if why.endswith("is absent")}
     raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}{elsewhere}")
@@ -132,7 +123,8 @@ def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, 
 def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, Any]) -> tuple[list[StoredArray], str]:
     """The matrices that may be the head, one of them if there is no doubt, and what tells it."""
     if contents.head is not None:
-        return [contents.arrays[contents.head]], "as the last matrix product of the model"
+        last = "as the last matrix product of the model"  # "" where that is of no weight as it is stored
+        return [contents.arrays[contents.head]] if contents.head else [], last
     classes = _classes_of(config)
     heads = [found for found in ranked if _head_parts(found.name)]
     for tier in sorted({_rank(found)[0] for found in heads}):
@@ -236,14 +228,15 @@ def _elsewhere(contents: Contents) -> str:
     return f" {contents.path!r} is one of several shards: {give}."
 
 
-def layer_of(name: str) -> str:
-    """The name without its last part, where that is the weight of a layer."""
-    return FORM.sub("", name)
+def parted(name: str) -> tuple[str, str]:
+    """The name's layer and the form of its weight; the whole name and "" where it is no weight of a layer."""
+    found = FORM.search(name)
+    return (name[: found.start()], found[1]) if found else (name, "")
 
 
 def bias_of(contents: Contents, head: StoredArray) -> StoredArray | None:
     """The bias that the format says, or that stands beside the head under the same name."""
-    base = "" if len(_parts(head.name)) == 1 else layer_of(head.name)  # the arrays of a .npz
+    base = "" if len(_parts(head.name)) == 1 else parted(head.name)[0]  # the arrays of a .npz
     alone = contents.arrays.get(f"{base}bias", contents.arrays.get(f"{base}bias:0"))
     bias = contents.biases.get(head.name, alone)
     return bias if bias is not None and bias.shape == (rows_of(head),) and bias.is_float else None
@@ -251,8 +244,9 @@ def bias_of(contents: Contents, head: StoredArray) -> StoredArray | None:
 
 def loose_biases(contents: Contents, head: StoredArray) -> list[str]:
     """What is called a bias, has one number per class, and stands beside no weight: perhaps the head's own."""
-    layers = {layer_of(name) for name in contents.arrays if FORM.search(name)}
-    vectors = (found for found in contents.arrays.values() if found.is_float and sorted(found.shape)[:-1] in ([], [1]))
-    names = (found.name for found in vectors if max(found.shape, default=0) == rows_of(head))
-    called = ((name, name.removesuffix(":0").removesuffix("bias")) for name in names)
-    return [name for name, layer in called if layer != name.removesuffix(":0") and layer not in layers]
+    layers = {layer for layer, form in map(parted, contents.arrays) if form}
+    size = rows_of(head)
+    vectors = [
+        name for name, found in contents.arrays.items() if found.is_float and found.shape in ((size,), (1, size))
+    ]
+    return [name for name in vectors if (own := re.fullmatch("(.*)bias(:0)?", name)) and own[1] not in layers]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gnc.files.stored import ITEM_BYTES, ONNX, Contents, StoredArray, Unreadable
+from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable
 from study.design.errors import StudyError
 
 PASSING = ("Identity", "Cast", "Transpose")  # nodes between a weight and its product
@@ -47,13 +47,13 @@ def read_onnx(path: str) -> Contents:
     quantised = sum(node.op_type.startswith(("DequantizeLinear", "MatMulInteger", "QLinear")) for node in graph.node)
     notes = (f"{quantised} nodes of the model compute with quantised weights",) if quantised else ()
     biases = {name: _bias(arrays[bias], sign) if bias in arrays else None for name, (bias, sign) in added.items()}
-    return Contents(path, ONNX, arrays, skipped, notes, head if head in arrays else None, biases, changed)
+    return Contents(path, "an ONNX model", arrays, skipped, notes, head if head in arrays else "", biases, changed)
 
 
 def _bias(held: StoredArray, sign: int) -> StoredArray:
     """What is added to the product, as a vector."""
-    is_row = len(held.shape) == 2 and held.shape[0] == 1
-    return replace(held, shape=held.shape[is_row:], load=lambda: held.tensor().reshape(held.shape[is_row:]) * sign)
+    shape = held.shape[1:] if held.shape[:-1] == (1,) else held.shape
+    return replace(held, shape=shape, load=lambda: held.tensor().reshape(shape) * sign)
 
 
 def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor:
@@ -64,16 +64,13 @@ def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor
 
 
 def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, tuple[str, int]], dict[str, str], str]:
-    """Weights that are [dim, classes]; the bias of each weight with its sign; what changes a weight before its product; the
+    """Weights that are [dim, classes], the bias of each with its sign, what changes a weight before its product, and the
     weight of the last product, "" if it does not enter as it is stored."""
     made = {output: node for node in nodes for output in node.output}
     added = {name: node for node in nodes if node.op_type in ("Add", "Sub") for name in node.input}
     fixed = {*weights, ""}  # what is computed from weights alone; an input that is left out has no name
-
-    def likely(name: str) -> int:
-        """First of a node's inputs a matrix, then what is computed, last its factors."""
-        return 1 if name not in weights else 2 * (len(weights[name].dims) == 2 and min(weights[name].dims) > 1)
-
+    # of a node's inputs first a matrix, then what is computed, last its factors
+    likely = {name: 2 * (len(weight.dims) == 2 and min(weight.dims) > 1) for name, weight in weights.items()}
     turned: set[str] = set()
     biases: dict[str, tuple[str, int]] = {}
     changed: dict[str, str] = {}
@@ -93,15 +90,19 @@ def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, 
             maker = made.get(name)
             if name in weights or name not in fixed or maker is None or not maker.input:
                 break
-            name, is_turned = max(maker.input, key=likely), is_turned != (maker.op_type == "Transpose")
+            name, is_turned = (
+                max(maker.input, key=lambda n: likely.get(n, 1)),
+                is_turned != (maker.op_type == "Transpose"),
+            )
             between += [maker.op_type] * (maker.op_type not in PASSING)
         shape = weights[name].dims if name in weights else ()
         if len(shape) == 2 or (node.op_type == "Conv" and set(shape[2:]) == {1}):
             (turned.add if is_turned else turned.discard)(name)
             head = "" if between else name
-            changed |= {name: " and ".join(between[::-1])} if between else {}
+            if between:
+                changed[name] = f"{' and '.join(between[::-1])} of the model before its product is left out"
             sums = [added[output] for output in node.output if output in added]
-            signs = [(other, 1 if one.op_type == "Add" else -1) for one in sums for other in one.input]
-            beside = [(other, 1) for other in node.input[2:]] + signs
+            beside = [(n, 1) for n in node.input[2:]]
+            beside += [(n, 1 if one.op_type == "Add" else -1) for one in sums for n in one.input]
             biases[name] = next((one for one in beside if one[0] in weights), ("", 1))
     return turned, biases, changed, head

@@ -14,7 +14,8 @@ from gnc.files.stored import Unreadable
 
 KEYS = (str, bytes, int, float, bool, type(None))  # hashing a deeply nested tuple could exhaust the stack
 QUANTISED = "quantised"
-ARRAY = re.compile("^_rebuild_|reconstruct(_array)?$")  # functions that make arrays, of torch, numpy and JAX
+NOT_READ = "quantised, or of a number type that is not read"
+ARRAY = re.compile("_rebuild_(.*)|.*reconstruct(?:_array)?")  # functions that make arrays, of torch, numpy and JAX
 LONGEST_PATH = 2000  # characters; a list nested a million times would take hours to name
 
 
@@ -47,19 +48,13 @@ class TensorRecord:
 
 
 class Thing(dict):
-    """Stands for an object of any class. What is put into it can be walked, and nothing else."""
+    """Stands for an object of any class. What is put into it can be walked, and nothing else. made_by: the class, or in
+    words what kind of array it is that is not read."""
 
     def __init__(self, made_by: object = None) -> None:
         super().__init__()
         self.made_by = made_by
         self.state: Any = None
-
-    @property
-    def is_tensor(self) -> bool:
-        """Whether it stands for an array of a kind that is not read: sparse, quantised, of several machines, empty."""
-        return self.made_by == QUANTISED or (
-            isinstance(self.made_by, Global) and ARRAY.search(self.made_by.name) is not None
-        )
 
     def extend(self, values: list[Any]) -> None:
         self.update(enumerate(values, len(self)))
@@ -200,8 +195,12 @@ def _put(target: Any, pairs: list[Any]) -> Any:
 def _made(made_by: Any, arguments: Any) -> Any:
     if not isinstance(arguments, tuple):
         raise Unreadable("a call without a tuple of arguments")
-    maker = _MAKERS.get(".".join(made_by)) if isinstance(made_by, Global) else None
-    return Thing(made_by) if maker is None else maker(*arguments)
+    if not isinstance(made_by, Global):
+        return Thing(made_by)
+    if (maker := _MAKERS.get(".".join(made_by))) is not None:
+        return maker(*arguments)
+    kind = ARRAY.fullmatch(made_by.name)
+    return Thing(f"a {(kind[1] or 'special array').replace('_', ' ')}, which is not read" if kind else made_by)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Any:
@@ -209,7 +208,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> 
     # the third version names the number type, since its storage is measured in bytes
     named = next((part.name for part in more if isinstance(part, Global) and part.module == "torch"), dtype)
     if named in (None, QUANTISED) or not isinstance(offset, int):
-        return Thing(QUANTISED)
+        return Thing(NOT_READ)
     return TensorRecord(storage, named, offset, tuple(shape), tuple(strides))
 
 
@@ -262,7 +261,9 @@ def walk(value: Any) -> Iterator[tuple[str, TensorRecord | ArrayRecord | Thing]]
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         prefix, value = waiting.pop()
-        if isinstance(value, TensorRecord | ArrayRecord) or (isinstance(value, Thing) and value.is_tensor):
+        if isinstance(value, TensorRecord | ArrayRecord) or (
+            isinstance(value, Thing) and isinstance(value.made_by, str)
+        ):
             yield prefix or "tensor", value
             continue
         if not isinstance(value, dict | list | tuple) or id(value) in seen or len(prefix) > LONGEST_PATH:

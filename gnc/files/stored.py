@@ -15,7 +15,6 @@ from study.design.errors import StudyError
 
 LISTED = 12  # names shown in a refusal
 MOST_AXES = 32
-ONNX = "an ONNX model"  # the kind of file whose graph tells the head
 ITEM_BYTES = {  # number types that torch can make from bytes, by torch's own names
     **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
     **dict.fromkeys(("float32", "int32", "uint32"), 4),
@@ -70,9 +69,9 @@ class Contents:
     Attributes:
         skipped: what is no array that can be read, with the reason.
         notes: what a reader of the numbers should know about the file.
-        head: the array that enters the last matrix product, where the format tells it.
+        head: the array that enters the last matrix product, where the format tells it; "" where it is none of them.
         biases: the bias of each matrix, where the format tells it.
-        changed: what the model does to a matrix before its product, where the format tells it."""
+        changed: what the model does to a matrix before its product, in a sentence, where the format tells it."""
 
     path: str
     kind: str

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc.files.pickles import ArrayRecord, Global, Storage, TensorRecord, storage_of, unpickle, walk
-from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable, check_extent, file_length, shown, size_of
+from gnc.files.pickles import NOT_READ, ArrayRecord, Storage, TensorRecord, storage_of, unpickle, walk
+from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable, check_extent, file_length, size_of
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the format before 1.6
 MOST_PICKLE = 1 << 30  # bytes of an archive's pickle: names, sizes and settings
 Reader = Callable[[Storage], np.ndarray]  # all bytes of a storage
-NOT_READ = "quantised, or of a number type that is not read"
 
 
 def read_torch_zip(path: str) -> Contents:
@@ -107,9 +106,7 @@ def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_e
             size_of(record.shape, record.dtype)
             arrays[name] = StoredArray(name, record.shape, record.dtype, partial(_values, name, record, read), path)
         else:
-            made_by = getattr(record, "made_by", None)
-            kind = shown(made_by.name).removeprefix("_rebuild_") if isinstance(made_by, Global) else None
-            skipped[name] = f"a {kind.replace('_', ' ')}, which is not read" if kind else NOT_READ
+            skipped[name] = str(getattr(record, "made_by", NOT_READ))
     return Contents(path, kind, arrays, skipped)
 
 
