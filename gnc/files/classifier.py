@@ -14,10 +14,6 @@ from study.design.errors import StudyError
 
 SCALES = ("_scale_inv", "_scale")  # after the name of the weight; both multiply the codes
 NO_PART = ("input", "output", "activation", "act_", "logit_")  # what they scale has no part in the weight
-LENGTHS = {  # of weight norm, beside the directions, in its older and newer form
-    "weight_v": "weight_g",
-    "parametrizations.weight.original1": "parametrizations.weight.original0",
-}
 BLOCK = 128  # rows and columns of a block where config.json does not say it
 OTHER_SCALES = ("scale", "zero_point", "qzeros", "absmax", "SCB", "quant_state")
 
@@ -53,9 +49,8 @@ def read_classifier(path: str, name: str | None = None) -> Classifier:
     adapters = [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]
     if adapters := adapters + [place.name for place in file.parent.glob("adapter_model.*") if place != file]:
         notes.append(f"the adapter {shown(adapters[0])} beside it is not merged into it")
-    changed = [contents.changed[name] for name in (head.name,) if name in contents.changed]
-    notes = [f"{head} of {head.file}, {reason}", *changed, *notes, *contents.notes]
-    return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor().double(), tuple(notes))
+    said = [f"{head} of {head.file}, {reason}", contents.changed.get(head.name, ""), *notes, *contents.notes]
+    return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor(), tuple(filter(None, said)))
 
 
 def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
@@ -64,15 +59,13 @@ def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Ten
         return _as_computed(contents, head, stored.double())
     is_codes = head.dtype.startswith("float8")
     beside_it = _scale_names(contents, head.name, others=is_codes)
-    if beside_it and not is_codes:
-        return stored.double(), [f"{shown(beside_it[0])} beside it is left out: only codes of float8 are multiplied"]
+    if not is_codes:
+        return stored.double(), [f"{shown(n)} beside it is left out: it scales codes of float8" for n in beside_it[:1]]
+    if not beside_it and (index := index_of_shard(contents.path)):
+        rule = f"the scales of {head} must be known, got one shard of several"
+        raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
     if not beside_it:
-        if is_codes:
-            if index := index_of_shard(contents.path):
-                rule = f"the scales of {head} must be known, got one shard of several"
-                raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
-            return stored.double(), [f"{head.dtype} without scales beside it: the codes are taken as they are"]
-        return stored.double(), []
+        return stored.double(), [f"{head.dtype} without scales beside it: the codes are taken as they are"]
     scale = next((contents.arrays[n] for n in beside_it if n in (head.name + end for end in SCALES)), None)
     if scale is None or len(beside_it) > 1 or not scale.is_float:
         rule = f"the scales of {head} must be one array that is known, got {', '.join(map(shown, beside_it))}"
@@ -113,18 +106,19 @@ def _as_computed(contents: Contents, head: StoredArray, stored: Tensor) -> tuple
     """The rows that the model computes from what it stores: pruned, or directions times lengths; StudyError for others."""
     layer, form = parted(head.name)
     arrays, known = contents.arrays, ("original0", "original1")
-    mask, length = (arrays.get(layer + other) for other in ("weight_mask", LENGTHS.get(form, "")))
+    lengths = form.replace("weight_v", "weight_g").replace("original1", "original0")
+    mask, length = arrays.get(f"{layer}weight_mask"), arrays.get(layer + lengths)
     if form == "weight_orig" and mask is not None and mask.shape == head.shape:
         return stored * mask.tensor().double().reshape(stored.shape), [f"it is multiplied by {mask}"]
-    shape = (*length.shape, 1, 1)[:2] if length is not None else ()
-    along = [axis for axis in (0, 1) if shape[axis:][:1] == (1,)]
-    is_norm = all(n in (1, there) for n, there in zip(shape, stored.shape, strict=False)) and along
+    shape = (*(length or head).shape, 1, 1)[:2]
+    is_norm = lengths != form and shape in ((1, 1), (len(stored), 1), (1, stored.shape[1]))
     steps = [n for n in arrays if n.startswith(f"{layer}parametrizations.weight.") and not n.endswith(known)]
     if length is None or not is_norm or steps:
         rule = f"the weight must be stored as the model uses it, got {head}, from which the model computes it"
         cure = "torch.nn.utils.parametrize.remove_parametrizations (of older layers remove_spectral_norm)"
         raise StudyError(f"{rule}. Before saving call {cure}.")
-    rows = stored / stored.norm(dim=along, keepdim=True) * length.tensor().double().reshape(shape)
+    norms = stored.norm(dim=[axis for axis in (0, 1) if shape[axis] == 1], keepdim=True)
+    rows = stored / norms * length.tensor().double().reshape(shape)
     return rows, [f"it is scaled to the lengths in {shown(length.name)}"]
 
 

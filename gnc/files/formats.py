@@ -67,9 +67,9 @@ def beside(path: str, name: str) -> dict[str, Any] | None:
 
 
 def index_of_shard(path: str) -> str | None:
-    """The index beside a shard, by which the other shards are found."""
-    indices = sorted(Path(path).parent.glob("*.index.json")) if SHARD.search(Path(path).name) else []
-    return str(indices[0]) if indices else None
+    """The index beside a shard, by which the other shards are found, else its folder; None where it is no shard."""
+    indices = sorted(Path(path).parent.glob("*.index.json"))
+    return str(indices[0] if indices else Path(path).parent) if SHARD.search(Path(path).name) else None
 
 
 def _open_file(path: str) -> Contents:

@@ -3,10 +3,10 @@ shapes and config.json; does not know how values are stored."""
 
 import difflib
 import re
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from gnc.files.formats import SHARD, beside, index_of_shard
+from gnc.files.formats import beside, index_of_shard
 from gnc.files.stored import Contents, StoredArray, listing, shown
 from study.design.errors import StudyError
 
@@ -33,7 +33,7 @@ HEADLESS = re.compile(r"Classification|Answering|(?<!LMHead)Model\b")  # archite
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
     StudyError: no matrix, none of that name, or no certain guess; it names the candidates, the likeliest first."""
-    matrices = [found for found in contents.arrays.values() if is_matrix(found) and not _is_older(contents, found.name)]
+    matrices = [found for found in contents.arrays.values() if is_matrix(found)]
     ranked = sorted(matrices, key=_rank)
     if name is not None:
         return _named(contents, ranked, name)
@@ -64,38 +64,28 @@ def is_matrix(found: StoredArray) -> bool:
     return found.is_float and len(shape) >= 2 and shape[0] >= 2 and shape[1] >= 1 and set(shape[2:]) <= {1}
 
 
-def _is_older(contents: Contents, name: str) -> bool:
-    """Whether a weight was computed from it that stands there too, as in a whole module with pruned rows."""
-    layer, form = parted(name)
-    return form not in ("", "weight") and f"{layer}weight" in contents.arrays
-
-
 def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[StoredArray, str]:
     """By the whole name, then without prefixes of wrappers, then by an ending that one name alone has."""
     everything = contents.arrays
     wanted = _bare(name)
     ends = (wanted, *(f"{wanted}.{form}" for form in FORMS))
-    for means, found in (
-        ("by its name", [name] if name in everything else []),
-        ("by its name without prefixes", [full for full in everything if _bare(full) in ends]),
-        (
-            "by the end of its name",
-            [n for n in everything if any(f".{_dotted(n)}".endswith(f".{end}") for end in ends)],
-        ),
-    ):
-        given = [full for full in found if full == name or not _is_older(contents, full)]
-        matrices = [everything[full] for full in given if is_matrix(everything[full])]
-        if len(matrices) == 1:
-            return matrices[0], means
+    exact = [name] if name in everything else []
+    bare = [full for full in everything if _bare(full) in ends]
+    ended = [full for full in everything if any(f".{_dotted(full)}".endswith(f".{end}") for end in ends)]
+    for how, found in (("", exact), (" without prefixes", bare), (" by its end", ended)):
+        matrices = [everything[full] for full in sorted(found) if is_matrix(everything[full])]
+        # a whole module also holds what its weight was computed from
+        if len({parted(matrix.name)[0] for matrix in matrices}) == 1:
+            return matrices[0], f"by its name{how}"
         if len(matrices) > 1:
             held = listing(matrices)
             raise StudyError(f"--tensor must name one tensor of {contents.path!r}, got {name!r}, the end of {held}.")
         if found:
             rule = "--tensor must name a floating-point matrix of at least 2 rows"
             raise StudyError(f"{rule}, got {everything[found[0]]}.{_scaled_hint(contents, found[0])}")
-    for full, reason in contents.skipped.items():
-        if full == name or _bare(full) in ends:
-            raise StudyError(f"--tensor must name a tensor that can be read, got {shown(full)!r}: {reason}.")
+    for other, reason in contents.skipped.items():
+        if other == name or _bare(other) in ends:
+            raise StudyError(f"--tensor must name a tensor that can be read, got {shown(other)!r}: {reason}.")
     near = difflib.get_close_matches(wanted, {_bare(full): full for full in everything}, n=1)
     full = next((full for full in everything if near and _bare(full) == near[0]), None)
     hint = f" Did you mean {shown(full)!r}?" if full else ""
@@ -106,9 +96,7 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
 
 def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, str]:
     """The matrix whose place, name or size says that it is the head; StudyError where that leaves a doubt."""
-    is_known = len(ranked) == 1 and contents.head != ""
-    config = beside(contents.path, "config.json") or {}
-    found, reason = (ranked, "") if is_known else _likeliest(contents, ranked, config)
+    found, reason = (ranked, "") if len(ranked) == 1 and contents.head != "" else _likeliest(contents, ranked)
     elsewhere = _elsewhere(contents)
     if len(found) == 1 and (not elsewhere or _head_parts(found[0].name)):
         tied = ", an embedding, which is the head only where both are tied" * _is_embedding(found[0])
@@ -120,11 +108,12 @@ def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, 
     raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}{elsewhere}")
 
 
-def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, Any]) -> tuple[list[StoredArray], str]:
+def _likeliest(contents: Contents, ranked: list[StoredArray]) -> tuple[list[StoredArray], str]:
     """The matrices that may be the head, one of them if there is no doubt, and what tells it."""
     if contents.head is not None:
         last = "as the last matrix product of the model"  # "" where that is of no weight as it is stored
         return [contents.arrays[contents.head]] if contents.head else [], last
+    config = beside(contents.path, "config.json") or {}
     classes = _classes_of(config)
     heads = [found for found in ranked if _head_parts(found.name)]
     for tier in sorted({_rank(found)[0] for found in heads}):
@@ -145,11 +134,11 @@ def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, 
 
 
 def _last_of_numbered(named: list[StoredArray]) -> list[StoredArray]:
-    """Without classifier.3 where there is classifier.6: the last layer gives the logits."""
+    """Without classifier.3 where there is classifier.6: the last layer gives the logits. Each layer once."""
     last: dict[str, tuple[int, StoredArray]] = {}
     for found in named:
         number = re.search(r"\.(\d+)\.\w+$", found.name)
-        base = found.name[: number.start()] if number else found.name
+        base = found.name[: number.start()] if number else parted(found.name)[0]
         last[base] = max(last.get(base, (-1, found)), (int(number[1]) if number else 0, found), key=lambda one: one[0])
     return [found for _, found in last.values()]
 
@@ -221,11 +210,8 @@ def _scaled_hint(contents: Contents, name: str) -> str:
 
 
 def _elsewhere(contents: Contents) -> str:
-    if not SHARD.search(Path(contents.path).name):
-        return ""
     index = index_of_shard(contents.path)
-    give = f"give {index!r}" if index else "give the folder that holds all of them"
-    return f" {contents.path!r} is one of several shards: {give}."
+    return f" {contents.path!r} is one of several shards: give {index!r}." if index else ""
 
 
 def parted(name: str) -> tuple[str, str]:
@@ -237,16 +223,16 @@ def parted(name: str) -> tuple[str, str]:
 def bias_of(contents: Contents, head: StoredArray) -> StoredArray | None:
     """The bias that the format says, or that stands beside the head under the same name."""
     base = "" if len(_parts(head.name)) == 1 else parted(head.name)[0]  # the arrays of a .npz
-    alone = contents.arrays.get(f"{base}bias", contents.arrays.get(f"{base}bias:0"))
-    bias = contents.biases.get(head.name, alone)
-    return bias if bias is not None and bias.shape == (rows_of(head),) and bias.is_float else None
+    alone = f"{base}bias{':0' * head.name.endswith(':0')}"
+    name, sign = contents.biases.get(head.name, (alone, 1))
+    if (bias := contents.arrays.get(name)) is None or bias.shape not in ((rows_of(head),), (1, rows_of(head))):
+        return None
+    return replace(bias, load=lambda: bias.tensor().double().flatten() * sign) if bias.is_float else None
 
 
 def loose_biases(contents: Contents, head: StoredArray) -> list[str]:
     """What is called a bias, has one number per class, and stands beside no weight: perhaps the head's own."""
     layers = {layer for layer, form in map(parted, contents.arrays) if form}
-    size = rows_of(head)
-    vectors = [
-        name for name, found in contents.arrays.items() if found.is_float and found.shape in ((size,), (1, size))
-    ]
+    shapes = ((rows_of(head),), (1, rows_of(head)))
+    vectors = [name for name, found in contents.arrays.items() if found.is_float and found.shape in shapes]
     return [name for name in vectors if (own := re.fullmatch("(.*)bias(:0)?", name)) and own[1] not in layers]

@@ -2,7 +2,6 @@
 `onnx` opens no file outside the model's folder, and compares stated sizes with files' lengths."""
 
 import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def read_onnx(path: str) -> Contents:
     for node in graph.node:
         constants = [held.t for held in node.attribute if node.op_type == "Constant" and held.name == "value"]
         weights |= dict(zip(node.output, constants, strict=False))
-    turned, added, changed, head = _products(graph.node, weights)
+    turned, biases, changed, head = _products(graph.node, weights)
     kinds = onnx.helper.get_all_tensor_dtypes()
     arrays, skipped = {}, {}
     for name, weight in weights.items():
@@ -46,14 +45,7 @@ def read_onnx(path: str) -> Contents:
             skipped[name] = f"of the type {dtype}"
     quantised = sum(node.op_type.startswith(("DequantizeLinear", "MatMulInteger", "QLinear")) for node in graph.node)
     notes = (f"{quantised} nodes of the model compute with quantised weights",) if quantised else ()
-    biases = {name: _bias(arrays[bias], sign) if bias in arrays else None for name, (bias, sign) in added.items()}
     return Contents(path, "an ONNX model", arrays, skipped, notes, head if head in arrays else "", biases, changed)
-
-
-def _bias(held: StoredArray, sign: int) -> StoredArray:
-    """What is added to the product, as a vector."""
-    shape = held.shape[1:] if held.shape[:-1] == (1,) else held.shape
-    return replace(held, shape=shape, load=lambda: held.tensor().reshape(shape) * sign)
 
 
 def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor:
@@ -83,26 +75,24 @@ def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, 
         head = ""
         if node.op_type not in ("MatMul", "Gemm", "Conv") or len(node.input) < 2:
             continue  # quantised or fused: if it is the last, the head is not known
-        name, between = node.input[1], list[str]()
+        name, between = node.input[1], ""
         is_plain = not any(held.name == "transB" and held.i for held in node.attribute)
         is_turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and is_plain)
         for _ in nodes:  # a torn graph may run in circles
             maker = made.get(name)
             if name in weights or name not in fixed or maker is None or not maker.input:
                 break
-            name, is_turned = (
-                max(maker.input, key=lambda n: likely.get(n, 1)),
-                is_turned != (maker.op_type == "Transpose"),
-            )
-            between += [maker.op_type] * (maker.op_type not in PASSING)
+            is_turned ^= maker.op_type == "Transpose"
+            name = max(maker.input, key=lambda n: likely.get(n, 1))
+            between = between if maker.op_type in PASSING else maker.op_type
         shape = weights[name].dims if name in weights else ()
         if len(shape) == 2 or (node.op_type == "Conv" and set(shape[2:]) == {1}):
             (turned.add if is_turned else turned.discard)(name)
             head = "" if between else name
-            if between:
-                changed[name] = f"{' and '.join(between[::-1])} of the model before its product is left out"
+            changed[name] = between and f"{between} of the model before its product is left out"
             sums = [added[output] for output in node.output if output in added]
-            beside = [(n, 1) for n in node.input[2:]]
-            beside += [(n, 1 if one.op_type == "Add" else -1) for one in sums for n in one.input]
-            biases[name] = next((one for one in beside if one[0] in weights), ("", 1))
+            beside = dict.fromkeys(node.input[2:], 1) | {
+                n: 1 - 2 * (one.op_type == "Sub") for one in sums for n in one.input
+            }
+            biases.update((name, one) for one in beside.items() if one[0] in weights)
     return turned, biases, changed, head

@@ -15,7 +15,9 @@ from gnc.files.stored import Unreadable
 KEYS = (str, bytes, int, float, bool, type(None))  # hashing a deeply nested tuple could exhaust the stack
 QUANTISED = "quantised"
 NOT_READ = "quantised, or of a number type that is not read"
-ARRAY = re.compile("_rebuild_(.*)|.*reconstruct(?:_array)?")  # functions that make arrays, of torch, numpy and JAX
+ARRAY = re.compile(
+    r"_rebuild_(\w{1,40})|\w*reconstruct(?:_array)?"
+)  # functions that make arrays, of torch, numpy and JAX
 LONGEST_PATH = 2000  # characters; a list nested a million times would take hours to name
 
 
@@ -48,12 +50,12 @@ class TensorRecord:
 
 
 class Thing(dict):
-    """Stands for an object of any class. What is put into it can be walked, and nothing else. made_by: the class, or in
-    words what kind of array it is that is not read."""
+    """Stands for an object of any class. What is put into it can be walked, and nothing else. kind: of an array that
+    is not read, in words."""
 
-    def __init__(self, made_by: object = None) -> None:
+    def __init__(self, kind: str | None = None) -> None:
         super().__init__()
-        self.made_by = made_by
+        self.kind = kind
         self.state: Any = None
 
     def extend(self, values: list[Any]) -> None:
@@ -195,12 +197,10 @@ def _put(target: Any, pairs: list[Any]) -> Any:
 def _made(made_by: Any, arguments: Any) -> Any:
     if not isinstance(arguments, tuple):
         raise Unreadable("a call without a tuple of arguments")
-    if not isinstance(made_by, Global):
-        return Thing(made_by)
-    if (maker := _MAKERS.get(".".join(made_by))) is not None:
-        return maker(*arguments)
-    kind = ARRAY.fullmatch(made_by.name)
-    return Thing(f"a {(kind[1] or 'special array').replace('_', ' ')}, which is not read" if kind else made_by)
+    maker = _MAKERS.get(".".join(made_by)) if isinstance(made_by, Global) else None
+    array = ARRAY.fullmatch(made_by.name) if isinstance(made_by, Global) else None
+    kind = f"a {(array[1] or 'special array').replace('_', ' ')}, which is not read" if array else None
+    return Thing(kind) if maker is None else maker(*arguments)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Any:
@@ -261,9 +261,7 @@ def walk(value: Any) -> Iterator[tuple[str, TensorRecord | ArrayRecord | Thing]]
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         prefix, value = waiting.pop()
-        if isinstance(value, TensorRecord | ArrayRecord) or (
-            isinstance(value, Thing) and isinstance(value.made_by, str)
-        ):
+        if isinstance(value, TensorRecord | ArrayRecord) or getattr(value, "kind", None):
             yield prefix or "tensor", value
             continue
         if not isinstance(value, dict | list | tuple) or id(value) in seen or len(prefix) > LONGEST_PATH:

@@ -106,7 +106,7 @@ def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_e
             size_of(record.shape, record.dtype)
             arrays[name] = StoredArray(name, record.shape, record.dtype, partial(_values, name, record, read), path)
         else:
-            skipped[name] = str(getattr(record, "made_by", NOT_READ))
+            skipped[name] = getattr(record, "kind", NOT_READ)
     return Contents(path, kind, arrays, skipped)
 
 
