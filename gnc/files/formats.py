@@ -40,9 +40,7 @@ ARCHIVES = (  # the same of zip archives, by an entry
     ("model.weights.h5", "a Keras file", 'Save the weights alone: numpy.savez("weights.npz", **arrays).'),
     ("archive_format", "an exported program", "Save the module's state_dict with torch.save."),
 )
-KINDS = (
-    "safetensors, PyTorch archives and pickles (.pt, .bin, .ckpt), .npy, .npz, ONNX, and the index or folder of shards"
-)
+KINDS = "safetensors, PyTorch archives and pickles (.pt, .bin, .ckpt), .npy, .npz, ONNX, an index or folder of shards"
 
 
 def open_arrays(path: str) -> Contents:

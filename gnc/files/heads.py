@@ -33,11 +33,10 @@ HEADLESS = re.compile(r"Classification|Answering|(?<!LMHead)Model\b")  # archite
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
     StudyError: no matrix, none of that name, or no certain guess; it names the candidates, the likeliest first."""
-    matrices = [found for found in contents.arrays.values() if is_matrix(found)]
-    ranked = sorted(matrices, key=_rank)
+    ranked = sorted(filter(is_matrix, contents.arrays.values()), key=_rank)
     if name is not None:
         return _named(contents, ranked, name)
-    if not matrices:
+    if not ranked:
         held = listing(contents.arrays.values(), contents.skipped) or "no tensors"
         rule = "FILE must hold a floating-point matrix of at least 2 rows"
         raise StudyError(f"{rule}, got {contents.path!r} without one: {held}.{_elsewhere(contents)}")
@@ -86,9 +85,8 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
     for other, reason in contents.skipped.items():
         if other == name or _bare(other) in ends:
             raise StudyError(f"--tensor must name a tensor that can be read, got {shown(other)!r}: {reason}.")
-    near = difflib.get_close_matches(wanted, {_bare(full): full for full in everything}, n=1)
-    full = next((full for full in everything if near and _bare(full) == near[0]), None)
-    hint = f" Did you mean {shown(full)!r}?" if full else ""
+    short = {_bare(full): full for full in reversed(everything)}
+    hint = "".join(f" Did you mean {shown(short[near])!r}?" for near in difflib.get_close_matches(wanted, short, n=1))
     held = f" The matrices are, likeliest heads first: {listing(ranked) or 'none'}."
     where = f"--tensor must name a tensor of {contents.path!r}, got {name!r}."
     raise StudyError(f"{where}{hint}{held}{_elsewhere(contents)}")
@@ -111,8 +109,7 @@ def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, 
 def _likeliest(contents: Contents, ranked: list[StoredArray]) -> tuple[list[StoredArray], str]:
     """The matrices that may be the head, one of them if there is no doubt, and what tells it."""
     if contents.head is not None:
-        last = "as the last matrix product of the model"  # "" where that is of no weight as it is stored
-        return [contents.arrays[contents.head]] if contents.head else [], last
+        return [contents.arrays[contents.head]] if contents.head else [], "as the last matrix product of the model"
     config = beside(contents.path, "config.json") or {}
     classes = _classes_of(config)
     heads = [found for found in ranked if _head_parts(found.name)]
@@ -137,9 +134,10 @@ def _last_of_numbered(named: list[StoredArray]) -> list[StoredArray]:
     """Without classifier.3 where there is classifier.6: the last layer gives the logits. Each layer once."""
     last: dict[str, tuple[int, StoredArray]] = {}
     for found in named:
-        number = re.search(r"\.(\d+)\.\w+$", found.name)
-        base = found.name[: number.start()] if number else parted(found.name)[0]
-        last[base] = max(last.get(base, (-1, found)), (int(number[1]) if number else 0, found), key=lambda one: one[0])
+        layer = parted(found.name)[0]
+        base = re.sub(r"[./]\d+[./]$", "", layer)
+        number = int(layer[len(base) + 1 : -1] or 0)
+        last[base] = max(last.get(base, (-1, found)), (number, found), key=lambda one: one[0])
     return [found for _, found in last.values()]
 
 
@@ -202,11 +200,10 @@ def _bare(name: str) -> str:
 
 
 def _scaled_hint(contents: Contents, name: str) -> str:
-    beside_it = [other for other in contents.arrays if other != name and other.startswith(name.removesuffix("weight"))]
-    scales = [other for other in beside_it if "scale" in other or other.endswith(("SCB", "absmax", "qzeros"))]
-    if not scales:
-        return ""
-    return f" It is quantised, with {shown(scales[0])} beside it: save the model with its weights dequantised."
+    held = [other for other in contents.arrays if other != name and other.startswith(parted(name)[0])]
+    scales = [other for other in held if re.search("scale|(SCB|absmax|qzeros)$", other)]
+    cure = "save the model with its weights dequantised"
+    return f" It is quantised, with {shown(scales[0])} beside it: {cure}." if scales else ""
 
 
 def _elsewhere(contents: Contents) -> str:

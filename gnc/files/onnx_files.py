@@ -32,20 +32,21 @@ def read_onnx(path: str) -> Contents:
     for node in graph.node:
         constants = [held.t for held in node.attribute if node.op_type == "Constant" and held.name == "value"]
         weights |= dict(zip(node.output, constants, strict=False))
-    turned, biases, changed, head = _products(graph.node, weights)
+    turned, biases, head = _products(graph.node, weights)
     kinds = onnx.helper.get_all_tensor_dtypes()
-    arrays, skipped = {}, {}
+    arrays, skipped, changes = {}, {}, dict[str, str]()
     for name, weight in weights.items():
         kind, shape = weight.data_type, tuple(weight.dims)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind).name if kind in kinds else f"number {kind}"
         if dtype in ITEM_BYTES:
             load = partial(_values, onnx.numpy_helper.to_array, weight, str(Path(path).parent), dtype)
-            arrays[name] = StoredArray(name, shape, dtype, load, path, name in turned)
+            is_turned, changes[name] = turned.get(name, (False, ""))
+            arrays[name] = StoredArray(name, shape, dtype, load, path, is_turned)
         else:
             skipped[name] = f"of the type {dtype}"
     quantised = sum(node.op_type.startswith(("DequantizeLinear", "MatMulInteger", "QLinear")) for node in graph.node)
     notes = (f"{quantised} nodes of the model compute with quantised weights",) if quantised else ()
-    return Contents(path, "an ONNX model", arrays, skipped, notes, head if head in arrays else "", biases, changed)
+    return Contents(path, "an ONNX model", arrays, skipped, notes, head if head in arrays else "", biases, changes)
 
 
 def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor:
@@ -55,17 +56,18 @@ def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor
     return torch.frombuffer(bytearray(values.tobytes()), dtype=kind).reshape(values.shape)
 
 
-def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, tuple[str, int]], dict[str, str], str]:
-    """Weights that are [dim, classes], the bias of each with its sign, what changes a weight before its product, and the
-    weight of the last product, "" if it does not enter as it is stored."""
+def _products(
+    nodes: Any, weights: dict[str, Any]
+) -> tuple[dict[str, tuple[bool, str]], dict[str, tuple[str, int]], str]:
+    """Of each weight whether it is [dim, classes] and what changes it before its product, its bias with a sign, and the
+    weight of the last product, "" if that does not enter as it is stored."""
     made = {output: node for node in nodes for output in node.output}
     added = {name: node for node in nodes if node.op_type in ("Add", "Sub") for name in node.input}
     fixed = {*weights, ""}  # what is computed from weights alone; an input that is left out has no name
     # of a node's inputs first a matrix, then what is computed, last its factors
     likely = {name: 2 * (len(weight.dims) == 2 and min(weight.dims) > 1) for name, weight in weights.items()}
-    turned: set[str] = set()
+    turned: dict[str, tuple[bool, str]] = {}
     biases: dict[str, tuple[str, int]] = {}
-    changed: dict[str, str] = {}
     head = ""
     for node in nodes:
         if fixed.issuperset(node.input) and (node.input or node.op_type == "Constant"):
@@ -87,12 +89,11 @@ def _products(nodes: Any, weights: dict[str, Any]) -> tuple[set[str], dict[str, 
             between = between if maker.op_type in PASSING else maker.op_type
         shape = weights[name].dims if name in weights else ()
         if len(shape) == 2 or (node.op_type == "Conv" and set(shape[2:]) == {1}):
-            (turned.add if is_turned else turned.discard)(name)
+            turned[name] = is_turned, between and f"{between} of the model before its product is left out"
             head = "" if between else name
-            changed[name] = between and f"{between} of the model before its product is left out"
             sums = [added[output] for output in node.output if output in added]
             beside = dict.fromkeys(node.input[2:], 1) | {
                 n: 1 - 2 * (one.op_type == "Sub") for one in sums for n in one.input
             }
             biases.update((name, one) for one in beside.items() if one[0] in weights)
-    return turned, biases, changed, head
+    return turned, biases, head

@@ -25,8 +25,6 @@ def read_torch_zip(path: str) -> Contents:
     with ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = sorted((name for name in entries if name.rpartition("/")[2] == "data.pkl"), key=len)
-        if not pickles:
-            raise Unreadable("a zip archive without a pickle of tensors")
         info, root = entries[pickles[0]], pickles[0][: -len("data.pkl")]
         check_extent(info.file_size, MOST_PICKLE, info.filename)
         with archive.open(info) as file:
