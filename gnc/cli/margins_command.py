@@ -143,8 +143,7 @@ def _margin_facts(margins: "Margins | None", options: argparse.Namespace, *, int
         # the division by the rows' lengths widens intervals by less than this
         certified = margins.upper - margins.lower <= options.tolerance * margins.upper + 1e-12 * (not options.raw)
         facts["classes_certified"] = int(certified.sum())
-    rounds = 0 if margins is None else margins.rounds
-    return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": rounds}
+    return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": getattr(margins, "rounds", 0)}
 
 
 def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gnc_models.shapes import Float
 from study.design.errors import StudyError
 
 SCALES = ("_scale_inv", "_scale")  # after the name of the weight; both multiply the codes
-NO_PART = ("input", "output", "activation", "act_", "logit_")  # what they scale has no part in the weight
+NO_PART = ("input", "output", "activation", "act_")  # what they scale has no part in the weight
 BLOCK = 128  # rows and columns of a block where config.json does not say it
 OTHER_SCALES = ("scale", "zero_point", "qzeros", "absmax", "SCB", "quant_state")
 
@@ -60,7 +60,9 @@ def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Ten
     is_codes = head.dtype.startswith("float8")
     beside_it = _scale_names(contents, head.name, others=is_codes)
     if not is_codes:
-        return stored.double(), [f"{shown(n)} beside it is left out: it scales codes of float8" for n in beside_it[:1]]
+        return stored.double(), [
+            f"{shown(n)} beside it is left out: these are no codes of float8" for n in beside_it[:1]
+        ]
     if not beside_it and (index := index_of_shard(contents.path)):
         rule = f"the scales of {head} must be known, got one shard of several"
         raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
@@ -98,8 +100,7 @@ def _block(contents: Contents, shape: tuple[int, ...], scales: tuple[int, ...]) 
     if stated is None and scales[0] == shape[0] and shape[1] % scales[1] == 0:
         tried.append((1, shape[1] // scales[1]))  # groups within a row
     possible = [block for block in tried if all(type(n) is int and n > 0 for n in block)]
-    fits = [b for b in possible if tuple(-(-size // part) for size, part in zip(shape, b, strict=True)) == scales]
-    return fits[0] if fits else None
+    return next((b for b in possible if tuple(-(-n // part) for n, part in zip(shape, b, strict=True)) == scales), None)
 
 
 def _as_computed(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
@@ -129,4 +130,4 @@ def _scale_names(contents: Contents, name: str, *, others: bool) -> list[str]:
     held = [n for n in (*contents.arrays, *contents.skipped) if n != name and any(word in n for word in OTHER_SCALES)]
     held = [n for n in held if not n.rpartition(".")[2].startswith(NO_PART)]
     ours = [n for n in held if n.startswith(layer) and "." not in n.removeprefix(layer).removeprefix("weight.")]
-    return ours or [n for n in held if others and name.startswith(n[: n.rfind(".") + 1])]
+    return ours or [n for n in held if others and "logit" not in n and name.startswith(n[: n.rfind(".") + 1])]

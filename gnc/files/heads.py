@@ -43,7 +43,9 @@ def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     found, reason = _guess(contents, ranked)
     if found.name != contents.head and (hidden := _heads_not_read(contents)) and not _head_parts(found.name):
         rule = f"--tensor must be given where what is called a classifier is no matrix, got {contents.path!r} with "
-        cure = ". Save the model with its weights dequantised and dense, or fetch the file that is absent."
+        cure = (
+            ". Save the model with its weights dequantised and dense, fetch the file that is absent, or name another."
+        )
         raise StudyError(f"{rule}{', '.join(hidden[:3])}{cure}")
     return found, reason
 
@@ -68,13 +70,11 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
     everything = contents.arrays
     wanted = _bare(name)
     ends = (wanted, *(f"{wanted}.{form}" for form in FORMS))
-    exact = [name] if name in everything else []
     bare = [full for full in everything if _bare(full) in ends]
     ended = [full for full in everything if any(f".{_dotted(full)}".endswith(f".{end}") for end in ends)]
-    for how, found in (("", exact), (" without prefixes", bare), (" by its end", ended)):
+    for how, found in (("", [name] * (name in everything)), (" without prefixes", bare), (" by its end", ended)):
         matrices = [everything[full] for full in sorted(found) if is_matrix(everything[full])]
-        # a whole module also holds what its weight was computed from
-        if len({parted(matrix.name)[0] for matrix in matrices}) == 1:
+        if len({parted(one.name)[0] for one in matrices}) == 1:  # beside it may be what it was computed from
             return matrices[0], f"by its name{how}"
         if len(matrices) > 1:
             held = listing(matrices)
@@ -95,15 +95,14 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
 def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, str]:
     """The matrix whose place, name or size says that it is the head; StudyError where that leaves a doubt."""
     found, reason = (ranked, "") if len(ranked) == 1 and contents.head != "" else _likeliest(contents, ranked)
-    elsewhere = _elsewhere(contents)
-    if len(found) == 1 and (not elsewhere or _head_parts(found[0].name)):
+    if len(found) == 1 and (_head_parts(found[0].name) or not _elsewhere(contents)):
         tied = ", an embedding, which is the head only where both are tied" * _is_embedding(found[0])
         others = [str(other) for other in ranked if other is not found[0]]
         return found[0], f"guessed {reason}; the next likeliest is {others[0]}" if others else f"the only matrix{tied}"
     advice = " An embedding is the head only where both are tied." if _is_embedding(ranked[0]) else ""
     rule = f"--tensor must be given where no matrix of {contents.path!r} is surely the classifier"
     absent = {name: why for name, why in contents.skipped.items() if why.endswith("is absent")}
-    raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}{elsewhere}")
+    raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}{_elsewhere(contents)}")
 
 
 def _likeliest(contents: Contents, ranked: list[StoredArray]) -> tuple[list[StoredArray], str]:
@@ -202,8 +201,7 @@ def _bare(name: str) -> str:
 def _scaled_hint(contents: Contents, name: str) -> str:
     held = [other for other in contents.arrays if other != name and other.startswith(parted(name)[0])]
     scales = [other for other in held if re.search("scale|(SCB|absmax|qzeros)$", other)]
-    cure = "save the model with its weights dequantised"
-    return f" It is quantised, with {shown(scales[0])} beside it: {cure}." if scales else ""
+    return f" It is quantised, with {shown(scales[0])} beside it: save the model dequantised." if scales else ""
 
 
 def _elsewhere(contents: Contents) -> str:

@@ -56,9 +56,7 @@ def _values(to_array: Any, weight: Any, folder: str, dtype: str) -> torch.Tensor
     return torch.frombuffer(bytearray(values.tobytes()), dtype=kind).reshape(values.shape)
 
 
-def _products(
-    nodes: Any, weights: dict[str, Any]
-) -> tuple[dict[str, tuple[bool, str]], dict[str, tuple[str, int]], str]:
+def _products(nodes: Any, weights: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, int]], str]:
     """Of each weight whether it is [dim, classes] and what changes it before its product, its bias with a sign, and the
     weight of the last product, "" if that does not enter as it is stored."""
     made = {output: node for node in nodes for output in node.output}
@@ -92,8 +90,7 @@ def _products(
             turned[name] = is_turned, between and f"{between} of the model before its product is left out"
             head = "" if between else name
             sums = [added[output] for output in node.output if output in added]
-            beside = dict.fromkeys(node.input[2:], 1) | {
-                n: 1 - 2 * (one.op_type == "Sub") for one in sums for n in one.input
-            }
+            signs = {n: 1 - 2 * (one.op_type == "Sub") for one in sums for n in one.input}
+            beside = dict.fromkeys(node.input[2:], 1) | signs
             biases.update((name, one) for one in beside.items() if one[0] in weights)
     return turned, biases, head

@@ -48,8 +48,7 @@ class TensorRecord:
 
 
 class Thing(dict):
-    """Stands for an object of any class. What is put into it can be walked, and nothing else. kind: of an array that
-    is not read, in words."""
+    """Stands for an object of any class. What is put into it is walked, no more. kind: of an array that is not read."""
 
     def __init__(self, kind: str | None = None) -> None:
         super().__init__()
