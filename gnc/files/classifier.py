@@ -13,7 +13,6 @@ from gnc_models.shapes import Float
 from study.design.errors import StudyError
 
 SCALES = ("_scale_inv", "_scale")  # after the name of the weight; both multiply the codes
-NO_PART = ("input", "output", "activation", "act_")  # what they scale has no part in the weight
 BLOCK = 128  # rows and columns of a block where config.json does not say it
 OTHER_SCALES = ("scale", "zero_point", "qzeros", "absmax", "SCB", "quant_state")
 
@@ -60,9 +59,7 @@ def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Ten
     is_codes = head.dtype.startswith("float8")
     beside_it = _scale_names(contents, head.name, others=is_codes)
     if not is_codes:
-        return stored.double(), [
-            f"{shown(n)} beside it is left out: these are no codes of float8" for n in beside_it[:1]
-        ]
+        return stored.double(), [f"{shown(n)} beside it is left out: these are no float8 codes" for n in beside_it[:1]]
     if not beside_it and (index := index_of_shard(contents.path)):
         rule = f"the scales of {head} must be known, got one shard of several"
         raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
@@ -124,10 +121,10 @@ def _as_computed(contents: Contents, head: StoredArray, stored: Tensor) -> tuple
 
 
 def _scale_names(contents: Contents, name: str, *, others: bool) -> list[str]:
-    """Arrays whose names say that they scale the weight of the same layer, also those that cannot be read. If there are
-    none, with `others`, those of the layers around it, as model.lm_head_weight_scale."""
+    """Arrays that by their names scale the weight of this layer, not its inputs and outputs, also those that cannot be
+    read. If there are none, with `others`, those of the layers around it, as model.lm_head_weight_scale."""
     layer = parted(name)[0]
     held = [n for n in (*contents.arrays, *contents.skipped) if n != name and any(word in n for word in OTHER_SCALES)]
-    held = [n for n in held if not n.rpartition(".")[2].startswith(NO_PART)]
+    held = [n for n in held if not n.rpartition(".")[2].startswith(("input", "output", "activation", "act_"))]
     ours = [n for n in held if n.startswith(layer) and "." not in n.removeprefix(layer).removeprefix("weight.")]
     return ours or [n for n in held if others and "logit" not in n and name.startswith(n[: n.rfind(".") + 1])]

@@ -123,9 +123,8 @@ def _likeliest(contents: Contents, ranked: list[StoredArray]) -> tuple[list[Stor
     if is_tied and "vocab_size" in config:
         tied = [found for found in ranked if _is_embedding(found) and rows_of(found) == classes]
         return tied, "since config.json ties the head to the embedding"
-    if heads:
-        return [], ""  # config.json states another count, or another model
-    sized = [found for found in ranked if rows_of(found) == classes and not _is_embedding(found)]
+    # with a head of another count there is a doubt: perhaps config.json is of another model
+    sized = [found for found in ranked if rows_of(found) == classes and not (heads or _is_embedding(found))]
     return sized, "since config.json states as many classes"
 
 

@@ -231,7 +231,7 @@ def test_a_scale_of_logits_is_no_scale_of_numbers_that_are_no_codes(tmp_path, sc
     tensors = {"body.weight": HIDDEN, "head.weight": ROWS, scale: torch.tensor([16.0])}
     found = read_classifier(write(tmp_path / "m.safetensors", tensors))
     assert torch.equal(found.rows, ROWS.double())
-    assert f"{scale} beside it is left out: these are no codes of float8" in notes(found)
+    assert f"{scale} beside it is left out: these are no float8 codes" in notes(found)
 
 
 def test_scales_of_codes_without_a_layer_are_applied_or_refused(tmp_path):
