@@ -15,7 +15,7 @@ from gnc.files.stored import Unreadable
 KEYS = (str, bytes, int, float, bool, type(None))  # hashing a deeply nested tuple could exhaust the stack
 QUANTISED = "quantised"
 NOT_READ = "quantised, or of a number type that is not read"
-ARRAY = re.compile(r"_rebuild_(\w{1,40})|\w*reconstruct(?:_array)?")  # what makes one, in torch, numpy and JAX
+ARRAY = re.compile(r"_rebuild_(\w{1,40}?)(?:_no_storage)?|\w*reconstruct(?:_array)?")  # of torch, numpy and JAX
 LONGEST_PATH = 2000  # characters; a list nested a million times would take hours to name
 
 

@@ -111,7 +111,7 @@ def one_process(tmp_path):
         (lambda w: w.to_sparse_csr(), "sparse tensor"),
         (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "qtensor"),
         (lambda w: torch.quantize_per_channel(w, torch.ones(20), torch.zeros(20), 0, torch.qint8), "qtensor"),
-        (lambda w: w.to("meta"), "meta tensor no storage"),
+        (lambda w: w.to("meta"), "meta tensor"),
         (parted, "wrapper subclass"),
         (lambda w: nn.Parameter(w.to_sparse()), "sparse tensor"),
     ],
