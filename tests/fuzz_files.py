@@ -55,7 +55,8 @@ def write_onnx(path: Path) -> None:
     weights = {name: value.numpy() for name, value in tensors().items()}
     held = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
     nodes = [
-        onnx.helper.make_node("MatMul", ["x", "transposed"], ["y"]),
+        onnx.helper.make_node("Mul", ["transposed", "head.bias"], ["scaled"]),
+        onnx.helper.make_node("MatMul", ["x", "scaled"], ["y"]),
         onnx.helper.make_node("Gemm", ["x", "head.weight", "head.bias"], ["z"], transB=1),
     ]
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xz"]

@@ -46,8 +46,7 @@ def command_margins(options: argparse.Namespace) -> int:
     tables["notes"] += classifier.notes
     tables["notes"] += [] if classifier.bias is None else ["its bias is left out: margins are of the rows"]
     if names:
-        unnamed = len(rows) - len(names)
-        if unnamed:
+        if unnamed := len(rows) - len(names):
             tables["notes"].append(f"{amount(unnamed, 'class', 'classes')} without a name in {options.labels}")
         mentioned = {k for name in ("duplicates", "near_duplicates") for group in tables[name] for k in group}
         mentioned |= {one["class"] for one in tables["largest_supports"]}
@@ -91,7 +90,7 @@ def _measured(rows: "Tensor", options: argparse.Namespace) -> tuple[dict[str, An
         "distinct_rows": len(distinct),
         "duplicate_groups": len(same),
         "near_groups": None if watch.stopped else len(near),
-        **_margin_facts(margins, len(kept), options, interrupted=watch.stopped),
+        **_margin_facts(margins, options, interrupted=watch.stopped),
         "seconds": round(time.monotonic() - started, 3),
         **(_score(margins, len(kept), rows.shape[1]) if not options.raw else {}),
         "mean_squared_cosine_times_dim": spread(rows[kept]),
@@ -131,9 +130,7 @@ def _notes(options: argparse.Namespace, same: list[list[int]], stopped: bool) ->
     return notes + (["interrupted: the bounds hold, and classes not certified have wide ones"] if stopped else [])
 
 
-def _margin_facts(
-    margins: "Margins | None", num_classes: int, options: argparse.Namespace, *, interrupted: bool
-) -> dict[str, Any]:
+def _margin_facts(margins: "Margins | None", options: argparse.Namespace, *, interrupted: bool) -> dict[str, Any]:
     """Facts of the margins; without margins exact duplicates have decided that the smallest is 0."""
     lower, upper = (0.0, 0.0) if margins is None else margins.minimum
     facts: dict[str, Any] = {"margin_min_lower": lower, "margin_min_upper": upper}
@@ -146,8 +143,7 @@ def _margin_facts(
         # the division by the rows' lengths widens intervals by less than this
         certified = margins.upper - margins.lower <= options.tolerance * margins.upper + 1e-12 * (not options.raw)
         facts["classes_certified"] = int(certified.sum())
-    rounds = 0 if margins is None else margins.rounds
-    return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": rounds}
+    return facts | {"interrupted": interrupted, "tolerance": options.tolerance, "rounds": getattr(margins, "rounds", 0)}
 
 
 def _score(margins: "Margins | None", num_classes: int, feature_dim: int) -> dict[str, Any]:

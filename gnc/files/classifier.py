@@ -2,11 +2,12 @@
 counts: scales of float8 codes and weight norms are applied, or the matrix is refused."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from gnc.files.formats import beside, index_of_shard, open_arrays
-from gnc.files.heads import bias_of, find_head, is_by_columns
+from gnc.files.heads import bias_of, find_head, is_by_columns, loose_biases, parted
 from gnc.files.stored import Contents, StoredArray, shown
 from gnc_models.shapes import Float
 from study.design.errors import StudyError
@@ -41,30 +42,29 @@ def read_classifier(path: str, name: str | None = None) -> Classifier:
     if is_by_columns(head):
         rows, notes = rows.T.contiguous(), [*notes, "its columns are the classes, so it is turned"]
     bias = bias_of(contents, head)
-    base = head.name.removesuffix("weight").removesuffix("base_layer.")
-    if adapter := [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]:
-        notes.append(f"the adapter {shown(adapter[0])} beside it is not merged into it")
-    notes = [f"{head} of {head.file}, {reason}", *notes, *contents.notes]
-    return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor().double(), tuple(notes))
+    if bias is None and (loose := loose_biases(contents, head)):
+        notes.append(f"{', '.join(map(shown, loose[:3]))} may be its bias, under another name, and is left out")
+    base, file = parted(head.name)[0].removesuffix("base_layer."), Path(head.file)
+    adapters = [n for n in contents.arrays if n.startswith(base) and ".lora_" in f".{n.removeprefix(base)}"]
+    if adapters := adapters + [place.name for place in file.parent.glob("adapter_model.*") if place != file]:
+        notes.append(f"the adapter {shown(adapters[0])} beside it is not merged into it")
+    said = [f"{head} of {head.file}, {reason}", contents.changed.get(head.name, ""), *notes, *contents.notes]
+    return Classifier(rows, head.name, head.file, None if bias is None else bias.tensor(), tuple(filter(None, said)))
 
 
 def _as_used(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
     """Float64 rows with the scales and norms that stand beside them."""
-    if length := _weight_norm(contents, head):
-        lengths = length.tensor().double().reshape(-1)
-        if len(lengths) not in (1, len(stored)):
-            raise StudyError(f"{shown(length.name)} must be one length per row of {head}, got {length.shape}.")
-        directions = stored.double()
-        rows = directions / directions.norm(dim=1, keepdim=True) * lengths.unsqueeze(1)
-        return rows, [f"rows are scaled to the lengths in {shown(length.name)}"]
-    beside_it = _scale_names(contents, head.name)
+    if parted(head.name)[1] not in ("", "weight", "kernel"):
+        return _as_computed(contents, head, stored.double())
+    is_codes = head.dtype.startswith("float8")
+    beside_it = _scale_names(contents, head.name, others=is_codes)
+    if not is_codes:
+        return stored.double(), [f"{shown(n)} beside it is left out: these are no float8 codes" for n in beside_it[:1]]
+    if not beside_it and (index := index_of_shard(contents.path)):
+        rule = f"the scales of {head} must be known, got one shard of several"
+        raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
     if not beside_it:
-        if head.dtype.startswith("float8"):
-            if index := index_of_shard(contents.path):
-                rule = f"the scales of {head} must be known, got one shard of several"
-                raise StudyError(f"{rule}, and the scales may lie in another. Give {index!r}.")
-            return stored.double(), [f"{head.dtype} without scales beside it: the codes are taken as they are"]
-        return stored.double(), []
+        return stored.double(), [f"{head.dtype} without scales beside it: the codes are taken as they are"]
     scale = next((contents.arrays[n] for n in beside_it if n in (head.name + end for end in SCALES)), None)
     if scale is None or len(beside_it) > 1 or not scale.is_float:
         rule = f"the scales of {head} must be one array that is known, got {', '.join(map(shown, beside_it))}"
@@ -97,23 +97,34 @@ def _block(contents: Contents, shape: tuple[int, ...], scales: tuple[int, ...]) 
     if stated is None and scales[0] == shape[0] and shape[1] % scales[1] == 0:
         tried.append((1, shape[1] // scales[1]))  # groups within a row
     possible = [block for block in tried if all(type(n) is int and n > 0 for n in block)]
-    fits = [b for b in possible if tuple(-(-size // part) for size, part in zip(shape, b, strict=True)) == scales]
-    return fits[0] if fits else None
+    return next((b for b in possible if tuple(-(-n // part) for n, part in zip(shape, b, strict=True)) == scales), None)
 
 
-def _weight_norm(contents: Contents, head: StoredArray) -> StoredArray | None:
-    """The lengths that torch's weight_norm keeps apart from the directions, in its older and newer form."""
-    for direction, length in (("weight_v", "weight_g"), ("weight.original1", "weight.original0")):
-        if head.name.endswith(direction):
-            return contents.arrays.get(head.name.removesuffix(direction) + length)
-    return None
+def _as_computed(contents: Contents, head: StoredArray, stored: Tensor) -> tuple[Tensor, list[str]]:
+    """The rows that the model computes from what it stores: pruned, or directions times lengths; StudyError for others."""
+    layer, form = parted(head.name)
+    arrays, known = contents.arrays, ("original0", "original1")
+    lengths = form.replace("weight_v", "weight_g").replace("original1", "original0")
+    mask, length = arrays.get(f"{layer}weight_mask"), arrays.get(layer + lengths)
+    if form == "weight_orig" and mask is not None and mask.shape == head.shape:
+        return stored * mask.tensor().double().reshape(stored.shape), [f"it is multiplied by {mask}"]
+    shape = (*(length or head).shape, 1, 1)[:2]
+    is_norm = lengths != form and shape in ((1, 1), (len(stored), 1), (1, stored.shape[1]))
+    steps = [n for n in arrays if n.startswith(f"{layer}parametrizations.weight.") and not n.endswith(known)]
+    if length is None or not is_norm or steps:
+        rule = f"the weight must be stored as the model uses it, got {head}, from which the model computes it"
+        cure = "torch.nn.utils.parametrize.remove_parametrizations (of older layers remove_spectral_norm)"
+        raise StudyError(f"{rule}. Before saving call {cure}.")
+    norms = stored.norm(dim=[axis for axis in (0, 1) if shape[axis] == 1], keepdim=True)
+    rows = stored / norms * length.tensor().double().reshape(shape)
+    return rows, [f"it is scaled to the lengths in {shown(length.name)}"]
 
 
-def _scale_names(contents: Contents, name: str) -> list[str]:
-    """Arrays of the same layer whose names say that they scale its weight, also those that cannot be read."""
-    layer = name.removesuffix("weight")
-    held = [other for other in (*contents.arrays, *contents.skipped) if other != name]
-    ours = [other.removeprefix(layer) for other in held if layer.endswith(".") and other.startswith(layer)]
-    ours = [rest for rest in ours if "." not in rest.removeprefix("weight.") and any(w in rest for w in OTHER_SCALES)]
-    # what scales the layer's inputs and outputs has no part in its weight
-    return [layer + rest for rest in ours if not rest.startswith(("input", "output", "activation", "act_"))]
+def _scale_names(contents: Contents, name: str, *, others: bool) -> list[str]:
+    """Arrays that by their names scale the weight of this layer, not its inputs and outputs, also those that cannot be
+    read. If there are none, with `others`, those of the layers around it, as model.lm_head_weight_scale."""
+    layer = parted(name)[0]
+    held = [n for n in (*contents.arrays, *contents.skipped) if n != name and any(word in n for word in OTHER_SCALES)]
+    held = [n for n in held if not n.rpartition(".")[2].startswith(("input", "output", "activation", "act_"))]
+    ours = [n for n in held if n.startswith(layer) and "." not in n.removeprefix(layer).removeprefix("weight.")]
+    return ours or [n for n in held if others and "logit" not in n and name.startswith(n[: n.rfind(".") + 1])]

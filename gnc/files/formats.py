@@ -4,6 +4,7 @@ run. Knows every format here; does not know what arrays mean."""
 import json
 import re
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable, file
 from gnc.files.torch_files import is_pickle, read_pickle, read_torch_zip
 from study.design.errors import StudyError, unreadable
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+SHARD = re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.")
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz")
 WHOLE = ("model.safetensors", "pytorch_model.bin", "model.onnx")  # a folder's own names for all its weights
 SAFETENSORS_DTYPES = {
@@ -39,9 +40,7 @@ ARCHIVES = (  # the same of zip archives, by an entry
     ("model.weights.h5", "a Keras file", 'Save the weights alone: numpy.savez("weights.npz", **arrays).'),
     ("archive_format", "an exported program", "Save the module's state_dict with torch.save."),
 )
-KINDS = (
-    "safetensors, PyTorch archives and pickles (.pt, .bin, .ckpt), .npy, .npz, ONNX, and the index or folder of shards"
-)
+KINDS = "safetensors, PyTorch archives and pickles (.pt, .bin, .ckpt), .npy, .npz, ONNX, an index or folder of shards"
 
 
 def open_arrays(path: str) -> Contents:
@@ -66,9 +65,9 @@ def beside(path: str, name: str) -> dict[str, Any] | None:
 
 
 def index_of_shard(path: str) -> str | None:
-    """The index beside a shard, by which the other shards are found."""
-    indices = sorted(Path(path).parent.glob("*.index.json")) if SHARD.search(Path(path).name) else []
-    return str(indices[0]) if indices else None
+    """The index beside a shard, by which the other shards are found, else its folder; None where it is no shard."""
+    indices = sorted(Path(path).parent.glob("*.index.json"))
+    return str(indices[0] if indices else Path(path).parent) if SHARD.search(Path(path).name) else None
 
 
 def _open_file(path: str) -> Contents:
@@ -119,6 +118,8 @@ def _read_safetensors(path: str) -> Contents:
                 skipped[name] = f"of the type {shown(part.get_dtype())}"
                 continue
             arrays[name] = StoredArray(name, tuple(part.get_shape()), dtype, partial(_safetensor, path, name), path)
+        tied = (file.metadata() or {}).items()  # save_model names there what it leaves out since it is the same tensor
+    arrays |= {name: replace(arrays[n], name=name) for name, n in tied if n in arrays and name not in arrays}
     return Contents(path, "safetensors", arrays, skipped)
 
 

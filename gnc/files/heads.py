@@ -3,6 +3,7 @@ shapes and config.json; does not know how values are stored."""
 
 import difflib
 import re
+from dataclasses import replace
 from typing import Any
 
 from gnc.files.formats import beside, index_of_shard
@@ -11,44 +12,51 @@ from study.design.errors import StudyError
 
 # the last named part of what frameworks call a classifier
 HEADS = re.compile(
-    "(linear_|cls_|class_|lm_)?heads?|fc(_out)?|classifiers?|embed_out|logits|cls|score|output(_layer)?|predictions|decoder"
+    "(linear_|cls_|class_|classification_|lm_)?heads?|fc(_out)?|classifiers?|embed_out|logits|cls|score|output(_layer)?|predictions|decoder"
     "|(last|final)_layer|class_embed|proj_out"
 )
-INSIDE = frozenset(("out_proj", "linear", "proj", "dense"))  # of a head that is a module of several layers
+# of a head that is a module of several layers; its `dense` is no such layer, since it feeds another or a tied embedding
+INSIDE = frozenset(("out_proj", "linear", "proj"))
 EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|shared|word_emb|tok_emb)|position", re.IGNORECASE)
 NO_WEIGHTS = re.compile(r"(^|\.)(optimizer|optim|exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)", re.IGNORECASE)
 AVERAGED = re.compile(r"(^|\.|_)(ema|swa|averaged?|teacher|shadow)", re.IGNORECASE)
 PREFIXES = frozenset(("module", "_orig_mod", "model", "state_dict", "model_state_dict"))
-ENDINGS = frozenset(("weight", "kernel", "weight_v", "original1", "parametrizations"))
+# the weight of a layer, or what it is computed from where the layer prunes or normalises it
+FORMS = ("weight", "kernel", "weight_orig", "weight_v", *(f"parametrizations.weight.original{n}" for n in ("", 1)))
+FORM = re.compile(rf"(?:^|(?<=[./_]))({'|'.join(map(re.escape, reversed(FORMS)))})(:0)?$")
+ENDINGS = frozenset(part for form in FORMS for part in form.split("."))
 PACKED = frozenset(("qweight", "weight_packed", "_packed_params"))  # of codes that are no matrix of numbers
-TIED = ("CausalLM", "LMHead", "MaskedLM", "ConditionalGeneration")  # architectures whose head is tied by default
+TIED = re.compile("CausalLM|LMHead|MaskedLM|ConditionalGeneration|PreTraining")  # whose head is tied by default
+HEADLESS = re.compile(r"Classification|Answering|(?<!LMHead)Model\b")  # architectures without one to tie
 
 
 def find_head(contents: Contents, name: str | None) -> tuple[StoredArray, str]:
     """The matrix that is meant, and in words why it is taken.
     StudyError: no matrix, none of that name, or no certain guess; it names the candidates, the likeliest first."""
-    matrices = {found.name: found for found in contents.arrays.values() if is_matrix(found)}
-    ranked = sorted(matrices.values(), key=_rank)
+    ranked = sorted(filter(is_matrix, contents.arrays.values()), key=_rank)
     if name is not None:
         return _named(contents, ranked, name)
-    if not matrices:
+    if not ranked:
         held = listing(contents.arrays.values(), contents.skipped) or "no tensors"
         rule = "FILE must hold a floating-point matrix of at least 2 rows"
-        raise StudyError(f"{rule}, got {contents.path!r} without one: {held}.{_elsewhere(contents, 'lm_head')}")
+        raise StudyError(f"{rule}, got {contents.path!r} without one: {held}.{_elsewhere(contents)}")
     found, reason = _guess(contents, ranked)
-    if (hidden := _heads_not_read(contents)) and not _is_named_head(found.name):
-        rule = f"--tensor must be given where what is called a classifier cannot be read, got {contents.path!r} with "
-        cure = ". Save the model with its weights dequantised, or fetch the file that is absent."
+    if found.name != contents.head and (hidden := _heads_not_read(contents)) and not _head_parts(found.name):
+        rule = f"--tensor must be given where what is called a classifier is no matrix, got {contents.path!r} with "
+        cure = (
+            ". Save the model with its weights dequantised and dense, fetch the file that is absent, or name another."
+        )
         raise StudyError(f"{rule}{', '.join(hidden[:3])}{cure}")
     return found, reason
 
 
 def _heads_not_read(contents: Contents) -> list[str]:
-    """What is named as a classifier's weight and is no matrix here: of codes, of a type that is not read, in no file."""
-    others = (found for found in contents.arrays.values() if not found.is_float and found.shape[1:])
-    codes = {found.name: f"of {found.dtype}" for found in others}
-    named = {name: why for name, why in (codes | contents.skipped).items() if _parts(name)[-1] in ENDINGS | PACKED}
-    return [f"{shown(name)} ({why})" for name, why in named.items() if _is_named_head(name)]
+    """What is named as a classifier's weight and is no matrix here: of codes, one logit or several heads, not read."""
+    others = (found for found in contents.arrays.values() if found.shape[1:] and not is_matrix(found))
+    kinds = {found.name: f"of {found.shape if found.is_float else found.dtype}" for found in others}
+    weights = re.compile(rf"(?:^|\.)(?:{'|'.join(ENDINGS | PACKED)})[.\d]*$")
+    named = {name: why for name, why in (kinds | contents.skipped).items() if weights.search(_dotted(name))}
+    return [f"{shown(name)} ({why})" for name, why in named.items() if _head_parts(name)]
 
 
 def is_matrix(found: StoredArray) -> bool:
@@ -61,83 +69,80 @@ def _named(contents: Contents, ranked: list[StoredArray], name: str) -> tuple[St
     """By the whole name, then without prefixes of wrappers, then by an ending that one name alone has."""
     everything = contents.arrays
     wanted = _bare(name)
-    ends = (wanted, f"{wanted}.weight", f"{wanted}.kernel")
-    for means, found in (
-        ("by its name", [name] if name in everything else []),
-        ("by its name without prefixes", [full for full in everything if _bare(full) in ends]),
-        (
-            "by the end of its name",
-            [n for n in everything if any(f".{_dotted(n)}".endswith(f".{end}") for end in ends)],
-        ),
-    ):
-        matrices = [everything[full] for full in found if is_matrix(everything[full])]
-        if len(matrices) == 1:
-            return matrices[0], means
+    ends = (wanted, *(f"{wanted}.{form}" for form in FORMS))
+    bare = [full for full in everything if _bare(full) in ends]
+    ended = [full for full in everything if any(f".{_dotted(full)}".endswith(f".{end}") for end in ends)]
+    for how, found in (("", [name] * (name in everything)), (" without prefixes", bare), (" by its end", ended)):
+        matrices = [everything[full] for full in sorted(found) if is_matrix(everything[full])]
+        if len({parted(one.name)[0] for one in matrices}) == 1:  # beside it may be what it was computed from
+            return matrices[0], f"by its name{how}"
         if len(matrices) > 1:
             held = listing(matrices)
             raise StudyError(f"--tensor must name one tensor of {contents.path!r}, got {name!r}, the end of {held}.")
         if found:
             rule = "--tensor must name a floating-point matrix of at least 2 rows"
             raise StudyError(f"{rule}, got {everything[found[0]]}.{_scaled_hint(contents, found[0])}")
-    if name in contents.skipped:
-        reason = contents.skipped[name]
-        raise StudyError(f"--tensor must name a tensor that can be read, got {shown(name)!r}: {reason}.")
-    near = difflib.get_close_matches(wanted, {_bare(full): full for full in everything}, n=1)
-    full = next((full for full in everything if near and _bare(full) == near[0]), None)
-    hint = f" Did you mean {shown(full)!r}?" if full else ""
+    for other, reason in contents.skipped.items():
+        if other == name or _bare(other) in ends:
+            raise StudyError(f"--tensor must name a tensor that can be read, got {shown(other)!r}: {reason}.")
+    short = {_bare(full): full for full in reversed(everything)}
+    hint = "".join(f" Did you mean {shown(short[near])!r}?" for near in difflib.get_close_matches(wanted, short, n=1))
     held = f" The matrices are, likeliest heads first: {listing(ranked) or 'none'}."
     where = f"--tensor must name a tensor of {contents.path!r}, got {name!r}."
-    raise StudyError(f"{where}{hint}{held}{_elsewhere(contents, name)}")
+    raise StudyError(f"{where}{hint}{held}{_elsewhere(contents)}")
 
 
 def _guess(contents: Contents, ranked: list[StoredArray]) -> tuple[StoredArray, str]:
     """The matrix whose place, name or size says that it is the head; StudyError where that leaves a doubt."""
-    if len(ranked) == 1:
-        tied = ", an embedding, which is the head only where both are tied" if _is_embedding(ranked[0]) else ""
-        return ranked[0], f"the only matrix{tied}"
-    config = beside(contents.path, "config.json") or {}
-    found, reason = _likeliest(contents, ranked, config)
-    if len(found) == 1:
+    found, reason = (ranked, "") if len(ranked) == 1 and contents.head != "" else _likeliest(contents, ranked)
+    if len(found) == 1 and (_head_parts(found[0].name) or not _elsewhere(contents)):
+        tied = ", an embedding, which is the head only where both are tied" * _is_embedding(found[0])
         others = [str(other) for other in ranked if other is not found[0]]
-        return found[0], f"guessed {reason}; the next likeliest is {others[0]}"
+        return found[0], f"guessed {reason}; the next likeliest is {others[0]}" if others else f"the only matrix{tied}"
     advice = " An embedding is the head only where both are tied." if _is_embedding(ranked[0]) else ""
     rule = f"--tensor must be given where no matrix of {contents.path!r} is surely the classifier"
     absent = {name: why for name, why in contents.skipped.items() if why.endswith("is absent")}
-    raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}")
+    raise StudyError(f"{rule}; likeliest first: {listing(ranked, absent)}.{advice}{_elsewhere(contents)}")
 
 
-def _likeliest(contents: Contents, ranked: list[StoredArray], config: dict[str, Any]) -> tuple[list[StoredArray], str]:
+def _likeliest(contents: Contents, ranked: list[StoredArray]) -> tuple[list[StoredArray], str]:
     """The matrices that may be the head, one of them if there is no doubt, and what tells it."""
     if contents.head is not None:
-        return [contents.arrays[contents.head]], "as the last matrix product of the model"
-    classes, tier = _classes_of(config), _rank(ranked[0])[0]
-    if _is_named_head(ranked[0].name):
-        named = _last_of_numbered([found for found in ranked if _rank(found)[0] == tier])
-        sized = [found for found in named if rows_of(found) == classes]
-        most = max(map(rows_of, named))
-        return sized or [found for found in named if rows_of(found) == most], "by its name"
+        return [contents.arrays[contents.head]] if contents.head else [], "as the last matrix product of the model"
+    config = beside(contents.path, "config.json") or {}
+    classes = _classes_of(config)
+    heads = [found for found in ranked if _head_parts(found.name)]
+    for tier in sorted({_rank(found)[0] for found in heads}):
+        named = _last_of_numbered([found for found in heads if _rank(found)[0] == tier])
+        most = max(map(rows_of, named)) if classes is None else classes
+        if sized := [found for found in named if rows_of(found) == most]:
+            return sized, "by its name"
     # Hugging Face writes the setting only where it differs from the architecture's default
-    can_be_tied = any(word in str(config.get("architectures", "")) for word in TIED)
-    if config.get("tie_word_embeddings", can_be_tied) is True and "vocab_size" in config:
+    kind = str(config.get("architectures", ""))
+    is_tied = config.get("tie_word_embeddings", TIED.search(kind) is not None) is True and not HEADLESS.search(kind)
+    if is_tied and "vocab_size" in config:
         tied = [found for found in ranked if _is_embedding(found) and rows_of(found) == classes]
         return tied, "since config.json ties the head to the embedding"
-    sized = [found for found in ranked if rows_of(found) == classes and not _is_embedding(found)]
+    # with a head of another count there is a doubt: perhaps config.json is of another model
+    sized = [found for found in ranked if rows_of(found) == classes and not (heads or _is_embedding(found))]
     return sized, "since config.json states as many classes"
 
 
 def _last_of_numbered(named: list[StoredArray]) -> list[StoredArray]:
-    """Without classifier.3 where there is classifier.6: the last layer gives the logits."""
+    """Without classifier.3 where there is classifier.6: the last layer gives the logits. Each layer once."""
     last: dict[str, tuple[int, StoredArray]] = {}
     for found in named:
-        number = re.search(r"\.(\d+)\.\w+$", found.name)
-        base = found.name[: number.start()] if number else found.name
-        last[base] = max(last.get(base, (-1, found)), (int(number[1]) if number else 0, found), key=lambda one: one[0])
+        layer = parted(found.name)[0]
+        base = re.sub(r"[./]\d+[./]$", "", layer)
+        number = int(layer[len(base) + 1 : -1] or 0)
+        last[base] = max(last.get(base, (-1, found)), (number, found), key=lambda one: one[0])
     return [found for _, found in last.values()]
 
 
 def _rank(found: StoredArray) -> tuple[int, int, str]:
-    """Likeliest first: named heads, plain matrices, embeddings; averages after their like, optimiser states last."""
-    kind = 0 if _is_named_head(found.name) else 2 if not _is_embedding(found) else 4
+    """Likeliest first: named heads, decoders, plain matrices, embeddings; averages after their like, optimisers last."""
+    said = set(_head_parts(found.name))
+    kind = 0 if said - {"decoder"} else 2 if said else 6 if _is_embedding(found) else 4
     kind += AVERAGED.search(_dotted(found.name)) is not None
     return 9 if NO_WEIGHTS.search(_dotted(found.name)) else kind, -rows_of(found), found.name
 
@@ -152,22 +157,24 @@ def is_by_columns(found: StoredArray) -> bool:
 
 
 def _dotted(name: str) -> str:
-    """The name with dots between its parts, where JAX has strokes."""
-    return name.replace("/", ".")
+    """The name with dots between its parts, where JAX has strokes, and without TensorFlow's number of an output."""
+    return name.replace("/", ".").removesuffix(":0")
 
 
 def _parts(name: str) -> list[str]:
     return _dotted(name).split(".")
 
 
-def _is_named_head(name: str) -> bool:
+def _head_parts(name: str) -> list[str]:
+    """The names of classifiers among the last parts of a weight's name; none where it is no classifier's."""
     parts = [part for part in _parts(name) if part not in ENDINGS | PACKED]
     while len(parts) > 1 and parts[-1].isdigit():
         parts.pop()
     # a part inside a numbered block is no head of the network
     if not parts or any(part.isdigit() for part in parts[1:]) or NO_WEIGHTS.search(_dotted(name)):
-        return False
-    return any(map(HEADS.fullmatch, parts[-2:] if parts[-1] in INSIDE else parts[-1:]))
+        return []
+    said = [part for part in parts[-2:] if HEADS.fullmatch(part)]
+    return said if parts[-1] in INSIDE or parts[-1] in said else []
 
 
 def _is_embedding(found: StoredArray) -> bool:
@@ -177,8 +184,9 @@ def _is_embedding(found: StoredArray) -> bool:
 def _classes_of(config: dict[str, Any]) -> int | None:
     labels = config.get("id2label")
     known = [config.get("num_labels"), config.get("num_classes"), len(labels) if isinstance(labels, dict) else None]
-    if "Classification" not in str(config.get("architectures", "")):
-        known.append(config.get("vocab_size"))
+    kind = str(config.get("architectures", ""))
+    if "Classification" not in kind:  # a language model may state labels that it does not use
+        known.insert(0 if TIED.search(kind) else 3, config.get("vocab_size"))
     return next((number for number in known if isinstance(number, int)), None)
 
 
@@ -190,21 +198,35 @@ def _bare(name: str) -> str:
 
 
 def _scaled_hint(contents: Contents, name: str) -> str:
-    beside_it = [other for other in contents.arrays if other != name and other.startswith(name.removesuffix("weight"))]
-    scales = [other for other in beside_it if "scale" in other or other.endswith(("SCB", "absmax", "qzeros"))]
-    if not scales:
-        return ""
-    return f" It is quantised, with {shown(scales[0])} beside it: save the model with its weights dequantised."
+    held = [other for other in contents.arrays if other != name and other.startswith(parted(name)[0])]
+    scales = [other for other in held if re.search("scale|(SCB|absmax|qzeros)$", other)]
+    return f" It is quantised, with {shown(scales[0])} beside it: save the model dequantised." if scales else ""
 
 
-def _elsewhere(contents: Contents, name: str) -> str:
+def _elsewhere(contents: Contents) -> str:
     index = index_of_shard(contents.path)
     return f" {contents.path!r} is one of several shards: give {index!r}." if index else ""
 
 
+def parted(name: str) -> tuple[str, str]:
+    """The name's layer and the form of its weight; the whole name and "" where it is no weight of a layer."""
+    found = FORM.search(name)
+    return (name[: found.start()], found[1]) if found else (name, "")
+
+
 def bias_of(contents: Contents, head: StoredArray) -> StoredArray | None:
     """The bias that the format says, or that stands beside the head under the same name."""
-    base = re.sub(r"(parametrizations\.)?(weight|kernel)(_v|\.original1)?$", "", head.name)
-    alone = "bias" if len(_parts(head.name)) == 1 else f"{base}bias"  # the arrays of a .npz
-    bias = contents.arrays.get(contents.biases.get(head.name) or alone)
-    return bias if bias is not None and bias.shape == (rows_of(head),) and bias.is_float else None
+    base = "" if len(_parts(head.name)) == 1 else parted(head.name)[0]  # the arrays of a .npz
+    alone = f"{base}bias{':0' * head.name.endswith(':0')}"
+    name, sign = contents.biases.get(head.name, (alone, 1))
+    if (bias := contents.arrays.get(name)) is None or bias.shape not in ((rows_of(head),), (1, rows_of(head))):
+        return None
+    return replace(bias, load=lambda: bias.tensor().double().flatten() * sign) if bias.is_float else None
+
+
+def loose_biases(contents: Contents, head: StoredArray) -> list[str]:
+    """What is called a bias, has one number per class, and stands beside no weight: perhaps the head's own."""
+    layers = {layer for layer, form in map(parted, contents.arrays) if form}
+    shapes = ((rows_of(head),), (1, rows_of(head)))
+    vectors = [name for name, found in contents.arrays.items() if found.is_float and found.shape in shapes]
+    return [name for name in vectors if (own := re.fullmatch("(.*)bias(:0)?", name)) and own[1] not in layers]

@@ -3,6 +3,7 @@ an inert stand-in. Built on the standard library's unpickler in Python: the one 
 
 import io
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from gnc.files.stored import Unreadable
 
 KEYS = (str, bytes, int, float, bool, type(None))  # hashing a deeply nested tuple could exhaust the stack
 QUANTISED = "quantised"
+NOT_READ = "quantised, or of a number type that is not read"
+ARRAY = re.compile(r"_rebuild_(\w{1,40}?)(?:_no_storage)?|\w*reconstruct(?:_array)?")  # of torch, numpy and JAX
 LONGEST_PATH = 2000  # characters; a list nested a million times would take hours to name
 
 
@@ -45,11 +48,11 @@ class TensorRecord:
 
 
 class Thing(dict):
-    """Stands for an object of any class. What is put into it can be walked, and nothing else."""
+    """Stands for an object of any class. What is put into it is walked, no more. kind: of an array that is not read."""
 
-    def __init__(self, made_by: object = None) -> None:
+    def __init__(self, kind: str | None = None) -> None:
         super().__init__()
-        self.made_by = made_by
+        self.kind = kind
         self.state: Any = None
 
     def extend(self, values: list[Any]) -> None:
@@ -192,7 +195,9 @@ def _made(made_by: Any, arguments: Any) -> Any:
     if not isinstance(arguments, tuple):
         raise Unreadable("a call without a tuple of arguments")
     maker = _MAKERS.get(".".join(made_by)) if isinstance(made_by, Global) else None
-    return Thing(made_by) if maker is None else maker(*arguments)
+    array = ARRAY.fullmatch(made_by.name) if isinstance(made_by, Global) else None
+    kind = f"a {(array[1] or 'special array').replace('_', ' ')}, which is not read" if array else None
+    return Thing(kind) if maker is None else maker(*arguments)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Any:
@@ -200,7 +205,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> 
     # the third version names the number type, since its storage is measured in bytes
     named = next((part.name for part in more if isinstance(part, Global) and part.module == "torch"), dtype)
     if named in (None, QUANTISED) or not isinstance(offset, int):
-        return Thing(QUANTISED)
+        return Thing(NOT_READ)
     return TensorRecord(storage, named, offset, tuple(shape), tuple(strides))
 
 
@@ -253,7 +258,7 @@ def walk(value: Any) -> Iterator[tuple[str, TensorRecord | ArrayRecord | Thing]]
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         prefix, value = waiting.pop()
-        if isinstance(value, TensorRecord | ArrayRecord) or (isinstance(value, Thing) and value.made_by == QUANTISED):
+        if isinstance(value, TensorRecord | ArrayRecord) or getattr(value, "kind", None):
             yield prefix or "tensor", value
             continue
         if not isinstance(value, dict | list | tuple) or id(value) in seen or len(prefix) > LONGEST_PATH:

@@ -69,8 +69,9 @@ class Contents:
     Attributes:
         skipped: what is no array that can be read, with the reason.
         notes: what a reader of the numbers should know about the file.
-        head: the array that enters the last matrix product, where the format tells it.
-        biases: the bias of each matrix, where the format tells it."""
+        head: the array that enters the last matrix product, where the format tells it; "" where it is none of them.
+        biases: the name and the sign of the bias of each matrix, where the format tells it.
+        changed: what the model does to a matrix before its product, in a sentence, where the format tells it."""
 
     path: str
     kind: str
@@ -78,7 +79,8 @@ class Contents:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     head: str | None = None
-    biases: Mapping[str, str | None] = field(default_factory=dict)
+    biases: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
 
 
 def as_tensor(values: Any, name: str) -> Tensor:

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc.files.pickles import ArrayRecord, Storage, TensorRecord, storage_of, unpickle, walk
+from gnc.files.pickles import NOT_READ, ArrayRecord, Storage, TensorRecord, storage_of, unpickle, walk
 from gnc.files.stored import ITEM_BYTES, Contents, StoredArray, Unreadable, check_extent, file_length, size_of
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the format before 1.6
 MOST_PICKLE = 1 << 30  # bytes of an archive's pickle: names, sizes and settings
 Reader = Callable[[Storage], np.ndarray]  # all bytes of a storage
-NOT_READ = "quantised, or of a number type that is not read"
 
 
 def read_torch_zip(path: str) -> Contents:
@@ -26,8 +25,6 @@ def read_torch_zip(path: str) -> Contents:
     with ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = sorted((name for name in entries if name.rpartition("/")[2] == "data.pkl"), key=len)
-        if not pickles:
-            raise Unreadable("a zip archive without a pickle of tensors")
         info, root = entries[pickles[0]], pickles[0][: -len("data.pkl")]
         check_extent(info.file_size, MOST_PICKLE, info.filename)
         with archive.open(info) as file:
@@ -107,7 +104,7 @@ def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_e
             size_of(record.shape, record.dtype)
             arrays[name] = StoredArray(name, record.shape, record.dtype, partial(_values, name, record, read), path)
         else:
-            skipped[name] = NOT_READ
+            skipped[name] = getattr(record, "kind", NOT_READ)
     return Contents(path, kind, arrays, skipped)
 
 
