@@ -188,7 +188,7 @@ def print_choices(studies: int, num_cells: int, noise: float) -> None:
         rates = choices(form, num_cells, studies, noise=noise)
         alike = [n for n, far in distances(form, num_cells, noise=noise).items() if n != form and far < DISTINCT]
         right = rates[form] + sum(rates[name] for name in alike)
-        shares = " | ".join(f"{rates[name]:.2f}" for name in FORMS)
+        shares = " | ".join(f"{rates[name]:.2f}" for name in MARGIN_FORMS)
         print(f"| {form} | {shares} | {', '.join(alike) or 'none'} | {right:.2f} |", flush=True)
 
 

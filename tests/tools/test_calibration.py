@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.scaling.forms import FORMS
-from tools.calibration import DISTINCT, TRUTHS, calibrate, choices, distances, law, simulate, sizes_of
+from analysis.scaling.forms import FORMS, MARGIN_FORMS
+from tools.calibration import DISTINCT, TRUTHS, calibrate, choices, distances, law, print_choices, simulate, sizes_of
 
 
 def test_every_form_has_a_truth_for_every_parameter():
@@ -56,3 +56,10 @@ def test_forms_are_distant_by_what_noise_is_seen_at_the_held_out_cells():
     far, near = (distances("curved", 12, noise=noise)["power"] for noise in (0.01, 0.02))
     assert far == pytest.approx(2 * near)
     assert distances("curved", 30)["power"] > distances("curved", 12)["power"]
+
+
+def test_the_table_of_choices_has_a_row_and_a_column_for_each_form_that_is_chosen_among(capsys):
+    print_choices(1, 12, 0.001)
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == list(MARGIN_FORMS)
+    assert all(len(row.split("|")) == len(head.split("|")) == len(MARGIN_FORMS) + 5 for row in rows)
