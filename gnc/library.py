@@ -103,7 +103,9 @@ def measure(
         asked[name] = None if values is None else as_floats(name, values)
     collapse = measure_collapse(found, classes, rows, **asked, absent_classes=True)
     given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
-    return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given))
+    notes = notes_on(collapse.values, torch.bincount(classes), given)
+    untested = notes_on_test(classes, test[1]) if "ncc_test_accuracy" in collapse.values else []
+    return Measured(collapse, [*notes, *untested])
 
 
 def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -136,6 +138,13 @@ def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLi
         (singles > 0, f"{single} of one sample each, whose variability is not known: {READS_LOW}."),
     )
     return [note for holds, note in notes if holds]
+
+
+def notes_on_test(counted: Tensor, test_labels: Tensor | None) -> list[str]:
+    """What a reader must know of a test set: its samples of classes that `counted`, the labels measured, do not name."""
+    unknown = 0 if test_labels is None else int((~torch.isin(test_labels, counted)).sum())
+    said = f"{amount(unknown, 'test sample')} of classes without a mean of training samples left out."
+    return [said] if unknown else []
 
 
 def unconstrained_optimum(

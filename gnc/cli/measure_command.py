@@ -63,6 +63,11 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
     if bias is not None:
         entered = "no column of a set that is read in batches" if is_streamed else "ncc_agreement and active_classes"
         notes.append(f"the bias enters {entered}; margins are of the rows without it")
+    from gnc.library import notes_on_test
+
+    if test and not is_streamed:
+        known = labels if counted is None else labels[counted]
+        notes += [note.removesuffix(".") for note in notes_on_test(known, test["test_labels"])]
     measure = _streamed if is_streamed else _measured
     if is_streamed:
         notes.append("the set is read in batches: columns of single samples and of a test set cannot be had")
@@ -173,9 +178,15 @@ def _counted(labels: "Tensor", num_classes: int, notes: list[str]) -> "tuple[Ten
     """The samples of classes with two samples or more, None for all; the variability of one sample is not known."""
     counts = labels.bincount(minlength=num_classes)
     singles = int((counts == 1).sum())
-    if not singles or not bool((counts > 1).any()):
+    if not singles:
         return None, singles
     single = amount(singles, "class", "classes")
+    if not bool((counts > 1).any()):
+        notes.append(f"{single} with one sample, and none with more: none is left out, and variability is not known")
+        return None, singles
+    several = int((counts > 1).sum())
+    rule = f"at least 2 classes must have two samples or more, got {several} of {several + singles} with samples"
+    require(several > 1, f"{rule}. Of one sample the variability is not known: add samples of the other classes.")
     notes.append(f"{single} with one sample left out of every column of samples and class means")
     return counts[labels] > 1, singles
 

@@ -263,6 +263,20 @@ def test_classes_of_one_sample_are_counted():
     assert gnc.CollapseMeter(9, 4).update(features[kept], labels[kept]).compute(rows).notes == found.notes
 
 
+def test_test_samples_of_classes_that_training_lacks_are_left_out_and_counted():
+    features, labels, rows = samples()
+    kept, tested = labels < 6, {"test_features": features, "test_labels": labels}
+    found = gnc.measure(features[kept], labels[kept], rows, **tested)
+    assert (
+        found["ncc_test_accuracy"]
+        == gnc.measure(features[kept], labels[kept], rows, test_features=features[kept], test_labels=labels[kept])[
+            "ncc_test_accuracy"
+        ]
+    )
+    assert found.notes == ["18 test samples of classes without a mean of training samples left out."]
+    assert gnc.measure(features[kept], labels[kept], rows, columns=["gnc3"], **tested).notes[1:] == []
+
+
 def test_without_rows_there_are_the_columns_of_features_alone():
     features, labels, rows = samples()
     whole, found = gnc.measure(features, labels, rows), gnc.measure(features, labels)

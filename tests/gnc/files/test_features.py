@@ -191,6 +191,30 @@ def test_classes_of_one_sample_do_not_make_variability_look_collapsed(tmp_path, 
     assert facts["margin_min_upper"] < alone["margin_min_upper"]  # their rows compete
 
 
+def test_test_samples_of_classes_without_a_mean_are_left_out_and_counted(tmp_path, capsys):
+    tested = {"test_features": FEATURES, "test_labels": LABELS}
+    whole = answer(capsys, saved(tmp_path, **tested))
+    assert whole["ncc_test_accuracy"] == 1
+    for kept in (np.r_[0:12, 12], np.r_[0:12]):  # class 3 has one sample or none, class 4 has none
+        facts = answer(capsys, saved(tmp_path, features=FEATURES[kept], labels=LABELS[kept], **tested))
+        assert facts["ncc_test_accuracy"] == 1
+        assert "8 test samples of classes without a mean of training samples left out" in facts["notes"]
+    path = saved(
+        tmp_path, features=FEATURES[:12], labels=LABELS[:12], test_features=FEATURES[12:], test_labels=LABELS[12:]
+    )
+    assert answer(capsys, path)["ncc_test_accuracy"] is None
+
+
+def test_sets_whose_classes_all_or_nearly_all_have_one_sample(tmp_path, capsys):
+    singles = answer(capsys, saved(tmp_path, features=FEATURES[::4], labels=LABELS[::4]))
+    assert "5 classes with one sample, and none with more: none is left out" in " ".join(singles["notes"])
+    assert singles["gnc1_rank"] is None
+    assert singles["gnc3"] is not None
+    kept = np.r_[0:4, 4, 8, 12, 16]
+    words = "at least 2 classes must have two samples or more, got 1 of 5 with samples. Of one sample"
+    assert words in refusal(capsys, saved(tmp_path, features=FEATURES[kept], labels=LABELS[kept]))
+
+
 def test_classes_without_samples_are_counted_where_rows_tell_that_they_are(tmp_path, capsys):
     more = np.concatenate([WEIGHTS, -WEIGHTS[:2]])
     facts = answer(capsys, saved(tmp_path, weights=more))
