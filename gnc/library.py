@@ -1,19 +1,23 @@
 """Margins and collapse of arrays in memory, for scripts and notebooks: what `gnc` gives at the command line, as functions.
 Knows torch and the mathematics; does not know studies, files or the command line."""
 
+import math
 import warnings
 from collections.abc import Collection, Mapping
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_between, check_kind
 from gnc_models.codes.phases import unconstrained_optimum as known_optimum
-from gnc_models.columns import MADE_FROM, facts_needed
+from gnc_models.columns import MADE_FROM, choose, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
 from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
 from gnc_models.progress import amount
+from gnc_models.references.closed_forms import check_sizes
 from gnc_models.references.tables import UnconstrainedOptimum
 
 ArrayLike: TypeAlias = Any  # a torch tensor, a NumPy array, or what numpy.asarray takes
@@ -89,15 +93,21 @@ def measure(
     Raises:
         ValueError: what cannot be measured, with the rule and the value.
     Source: docs/metrics.md names the paper of each formula."""
+    check_kind("ignore_index", ignore_index, Integral, "an integer")
     found, classes = _labelled("", features, labels, ignore_index)
     dim = found.shape[-1] if found.ndim == 2 else None
+    largest = int(classes.max()) if weights is None and classes.numel() else 0
+    if largest >= max(len(found), MOST_MEANS // max(1, dim or 1)):
+        cure = "Number the classes from 0: numpy.unique(labels, return_inverse=True)[1]."
+        raise ValueError(f"labels must be class numbers from 0 on, got {largest} of {len(found)} samples. {cure}")
     test: tuple[Tensor | None, Tensor | None] = (None, None)
     if test_features is not None and test_labels is not None:
         test = _labelled("test_", test_features, test_labels, ignore_index)
     elif test_features is not None or test_labels is not None:
         raise ValueError("test_features and test_labels must be given together or not at all, got one of them.")
     rows = None if weights is None else as_rows(weights, dim)
-    asked: dict[str, Any] = {"normalization": normalization, "temperature": temperature, "columns": columns}
+    asked: dict[str, Any] = {"normalization": normalization, "temperature": temperature}
+    asked["columns"] = choose(columns, ["rows"] if weights is None else [])
     asked |= {"test_features": test[0], "test_labels": test[1], "tolerance": tolerance}
     for name, values in (("bias", bias), ("ood_features", ood_features)):
         asked[name] = None if values is None else as_floats(name, values)
@@ -119,6 +129,7 @@ def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: i
     return found, classes.to(found.device)
 
 
+MOST_MEANS = 1 << 26  # numbers in the class means of labels that no rows vouch for: 512 MiB, unless samples are as many
 OF_BIAS = "Margins are of the classifier's rows without the bias; the bias enters the logits only."
 READS_LOW = "within-class variability reads low"
 READ_BY = {"bias": "bias", "test_features": "test", "ood_features": "ood_features"}  # the fact that each becomes
@@ -162,6 +173,8 @@ def unconstrained_optimum(
     Raises:
         ValueError: a size or temperature out of range.
     Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature)."""
+    check_sizes(num_classes, feature_dim, least_dim=2)
+    check_between("temperature", temperature, 0.0, math.inf)
     known = known_optimum(num_classes, feature_dim, temperature)
     if known is not None:
         return known
@@ -173,10 +186,12 @@ def unconstrained_optimum(
 
 
 def as_floats(name: str, values: ArrayLike) -> Tensor:
-    """A tensor that shares memory with `values` where it can; ValueError for integers and complex numbers."""
+    """A tensor that shares memory with `values` where it can; ValueError unless it is of a type that is computed with."""
     tensor = _as_tensor(name, values)
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} must be floating-point numbers, got {tensor.dtype}. Convert them first.")
+    if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        codes = " Multiply codes by their scales." if tensor.is_floating_point() else ""
+        rule = f"{name} must be floating-point numbers, got {tensor.dtype}"
+        raise ValueError(f"{rule}. Convert them first, to float32 for example.{codes}")
     return tensor
 
 
@@ -194,20 +209,25 @@ def as_labels(name: str, values: ArrayLike) -> Tensor:
     tensor = _as_tensor(name, values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, one class per sample, got {tensor.dtype}. Give class numbers.")
-    return tensor.to(torch.int64)
+    classes = tensor.to(torch.int64)
+    if tensor.dtype == torch.uint64 and bool((classes < 0).any()):
+        raise ValueError(f"{name} must be below 2^63, got a larger one. Give class numbers.")
+    return classes
 
 
 def _as_tensor(name: str, values: ArrayLike) -> Tensor:
     if isinstance(values, Tensor):
-        if values.layout != torch.strided or values.is_meta:
-            kind = values.device if values.is_meta else values.layout
+        if values.layout != torch.strided or values.is_meta or values.is_nested:
+            kind = "nested tensors" if values.is_nested else values.device if values.is_meta else values.layout
             raise ValueError(f"{name} must be a dense tensor with values, got one of {kind}. Use to_dense() first.")
         return values.detach()
+    if isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        raise ValueError(f"{name} must have no masked values, got {values.mask.sum()}. Leave these samples out.")
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {array.dtype} of {type(values)}.")
-    if array.dtype.kind == "u" or not array.dtype.isnative:  # torch adds no unsigned integers wider than a byte
-        array = array.astype(np.int64 if array.dtype.kind == "u" else array.dtype.newbyteorder("="))
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes
         return torch.from_numpy(np.ascontiguousarray(array))

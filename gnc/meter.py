@@ -2,18 +2,22 @@
 Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does)."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from numbers import Integral
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
 from gnc.library import ArrayLike, Measured, as_floats, as_labels, as_rows, notes_on
+from gnc_models.catalog.settings import check_kind
 from gnc_models.columns import choose, facts_needed
 from gnc_models.geometry.margins import Margins, check_tolerance
 from gnc_models.metrics.class_statistics import check_labels
 from gnc_models.metrics.collapse import Normalization, check_normalization, measure_statistics
 from gnc_models.metrics.feature_views import SeenFeatures
+
+MODES = get_args(Normalization)  # a state holds the place in it
 
 
 class CollapseMeter:
@@ -48,13 +52,20 @@ class CollapseMeter:
                 length of the means is then rounding.
             tolerance: relative gap of the certified margins.
         Raises:
-            ValueError: a size, normalization, temperature or column that cannot be."""
+            ValueError: a size, normalization, temperature, device or column that cannot be."""
+        check_kind("ignore_index", ignore_index, Integral, "an integer")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, TypeError, AssertionError) as error:  # what torch raises where it lacks the device
+            raise ValueError(f"device must be one that torch has here, got {device!r}: {error}") from None
         self.num_classes, self.feature_dim, self.ignore_index = num_classes, feature_dim, ignore_index
         self._tolerance = tolerance
         self._columns = None if columns is None else choose(columns, ["samples"])
         check_normalization(normalization, temperature)
         check_tolerance(tolerance)
         self._normalization, self._temperature = normalization, temperature
+        known = [MODES.index(normalization), 0.0 if temperature is None else float(temperature)]
+        self._settings = torch.tensor(known, dtype=torch.float64, device=device)
         views = {"unit_features": normalization in ("both", "features")}
         views["holds_sphere"] = "sphere" in facts_needed(self._columns or ())
         self._seen = SeenFeatures(num_classes, feature_dim, **views, device=device, dtype=dtype)
@@ -103,6 +114,7 @@ class CollapseMeter:
 
         Raises:
             ValueError: the head's weight has another shape than [classes, dim]. A pass without labels raises too."""
+        check_kind("head", head, nn.Module, "the module that gives the logits")
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor) and tuple(weight.shape) != (self.num_classes, self.feature_dim):
             rule = f"head must have a weight of shape {(self.num_classes, self.feature_dim)}, got {tuple(weight.shape)}"
@@ -137,6 +149,7 @@ class CollapseMeter:
 
         Raises:
             ValueError: the same meter, or one of other settings or sizes."""
+        check_kind("other", other, CollapseMeter, "another meter")
         if other is self:
             raise ValueError("other must be another meter, got this one. Its samples would count twice.")
         mine, others = ((meter._normalization, meter._temperature) for meter in (self, other))
@@ -156,16 +169,25 @@ class CollapseMeter:
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was seen, as tensors by name; not copied."""
-        return self._seen.state_dict()
+        """What was seen, as tensors by name, not copied; and `settings`, which says of what head."""
+        return {**self._seen.state_dict(), "settings": self._settings}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> "CollapseMeter":
         """Begin again from what a meter of the same settings had seen.
 
         Args:
-            assign: hold these tensors themselves from now on, on their device, rather than copies of them.
+            assign: hold these tensors themselves from now on, on their device and unchecked, not copies of them.
         Raises:
-            ValueError: the state is of other sizes or other columns."""
+            ValueError: the state is broken, or of other sizes, columns, normalization or temperature."""
+        check_kind("state", state, Mapping, "what state_dict gave")
+        settings = state.get("settings", self._settings)  # a state of an earlier version has none
+        check_kind("settings", settings, Tensor, "a tensor")
+        mine, given = (_head_of(held) for held in (self._settings, settings))
+        if mine != given:
+            rule = "state must be of a meter of the same normalization and temperature"
+            raise ValueError(f"{rule}, got {given}, where this one has {mine}.")
+        if assign:
+            self._settings = settings
         self._seen.load_state_dict(state, assign=assign)
         return self
 
@@ -190,6 +212,12 @@ class CollapseMeter:
         if self._labels is not None:
             notes.append("The labels given last have met no forward pass of the watched head: their batch is not in.")
         return Measured(found, notes)
+
+
+def _head_of(settings: Tensor) -> tuple[str | None, str]:
+    """Normalization and temperature, in as many digits as float32 keeps, from the tensor that states hold."""
+    place, temperature = settings.flatten().tolist() if settings.numel() == 2 else (None, 0.0)
+    return dict(enumerate(MODES)).get(place), f"{temperature:.6g}"
 
 
 def entering(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -8,17 +8,35 @@ from typing import Any
 from gnc_models.catalog.members import LOSSES
 
 
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], rule: str) -> None:
+    """ValueError unless the value is of this kind."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {rule}, got {repr(value)[:80]}.")  # noqa: TRY004 - as all wrong input
+
+
+def check_number(name: str, value: Any) -> None:
+    """ValueError for what is no real number, such as text; a tensor or array of one number is one."""
+    if not hasattr(value, "__float__"):
+        raise ValueError(f"{name} must be a number, got {repr(value)[:80]}.")
+
+
 def check_at_least(least: int, **values: int | None) -> None:
-    """ValueError unless every named value is given and at least `least`."""
+    """ValueError unless every named value is an integer and at least `least`."""
     for name, value in values.items():
-        if value is None or value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value!r}.")
+        if not hasattr(value, "__index__") or value < least:
+            kind = "at least" if value is None or hasattr(value, "__index__") else "an integer of at least"
+            raise ValueError(f"{name} must be {kind} {least}, got {value!r}.")
 
 
 def check_between(name: str, value: float, low: float, high: float, cure: str = "") -> None:
     """ValueError unless low < value < high; NaN is refused."""
+    check_number(name, value)
     if not low < value < high:
-        bound = f"above {low:g}" if math.isinf(high) else f"above {low:g} and below {high:g}"
+        bound = (
+            f"{'finite and ' * (value == math.inf)}above {low:g}"
+            if math.isinf(high)
+            else f"above {low:g} and below {high:g}"
+        )
         raise ValueError(f"{name} must be {bound}, got {value!r}.{' ' + cure if cure else ''}")
 
 

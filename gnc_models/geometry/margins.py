@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import shown
+from gnc_models.catalog.settings import check_kind, check_number, shown
 from gnc_models.geometry.margin_search import MarginSearch, Step
 from gnc_models.geometry.pairwise import EPS, row_norms, scaled, unit
 from gnc_models.progress import under_way
@@ -192,11 +192,13 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
         raise ValueError(f"mode must be 'all' or 'min', got {mode!r}.")
     if max_rounds < 1:
         raise ValueError(f"max_rounds must be at least 1, got {max_rounds!r}.")
+    check_kind("warm_start", warm_start, (Margins, type(None)), "the margins of similar rows")
     if warm_start is not None and len(warm_start.lower) != len(weights):
         rule = f"warm_start must have one margin per class ({len(weights)})"
         raise ValueError(f"{rule}, got {len(warm_start.lower)}. Leave it out.")
 
 
 def check_tolerance(tolerance: float) -> None:
+    check_number("tolerance", tolerance)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")

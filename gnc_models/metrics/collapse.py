@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_number
 from gnc_models.columns import Values, choose, facts_needed, make_columns
 from gnc_models.geometry.margins import Margins, check_tolerance, margins_of_directions, one_vs_rest_margins
 from gnc_models.geometry.pairwise import EPS, unit
@@ -131,8 +132,14 @@ class _Facts:
     ) -> None:
         normalization, temperature, bias = logits
         check_normalization(normalization, temperature)
-        if bias is not None and (weights is None or bias.shape != weights.shape[:1] or not bool(bias.isfinite().all())):
-            raise ValueError(f"bias must be finite, one number per classifier row, got shape {tuple(bias.shape)}.")
+        if bias is not None:
+            if weights is None:
+                raise ValueError("bias must come with weights, got it alone. Add the classifier's weights.")
+            if bias.shape != weights.shape[:1]:
+                rule = f"bias must be {len(weights)} numbers, one per classifier row"
+                raise ValueError(f"{rule}, got shape {tuple(bias.shape)}.")
+            if broken := int((~bias.isfinite()).sum()):
+                raise ValueError(f"bias must be finite, got NaN or infinity in {broken} of {len(bias)} numbers.")
         if not float(seen.head.norm_mean):
             raise ValueError("features must not all be zero, got nothing else. The encoder is dead.")
         self._seen, self._weights, self.solve = seen, weights, solve
@@ -272,6 +279,8 @@ def check_normalization(normalization: str, temperature: float | None) -> None:
     """ValueError for a normalization that is none, or a temperature that it does not take."""
     if normalization not in ("both", "features", "weights", "none"):
         raise ValueError(f"normalization must be both, features, weights or none, got {normalization!r}.")
+    if temperature is not None:
+        check_number("temperature", temperature)
     if (temperature is None) != (normalization == "none") or not (temperature is None or 0 < temperature < math.inf):
         rule = "temperature must be above 0 and finite, and None with normalization 'none'"
         raise ValueError(f"{rule}, got {temperature!r} with {normalization!r}.")

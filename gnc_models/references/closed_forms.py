@@ -5,10 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gnc_models.catalog.settings import check_number
+
 
 def check_sizes(num_classes: int, feature_dim: int, *, least_dim: int = 1) -> None:
     """ValueError unless there are at least two classes and one dimension, or `least_dim` of them, in whole numbers."""
     for name, value in (("num_classes", num_classes), ("feature_dim", feature_dim)):
+        check_number(name, value)
         if value % 1:  # or NaN
             raise ValueError(f"{name} must be a whole number, got {value!r}.")
     if num_classes < 2:
