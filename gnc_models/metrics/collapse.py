@@ -188,6 +188,10 @@ class _Facts:
         return self.rows if len(self.classes) == len(self.rows) else self.rows[self.classes]
 
     @property
+    def own_head_rows(self) -> Tensor:
+        return unit(self.own_rows) if self.unit_weights else self.own_rows
+
+    @property
     def mean_errors(self) -> Tensor:
         """How far the class means may be from the exact ones of the features as the head sees them."""
         view = getattr(self, "view", None)
