@@ -152,10 +152,9 @@ def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLi
 
 
 def notes_on_test(counted: Tensor, test_labels: Tensor | None) -> list[str]:
-    """What a reader must know of a test set: its samples of classes that `counted`, the labels measured, do not name."""
+    """How many test samples are of classes that `counted`, the labels measured, do not name."""
     unknown = 0 if test_labels is None else int((~torch.isin(test_labels, counted)).sum())
-    said = f"{amount(unknown, 'test sample')} of classes without a mean of training samples left out."
-    return [said] if unknown else []
+    return [f"{amount(unknown, 'test sample')} of classes without a mean of training samples left out."] * bool(unknown)
 
 
 def unconstrained_optimum(
@@ -189,9 +188,8 @@ def as_floats(name: str, values: ArrayLike) -> Tensor:
     """A tensor that shares memory with `values` where it can; ValueError unless it is of a type that is computed with."""
     tensor = _as_tensor(name, values)
     if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-        codes = " Multiply codes by their scales." if tensor.is_floating_point() else ""
-        rule = f"{name} must be floating-point numbers, got {tensor.dtype}"
-        raise ValueError(f"{rule}. Convert them first, to float32 for example.{codes}")
+        rule = f"{name} must be floating-point numbers of 2 bytes or more, got {tensor.dtype}"
+        raise ValueError(f"{rule}. Convert them first; multiply codes by their scales.")
     return tensor
 
 
@@ -207,12 +205,10 @@ def as_rows(weights: ArrayLike, dim: int | None) -> Tensor:
 def as_labels(name: str, values: ArrayLike) -> Tensor:
     """Labels as int64; ValueError for floating-point or boolean ones, of which one cannot say what class they mean."""
     tensor = _as_tensor(name, values)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be integers, one class per sample, got {tensor.dtype}. Give class numbers.")
-    classes = tensor.to(torch.int64)
-    if tensor.dtype == torch.uint64 and bool((classes < 0).any()):
-        raise ValueError(f"{name} must be below 2^63, got a larger one. Give class numbers.")
-    return classes
+    is_other = tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+    if is_other or (tensor.dtype == torch.uint64 and bool((tensor.to(torch.int64) < 0).any())):
+        raise ValueError(f"{name} must be integers below 2^63, one per sample, got {tensor.dtype}. Give class numbers.")
+    return tensor.to(torch.int64)
 
 
 def _as_tensor(name: str, values: ArrayLike) -> Tensor:

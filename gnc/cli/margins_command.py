@@ -5,6 +5,7 @@ import argparse
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,11 @@ def _measured(rows: "Tensor", options: argparse.Namespace) -> tuple[dict[str, An
         kept = distinct
     require(len(kept) >= 2, f"FILE must hold at least 2 rows to compare, got {len(kept)} after the rows left out.")
     used = rows[kept] - rows[kept].mean(0) if options.centred else rows[kept]
+    if not options.raw and not bool(used.any(1).all()):
+        at = int(kept[~used.any(1)][0])
+        raise StudyError(
+            f"rows must not equal their mean with --centred, got row {at}. Use --raw too, or leave it out."
+        )
     margins = None
     with MarginWatch() as watch:
         if options.distinct or not same:
@@ -219,12 +225,16 @@ def _named(k: int, names: dict[int, str]) -> str:
 def read_labels(path: str, count: int) -> dict[int, str]:
     """Names of classes by their number: lines of text, a JSON list, or a JSON object of numbers to names or back."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable("--labels must name a readable file of UTF-8 text", path, error) from None
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        if re.match(r'\s*[\[{]\s*["\[{\d]', text):  # a vocabulary's first line may be [PAD]
+            raise StudyError(
+                f"--labels must be lines of text or JSON, got {path!r}, which is torn JSON: {error}."
+            ) from None
         found = None
     if not isinstance(found, dict | list):
         found = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
@@ -235,11 +245,24 @@ def read_labels(path: str, count: int) -> dict[int, str]:
     return names
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
 def _numbered(found: dict[str, Any] | list[Any], path: str) -> dict[int, str]:
     if isinstance(found, list):
-        return {k: str(name) for k, name in enumerate(found)}
-    if all(type(value) is int for value in found.values()):
-        return {value: name for name, value in found.items()}
-    if all(name.isdecimal() for name in found):
-        return {int(name): str(value) for name, value in found.items()}
-    raise StudyError(f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}.")
+        pairs = list(enumerate(found))
+    elif all(type(value) is int for value in found.values()):
+        pairs = [(value, name) for name, value in found.items()]
+    elif all(name.isdecimal() and len(name) < 20 for name in found):
+        pairs = [(int(name), value) for name, value in found.items()]
+    else:
+        raise StudyError(
+            f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}."
+        )
+    # ImageNet's index has lists of which the last is the name
+    names = {k: str(value[-1] if isinstance(value, list) and value else value) for k, value in pairs}
+    require(len(names) == len(pairs), f"--labels must give each number one name, got a number twice in {path!r}.")
+    return names

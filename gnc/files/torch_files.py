@@ -92,6 +92,14 @@ def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_e
     if is_big_endian:
         raise Unreadable("numbers of a big-endian machine: save them as safetensors there")
     arrays, skipped = dict[str, StoredArray](), dict[str, str]()
+    for name, values in value.items() if isinstance(value, dict) else ():
+        if isinstance(values, list) and values and {*map(type, values)} in ({int}, {float}, {str}):
+            held = np.array(values)  # labels are often kept as a list
+            load = partial(np.array, values)
+            if isinstance(name, str) and held.dtype.kind in "ifU":
+                arrays[name] = StoredArray(
+                    name, held.shape, "text" if held.dtype.kind == "U" else held.dtype.name, load, path
+                )
     for name, record in walk(value):
         if name in arrays:
             skipped[name] = "the name stands for two arrays"

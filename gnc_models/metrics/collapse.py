@@ -132,14 +132,13 @@ class _Facts:
     ) -> None:
         normalization, temperature, bias = logits
         check_normalization(normalization, temperature)
-        if bias is not None:
-            if weights is None:
-                raise ValueError("bias must come with weights, got it alone. Add the classifier's weights.")
-            if bias.shape != weights.shape[:1]:
-                rule = f"bias must be {len(weights)} numbers, one per classifier row"
-                raise ValueError(f"{rule}, got shape {tuple(bias.shape)}.")
-            if broken := int((~bias.isfinite()).sum()):
-                raise ValueError(f"bias must be finite, got NaN or infinity in {broken} of {len(bias)} numbers.")
+        if bias is not None and weights is None:
+            raise ValueError("bias must come with weights, got it alone. Add the classifier's weights.")
+        if bias is not None and weights is not None:
+            broken = f"NaN or infinity in {int((~bias.isfinite()).sum())} of them"
+            got = broken if bias.shape == weights.shape[:1] else f"shape {tuple(bias.shape)}"
+            if bias.shape != weights.shape[:1] or not bool(bias.isfinite().all()):
+                raise ValueError(f"bias must be {len(weights)} finite numbers, one per classifier row, got {got}.")
         if not float(seen.head.norm_mean):
             raise ValueError("features must not all be zero, got nothing else. The encoder is dead.")
         self._seen, self._weights, self.solve = seen, weights, solve
