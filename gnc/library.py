@@ -4,20 +4,18 @@ Knows torch and the mathematics; does not know studies, files or the command lin
 import math
 import warnings
 from collections.abc import Collection, Mapping
-from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import check_between, check_kind
+from gnc_models.catalog.settings import check_at_least, check_between, check_integer
 from gnc_models.codes.phases import unconstrained_optimum as known_optimum
-from gnc_models.columns import MADE_FROM, choose, facts_needed
+from gnc_models.columns import MADE_FROM, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
 from gnc_models.metrics.collapse import Collapse, Normalization, measure_collapse
 from gnc_models.progress import amount
-from gnc_models.references.closed_forms import check_sizes
 from gnc_models.references.tables import UnconstrainedOptimum
 
 ArrayLike: TypeAlias = Any  # a torch tensor, a NumPy array, or what numpy.asarray takes
@@ -93,12 +91,12 @@ def measure(
     Raises:
         ValueError: what cannot be measured, with the rule and the value.
     Source: docs/metrics.md names the paper of each formula."""
-    check_kind("ignore_index", ignore_index, Integral, "an integer")
+    check_integer("ignore_index", ignore_index)
     found, classes = _labelled("", features, labels, ignore_index)
     dim = found.shape[-1] if found.ndim == 2 else None
     largest = int(classes.max()) if weights is None and classes.numel() else 0
     if largest >= max(len(found), MOST_MEANS // max(1, dim or 1)):
-        cure = "Number the classes from 0: numpy.unique(labels, return_inverse=True)[1]."
+        cure = "Number the classes: numpy.unique(labels, return_inverse=True)[1]."
         raise ValueError(f"labels must be class numbers from 0 on, got {largest} of {len(found)} samples. {cure}")
     test: tuple[Tensor | None, Tensor | None] = (None, None)
     if test_features is not None and test_labels is not None:
@@ -106,16 +104,14 @@ def measure(
     elif test_features is not None or test_labels is not None:
         raise ValueError("test_features and test_labels must be given together or not at all, got one of them.")
     rows = None if weights is None else as_rows(weights, dim)
-    asked: dict[str, Any] = {"normalization": normalization, "temperature": temperature}
-    asked["columns"] = choose(columns, ["rows"] if weights is None else [])
+    asked: dict[str, Any] = {"normalization": normalization, "temperature": temperature, "columns": columns}
     asked |= {"test_features": test[0], "test_labels": test[1], "tolerance": tolerance}
     for name, values in (("bias", bias), ("ood_features", ood_features)):
         asked[name] = None if values is None else as_floats(name, values)
     collapse = measure_collapse(found, classes, rows, **asked, absent_classes=True)
     given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
-    notes = notes_on(collapse.values, torch.bincount(classes), given)
-    untested = notes_on_test(classes, test[1]) if "ncc_test_accuracy" in collapse.values else []
-    return Measured(collapse, [*notes, *untested])
+    unknown = 0 if test[1] is None else int((~torch.isin(test[1], classes)).sum())
+    return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given, unknown))
 
 
 def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -135,8 +131,9 @@ READS_LOW = "within-class variability reads low"
 READ_BY = {"bias": "bias", "test_features": "test", "ood_features": "ood_features"}  # the fact that each becomes
 
 
-def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLike | None]) -> list[str]:
-    """What a reader of these columns must know of the classes' counts and of the arrays that were given, None or not."""
+def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLike], unknown: int = 0) -> list[str]:
+    """What a reader of these columns must know of the classes' counts, of the arrays that were given, and of how many test
+    samples are of unknown classes."""
     facts, singles = facts_needed(names), int((counts == 1).sum())
     reads_rows = any(MADE_FROM.get(fact) == "rows" for fact in facts)
     unread = [name for name, fact in {"weights": "", **READ_BY}.items() if given.get(name) is not None]
@@ -147,14 +144,9 @@ def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLi
         (given["bias"] is not None and "bias" not in unread, OF_BIAS),
         (bool(unread), f"No column here depends on {' and '.join(unread)}, which changed nothing."),
         (singles > 0, f"{single} of one sample each, whose variability is not known: {READS_LOW}."),
+        ("test" in facts and unknown > 0, f"{amount(unknown, 'test sample')} of classes that training lacks left out."),
     )
     return [note for holds, note in notes if holds]
-
-
-def notes_on_test(counted: Tensor, test_labels: Tensor | None) -> list[str]:
-    """How many test samples are of classes that `counted`, the labels measured, do not name."""
-    unknown = 0 if test_labels is None else int((~torch.isin(test_labels, counted)).sum())
-    return [f"{amount(unknown, 'test sample')} of classes without a mean of training samples left out."] * bool(unknown)
 
 
 def unconstrained_optimum(
@@ -172,7 +164,7 @@ def unconstrained_optimum(
     Raises:
         ValueError: a size or temperature out of range.
     Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature)."""
-    check_sizes(num_classes, feature_dim, least_dim=2)
+    check_at_least(2, num_classes=num_classes, feature_dim=feature_dim)
     check_between("temperature", temperature, 0.0, math.inf)
     known = known_optimum(num_classes, feature_dim, temperature)
     if known is not None:

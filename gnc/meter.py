@@ -2,7 +2,6 @@
 Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does)."""
 
 from collections.abc import Collection, Mapping
-from numbers import Integral
 from typing import Any, get_args
 
 import torch
@@ -10,14 +9,12 @@ from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
 from gnc.library import ArrayLike, Measured, as_floats, as_labels, as_rows, notes_on
-from gnc_models.catalog.settings import check_kind
+from gnc_models.catalog.settings import check_integer, check_kind
 from gnc_models.columns import choose, facts_needed
 from gnc_models.geometry.margins import Margins, check_tolerance
 from gnc_models.metrics.class_statistics import check_labels
 from gnc_models.metrics.collapse import Normalization, check_normalization, measure_statistics
 from gnc_models.metrics.feature_views import SeenFeatures
-
-MODES = get_args(Normalization)  # a state holds the place in it
 
 
 class CollapseMeter:
@@ -43,17 +40,13 @@ class CollapseMeter:
             columns: names of columns or of groups; None: every column that needs neither single samples nor a second
                 matrix of means. A column of unit features holds that second matrix, where the head does not scale
                 features to unit length.
-            normalization: what the head scales to unit length before the logits: "none" for a plain linear layer,
-                "both" for a cosine head, "features" or "weights".
-            temperature: what the logits are divided by; None with normalization "none", and only there.
-            ignore_index: samples with this label are left out.
+            normalization, temperature, ignore_index, tolerance: as of `gnc.measure`.
             device: where the statistics are held; features come from any device.
             dtype: torch.float64, or torch.float32 for half the memory: variability below about 1e-13 times the squared
                 length of the means is then rounding.
-            tolerance: relative gap of the certified margins.
         Raises:
             ValueError: a size, normalization, temperature, device or column that cannot be."""
-        check_kind("ignore_index", ignore_index, Integral, "an integer")
+        check_integer("ignore_index", ignore_index)
         try:
             torch.empty(0, device=device)
         except (RuntimeError, TypeError, AssertionError) as error:  # what torch raises where it lacks the device
@@ -64,8 +57,8 @@ class CollapseMeter:
         check_normalization(normalization, temperature)
         check_tolerance(tolerance)
         self._normalization, self._temperature = normalization, temperature
-        known = [MODES.index(normalization), 0.0 if temperature is None else float(temperature)]
-        self._settings = torch.tensor(known, dtype=torch.float64, device=device)
+        settings = [get_args(Normalization).index(normalization), temperature or 0.0]
+        self._settings = torch.tensor(settings, dtype=torch.float64, device=device)
         views = {"unit_features": normalization in ("both", "features")}
         views["holds_sphere"] = "sphere" in facts_needed(self._columns or ())
         self._seen = SeenFeatures(num_classes, feature_dim, **views, device=device, dtype=dtype)
@@ -181,11 +174,9 @@ class CollapseMeter:
             ValueError: the state is broken, or of other sizes, columns, normalization or temperature."""
         check_kind("state", state, Mapping, "what state_dict gave")
         settings = state.get("settings", self._settings)  # a state of an earlier version has none
-        check_kind("settings", settings, Tensor, "a tensor")
-        mine, given = (_head_of(held) for held in (self._settings, settings))
-        if mine != given:
-            rule = "state must be of a meter of the same normalization and temperature"
-            raise ValueError(f"{rule}, got {given}, where this one has {mine}.")
+        if settings.shape != (2,) or not torch.allclose(settings.to(self._settings), self._settings):
+            rule = f"state must be of a meter of normalization {self._normalization!r}, temperature {self._temperature}"
+            raise ValueError(f"{rule}, got that of another head.")
         if assign:
             self._settings = settings
         self._seen.load_state_dict(state, assign=assign)
@@ -212,12 +203,6 @@ class CollapseMeter:
         if self._labels is not None:
             notes.append("The labels given last have met no forward pass of the watched head: their batch is not in.")
         return Measured(found, notes)
-
-
-def _head_of(settings: Tensor) -> tuple[str | None, str]:
-    """Normalization and temperature, in as many digits as float32 keeps, from the tensor that states hold."""
-    place, temperature = settings.flatten().tolist() if settings.numel() == 2 else (None, 0.0)
-    return dict(enumerate(MODES)).get(place), f"{temperature:.6g}"
 
 
 def entering(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -16,7 +16,7 @@ Made = Value | Iterable[Value]
 # the features as the head sees them, or is a setting.
 MADE_FROM = {
     **dict.fromkeys(("view", "test", "ood_features", "class_inputs"), "samples"),
-    **dict.fromkeys(("rows", "unit_rows", "own_rows", "head_rows", "own_head_rows", "margins", "smallest"), "rows"),
+    **dict.fromkeys(("rows", "unit_rows", "own_rows", "head_rows", "used_rows", "margins", "smallest"), "rows"),
     "sphere": "unit features",
 }
 

@@ -76,11 +76,11 @@ def _measured(rows: "Tensor", options: argparse.Namespace) -> tuple[dict[str, An
         kept = distinct
     require(len(kept) >= 2, f"FILE must hold at least 2 rows to compare, got {len(kept)} after the rows left out.")
     used = rows[kept] - rows[kept].mean(0) if options.centred else rows[kept]
-    if not options.raw and not bool(used.any(1).all()):
-        at = int(kept[~used.any(1)][0])
-        raise StudyError(
-            f"rows must not equal their mean with --centred, got row {at}. Use --raw too, or leave it out."
-        )
+    at_mean = kept[~used.any(1)].tolist()
+    rule = (
+        f"rows must not equal their mean with --centred, got row {(*at_mean, None)[0]}. Use --raw too, or leave it out."
+    )
+    require(options.raw or not at_mean, rule)
     margins = None
     with MarginWatch() as watch:
         if options.distinct or not same:
@@ -229,40 +229,25 @@ def read_labels(path: str, count: int) -> dict[int, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable("--labels must name a readable file of UTF-8 text", path, error) from None
     try:
-        found = json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=tuple)  # an object's pairs, also where a name is there twice
     except (ValueError, RecursionError) as error:
-        if re.match(r'\s*[\[{]\s*["\[{\d]', text):  # a vocabulary's first line may be [PAD]
-            raise StudyError(
-                f"--labels must be lines of text or JSON, got {path!r}, which is torn JSON: {error}."
-            ) from None
+        # a vocabulary's first line may be [PAD]
+        torn = re.match(r'\s*[\[{]\s*["\[{\d]', text)
+        require(not torn, f"--labels must be lines of text or JSON, got {path!r}, which is torn JSON: {error}.")
         found = None
-    if not isinstance(found, dict | list):
+    if not isinstance(found, tuple | list):
         found = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
-    names = _numbered(found, path)
-    wrong = [k for k in names if not 0 <= k < count]
-    if wrong:
-        raise StudyError(f"--labels must have at most one name per row ({count}), got a name for row {max(wrong)}.")
-    return names
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _numbered(found: dict[str, Any] | list[Any], path: str) -> dict[int, str]:
-    if isinstance(found, list):
-        pairs = list(enumerate(found))
-    elif all(type(value) is int for value in found.values()):
-        pairs = [(value, name) for name, value in found.items()]
-    elif all(name.isdecimal() and len(name) < 20 for name in found):
-        pairs = [(int(name), value) for name, value in found.items()]
-    else:
-        raise StudyError(
-            f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}."
-        )
+    pairs = list(enumerate(found)) if isinstance(found, list) else list(found)
+    if isinstance(found, tuple) and all(type(value) is int for _, value in pairs):
+        pairs = [(value, name) for name, value in pairs]
+    is_numbered = all(str(k).lstrip("-").isdecimal() and len(str(k)) < 20 for k, _ in pairs)
+    rule = f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}."
+    require(is_numbered, rule)
     # ImageNet's index has lists of which the last is the name
-    names = {k: str(value[-1] if isinstance(value, list) and value else value) for k, value in pairs}
+    names = {int(k): str(value[-1] if isinstance(value, list) and value else value) for k, value in pairs}
     require(len(names) == len(pairs), f"--labels must give each number one name, got a number twice in {path!r}.")
+    wrong = [k for k in names if not 0 <= k < count]
+    require(
+        not wrong, f"--labels must have at most one name per row ({count}), got a name for row {max(wrong, default=0)}."
+    )
     return names

@@ -30,8 +30,6 @@ def command_measure(options: argparse.Namespace) -> int:
         facts, notes = _measure_file(options)
         show(options, facts | {"notes": notes}, [*fact_lines(facts), *note_lines(notes)])
         return 0
-    rule = f"SOURCE must be a file or a folder, got {options.source!r}, which is neither."
-    require(place.is_dir() or not place.exists(), rule)
     ignored = [name for name in OF_FEATURES if getattr(options, name)]
     require(not ignored, f"--{(*ignored, '')[0]} must come with features, got the results folder {options.source!r}.")
     heads = measure_heads(options.source)
@@ -57,21 +55,16 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
         rule = f"weights must have one row for each of the {len(classes)} labels with --relabel, got {num_classes}."
         require(num_classes == len(classes), f"{rule} Without it, row k belongs to the label k.")
     _check_labels(labels, num_classes, notes, has_weights=weights is not None)
-    test = _test_set(arrays, classes, num_classes)
-    normalization, temperature = _normalization(options, arrays["features"], weights, notes)
-    counted, singles = _counted(labels, num_classes, notes)
-    head = {"weights": weights, "bias": bias, "normalization": normalization, "temperature": temperature}
     is_streamed = options.stream or math.prod(arrays["features"].shape) > LARGEST_SET
+    test = {} if is_streamed else _test_set(arrays, classes, num_classes)
+    normalization, temperature = _normalization(options, arrays["features"], weights, notes)
+    counted, singles = _counted(labels, num_classes, test.get("test_labels"), notes)
+    head = {"weights": weights, "bias": bias, "normalization": normalization, "temperature": temperature}
     if is_streamed and given is not None and normalization == "both":
         notes.append("the temperature enters no column of a set that is read in batches, of a head that scales both")
     if bias is not None:
         entered = "no column of a set that is read in batches" if is_streamed else "ncc_agreement and active_classes"
         notes.append(f"the bias enters {entered}; margins are of the rows without it")
-    from gnc.library import notes_on_test
-
-    if test and not is_streamed:
-        known = labels if counted is None else labels[counted]
-        notes += [note.removesuffix(".") for note in notes_on_test(known, test["test_labels"])]
     measure = _streamed if is_streamed else _measured
     if is_streamed:
         notes.append("the set is read in batches: columns of single samples and of a test set cannot be had")
@@ -181,21 +174,21 @@ def _are_unit(rows: "Tensor") -> bool:
     return bool(((rows.double().norm(dim=1) - 1).abs() < UNIT_TOLERANCE).all())
 
 
-def _counted(labels: "Tensor", num_classes: int, notes: list[str]) -> "tuple[Tensor | None, int]":
+def _counted(labels: "Tensor", size: int, tested: "Tensor | None", notes: list[str]) -> "tuple[Tensor | None, int]":
     """The samples of classes with two samples or more, None for all; the variability of one sample is not known."""
-    counts = labels.bincount(minlength=num_classes)
-    singles = int((counts == 1).sum())
-    if not singles:
-        return None, singles
+    counts = labels.bincount(minlength=size)
+    singles, several = int((counts == 1).sum()), int((counts > 1).sum())
     single = amount(singles, "class", "classes")
-    if not bool((counts > 1).any()):
+    if singles and several:
+        rule = f"at least 2 classes must have two samples or more, got {several} of {several + singles} with samples"
+        require(several > 1, f"{rule}. Of one sample the variability is not known: add samples of the other classes.")
+        notes.append(f"{single} with one sample left out of every column of samples and class means")
+    elif singles:
         notes.append(f"{single} with one sample, and none with more: none is left out, and variability is not known")
-        return None, singles
-    several = int((counts > 1).sum())
-    rule = f"at least 2 classes must have two samples or more, got {several} of {several + singles} with samples"
-    require(several > 1, f"{rule}. Of one sample the variability is not known: add samples of the other classes.")
-    notes.append(f"{single} with one sample left out of every column of samples and class means")
-    return counts[labels] > 1, singles
+    has_mean = counts > (1 if several else 0)
+    if tested is not None and (unknown := int((~has_mean[tested]).sum())):
+        notes.append(f"{amount(unknown, 'test sample')} of classes without a mean of training samples left out")
+    return (has_mean[labels] if singles and several else None), singles
 
 
 def _test_set(arrays: "dict[str, StoredArray]", classes: Any, num_classes: int) -> "dict[str, Tensor]":
@@ -225,9 +218,8 @@ def _check_shapes(source: str, arrays: "dict[str, StoredArray]", unused: list[st
     shapes = {name: found.shape for name, found in arrays.items()}
     features, labels = shapes["features"], shapes["labels"]
     is_matched = len(features) == 2 and features[1] > 0 and labels == features[:1]
-    cure = " Of one-hot labels give argmax(1), of a column its numbers." if len(labels) == 2 else ""
-    if len(features) > 2:
-        cure = " Give one row of features and one label for each sample, flattened or pooled."
+    cure = " Give one row and one label a sample, flattened or pooled." if len(features) > 2 else ""
+    cure = cure or " Of one-hot labels give argmax(1), of a column its numbers." * (len(labels) == 2)
     require(is_matched, f"features must be [samples, dim] and labels [samples], got {features} and {labels}.{cure}")
     if "test_labels" in shapes:
         tested, found = shapes["test_features"], shapes["test_labels"]

@@ -46,8 +46,7 @@ def open_features(path: str, labels: str | None = None) -> tuple[dict[str, Store
     if labels is not None:
         if "labels" in arrays:
             raise StudyError(f"labels must be given once, got them in {path!r} and in {labels!r}. Leave out --labels.")
-        arrays["labels"], more = _only(labels)
-        notes += more
+        arrays["labels"], notes = _only(labels, notes)
     for name in KNOWN:
         if name in skipped:
             raise StudyError(f"{name} of {path!r} must hold numbers, got {skipped[name]}. Save it as plain numbers.")
@@ -56,8 +55,9 @@ def open_features(path: str, labels: str | None = None) -> tuple[dict[str, Store
         scales = [other for other in (*arrays, *skipped) if other.startswith((f"{name}_scale", f"{name}_zero_point"))]
         if scales or stored.dtype.startswith("float8"):
             got = stored.dtype + "".join(f" with {shown(scale)!r} beside it" for scale in scales[:1])
-            cure = "Codes must be multiplied by their scales: save them as float32 after that."
-            raise StudyError(f"{name} of {path!r} must be plain numbers, got {got}. {cure}")
+            raise StudyError(
+                f"{name} of {path!r} must be plain numbers, got {got}. Save codes times scales, as float32."
+            )
     return used, [_unused(f"array {shown(name)!r}", name) for name in (*arrays, *skipped) if name not in KNOWN] + notes
 
 
@@ -83,10 +83,7 @@ def class_labels(
     stored: StoredArray, *, relabel: bool = False, known: np.ndarray | None = None
 ) -> tuple[Int[Tensor, " samples"], np.ndarray | None]:
     """Integer labels, and with `relabel` the label of each class in the order of the new numbers.
-    Args:
-        stored: integers, floats with integer values, or text; [samples].
-        relabel: number the distinct labels 0, 1, ... in their sorted order.
-        known: the labels that are numbered already, for a test set.
+    They are sorted; `known` are those numbered already, for a test set.
     Raises:
         StudyError: labels that are no integers, or text without `relabel`; test labels that `known` lacks."""
     values, name = stored.read(), stored.name
@@ -95,9 +92,7 @@ def class_labels(
         if not relabel:
             raise StudyError(f"{name} must be integers, got text. {BY_ORDER}.")
     elif not _are_integers(values):
-        raise StudyError(
-            f"{name} must be integers below 2^63 of at least one sample, got {values.dtype} of {values.size}."
-        )
+        raise StudyError(f"{name} must be integers below 2^63, at least one, got {values.dtype} of {values.size}.")
     else:
         values = values.astype(np.int64)
     if not relabel:
@@ -118,7 +113,7 @@ def _are_integers(values: np.ndarray) -> bool:
     return values.dtype.kind in "iub" and values.size > 0 and int(values.max()) < 2**63
 
 
-def _only(path: str) -> tuple[StoredArray, list[str]]:
+def _only(path: str, notes: list[str]) -> tuple[StoredArray, list[str]]:
     """The labels in a file of their own, or under that name in a file of several arrays, of which the rest is named."""
     contents = open_arrays(path)
     found = contents.arrays
@@ -126,31 +121,29 @@ def _only(path: str) -> tuple[StoredArray, list[str]]:
     if labels is None:
         raise StudyError(f"--labels must hold one array, or one called labels, got {sorted(map(shown, found))}.")
     others = [name for name in (*found, *contents.skipped) if name != labels.name]
-    return replace(labels, name="labels"), [_unused(f"array {shown(name)!r} of {path!r}", name, ()) for name in others]
+    notes = notes + [_unused(f"array {shown(name)!r} of {path!r}", name, ()) for name in others]
+    return replace(labels, name="labels"), notes
 
 
 def _side_by_side(place: Path, labels: str | None) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
     """The arrays in .npy files beside this one, and a sentence on each file whose name does not say that it belongs.
     train_features.npy goes with train_labels.npy, with test_features.npy and with plain weights.npy."""
     arrays, skipped, notes, used = {}, {}, [], [Path(labels)] if labels else []
-    alike = {name: place.name.replace("features", name) for name in KNOWN} if "features" in place.name else {}
-    for name in KNOWN:
-        names = [alike.get(name, place.name if name == "features" else "")]
-        if alike and name not in ("features", "labels"):
-            tested = [alike[name[5:]].replace("train", "test")] if name.startswith("test_") else []
-            names += [*tested, f"{name}.npy"]
-        path = next((p for n in names if n and (p := place.with_name(n)) not in used and p.is_file()), None)
-        if path is None:
-            continue
-        used.append(path)
-        notes += [f"{name} is taken from {shown(path.name)!r}"] * (path.name != names[0])
-        contents = open_arrays(str(path))
-        skipped |= dict.fromkeys([name] * len(contents.skipped), contents.skipped.get("array"))
-        arrays |= dict.fromkeys([name] * len(contents.arrays), contents.arrays.get("array"))
-    known = {*KNOWN, *(Path(name).stem for name in alike.values())}
-    others = [path for path in sorted(place.parent.glob("*.npy")) if alike and path not in used]
-    notes += [_unused(f"file {shown(path.name)!r}", path.stem, known) for path in others[:MOST_NAMED]]
-    return arrays, skipped, notes + ["more files beside it are not used"] * (len(others) > MOST_NAMED)
+    known = KNOWN if "features" in place.name else KNOWN[:1]
+    alike = {name: place.name.replace("features", name) for name in known}
+    for name in known:
+        names = [alike[name], alike[name.removeprefix("test_")].replace("train", "test"), f"{name}.npy"]
+        names = names[:1] if name in ("features", "labels") else names[:: 1 if name.startswith("test_") else 2]
+        path = next((p for n in names if (p := place.with_name(n)) not in used and p.is_file()), None)
+        if path is not None:
+            used.append(path)
+            notes += [f"{name} is taken from {shown(path.name)!r}"] * (path.name != alike[name])
+            contents = open_arrays(str(path))
+            skipped |= {name: reason for reason in contents.skipped.values()}  # noqa: B035 - of the one array
+            arrays |= {name: replace(found, name=name) for found in contents.arrays.values()}  # noqa: B035
+    others = [path for path in sorted(place.parent.glob("*.npy")) if path not in used] if len(known) > 1 else []
+    near = {*KNOWN, *(Path(name).stem for name in alike.values())}
+    return arrays, skipped, notes + [_unused(f"file {shown(p.name)!r}", p.stem, near) for p in others[:MOST_NAMED]]
 
 
 def _parquet(path: str) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -162,9 +155,8 @@ def _parquet(path: str) -> tuple[dict[str, StoredArray], dict[str, str]]:
     for name, kind in zip(table.schema_arrow.names, table.schema_arrow.types, strict=True):
         held = str(getattr(kind, "value_type", kind))  # of lists, of tensors and of categories
         is_list = hasattr(kind, "value_type") and not str(kind).startswith("dictionary")
-        is_read = (
-            re.fullmatch(NUMBERS if is_list else f"{NUMBERS}|{TEXT}", held) and len(getattr(kind, "shape", "1")) == 1
-        )
+        is_flat = len(getattr(kind, "shape", "1")) == 1
+        is_read = is_flat and re.fullmatch(NUMBERS if is_list else f"{NUMBERS}|{TEXT}", held)
         if name not in KNOWN:
             skipped[name] = "not read"
         elif name in arrays or not is_read:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, distributed
 
-from gnc_models.catalog.settings import check_at_least, check_kind, shown
+from gnc_models.catalog.settings import check_at_least, shown
 from gnc_models.geometry.pairwise import EPS, tiles
 from gnc_models.shapes import Float, Int
 
@@ -140,9 +140,8 @@ class ClassStatistics:
         for name in self.PARTS:
             held: Tensor = getattr(self, name)
             given = state.get(name)
-            check_kind(name, given, Tensor, f"a tensor of the shape {tuple(held.shape)}")
-            if given.shape != held.shape:
-                shape = tuple(given.shape)
+            if not isinstance(given, Tensor) or given.shape != held.shape:
+                shape = tuple(given.shape) if isinstance(given, Tensor) else given
                 raise ValueError(f"{name} must have the shape {tuple(held.shape)}, got {shape}. It is another meter's.")
             # what is held as it is comes from a meter at each step; a sum over all costs no memory
             is_signed = name in ("means", "scatter")

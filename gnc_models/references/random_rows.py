@@ -79,11 +79,9 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
 def random_margin_interval(num_classes: int, feature_dim: int) -> RandomMargin | None:
     """Median minimum one-vs-rest margin of K random unit rows: what no training gives; None outside the table.
-
     Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
     the tabulated d and then in log d, both by monotone cubics. Nothing is extrapolated, nor interpolated between
-    dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md.
-    """
+    dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md."""
     check_number("num_classes", num_classes)
     check_number("feature_dim", feature_dim)
     dims, place, across = _random_rows(), math.log(max(num_classes, 1)), math.log(max(feature_dim, 1))

@@ -100,7 +100,7 @@ def test_a_state_knows_the_head_that_it_was_seen_for():
     for other in ({}, {"normalization": "features", "temperature": 0.1}, {"normalization": "both", "temperature": 0.2}):
         for assign in (False, True):
             with pytest.raises(
-                ValueError, match=r"normalization and temperature, got \('both', '0.1'\), where this one"
+                ValueError, match=r"state must be of a meter of normalization .*, got that of another head"
             ):
                 gnc.CollapseMeter(9, 4, **other).load_state_dict(seen.state_dict(), assign=assign)
     again = gnc.CollapseMeter(9, 4, **settings).load_state_dict({k: v.float() for k, v in seen.state_dict().items()})

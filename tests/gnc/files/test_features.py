@@ -84,7 +84,7 @@ def test_labels_of_every_kind_give_the_same_numbers_and_rows_follow_their_order(
         ({"features": FEATURES.reshape(5, 4, 3), "labels": LABELS.reshape(5, 4)}, (), "got (5, 4, 3) and (5, 4). Give one"),
         ({"labels": None}, (), "f.npz' must hold the array 'labels', got ['features', 'weights']. Give the file of the"),
         ({"bias": np.ones(5) * 1j}, (), "bias must be 5 finite numbers, one per row of weights, got (5,) of torch.complex128"),
-        ({"bias": np.full(5, np.nan)}, (), "got NaN or infinity in 5 of them"),
+        ({"bias": np.full(5, np.nan)}, (), "got NaN or infinity in it"),
         ({"weights": None}, ("--temperature", 0.1), "--temperature must come with weights, got 0.1 without: no column"),
         ({"weights": None}, ("--temperature", 0.1, "--normalization", "both", "--stream"), "--temperature must come with"),
         ({"labels": np.where(LABELS, LABELS, np.nan)}, ("--relabel",), "labels must be integers"),
@@ -291,14 +291,14 @@ def test_codes_beside_their_scales_are_refused(tmp_path, capsys):
     for name in ("features", "weights"):
         codes = {name: held[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.ones(1)}
         torch.save(held | codes, tmp_path / "f.pt")
-        words = f"must be plain numbers, got float8_e4m3fn with '{name}_scale' beside it. Codes must be multiplied"
+        words = f"must be plain numbers, got float8_e4m3fn with '{name}_scale' beside it. Save codes times scales"
         assert words in refusal(capsys, tmp_path / "f.pt")
         torch.save(held | {name: codes[name]}, tmp_path / "f.pt")
-        assert "must be plain numbers, got float8_e4m3fn. Codes" in refusal(capsys, tmp_path / "f.pt")
+        assert "must be plain numbers, got float8_e4m3fn. Save codes" in refusal(capsys, tmp_path / "f.pt")
 
 
 def test_what_is_neither_file_nor_folder_is_refused(capsys):
-    assert "SOURCE must be a file or a folder, got '/dev/null', which is neither" in refusal(capsys, "/dev/null")
+    assert "SOURCE must be a file of features or a results folder, got '/dev/null'" in refusal(capsys, "/dev/null")
 
 
 def test_a_temperature_that_a_streamed_set_does_not_need_is_said(tmp_path, capsys):
