@@ -128,7 +128,8 @@ def _only(path: str, notes: list[str]) -> tuple[StoredArray, list[str]]:
 def _side_by_side(place: Path, labels: str | None) -> tuple[dict[str, StoredArray], dict[str, str], list[str]]:
     """The arrays in .npy files beside this one, and a sentence on each file whose name does not say that it belongs.
     train_features.npy goes with train_labels.npy, with test_features.npy and with plain weights.npy."""
-    arrays, skipped, notes, used = {}, {}, [], [Path(labels)] if labels else []
+    arrays, skipped, notes = dict[str, StoredArray](), dict[str, str](), list[str]()
+    used = [Path(labels)] if labels else []
     known = KNOWN if "features" in place.name else KNOWN[:1]
     alike = {name: place.name.replace("features", name) for name in known}
     for name in known:
