@@ -1,6 +1,7 @@
 """Margins and collapse of arrays in memory, for scripts and notebooks: what `gnc` gives at the command line, as functions.
 Knows torch and the mathematics; does not know studies, files or the command line."""
 
+import math
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeAlias
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_at_least, check_between, check_integer
 from gnc_models.codes.phases import unconstrained_optimum as known_optimum
 from gnc_models.columns import MADE_FROM, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
@@ -89,8 +91,13 @@ def measure(
     Raises:
         ValueError: what cannot be measured, with the rule and the value.
     Source: docs/metrics.md names the paper of each formula."""
+    check_integer("ignore_index", ignore_index)
     found, classes = _labelled("", features, labels, ignore_index)
     dim = found.shape[-1] if found.ndim == 2 else None
+    largest = int(classes.max()) if weights is None and classes.numel() else 0
+    if largest >= max(len(found), MOST_MEANS // max(1, dim or 1)):
+        cure = "Number the classes: numpy.unique(labels, return_inverse=True)[1]."
+        raise ValueError(f"labels must be class numbers from 0 on, got {largest} of {len(found)} samples. {cure}")
     test: tuple[Tensor | None, Tensor | None] = (None, None)
     if test_features is not None and test_labels is not None:
         test = _labelled("test_", test_features, test_labels, ignore_index)
@@ -103,7 +110,8 @@ def measure(
         asked[name] = None if values is None else as_floats(name, values)
     collapse = measure_collapse(found, classes, rows, **asked, absent_classes=True)
     given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
-    return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given))
+    unknown = 0 if test[1] is None else int((~torch.isin(test[1], classes)).sum())
+    return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given, unknown))
 
 
 def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -117,13 +125,15 @@ def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: i
     return found, classes.to(found.device)
 
 
+MOST_MEANS = 1 << 26  # numbers in the class means of labels that no rows vouch for: 512 MiB, unless samples are as many
 OF_BIAS = "Margins are of the classifier's rows without the bias; the bias enters the logits only."
 READS_LOW = "within-class variability reads low"
 READ_BY = {"bias": "bias", "test_features": "test", "ood_features": "ood_features"}  # the fact that each becomes
 
 
-def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLike | None]) -> list[str]:
-    """What a reader of these columns must know of the classes' counts and of the arrays that were given, None or not."""
+def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLike], unknown: int = 0) -> list[str]:
+    """What a reader of these columns must know of the classes' counts, of the arrays that were given, and of how many test
+    samples are of unknown classes."""
     facts, singles = facts_needed(names), int((counts == 1).sum())
     reads_rows = any(MADE_FROM.get(fact) == "rows" for fact in facts)
     unread = [name for name, fact in {"weights": "", **READ_BY}.items() if given.get(name) is not None]
@@ -134,6 +144,7 @@ def notes_on(names: Collection[str], counts: Tensor, given: Mapping[str, ArrayLi
         (given["bias"] is not None and "bias" not in unread, OF_BIAS),
         (bool(unread), f"No column here depends on {' and '.join(unread)}, which changed nothing."),
         (singles > 0, f"{single} of one sample each, whose variability is not known: {READS_LOW}."),
+        ("test" in facts and unknown > 0, f"{amount(unknown, 'test sample')} of classes that training lacks left out."),
     )
     return [note for holds, note in notes if holds]
 
@@ -153,6 +164,8 @@ def unconstrained_optimum(
     Raises:
         ValueError: a size or temperature out of range.
     Source: Jiang et al., arXiv 2310.05351 (the model at finite temperature)."""
+    check_at_least(2, num_classes=num_classes, feature_dim=feature_dim)
+    check_between("temperature", temperature, 0.0, math.inf)
     known = known_optimum(num_classes, feature_dim, temperature)
     if known is not None:
         return known
@@ -164,10 +177,11 @@ def unconstrained_optimum(
 
 
 def as_floats(name: str, values: ArrayLike) -> Tensor:
-    """A tensor that shares memory with `values` where it can; ValueError for integers and complex numbers."""
+    """A tensor that shares memory with `values` where it can; ValueError unless it is of a type that is computed with."""
     tensor = _as_tensor(name, values)
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} must be floating-point numbers, got {tensor.dtype}. Convert them first.")
+    if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        rule = f"{name} must be floating-point numbers of 2 bytes or more, got {tensor.dtype}"
+        raise ValueError(f"{rule}. Convert them first; multiply codes by their scales.")
     return tensor
 
 
@@ -183,22 +197,25 @@ def as_rows(weights: ArrayLike, dim: int | None) -> Tensor:
 def as_labels(name: str, values: ArrayLike) -> Tensor:
     """Labels as int64; ValueError for floating-point or boolean ones, of which one cannot say what class they mean."""
     tensor = _as_tensor(name, values)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be integers, one class per sample, got {tensor.dtype}. Give class numbers.")
+    is_other = tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+    if is_other or (tensor.dtype == torch.uint64 and bool((tensor.to(torch.int64) < 0).any())):
+        raise ValueError(f"{name} must be integers below 2^63, one per sample, got {tensor.dtype}. Give class numbers.")
     return tensor.to(torch.int64)
 
 
 def _as_tensor(name: str, values: ArrayLike) -> Tensor:
     if isinstance(values, Tensor):
-        if values.layout != torch.strided or values.is_meta:
-            kind = values.device if values.is_meta else values.layout
+        if values.layout != torch.strided or values.is_meta or values.is_nested:
+            kind = "nested tensors" if values.is_nested else values.device if values.is_meta else values.layout
             raise ValueError(f"{name} must be a dense tensor with values, got one of {kind}. Use to_dense() first.")
         return values.detach()
+    if isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        raise ValueError(f"{name} must have no masked values, got {values.mask.sum()}. Leave these samples out.")
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {array.dtype} of {type(values)}.")
-    if array.dtype.kind == "u" or not array.dtype.isnative:  # torch adds no unsigned integers wider than a byte
-        array = array.astype(np.int64 if array.dtype.kind == "u" else array.dtype.newbyteorder("="))
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes
         return torch.from_numpy(np.ascontiguousarray(array))

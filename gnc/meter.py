@@ -2,13 +2,14 @@
 Knows torch, the class statistics and the measures; does not know training frameworks (gnc.adapters does)."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
 from gnc.library import ArrayLike, Measured, as_floats, as_labels, as_rows, notes_on
+from gnc_models.catalog.settings import check_integer, check_kind
 from gnc_models.columns import choose, facts_needed
 from gnc_models.geometry.margins import Margins, check_tolerance
 from gnc_models.metrics.class_statistics import check_labels
@@ -39,22 +40,25 @@ class CollapseMeter:
             columns: names of columns or of groups; None: every column that needs neither single samples nor a second
                 matrix of means. A column of unit features holds that second matrix, where the head does not scale
                 features to unit length.
-            normalization: what the head scales to unit length before the logits: "none" for a plain linear layer,
-                "both" for a cosine head, "features" or "weights".
-            temperature: what the logits are divided by; None with normalization "none", and only there.
-            ignore_index: samples with this label are left out.
+            normalization, temperature, ignore_index, tolerance: as of `gnc.measure`.
             device: where the statistics are held; features come from any device.
             dtype: torch.float64, or torch.float32 for half the memory: variability below about 1e-13 times the squared
                 length of the means is then rounding.
-            tolerance: relative gap of the certified margins.
         Raises:
-            ValueError: a size, normalization, temperature or column that cannot be."""
+            ValueError: a size, normalization, temperature, device or column that cannot be."""
+        check_integer("ignore_index", ignore_index)
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, TypeError, AssertionError) as error:  # what torch raises where it lacks the device
+            raise ValueError(f"device must be one that torch has here, got {device!r}: {error}") from None
         self.num_classes, self.feature_dim, self.ignore_index = num_classes, feature_dim, ignore_index
         self._tolerance = tolerance
         self._columns = None if columns is None else choose(columns, ["samples"])
         check_normalization(normalization, temperature)
         check_tolerance(tolerance)
         self._normalization, self._temperature = normalization, temperature
+        settings = [get_args(Normalization).index(normalization), temperature or 0.0]
+        self._settings = torch.tensor(settings, dtype=torch.float64, device=device)
         views = {"unit_features": normalization in ("both", "features")}
         views["holds_sphere"] = "sphere" in facts_needed(self._columns or ())
         self._seen = SeenFeatures(num_classes, feature_dim, **views, device=device, dtype=dtype)
@@ -103,6 +107,7 @@ class CollapseMeter:
 
         Raises:
             ValueError: the head's weight has another shape than [classes, dim]. A pass without labels raises too."""
+        check_kind("head", head, nn.Module, "the module that gives the logits")
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor) and tuple(weight.shape) != (self.num_classes, self.feature_dim):
             rule = f"head must have a weight of shape {(self.num_classes, self.feature_dim)}, got {tuple(weight.shape)}"
@@ -137,6 +142,7 @@ class CollapseMeter:
 
         Raises:
             ValueError: the same meter, or one of other settings or sizes."""
+        check_kind("other", other, CollapseMeter, "another meter")
         if other is self:
             raise ValueError("other must be another meter, got this one. Its samples would count twice.")
         mine, others = ((meter._normalization, meter._temperature) for meter in (self, other))
@@ -156,16 +162,23 @@ class CollapseMeter:
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was seen, as tensors by name; not copied."""
-        return self._seen.state_dict()
+        """What was seen, as tensors by name, not copied; and `settings`, which says of what head."""
+        return {**self._seen.state_dict(), "settings": self._settings}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> "CollapseMeter":
         """Begin again from what a meter of the same settings had seen.
 
         Args:
-            assign: hold these tensors themselves from now on, on their device, rather than copies of them.
+            assign: hold these tensors themselves from now on, on their device and unchecked, not copies of them.
         Raises:
-            ValueError: the state is of other sizes or other columns."""
+            ValueError: the state is broken, or of other sizes, columns, normalization or temperature."""
+        check_kind("state", state, Mapping, "what state_dict gave")
+        settings = state.get("settings", self._settings)  # a state of an earlier version has none
+        if settings.shape != (2,) or not torch.allclose(settings.to(self._settings), self._settings):
+            rule = f"state must be of a meter of normalization {self._normalization!r}, temperature {self._temperature}"
+            raise ValueError(f"{rule}, got that of another head.")
+        if assign:
+            self._settings = settings
         self._seen.load_state_dict(state, assign=assign)
         return self
 

@@ -16,7 +16,7 @@ Made = Value | Iterable[Value]
 # the features as the head sees them, or is a setting.
 MADE_FROM = {
     **dict.fromkeys(("view", "test", "ood_features", "class_inputs"), "samples"),
-    **dict.fromkeys(("rows", "unit_rows", "own_rows", "head_rows", "margins", "smallest"), "rows"),
+    **dict.fromkeys(("rows", "unit_rows", "own_rows", "head_rows", "used_rows", "margins", "smallest"), "rows"),
     "sphere": "unit features",
 }
 
@@ -68,17 +68,18 @@ def finite(value: Value) -> Value:
     return None if value is None or not math.isfinite(value) else value
 
 
-def choose(wanted: Collection[str] | None, lacking: Collection[str]) -> tuple[str, ...]:
+def choose(wanted: Iterable[str] | None, lacking: Collection[str]) -> tuple[str, ...]:
     """The columns meant by names of columns and groups, in the order of their definition; None: all that can be had.
     ValueError: an unknown name, or a column that needs what is `lacking` of "samples", "rows" and "unit features"."""
-    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if wanted is not None:  # a list, since what is read once would be empty the second time
+        wanted = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
     if wanted is not None and not wanted:
         raise ValueError("columns must name at least one column or group, got none. None asks for all.")
     groups = {producer.group for producer in PRODUCERS}
     known = {name: producer for producer in PRODUCERS for name in producer.names}
     for name in wanted or ():
-        if name not in groups and name not in known:
-            near = difflib.get_close_matches(name, [*groups, *known], n=1)
+        if not isinstance(name, str) or (name not in groups and name not in known):
+            near = difflib.get_close_matches(str(name), [*groups, *known], n=1)
             cure = f"{f'Did you mean {near[0]!r}? ' if near else ''}Groups are {', '.join(sorted(groups))}."
             raise ValueError(f"columns must be names of columns or of groups, got {name!r}. {cure}")
     if wanted is None:

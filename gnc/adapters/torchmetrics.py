@@ -38,7 +38,7 @@ class CollapseMetric(Metric):
         self._make = partial(CollapseMeter, *self._rows().shape, columns=columns, **settings)
         self._meter = self._make()
         for name, held in self._meter.state_dict().items():
-            self.add_state(name.replace(".", "_"), torch.zeros_like(held), dist_reduce_fx=None)
+            self.add_state(name.replace(".", "_"), held.clone(), dist_reduce_fx=None)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Take in a batch, as `gnc.CollapseMeter.update`."""

@@ -151,7 +151,8 @@ def measure_heads(results: str) -> list[dict[str, Any]]:
     from gnc_models.metrics.alignment import misalignment
     from study.store.store import existing_store, open_store
 
-    if Path(results).is_file() or not open_store(results).storage.exists():
+    is_other = Path(results).exists() and not Path(results).is_dir()
+    if is_other or not open_store(results).storage.exists():
         raise StudyError(f"SOURCE must be a file of features or a results folder, got {results!r}.")
     store, facts = existing_store(results), []
     for key in store.head_keys():

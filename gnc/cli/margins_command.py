@@ -5,6 +5,7 @@ import argparse
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,11 @@ def _measured(rows: "Tensor", options: argparse.Namespace) -> tuple[dict[str, An
         kept = distinct
     require(len(kept) >= 2, f"FILE must hold at least 2 rows to compare, got {len(kept)} after the rows left out.")
     used = rows[kept] - rows[kept].mean(0) if options.centred else rows[kept]
+    at_mean = kept[~used.any(1)].tolist()
+    rule = (
+        f"rows must not equal their mean with --centred, got row {(*at_mean, None)[0]}. Use --raw too, or leave it out."
+    )
+    require(options.raw or not at_mean, rule)
     margins = None
     with MarginWatch() as watch:
         if options.distinct or not same:
@@ -215,27 +221,29 @@ def _named(k: int, names: dict[int, str]) -> str:
 def read_labels(path: str, count: int) -> dict[int, str]:
     """Names of classes by their number: lines of text, a JSON list, or a JSON object of numbers to names or back."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable("--labels must name a readable file of UTF-8 text", path, error) from None
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, object_pairs_hook=tuple)  # an object's pairs, also where a name is there twice
+    except (ValueError, RecursionError) as error:
+        # a vocabulary's first line may be [PAD]
+        torn = re.match(r'\s*[\[{]\s*["\[{\d]', text)
+        require(not torn, f"--labels must be lines of text or JSON, got {path!r}, which is torn JSON: {error}.")
         found = None
-    if not isinstance(found, dict | list):
+    if not isinstance(found, tuple | list):
         found = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
-    names = _numbered(found, path)
+    pairs = list(enumerate(found)) if isinstance(found, list) else list(found)
+    if isinstance(found, tuple) and all(type(value) is int for _, value in pairs):
+        pairs = [(value, name) for name, value in pairs]
+    is_numbered = all(str(k).lstrip("-").isdecimal() and len(str(k)) < 20 for k, _ in pairs)
+    rule = f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}."
+    require(is_numbered, rule)
+    # ImageNet's index has lists of which the last is the name
+    names = {int(k): str(value[-1] if isinstance(value, list) and value else value) for k, value in pairs}
+    require(len(names) == len(pairs), f"--labels must give each number one name, got a number twice in {path!r}.")
     wrong = [k for k in names if not 0 <= k < count]
-    if wrong:
-        raise StudyError(f"--labels must have at most one name per row ({count}), got a name for row {max(wrong)}.")
+    require(
+        not wrong, f"--labels must have at most one name per row ({count}), got a name for row {max(wrong, default=0)}."
+    )
     return names
-
-
-def _numbered(found: dict[str, Any] | list[Any], path: str) -> dict[int, str]:
-    if isinstance(found, list):
-        return {k: str(name) for k, name in enumerate(found)}
-    if all(type(value) is int for value in found.values()):
-        return {value: name for name, value in found.items()}
-    if all(name.isdecimal() for name in found):
-        return {int(name): str(value) for name, value in found.items()}
-    raise StudyError(f"--labels must map numbers to names or names to numbers, got another JSON object in {path!r}.")

@@ -45,7 +45,7 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
     require(is_possible, f"--temperature must be greater than 0 and finite, got {given!r}.")
     require(options.weights or not options.tensor, "--tensor must come with --weights, got it alone.")
     arrays, notes = open_features(options.source, options.labels)
-    _check_shapes(arrays, notes)
+    _check_shapes(options.source, arrays, notes)
     labels, classes = class_labels(arrays["labels"], relabel=options.relabel)
     weights, bias = _head(options, arrays, notes)
     num_classes = int(labels.max()) + 1 if weights is None else len(weights)
@@ -55,11 +55,13 @@ def _measure_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[str
         rule = f"weights must have one row for each of the {len(classes)} labels with --relabel, got {num_classes}."
         require(num_classes == len(classes), f"{rule} Without it, row k belongs to the label k.")
     _check_labels(labels, num_classes, notes, has_weights=weights is not None)
-    test = _test_set(arrays, classes, num_classes)
-    normalization, temperature = _normalization(options, arrays["features"], weights, notes)
-    counted, singles = _counted(labels, num_classes, notes)
-    head = {"weights": weights, "bias": bias, "normalization": normalization, "temperature": temperature}
     is_streamed = options.stream or math.prod(arrays["features"].shape) > LARGEST_SET
+    test = {} if is_streamed else _test_set(arrays, classes, num_classes)
+    normalization, temperature = _normalization(options, arrays["features"], weights, notes)
+    counted, singles = _counted(labels, num_classes, test.get("test_labels"), notes)
+    head = {"weights": weights, "bias": bias, "normalization": normalization, "temperature": temperature}
+    if is_streamed and given is not None and normalization == "both":
+        notes.append("the temperature enters no column of a set that is read in batches, of a head that scales both")
     if bias is not None:
         entered = "no column of a set that is read in batches" if is_streamed else "ncc_agreement and active_classes"
         notes.append(f"the bias enters {entered}; margins are of the rows without it")
@@ -132,11 +134,12 @@ def _head(
     rule = f"weights must be [classes, {dim}] as the features are, got {tuple(weights.shape)}.{turned}"
     require(weights.ndim == 2 and weights.shape[1] == dim and len(weights) > 0, rule)
     _check_size("weights", weights)
-    if bias is not None:
-        bias, size = bias.double(), len(weights)
-        is_matched = bias.shape == (size,) and bool(bias.isfinite().all())
-        require(is_matched, f"bias must be {size} finite numbers, one per row of weights, got {tuple(bias.shape)}.")
-    return weights.double(), bias
+    if bias is None:
+        return weights.double(), None
+    rule = f"bias must be {len(weights)} finite numbers, one per row of weights"
+    is_matched = bias.shape == weights.shape[:1] and not bias.is_complex()
+    require(is_matched, f"{rule}, got {tuple(bias.shape)} of {bias.dtype}.")
+    return weights.double(), bias.double()
 
 
 def _normalization(
@@ -144,6 +147,8 @@ def _normalization(
 ) -> tuple[str, float | None]:
     """What the head scales and divides by: as given, else the plain head unless everything is of unit length."""
     normalization, temperature = options.normalization, options.temperature
+    rule = f"--temperature must come with weights, got {temperature} without: no column of features alone depends on it"
+    require(temperature is None or weights is not None, f"{rule}. Give --weights FILE, or leave it out.")
     if normalization is None:
         from gnc.files.features import in_batches
 
@@ -160,7 +165,7 @@ def _normalization(
         rule = f"--temperature must not come with --normalization none, got {temperature}."
         require(temperature is None, f"{rule} A plain head divides by nothing: divide its weights and bias instead.")
         return normalization, None
-    if temperature is None:
+    if temperature is None and weights is not None:
         notes.append("--temperature 1 is assumed")
     return normalization, 1.0 if temperature is None else temperature
 
@@ -169,15 +174,21 @@ def _are_unit(rows: "Tensor") -> bool:
     return bool(((rows.double().norm(dim=1) - 1).abs() < UNIT_TOLERANCE).all())
 
 
-def _counted(labels: "Tensor", num_classes: int, notes: list[str]) -> "tuple[Tensor | None, int]":
+def _counted(labels: "Tensor", size: int, tested: "Tensor | None", notes: list[str]) -> "tuple[Tensor | None, int]":
     """The samples of classes with two samples or more, None for all; the variability of one sample is not known."""
-    counts = labels.bincount(minlength=num_classes)
-    singles = int((counts == 1).sum())
-    if not singles or not bool((counts > 1).any()):
-        return None, singles
+    counts = labels.bincount(minlength=size)
+    singles, several = int((counts == 1).sum()), int((counts > 1).sum())
     single = amount(singles, "class", "classes")
-    notes.append(f"{single} with one sample left out of every column of samples and class means")
-    return counts[labels] > 1, singles
+    if singles and several:
+        rule = f"at least 2 classes must have two samples or more, got {several} of {several + singles} with samples"
+        require(several > 1, f"{rule}. Of one sample the variability is not known: add samples of the other classes.")
+        notes.append(f"{single} with one sample left out of every column of samples and class means")
+    elif singles:
+        notes.append(f"{single} with one sample, and none with more: none is left out, and variability is not known")
+    has_mean = counts > (1 if several else 0)
+    if tested is not None and (unknown := int((~has_mean[tested]).sum())):
+        notes.append(f"{amount(unknown, 'test sample')} of classes without a mean of training samples left out")
+    return (has_mean[labels] if singles and several else None), singles
 
 
 def _test_set(arrays: "dict[str, StoredArray]", classes: Any, num_classes: int) -> "dict[str, Tensor]":
@@ -193,20 +204,22 @@ def _test_set(arrays: "dict[str, StoredArray]", classes: Any, num_classes: int) 
     return {"test_features": features.double(), "test_labels": labels}
 
 
-def _check_shapes(arrays: "dict[str, StoredArray]", unused: list[str]) -> None:
+def _check_shapes(source: str, arrays: "dict[str, StoredArray]", unused: list[str]) -> None:
     """Names and shapes, before any number is read."""
     for name in ("features", "labels"):
         got = "; ".join([f"got {sorted(arrays)}", *unused[:5]]).removesuffix("?")
-        end = "?" if unused and "?" in unused[-1] else "."
-        require(name in arrays, f"FILE must hold the array {name!r}, {got}{end}")
+        end = "?" if unused and "?" in unused[:5][-1] else "."
+        cure = " Give the file of the labels with --labels." if name == "labels" else ""
+        require(name in arrays, f"{source!r} must hold the array {name!r}, {got}{end}{cure}")
     rule = f"features must be real numbers, got {arrays['features'].dtype}."
     require("complex" not in arrays["features"].dtype, rule)
     together = ("test_features" in arrays) == ("test_labels" in arrays)
     require(together, "test_features and test_labels must be in the file together or not at all, got one of them.")
     shapes = {name: found.shape for name, found in arrays.items()}
     features, labels = shapes["features"], shapes["labels"]
-    is_matched = len(features) == 2 and labels == features[:1]
-    cure = " Of one-hot labels give argmax(1), of a column its numbers." if len(labels) == 2 else ""
+    is_matched = len(features) == 2 and features[1] > 0 and labels == features[:1]
+    cure = " Give one row and one label a sample, flattened or pooled." if len(features) > 2 else ""
+    cure = cure or " Of one-hot labels give argmax(1), of a column its numbers." * (len(labels) == 2)
     require(is_matched, f"features must be [samples, dim] and labels [samples], got {features} and {labels}.{cure}")
     if "test_labels" in shapes:
         tested, found = shapes["test_features"], shapes["test_labels"]

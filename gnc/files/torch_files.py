@@ -89,6 +89,11 @@ def _contents(path: str, kind: str, value: Any, read: Reader | None, *, is_big_e
     if is_big_endian:
         raise Unreadable("numbers of a big-endian machine: save them as safetensors there")
     arrays, skipped = dict[str, StoredArray](), dict[str, str]()
+    for name, values in value.items() if isinstance(value, dict) else ():  # labels are often kept as a list
+        kinds = {*map(type, values)} if isinstance(name, str) and isinstance(values, list) else set()
+        if kinds in ({int}, {float}, {str}):
+            dtype = {int: "int64", float: "float64", str: "text"}[kinds.pop()]
+            arrays[name] = StoredArray(name, (len(values),), dtype, partial(np.array, values), path)
     for name, record in walk(value):
         if name in arrays:
             skipped[name] = "the name stands for two arrays"

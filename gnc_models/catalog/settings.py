@@ -3,22 +3,35 @@ imbalance. Knows no torch, so that a study is refused at once."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, SupportsFloat, SupportsIndex
 
 from gnc_models.catalog.members import LOSSES
 
 
-def check_at_least(least: int, **values: int | None) -> None:
-    """ValueError unless every named value is given and at least `least`."""
+def check_kind(name: str, value: Any, kind: Any, rule: str) -> None:
+    """ValueError unless the value is of this kind, or one of these."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {rule}, got {repr(value)[:80]}.")  # noqa: TRY004 - as all wrong input
+
+
+check_number = partial(check_kind, kind=SupportsFloat, rule="a number")  # tensors of one number are
+check_integer = partial(check_kind, kind=SupportsIndex, rule="an integer")
+
+
+def check_at_least(least: int, **values: Any) -> None:
+    """ValueError unless every named value is an integer and at least `least`."""
     for name, value in values.items():
-        if value is None or value < least:
+        check_integer(name, value)
+        if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value!r}.")
 
 
 def check_between(name: str, value: float, low: float, high: float, cure: str = "") -> None:
     """ValueError unless low < value < high; NaN is refused."""
+    check_number(name, value)
     if not low < value < high:
-        bound = f"above {low:g}" if math.isinf(high) else f"above {low:g} and below {high:g}"
+        bound = f"above {low:g}" if math.isinf(high) and value != high else f"above {low:g} and below {high:g}"
         raise ValueError(f"{name} must be {bound}, got {value!r}.{' ' + cure if cure else ''}")
 
 

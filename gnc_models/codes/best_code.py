@@ -26,7 +26,6 @@ SHORTFALL = 1e-6  # a code this near the reference is not searched for again; ta
 @functools.lru_cache(maxsize=8)
 def best_code(num_classes: int, feature_dim: int) -> Code:
     """The best code of this size that is known or can be found: explicit, found before, or optimised now.
-
     The first of them that reaches the reference is returned, else the best of all. Fixed starts and seeds make it
     deterministic on one machine. It depends on the tables of codes, so `tables.best_code_version` is part of the key of
     a trial whose rows are fixed at it; the rows lie in the user's cache under that version.

@@ -26,9 +26,7 @@ def unconstrained_optimum(
 ) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of free unit rows W and H, or None where it is not known.
     Args:
-        num_classes: K.
-        feature_dim: d.
-        temperature: tau, above 0. Tables of single temperatures match it to six digits, phases hold all in between.
+        temperature: above 0. Tables of single temperatures match it to six digits, phases hold all in between.
         own: optima of a results folder; one of them counts where nothing shipped has a lower loss.
     Returns:
         The best loss found and the margin of W there, with its range over minima near it. Up to d + 1 classes the

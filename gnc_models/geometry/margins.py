@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import shown
+from gnc_models.catalog.settings import check_at_least, check_kind, check_number, shown
 from gnc_models.geometry.margin_search import MarginSearch, Step
 from gnc_models.geometry.pairwise import EPS, row_norms, scaled, unit
 from gnc_models.progress import under_way
@@ -53,13 +53,8 @@ def one_vs_rest_margins(
 ) -> Margins:  # fmt: skip
     """Distance from each class weight to the convex hull of all the others, as a certified interval.
     Args:
-        weights: one row per class, taken as given (not normalised); any scale, distances are in the same unit.
-        tolerance: stop when (upper - lower) / upper is below it; relative, no unit.
-        mode: "all" certifies every class; "min" only the smallest margin: classes whose lower bound exceeds the best
-            upper bound are left with the wide interval they had.
+        weights, tolerance, mode, warm_start, progress: as of `gnc.margins`; rows are taken as given, at any scale.
         max_rounds: passes over all rows at most; a class not certified by then keeps a wider interval.
-        warm_start: margins of similar weights with the same classes, to begin from.
-        progress: told how far the search is after each batch of classes, and may end it by returning True.
     Returns:
         The intervals with their supports. The margin of a row inside the hull of the others is 0: its lower bound is 0,
         and its upper bound small beside the largest row.
@@ -190,13 +185,14 @@ def _check(weights: Tensor, tolerance: float, mode: str, max_rounds: int, warm_s
     check_tolerance(tolerance)
     if mode not in ("all", "min"):
         raise ValueError(f"mode must be 'all' or 'min', got {mode!r}.")
-    if max_rounds < 1:
-        raise ValueError(f"max_rounds must be at least 1, got {max_rounds!r}.")
+    check_at_least(1, max_rounds=max_rounds)
+    check_kind("warm_start", warm_start, (Margins, type(None)), "the margins of similar rows")
     if warm_start is not None and len(warm_start.lower) != len(weights):
         rule = f"warm_start must have one margin per class ({len(weights)})"
         raise ValueError(f"{rule}, got {len(warm_start.lower)}. Leave it out.")
 
 
 def check_tolerance(tolerance: float) -> None:
+    check_number("tolerance", tolerance)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance!r}. It is a relative gap.")

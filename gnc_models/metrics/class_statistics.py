@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, distributed
 
-from gnc_models.catalog.settings import shown
+from gnc_models.catalog.settings import check_at_least, shown
 from gnc_models.geometry.pairwise import EPS, tiles
 from gnc_models.shapes import Float, Int
 
@@ -33,8 +33,7 @@ class ClassStatistics:
         dtype: torch.dtype = torch.float64, holds_scatter: bool = True,
     ) -> None:  # fmt: skip
         """Of no samples. Without `scatter` updates take a tenth of the time in many dimensions; sums are float64."""
-        if num_classes < 1 or feature_dim < 1:
-            raise ValueError(f"num_classes and feature_dim must be at least 1, got {(num_classes, feature_dim)!r}.")
+        check_at_least(1, num_classes=num_classes, feature_dim=feature_dim)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
         self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
@@ -137,13 +136,17 @@ class ClassStatistics:
         return {name: getattr(self, name) for name in self.PARTS}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *, assign: bool = False) -> "ClassStatistics":
-        """Begin again from what `state_dict` gave: hold its tensors (`assign`), or copy them into their places."""
+        """Begin again from what `state_dict` gave: hold its tensors (`assign`), or check and copy them into their places."""
         for name in self.PARTS:
             held: Tensor = getattr(self, name)
             given = state.get(name)
-            if given is None or given.shape != held.shape:
-                shape = None if given is None else tuple(given.shape)
+            if not isinstance(given, Tensor) or given.shape != held.shape:
+                shape = tuple(given.shape) if isinstance(given, Tensor) else given
                 raise ValueError(f"{name} must have the shape {tuple(held.shape)}, got {shape}. It is another meter's.")
+            # what is held as it is comes from a meter at each step; a sum over all costs no memory
+            is_signed = name in ("means", "scatter")
+            if not assign and not (bool(given.sum().isfinite()) and (is_signed or bool((given >= 0).all()))):
+                raise ValueError(f"{name} must be finite, and counts and sizes not negative. The state is broken.")
         for name in self.PARTS:
             setattr(self, name, state[name] if assign else getattr(self, name).copy_(state[name]))
         return self

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnc_models.catalog.settings import check_number
 from gnc_models.columns import Values, choose, facts_needed, make_columns
 from gnc_models.geometry.margins import Margins, check_tolerance, margins_of_directions, one_vs_rest_margins
 from gnc_models.geometry.pairwise import EPS, unit
@@ -53,20 +54,12 @@ def measure_collapse(
     absent_classes: bool = False, tolerance: float = TOLERANCE, warm_starts: Mapping[str, Margins] | None = None,
 ) -> Collapse:  # fmt: skip
     """The geometric columns of a measurement (study.store.schemas.Measurement), in float64.
-    Args:
-        features: training features as the encoder gives them, before any normalization.
-        weights: classifier rows before any normalization; None: only columns that need none, of classes that labels have.
-        normalization: what the head scales to unit length before the logits.
-        temperature: the logits are divided by it; None with normalization "none".
-        bias: added to the logits after that. Margins are of the rows without it.
-        columns: names of columns or groups; only what they need is computed. None for all.
-        test_features, test_labels: for the nearest-class-mean accuracy.
-        ood_features: like features, of samples that belong to no class.
+    Args: as of `gnc.measure`, and
+        features, weights: as they are before any normalization. Margins are of the rows without the bias.
         class_inputs: mean input of each class, flattened; rows of classes without samples are not read.
         counted: which training samples enter; None for all. The counts of classes are those of all samples.
         absent_classes: whether classes without a sample that counts may be. Their rows enter the margins, while
             what is measured at class means leaves them out.
-        tolerance: relative gap of the certified margins.
         warm_starts: those of a measurement of similar rows and means, from which margins begin.
     Returns:
         The values by column name; None where a quantity does not exist (variability from one sample per class, energies
@@ -131,8 +124,11 @@ class _Facts:
     ) -> None:
         normalization, temperature, bias = logits
         check_normalization(normalization, temperature)
-        if bias is not None and (weights is None or bias.shape != weights.shape[:1] or not bool(bias.isfinite().all())):
-            raise ValueError(f"bias must be finite, one number per classifier row, got shape {tuple(bias.shape)}.")
+        is_finite = bias is None or bool(bias.isfinite().all())
+        if bias is not None and (weights is None or bias.shape != weights.shape[:1] or not is_finite):
+            got = f"shape {tuple(bias.shape)}" if is_finite else "NaN or infinity in it"
+            got = "it without weights" if weights is None else got
+            raise ValueError(f"bias must be finite, one number per classifier row, got {got}.")
         if not float(seen.head.norm_mean):
             raise ValueError("features must not all be zero, got nothing else. The encoder is dead.")
         self._seen, self._weights, self.solve = seen, weights, solve
@@ -179,6 +175,10 @@ class _Facts:
     @property
     def own_rows(self) -> Tensor:
         return self.rows if len(self.classes) == len(self.rows) else self.rows[self.classes]
+
+    @property
+    def used_rows(self) -> Tensor:
+        return unit(self.own_rows) if self.unit_weights else self.own_rows
 
     @property
     def mean_errors(self) -> Tensor:
@@ -272,6 +272,8 @@ def check_normalization(normalization: str, temperature: float | None) -> None:
     """ValueError for a normalization that is none, or a temperature that it does not take."""
     if normalization not in ("both", "features", "weights", "none"):
         raise ValueError(f"normalization must be both, features, weights or none, got {normalization!r}.")
+    if temperature is not None:
+        check_number("temperature", temperature)
     if (temperature is None) != (normalization == "none") or not (temperature is None or 0 < temperature < math.inf):
         rule = "temperature must be above 0 and finite, and None with normalization 'none'"
         raise ValueError(f"{rule}, got {temperature!r} with {normalization!r}.")

@@ -59,11 +59,14 @@ def active_classes(
 
 @columns("samples", "ncc_test_accuracy")
 def nearest_mean_accuracy(view: View, head: ClassStatistics, test: tuple[Tensor, Tensor] | None) -> float | None:
-    """Share of samples whose nearest class mean is that of their class; a class without a mean is never right."""
+    """Share of samples whose nearest class mean is that of their class; those of classes without a mean are left out."""
     if test is None:
         return None
     right, (features, labels) = 0, test
+    known = torch.isin(labels, view.classes)
+    if not bool(known.all()):
+        features, labels = features[known], labels[known]
     for tile in tiles(len(features), max(view.num_classes, features.shape[1])):
         nearest = nearest_rows(view.as_head_sees(features[tile]), head.means)
         right += int((view.classes[nearest] == labels[tile]).sum())
-    return right / len(labels)
+    return right / len(labels) if len(labels) else None

@@ -1,5 +1,5 @@
-"""How far means and rows are from a simplex, in the forms of the literature on few classes: norms, angles, Gram errors.
-Up to d + 1 classes all can be 0. Beyond, the Gram errors cannot fall below `simplex_error_floor`."""
+"""How far means and rows, as the head uses them, are from a simplex, in the forms of the literature on few classes: norms,
+angles, Gram errors. Up to d + 1 classes all can be 0. Beyond, the Gram errors cannot fall below `simplex_error_floor`."""
 
 import math
 
@@ -24,18 +24,20 @@ def mean_columns(head: ClassStatistics) -> tuple[float | None, ...] | None:
 
 
 @columns("simplex", "weight_equiangularity", "weight_angle_gap", "weight_etf_error")
-def row_columns(own_rows: Float[Tensor, "present dim"]) -> tuple[float | None, ...]:
-    return *_angles(own_rows), simplex_error(own_rows, own_rows)
+def row_columns(used_rows: Float[Tensor, "present dim"]) -> tuple[float | None, ...]:
+    return *_angles(used_rows), simplex_error(used_rows, used_rows)
 
 
 @columns("simplex", "duality_error", "self_duality_distance")
-def duality_columns(head: ClassStatistics, own_rows: Float[Tensor, "present dim"]) -> tuple[float | None, float] | None:
+def duality_columns(
+    head: ClassStatistics, used_rows: Float[Tensor, "present dim"]
+) -> tuple[float | None, float] | None:
     """How far rows and centred means are from one simplex and from each other; None where a centred mean is zero."""
     centred = head.centred_means
     if not bool(centred.any(1).all()):
         return None
-    gap = own_rows / own_rows.norm() - centred / centred.norm()
-    return simplex_error(own_rows, centred), float(gap.norm())
+    gap = used_rows / used_rows.norm() - centred / centred.norm()
+    return simplex_error(used_rows, centred), float(gap.norm())
 
 
 def simplex_error(left: Float[Tensor, "classes dim"], right: Float[Tensor, "classes dim"]) -> float | None:

@@ -20,9 +20,7 @@ AT_ONCE = 12
 
 def layered_margin(num_classes: int, feature_dim: int) -> float:
     """Margin of the layered code of this size, d at least 3, rounded down by 1e-12; that of 12 dimensions in more.
-
-    Falls in K and rises in d. The first call for a dimension takes seconds at 100,000 classes, less with fewer.
-    """
+    Falls in K and rises in d. The first call for a dimension takes seconds at 100,000 classes, less with fewer."""
     return max(0.0, 2 * _sine(num_classes, min(feature_dim, MOST_DIMS)) ** 2 - 1e-12)
 
 

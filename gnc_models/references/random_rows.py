@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnc_models.catalog.settings import check_number
 from gnc_models.references.tables import read_table
 from gnc_models.shapes import Float
 
@@ -78,11 +79,11 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
 def random_margin_interval(num_classes: int, feature_dim: int) -> RandomMargin | None:
     """Median minimum one-vs-rest margin of K random unit rows: what no training gives; None outside the table.
-
     Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
     the tabulated d and then in log d, both by monotone cubics. Nothing is extrapolated, nor interpolated between
-    dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md.
-    """
+    dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md."""
+    check_number("num_classes", num_classes)
+    check_number("feature_dim", feature_dim)
     dims, place, across = _random_rows(), math.log(max(num_classes, 1)), math.log(max(feature_dim, 1))
     if feature_dim in dims:
         found = _line(feature_dim).at(place)

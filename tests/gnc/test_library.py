@@ -263,6 +263,20 @@ def test_classes_of_one_sample_are_counted():
     assert gnc.CollapseMeter(9, 4).update(features[kept], labels[kept]).compute(rows).notes == found.notes
 
 
+def test_test_samples_of_classes_that_training_lacks_are_left_out_and_counted():
+    features, labels, rows = samples()
+    kept, tested = labels < 6, {"test_features": features, "test_labels": labels}
+    found = gnc.measure(features[kept], labels[kept], rows, **tested)
+    assert (
+        found["ncc_test_accuracy"]
+        == gnc.measure(features[kept], labels[kept], rows, test_features=features[kept], test_labels=labels[kept])[
+            "ncc_test_accuracy"
+        ]
+    )
+    assert found.notes == ["18 test samples of classes that training lacks left out."]
+    assert gnc.measure(features[kept], labels[kept], rows, columns=["gnc3"], **tested).notes[1:] == []
+
+
 def test_without_rows_there_are_the_columns_of_features_alone():
     features, labels, rows = samples()
     whole, found = gnc.measure(features, labels, rows), gnc.measure(features, labels)
@@ -289,14 +303,28 @@ def test_labels_to_ignore_and_classes_never_seen_are_left_out():
 REFUSED = {
     "columns=[]": "columns must name at least one column or group, got none. None asks for all.",
     "columns=['variability'], tolerance=-1.0": "tolerance must be above 0 and below 1, got -1.0",
-    "features=np.ones((54, 4), int)": "features must be floating-point numbers, got torch.int64",
-    "labels=np.ones(54)": "labels must be integers, one class per sample, got torch.float64",
+    "features=np.ones((54, 4), int)": "features must be floating-point numbers of 2 bytes or more, got torch.int64",
+    "labels=np.ones(54)": "labels must be integers below 2^63, one per sample, got torch.float64",
     "labels=torch.arange(9)": "labels must be 54 integers, one per sample, got shape (9,)",
     "features='some text'": "features must be a tensor or an array of numbers",
     "weights=torch.zeros(9, 4)": "weights must have no row of zeros, got 9, the first is 0",
     "weights=torch.ones(9, 5)": "weights must be [classes, 4] as the features are, got (9, 5).",
     "weights=torch.ones(9)": "weights must be a matrix, one row per class or sample, got shape (9,)",
     "bias=torch.zeros(3)": "bias must be finite, one number per classifier row, got shape (3,)",
+    "bias=torch.full((9,), torch.nan)": "bias must be finite, one number per classifier row, got NaN or infinity in it",
+    "bias=torch.zeros(9), weights=None": "bias must be finite, one number per classifier row, got it without weights",
+    "features=features.numpy().astype(np.longdouble)": "features must be a tensor or an array of numbers, got ",
+    "features=features.to(torch.float8_e4m3fn)": "features must be floating-point numbers of 2 bytes or more, got torch.float8_e4m3fn.",
+    "features=np.ma.masked_less(features.numpy(), 0)": "features must have no masked values, got ",
+    "labels=np.ma.masked_equal(labels.numpy(), 3)": "labels must have no masked values, got 6. Leave these samples out.",
+    "labels=labels.numpy().astype(np.uint64) + np.uint64(2**63)": "labels must be integers below 2^63, one per sample, got torch.uint64",
+    "labels=torch.full((54,), 2**64 - 1, dtype=torch.uint64)": "labels must be integers below 2^63, one per sample, got torch.uint64",
+    "labels=labels * 10**9, weights=None": "labels must be class numbers from 0 on, got 8000000000 of 54 samples. Num",
+    "ignore_index=None": "ignore_index must be an integer, got None.",
+    "normalization='both', temperature='0.1'": "temperature must be a number, got '0.1'.",
+    "tolerance='1e-3'": "tolerance must be a number, got '1e-3'.",
+    "columns=3": "columns must be names of columns or of groups, got 3.",
+    "features=features[:, :0], weights=None": "feature_dim must be at least 1, got 0.",
     "normalization='both'": "temperature must be above 0 and finite, and None with normalization 'none', got None",
     "normalization='both', temperature=float('inf')": "temperature must be above 0 and finite",
     "features=features[:0], labels=labels[:0]": "features must have at least one row, got none.",
@@ -304,6 +332,25 @@ REFUSED = {
     "test_features=features": "test_features and test_labels must be given together or not at all",
     "test_features=features, test_labels=labels + 1": "test_labels must be in 0..8, got 9.",
     "features=torch.ones(54, 4).to_sparse()": "features must be a dense tensor with values, got one of torch.sparse_coo",
+}
+
+
+ASKED = {
+    'gnc.random_margin("10", 2)': "num_classes must be a number, got '10'",
+    "gnc.reference_margin(10, None)": "feature_dim must be a number, got None",
+    'gnc.best_code("4", 2)': "num_classes must be a number, got '4'",
+    'gnc.unconstrained_optimum(3, 2, temperature=float("nan"))': "temperature must be above 0, got nan",
+    'gnc.unconstrained_optimum(3, 2, temperature=float("inf"))': "temperature must be above 0 and below inf, got inf",
+    'gnc.unconstrained_optimum(12, 3, temperature="1")': "temperature must be a number, got '1'",
+    "gnc.unconstrained_optimum(1, 3, temperature=1)": "num_classes must be at least 2, got 1",
+    "gnc.CollapseMeter(5.0, 4)": "num_classes must be an integer, got 5.0",
+    'gnc.CollapseMeter(5, "4")': "feature_dim must be an integer, got '4'",
+    'gnc.CollapseMeter(5, 4, device="bogus")': "device must be one that torch has here, got 'bogus'",
+    "gnc.CollapseMeter(5, 4, ignore_index=None)": "ignore_index must be an integer, got None",
+    "gnc.CollapseMeter(5, 4).merge(3)": "other must be another meter, got 3",
+    'gnc.CollapseMeter(5, 4).watch("fc")': "head must be the module that gives the logits, got 'fc'",
+    "gnc.CollapseMeter(5, 4).load_state_dict(None)": "state must be what state_dict gave, got None",
+    "gnc.CollapseMeter(5, 4).load_state_dict({})": "counts must have the shape (5,), got None",
 }
 
 
@@ -316,9 +363,16 @@ def refusals():
             gnc.measure(**given)
         except ValueError as error:
             print(str(error).replace("\n", " "))
-    for given in ({"weights": rows[0]}, {"weights": rows, "tolerance": 2}):
+    for given in ({"weights": rows[0]}, {"weights": rows, "tolerance": 2}, {"weights": rows, "warm_start": "x"}):
         try:
             gnc.margins(**given)
+        except ValueError as error:
+            print(error)
+    assert set(gnc.measure(features, labels, rows, columns=iter(["gnc3", "gnc1_rank"]))) == {"gnc3", "gnc1_rank"}
+    assert set(gnc.CollapseMeter(9, 4, columns=iter(["gnc3", "gnc1_rank"])).columns) == {"gnc3", "gnc1_rank"}
+    for call in ASKED:
+        try:
+            eval(call)
         except ValueError as error:
             print(error)
 
@@ -326,9 +380,13 @@ def refusals():
 def test_what_cannot_be_measured_is_said():
     code = "from tests.gnc.test_library import refusals; refusals()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    margins = "weights must be a matrix of floating-point rows", "tolerance must be above 0 and below 1"
-    for said, expected in zip(done.stdout.splitlines(), (*REFUSED.values(), *margins), strict=True):
-        assert said.startswith(expected)
+    margins = (
+        "weights must be a matrix of floating-point rows",
+        "tolerance must be above 0 and below 1",
+        "warm_start must",
+    )
+    for said, expected in zip(done.stdout.splitlines(), (*REFUSED.values(), *margins, *ASKED.values()), strict=True):
+        assert said.startswith(expected), said
 
 
 def test_an_optimum_that_no_table_has_is_searched():

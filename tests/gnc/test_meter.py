@@ -49,7 +49,8 @@ def test_a_column_of_unit_features_holds_a_second_matrix_of_means():
     meter = gnc.CollapseMeter(9, 4, columns=["sphere", "gnc3"]).update(features, labels)
     agree(meter.compute(rows), gnc.measure(features, labels, rows))
     held = meter.state_dict()
-    assert set(held) == {f"{part}.{name}" for part in ("head", "sphere") for name in meter._seen.head.PARTS}
+    parts = {f"{part}.{name}" for part in ("head", "sphere") for name in meter._seen.head.PARTS}
+    assert set(held) == {*parts, "settings"}
     assert (held["head.scatter"].shape, held["sphere.scatter"].shape) == ((4, 4), (0, 0))
 
 
@@ -90,6 +91,30 @@ def test_merged_meters_and_loaded_states_go_on_as_one():
         first.merge(first)
     with pytest.raises(ValueError, match=r"counts must have the shape \(8,\), got \(9,\)"):
         gnc.CollapseMeter(8, 4).load_state_dict(first.state_dict())
+
+
+def test_a_state_knows_the_head_that_it_was_seen_for():
+    features, labels, _ = samples()
+    settings = {"normalization": "both", "temperature": 0.1, "columns": ["gnc1_rank"]}
+    seen = gnc.CollapseMeter(9, 4, **settings).update(features, labels)
+    for other in ({}, {"normalization": "features", "temperature": 0.1}, {"normalization": "both", "temperature": 0.2}):
+        for assign in (False, True):
+            with pytest.raises(
+                ValueError, match=r"state must be of a meter of normalization .*, got that of another head"
+            ):
+                gnc.CollapseMeter(9, 4, **other).load_state_dict(seen.state_dict(), assign=assign)
+    again = gnc.CollapseMeter(9, 4, **settings).load_state_dict({k: v.float() for k, v in seen.state_dict().items()})
+    assert again.compute()["gnc1_rank"] == pytest.approx(seen.compute()["gnc1_rank"], rel=1e-4)
+    old = {name: held for name, held in seen.state_dict().items() if name != "settings"}  # of a version before
+    assert gnc.CollapseMeter(9, 4, **settings).load_state_dict(old).compute() == seen.compute()
+
+
+@pytest.mark.parametrize(("part", "value"), [("means", float("nan")), ("counts", -3), ("square_deviations", -1.0)])
+def test_a_broken_state_is_refused(part, value):
+    state = gnc.CollapseMeter(9, 4).update(*samples()[:2]).state_dict()
+    state[f"head.{part}"] = torch.full_like(state[f"head.{part}"], value)
+    with pytest.raises(ValueError, match=f"{part} must be finite, and counts and sizes not negative"):
+        gnc.CollapseMeter(9, 4).load_state_dict(state)
 
 
 def test_margins_begin_from_those_of_the_epoch_before():

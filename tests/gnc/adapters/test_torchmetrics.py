@@ -24,15 +24,16 @@ def agree(found, expected):
         assert float(value) == pytest.approx(expected[name], rel=1e-6)
 
 
-def test_a_metric_in_a_collection_tells_what_measure_does_and_forgets_on_reset():
+@pytest.mark.parametrize("settings", [{}, {"normalization": "both", "temperature": 0.1}])
+def test_a_metric_in_a_collection_tells_what_measure_does_and_forgets_on_reset(settings):
     head, (features, labels) = torch.nn.Linear(4, 6), samples()
-    metrics = torchmetrics.MetricCollection([CollapseMetric(head)])
+    metrics = torchmetrics.MetricCollection([CollapseMetric(head, **settings)])
     for seed in (1, 0):
         features, labels = samples(seed)
         metrics.reset()
         for part in torch.arange(120).split(17):
             metrics.update(features[part], labels[part])
-        agree(metrics.compute(), gnc.measure(features, labels, head.weight))
+        agree(metrics.compute(), gnc.measure(features, labels, head.weight, **settings))
     assert not list(metrics.parameters())  # the head's are not the metric's
 
 

@@ -95,9 +95,19 @@ def test_centred_margins_are_those_of_the_rows_less_their_mean(tmp_path, capsys)
     assert facts["welch_floor"] == 8 / 11
 
 
+@pytest.mark.parametrize("more", [[], ["--distinct"], ["--leave-out-zero"]])
+def test_a_row_that_is_the_mean_has_no_centred_direction(tmp_path, capsys, more):
+    np.save(tmp_path / "w.npy", [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    assert main(["margins", str(tmp_path / "w.npy"), "--centred", *more]) == 2
+    assert "rows must not equal their mean with --centred, got row 2. Use --raw too" in capsys.readouterr().err
+    assert answer(capsys, "margins", tmp_path / "w.npy", "--centred", "--raw")["margin_min_upper"] < 1e-12
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "\ufeff" + json.dumps([f"c{k}" for k in range(30)]),
+        json.dumps({str(k): [f"n{k:08}", f"c{k}"] for k in range(30)}),
         "\n".join(f"c{k}" for k in range(30)) + "\n",
         "\r\n".join(f"c{k}" for k in range(30)),
         json.dumps([f"c{k}" for k in range(30)]),
@@ -121,6 +131,12 @@ def test_classes_are_named_by_lines_or_json(head, tmp_path, capsys, text):
     ("content", "words"),
     [
         (b"a\n" * 31, "at most one name per row \\(30\\), got a name for row 30"),
+        (b'["a", "b"', "must be lines of text or JSON, got .*names', which is torn JSON"),
+        (b'{"0": "a", "0": "b"}', "must give each number one name, got a number twice"),
+        (b'{"cat": 0, "dog": 0}', "must give each number one name, got a number twice"),
+        (b'{"0": "cat", "00": "dog"}', "must give each number one name, got a number twice"),
+        (b'{"%s": "cat"}' % (b"1" * 5000), "must map numbers to names"),
+        (b"[" * 100_000, "which is torn JSON"),
         (b'{"a": 0.5}', "must map numbers to names or names to numbers"),
         (b"\xff\xfe\xfa", "readable file of UTF-8 text"),
         (None, "readable file of UTF-8 text"),
@@ -132,6 +148,12 @@ def test_wrong_names_get_one_line(head, tmp_path, capsys, content, words):
     assert main(["margins", str(head), "--labels", str(tmp_path / "names")]) == 2
     assert len(error := capsys.readouterr().err.splitlines()) == 1
     assert re.search(words, error[0])
+
+
+def test_a_vocabulary_may_begin_with_a_bracket(head, tmp_path, capsys):
+    (tmp_path / "names").write_text("[PAD]\n{\n" + "x\n" * 28)
+    facts = answer(capsys, "margins", head, "--labels", tmp_path / "names", "--per-class", "--distinct")
+    assert (facts["labels"]["0"], facts["labels"]["1"]) == ("[PAD]", "{")
 
 
 def test_missing_names_are_said(head, tmp_path, capsys):

@@ -79,6 +79,14 @@ def test_labels_of_every_kind_give_the_same_numbers_and_rows_follow_their_order(
         ({"labels": LABELS + 1}, (), "labels must lie in 0..4, got 1..5. Use --relabel"),
         ({"labels": LABELS.astype(str)}, (), "labels must be integers, got text. Use --relabel"),
         ({"labels": LABELS + 0.5}, ("--relabel",), "labels must be integers"),
+        ({"labels": LABELS.astype(np.uint64) + np.uint64(2**63)}, ("--relabel",), "labels must be integers below 2^63"),
+        ({"features": FEATURES[:, :0], "weights": None}, (), "features must be [samples, dim] and labels [samples], got"),
+        ({"features": FEATURES.reshape(5, 4, 3), "labels": LABELS.reshape(5, 4)}, (), "got (5, 4, 3) and (5, 4). Give one"),
+        ({"labels": None}, (), "f.npz' must hold the array 'labels', got ['features', 'weights']. Give the file of the"),
+        ({"bias": np.ones(5) * 1j}, (), "bias must be 5 finite numbers, one per row of weights, got (5,) of torch.complex128"),
+        ({"bias": np.full(5, np.nan)}, (), "got NaN or infinity in it"),
+        ({"weights": None}, ("--temperature", 0.1), "--temperature must come with weights, got 0.1 without: no column"),
+        ({"weights": None}, ("--temperature", 0.1, "--normalization", "both", "--stream"), "--temperature must come with"),
         ({"labels": np.where(LABELS, LABELS, np.nan)}, ("--relabel",), "labels must be integers"),
         ({"labels": LABELS // 2}, ("--relabel",), "one row for each of the 3 labels with --relabel, got 5"),
         ({"labels": LABELS.astype(object)}, (), "must hold numbers, got Python objects, which are never read"),
@@ -191,6 +199,30 @@ def test_classes_of_one_sample_do_not_make_variability_look_collapsed(tmp_path, 
     assert facts["margin_min_upper"] < alone["margin_min_upper"]  # their rows compete
 
 
+def test_test_samples_of_classes_without_a_mean_are_left_out_and_counted(tmp_path, capsys):
+    tested = {"test_features": FEATURES, "test_labels": LABELS}
+    whole = answer(capsys, saved(tmp_path, **tested))
+    assert whole["ncc_test_accuracy"] == 1
+    for kept in (np.r_[0:12, 12], np.r_[0:12]):  # class 3 has one sample or none, class 4 has none
+        facts = answer(capsys, saved(tmp_path, features=FEATURES[kept], labels=LABELS[kept], **tested))
+        assert facts["ncc_test_accuracy"] == 1
+        assert "8 test samples of classes without a mean of training samples left out" in facts["notes"]
+    path = saved(
+        tmp_path, features=FEATURES[:12], labels=LABELS[:12], test_features=FEATURES[12:], test_labels=LABELS[12:]
+    )
+    assert answer(capsys, path)["ncc_test_accuracy"] is None
+
+
+def test_sets_whose_classes_all_or_nearly_all_have_one_sample(tmp_path, capsys):
+    singles = answer(capsys, saved(tmp_path, features=FEATURES[::4], labels=LABELS[::4]))
+    assert "5 classes with one sample, and none with more: none is left out" in " ".join(singles["notes"])
+    assert singles["gnc1_rank"] is None
+    assert singles["gnc3"] is not None
+    kept = np.r_[0:4, 4, 8, 12, 16]
+    words = "at least 2 classes must have two samples or more, got 1 of 5 with samples. Of one sample"
+    assert words in refusal(capsys, saved(tmp_path, features=FEATURES[kept], labels=LABELS[kept]))
+
+
 def test_classes_without_samples_are_counted_where_rows_tell_that_they_are(tmp_path, capsys):
     more = np.concatenate([WEIGHTS, -WEIGHTS[:2]])
     facts = answer(capsys, saved(tmp_path, weights=more))
@@ -220,9 +252,82 @@ def test_files_side_by_side_parquet_and_a_checkpoint_give_the_same_numbers(tmp_p
     assert values(answer(capsys, tmp_path / "other.npy", "--labels", tmp_path / "mine.npy", *head)) == expected
 
 
+def test_arrays_beside_train_features_are_found_and_files_that_are_not_used_are_named(tmp_path, capsys, expected):
+    for name, array in SET.items():
+        np.save(tmp_path / f"{name if name == 'weights' else f'train_{name}'}.npy", array)
+    np.save(tmp_path / "test_features.npy", FEATURES)
+    np.save(tmp_path / "test_labels.npy", LABELS)
+    np.save(tmp_path / "bais.npy", np.ones(5))
+    facts = answer(capsys, tmp_path / "train_features.npy")
+    assert facts["ncc_test_accuracy"] == 1
+    assert {name for name, value in values(facts).items() if value != expected[name]} == {"ncc_test_accuracy"}
+    for note in ("weights is taken from 'weights.npy'", "the file 'bais.npy' is not used. Did you mean 'bias'?"):
+        assert note in facts["notes"]
+    facts = answer(capsys, tmp_path / "test_features.npy")  # the test set itself: its own labels, the same head
+    assert facts["ncc_test_accuracy"] is None
+    assert values(facts) == expected
+    np.save(tmp_path / "labels.npy", LABELS[::-1])  # of plain features.npy, should it be there
+    (tmp_path / "train_labels.npy").unlink()
+    assert "must hold the array 'labels'" in refusal(capsys, tmp_path / "train_features.npy")
+
+
+def test_other_arrays_of_the_file_of_labels_are_named(tmp_path, capsys):
+    np.save(tmp_path / "features.npy", FEATURES)
+    np.savez(tmp_path / "more.npz", **SET)
+    notes = answer(capsys, tmp_path / "features.npy", "--labels", tmp_path / "more.npz")["notes"]
+    for name in ("features", "weights"):
+        assert f"the array '{name}' of '{tmp_path / 'more.npz'}' is not used" in notes
+
+
+def test_labels_in_a_list_are_read(tmp_path, capsys, expected):
+    for labels, options in ((LABELS.tolist(), ()), ([f"c{k}" for k in LABELS], ("--relabel",))):
+        held = {name: torch.tensor(SET[name]) for name in ("features", "weights")}
+        torch.save(held | {"labels": labels, "mixed": [1, "a"]}, tmp_path / "f.pt")
+        assert values(answer(capsys, tmp_path / "f.pt", *options)) == expected
+
+
+def test_codes_beside_their_scales_are_refused(tmp_path, capsys):
+    held = {name: torch.tensor(array) for name, array in SET.items()}
+    for name in ("features", "weights"):
+        codes = {name: held[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.ones(1)}
+        torch.save(held | codes, tmp_path / "f.pt")
+        words = f"must be plain numbers, got float8_e4m3fn with '{name}_scale' beside it. Save codes times scales"
+        assert words in refusal(capsys, tmp_path / "f.pt")
+        torch.save(held | {name: codes[name]}, tmp_path / "f.pt")
+        assert "must be plain numbers, got float8_e4m3fn. Save codes" in refusal(capsys, tmp_path / "f.pt")
+
+
+def test_what_is_neither_file_nor_folder_is_refused(capsys):
+    assert "SOURCE must be a file of features or a results folder, got '/dev/null'" in refusal(capsys, "/dev/null")
+
+
+def test_a_temperature_that_a_streamed_set_does_not_need_is_said(tmp_path, capsys):
+    facts = answer(capsys, saved(tmp_path), "--normalization", "both", "--temperature", 0.1, "--stream")
+    assert any(
+        note.startswith("the temperature enters no column of a set that is read in batches") for note in facts["notes"]
+    )
+
+
+def test_parquet_columns_that_are_not_used_do_no_harm_and_tensors_are_read(tmp_path, capsys, expected):
+    table = {
+        "features": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(FEATURES)),
+        "labels": LABELS,
+        "tokens": [[1] * (i % 3) for i in range(20)],
+        "meta": [{"a": [1, 2]}] * 20,
+    }
+    pq.write_table(pa.table(table), tmp_path / "f.parquet")
+    np.save(tmp_path / "w.npy", WEIGHTS)
+    facts = answer(capsys, tmp_path / "f.parquet", "--weights", tmp_path / "w.npy")
+    assert values(facts) == expected
+    assert "the array 'tokens' is not used" in facts["notes"]
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
+        ({"labels": [b"\xff0", b"\xff1"] * 2}, "f.parquet' must be one column of numbers, text .* got binary. Cast"),
+        ({"features": [{"a": [1.0]}] * 4}, "must be one column of numbers, .* got struct"),
+        ({"features": [[[1.0]]] * 4}, "flat lists of numbers, got list<"),
         ({"features": [[1.0, 2.0], [1.0]] * 2}, "of one length"),
         ({"features": [[1.0, 2.0], None] * 2}, "no nulls"),
         ({"features": [[1.0, None]] * 4}, "no nulls"),

@@ -171,7 +171,7 @@ def ref_collapse(features, labels, weights, mode):
         "ood_deviation": None,
         "input_correlation": None,
         **ref_sample_weighted(mu, within, w, [int(sum(y == k)) for k in classes]),
-        **ref_simplex(centred, w),
+        **ref_simplex(centred, rows),
         "rattler_count": ref_rattlers(u, own),
     }
 

@@ -285,11 +285,13 @@ def test_absent_classes_leave_the_means_and_keep_the_margins(mode):
         measure(*some, mode)
 
 
-def test_a_test_sample_of_an_absent_class_is_never_right():
+def test_test_samples_of_an_absent_class_are_left_out():
     rows = torch.eye(4, dtype=torch.float64)
     features, labels, _ = collapsed(rows[:3])
-    found = measure(features, labels, rows, test_features=rows, test_labels=torch.arange(4), absent_classes=True).values
-    assert found["ncc_test_accuracy"] == 0.75
+    for wrong, accuracy in ((1, 2 / 3), (0, 1.0)):
+        test = {"test_features": rows, "test_labels": torch.tensor([wrong, 1, 2, 3])}
+        found = measure(features, labels, rows, **test, absent_classes=True).values
+        assert found["ncc_test_accuracy"] == accuracy
     assert found["ncc_agreement"] == 1.0
 
 

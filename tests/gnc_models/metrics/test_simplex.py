@@ -30,6 +30,24 @@ def test_a_turned_and_shifted_simplex_is_one(num_classes, feature_dim):
         assert value == pytest.approx(0, abs=1e-14), name
 
 
+@pytest.mark.parametrize("mode", ["both", "weights", "features", "none"])
+def test_rows_are_as_long_as_the_head_uses_them(mode):
+    labels = torch.arange(5).repeat(3)
+    lengths = torch.tensor([0.3, 1.0, 2.0, 5.0, 0.7], dtype=torch.float64)
+    rows, features = simplex(5, 4) * lengths.unsqueeze(1), simplex(5, 4)[labels]
+    temperature = None if mode == "none" else 0.1
+    found = measure_collapse(features, labels, rows, normalization=mode, temperature=temperature).values
+    for name in ("weight_etf_error", "duality_error", "self_duality_distance"):
+        if mode in ("both", "weights"):
+            assert found[name] == pytest.approx(0, abs=1e-14), name
+        else:
+            assert found[name] > 0.1
+    # of the diagonal matrix of lengths L, L S is S as far as its direction allows
+    share = float(lengths.mean() / lengths.square().mean().sqrt())
+    expected = math.sqrt(2 - 2 * share) if mode in ("features", "none") else 0
+    assert found["self_duality_distance"] == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize(("num_classes", "feature_dim"), [(3, 1), (8, 2), (8, 4), (12, 3), (20, 10)])
 def test_no_rows_fall_below_the_floor_and_tight_frames_reach_it(num_classes, feature_dim):
     floor = simplex_error_floor(num_classes, feature_dim)
