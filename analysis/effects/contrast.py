@@ -161,8 +161,7 @@ def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options:
 
 def adjust_together(found: Sequence[Contrast]) -> list[Contrast]:
     """The contrasts with Holm's correction over every difference of all of them."""
-    levels = [level for contrast in found for level in contrast.levels]
-    adjusted = iter(_adjusted(levels))
+    adjusted = iter(_adjusted([level for contrast in found for level in contrast.levels]))
     return [replace(c, levels=tuple(next(adjusted) for _ in c.levels)) for c in found]
 
 

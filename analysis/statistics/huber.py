@@ -193,8 +193,7 @@ class _Basis:
 
     def __init__(self, columns: np.ndarray) -> None:
         self.basis, self.triangle = np.linalg.qr(columns)
-        few = columns.shape[1] <= FEW_COLUMNS
-        pairs = self.basis[:, :, None] * self.basis[:, None, :] if few else None
+        pairs = self.basis[:, :, None] * self.basis[:, None, :] if columns.shape[1] <= FEW_COLUMNS else None
         self.products = None if pairs is None else pairs.reshape(len(columns), -1)
 
     def solve(self, weights: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ SHORTFALL = 1e-6  # a code this near the reference is not searched for again; ta
 @functools.lru_cache(maxsize=8)
 def best_code(num_classes: int, feature_dim: int) -> Code:
     """The best code of this size that is known or can be found: explicit, found before, or optimised now.
-
     The first of them that reaches the reference is returned, else the best of all. Fixed starts and seeds make it
     deterministic on one machine. It depends on the tables of codes, so `tables.best_code_version` is part of the key of
     a trial whose rows are fixed at it; the rows lie in the user's cache under that version.
@@ -83,8 +82,7 @@ def _found_code(num_classes: int, feature_dim: int) -> Code | None:
 def _searched_code(num_classes: int, feature_dim: int) -> Code:
     """A code optimised now, at a cost that is bounded by its size."""
     if num_classes <= MOST_ANNEALED:
-        work = num_classes**2 * (feature_dim + 16)
-        starts = max(1, min(16, 60_000_000 // work))
+        starts = max(1, min(16, 60_000_000 // (num_classes**2 * (feature_dim + 16))))
         return optimise_code(num_classes, feature_dim, starts=starts, polish=num_classes * feature_dim <= 500)
     rows = random_codes(num_classes, feature_dim, starts=1, seed=0)[0]
     return Code.of(relax_rows(rows) if num_classes <= MOST_RELAXED else rows)

@@ -43,12 +43,10 @@ def optimise_unconstrained(
     num_classes: int, feature_dim: int, temperature: float, *, starts: int = 24, hops: int = 0, seed: int = 0
 ) -> Optimum:
     """Smallest mean cross-entropy over unit W and H with one feature per class, from random starts.
-
     `temperature * log(loss)` is minimised, in log space: the loss itself stalls from temperature 1/50 on, where it is
     far below rounding. Every start has its own ladder of temperatures, from one that begins at a third of the last one
     through none at all, which most are near, to one that begins at 1: none is best at all sizes. W = H during the
     search, which costs half as much and ends within 2e-7 of the free minimum at (10, 100); at the end both are free.
-
     hops: rounds in which each of the eight lowest starts moves a few of its classes to free places and keeps what comes
     of it if the loss is lower. Worth its time from some 100 classes on. Same seed, same optimum on one machine."""
     check_search(num_classes, feature_dim, starts)
@@ -108,8 +106,7 @@ def _hopped(
     if not moves:
         noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64) / math.sqrt(rows.shape[2])
         return torch.nn.functional.normalize(rows + SHAKE * noise, dim=-1)
-    drawn = torch.rand(rows.shape[:2], generator=generator).argsort(1)[:, :moves]
-    for moved in drawn.T:
+    for moved in torch.rand(rows.shape[:2], generator=generator).argsort(1)[:, :moves].T:
         places = torch.randn(len(rows), PLACES, rows.shape[2], generator=generator, dtype=torch.float64)
         places = places / places.norm(dim=-1, keepdim=True)
         cosines = places @ rows.mT

@@ -21,8 +21,7 @@ def golay_words() -> Int[np.ndarray, "4096 24"]:
     residues = {(i * i) % 23 for i in range(1, 23)}
     circulant = np.array([[1 if (j - i) % 23 in residues else 0 for j in range(23)] for i in range(23)])
     generators = np.concatenate([circulant, circulant.sum(1, keepdims=True) % 2], axis=1)[:12]
-    choices = np.array(list(itertools.product((0, 1), repeat=12)))
-    return (choices @ generators) % 2
+    return (np.array(list(itertools.product((0, 1), repeat=12))) @ generators) % 2
 
 
 def signs(weight: int, *, product: int = 0) -> Float[np.ndarray, "_ weight"]:

@@ -85,8 +85,7 @@ class SquaredError(Loss):
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         logits = classifier.logits(features, temperature)
-        target = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        return (logits - target).square().sum(1).mean() / 2
+        return (logits - functional.one_hot(labels, logits.shape[1]).to(logits.dtype)).square().sum(1).mean() / 2
 
 
 def score_gaps(features: Features, labels: Labels, classifier: Classifier) -> Logits:

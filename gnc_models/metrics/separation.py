@@ -71,8 +71,7 @@ def _centred(rows: Float[Tensor, "classes dim"]) -> tuple[Float[Tensor, "classes
 
 def _rattlers(margins: Margins) -> int:
     """Classes whose row can be left out without changing the smallest margin, certified."""
-    smallest = margins.minimum[1]
-    may_be_least = margins.lower <= smallest
+    may_be_least = margins.lower <= margins.minimum[1]
     carries = margins.coefficients[may_be_least] > 0
     if not bool(carries.any(1).all()):  # a nearest point that is not known may need any row
         return 0

@@ -32,10 +32,8 @@ def simplex_orthoplex_bound(num_classes: int, feature_dim: int) -> float:
 
 def theorem_bounds(num_classes: int, feature_dim: int) -> tuple[float, float]:
     """Lower and upper bound of rho*(d, K) from the GNC paper, a Euclidean distance, d at least 2; valid and very loose.
-
     `1/2 [sqrt(pi)/K G((d+1)/2)/G(d/2+1)]^(2/(d-1))` and `2 [2 sqrt(pi)/K G((d+1)/2)/G(d/2)]^(1/(d-1))`, G the Gamma
-    function. Source: Jiang et al., Generalized Neural Collapse for a Large Number of Classes, arXiv 2310.05351.
-    """
+    function. Source: Jiang et al., Generalized Neural Collapse for a Large Number of Classes, arXiv 2310.05351."""
     check_sizes(num_classes, feature_dim, least_dim=2)
     d = feature_dim
     start = 0.5 * math.log(math.pi) - math.log(num_classes) + math.lgamma((d + 1) / 2)
@@ -46,10 +44,8 @@ def theorem_bounds(num_classes: int, feature_dim: int) -> tuple[float, float]:
 
 def asymptotic_exponent(feature_dim: int) -> float:
     """Power of K with which rho*(d, K) falls as K grows without end: -2/(d-1).
-
     At the sizes trained here the curve is not yet there: chord slopes of the best codes are -.214 to -.255 in d = 8
-    (K 64 to 240), where this gives -.286.
-    """
+    (K 64 to 240), where this gives -.286."""
     if feature_dim < 2:
         raise ValueError(f"feature_dim must be at least 2, got {feature_dim!r}. On a line more than 2 rows coincide.")
     return -2.0 / (feature_dim - 1)
@@ -57,11 +53,9 @@ def asymptotic_exponent(feature_dim: int) -> float:
 
 def levenshtein_margin_bound(num_classes: int, feature_dim: int) -> float:
     """Levenshtein's upper bound of 1 - max cosine, and so of the one-vs-rest margin (docs/margins.md); d at least 2.
-
     `1 - s` with s the cosine at which his bound on the size of a spherical code equals K, rounded outward by 1e-12. It
     may exceed 1 for K < 2d, where Rankin's bound is the sharper one.
-    Source: V. I. Levenshtein, Universal bounds for codes and designs, Handbook of Coding Theory (1998), section 5.
-    """
+    Source: V. I. Levenshtein, Universal bounds for codes and designs, Handbook of Coding Theory (1998), section 5."""
     check_sizes(num_classes, feature_dim, least_dim=2)
     if feature_dim == 2:
         return polygon_margin(num_classes)

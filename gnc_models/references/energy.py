@@ -7,10 +7,8 @@ from gnc_models.references.closed_forms import check_sizes, levenshtein_margin_b
 
 def uniform_log_energy(feature_dim: int) -> float:
     """Expected `log 1/|x-y|` of independent uniform points of the unit sphere, the null of every log energy.
-
     `-ln 2 + [psi(d-1) - psi((d-1)/2)] / 2`: 0 for d = 2, -0.3426 for d = 64, to -ln(2)/2 as d grows.
-    Source: the Beta distribution of (1 - <x, y>) / 2.
-    """
+    Source: the Beta distribution of (1 - <x, y>) / 2."""
     check_sizes(2, feature_dim, least_dim=2)
     return -math.log(2.0) + (_digamma(feature_dim - 1.0) - _digamma((feature_dim - 1) / 2)) / 2
 
@@ -23,7 +21,6 @@ def uniform_riesz_energy(feature_dim: int) -> float:
 
 def log_energy_bound(num_classes: int) -> float:
     """Least mean over pairs of `log 1/|x-y|` that K unit points can have: -ln(2K/(K-1)) / 2, attained by the simplex.
-
     The squared distances of K unit points average at most 2K/(K-1), since their sum is 2 K^2 - 2 |sum x|^2 over
     ordered pairs; the kernel is convex and falls in the squared distance, so Jensen's inequality gives its value there.
     """

@@ -60,9 +60,7 @@ Values = float | Float[np.ndarray, "..."]
 
 def margin_score(lower: Values, null: Values | None, best: Values | None) -> Values:
     """How far a margin has come from random rows (0) to the best code known (1): (lower - null) / (best - null).
-
-    NaN where a value is missing, or the best does not exceed the null.
-    """
+    NaN where a value is missing, or the best does not exceed the null."""
     below, above = np.asarray(null, dtype=float), np.asarray(best, dtype=float)
     return (lower - below) / np.where(above > below, above - below, np.nan)
 
@@ -71,16 +69,13 @@ def margin_score_bounds(
     lower: Values, upper: Values, null: tuple[Values | None, Values | None], best: Values | None
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Least and largest `margin_score` of a margin between `lower` and `upper` and a null between the two given.
-
-    The score grows with the margin, and with the null it only falls or only grows: both extremes are at ends.
-    """
+    The score grows with the margin, and with the null it only falls or only grows: both extremes are at ends."""
     ends = np.stack([margin_score(margin, end, best) for margin in (lower, upper) for end in null])
     return np.asarray(ends.min(axis=0)), np.asarray(ends.max(axis=0))
 
 
 def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     """Best interval known for the largest one-vs-rest margin that K unit rows in d dimensions can have.
-
     Lower end: the best of closed forms, sharp codes, Kerdock and Gold families, the tables, drawn random codes and
     codes in layers; rows may be dropped, dimensions added, and codes joined on orthogonal subspaces (direct sums).
     Upper end: the bounds of Rankin and Levenshtein, 1/2 for more rows than a kissing number can be, and proven optima;
@@ -92,8 +87,7 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     Returns:
         lower, upper in the unit of the margin; equal where the value is known. For d >= 2 lower is above 0.
     Raises:
-        ValueError: fewer than two classes or one dimension.
-    """
+        ValueError: fewer than two classes or one dimension."""
     forms.check_sizes(num_classes, feature_dim)
     exact = _exact(num_classes, feature_dim)
     if exact is not None:

@@ -78,11 +78,9 @@ def random_margin(num_classes: int, feature_dim: int) -> float | None:
 
 def random_margin_interval(num_classes: int, feature_dim: int) -> RandomMargin | None:
     """Median minimum one-vs-rest margin of K random unit rows: what no training gives; None outside the table.
-
     Tabulated sizes are returned as measured. Between them the logarithm of the margin is interpolated, in log K at
     the tabulated d and then in log d, both by monotone cubics. Nothing is extrapolated, nor interpolated between
-    dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md.
-    """
+    dimensions more than a factor of two apart. How often the interval holds new draws is in docs/margins.md."""
     dims, place, across = _random_rows(), math.log(max(num_classes, 1)), math.log(max(feature_dim, 1))
     if feature_dim in dims:
         found = _line(feature_dim).at(place)
@@ -107,8 +105,7 @@ def monotone_cubic(knots: Knots, values: Knots, at: float) -> float:
     weight_left, weight_right = 2 * step[1:] + step[:-1], step[1:] + 2 * step[:-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         harmonic = (weight_left + weight_right) / (weight_left / left + weight_right / right)
-    inner = np.where(left * right > 0, harmonic, 0.0)
-    tangent = np.concatenate([slope[:1], inner, slope[-1:]])
+    tangent = np.concatenate([slope[:1], np.where(left * right > 0, harmonic, 0.0), slope[-1:]])
     i = int(np.clip(np.searchsorted(knots, at) - 1, 0, len(step) - 1))
     t = (at - knots[i]) / step[i]
     return float(

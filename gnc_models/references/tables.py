@@ -57,10 +57,8 @@ def tables_digest() -> str:
 @dataclass(frozen=True)
 class UnconstrainedOptimum:
     """Best cross-entropy found for the unconstrained-feature model, and the margin there.
-
     `margin_low` and `margin_high` span the minima found whose loss is within 1e-4 of the best, relative: loss and
-    margin hardly correlate between local optima, so the margin at the best loss is known no better than that.
-    """
+    margin hardly correlate between local optima, so the margin at the best loss is known no better than that."""
 
     loss: float  # nats
     margin: float  # Euclidean distance, as the next two
@@ -130,10 +128,8 @@ def tabulated_optimum(
     num_classes: int, feature_dim: int, temperature: float, own: OwnOptima = NO_OPTIMA
 ) -> UnconstrainedOptimum | None:
     """The optimum of free features in closed form or at a tabulated temperature; `codes.phases` knows those in between.
-
     The model: free unit rows W and H, one feature per class, cross-entropy with logits `W h / temperature`. Up to d + 1
-    classes the simplex is the optimum, and `starts` is 0.
-    """
+    classes the simplex is the optimum, and `starts` is 0."""
     if 2 <= num_classes <= feature_dim + 1:
         margin = num_classes / (num_classes - 1)
         loss = math.log1p((num_classes - 1) * math.exp(-margin / temperature))

@@ -168,8 +168,7 @@ class Cell:
 
     def trials(self, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The settings of the trials that try these values, one per seed."""
-        for seed in self.seeds:
-            yield {**dict(self.settings), **values, "seed": seed}
+        yield from ({**dict(self.settings), **values, "seed": seed} for seed in self.seeds)
 
 
 def make_cells(points: Iterator[dict[str, Any]]) -> tuple[Cell, ...]:
@@ -298,5 +297,4 @@ def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
 
 def random_points(search: Search, points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Every grid point with every draw. All points get the same draws, so that they can be compared."""
-    draws = map(search.draw, range(search.num_samples))
-    return (point | draw for point, draw in itertools.product(points, draws))
+    return (point | draw for point, draw in itertools.product(points, map(search.draw, range(search.num_samples))))

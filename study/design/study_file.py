@@ -287,8 +287,7 @@ def _cells(fixed: dict[str, Any], axes: Axes, zipped: Axes) -> Iterator[dict[str
     """Every combination of the lists together with the fixed settings; those that are zipped move together."""
     together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=False)] or [{}]
     for point in itertools.product(*axes.values()):
-        for moving in together:
-            yield {**fixed, **dict(zip(axes, point, strict=True)), **moving}
+        yield from ({**fixed, **dict(zip(axes, point, strict=True)), **moving} for moving in together)
 
 
 def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:

@@ -60,8 +60,7 @@ def run_trials(
     competition = CompetingTrials(study.search, store) if study.search.scheduler.name != "none" else None
     if competition is not None:
         competition.replay(study.configs)
-    attempts = None if forgive else study.resources.attempts
-    sharing = Sharing(store, run, study.search.scheduler, attempts)
+    sharing = Sharing(store, run, study.search.scheduler, None if forgive else study.resources.attempts)
     with under_way(store, run, study=study.text), _stop_on_signal(store, run, stopping):
         for workers, source in sorted(trials.items()):
             if stopping.is_set():

@@ -176,8 +176,7 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
 
 def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
     """GPUs per worker: what the study says; else 0 without GPUs, a share of one with one worker, 1 with several."""
-    share = GPU_SHARE if workers == 1 else 1.0
-    usual = share if any(machine.get("GPU") for machine in machines) else 0.0
+    usual = (GPU_SHARE if workers == 1 else 1.0) if any(machine.get("GPU") for machine in machines) else 0.0
     return usual if resources.gpus is None else resources.gpus
 
 

@@ -69,8 +69,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     context = train.get_context()
     options = order["options"]
     # Ray's logical GPUs can be there without a real one.
-    on_gpu = options["device"] is None and torch.cuda.is_available()
-    device = get_device() if on_gpu else torch.device("cpu")
+    device = get_device() if options["device"] is None and torch.cuda.is_available() else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
     drained, trial = draining(), TrialConfig(**order["settings"])

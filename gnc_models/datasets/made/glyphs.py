@@ -161,8 +161,7 @@ def _make_classes(faces: Sequence[drawing.Face], resolution: int) -> dict[str, n
     pictures = np.empty((len(admissible), len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE), dtype=np.uint8)
     for place, face in enumerate(faces):
         pictures[:, place] = drawing.draw_characters(admissible.tolist(), face)
-    names = map(_member, admissible.tolist())
-    return {"code_points": admissible, **dict(zip(names, pictures, strict=True))}
+    return {"code_points": admissible, **dict(zip(map(_member, admissible.tolist()), pictures, strict=True))}
 
 
 def _member(code_point: int) -> str:

@@ -149,5 +149,4 @@ def _rare_first(ids: np.ndarray, places: np.ndarray, total: int) -> np.ndarray:
 def _contexts(ids: np.ndarray, places: np.ndarray, context_length: int) -> tuple[Tensor, Tensor]:
     """Contexts and labels of these places, sorted by class."""
     places = places[np.argsort(ids[places], kind="stable")]
-    before = ids[places[:, None] - np.arange(context_length, 0, -1)]
-    return torch.from_numpy(before), torch.from_numpy(ids[places])
+    return torch.from_numpy(ids[places[:, None] - np.arange(context_length, 0, -1)]), torch.from_numpy(ids[places])
