@@ -163,13 +163,12 @@ def block_codes(
     pictures = numbers_codes(final, read_head, read_code)
     can_be_drawn = bool({2, 3} & set(final["feature_dim"].to_pylist()))
     return block_of(
-        *("codes", pictures, _alt_of, draw_code, ROOM),
-        trials=[p.trial for p in pictures],
+        "codes", pictures, _alt_of, draw_code, ROOM, trials=[p.trial for p in pictures],
         notes=[missing_rings(pictures, folder), *_not_alone(pictures)],
         missing=CAPTIONS["codes"]["no_heads"] if can_be_drawn else None,
         lead=lambda i: (pictures[i].feature_dim, pictures[i].margin / (pictures[i].best_known or np.inf)),
         lead_note=lambda i: missing_rings(pictures[i : i + 1], folder),
-    )
+    )  # fmt: skip
 
 
 def _not_alone(pictures: Sequence[CodePicture]) -> Iterator[str]:

@@ -94,13 +94,11 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     hidden = max((n.hidden for n in found), default=0)
     left_out = f"{MOST_LINES} trials per panel are drawn; the others are in the table." if hidden else ""
     return block_of(
-        *("collapse", found, _alt_collapse, draw_collapse),
+        "collapse", found, _alt_collapse, draw_collapse, notes=[left_out], usual=frames.usual_normalization(final),
         trials=sorted({c.trial for n in found for c in n.courses}),
-        notes=[left_out],
         lead=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)),
         lead_note=lambda i: "" if all(c.usual for c in found[i].courses) else CAPTIONS["collapse"]["grey"],
-        usual=frames.usual_normalization(final),
-    )
+    )  # fmt: skip
 
 
 def _alt_collapse(numbers: CollapseNumbers) -> str:

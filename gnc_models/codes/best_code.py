@@ -44,12 +44,9 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
             raise ValueError("a code of another size")
         return arrays["points"]
 
-    points = read_or_make(
-        f"best-code-{num_classes}-{feature_dim}-{best_code_version()}",
-        make=lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()},
-        pick=pick,
-    )
-    return Code.of(torch.from_numpy(points))
+    name = f"best-code-{num_classes}-{feature_dim}-{best_code_version()}"
+    make = lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()}
+    return Code.of(torch.from_numpy(read_or_make(name, make=make, pick=pick)))
 
 
 def _best_found(num_classes: int, feature_dim: int) -> Code:
@@ -68,12 +65,8 @@ def _best_found(num_classes: int, feature_dim: int) -> Code:
 
 def _found_code(num_classes: int, feature_dim: int) -> Code | None:
     """The best of the codes found before with at least K rows in at most d dimensions, cut and padded."""
-    fitting = [
-        row
-        for row in read_table("found_codes.csv")
-        if int(row["num_classes"]) >= num_classes and int(row["feature_dim"]) <= feature_dim
-    ]
-    if not fitting:
+    fits = lambda row: int(row["num_classes"]) >= num_classes and int(row["feature_dim"]) <= feature_dim
+    if not (fitting := list(filter(fits, read_table("found_codes.csv")))):
         return None
     points = make_found_code(max(fitting, key=lambda row: float(row["margin"]))).points[:num_classes]
     return Code.of(torch.nn.functional.pad(points, (0, feature_dim - points.shape[1])))

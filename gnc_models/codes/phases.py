@@ -8,14 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gnc_models.references.tables import (
-    NO_OPTIMA,
-    OwnOptima,
-    UnconstrainedOptimum,
-    data_file,
-    read_table,
-    tabulated_optimum,
-)
+from gnc_models.references import tables
+from gnc_models.references.tables import NO_OPTIMA, OwnOptima, UnconstrainedOptimum
 from gnc_models.shapes import Float
 
 Phase = dict[str, str]  # a row of phases.csv
@@ -33,7 +27,7 @@ def unconstrained_optimum(
     Returns:
         The best loss found and the margin of W there, with its range over minima near it. Up to d + 1 classes the
         simplex, in closed form. With source "phases" it is an `unconstrained_features.Optimum`, which has the rows."""
-    known = tabulated_optimum(num_classes, feature_dim, temperature, own)
+    known = tables.tabulated_optimum(num_classes, feature_dim, temperature, own)
     if known is not None and known.source != "results":
         return known
     moved = phase_optimum(num_classes, feature_dim, float(temperature))
@@ -73,13 +67,13 @@ def _cell(num_classes: int, feature_dim: int) -> tuple[list[Phase], list[Float[n
     if not phases:
         return [], []
     ends = itertools.accumulate(int(phase["points"]) for phase in phases)
-    with np.load(data_file("phases.npz")) as stored:
+    with np.load(tables.data_file("phases.npz")) as stored:
         return phases, np.split(stored[f"{num_classes},{feature_dim}"], list(ends)[:-1])
 
 
 @functools.cache
 def _phases() -> dict[tuple[int, int], list[Phase]]:
     cells: dict[tuple[int, int], list[Phase]] = {}
-    for row in read_table("phases.csv"):
+    for row in tables.read_table("phases.csv"):
         cells.setdefault((int(row["num_classes"]), int(row["feature_dim"])), []).append(row)
     return cells

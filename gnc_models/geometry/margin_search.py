@@ -27,7 +27,6 @@ NEXT = 32  # foremost rows that are candidates beside the support in later round
 # Lengths whose squares are near the smallest float64; rows come with a largest entry near 1.
 VANISHING = 1e-140
 
-
 Step = Callable[[], None]  # works on a batch of classes; those of one round may run side by side
 
 

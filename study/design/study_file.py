@@ -188,17 +188,10 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
     faults.check()
     as_written = {name: getattr(file, name) for name in ("name", "description", "resources", "keep", "report", "log")}
     return Study(
-        **as_written,
-        configs=() if cells else configs,
-        varied=_varied(configs),
-        text=parts.pinned(text),
-        search=search,
-        cells=cells,
-        extremes=configs if cells else (),
-        code=parts.code,
-        code_elsewhere=parts.elsewhere(configs),
+        **as_written, configs=() if cells else configs, varied=_varied(configs), text=parts.pinned(text), search=search,
+        cells=cells, extremes=configs if cells else (), code=parts.code, code_elsewhere=parts.elsewhere(configs),
         warnings=tuple(parts.warnings),
-    )
+    )  # fmt: skip
 
 
 def _grid_blocks(grid: Any) -> list[dict[str, Any]]:

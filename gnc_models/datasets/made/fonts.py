@@ -80,12 +80,10 @@ def fonts_fingerprint(faces: Sequence[Face]) -> str:
     """16 hex digits that change with anything the pictures depend on: font files, Pillow, FreeType, Unicode, sizes."""
     state = {
         "fonts": [file_digest(face.path) for face in faces],
-        "pillow": importlib.metadata.version("pillow"),
-        "freetype": features.version("freetype2"),
-        "fonttools": importlib.metadata.version("fonttools"),
-        "unicode": unicodedata.unidata_version,
+        "pillow": importlib.metadata.version("pillow"), "freetype": features.version("freetype2"),
+        "fonttools": importlib.metadata.version("fonttools"), "unicode": unicodedata.unidata_version,
         "drawing": [_VERSION, RASTER_SIDE, _OVERSAMPLING, _PIXELS_PER_EM, _BASELINE, _CATEGORIES],
-    }
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
 
 
