@@ -15,7 +15,6 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _Picked = TypeVar("_Picked")
-
 # what a torn, truncated or foreign file can raise while it is opened or read
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 

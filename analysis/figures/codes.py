@@ -93,9 +93,8 @@ def picture_of(row: dict[str, Any], head: dict[str, np.ndarray], read_code: Read
 def draw_code(ax: Axes, picture: CodePicture) -> None:
     """The code on the unit circle, or on the sphere seen from far away with the back fainter than the front."""
     is_flat = picture.feature_dim == 2
-    ax.set_aspect("equal")
     ax.set_axis_off()
-    ax.set(xlim=(-1.16, 1.16), ylim=(-1.16, 1.16))
+    ax.set(aspect="equal", xlim=(-1.16, 1.16), ylim=(-1.16, 1.16))
     ax.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor=MUTED if is_flat else RULE, linewidth=1))
     (_draw_circle if is_flat else _draw_sphere)(ax, picture)
     ax.set_title(picture.title)

@@ -163,8 +163,7 @@ def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
         log_axis(ax, "y", tops[tops > 0])
     else:
         ax.set_ylim(0, float(np.nanmax(tops)) * 1.06)
-    ax.set_xlabel(axis_label("num_classes"))
-    ax.set_title(f"d = {numbers.feature_dim}: {axis_label(MARGIN)}")
+    ax.set(title=f"d = {numbers.feature_dim}: {axis_label(MARGIN)}", xlabel=axis_label("num_classes"))
     soft_grid(ax)
 
 

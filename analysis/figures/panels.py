@@ -149,11 +149,7 @@ def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
 
 
 def figure_file(block: FigureBlock, suffix: str) -> bytes:
-    """A figure as the bytes of one file.
-    Args:
-        suffix: one of SUFFIXES.
-    Raises:
-        ValueError: another suffix."""
+    """A figure as the bytes of one file. suffix: one of SUFFIXES; ValueError for another."""
     if suffix not in SUFFIXES:
         raise ValueError(f"suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}.")
     if suffix == ".svg":

@@ -23,9 +23,7 @@ ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
 # The settings that figures of margin or variability show on an axis or as a line, numbers first; others are pooled.
 SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
-
 of_trials = only  # a table's rows of these trials
-
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 

@@ -30,8 +30,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
     deterministic on one machine. It depends on the tables of codes, so `tables.best_code_version` is part of the key of
     a trial whose rows are fixed at it; the rows lie in the user's cache under that version.
     Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
+        num_classes, feature_dim: K and d, each at least 2.
     Returns:
         K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
         hundred rows, minutes up to 20,000; beyond, without an explicit code, the rows are random.

@@ -20,8 +20,7 @@ def unconstrained_optimum(
 ) -> UnconstrainedOptimum | None:
     """The finite-temperature optimum of free unit rows W and H, or None where it is not known.
     Args:
-        num_classes: K.
-        feature_dim: d.
+        num_classes, feature_dim: K and d.
         temperature: tau, above 0. Tables of single temperatures match it to six digits, phases hold all in between.
         own: optima of a results folder; one of them counts where nothing shipped has a lower loss.
     Returns:

@@ -10,7 +10,6 @@ import numpy as np
 from gnc_models.shapes import Float, Int
 
 Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
-
 # Primitive polynomials over GF(2) by degree, as bits.
 PRIMITIVE = {3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101, 9: 0b1000010001}
 
@@ -82,8 +81,7 @@ def _with_affine(forms: np.ndarray, bits: int) -> Points:
     """Signs of every form plus every affine function of `bits` bits."""
     x = np.arange(1 << bits)
     parity = np.array([[int(a & b).bit_count() % 2 for b in x] for a in x])
-    signs = (1.0 - 2.0 * forms)[:, None] * (1.0 - 2.0 * parity)[None]
-    flat = signs.reshape(-1, 1 << bits)
+    flat = ((1.0 - 2.0 * forms)[:, None] * (1.0 - 2.0 * parity)[None]).reshape(-1, 1 << bits)
     return np.concatenate([flat, -flat])
 
 

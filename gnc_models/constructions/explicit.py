@@ -143,7 +143,6 @@ def _flat(points: Points, normals: Points) -> Points:
 
 # Rows of a section of the Leech lattice by its dimension.
 LEECH_SECTIONS = dict(zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True))
-
 # name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
 FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "icosahedron": (3, 12, icosahedron),

@@ -53,9 +53,7 @@ def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.n
 
 def _rotated(place: int, length: int, block: int, shift: int) -> int:
     """Places after the last full block stay where they are."""
-    if place >= length - length % block:
-        return place
-    return place - place % block + (place % block + shift) % block
+    return place - place % block + (place % block + shift) % block if place < length - length % block else place
 
 
 def _best_union(

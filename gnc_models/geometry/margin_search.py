@@ -26,7 +26,6 @@ POOLED = 64  # nearest rows that are candidates at first, in many dimensions
 NEXT = 32  # foremost rows that are candidates beside the support in later rounds
 # Lengths whose squares are near the smallest float64; rows come with a largest entry near 1.
 VANISHING = 1e-140
-
 Step = Callable[[], None]  # works on a batch of classes; those of one round may run side by side
 
 

@@ -144,8 +144,7 @@ def _in_turn(pool: ThreadPoolExecutor, steps: Iterator[Step], ahead: int) -> Ite
 
 
 def _minimum(search: MarginSearch, scale: Tensor) -> tuple[float, float]:
-    lower, upper = scaled(torch.stack([search.lower.min(), search.upper.min()]), scale).tolist()
-    return lower, upper
+    return tuple(scaled(torch.stack([search.lower.min(), search.upper.min()]), scale).tolist())
 
 
 def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:

@@ -76,8 +76,7 @@ class Focal(Loss):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         odds = (score_gaps(features, labels, classifier) / temperature).logsumexp(1)
         # 1 - p = sigmoid(odds): its power from the logarithm, since for gamma < 1 it has no slope at 0
-        modulation = (self.focal_gamma * functional.logsigmoid(odds)).exp()
-        return (modulation * functional.softplus(odds)).mean()
+        return ((self.focal_gamma * functional.logsigmoid(odds)).exp() * functional.softplus(odds)).mean()
 
 
 class SquaredError(Loss):

@@ -14,7 +14,6 @@ from gnc_models.metrics.class_statistics import ClassStatistics, MeanResiduals
 from gnc_models.shapes import Bool, Float, Int
 
 SHARES = {"margin_share_1": 0.01, "margin_share_5": 0.05, "margin_share_20": 0.20}
-
 Solve = Callable[..., Margins]  # name, rows: certified margins, begun from those found under the name the time before
 
 

@@ -15,7 +15,6 @@ WIDEST_STEP = math.log(2) + 1e-9  # between the logarithms of two dimensions tha
 RANGE = {3: 1.693, 5: 2.326, 21: 3.777, 41: 4.341, 201: 5.497}
 POOLED = 4  # sizes whose spreads are averaged: a size and those before it, where the spread is no smaller
 ERRORS = 2.0  # standard errors either way: about 95 %
-
 Knots = Float[np.ndarray, " sizes"]
 
 

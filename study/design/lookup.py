@@ -19,7 +19,6 @@ TYPES = {
     "object": "table",
 }  # fmt: skip
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-
 Facts = dict[str, str]  # what is known of a setting by its label; empty where there is nothing to say
 
 

@@ -53,12 +53,10 @@ class Distribution:
 
 
 KINDS = {
-    "uniform": "two numbers, the lower first",
-    "log_uniform": "two numbers above 0, the lower first",
+    "uniform": "two numbers, the lower first", "log_uniform": "two numbers above 0, the lower first",
     "int_uniform": "two whole numbers, the lower first",
-    "log_int_uniform": "two whole numbers above 0, the lower first",
-    "choice": "at least two different values",
-}
+    "log_int_uniform": "two whole numbers above 0, the lower first", "choice": "at least two different values",
+}  # fmt: skip
 
 
 def make_distribution(name: str, given: Any) -> Distribution:

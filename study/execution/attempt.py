@@ -38,7 +38,6 @@ from study.training.worker_group import ALONE, Group, is_peer_lost
 
 Ask = Callable[[], str | bool]  # whether to stop; a string is the reason
 Tell = Callable[[Progress], None]
-
 HISTOGRAM_BINS = 50  # of the histogram of all classes' margins in the table's metadata
 ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to 10,000 classes all margins are stored, else the 1,000 smallest
 HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
@@ -101,8 +100,7 @@ class Execution:
     ) -> None:  # fmt: skip
         """stopped_by: digest of the scheduler's rule, which may ask in the store that the trial ends early."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
-        self.stopped_by, self.group = stopped_by, group
-        self.checkpoint_seconds = checkpoint_seconds
+        self.stopped_by, self.group, self.checkpoint_seconds = stopped_by, group, checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self.is_charged = True  # whether a failure counts against the trial; not where the results folder failed
         self.log = TrialLog(store, config.key, attempt, is_kept=group.leads)

@@ -36,7 +36,6 @@ HTTP2_SETTINGS = b"\x04"  # the kind of the first frame of any answer
 # Ray would take 30 % of the machine's memory for objects; trials hand over little more than their rows.
 LEAST_OBJECT_BYTES, MOST_OBJECT_BYTES = 80_000_000, 1 << 30
 GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
-
 STARTS, TOO_SLOW = 5, "timed out during startup"  # Ray waits half a minute for its daemons, and so says that it has
 TOKEN = secrets.token_hex(32)  # of clusters that this process starts
 _own: list[OwnFolder] = []  # of the cluster that this process started

@@ -25,7 +25,6 @@ _DEJAVU = {
     "mono": ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
     "serif": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
 }
-
 RASTER_SIDE = 64  # pixels; divisible by every resolution on offer
 _OVERSAMPLING = 2  # drawn larger by this factor and averaged, so that hinting moves no stroke visibly
 _CANVAS = RASTER_SIDE * _OVERSAMPLING

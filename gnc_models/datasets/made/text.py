@@ -22,10 +22,8 @@ from gnc_models.datasets.stored.layouts import MissingData, missing_data, standa
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _FILES, _TRAIN, _TEST = 0, 1, 2
-
 # A word (letters, digits, underscores) or a run of one and the same other mark; white space separates.
 _TOKEN = re.compile(r"\w+|([^\w\s])\1*")
-
 _LEAST_CONTEXTS = 2  # of each class in training, so that it has a mean and a spread
 _TEST_FILES = 5  # one file in so many is for testing
 
