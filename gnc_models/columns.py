@@ -11,7 +11,6 @@ from dataclasses import dataclass
 Value = float | int | None
 Values = dict[str, Value]
 Made = Value | Iterable[Value]
-
 # What a fact is made from, by the name of the parameter that takes it; every other fact comes from the statistics of
 # the features as the head sees them, or is a setting.
 MADE_FROM = {

@@ -15,7 +15,6 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _Picked = TypeVar("_Picked")
-
 # what a torn, truncated or foreign file can raise while it is opened or read
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -24,8 +23,7 @@ def cache_folder() -> Path:
     """`$GNC_CACHE`, else `gnc-study` in `$XDG_CACHE_HOME`, else in `~/.cache`; it need not exist."""
     if given := os.environ.get("GNC_CACHE"):
         return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "gnc-study"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gnc-study"
 
 
 def read_or_make(

@@ -145,11 +145,10 @@ def _supported(keys: list[tuple], taken: list[tuple], beside: list[tuple]) -> np
     units = gathered((key, pair) for key, pair in triples if any(x is not None for x in pair[1]))
     members = {key: {value: set(others) for value, others in gathered(pairs).items()} for key, pairs in units.items()}
     common = {key: set.intersection(*unit.values()) for key, unit in members.items()}
-    enters = [
+    return np.array([
         not common.get(key) or value not in members[key] or pooled in common[key]
         for key, value, pooled in zip(keys, taken, beside, strict=True)
-    ]
-    return np.array(enters, dtype=bool)
+    ], dtype=bool)  # fmt: skip
 
 
 def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options: Any) -> list[Contrast]:
@@ -161,8 +160,7 @@ def contrasts(final: pa.Table, setting: str, measures: Sequence[str], **options:
 
 def adjust_together(found: Sequence[Contrast]) -> list[Contrast]:
     """The contrasts with Holm's correction over every difference of all of them."""
-    levels = [level for contrast in found for level in contrast.levels]
-    adjusted = iter(_adjusted(levels))
+    adjusted = iter(_adjusted([level for contrast in found for level in contrast.levels]))
     return [replace(c, levels=tuple(next(adjusted) for _ in c.levels)) for c in found]
 
 

@@ -131,8 +131,7 @@ def stopped_trials(trials: pa.Table, search: Search) -> list[Distinction]:
 
 
 def _distinction(name: str, stopped: Sequence[Any], complete: Sequence[Any]) -> Distinction:
-    both = [*stopped, *complete]
-    if any(isinstance(value, bool | str | None) for value in both):
+    if any(isinstance(value, bool | str | None) for value in [*stopped, *complete]):
         often = [Counter(map(str, column)).most_common(1)[0][0] for column in (stopped, complete)]
         return Distinction(name, often[0], often[1], np.nan, np.nan)
     one, other = np.array(stopped, dtype=float), np.array(complete, dtype=float)

@@ -93,9 +93,8 @@ def picture_of(row: dict[str, Any], head: dict[str, np.ndarray], read_code: Read
 def draw_code(ax: Axes, picture: CodePicture) -> None:
     """The code on the unit circle, or on the sphere seen from far away with the back fainter than the front."""
     is_flat = picture.feature_dim == 2
-    ax.set_aspect("equal")
     ax.set_axis_off()
-    ax.set(xlim=(-1.16, 1.16), ylim=(-1.16, 1.16))
+    ax.set(aspect="equal", xlim=(-1.16, 1.16), ylim=(-1.16, 1.16))
     ax.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor=MUTED if is_flat else RULE, linewidth=1))
     (_draw_circle if is_flat else _draw_sphere)(ax, picture)
     ax.set_title(picture.title)
@@ -163,13 +162,12 @@ def block_codes(
     pictures = numbers_codes(final, read_head, read_code)
     can_be_drawn = bool({2, 3} & set(final["feature_dim"].to_pylist()))
     return block_of(
-        *("codes", pictures, _alt_of, draw_code, ROOM),
-        trials=[p.trial for p in pictures],
+        "codes", pictures, _alt_of, draw_code, ROOM, trials=[p.trial for p in pictures],
         notes=[missing_rings(pictures, folder), *_not_alone(pictures)],
         missing=CAPTIONS["codes"]["no_heads"] if can_be_drawn else None,
         lead=lambda i: (pictures[i].feature_dim, pictures[i].margin / (pictures[i].best_known or np.inf)),
         lead_note=lambda i: missing_rings(pictures[i : i + 1], folder),
-    )
+    )  # fmt: skip
 
 
 def _not_alone(pictures: Sequence[CodePicture]) -> Iterator[str]:

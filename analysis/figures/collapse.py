@@ -79,8 +79,7 @@ def draw_collapse(ax: Axes, numbers: CollapseNumbers) -> None:
         log_axis(ax, "y", heights)
     else:
         ax.set_ylim(min(0.0, float(heights.min())), float(heights.max()) * 1.08 or 1.0)
-    ax.set_title(f"d = {numbers.feature_dim}: {axis_label(numbers.measure)}")
-    ax.set_xlabel(axis_label("step"))
+    ax.set(title=f"d = {numbers.feature_dim}: {axis_label(numbers.measure)}", xlabel=axis_label("step"))
     soft_grid(ax)
     last = {c.num_classes: c for c in numbers.courses if c.usual}
     label_ends(ax, [(last[k].step[-1], last[k].value[-1], f"K = {k}", colours[k]) for k in evenly(sizes, 5)])
@@ -94,13 +93,11 @@ def block_collapse(rows: pa.Table, final: pa.Table) -> FigureBlock:
     hidden = max((n.hidden for n in found), default=0)
     left_out = f"{MOST_LINES} trials per panel are drawn; the others are in the table." if hidden else ""
     return block_of(
-        *("collapse", found, _alt_collapse, draw_collapse),
+        "collapse", found, _alt_collapse, draw_collapse, notes=[left_out], usual=frames.usual_normalization(final),
         trials=sorted({c.trial for n in found for c in n.courses}),
-        notes=[left_out],
         lead=lambda i: (found[i].measure == MEASURES[0], len(found[i].courses)),
         lead_note=lambda i: "" if all(c.usual for c in found[i].courses) else CAPTIONS["collapse"]["grey"],
-        usual=frames.usual_normalization(final),
-    )
+    )  # fmt: skip
 
 
 def _alt_collapse(numbers: CollapseNumbers) -> str:
@@ -163,8 +160,7 @@ def draw_variability(ax: Axes, numbers: VariabilityNumbers) -> None:
     x = np.concatenate([s.x for s in numbers.series])
     log_axis(ax, "x", [x.min() / 1.1, x.max() * 1.1], at=spread_ticks(list(x)))
     log_axis(ax, "y", np.concatenate([s.y for s in numbers.series]))
-    ax.set_xlabel(axis_label(numbers.against))
-    ax.set_title(axis_label(numbers.measure))
+    ax.set(title=axis_label(numbers.measure), xlabel=axis_label(numbers.against))
     soft_grid(ax)
     label_ends(ax, labels)
 

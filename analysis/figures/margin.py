@@ -82,27 +82,24 @@ def _series(rows: pa.Table, where: dict[str, Any], fitted: FormComparison | None
     by_size = [(w["num_classes"], members) for w, members in groups(rows, ["num_classes"])]
     dots = evenly(np.flatnonzero(np.isfinite(values(rows, MARGIN))).tolist(), MOST_DOTS)
     return MarginSeries(
-        temperature=where.get("temperature"),
-        trials=tuple(rows["trial"].to_pylist()),
-        num_classes=values(rows, "num_classes")[dots],
-        margin=values(rows, MARGIN)[dots],
+        temperature=where.get("temperature"), trials=tuple(rows["trial"].to_pylist()),
+        num_classes=values(rows, "num_classes")[dots], margin=values(rows, MARGIN)[dots],
         titles=np.array(trial_titles(rows.take(pa.array(dots, pa.int64())))),
         sizes=np.array([k for k, _ in by_size], dtype=float),
         median=np.array([median(values(m, MARGIN)) for _, m in by_size]),
         optimum_low=np.array([values(m, "ufm_margin_low")[0] for _, m in by_size]),
         optimum_high=np.array([values(m, "ufm_margin_high")[0] for _, m in by_size]),
         fit=_band(fitted, {**where, "normalization": rows["normalization"][0].as_py()}) if fitted else None,
-    )
+    )  # fmt: skip
 
 
 def _band(comparison: FormComparison, where: dict[str, Any]) -> FitBand | None:
     """What is expected of the one group that has these settings, over its sizes; None where none or several have them."""
     matching = [
         (one, label)
-        for one in (comparison.series or (comparison,))
-        for label, settings in one.settings.items()
+        for one in (comparison.series or (comparison,)) for label, settings in one.settings.items()
         if one.chosen and label in one.weighted[0][0].levels and all(where.get(n, v) == v for n, v in settings.items())
-    ]
+    ]  # fmt: skip
     if len(matching) != 1:
         return None
     one, label = matching[0]
@@ -166,8 +163,7 @@ def _frame_margin(ax: Axes, numbers: MarginNumbers) -> None:
         log_axis(ax, "y", tops[tops > 0])
     else:
         ax.set_ylim(0, float(np.nanmax(tops)) * 1.06)
-    ax.set_xlabel(axis_label("num_classes"))
-    ax.set_title(f"d = {numbers.feature_dim}: {axis_label(MARGIN)}")
+    ax.set(title=f"d = {numbers.feature_dim}: {axis_label(MARGIN)}", xlabel=axis_label("num_classes"))
     soft_grid(ax)
 
 
@@ -177,16 +173,12 @@ def block_margin(final: pa.Table, comparisons: Sequence[FormComparison] = (), fo
     found = [numbers_margin(final, dim, comparisons) for dim in dims]
     found = [n for n in found if n.series and np.isfinite(np.concatenate([s.margin for s in n.series])).any()]
     usual = usual_normalization(final)
+    left_out = lambda i: _left_out(found[i : i + 1], final.filter(pc.equal(final["feature_dim"], found[i].feature_dim)))
     return block_of(
-        *("margin", found, _alt_margin, draw_margin, ROOM),
-        trials=[t for n in found for s in n.series for t in s.trials],
+        "margin", found, _alt_margin, draw_margin, ROOM, trials=[t for n in found for s in n.series for t in s.trials],
         notes=[_left_out(found, final), *_notes(found), missing_bars(found, folder) if usual == "both" else ""],
-        lead=lambda i: len(found[i].curves.num_classes),
-        lead_note=lambda i: _left_out(
-            found[i : i + 1], final.filter(pc.equal(final["feature_dim"], found[i].feature_dim))
-        ),
-        usual=usual,
-    )
+        lead=lambda i: len(found[i].curves.num_classes), lead_note=left_out, usual=usual,
+    )  # fmt: skip
 
 
 def _left_out(found: Sequence[MarginNumbers], final: pa.Table) -> str:
@@ -223,11 +215,9 @@ def missing_bars(found: Sequence[MarginNumbers], folder: str) -> str:
     """Why cells have no bar of free features, with the command that computes the first of them; empty where all have."""
     bare = [
         (round(k), n.feature_dim, s.temperature)
-        for n in found
-        for s in n.series
-        for k, optimum in zip(s.sizes, s.optimum_low, strict=True)
+        for n in found for s in n.series for k, optimum in zip(s.sizes, s.optimum_low, strict=True)
         if s.temperature is not None and not np.isfinite(optimum)
-    ]
+    ]  # fmt: skip
     if not bare:
         return ""
     k, d, temperature = bare[0]
@@ -238,8 +228,7 @@ def missing_bars(found: Sequence[MarginNumbers], folder: str) -> str:
 def _alt_margin(numbers: MarginNumbers) -> str:
     parts = [
         f"K = {k:.0f}{'' if s.temperature is None else f' at temperature {number(s.temperature)}'}: {number(m)}"
-        for s in numbers.series
-        for k, m in zip(s.sizes, s.median, strict=True)
-    ]
+        for s in numbers.series for k, m in zip(s.sizes, s.median, strict=True)
+    ]  # fmt: skip
     dim = numbers.feature_dim
     return f"Minimum margin against number of classes, d = {dim}; median over trials: {', '.join(parts)}."

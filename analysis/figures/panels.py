@@ -69,17 +69,12 @@ def block_of(
     text = CAPTIONS[kind or name]
     first = max(range(len(found)), key=lead, default=None)
     return FigureBlock(
-        name=name,
-        heading=text["heading"].format(**words),
+        name=name, heading=text["heading"].format(**words), rows=text["rows"].format(**words), trials=tuple(trials),
         caption=" ".join([text["caption"].format(**words), *filter(None, notes)]),
-        rows=text["rows"].format(**words),
-        trials=tuple(trials),
         panels=tuple(Panel(alt(one), lambda ax, one=one: draw(ax, one), room) for one in found),  # type: ignore[misc]
         missing=None if found else missing or text["missing"].format(**words),
-        columns=text.get("columns", 3),
-        lead=first or 0,
-        lead_note="" if first is None else lead_note(first),
-    )
+        columns=text.get("columns", 3), lead=first or 0, lead_note="" if first is None else lead_note(first),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,11 +149,7 @@ def svg_file(drawn: Sequence[Drawn], columns: int) -> bytes:
 
 
 def figure_file(block: FigureBlock, suffix: str) -> bytes:
-    """A figure as the bytes of one file.
-    Args:
-        suffix: one of SUFFIXES.
-    Raises:
-        ValueError: another suffix."""
+    """A figure as the bytes of one file. suffix: one of SUFFIXES; ValueError for another."""
     if suffix not in SUFFIXES:
         raise ValueError(f"suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}.")
     if suffix == ".svg":

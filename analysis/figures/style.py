@@ -47,9 +47,7 @@ def use_style(**more: Any) -> AbstractContextManager[None]:
 
 def ramp(count: int) -> list[str]:
     """Colours of ordered values, dark to light, spread over the ramp; beyond its six steps neighbours share one."""
-    if count == 1:
-        return [RAMP[2]]
-    return [RAMP[round(i * (len(RAMP) - 1) / (count - 1))] for i in range(count)]
+    return [RAMP[2]] if count == 1 else [RAMP[round(i * (len(RAMP) - 1) / (count - 1))] for i in range(count)]
 
 
 def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Sequence[float] | None = None) -> None:
@@ -60,8 +58,7 @@ def log_axis(ax: Axes, which: str, data: Sequence[float] | np.ndarray, *, at: Se
         return
     low, high = float(positive.min()), float(positive.max())
     pad = max((high / low) ** 0.06, 1.06)
-    ends = {f"{which}scale": "log", f"{which}lim": (low / pad, high * pad)}
-    ax.set(**ends)
+    ax.set(**{f"{which}scale": "log", f"{which}lim": (low / pad, high * pad)})
     axis = ax.xaxis if which == "x" else ax.yaxis
     axis.set_major_locator(FixedLocator(list(at) if at is not None else _log_ticks(low / pad, high * pad)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))

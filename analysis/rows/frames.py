@@ -23,9 +23,7 @@ ALWAYS = ("trial", "cell", "epoch")
 COLUMNS = {column.name: column for column in (*IDENTITY, *SETTINGS, *MEASUREMENTS, *REFERENCES, *TRIAL_COLUMNS)}
 # The settings that figures of margin or variability show on an axis or as a line, numbers first; others are pooled.
 SHOWN_SETTINGS = tuple(sorted(settings_with("axis"), key=lambda name: pa.types.is_string(COLUMNS[name].type)))
-
 of_trials = only  # a table's rows of these trials
-
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -136,8 +134,7 @@ def groups(table: pa.Table, names: Collection[str]) -> Iterator[tuple[dict[str, 
     keys = settings_of_rows(table.take(first), names)
     members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
     order = sorted(range(len(keys)), key=lambda i: tuple((v is None, v if v is not None else 0) for v in keys[i]))
-    for index in order:
-        yield dict(zip(names, keys[index], strict=True)), table.take(members[index])
+    yield from ((dict(zip(names, keys[i], strict=True)), table.take(members[i])) for i in order)
 
 
 def codes(table: pa.Table, names: Collection[str]) -> tuple[np.ndarray, np.ndarray]:

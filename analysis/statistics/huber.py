@@ -137,8 +137,7 @@ def fit_linear(design: np.ndarray | Design, target: np.ndarray) -> LinearFit:
     The threshold is HUBER_SCALES robust residual scales of a first fit by least absolute deviations.
     Source: Huber, Ann. Math. Statist. 35 (1964); HC3 errors: MacKinnon and White, J. Econometrics 29 (1985)."""
     design = design if isinstance(design, Design) else Design(design)
-    rough = _reweighted(design, target[None], 0.0)[0]
-    spread = np.abs(target - design.at(rough))
+    spread = np.abs(target - design.at(_reweighted(design, target[None], 0.0)[0]))
     degrees = max(len(target) - design.shape[1], 1)
     # least absolute deviations passes through p rows exactly: the median is taken over the others
     scale = float(np.median(np.sort(spread)[-degrees:])) / 0.6745
@@ -193,8 +192,7 @@ class _Basis:
 
     def __init__(self, columns: np.ndarray) -> None:
         self.basis, self.triangle = np.linalg.qr(columns)
-        few = columns.shape[1] <= FEW_COLUMNS
-        pairs = self.basis[:, :, None] * self.basis[:, None, :] if few else None
+        pairs = self.basis[:, :, None] * self.basis[:, None, :] if columns.shape[1] <= FEW_COLUMNS else None
         self.products = None if pairs is None else pairs.reshape(len(columns), -1)
 
     def solve(self, weights: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ Features = Float[Tensor, "batch dim"]
 Labels = Int[Tensor, " batch"]
 Rows = Float[Tensor, "classes dim"]
 Logits = Float[Tensor, "batch classes"]
-
 # name: (features are normalised, weights are normalised)
 NORMALIZATIONS = {"both": (True, True), "features": (True, False), "weights": (False, True), "none": (False, False)}
 

@@ -62,8 +62,7 @@ def class_mean_inputs(
     chunks = list(in_order(len(labels)))
     for chunk, part in zip(chunks, read_batches(inputs, chunks), strict=True):
         sums.index_add_(0, labels[chunk], part.flatten(1).to(labels.device, torch.float64))
-    counts = torch.bincount(labels, minlength=num_classes).clamp_min(1).unsqueeze(1)
-    return sums / counts
+    return sums / torch.bincount(labels, minlength=num_classes).clamp_min(1).unsqueeze(1)
 
 
 def input_similarity(class_means: Float[Tensor, "classes input_dim"]) -> Float[Tensor, "classes classes"]:

@@ -30,8 +30,7 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
     deterministic on one machine. It depends on the tables of codes, so `tables.best_code_version` is part of the key of
     a trial whose rows are fixed at it; the rows lie in the user's cache under that version.
     Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 2.
+        num_classes, feature_dim: K and d, each at least 2.
     Returns:
         K unit rows in float64 with their certain margin. The first call takes up to a minute of one core for a few
         hundred rows, minutes up to 20,000; beyond, without an explicit code, the rows are random.
@@ -44,12 +43,9 @@ def best_code(num_classes: int, feature_dim: int) -> Code:
             raise ValueError("a code of another size")
         return arrays["points"]
 
-    points = read_or_make(
-        f"best-code-{num_classes}-{feature_dim}-{best_code_version()}",
-        make=lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()},
-        pick=pick,
-    )
-    return Code.of(torch.from_numpy(points))
+    name = f"best-code-{num_classes}-{feature_dim}-{best_code_version()}"
+    make = lambda: {"points": _best_found(num_classes, feature_dim).points.numpy()}
+    return Code.of(torch.from_numpy(read_or_make(name, make=make, pick=pick)))
 
 
 def _best_found(num_classes: int, feature_dim: int) -> Code:
@@ -68,12 +64,8 @@ def _best_found(num_classes: int, feature_dim: int) -> Code:
 
 def _found_code(num_classes: int, feature_dim: int) -> Code | None:
     """The best of the codes found before with at least K rows in at most d dimensions, cut and padded."""
-    fitting = [
-        row
-        for row in read_table("found_codes.csv")
-        if int(row["num_classes"]) >= num_classes and int(row["feature_dim"]) <= feature_dim
-    ]
-    if not fitting:
+    fits = lambda row: int(row["num_classes"]) >= num_classes and int(row["feature_dim"]) <= feature_dim
+    if not (fitting := list(filter(fits, read_table("found_codes.csv")))):
         return None
     points = make_found_code(max(fitting, key=lambda row: float(row["margin"]))).points[:num_classes]
     return Code.of(torch.nn.functional.pad(points, (0, feature_dim - points.shape[1])))
@@ -82,8 +74,7 @@ def _found_code(num_classes: int, feature_dim: int) -> Code | None:
 def _searched_code(num_classes: int, feature_dim: int) -> Code:
     """A code optimised now, at a cost that is bounded by its size."""
     if num_classes <= MOST_ANNEALED:
-        work = num_classes**2 * (feature_dim + 16)
-        starts = max(1, min(16, 60_000_000 // work))
+        starts = max(1, min(16, 60_000_000 // (num_classes**2 * (feature_dim + 16))))
         return optimise_code(num_classes, feature_dim, starts=starts, polish=num_classes * feature_dim <= 500)
     rows = random_codes(num_classes, feature_dim, starts=1, seed=0)[0]
     return Code.of(relax_rows(rows) if num_classes <= MOST_RELAXED else rows)

@@ -37,8 +37,7 @@ def explicit_code(num_classes: int, feature_dim: int) -> Code | None:
         if not fitting:
             return None
         # the reference knows each family's cosine without building it
-        best = max(fitting, key=lambda family: reference_margin(family[1], family[0]).lower)
-        points = best[2]()
+        points = max(fitting, key=lambda family: reference_margin(family[1], family[0]).lower)[2]()
     padded = np.zeros((num_classes, feature_dim))
     padded[:, : points.shape[1]] = points[:num_classes]
     return Code.of(torch.from_numpy(padded))

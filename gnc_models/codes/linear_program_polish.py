@@ -64,5 +64,4 @@ def _tangent_bases(points: Float[np.ndarray, "classes dim"]) -> Float[np.ndarray
     normal = points.copy()
     normal[:, 0] += signs
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    dim = points.shape[1]
-    return np.eye(dim)[None, :, 1:] - 2 * normal[:, :, None] * normal[:, None, 1:]
+    return np.eye(points.shape[1])[None, :, 1:] - 2 * normal[:, :, None] * normal[:, None, 1:]

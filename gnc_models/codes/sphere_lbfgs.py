@@ -10,7 +10,6 @@ from gnc_models.shapes import Float
 # Value of each start and its gradient in the surrounding space; points are (starts, rows, dim) with unit rows, and the
 # second argument says which starts of the batch they belong to.
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
 SUFFICIENT_DECREASE = 1e-4
 SMALLEST_STEP = 1e-10
 MEMORY = 10  # pairs of step and gradient change that are remembered

@@ -106,8 +106,7 @@ def _hopped(
     if not moves:
         noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64) / math.sqrt(rows.shape[2])
         return torch.nn.functional.normalize(rows + SHAKE * noise, dim=-1)
-    drawn = torch.rand(rows.shape[:2], generator=generator).argsort(1)[:, :moves]
-    for moved in drawn.T:
+    for moved in torch.rand(rows.shape[:2], generator=generator).argsort(1)[:, :moves].T:
         places = torch.randn(len(rows), PLACES, rows.shape[2], generator=generator, dtype=torch.float64)
         places = places / places.norm(dim=-1, keepdim=True)
         cosines = places @ rows.mT

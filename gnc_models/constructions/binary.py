@@ -10,7 +10,6 @@ import numpy as np
 from gnc_models.shapes import Float, Int
 
 Points = Float[np.ndarray, "_ _"]  # one point per row; sizes differ between argument and result
-
 # Primitive polynomials over GF(2) by degree, as bits.
 PRIMITIVE = {3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101, 9: 0b1000010001}
 
@@ -21,8 +20,7 @@ def golay_words() -> Int[np.ndarray, "4096 24"]:
     residues = {(i * i) % 23 for i in range(1, 23)}
     circulant = np.array([[1 if (j - i) % 23 in residues else 0 for j in range(23)] for i in range(23)])
     generators = np.concatenate([circulant, circulant.sum(1, keepdims=True) % 2], axis=1)[:12]
-    choices = np.array(list(itertools.product((0, 1), repeat=12)))
-    return (choices @ generators) % 2
+    return (np.array(list(itertools.product((0, 1), repeat=12))) @ generators) % 2
 
 
 def signs(weight: int, *, product: int = 0) -> Float[np.ndarray, "_ weight"]:
@@ -83,8 +81,7 @@ def _with_affine(forms: np.ndarray, bits: int) -> Points:
     """Signs of every form plus every affine function of `bits` bits."""
     x = np.arange(1 << bits)
     parity = np.array([[int(a & b).bit_count() % 2 for b in x] for a in x])
-    signs = (1.0 - 2.0 * forms)[:, None] * (1.0 - 2.0 * parity)[None]
-    flat = signs.reshape(-1, 1 << bits)
+    flat = ((1.0 - 2.0 * forms)[:, None] * (1.0 - 2.0 * parity)[None]).reshape(-1, 1 << bits)
     return np.concatenate([flat, -flat])
 
 

@@ -25,8 +25,7 @@ def simplex(num_classes: int) -> Points:
     """K equiangular rows in K - 1 dimensions, cosine -1/(K-1)."""
     centred = np.eye(num_classes) - 1.0 / num_classes
     # rows of the centred identity span K - 1 dimensions: drop the last by an orthonormal basis of that span
-    basis = np.linalg.svd(centred)[2][: num_classes - 1]
-    return centred @ basis.T
+    return centred @ np.linalg.svd(centred)[2][: num_classes - 1].T
 
 
 def orthoplex(feature_dim: int) -> Points:
@@ -72,8 +71,7 @@ def e6_roots() -> Points:
 def leech_vectors() -> Points:
     """196,560 minimal vectors of the Leech lattice, cosine 1/2."""
     words = golay_words()
-    octads = words[words.sum(1) == 8]
-    eights = 2 * on_supports(octads, signs(8, product=1))
+    eights = 2 * on_supports(words[words.sum(1) == 8], signs(8, product=1))
     odd = np.repeat((1.0 - 2.0 * words)[:, None, :], 24, axis=1)
     odd[:, np.arange(24), np.arange(24)] *= -3
     return np.concatenate([4 * two_nonzero(24), eights, odd.reshape(-1, 24)])
@@ -97,8 +95,7 @@ def equiangular_276() -> Points:
     """552 rows, 276 lines in 23 dimensions: Leech vectors at inner product 3 with a vector of the next norm, 6."""
     leech = leech_vectors() / math.sqrt(8)
     # the sum of two minimal vectors (norm 4) at inner product -1 has norm 6
-    second = leech[np.abs(leech @ leech[0] + 1) < 1e-9][0]
-    centre = leech[0] + second
+    centre = leech[0] + leech[np.abs(leech @ leech[0] + 1) < 1e-9][0]
     return _flat(leech[np.abs(leech @ centre - 3) < 1e-9], centre[None])
 
 
@@ -141,13 +138,11 @@ def _root_section(roots: Points, places: np.ndarray, dim: int) -> Points:
 
 def _flat(points: Points, normals: Points) -> Points:
     """Coordinates of the rows within the orthogonal complement of the normals."""
-    basis = np.linalg.svd(normals, full_matrices=True)[2][len(normals) :]
-    return points @ basis.T
+    return points @ np.linalg.svd(normals, full_matrices=True)[2][len(normals) :].T
 
 
 # Rows of a section of the Leech lattice by its dimension.
 LEECH_SECTIONS = dict(zip(range(16, 24), (4320, 5346, 7398, 10668, 17400, 27720, 49896, 93150), strict=True))
-
 # name -> (feature_dim, num_classes, constructor); parametric families are listed at the sizes that fit in memory.
 FAMILIES: dict[str, tuple[int, int, Callable[[], Points]]] = {
     "icosahedron": (3, 12, icosahedron),

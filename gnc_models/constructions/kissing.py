@@ -20,8 +20,7 @@ def thirteen() -> Rows:
     twelve = golay[golay.sum(1) == 12][0] == 1
     hexads = golay[(golay.sum(1) == 8) & (golay[:, twelve].sum(1) == 6)][:, twelve]
     # six disjoint pairs, three of them within the first hexad: then 51 words lie at distance 4 from it
-    order = np.argsort(1 - hexads[0], kind="stable")
-    pairs = np.eye(12, dtype=int)[order].reshape(6, 2, 12).sum(1)
+    pairs = np.eye(12, dtype=int)[np.argsort(1 - hexads[0], kind="stable")].reshape(6, 2, 12).sum(1)
     words = np.concatenate([hexads, pairs, 1 - pairs])
     blocks = words ^ hexads[0]
     blocks = blocks[blocks.sum(1) == 4]
@@ -119,8 +118,7 @@ def _coset(form: int) -> Words:
     x = np.arange(16)[:, None] >> np.arange(4) & 1
     products = np.stack([x[:, i] * x[:, j] for i, j in itertools.combinations(range(4), 2)], axis=1)
     quadratic = products @ (form >> np.arange(6) & 1)
-    affine = np.array([x @ a + b for a in x for b in (0, 1)])
-    return (quadratic + affine) % 2
+    return (quadratic + np.array([x @ a + b for a in x for b in (0, 1)])) % 2
 
 
 def _of_weight(words: Words, weight: int) -> Words:

@@ -53,17 +53,14 @@ def _orbits(length: int, weight: int, overlap: int, block: int) -> list[Int[np.n
 
 def _rotated(place: int, length: int, block: int, shift: int) -> int:
     """Places after the last full block stay where they are."""
-    if place >= length - length % block:
-        return place
-    return place - place % block + (place % block + shift) % block
+    return place - place % block + (place % block + shift) % block if place < length - length % block else place
 
 
 def _best_union(
     orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int, tries: int, rng: np.random.Generator
 ) -> list[int]:
     """The largest union of compatible orbits that several randomised greedy runs find."""
-    total = sum(len(orbit) for orbit in orbits)
-    if not orbits or len(orbits) * total > LARGEST_WORK:
+    if not orbits or len(orbits) * sum(len(orbit) for orbit in orbits) > LARGEST_WORK:
         return []
     fits = _compatible(orbits, length, overlap)
     sizes = np.array([len(orbit) for orbit in orbits])
@@ -86,8 +83,7 @@ def _compatible(orbits: list[Int[np.ndarray, " _"]], length: int, overlap: int) 
     ones = np.array([mask.bit_count() for mask in range(1 << length)], dtype=np.int8)
     words = np.concatenate(orbits)
     first = np.cumsum([0, *(len(orbit) for orbit in orbits[:-1])])
-    shared = ones[words[first][:, None] & words[None, :]]
-    return np.maximum.reduceat(shared, first, axis=1) <= overlap
+    return np.maximum.reduceat(ones[words[first][:, None] & words[None, :]], first, axis=1) <= overlap
 
 
 @functools.cache
@@ -113,14 +109,12 @@ _words = functools.lru_cache(maxsize=64)(signed_words)
 def mixed_codes(feature_dim: int, least: float, most: float, *, seed: int = 0) -> Iterator[Rows]:
     """Codes whose 1 - max cosine lies between `least` and `most`: each shape in turn, with all that fits beside it."""
     shapes = _shapes(feature_dim, seed)
-    margins = sorted({round(margin, 9) for margin, _ in shapes if least <= margin <= most}, reverse=True)
-    for margin in margins:
+    for margin in sorted({round(margin, 9) for margin, _ in shapes if least <= margin <= most}, reverse=True):
         fitting = [rows for own, rows in shapes if own >= margin - 1e-9]
         for first in sorted(fitting, key=len, reverse=True)[:3]:
             code = first
             for rows in sorted(fitting, key=len, reverse=True):
-                beside = (rows @ code.T).max(1) <= 1 - margin + 1e-9
-                code = np.concatenate([code, rows[beside]])
+                code = np.concatenate([code, rows[(rows @ code.T).max(1) <= 1 - margin + 1e-9]])
             yield code
 
 

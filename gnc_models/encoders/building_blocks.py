@@ -75,5 +75,4 @@ def sequence_length(encoder: str, input_shape: tuple[int, ...]) -> int:
 
 def even_parts(size: int, *, least: int, most: int) -> int:
     """Into how many equal parts `size` falls: as many as divide it, none below `least`, at most `most`; or one."""
-    fitting = [parts for parts in range(1, most + 1) if size % parts == 0 and size // parts >= least]
-    return max(fitting, default=1)
+    return max((n for n in range(1, most + 1) if size % n == 0 and size // n >= least), default=1)

@@ -49,8 +49,7 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         others = [axis for axis in range(values.ndim) if axis != 1]
         variance, mean = torch.var_mean(values, others, correction=0)
-        own_count = mean.new_tensor([values.numel() / len(mean)])
-        own = torch.cat([mean, variance, own_count])
+        own = torch.cat([mean, variance, mean.new_tensor([values.numel() / len(mean)])])
         shares = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
         distributed.all_gather(shares, own, group=group)  # all processes get the same bits
         means, variances, counts = torch.stack(shares).split([len(mean), len(mean), 1], dim=1)

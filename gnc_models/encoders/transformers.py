@@ -80,8 +80,7 @@ def make_transformer(
     input_shape: tuple[int, ...], feature_dim: int, *, width: int, depth: int, vocabulary: int
 ) -> CausalTransformer:
     """A decoder of `depth` blocks with `width` units; heads and MLPs as in `make_vit`."""
-    context = sequence_length("transformer", input_shape)
-    return CausalTransformer(context, vocabulary, width, depth, feature_dim)
+    return CausalTransformer(sequence_length("transformer", input_shape), vocabulary, width, depth, feature_dim)
 
 
 def _num_heads(width: int) -> int:

@@ -51,8 +51,7 @@ def _is_parallel(one: Tensor, other: Tensor) -> bool:
     if narrow and float(left.abs().max()) < 1e280 and float(left[left != 0].abs().min()) > 1e-280:
         return torch.equal(left, right)  # products of two float32 are exact in float64
     first, second = Fraction(float(one[at])), Fraction(float(other[at]))
-    pairs = zip(one.tolist(), other.tolist(), strict=True)
-    return all(Fraction(x) * second == Fraction(y) * first for x, y in pairs)
+    return all(Fraction(x) * second == Fraction(y) * first for x, y in zip(one.tolist(), other.tolist(), strict=True))
 
 
 def near_rows(unit_rows: Float[Tensor, "rows dim"], *, cosine: float) -> list[list[int]]:

@@ -26,8 +26,6 @@ POOLED = 64  # nearest rows that are candidates at first, in many dimensions
 NEXT = 32  # foremost rows that are candidates beside the support in later rounds
 # Lengths whose squares are near the smallest float64; rows come with a largest entry near 1.
 VANISHING = 1e-140
-
-
 Step = Callable[[], None]  # works on a batch of classes; those of one round may run side by side
 
 
@@ -59,8 +57,9 @@ class MarginSearch:
         self.pool = torch.full((num_classes, size), -1, dtype=torch.int64, device=weights.device)
         self.support = torch.full((num_classes, dim + 1), -1, dtype=torch.int64, device=weights.device)
         self.coefficients = torch.zeros(num_classes, dim + 1, dtype=torch.float64, device=weights.device)
-        pooled = max(128, min(256, BATCH_ENTRIES // (POOLED * dim)))
-        most = pooled if self.by_products else BATCH_ENTRIES // (size * dim)
+        most = (
+            max(128, min(256, BATCH_ENTRIES // (POOLED * dim))) if self.by_products else BATCH_ENTRIES // (size * dim)
+        )
         self.batch = max(16, min(most, TILE_ENTRIES // num_classes))
 
     def begin(self) -> Iterator[Step]:
@@ -154,8 +153,7 @@ class MarginSearch:
         if self.mode == "all" and self.by_products:
             # a batch is as wide as its widest support
             pending = pending[(self.support[pending] >= 0).sum(1).argsort(stable=True)]
-        for rows in torch.split(pending, self.batch):
-            yield partial(self.improve, rows, round_index=round_index)
+        yield from (partial(self.improve, rows, round_index=round_index) for rows in torch.split(pending, self.batch))
 
     def improve(self, rows: Int[Tensor, " rows"], *, round_index: int) -> None:
         """Solve classes against their candidates, certify them against all rows, take in the rows they missed."""
@@ -173,8 +171,7 @@ class MarginSearch:
         first = bool((self.support[rows, 0] < 0).any())
         candidates, valid, start = self._arranged(rows, self.size if first else min(self.size, NEXT))
         products = self._products(rows, candidates, narrow=coarse)
-        capacity = self.support.shape[1]
-        solved = nearest_by_products(products, valid, tolerance=tolerance, capacity=capacity, start=start)
+        solved = nearest_by_products(products, valid, tolerance=tolerance, capacity=self.support.shape[1], start=start)
         width = max((1, *(solved.used.any(0).nonzero()[:, 0] + 1).tolist()[-1:]))
         support = candidates.gather(1, solved.positions).masked_fill(~solved.used, -1)[:, :width]
         gained = self._certify(rows, support, solved.coefficients[:, :width], narrow=coarse)

@@ -98,17 +98,14 @@ def margins_of_directions(
     if len(zero) and errors is None:
         raise ValueError(f"weights must have no row of zeros, which has no direction, got row {int(zero[0, 0])}.")
     found = one_vs_rest_margins(unit(weights), tolerance=tolerance, mode=mode, warm_start=warm_start, progress=progress)
-    if errors is None:
-        errors = torch.zeros_like(found.lower)
+    errors = torch.zeros_like(found.lower) if errors is None else errors
     # If each row moves by at most its own m_k, the distance of row k to any point of the hull changes by at most
     # m_k + max_j m_j.
     moved = _turned(weights, errors)
     width = (moved + moved.max()) * (1 + 4 * EPS)
-    return replace(
-        found,
-        lower=torch.nextafter(found.lower - width, torch.zeros_like(width)).clamp_min(0.0),
-        upper=torch.nextafter(found.upper + width, torch.full_like(width, torch.inf)).clamp_max(2.0),
-    )
+    lower = torch.nextafter(found.lower - width, torch.zeros_like(width)).clamp_min(0.0)
+    upper = torch.nextafter(found.upper + width, torch.full_like(width, torch.inf)).clamp_max(2.0)
+    return replace(found, lower=lower, upper=upper)
 
 
 def _turned(weights: Float[Tensor, "classes dim"], errors: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
@@ -142,8 +139,7 @@ def _in_turn(pool: ThreadPoolExecutor, steps: Iterator[Step], ahead: int) -> Ite
 
 
 def _minimum(search: MarginSearch, scale: Tensor) -> tuple[float, float]:
-    lower, upper = scaled(torch.stack([search.lower.min(), search.upper.min()]), scale).tolist()
-    return lower, upper
+    return tuple(scaled(torch.stack([search.lower.min(), search.upper.min()]), scale).tolist())
 
 
 def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:
@@ -156,13 +152,8 @@ def _result(search: MarginSearch, rounds: int, scale: Tensor) -> Margins:
     if bool(unsolved.any()):
         # classes ruled out before they were solved have their nearest row as the nearest hull point known
         upper = torch.where(unsolved, search.nearest_distance(), upper)
-    return Margins(
-        _scaled_outward(search.lower, scale, down=True),
-        _scaled_outward(upper, scale, down=False),
-        search.support.gather(1, order),
-        search.coefficients.gather(1, order),
-        rounds,
-    )
+    bounds = _scaled_outward(search.lower, scale, down=True), _scaled_outward(upper, scale, down=False)
+    return Margins(*bounds, search.support.gather(1, order), search.coefficients.gather(1, order), rounds)
 
 
 def _scaled_outward(bounds: Tensor, scale: Tensor, *, down: bool) -> Float[Tensor, " classes"]:

@@ -70,8 +70,7 @@ def measure_energy(points: Float[Tensor, "points dim"], *, exponent: float = 0.0
     count, mean, deviation = 0, 0.0, 0.0
     for rows, squares in squared_distances(points):
         kernel = -squares.log() / 2 if exponent == 0 else squares.pow(-exponent / 2) * math.copysign(1.0, exponent)
-        outside = ~torch.zeros_like(kernel, dtype=torch.bool).scatter_(1, _own(rows, points), True)
-        values = kernel[outside]
+        values = kernel[~torch.zeros_like(kernel, dtype=torch.bool).scatter_(1, _own(rows, points), True)]
         shift = float(values.mean()) - mean
         joined = count + len(values)
         deviation += float((values - values.mean()).square().sum()) + shift**2 * count * len(values) / joined

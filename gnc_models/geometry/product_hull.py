@@ -60,8 +60,7 @@ class ProductSets(PointSets):
         self.gram = self.members + 1.0
 
     def _square(self) -> Float[Tensor, " hulls"]:
-        slopes = torch.bmm(self.members, self.coefficients.unsqueeze(2)).squeeze(2)
-        return (slopes * self.coefficients).sum(1)
+        return (torch.bmm(self.members, self.coefficients.unsqueeze(2)).squeeze(2) * self.coefficients).sum(1)
 
     def _square_and_values(self) -> tuple[Float[Tensor, " hulls"], Float[Tensor, "hulls points"]]:
         spread = torch.zeros_like(self.valid, dtype=torch.float64)

@@ -76,8 +76,7 @@ class Focal(Loss):
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         odds = (score_gaps(features, labels, classifier) / temperature).logsumexp(1)
         # 1 - p = sigmoid(odds): its power from the logarithm, since for gamma < 1 it has no slope at 0
-        modulation = (self.focal_gamma * functional.logsigmoid(odds)).exp()
-        return (modulation * functional.softplus(odds)).mean()
+        return ((self.focal_gamma * functional.logsigmoid(odds)).exp() * functional.softplus(odds)).mean()
 
 
 class SquaredError(Loss):
@@ -85,8 +84,7 @@ class SquaredError(Loss):
 
     def value(self, features: Features, labels: Labels, classifier: Classifier, temperature: float) -> Scalar:
         logits = classifier.logits(features, temperature)
-        target = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        return (logits - target).square().sum(1).mean() / 2
+        return (logits - functional.one_hot(labels, logits.shape[1]).to(logits.dtype)).square().sum(1).mean() / 2
 
 
 def score_gaps(features: Features, labels: Labels, classifier: Classifier) -> Logits:

@@ -49,5 +49,4 @@ def make_loss(name: str, *, num_classes: int, feature_dim: int, **settings: Any)
     """The loss of that name, or of one's own by `source` and `options`."""
     if is_reference(name):
         return OwnLoss(name, num_classes=num_classes, feature_dim=feature_dim, **settings)
-    constructor = load("gnc_models.losses", LOSSES[name].made_by)
-    return constructor(num_classes=num_classes, feature_dim=feature_dim, **settings)
+    return load("gnc_models.losses", LOSSES[name].made_by)(num_classes=num_classes, feature_dim=feature_dim, **settings)

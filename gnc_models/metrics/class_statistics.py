@@ -86,8 +86,7 @@ class ClassStatistics:
             within = self.square_deviations[at] + other.square_deviations[block]
             self.square_deviations[at] = within + weight * between.square().sum(1)
             met_before = weight > 0  # of a class that is seen for the first time there is no spread to add
-            between_scaled = between[met_before] * weight[met_before].sqrt().unsqueeze(1)
-            _add_products(self.scatter, between_scaled)
+            _add_products(self.scatter, between[met_before] * weight[met_before].sqrt().unsqueeze(1))
             self.means[at] = (means + between * share.unsqueeze(1)).to(self.means.dtype)
             # The exact mean is the same average of exact means. Difference, share and product are each right to eps / 2,
             # so is the sum, and the number that is stored: of each size a whole unit covers their products too.
@@ -110,8 +109,7 @@ class ClassStatistics:
             return shared.to(own.device)
 
         counts, processes = total(self.counts), distributed.get_world_size(group)
-        samples = counts.sum().clamp_min(1)
-        norm_mean = total(self.norm_mean * self.num_samples) / samples
+        norm_mean = total(self.norm_mean * self.num_samples) / counts.sum().clamp_min(1)
         norm_square = self.norm_square_deviation + self.num_samples * (self.norm_mean - norm_mean) ** 2
         scatter = self.scatter.to(torch.float64, copy=True)
         for block in _blocks(self.means):
@@ -123,8 +121,7 @@ class ClassStatistics:
             shift = means - common
             moved = own * (self.mean_errors[block] + 2 * EPS * (processes + 4) * shift.norm(dim=1))
             self.mean_errors[block] = total(moved) / every[:, 0] * (1 + 4 * EPS) + self._unit * common.norm(dim=1)
-            weighted = shift * own.to(torch.float64).sqrt().unsqueeze(1)
-            _add_products(scatter, weighted)
+            _add_products(scatter, shift * own.to(torch.float64).sqrt().unsqueeze(1))
             self.square_deviations[block] = total(self.square_deviations[block] + own * shift.square().sum(1))
             self.means[block] = common.to(self.means.dtype)
         self.counts, self.scatter = counts, total(scatter).to(self.scatter.dtype)

@@ -146,8 +146,7 @@ class _Facts:
 
     @cached_property
     def between(self) -> variability.Spectrum:
-        values, vectors = torch.linalg.eigh(self.head.between_covariance)
-        return values, vectors
+        return tuple(torch.linalg.eigh(self.head.between_covariance))
 
     @cached_property
     def sphere(self) -> ClassStatistics:

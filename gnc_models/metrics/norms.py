@@ -56,6 +56,5 @@ def effective_rank(gram: Float[Tensor, "dim dim"]) -> float:
     """Exponential of the entropy of A's scaled singular values, from `A^T A` (Roy and Vetterli, EUSIPCO 2007)."""
     eigenvalues = torch.linalg.eigvalsh(gram)
     # rounding of a zero eigenvalue would be the square root of it among the singular values
-    counted = eigenvalues > len(gram) * EPS * eigenvalues[-1]
-    singular = eigenvalues[counted].sqrt()
+    singular = eigenvalues[eigenvalues > len(gram) * EPS * eigenvalues[-1]].sqrt()
     return float(torch.special.entr(singular / singular.sum()).sum().exp())

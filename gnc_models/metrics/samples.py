@@ -48,8 +48,7 @@ def active_classes(
     """Exponential of the entropy of the softmax over the wrong classes of each sample; `logits` is overwritten.
     It says on how many wrong classes the gradient of cross-entropy falls: 1 to classes - 1.
     Source: Hill, Ecology 54 (1973): the exponential of the entropy as an effective number."""
-    own = labels.unsqueeze(1)
-    logits.scatter_(1, own, -torch.inf)
+    logits.scatter_(1, labels.unsqueeze(1), -torch.inf)
     logits.sub_(logits.amax(1, keepdim=True)).clamp_(min=-1e3)  # -inf times 0 is no number, -1000 times exp(-1000) is 0
     weights = logits.exp()
     total = weights.sum(1)

@@ -14,8 +14,6 @@ from gnc_models.metrics.class_statistics import ClassStatistics, MeanResiduals
 from gnc_models.shapes import Bool, Float, Int
 
 SHARES = {"margin_share_1": 0.01, "margin_share_5": 0.05, "margin_share_20": 0.20}
-
-
 Solve = Callable[..., Margins]  # name, rows: certified margins, begun from those found under the name the time before
 
 
@@ -71,8 +69,7 @@ def _centred(rows: Float[Tensor, "classes dim"]) -> tuple[Float[Tensor, "classes
 
 def _rattlers(margins: Margins) -> int:
     """Classes whose row can be left out without changing the smallest margin, certified."""
-    smallest = margins.minimum[1]
-    may_be_least = margins.lower <= smallest
+    may_be_least = margins.lower <= margins.minimum[1]
     carries = margins.coefficients[may_be_least] > 0
     if not bool(carries.any(1).all()):  # a nearest point that is not known may need any row
         return 0

@@ -30,8 +30,7 @@ def quotient_columns(head: ClassStatistics) -> tuple[float, float] | None:
     if not head.has_spread:
         return None
     between = float(head.centred_means.square().sum(1).mean())
-    within = _mean_square(head)
-    return (within / between, _mean_variance(head) / between) if between else (math.nan, math.nan)
+    return (_mean_square(head) / between, _mean_variance(head) / between) if between else (math.nan, math.nan)
 
 
 @columns("variability", "gnc1_pinv_weighted", "gnc1_quotient_weighted")

@@ -27,8 +27,7 @@ def layered_margin(num_classes: int, feature_dim: int) -> float:
 def layered_points(num_classes: int, feature_dim: int) -> Float[np.ndarray, "classes dim"]:
     """Unit rows of the layered code of this size; see `layered_margin`."""
     dim = min(feature_dim, MOST_DIMS)
-    rows = _fill(_sine(num_classes, dim), dim)[:num_classes]
-    return np.pad(rows, ((0, 0), (0, feature_dim - dim)))
+    return np.pad(_fill(_sine(num_classes, dim), dim)[:num_classes], ((0, 0), (0, feature_dim - dim)))
 
 
 def _sine(num_classes: int, feature_dim: int) -> float:
@@ -37,8 +36,7 @@ def _sine(num_classes: int, feature_dim: int) -> float:
     part = int(math.log(math.pi / largest) / math.log(RATIO)) // AT_ONCE
     while (fitting := _fitting(feature_dim, part))[-1] < num_classes:
         part += 1
-    place = next(i for i, rows in enumerate(fitting) if rows >= num_classes)
-    return float(_tried(part)[place])
+    return float(_tried(part)[next(i for i, rows in enumerate(fitting) if rows >= num_classes)])
 
 
 def _tried(part: int) -> Float[np.ndarray, " tried"]:
@@ -82,8 +80,7 @@ def _fill(sine: float, feature_dim: int) -> Float[np.ndarray, "_ dim"]:
     """The rows that `_count` counts."""
     if feature_dim == 2:
         return polygon(int(_count(np.array([sine]), 2)[0]))
-    fillings = [np.concatenate(list(_layers(sine, feature_dim, offset))) for offset in OFFSETS]
-    return max(fillings, key=len)
+    return max((np.concatenate(list(_layers(sine, feature_dim, offset))) for offset in OFFSETS), key=len)
 
 
 def _layers(sine: float, feature_dim: int, offset: float) -> Iterator[Float[np.ndarray, "_ dim"]]:

@@ -81,8 +81,7 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     Upper end: the bounds of Rankin and Levenshtein, 1/2 for more rows than a kissing number can be, and proven optima;
     they also bound every larger K and smaller d.
     Args:
-        num_classes: K, at least 2.
-        feature_dim: d, at least 1.
+        num_classes, feature_dim: K, at least 2, and d, at least 1.
     Returns:
         lower, upper in the unit of the margin; equal where the value is known. For d >= 2 lower is above 0.
     Raises:

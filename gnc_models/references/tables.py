@@ -16,13 +16,8 @@ from gnc_models.shapes import Float
 
 CODE_FILES = ("best_known_codes.csv", "found_codes.csv", "code_points_3d.csv")  # what best_code's choice rests on
 DATA_FILES = (
-    *CODE_FILES[:2],
-    "random_margins.csv",
-    "unconstrained_optima.csv",
-    CODE_FILES[2],
-    "phases.csv",
-    "phases.npz",
-)
+    *CODE_FILES[:2], "random_margins.csv", "unconstrained_optima.csv", CODE_FILES[2], "phases.csv", "phases.npz",
+)  # fmt: skip
 SEARCH_VERSION = 3  # rises when the search behind codes.best_code gives other rows
 _FOLDER = resources.files("gnc_models").joinpath("data")
 

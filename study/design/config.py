@@ -124,8 +124,7 @@ class TrialConfig(Table):
             if len(set(chosen.values())) > 1:
                 got = " and ".join(f"{name} = {settled[name]!r}" for name in chosen)
                 cure = f"Keep one of them, or name a budget: {', '.join(BUDGETS)}."
-                told = f"one budget must be chosen, got {got}. {cure}"
-                return settled, faults | dict.fromkeys(chosen, told)
+                return settled, faults | dict.fromkeys(chosen, f"one budget must be chosen, got {got}. {cure}")
             if chosen:
                 settled["budget"] = next(iter(chosen.values()))
         read = _settings_read(settled)

@@ -19,8 +19,6 @@ TYPES = {
     "object": "table",
 }  # fmt: skip
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-
-
 Facts = dict[str, str]  # what is known of a setting by its label; empty where there is nothing to say
 
 
@@ -64,13 +62,10 @@ def _facts(name: str, field: FieldInfo) -> Facts:
     bounds = [f"{words} {inner[bound]:g}" for bound, words in BOUNDS.items() if bound in inner]
     default = "-" if field.default in (None, [], "") else _shown(field.default)
     return {
-        "name": name,
-        "meaning": field.description or "",
-        "type": TYPES[schema["type"]],
-        "unit": "",
+        "name": name, "meaning": field.description or "", "type": TYPES[schema["type"]], "unit": "",
         "allowed": ", ".join(map(str, inner.get("enum", ()))) or " and ".join(bounds),
         "default": "must be given" if field.is_required() else default,
-    }
+    }  # fmt: skip
 
 
 def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

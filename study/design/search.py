@@ -53,12 +53,10 @@ class Distribution:
 
 
 KINDS = {
-    "uniform": "two numbers, the lower first",
-    "log_uniform": "two numbers above 0, the lower first",
+    "uniform": "two numbers, the lower first", "log_uniform": "two numbers above 0, the lower first",
     "int_uniform": "two whole numbers, the lower first",
-    "log_int_uniform": "two whole numbers above 0, the lower first",
-    "choice": "at least two different values",
-}
+    "log_int_uniform": "two whole numbers above 0, the lower first", "choice": "at least two different values",
+}  # fmt: skip
 
 
 def make_distribution(name: str, given: Any) -> Distribution:
@@ -168,8 +166,7 @@ class Cell:
 
     def trials(self, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The settings of the trials that try these values, one per seed."""
-        for seed in self.seeds:
-            yield {**dict(self.settings), **values, "seed": seed}
+        yield from ({**dict(self.settings), **values, "seed": seed} for seed in self.seeds)
 
 
 def make_cells(points: Iterator[dict[str, Any]]) -> tuple[Cell, ...]:
@@ -298,5 +295,4 @@ def _make_space(name: str, given: Any, gridded: set[str]) -> Distribution:
 
 def random_points(search: Search, points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Every grid point with every draw. All points get the same draws, so that they can be compared."""
-    draws = map(search.draw, range(search.num_samples))
-    return (point | draw for point, draw in itertools.product(points, draws))
+    return (point | draw for point, draw in itertools.product(points, map(search.draw, range(search.num_samples))))

@@ -160,13 +160,9 @@ def schema_of(field: FieldInfo) -> dict[str, Any]:
 
 # Settings that can be written in several ways.
 SPELLINGS: dict[str, Callable[[Any], Any]] = {
-    "attack_radii": canonical_radii,
-    "folder": canonical_folder,
-    "fonts": canonical_fonts,
-    "metrics": canonical_list,
-    "samples_per_class": canonical_samples,
-    **dict.fromkeys(OPTIONS, canonical_options),
-}
+    "attack_radii": canonical_radii, "folder": canonical_folder, "fonts": canonical_fonts, "metrics": canonical_list,
+    "samples_per_class": canonical_samples, **dict.fromkeys(OPTIONS, canonical_options),
+}  # fmt: skip
 
 
 def canonical(name: str, value: Any) -> Any:

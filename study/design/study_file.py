@@ -188,17 +188,10 @@ def parse_study(text: str, *, folder: Path | None = None) -> Study:
     faults.check()
     as_written = {name: getattr(file, name) for name in ("name", "description", "resources", "keep", "report", "log")}
     return Study(
-        **as_written,
-        configs=() if cells else configs,
-        varied=_varied(configs),
-        text=parts.pinned(text),
-        search=search,
-        cells=cells,
-        extremes=configs if cells else (),
-        code=parts.code,
-        code_elsewhere=parts.elsewhere(configs),
+        **as_written, configs=() if cells else configs, varied=_varied(configs), text=parts.pinned(text), search=search,
+        cells=cells, extremes=configs if cells else (), code=parts.code, code_elsewhere=parts.elsewhere(configs),
         warnings=tuple(parts.warnings),
-    )
+    )  # fmt: skip
 
 
 def _grid_blocks(grid: Any) -> list[dict[str, Any]]:
@@ -287,8 +280,7 @@ def _cells(fixed: dict[str, Any], axes: Axes, zipped: Axes) -> Iterator[dict[str
     """Every combination of the lists together with the fixed settings; those that are zipped move together."""
     together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=False)] or [{}]
     for point in itertools.product(*axes.values()):
-        for moving in together:
-            yield {**fixed, **dict(zip(axes, point, strict=True)), **moving}
+        yield from ({**fixed, **dict(zip(axes, point, strict=True)), **moving} for moving in together)
 
 
 def _axis(name: str, values: Any, fixed: dict[str, Any]) -> list[Any]:

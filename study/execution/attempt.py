@@ -38,7 +38,6 @@ from study.training.worker_group import ALONE, Group, is_peer_lost
 
 Ask = Callable[[], str | bool]  # whether to stop; a string is the reason
 Tell = Callable[[Progress], None]
-
 HISTOGRAM_BINS = 50  # of the histogram of all classes' margins in the table's metadata
 ALL_MARGINS, FEWEST_MARGINS = 10_000, 1_000  # up to 10,000 classes all margins are stored, else the 1,000 smallest
 HEARTBEAT_SECONDS = 5.0  # or checkpoint_seconds, where these are fewer
@@ -101,8 +100,7 @@ class Execution:
     ) -> None:  # fmt: skip
         """stopped_by: digest of the scheduler's rule, which may ask in the store that the trial ends early."""
         self.config, self.store, self.attempt, self.keep, self.device = config, store, attempt, keep, device
-        self.stopped_by, self.group = stopped_by, group
-        self.checkpoint_seconds = checkpoint_seconds
+        self.stopped_by, self.group, self.checkpoint_seconds = stopped_by, group, checkpoint_seconds
         self.reason: str | None = None  # why the trial is not complete, once run() has returned
         self.is_charged = True  # whether a failure counts against the trial; not where the results folder failed
         self.log = TrialLog(store, config.key, attempt, is_kept=group.leads)
@@ -179,7 +177,10 @@ class Execution:
         """From the newest checkpoint that can be loaded, else from the start; worker 0 reads it for all."""
         self._code = self.group.lead(self._shared_code, shared=FolderError)
         own: dict[str, Any] = {"device": self.device, "group": self.group, "code_rows": self._code, "room": data_room()}
-        checkpoints = self.store.read_checkpoints(self.config.key, _say_torn) if self.group.leads else iter(())
+        skip = lambda name: print(
+            f"warning: {name} cannot be read as what it should be and was skipped", file=sys.stderr
+        )
+        checkpoints = self.store.read_checkpoints(self.config.key, skip) if self.group.leads else iter(())
         while (checkpoint := self.group.agree(next(checkpoints, None))) is not None:
             try:
                 return Trial(self.config, checkpoint=checkpoint, **own)
@@ -225,17 +226,12 @@ class Execution:
         if not self.group.leads:
             return state
         record = TrialRecord(
-            state=state,
-            reason=reason,
-            stopped_by=self.stopped_by if state == "stopped" else None,
-            attempts=self.attempt,
-            resumed=trial.resumed,
-            reached_terminal=trial.terminal_epoch is not None,
-            seconds=trial.seconds,
-            dataset_digest=trial.dataset.digest,
+            state=state, reason=reason, stopped_by=self.stopped_by if state == "stopped" else None,
+            attempts=self.attempt, resumed=trial.resumed, reached_terminal=trial.terminal_epoch is not None,
+            seconds=trial.seconds, dataset_digest=trial.dataset.digest,
             code_digest=None if self._code is None else code_digest(self._code.numpy()),
             **describe_machine(trial.device),
-        )
+        )  # fmt: skip
         if state != "complete":
             done = self.store.read_fragment(self.config.key)
             if done is not None and done.record.state == "complete":  # another machine got there; its rows stay
@@ -270,10 +266,6 @@ class Execution:
             self.store.write_failure(self.config.key, self.attempt, failure)
             if self.is_charged:
                 self.store.remove_live(self.config.key)
-
-
-def _say_torn(name: str) -> None:
-    print(f"warning: {name} cannot be read as what it should be and was skipped", file=sys.stderr)
 
 
 def measurement_line(measurement: Measurement) -> str:

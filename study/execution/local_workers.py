@@ -24,7 +24,6 @@ from study.training.trial import Progress
 from study.training.worker_group import PATIENCE, join
 
 End = tuple[str, str | None]  # state and reason, as Execution gives them
-
 POLL_SECONDS = 0.2  # between looks at whether to stop
 GRACE_SECONDS = 60.0  # for workers to leave once the trial has ended
 LOOPBACK = "lo"  # Linux's name of it; gloo would otherwise look for the address of the host's name

@@ -13,12 +13,9 @@ from rich.text import Text
 
 SHOWN_TRIALS = 12  # of those in progress
 FIGURES = (  # label, column and format of what is shown of a trial's last measurement
-    ("accuracy", "train_accuracy", ".3f"),
-    ("test", "test_accuracy", ".3f"),
-    ("GNC1", "gnc1_rank", ".2e"),
-    ("margin", "margin_min_lower", ".3f"),
-)
-
+    ("accuracy", "train_accuracy", ".3f"), ("test", "test_accuracy", ".3f"),
+    ("GNC1", "gnc1_rank", ".2e"), ("margin", "margin_min_lower", ".3f"),
+)  # fmt: skip
 Shown = tuple[str, Mapping[str, Any], str]  # a trial's name, its figures, and a note such as where it runs
 
 

@@ -29,7 +29,6 @@ from study.store.schemas import identity_and_settings
 from study.store.store import Store
 
 MOST_BYTES = 1 << 20  # of one attempt's log; later lines are left out, except how it ended
-
 # Packages that decide numbers.
 PACKAGES = ("gnc-study", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "fonttools")
 
@@ -73,8 +72,7 @@ class TrialLog:
 
     def __init__(self, store: Store, key: str, attempt: int, *, is_kept: bool = True) -> None:
         """is_kept: whether lines are written; of a trial's several workers only worker 0 writes."""
-        self._is_kept = is_kept
-        self._store, self._key, self._attempt = store, key, attempt
+        self._store, self._key, self._attempt, self._is_kept = store, key, attempt, is_kept
         self._lock = threading.RLock()  # a library's thread may warn while the trial writes, and a signal's handler too
         self._bytes, self._unsent = 0, b""
 

@@ -14,14 +14,11 @@ from typing import Any
 
 # Read by Ray on import: no loggers, tables or signal handlers of its own, no experiment snapshots.
 os.environ.update(
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    TUNE_DISABLE_SIGINT_HANDLER="1",
-    TUNE_GLOBAL_CHECKPOINT_S="1000000000",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1", TUNE_GLOBAL_CHECKPOINT_S="1000000000",
     TUNE_MAX_PENDING_TRIALS_PG="1000000",  # the queue alone decides how many trials wait
     TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the view shows the reason, the trial's log has the traceback
-    RAY_AIR_NEW_OUTPUT="0",
-    RAY_DEDUP_LOGS="0",
-)
+    RAY_AIR_NEW_OUTPUT="0", RAY_DEDUP_LOGS="0",
+)  # fmt: skip
 
 import ray
 from ray import tune
@@ -60,8 +57,7 @@ def run_trials(
     competition = CompetingTrials(study.search, store) if study.search.scheduler.name != "none" else None
     if competition is not None:
         competition.replay(study.configs)
-    attempts = None if forgive else study.resources.attempts
-    sharing = Sharing(store, run, study.search.scheduler, attempts)
+    sharing = Sharing(store, run, study.search.scheduler, None if forgive else study.resources.attempts)
     with under_way(store, run, study=study.text), _stop_on_signal(store, run, stopping):
         for workers, source in sorted(trials.items()):
             if stopping.is_set():
@@ -109,21 +105,15 @@ def _run_experiment(study: Study, store: Store, run: str, trainable: Any, queue:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=queue,
-                scheduler=WaitForOwnProcess(),
-                num_samples=-1,
-                reuse_actors=True,
+                search_alg=queue, scheduler=WaitForOwnProcess(), num_samples=-1, reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
-                name=run,
-                storage_path=scratch,
-                verbose=0,
-                stop=StopWhenAsked(queue.stopping, callback),
+                name=run, storage_path=scratch, verbose=0, stop=StopWhenAsked(queue.stopping, callback),
                 callbacks=[callback, *(LoggingCallback(name, study, store) for name in study.log.callbacks)],
                 failure_config=tune.FailureConfig(max_failures=0),  # study.scheduling.retries starts trials again
             ),
-        ).fit()
+        ).fit()  # fmt: skip
 
 
 @contextmanager

@@ -104,8 +104,7 @@ class TensorBoard:
     def start(self, trial: LoggedTrial) -> None:
         from tensorboardX import SummaryWriter
 
-        writer = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10)
-        self._open[trial.key] = writer, trial.settings, {}
+        self._open[trial.key] = SummaryWriter(str(self._folder.fresh(trial.key)), flush_secs=10), trial.settings, {}
 
     def log(self, key: str, rows: Sequence[Row]) -> None:
         writer, _, last = self._open[key]

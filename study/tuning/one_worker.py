@@ -58,8 +58,7 @@ class Reporter:
 
     def __init__(self, report: Callable[[dict[str, Any]], None], seconds: float, group: Group = ALONE) -> None:
         self.figures: dict[str, Any] = {}
-        self._report, self._seconds, self._group = report, seconds, group
-        self._sent = 0.0
+        self._report, self._seconds, self._group, self._sent = report, seconds, group, 0.0
 
     def __call__(self, progress: Progress) -> None:
         self.figures |= live_figures(progress)

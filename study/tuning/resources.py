@@ -36,7 +36,6 @@ HTTP2_SETTINGS = b"\x04"  # the kind of the first frame of any answer
 # Ray would take 30 % of the machine's memory for objects; trials hand over little more than their rows.
 LEAST_OBJECT_BYTES, MOST_OBJECT_BYTES = 80_000_000, 1 << 30
 GPU_SHARE = 0.25  # of one GPU, where there is one and the study does not say: these networks are small
-
 STARTS, TOO_SLOW = 5, "timed out during startup"  # Ray waits half a minute for its daemons, and so says that it has
 TOKEN = secrets.token_hex(32)  # of clusters that this process starts
 _own: list[OwnFolder] = []  # of the cluster that this process started
@@ -176,8 +175,7 @@ def allot(resources: Resources, *, workers: int = 1) -> Allotment:
 
 def gpu_share(resources: Resources, machines: Sequence[dict[str, Any]], *, workers: int = 1) -> float:
     """GPUs per worker: what the study says; else 0 without GPUs, a share of one with one worker, 1 with several."""
-    share = GPU_SHARE if workers == 1 else 1.0
-    usual = share if any(machine.get("GPU") for machine in machines) else 0.0
+    usual = (GPU_SHARE if workers == 1 else 1.0) if any(machine.get("GPU") for machine in machines) else 0.0
     return usual if resources.gpus is None else resources.gpus
 
 

@@ -106,12 +106,10 @@ class View:
         running = list(self._running.items())
         bad = sum(state not in ("complete", "stopped") for state in self.ended_states.values())
         head = Text.assemble(
-            (f"{len(self.ended_states) - bad} done", "bold"),
-            f"  {len(running)} running  ",
-            (f"{bad} failed", "bold red" if bad else ""),
-            f"  of {self._expected}",
+            (f"{len(self.ended_states) - bad} done", "bold"), f"  {len(running)} running  ",
+            (f"{bad} failed", "bold red" if bad else ""), f"  of {self._expected}",
             f" (+{self._already} stored)" if self._already else "",
             f"   {duration(time.monotonic() - self._started)}, {self._left()}",
-        )
+        )  # fmt: skip
         trials = [(self._names[key], trial.figures, trial.how_far) for key, trial in running]
         return progress_view(head, self._done() / max(1, self._expected), trials)

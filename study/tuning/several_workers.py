@@ -43,13 +43,11 @@ def drive_on_ray(
     order = {"settings": trial.settings(), "results": results, "run": run, "options": {**options, "attempt": attempt}}
     with tempfile.TemporaryDirectory(prefix="gnc-train-") as scratch:
         trainer = TorchTrainer(
-            _work,
-            train_loop_config=order,
+            _work, train_loop_config=order, scaling_config=scale,
             # Over gloo the workers meet and decide; on GPUs tensors get a group over NCCL beside it.
             torch_config=TorchConfig(backend="gloo", timeout_s=int(PATIENCE.total_seconds())),
-            scaling_config=scale,
             run_config=train.RunConfig(name=name, storage_path=scratch, callbacks=[TuneReportCallback()]),
-        )
+        )  # fmt: skip
         try:
             end = trainer.fit().return_value
         except train.TrainingFailedError:
@@ -69,8 +67,7 @@ def _work(order: dict[str, Any]) -> dict[str, Any]:
     context = train.get_context()
     options = order["options"]
     # Ray's logical GPUs can be there without a real one.
-    on_gpu = options["device"] is None and torch.cuda.is_available()
-    device = get_device() if on_gpu else torch.device("cpu")
+    device = get_device() if options["device"] is None and torch.cuda.is_available() else torch.device("cpu")
     group = join(context.get_world_rank(), context.get_world_size(), device)
     store = open_store(order["results"])
     drained, trial = draining(), TrialConfig(**order["settings"])

@@ -25,7 +25,6 @@ _DEJAVU = {
     "mono": ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
     "serif": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
 }
-
 RASTER_SIDE = 64  # pixels; divisible by every resolution on offer
 _OVERSAMPLING = 2  # drawn larger by this factor and averaged, so that hinting moves no stroke visibly
 _CANVAS = RASTER_SIDE * _OVERSAMPLING
@@ -80,12 +79,10 @@ def fonts_fingerprint(faces: Sequence[Face]) -> str:
     """16 hex digits that change with anything the pictures depend on: font files, Pillow, FreeType, Unicode, sizes."""
     state = {
         "fonts": [file_digest(face.path) for face in faces],
-        "pillow": importlib.metadata.version("pillow"),
-        "freetype": features.version("freetype2"),
-        "fonttools": importlib.metadata.version("fonttools"),
-        "unicode": unicodedata.unidata_version,
+        "pillow": importlib.metadata.version("pillow"), "freetype": features.version("freetype2"),
+        "fonttools": importlib.metadata.version("fonttools"), "unicode": unicodedata.unidata_version,
         "drawing": [_VERSION, RASTER_SIDE, _OVERSAMPLING, _PIXELS_PER_EM, _BASELINE, _CATEGORIES],
-    }
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
 
 

@@ -73,12 +73,9 @@ def make_glyphs(
             own[:] = ink / (255 * _INK_UNIT) if fonts == BUILT_IN_FONTS else ink.round()
         return drawn
 
-    made = label_samples(
-        draw(samples_per_class, seen, _TRAIN),
-        draw(test_samples_per_class, seen, _TEST),
-        tuple(f"U+{point:04X} {chr(point)}" for point in code_points),
-        draw(test_samples_per_class, unseen, _UNSEEN) if unseen else None,
-    )
+    parts = draw(samples_per_class, seen, _TRAIN), draw(test_samples_per_class, seen, _TEST)
+    names = tuple(f"U+{point:04X} {chr(point)}" for point in code_points)
+    made = label_samples(*parts, names, draw(test_samples_per_class, unseen, _UNSEEN) if unseen else None)
     return made if fonts == BUILT_IN_FONTS else replace(made, input_scale=1 / (255 * _INK_UNIT))
 
 
@@ -161,8 +158,7 @@ def _make_classes(faces: Sequence[drawing.Face], resolution: int) -> dict[str, n
     pictures = np.empty((len(admissible), len(faces), drawing.RASTER_SIDE, drawing.RASTER_SIDE), dtype=np.uint8)
     for place, face in enumerate(faces):
         pictures[:, place] = drawing.draw_characters(admissible.tolist(), face)
-    names = map(_member, admissible.tolist())
-    return {"code_points": admissible, **dict(zip(names, pictures, strict=True))}
+    return {"code_points": admissible, **dict(zip(map(_member, admissible.tolist()), pictures, strict=True))}
 
 
 def _member(code_point: int) -> str:

@@ -22,10 +22,8 @@ from gnc_models.datasets.stored.layouts import MissingData, missing_data, standa
 
 # Streams of random numbers; a stream's number never changes, or stored digests would.
 _FILES, _TRAIN, _TEST = 0, 1, 2
-
 # A word (letters, digits, underscores) or a run of one and the same other mark; white space separates.
 _TOKEN = re.compile(r"\w+|([^\w\s])\1*")
-
 _LEAST_CONTEXTS = 2  # of each class in training, so that it has a mean and a spread
 _TEST_FILES = 5  # one file in so many is for testing
 
@@ -149,5 +147,4 @@ def _rare_first(ids: np.ndarray, places: np.ndarray, total: int) -> np.ndarray:
 def _contexts(ids: np.ndarray, places: np.ndarray, context_length: int) -> tuple[Tensor, Tensor]:
     """Contexts and labels of these places, sorted by class."""
     places = places[np.argsort(ids[places], kind="stable")]
-    before = ids[places[:, None] - np.arange(context_length, 0, -1)]
-    return torch.from_numpy(before), torch.from_numpy(ids[places])
+    return torch.from_numpy(ids[places[:, None] - np.arange(context_length, 0, -1)]), torch.from_numpy(ids[places])

@@ -46,11 +46,9 @@ class Dataset:
 
 
 def label_samples(
-    train: Num[Tensor, "classes train_samples *input"],
-    test: Num[Tensor, "classes test_samples *input"],
-    class_names: tuple[str, ...],
-    unseen: Num[Tensor, "classes unseen_samples *input"] | None = None,
-) -> Dataset:
+    train: Num[Tensor, "classes train_samples *input"], test: Num[Tensor, "classes test_samples *input"],
+    class_names: tuple[str, ...], unseen: Num[Tensor, "classes unseen_samples *input"] | None = None,
+) -> Dataset:  # fmt: skip
     """A data set from the samples of each class in turn; `class_names` has one name per class."""
     parts = [(part.flatten(0, 1), [part.shape[1]] * len(part)) for part in (train, test, unseen) if part is not None]
     return label_counted(parts[0], parts[1], class_names, *parts[2:])

@@ -95,8 +95,7 @@ Throw = Callable[..., Tensor]  # draw(below, *rows): random whole numbers in 0..
 
 def _crop_flip(inputs: Tensor, draw: Throw) -> Tensor:
     moved = _move(inputs, -(-max(inputs.shape[2:]) // 8), draw)
-    flips = draw(2).view(-1, 1, 1, 1)
-    return torch.where(flips == 1, moved.flip(3), moved)
+    return torch.where(draw(2).view(-1, 1, 1, 1) == 1, moved.flip(3), moved)
 
 
 def _move(inputs: Tensor, margin: int, draw: Throw) -> Tensor:

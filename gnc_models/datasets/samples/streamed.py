@@ -69,15 +69,10 @@ class Loader:
         # a fork would take along the locks of torch's threads
         several: dict[str, Any] = {"multiprocessing_context": "spawn", "persistent_workers": True}
         self._loader = DataLoader(
-            _Reading(read),
-            sampler=self._plan,
-            batch_size=None,
-            collate_fn=_as_it_is,
+            _Reading(read), sampler=self._plan, batch_size=None, collate_fn=_as_it_is, num_workers=processes,
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
-            num_workers=processes,
-            worker_init_fn=end_with_parent,
-            **(several if processes else {}),
-        )
+            worker_init_fn=end_with_parent, **(several if processes else {}),
+        )  # fmt: skip
 
     def read(self, plan: list[Places]) -> Iterator[Tensor]:
         """The inputs of each batch of places; one reading at a time."""

@@ -12,7 +12,6 @@ _ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: a file name and its cla
 _TEST_IMAGES = 5  # one image in so many is for testing where there is no test folder
 _FOREIGN = frozenset({"__MACOSX", "@eaDir"})  # copies that macOS's archives and Synology's disks keep beside pictures
 _SPLIT = re.compile(r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev|unlabell?ed)([\W_]*set)?[\W_]*\d*", re.IGNORECASE)
-
 Split = tuple[list[Path], list[Path]]  # training and test images of one class
 
 

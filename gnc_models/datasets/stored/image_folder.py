@@ -51,8 +51,7 @@ def make_image_folder(wanted: Draw, *, data_root: Path | None, folder: str, reso
         read = _Pictures([*stamped[0], *stamped[1]], resolution)
         streamed = stream(read, _Watched(read.stamped), len(read.stamped), room.processes)
         inputs = [streamed[:train], streamed[train:]]
-    class_names = tuple(names[label] for label in classes)
-    return label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), class_names)
+    return label_counted((inputs[0], counts[0]), (inputs[1], counts[1]), tuple(names[label] for label in classes))
 
 
 def _normalised(images: np.ndarray) -> Tensor:

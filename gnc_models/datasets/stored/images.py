@@ -41,13 +41,11 @@ def make_stored(name: str, wanted: Draw, *, data_root: Path | None) -> Dataset:
 
     def take(split: tuple[np.ndarray, np.ndarray], is_test: bool) -> tuple[Tensor, list[int]]:
         images, labels = split
-        members = [np.flatnonzero(labels == k) for k in classes]
-        drawn = draw_samples(wanted, is_test, members, classes, names)
+        drawn = draw_samples(wanted, is_test, [np.flatnonzero(labels == k) for k in classes], classes, names)
         normalised = normalise(torch.from_numpy(images[np.concatenate(drawn)]), stored.mean, stored.deviation)
         return normalised, [len(chosen) for chosen in drawn]
 
-    class_names = tuple(names[label] for label in classes)
-    return label_counted(take(train, False), take(test, True), class_names)
+    return label_counted(take(train, False), take(test, True), tuple(names[label] for label in classes))
 
 
 make_cifar10, make_cifar100, make_mnist, make_fashion_mnist, make_emnist = (
@@ -71,8 +69,7 @@ def _read(name: str, data_root: Path | None, files: tuple[str, ...]) -> tuple[np
 
 @lru_cache(maxsize=2)  # both splits of the set that a process's trials share
 def _read_once(name: str, paths: tuple[Path, ...], _changed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    read = read_batches if name.startswith("cifar") else read_idx_images
-    return read(list(paths))
+    return (read_batches if name.startswith("cifar") else read_idx_images)(list(paths))
 
 
 def read_bytes(path: Path) -> bytes:
