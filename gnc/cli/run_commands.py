@@ -26,7 +26,7 @@ from study.execution.granted import data_room
 from study.execution.progress_view import Pace
 from study.execution.run_mark import check_tasks_share
 from study.execution.same_data import check_datasets, mixed_machines
-from study.execution.signals import REQUESTS, act_as_ctrl_c
+from study.execution.signals import REQUESTS, act_as_ctrl_c, held_back
 from study.scheduling.remaining import done_keys, spent_keys, trials_left
 from study.scheduling.sharing import LOOK_SECONDS, ListedTrials, SharedTrials, Sharing, Trials
 from study.scheduling.suggestions import Suggestions, complete_study
@@ -147,9 +147,10 @@ def _run_missing(
     say("the search suggests one trial after another" if study.is_adaptive else order)
     check_tasks_share(store)
     # Ray takes seconds to load: only here, after the user was told
-    from study.tuning.experiment import run_trials
-    from study.tuning.resources import allot, check_shared_folder, join_cluster, leave_cluster
-    from study.tuning.run_view import View
+    with held_back():
+        from study.tuning.experiment import run_trials
+        from study.tuning.resources import allot, check_shared_folder, join_cluster, leave_cluster
+        from study.tuning.run_view import View
 
     try:
         join_cluster(options.address)

@@ -28,6 +28,21 @@ def act_as_ctrl_c() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Within this context a request waits for its end, and then is a Ctrl-C.
+    KeyboardInterrupt while torch is being loaded would abort the process: its C++ code lets no exception through."""
+    asked: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: asked.append(number)) for n in ASKS if not is_ignored(n)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
+
+
 class Preempted(RuntimeError):
     """A trial stopped with a checkpoint because its process or machine is being taken away. It did not fail."""
 

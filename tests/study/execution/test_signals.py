@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from study.design.study_file import read_study
+from study.execution.signals import held_back
 from study.store.store import open_store
 from tests.conftest import comparable, halted, let_go, run_gnc, start_gnc, wait_for
 
@@ -82,3 +83,15 @@ def test_a_trial_process_that_is_asked_to_end_keeps_a_checkpoint_and_the_next_on
     assert any("continues from epoch" in line for line in store.last_log_lines(key, 2))
     run_gnc("trial", study, key, "--results", whole.uri)
     assert comparable(store.read()) == comparable(whole.read())
+
+
+def test_a_request_that_is_held_back_comes_at_the_end_and_the_former_handlers_return():
+    before, reached = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end")
+    assert reached == ["the end"]
+    assert signal.getsignal(signal.SIGINT) == before
+    with held_back():
+        reached.append("no request")
+    assert len(reached) == 2
