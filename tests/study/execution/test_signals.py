@@ -87,9 +87,14 @@ def test_a_trial_process_that_is_asked_to_end_keeps_a_checkpoint_and_the_next_on
 
 def test_a_request_that_is_held_back_comes_at_the_end_and_the_former_handlers_return():
     before, reached = signal.getsignal(signal.SIGINT), []
-    with pytest.raises(KeyboardInterrupt), held_back():
-        signal.raise_signal(signal.SIGTERM)
-        reached.append("the end")
+
+    def ask() -> None:
+        with held_back():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
     assert reached == ["the end"]
     assert signal.getsignal(signal.SIGINT) == before
     with held_back():
