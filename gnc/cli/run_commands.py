@@ -33,7 +33,7 @@ from study.scheduling.suggestions import Suggestions, complete_study
 from study.store.store import Store, existing_store, open_store
 from study.training.data import DataFound, check_data, find_data
 from study.tuning.loggers import check_callbacks
-from study.upkeep.status import counts_line, runs_at_work
+from study.upkeep.status import counts_line, runs_at_work, trials_at_work
 
 
 def command_check(options: argparse.Namespace) -> int:
@@ -112,13 +112,13 @@ def command_run(options: argparse.Namespace) -> int:
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()
-    finished = True
+    finished, sharing = True, None
     if missing:
         check_data(missing)
         check_parts((*missing, *study.extremes))
         try:
             act_as_ctrl_c()
-            finished = _run_missing(options, study, store, missing, spent)
+            finished, sharing = _run_missing(options, study, store, missing, spent)
         except KeyboardInterrupt:  # before the trials began, or a second time
             finished = False
     else:
@@ -130,12 +130,13 @@ def command_run(options: argparse.Namespace) -> int:
         say(f"{error}\nFinished trials are kept. When this is mended, continue with: {_again(options)}")
         return 1
     say(f"{amount(sealed.rows, 'row')} of {amount(sealed.trials, 'trial')} sealed in {store.uri}/results.parquet")
-    return _say_outcome(complete_study(study, store), store, options, finished)
+    return _say_outcome(complete_study(study, store), store, options, finished, sharing)
 
 
 def _run_missing(
     options: argparse.Namespace, study: Study, store: Store, missing: list[TrialConfig], spent: set[str]
-) -> bool:
+) -> tuple[bool, Sharing | None]:
+    """Whether the run went to its end, and what it saw of others on the folder."""
     check_datasets(store, missing)
     for sentence in mixed_machines(store.read_trials()):
         say(f"warning: {sentence}")
@@ -159,7 +160,8 @@ def _run_missing(
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
             wanted = {"concurrent": options.max_concurrent, "forgive": options.retry_failed}
-            return run_trials(study, sources, store, allotments, view, **wanted)
+            finished = run_trials(study, sources, store, allotments, view, **wanted)
+            return finished, next(iter(sources.values())).sharing
     finally:
         leave_cluster()
 
@@ -183,7 +185,9 @@ def _again(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finished: bool) -> int:
+def _say_outcome(
+    study: Study, store: Store, options: argparse.Namespace, finished: bool, sharing: Sharing | None
+) -> int:
     states = store.states()
     store.sweep_claims(states)
     done, spent = done_keys(study, store, states), spent_keys(study, store)
@@ -191,17 +195,19 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     unsuggested = study.num_planned - len(study.configs)
     others = f"; --where left out {amount(study.left_out, 'more trial')} of the study" if study.left_out else ""
     begun = {c.key for c in study.configs} - states.keys()
-    live = [trial for trial in store.read_live() if trial.key in begun]
+    live = [trial for trial in trials_at_work(store, runs_at_work(store)) if trial.key in begun]
     say(f"{counts_line(counts, live)}{others}")
     again = _again(options)
-    with_others = _with_others(study, store, done | spent)
+    left = {c.key for c in study.configs} - done - spent
+    # by what this run saw of them: no clocks are compared
+    with_others = Counter(run for key in left if sharing and (run := sharing.left_to(key)))
     if with_others:
         say(f"{amount(with_others.total(), 'trial')} left to other runs on this folder: {', '.join(with_others)}")
     if not finished or counts["missing"] > with_others.total():
         say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
         say(f"The search found no untried settings for {amount(unsuggested, 'more trial')}.")
-    if counts["failed"] and (left := {c.key for c in study.configs} - done - spent):
+    if counts["failed"] and left:
         say(f"{amount(len(left), 'trial has', 'trials have')} attempts left. To start again: {again}")
     elif counts["failed"]:
         say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
@@ -211,13 +217,6 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     if study.search.method != "grid":  # a search tries what may diverge, and learns from it
         satisfied += counts["diverged"]
     return 0 if finished and satisfied + with_others.total() == len(study.configs) else 1
-
-
-def _with_others(study: Study, store: Store, settled: set[str]) -> Counter[str]:
-    """How many trials that are still to run each run has that goes on."""
-    at_work = [found for found in runs_at_work(store) if not found.is_silent]
-    left = {config.key for config in study.configs} - settled
-    return +Counter({found.run.name: len(left.intersection(found.trials)) for found in at_work})
 
 
 def command_trial(options: argparse.Namespace) -> int:
