@@ -240,6 +240,7 @@ def command_trial(options: argparse.Namespace) -> int:
     # a trial that is named goes on where a scheduler stopped it, and is tried again however often it failed
     rule, attempts = (study.search.scheduler, study.resources.attempts) if options.next else (Scheduler(), None)
     sharing = Sharing(store, run, rule, attempts)
+    act_as_ctrl_c()  # until the trial runs: what is claimed from here on is let go
     with under_way(store, run, study=study.text):
         trials = SharedTrials(_one_or_next(options, study, store), sharing)
         try:
