@@ -146,7 +146,8 @@ def _run_missing(
     names = [study.name_of(config) or config.key for config in sorted(missing, key=lambda config: config.workers)]
     order = f"first {', '.join(names[:2])}{f', ..., last {names[-1]}' if len(names) > 2 else ''}"
     say("the search suggests one trial after another" if study.is_adaptive else order)
-    check_tasks_share(store)
+    if problem := check_tasks_share(store):
+        say(f"warning: {problem}")
     # Ray takes seconds to load: only here, after the user was told
     from study.tuning.experiment import run_trials
     from study.tuning.resources import allot, check_shared_folder, join_cluster, leave_cluster
@@ -294,7 +295,7 @@ def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> st
     def follow(progress: Any) -> None:
         left = pace.left(progress.share_done)
         if progress.measurement is not None:
-            print(f"{measurement_line(progress.measurement)}  {left}", file=terminal)
+            print(f"{measurement_line(progress.measurement)}  {left}".rstrip(), file=terminal)
 
     say(f"{config.key}  {study.name_of(config)}")
     asked = await_run(store, run, config.key)

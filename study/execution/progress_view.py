@@ -50,6 +50,8 @@ class Pace:
 
     def left(self, done: float, total: float = 1.0) -> str:
         """The time left in words, with so much done now; the first call with something done sets the beginning."""
+        if done >= total:
+            return ""
         now = time.monotonic()
         if self._begun is None and done:
             self._begun = now, done
@@ -63,4 +65,5 @@ def duration(seconds: float) -> str:
     """Hours, minutes and seconds, the two largest of them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    few = f"{minutes} min {rest:02d} s" if minutes else f"{rest} s" if rest else "less than 1 s"
+    return f"{hours} h {minutes:02d} min" if hours else few
