@@ -104,9 +104,8 @@ def command_slurm(options: argparse.Namespace) -> int:
     more = (["--where", options.where] if options.where else []) + ["--allow-code"] * options.allow_code
     script = slurm_script.make_script(study, store, request, study_path=options.study, more=more)
     if problem := slurm_script.ask_slurm(script):
-        say(f"note: {problem}")
-        if request.tasks > slurm_script.USUAL_TASKS:
-            say(f"note: SLURM takes an array of {slurm_script.USUAL_TASKS} tasks unless its MaxArraySize was raised")
+        large = "; an array of more than 1001 tasks needs a larger MaxArraySize than usual" * (request.tasks > 1001)
+        say(f"note: {problem}{large}")
     print(script, end="")
     return 0
 

@@ -161,8 +161,7 @@ def _run_missing(
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
             wanted = {"concurrent": options.max_concurrent, "forgive": options.retry_failed}
-            finished = run_trials(study, sources, store, allotments, view, **wanted)
-            return finished, next(iter(sources.values())).sharing
+            return run_trials(study, sources, store, allotments, view, **wanted), sources[min(sources)].sharing
     finally:
         leave_cluster()
 
@@ -200,7 +199,6 @@ def _say_outcome(
     say(f"{counts_line(counts, live)}{others}")
     again = _again(options)
     left = {c.key for c in study.configs} - done - spent
-    # by what this run saw of them: no clocks are compared
     with_others = Counter(run for key in left if sharing and (run := sharing.left_to(key)))
     if with_others:
         say(f"{amount(with_others.total(), 'trial')} left to other runs on this folder: {', '.join(with_others)}")

@@ -55,6 +55,5 @@ def guarded(name: str, check: Callable[[], Check], cure: str) -> Check:
         told, _, own = str(refusal).partition(". ")
         return failed(name, told, own or cure)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the machine is to be reported
-        told = getattr(error, "stderr", None) or str(error)  # a program says more than that it failed
-        lines = told.strip().splitlines() or [type(error).__name__]
+        lines = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
         return failed(name, lines[-1].rstrip("."), cure)

@@ -24,8 +24,6 @@ TIME = re.compile(r"(\d{1,5}-)?\d{1,7}(:\d{1,7}){0,2}")  # SLURM counts minutes 
 NAME = re.compile(r"[A-Za-z0-9_.,:+-]+")
 MEMORY = re.compile(r"\d{1,12}K|\d{1,9}M?|\d{1,6}G|\d{1,3}T")
 GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d{1,4}")
-COUNTED = re.compile(r"(?:^|[:,])(\d+)(?=$|[,(])")  # GPUs, as in 2, gpu:1 and gpu:a100:2(S:0-1),gpu:1
-USUAL_TASKS = 1001  # of one array, where nobody set MaxArraySize
 ANSWER_SECONDS, QUEUE_SECONDS = 30.0, 60.0  # of sbatch and squeue
 UNASKED = "SLURM does not answer here, so it checks the options only when the script is submitted"
 AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
@@ -148,8 +146,9 @@ def check_gpus() -> Check:
     import torch
 
     listed = [gpu for gpu in os.environ.get("SLURM_JOB_GPUS", "").split(",") if gpu]
-    counts = map(int, COUNTED.findall(os.environ.get("SLURM_GPUS_ON_NODE", "")))
-    asked, seen = sum(counts) or len(listed), torch.cuda.device_count()
+    # 2, gpu:1 or gpu:a100:2(S:0-1),gpu:1
+    named = re.findall(r"(?:^|[:,])(\d+)(?=$|[,(])", os.environ.get("SLURM_GPUS_ON_NODE", ""))
+    asked, seen = sum(map(int, named)) or len(listed), torch.cuda.device_count()
     told = f"{seen} seen, {asked} granted, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}"
     cure = "Ask nvidia-smi on this node whether torch is built for its driver."
     cure = cure if seen < asked else "The node hides no GPU of others: set CUDA_VISIBLE_DEVICES to those granted."
@@ -163,11 +162,10 @@ def check_folder(store: Store | None) -> Check:
         return skipped(name, "name it with --results")
     if not store.storage.is_local:
         return ok(name, f"{store.uri} is the same from everywhere")
-    if problem := check_tasks_share(store):
-        return skipped(name, problem)
-    if os.environ.get(VARIABLE):
+    problem = check_tasks_share(store)
+    if os.environ.get(VARIABLE) and not problem:
         return ok(name, f"{store.uri} is that of the tasks that have begun")
-    return skipped(name, "this job is no array of gnc slurm; a run over several nodes asks each of them")
+    return skipped(name, problem or "this job is no array of gnc slurm; a run over several nodes asks each of them")
 
 
 def check_time_left(job: str) -> Check:

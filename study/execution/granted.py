@@ -64,8 +64,7 @@ def cpu_quota() -> float:
 def memory_limit() -> float:
     """Bytes that control groups grant; infinity where they set no limit."""
     limits = [*_settings("", "memory.max"), *_settings("memory", "memory.limit_in_bytes")]
-    given = (float(limit) for limit in limits if limit.isdecimal())
-    return min((limit for limit in given if limit < NO_LIMIT), default=math.inf)
+    return min((float(limit) for limit in limits if limit.isdecimal() and int(limit) < NO_LIMIT), default=math.inf)
 
 
 def _settings(controller: str, name: str) -> Iterator[str]:

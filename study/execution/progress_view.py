@@ -50,15 +50,14 @@ class Pace:
 
     def left(self, done: float, total: float = 1.0) -> str:
         """The time left in words, with so much done now; the first call with something done sets the beginning."""
-        if done >= total:
-            return ""
         now = time.monotonic()
         if self._begun is None and done:
             self._begun = now, done
         since, before = self._begun or (now, done)
         since_then, rest = done - before, total - done
         known = since_then > 0.02 * (since_then + rest)
-        return f"{duration((now - since) * rest / since_then)} left" if known else "estimating time left"
+        words = f"{duration((now - since) * rest / since_then)} left" if known else "estimating time left"
+        return words if rest > 0 else ""
 
 
 def duration(seconds: float) -> str:

@@ -56,8 +56,7 @@ def under_way(store: Store, run: str, *, study: str = "", seconds: float = BEAT_
 
 
 def check_tasks_share(store: Store) -> str:
-    """Name this task's folder; FolderError where a task before this one named another. Outside an array: nothing.
-    Gives why it cannot be told, else nothing."""
+    """Name this task's folder; FolderError where a task before this one named another. Gives why none can tell."""
     start = os.environ.get(VARIABLE)
     if not start or not store.storage.is_local:  # an object store is the same from everywhere
         return ""

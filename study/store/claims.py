@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from study.store.schemas import FINAL
 from study.store.storage import Entry, Part, Storage
@@ -81,11 +82,11 @@ class Claims(Part):
         found = {}
         for entry in self.storage.entries("live", ".run"):
             name = entry.name.removesuffix(".run")
-            own = {"name": name, "written": entry.modified_ns / 1e9}
+            own: dict[str, Any] = {"name": name, "written": entry.modified_ns / 1e9}
             try:
                 found[name] = Run(**json.loads(self.storage.read(f"live/{entry.name}") or b"{}") | own)
             except (TypeError, ValueError):
-                found[name] = Run(name)
+                found[name] = Run(**own)
         return found
 
     def claims(self) -> dict[str, Claim]:
@@ -121,15 +122,13 @@ class Claims(Part):
             self.storage.remove_once(f"claims/{key}.{number}", lasts=False)  # at worst the trial is run again
 
     def sweep_claims(self, states: dict[str, str]) -> None:
-        """Remove the chains of trials that have ended, which a run leaves that is killed in the moment after, and the marks
-        of killed runs. One that still has a trial is needed: by its mark others know at once that they may take it."""
+        """Remove what killed runs leave: chains of trials that have ended, and marks, unless others tell by them what is free."""
         for key in self._chains():
             if states.get(key) in FINAL:
                 self.remove_claims(key)
-        needed = {claim.run for claim in self.claims().values()}
-        for name, mark in self.runs().items():
-            if mark.is_gone and name not in needed:
-                self.end_run(name)
+        having = {claim.run for claim in self.claims().values()}
+        for run in (name for name, mark in self.runs().items() if mark.is_gone and name not in having):
+            self.end_run(run)
 
     def _chains(self) -> dict[str, dict[int, tuple[Entry, ...]]]:
         """By key and number the files of each claim: on an object store every claimant puts one."""

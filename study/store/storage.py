@@ -245,10 +245,7 @@ class Storage:
         return self._ask(lambda: self._fs.get_file_info(selector))
 
     def _type(self, name: str = "") -> fs.FileType:
-        return self._info(name).type
-
-    def _info(self, name: str) -> fs.FileInfo:
-        return self._ask(lambda: self._fs.get_file_info(self._path(name)))
+        return self._ask(lambda: self._fs.get_file_info(self._path(name))).type
 
     def is_empty(self) -> bool:
         return not self._infos("")
@@ -257,12 +254,12 @@ class Storage:
         return bool(self._type() != fs.FileType.NotFound)
 
     def check_writable(self, size: int = 1 << 20) -> float:
-        """Write and remove a file, usually one larger than any directory slack; FolderError says what is wrong.
-        Gives the time of the writing in seconds, by the clock of whoever keeps the folder."""
+        """Write and remove a file, by default one larger than any directory slack; FolderError says what is wrong. Gives the
+        file's time in seconds, by the clock of whoever keeps the folder."""
         name = f"probe-{secrets.token_hex(8)}"
         try:
             self.write(name, bytes(size), lasts=size > 0)
-            return (self._info(name).mtime_ns or 0) / 1e9
+            return {entry.name: entry.modified_ns for entry in self.entries("")}[name] / 1e9
         finally:
             self.remove(name)
 

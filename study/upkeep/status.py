@@ -46,17 +46,10 @@ class RunAtWork:
 
 @dataclass(frozen=True)
 class TrialAtWork(Live):
-    """A trial in progress, and the run that has it."""
+    """A trial in progress, where it stands, and of which study the run is that has it."""
 
-    run: RunAtWork | None = None
-
-    @property
-    def stage(self) -> str:
-        """Where it stands. It is as alive as its run, which is heard of during long epochs too and whatever the clocks say."""
-        if self.interrupted:
-            return "interrupted with checkpoints"
-        is_silent = self.seconds_ago > SILENT_SECONDS if self.run is None else self.run.is_silent
-        return "cut off" if is_silent else "running"
+    stage: str = ""
+    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,9 @@ def read_status(
     runs = tuple(runs_at_work(store))
     going = [trial for trial in trials_at_work(store, runs) if states.get(trial.key) not in FINAL]
     live = tuple(trial for trial in going if meant is None or trial.key in meant)
-    beside = (f"{trial.stage}{_of_study(trial.run)}" for trial in going if meant is not None and trial.key not in meant)
+    beside = (
+        t.stage + f" of studies/{t.study}" * bool(t.study) for t in going if meant is not None and t.key not in meant
+    )
     failed, outside = {key for key in keys if states.get(key) == "failed"}, len(set(states) - set(keys))
     return Status(
         name=study.name if study else ALL if store.studies() else NAMELESS,
@@ -126,10 +121,14 @@ def runs_at_work(store: Store) -> Iterator[RunAtWork]:
         yield RunAtWork(mark, trials, max(0.0, now - mark.time if mark.is_near else theirs - mark.written))
 
 
-def trials_at_work(store: Store, runs: Iterable[RunAtWork]) -> list[TrialAtWork]:
-    """The trials in progress, silent and interrupted ones too."""
-    of = {key: run for run in runs for key in run.trials}
-    return [TrialAtWork(**vars(trial), run=of.get(trial.key)) for trial in store.read_live()]
+def trials_at_work(store: Store, runs: Iterable[RunAtWork]) -> Iterator[TrialAtWork]:
+    """Trials in progress, those cut off or interrupted too. A run is heard of during long epochs, and whatever its clock says."""
+    having = {key: run for run in runs for key in run.trials}
+    for trial in store.read_live():
+        run = having.get(trial.key)
+        stage = "cut off" if (run.is_silent if run else trial.seconds_ago > SILENT_SECONDS) else "running"
+        stage = "interrupted with checkpoints" if trial.interrupted else stage
+        yield TrialAtWork(**vars(trial), stage=stage, study=run.run.study if run else "")
 
 
 def _is_over(runs: Iterable[RunAtWork], study: Study | None, store: Store, states: dict[str, str]) -> bool:
@@ -189,13 +188,10 @@ def counts_line(counts: Counter[str], live: Iterable[TrialAtWork] = ()) -> str:
 
 def run_line(found: RunAtWork) -> str:
     """A run on the folder in words."""
+    study = f" of studies/{found.run.study}" if found.run.study else ""
     silent = ", silent: other runs take its trials" if found.is_silent and found.trials else ""
     where = f"on {found.run.host}, process {found.run.process}" if found.run.host else "of an earlier version"
-    return f"  {found.run.name} {where}: {amount(len(found.trials), 'trial')}{_of_study(found)}, heartbeat {found.seconds_ago:.0f} s ago{silent}"
-
-
-def _of_study(found: RunAtWork | None) -> str:
-    return f" of studies/{found.run.study}" if found and found.run.study else ""
+    return f"  {found.run.name} {where}: {amount(len(found.trials), 'trial')}{study}, heartbeat {found.seconds_ago:.0f} s ago{silent}"
 
 
 def live_line(trial: TrialAtWork) -> str:

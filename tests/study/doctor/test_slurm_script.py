@@ -86,7 +86,7 @@ def test_the_script_asks_for_what_was_said_and_is_not_submitted(study_file, tmp_
 @pytest.mark.parametrize(("tasks", "is_told"), [("1001", False), ("1002", True)])
 def test_an_array_larger_than_usual_is_told_where_slurm_cannot_be_asked(tasks, is_told, study_file, capsys):
     told = script(study_file(), "--tasks", tasks, capsys=capsys).err
-    assert ("note: SLURM takes an array of 1001 tasks unless its MaxArraySize was raised" in told) == is_told
+    assert ("an array of more than 1001 tasks needs a larger MaxArraySize than usual" in told) == is_told
 
 
 def test_a_task_on_a_node_that_has_not_the_folder_of_submission_is_refused(study_file, tmp_path, capsys):
@@ -96,7 +96,7 @@ def test_a_task_on_a_node_that_has_not_the_folder_of_submission_is_refused(study
     (tmp_path / "other").mkdir()
     task = subprocess.run(["/bin/bash", "-c", text], cwd="other", capture_output=True, text=True, check=False)
     assert (task.returncode, task.stdout) == (2, "")
-    assert f"must be shared by all nodes: this one has no {tmp_path}" in task.stderr
+    assert f"must be shared by all nodes, this one has no {tmp_path}" in task.stderr
     (tmp_path / "link").symlink_to(tmp_path)
     assert subprocess.run(["/bin/bash", "-c", text], cwd="link", capture_output=True, check=False).stdout == b"runs\n"
 
