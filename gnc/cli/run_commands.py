@@ -185,9 +185,7 @@ def _again(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _say_outcome(
-    study: Study, store: Store, options: argparse.Namespace, finished: bool, sharing: Sharing | None
-) -> int:
+def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finished: bool, seen: Sharing | None) -> int:
     states = store.states()
     store.sweep_claims(states)
     done, spent = done_keys(study, store, states), spent_keys(study, store)
@@ -199,7 +197,7 @@ def _say_outcome(
     say(f"{counts_line(counts, live)}{others}")
     again = _again(options)
     left = {c.key for c in study.configs} - done - spent
-    with_others = Counter(run for key in left if sharing and (run := sharing.left_to(key)))
+    with_others = Counter(run for key in left if seen and (run := seen.left_to(key)))
     if with_others:
         say(f"{amount(with_others.total(), 'trial')} left to other runs on this folder: {', '.join(with_others)}")
     if not finished or counts["missing"] > with_others.total():

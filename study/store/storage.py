@@ -253,9 +253,8 @@ class Storage:
     def exists(self) -> bool:
         return bool(self._type() != fs.FileType.NotFound)
 
-    def check_writable(self, size: int = 1 << 20) -> float:
-        """Write and remove a file, by default one larger than any directory slack; FolderError says what is wrong. Gives the
-        file's time in seconds, by the clock of whoever keeps the folder."""
+    def check_writable(self, size: int = 1 << 20) -> float:  # larger than any directory slack
+        """Write and remove a file; its time in seconds by the clock of the folder's machine. FolderError says what is wrong."""
         name = f"probe-{secrets.token_hex(8)}"
         try:
             self.write(name, bytes(size), lasts=size > 0)

@@ -46,10 +46,10 @@ class RunAtWork:
 
 @dataclass(frozen=True)
 class TrialAtWork(Live):
-    """A trial in progress, where it stands, and of which study the run is that has it."""
+    """A trial in progress, where it stands, and of which study its run is, in words."""
 
     stage: str = ""
-    study: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,7 @@ def read_status(
     runs = tuple(runs_at_work(store))
     going = [trial for trial in trials_at_work(store, runs) if states.get(trial.key) not in FINAL]
     live = tuple(trial for trial in going if meant is None or trial.key in meant)
-    beside = (
-        t.stage + f" of studies/{t.study}" * bool(t.study) for t in going if meant is not None and t.key not in meant
-    )
+    beside = (trial.stage + trial.of for trial in going if meant is not None and trial.key not in meant)
     failed, outside = {key for key in keys if states.get(key) == "failed"}, len(set(states) - set(keys))
     return Status(
         name=study.name if study else ALL if store.studies() else NAMELESS,
@@ -128,7 +126,8 @@ def trials_at_work(store: Store, runs: Iterable[RunAtWork]) -> Iterator[TrialAtW
         run = having.get(trial.key)
         stage = "cut off" if (run.is_silent if run else trial.seconds_ago > SILENT_SECONDS) else "running"
         stage = "interrupted with checkpoints" if trial.interrupted else stage
-        yield TrialAtWork(**vars(trial), stage=stage, study=run.run.study if run else "")
+        of = f" of studies/{run.run.study}" if run and run.run.study else ""
+        yield TrialAtWork(**vars(trial), stage=stage, of=of)
 
 
 def _is_over(runs: Iterable[RunAtWork], study: Study | None, store: Store, states: dict[str, str]) -> bool:
