@@ -7,7 +7,7 @@ import importlib
 import json
 from collections.abc import Iterator
 
-from gnc.cli.opening import open_study
+from gnc.cli.opening import check_code, open_study
 from gnc.cli.output import say
 from gnc_models.progress import amount
 from study.design.errors import StudyError
@@ -97,12 +97,15 @@ def _check_results_kind(config: Config, results: str | None) -> Check:
 def command_slurm(options: argparse.Namespace) -> int:
     """Print a SLURM script: an array of gnc run that share a results folder. It is not submitted."""
     study, store = open_study(options)
+    check_code(study, store, options.allow_code)
     fields = dataclasses.fields(slurm_script.Request)
     request = slurm_script.Request(**{field.name: getattr(options, field.name) for field in fields})
     request.check(study)
-    script = slurm_script.make_script(study, store, request, study_path=options.study, where=options.where)
+    more = (["--where", options.where] if options.where else []) + ["--allow-code"] * options.allow_code
+    script = slurm_script.make_script(study, store, request, study_path=options.study, more=more)
     if problem := slurm_script.ask_slurm(script):
-        say(f"note: {problem}")
+        large = "; an array of more than 1001 tasks needs a larger MaxArraySize than usual" * (request.tasks > 1001)
+        say(f"note: {problem}{large}")
     print(script, end="")
     return 0
 

@@ -33,7 +33,7 @@ from study.scheduling.suggestions import Suggestions, complete_study
 from study.store.store import Store, existing_store, open_store
 from study.training.data import DataFound, check_data, find_data
 from study.tuning.loggers import check_callbacks
-from study.upkeep.status import counts_line, runs_at_work
+from study.upkeep.status import counts_line, runs_at_work, trials_at_work
 
 
 def command_check(options: argparse.Namespace) -> int:
@@ -112,13 +112,13 @@ def command_run(options: argparse.Namespace) -> int:
     spent = set() if options.retry_failed else spent_keys(study, store)
     missing = trials_left(study, done | spent)
     store.storage.check_writable()
-    finished = True
+    finished, sharing = True, None
     if missing:
         check_data(missing)
         check_parts((*missing, *study.extremes))
         try:
             act_as_ctrl_c()
-            finished = _run_missing(options, study, store, missing, spent)
+            finished, sharing = _run_missing(options, study, store, missing, spent)
         except KeyboardInterrupt:  # before the trials began, or a second time
             finished = False
     else:
@@ -130,12 +130,13 @@ def command_run(options: argparse.Namespace) -> int:
         say(f"{error}\nFinished trials are kept. When this is mended, continue with: {_again(options)}")
         return 1
     say(f"{amount(sealed.rows, 'row')} of {amount(sealed.trials, 'trial')} sealed in {store.uri}/results.parquet")
-    return _say_outcome(complete_study(study, store), store, options, finished)
+    return _say_outcome(complete_study(study, store), store, options, finished, sharing)
 
 
 def _run_missing(
     options: argparse.Namespace, study: Study, store: Store, missing: list[TrialConfig], spent: set[str]
-) -> bool:
+) -> tuple[bool, Sharing | None]:
+    """Whether the run went to its end, and what it saw of others on the folder."""
     check_datasets(store, missing)
     for sentence in mixed_machines(store.read_trials()):
         say(f"warning: {sentence}")
@@ -145,7 +146,8 @@ def _run_missing(
     names = [study.name_of(config) or config.key for config in sorted(missing, key=lambda config: config.workers)]
     order = f"first {', '.join(names[:2])}{f', ..., last {names[-1]}' if len(names) > 2 else ''}"
     say("the search suggests one trial after another" if study.is_adaptive else order)
-    check_tasks_share(store)
+    if problem := check_tasks_share(store):
+        say(f"warning: {problem}")
     # Ray takes seconds to load: only here, after the user was told
     with held_back():
         from study.tuning.experiment import run_trials
@@ -160,7 +162,7 @@ def _run_missing(
         with View(len(missing), already_done=stored) as view:
             sources = _sources(study, store, missing, spent)
             wanted = {"concurrent": options.max_concurrent, "forgive": options.retry_failed}
-            return run_trials(study, sources, store, allotments, view, **wanted)
+            return run_trials(study, sources, store, allotments, view, **wanted), sources[min(sources)].sharing
     finally:
         leave_cluster()
 
@@ -184,7 +186,7 @@ def _again(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finished: bool) -> int:
+def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finished: bool, seen: Sharing | None) -> int:
     states = store.states()
     store.sweep_claims(states)
     done, spent = done_keys(study, store, states), spent_keys(study, store)
@@ -192,17 +194,18 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     unsuggested = study.num_planned - len(study.configs)
     others = f"; --where left out {amount(study.left_out, 'more trial')} of the study" if study.left_out else ""
     begun = {c.key for c in study.configs} - states.keys()
-    live = [trial for trial in store.read_live() if trial.key in begun]
+    live = [trial for trial in trials_at_work(store, runs_at_work(store)) if trial.key in begun]
     say(f"{counts_line(counts, live)}{others}")
     again = _again(options)
-    with_others = _with_others(study, store, done | spent)
+    left = {c.key for c in study.configs} - done - spent
+    with_others = Counter(run for key in left if seen and (run := seen.left_to(key)))
     if with_others:
         say(f"{amount(with_others.total(), 'trial')} left to other runs on this folder: {', '.join(with_others)}")
     if not finished or counts["missing"] > with_others.total():
         say(f"The run stopped before its end; this continues it: {again}")
     elif unsuggested:
         say(f"The search found no untried settings for {amount(unsuggested, 'more trial')}.")
-    if counts["failed"] and (left := {c.key for c in study.configs} - done - spent):
+    if counts["failed"] and left:
         say(f"{amount(len(left), 'trial has', 'trials have')} attempts left. To start again: {again}")
     elif counts["failed"]:
         say(f"Trials failed and their attempts are used up; {again} --retry-failed would start them again")
@@ -212,13 +215,6 @@ def _say_outcome(study: Study, store: Store, options: argparse.Namespace, finish
     if study.search.method != "grid":  # a search tries what may diverge, and learns from it
         satisfied += counts["diverged"]
     return 0 if finished and satisfied + with_others.total() == len(study.configs) else 1
-
-
-def _with_others(study: Study, store: Store, settled: set[str]) -> Counter[str]:
-    """How many trials that are still to run each run has that goes on."""
-    at_work = [found for found in runs_at_work(store) if not found.is_silent]
-    left = {config.key for config in study.configs} - settled
-    return +Counter({found.run.name: len(left.intersection(found.trials)) for found in at_work})
 
 
 def command_trial(options: argparse.Namespace) -> int:
@@ -242,6 +238,7 @@ def command_trial(options: argparse.Namespace) -> int:
     # a trial that is named goes on where a scheduler stopped it, and is tried again however often it failed
     rule, attempts = (study.search.scheduler, study.resources.attempts) if options.next else (Scheduler(), None)
     sharing = Sharing(store, run, rule, attempts)
+    act_as_ctrl_c()  # until the trial runs: what is claimed from here on is let go
     with under_way(store, run, study=study.text):
         trials = SharedTrials(_one_or_next(options, study, store), sharing)
         try:
@@ -295,7 +292,7 @@ def _train_here(config: TrialConfig, study: Study, store: Store, run: str) -> st
     def follow(progress: Any) -> None:
         left = pace.left(progress.share_done)
         if progress.measurement is not None:
-            print(f"{measurement_line(progress.measurement)}  {left}", file=terminal)
+            print(f"{measurement_line(progress.measurement)}  {left}".rstrip(), file=terminal)
 
     say(f"{config.key}  {study.name_of(config)}")
     asked = await_run(store, run, config.key)

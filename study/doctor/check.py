@@ -55,5 +55,5 @@ def guarded(name: str, check: Callable[[], Check], cure: str) -> Check:
         told, _, own = str(refusal).partition(". ")
         return failed(name, told, own or cure)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the machine is to be reported
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
         return failed(name, lines[-1].rstrip("."), cure)

@@ -68,7 +68,8 @@ def check_named_address() -> Check:
 def check_ray_starts() -> Check:
     """A Ray of this machine alone starts here and runs a task."""
     try:
-        resources.join_cluster("local")
+        with contextlib.redirect_stderr(io.StringIO()):  # the temporary folder has a line of its own
+            resources.join_cluster("local")
         ray.get(ray.remote(_versions).options(num_cpus=0).remote(), timeout=resources.ANSWER_SECONDS)
     finally:
         resources.leave_cluster()

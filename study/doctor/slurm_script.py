@@ -20,10 +20,10 @@ from study.execution import granted
 from study.execution.run_mark import VARIABLE, check_tasks_share
 from study.store.store import Store
 
-TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+TIME = re.compile(r"(\d{1,5}-)?\d{1,7}(:\d{1,7}){0,2}")  # SLURM counts minutes in 32 bits
 NAME = re.compile(r"[A-Za-z0-9_.,:+-]+")
-MEMORY = re.compile(r"\d+[KMGT]?")
-GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d+")
+MEMORY = re.compile(r"\d{1,12}K|\d{1,9}M?|\d{1,6}G|\d{1,3}T")
+GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d{1,4}")
 ANSWER_SECONDS, QUEUE_SECONDS = 30.0, 60.0  # of sbatch and squeue
 UNASKED = "SLURM does not answer here, so it checks the options only when the script is submitted"
 AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
@@ -53,7 +53,7 @@ class Request:
             require(1 <= value <= 65535, f"--{name} must be a whole number from 1 to 65535, got {value}.")
         for name, form, rule in (
             ("gpus", GPUS, "a number or TYPE:NUMBER such as a100:1"),
-            ("memory", MEMORY, "a number with K, M, G or T, such as 16G"),
+            ("memory", MEMORY, "a number with K, M, G or T below 1000T, such as 16G"),
             *((name, NAME, "a name of letters, digits and _.,:+-") for name in ("partition", "account", "qos")),
         ):
             value = getattr(self, name)
@@ -69,7 +69,7 @@ class Request:
 
 def seconds_of(time: str) -> int:
     """A time limit in SLURM's forms: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. StudyError where it is none of them."""
-    forms = "4:00:00 (hours), 90 (minutes) or 1-12 (days and hours)"
+    forms = "4:00:00 (hours), 90 (minutes) or 1-12 (days and hours), for some years at most"
     require(bool(TIME.fullmatch(time)), f"--time must be a limit as SLURM writes it, such as {forms}, got {time!r}.")
     days, dash, rest = time.rpartition("-")
     values = [int(value) for value in rest.split(":")]
@@ -79,8 +79,8 @@ def seconds_of(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def make_script(study: Study, store: Store, request: Request, *, study_path: str, where: str | None) -> str:
-    """The script, to be submitted from anywhere; its tasks write their logs into the current folder."""
+def make_script(study: Study, store: Store, request: Request, *, study_path: str, more: list[str]) -> str:
+    """The script, to be submitted from anywhere; its tasks write their logs into the current folder. more: options of `gnc run`."""
     folder = str(Path.cwd())
     require('"' not in folder and "\n" not in folder, f"the current folder must have a plain name, got {folder!r}.")
     job = re.sub(r"[^A-Za-z0-9_.-]", "-", study.name)
@@ -95,7 +95,7 @@ def make_script(study: Study, store: Store, request: Request, *, study_path: str
         last=request.tasks - 1,
         more=" ".join(f"--{name}={value}" for name, value in asked.items() if value),
         variable=VARIABLE,
-        command=shlex.join([*words, *(["--where", where] if where else [])]),
+        command=shlex.join([*words, *more]),
     )
 
 
@@ -146,7 +146,9 @@ def check_gpus() -> Check:
     import torch
 
     listed = [gpu for gpu in os.environ.get("SLURM_JOB_GPUS", "").split(",") if gpu]
-    asked, seen = int(os.environ.get("SLURM_GPUS_ON_NODE") or len(listed)), torch.cuda.device_count()
+    # 2, gpu:1 or gpu:a100:2(S:0-1),gpu:1
+    named = re.findall(r"(?:^|[:,])(\d+)(?=$|[,(])", os.environ.get("SLURM_GPUS_ON_NODE", ""))
+    asked, seen = sum(map(int, named)) or len(listed), torch.cuda.device_count()
     told = f"{seen} seen, {asked} granted, CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}"
     cure = "Ask nvidia-smi on this node whether torch is built for its driver."
     cure = cure if seen < asked else "The node hides no GPU of others: set CUDA_VISIBLE_DEVICES to those granted."
@@ -160,10 +162,10 @@ def check_folder(store: Store | None) -> Check:
         return skipped(name, "name it with --results")
     if not store.storage.is_local:
         return ok(name, f"{store.uri} is the same from everywhere")
-    check_tasks_share(store)
-    if os.environ.get(VARIABLE):
+    problem = check_tasks_share(store)
+    if os.environ.get(VARIABLE) and not problem:
         return ok(name, f"{store.uri} is that of the tasks that have begun")
-    return skipped(name, "this job is no array of gnc slurm; a run over several nodes asks each of them")
+    return skipped(name, problem or "this job is no array of gnc slurm; a run over several nodes asks each of them")
 
 
 def check_time_left(job: str) -> Check:

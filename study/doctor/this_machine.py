@@ -23,7 +23,7 @@ from gnc_models.user_cache import cache_folder
 from study.doctor.check import Check, failed, guarded, ok, skipped, verdict
 from study.execution import granted
 from study.execution.granted import temporary_base, usable_cpus, usable_memory
-from study.store.store import Store
+from study.store.store import Store, open_store
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 ROOM_BYTES = 2 << 30  # a study of a thousand trials with Ray's logs may need as much
@@ -81,22 +81,27 @@ def check_processors() -> Check:
 
 def check_writable(store: Store) -> Check:
     """A file is written to the results and removed; on an object store with this machine's credentials."""
-    store.storage.check_writable()
+    (open_store(there) if (there := _nearest(store)) else store).storage.check_writable()  # and no folder is made
     return ok("results", f"{store.uri} is writable")
 
 
 def check_disks(store: Store | None) -> Check:
     """Room for results, and for what Ray writes; Ray places nothing on a full disk."""
     folders = [temporary_base()[0]]
-    local = store.storage.local_path("") if store is not None else None
-    if local is not None:
-        folders.append(next(folder for folder in (local, *local.parents) if folder.exists()))
+    if store is not None and (there := _nearest(store)):
+        folders.append(there)
     wrong, told = list[str](), list[str]()
     for folder in folders:
         usage = shutil.disk_usage(folder)
         is_full = usage.free < ROOM_BYTES or usage.used / usage.total > RAY_REFUSES
         (wrong if is_full else told).append(f"{usage.free / 2**30:.1f} GiB free at {folder}")
     return verdict("disk", wrong, ", ".join(told), "Free space there, or point RAY_TMPDIR or the results elsewhere.")
+
+
+def _nearest(store: Store) -> Path | None:
+    """The results folder, or the nearest above that is there; None for an object store."""
+    path = store.storage.local_path("")
+    return path and next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def installed_version(name: str) -> str | None:

@@ -22,6 +22,7 @@ BASE_BYTES = 107 - RAY_ADDS - len(f"/{PREFIX}{RANDOM}")
 LOCK = "lock"  # in that folder: held for as long as its process lives
 PROBE_BYTES = 1 << 20
 DATA_SHARE, USUAL_SHARE = "GNC_DATA_SHARE", "0.5"
+NO_LIMIT = 1 << 60  # bytes; a group of version 1 without a limit says that it may have more
 MOST_READERS = 4  # processes that read streamed data, beside each worker of a trial
 
 
@@ -63,7 +64,7 @@ def cpu_quota() -> float:
 def memory_limit() -> float:
     """Bytes that control groups grant; infinity where they set no limit."""
     limits = [*_settings("", "memory.max"), *_settings("memory", "memory.limit_in_bytes")]
-    return min((float(limit) for limit in limits if limit.isdecimal()), default=math.inf)
+    return min((float(limit) for limit in limits if limit.isdecimal() and int(limit) < NO_LIMIT), default=math.inf)
 
 
 def _settings(controller: str, name: str) -> Iterator[str]:

@@ -53,11 +53,13 @@ class Pace:
         since, before = self._begun or (now, done)
         since_then, rest = done - before, total - done
         known = since_then > 0.02 * (since_then + rest)
-        return f"{duration((now - since) * rest / since_then)} left" if known else "estimating time left"
+        words = f"{duration((now - since) * rest / since_then)} left" if known else "estimating time left"
+        return words if rest > 0 else ""
 
 
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds, the two largest of them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    few = f"{minutes} min {rest:02d} s" if minutes else f"{rest} s" if rest else "less than 1 s"
+    return f"{hours} h {minutes:02d} min" if hours else few

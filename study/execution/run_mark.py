@@ -55,11 +55,11 @@ def under_way(store: Store, run: str, *, study: str = "", seconds: float = BEAT_
             store.end_run(run)
 
 
-def check_tasks_share(store: Store) -> None:
-    """Name this task's folder; FolderError where a task before this one named another. Outside an array: nothing."""
+def check_tasks_share(store: Store) -> str:
+    """Name this task's folder; FolderError where a task before this one named another. Gives why none can tell."""
     start = os.environ.get(VARIABLE)
     if not start or not store.storage.is_local:  # an object store is the same from everywhere
-        return
+        return ""
     mine, path = store.folder_id(), str(store.storage.local_path(""))
     print(f"results folder {path.replace(' ', '_')} of {socket.gethostname()} is {mine}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, ValueError):
@@ -72,3 +72,6 @@ def check_tasks_share(store: Store) -> None:
             got = f"got {store.uri!r}, which is another on {named[2]} ({log.name})"
             cure = "Name a network folder or an object store that every node sees."
             raise FolderError(f"results folder must be shared by all tasks of the array, {got}. {cure}")
+    own = f"{start}{os.environ.get('SLURM_ARRAY_TASK_ID', '')}.log"
+    unseen = f"{own} is not seen here, so nobody can tell whether the tasks share {store.uri}"
+    return "" if Path(own).exists() else unseen

@@ -11,11 +11,10 @@ from typing import Protocol
 
 from study.design.config import TrialConfig
 from study.design.search import Scheduler
-from study.store.claims import Claim, Run
+from study.store.claims import SILENT_SECONDS, Claim, Run
 from study.store.schemas import FINAL
 from study.store.store import Store
 
-SILENT_SECONDS = 60.0  # as long as a network folder may serve an old listing
 LOOK_SECONDS = 1.0  # between looks at what other runs do
 TAKEN, ELSEWHERE = "taken", "elsewhere"
 
@@ -115,12 +114,15 @@ class Sharing:
             return "failed"
         return ""
 
-    def is_left(self, key: str) -> bool:
-        """Whether a run that is known to be alive has this trial, so that it can be left to that run."""
+    def left_to(self, key: str) -> str:
+        """The run that has this trial and is known to be alive, so that it can be left to it; empty where there is none."""
         self.look()
         claim = self._claims.get(key)
-        seen = self._seen.get(claim.run) if claim and claim.run != self.run else None
-        return seen is not None and seen.mark is not None and (seen.is_beating or seen.mark.is_here)
+        if claim is None or not self._is_held(claim):
+            return ""
+        seen = self._seen[claim.run]
+        is_alive = seen.mark is not None and (seen.mark.is_here if seen.mark.is_near else seen.is_beating)
+        return claim.run if is_alive else ""
 
     @property
     def has_company(self) -> bool:
@@ -185,7 +187,7 @@ class SharedTrials:
     @property
     def waits(self) -> bool:
         """Whether a trial may still come: the source has none now, or it is not known yet whether a run is alive."""
-        return self._trials.waits or any(not self._sharing.is_left(key) for key in self._elsewhere)
+        return self._trials.waits or any(not self._sharing.left_to(key) for key in self._elsewhere)
 
     def ended(self, key: str, state: str) -> None:
         """A trial that was interrupted goes back: another run has taken it over, or this run is about to end."""

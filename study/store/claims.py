@@ -11,12 +11,14 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from study.store.schemas import FINAL
 from study.store.storage import Entry, Part, Storage
 
 CLAIM = re.compile(r"claims/([^/]+)\.(\d+)(/.*)?")
 FREE = b""
+SILENT_SECONDS = 60.0  # as long as a network folder may serve an old listing
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,24 @@ class Run:
     beat: int = 0  # changes with every writing
     study: str = ""  # file in studies/ of the study that it runs
     time: float = field(default=0.0, compare=False)  # by the clock of its machine
+    written: float = field(default=0.0, compare=False)  # by the clock of whoever keeps the folder
+
+    @property
+    def is_near(self) -> bool:
+        """Whether its process is or was one of this machine: it can be looked at, and its clock is this one."""
+        return self.boot == _boot() != ""
 
     @property
     def is_gone(self) -> bool:
         """Whether its process was one of this machine and has ended."""
-        return self.boot == _boot() != "" and self.born != _born(self.process)
+        return self.is_near and self.born != _process(self.process)[1]
 
     @property
     def is_here(self) -> bool:
-        """Whether its process is one of this machine and runs."""
-        return self.boot == _boot() != "" and self.born == _born(self.process) != ""
+        """Whether its process is one of this machine, is not paused, and keeps this mark fresh: none does so in a copy."""
+        state, born = _process(self.process)
+        runs = self.is_near and self.born == born != "" and state not in ("T", "t")
+        return runs and abs(time.time() - self.time) <= SILENT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Claims(Part):
 
     def begin_run(self, run: str, beat: int = 0, study: str = "") -> None:
         """Write that this process's run is going on. A machine that does not see the mark sees another folder."""
-        mark = Run(run, socket.gethostname(), os.getpid(), _boot(), _born(os.getpid()), beat, study, time.time())
+        mark = Run(run, socket.gethostname(), os.getpid(), _boot(), _process(os.getpid())[1], beat, study, time.time())
         self.storage.write(f"live/{run}.run", json.dumps(asdict(mark)).encode(), lasts=False)
 
     def sees_run(self, run: str) -> bool:
@@ -72,10 +82,11 @@ class Claims(Part):
         found = {}
         for entry in self.storage.entries("live", ".run"):
             name = entry.name.removesuffix(".run")
+            own: dict[str, Any] = {"name": name, "written": entry.modified_ns / 1e9}
             try:
-                found[name] = Run(**json.loads(self.storage.read(f"live/{entry.name}") or b"{}") | {"name": name})
+                found[name] = Run(**json.loads(self.storage.read(f"live/{entry.name}") or b"{}") | own)
             except (TypeError, ValueError):
-                found[name] = Run(name)
+                found[name] = Run(**own)
         return found
 
     def claims(self) -> dict[str, Claim]:
@@ -111,10 +122,13 @@ class Claims(Part):
             self.storage.remove_once(f"claims/{key}.{number}", lasts=False)  # at worst the trial is run again
 
     def sweep_claims(self, states: dict[str, str]) -> None:
-        """Remove the chains of trials that have ended, which a run leaves that is killed in the moment after."""
+        """Remove what killed runs leave: chains of trials that have ended, and marks, unless others tell by them what is free."""
         for key in self._chains():
             if states.get(key) in FINAL:
                 self.remove_claims(key)
+        having = {claim.run for claim in self.claims().values()}
+        for run in (name for name, mark in self.runs().items() if mark.is_gone and name not in having):
+            self.end_run(run)
 
     def _chains(self) -> dict[str, dict[int, tuple[Entry, ...]]]:
         """By key and number the files of each claim: on an object store every claimant puts one."""
@@ -140,8 +154,9 @@ def _boot() -> str:
     return ""
 
 
-def _born(process: int) -> str:
-    """When a process of this machine began, in ticks of its clock; empty where there is none."""
+def _process(number: int) -> tuple[str, str]:
+    """The state of a process of this machine, and when it began in ticks of its clock; empty where it has ended."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
+        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        return (told[0], told[19]) if told[0] not in ("Z", "X") else ("", "")
+    return "", ""

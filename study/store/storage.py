@@ -253,11 +253,12 @@ class Storage:
     def exists(self) -> bool:
         return bool(self._type() != fs.FileType.NotFound)
 
-    def check_writable(self) -> None:
-        """Write and remove a file larger than any directory slack; FolderError says what is wrong."""
+    def check_writable(self, size: int = 1 << 20) -> float:  # larger than any directory slack
+        """Write and remove a file; its time in seconds by the clock of the folder's machine. FolderError says what is wrong."""
         name = f"probe-{secrets.token_hex(8)}"
         try:
-            self.write(name, bytes(1 << 20))
+            self.write(name, bytes(size), lasts=size > 0)
+            return {entry.name: entry.modified_ns for entry in self.entries("")}[name] / 1e9
         finally:
             self.remove(name)
 

@@ -83,6 +83,8 @@ def join_cluster(address: str | None) -> None:
 
 def _join(address: str, starts: int = STARTS) -> None:
     options = _local_options() if address == "local" else {}
+    if not options:  # it answers, so one that refuses this token need not be asked for as long as one that starts
+        ray._private.ray_constants.NUM_REDIS_GET_RETRIES = int(CONNECT_SECONDS)  # a second each
     try:
         # Ray lets its workers import from the current directory first: from a folder `study` there in place of ours.
         # A terminal that is closed tells Ray's daemons too, without which no trial could leave off.

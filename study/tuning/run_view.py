@@ -65,7 +65,7 @@ class View:
             return
         trial.figures = figures
         if (done := figures.get("share_done")) is not None:
-            trial.how_far = f"{done:.0%} done, {trial.pace.left(done)}"
+            trial.how_far = f"{done:.0%} done, {trial.pace.left(done)}".removesuffix(", ")
         self._left()
         if self._live is None and now - self._spoke >= APART_SECONDS:
             told = f"running  {self._names[key]}  {figures_line(figures)}  {trial.how_far}"
@@ -109,7 +109,7 @@ class View:
             (f"{len(self.ended_states) - bad} done", "bold"), f"  {len(running)} running  ",
             (f"{bad} failed", "bold red" if bad else ""), f"  of {self._expected}",
             f" (+{self._already} stored)" if self._already else "",
-            f"   {duration(time.monotonic() - self._started)}, {self._left()}",
+            f"   {duration(time.monotonic() - self._started)}, {self._left()}".removesuffix(", "),
         )  # fmt: skip
         trials = [(self._names[key], trial.figures, trial.how_far) for key, trial in running]
         return progress_view(head, self._done() / max(1, self._expected), trials)

@@ -71,7 +71,7 @@ class _View:
         head = Text.assemble(
             (status.name, "bold"),
             f" in {status.uri}: {counts_line(status.counts, status.live)}\n",
-            f"watched for {duration(seconds)}, {self._pace.left(ended, total)}",
+            f"watched for {duration(seconds)}, {self._pace.left(ended, total)}".removesuffix(", "),
         )
         failures = (Text(line.strip(), style="red") for line in failure_lines(status))
         runs = (Text(run_line(run).strip(), style="dim") for run in status.runs)

@@ -160,6 +160,11 @@ def test_code_of_a_folder_runs_only_where_it_is_allowed(study, tmp_path, capsys)
     assert "--allow-code must be given" in capsys.readouterr().err
     assert main(["check", str(stored), str(results)]) == 0
     assert f"Only {results} has or names parts.py:contrast" in capsys.readouterr().out
+    array = ["slurm", str(stored), str(results), "--cpus", "1", "--tasks", "2", "--time", "60"]
+    assert main(array) == 2
+    assert "--allow-code must be given" in capsys.readouterr().err
+    assert main([*array, "--allow-code"]) == 0
+    assert f"run {stored} {results} --allow-code &" in capsys.readouterr().out
     done = run_gnc("trial", results, key, "--allow-code")
     assert "complete" in done.stderr
 

@@ -210,6 +210,8 @@ def test_this_machine_is_told_in_lines(tmp_path, monkeypatch):
     assert this_machine.check_python().state == "ok"
     assert this_machine.check_packages().state == "ok"
     assert this_machine.check_writable(store).state == "ok"
+    assert this_machine.check_writable(open_store(tmp_path / "a/b")).state == "ok"
+    assert not [path for path in (tmp_path / "results", tmp_path / "a") if path.exists()]  # it only looks
     assert "CPUs" in this_machine.check_processors().told
     monkeypatch.setattr(this_machine, "ROOM_BYTES", 1 << 60)
     assert this_machine.check_disks(store).state == "FAIL"

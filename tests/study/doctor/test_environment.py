@@ -12,6 +12,7 @@ import pytest
 
 from gnc.cli.main import main
 from study.doctor import ray_cluster, slurm_script, this_machine
+from study.doctor.check import guarded
 from study.doctor.this_machine import check_environment, read_as_columns
 from study.execution import granted
 from study.store.store import open_store
@@ -153,3 +154,21 @@ def test_within_a_job_what_is_granted_stands_beside_what_is_seen(monkeypatch, tm
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
     assert slurm_script.check_cpus().state == "ok"
     assert granted.usable_cpus() == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "count"), [("2", 2), ("gpu:1", 1), ("gpu:a100:2(S:0-1),gpu:1", 3), ("many", 4), ("", 4), (None, 4)]
+)
+def test_granted_gpus_are_read_in_every_form_and_else_counted(said, count, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0,1,2,3")
+    if said is not None:
+        monkeypatch.setenv("SLURM_GPUS_ON_NODE", said)
+    assert f"seen, {count} granted" in slurm_script.check_gpus().told
+
+
+def test_what_squeue_says_stands_in_the_line_of_the_time_left(monkeypatch, tmp_path):
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    check = guarded("time left", lambda: slurm_script.check_time_left("7"), "Ask squeue on a login node.")
+    assert (check.state, check.told) == ("FAIL", "slurm_load_jobs error: Invalid job id specified")

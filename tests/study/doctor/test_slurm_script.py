@@ -11,7 +11,7 @@ import pytest
 
 from gnc.cli.main import main
 from study.design.errors import StudyError
-from study.doctor.slurm_script import UNASKED, ask_slurm, seconds_of
+from study.doctor.slurm_script import UNASKED, ask_slurm, check_folder, seconds_of
 from study.execution.run_mark import VARIABLE, check_tasks_share
 from study.store.storage import FolderError
 from study.store.store import open_store
@@ -49,9 +49,15 @@ def test_time_limits_are_read_as_slurm_writes_them(time, seconds):
     [
         (["--time", "4h"], "--time must be a limit as SLURM writes it"),
         (["--time", "3"], "--time must be more than twice the 120 s of --warning, got '3'. Ask for more time"),
+        (["--time", "9999999999"], "for some years at most, got '9999999999'"),
+        (
+            ["--memory", "99999999999T"],
+            "--memory must be a number with K, M, G or T below 1000T, such as 16G, got '999",
+        ),
+        (["--gpus", "99999"], "--gpus must be a number or TYPE:NUMBER"),
         (["--tasks", "0"], "--tasks must be a whole number from 1 to 65535, got 0"),
         (["--gpus", "many"], "--gpus must be a number or TYPE:NUMBER"),
-        (["--memory", "16 GB"], "--memory must be a number with K, M, G or T, such as 16G, got '16 GB'"),
+        (["--memory", "16 GB"], "--memory must be a number with K, M, G or T below 1000T, such as 16G, got '16 GB'"),
         (["--partition", "a\n#SBATCH --uid=0"], "--partition must be a name"),
         (["--cpus", "1"], "--cpus must be at least 2, which one trial of small takes, got 1. Give a task more"),
     ],
@@ -75,6 +81,24 @@ def test_the_script_asks_for_what_was_said_and_is_not_submitted(study_file, tmp_
     assert "signal=B:USR1@120" in asked
     assert f"run {tmp_path}/small.toml {tmp_path}/r --where 'num_classes > 6' &" in told.out
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("tasks", "is_told"), [("1001", False), ("1002", True)])
+def test_an_array_larger_than_usual_is_told_where_slurm_cannot_be_asked(tasks, is_told, study_file, capsys):
+    told = script(study_file(), "--tasks", tasks, capsys=capsys).err
+    assert ("an array of more than 1001 tasks needs a larger MaxArraySize than usual" in told) == is_told
+
+
+def test_a_task_on_a_node_that_has_not_the_folder_of_submission_is_refused(study_file, tmp_path, capsys):
+    text = re.sub(
+        r"^.* gnc.cli.main run .*&$", "echo runs &", script(study_file(), capsys=capsys).out, flags=re.MULTILINE
+    )
+    (tmp_path / "other").mkdir()
+    task = subprocess.run(["/bin/bash", "-c", text], cwd="other", capture_output=True, text=True, check=False)
+    assert (task.returncode, task.stdout) == (2, "")
+    assert f"must be shared by all nodes, this one has no {tmp_path}" in task.stderr
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert subprocess.run(["/bin/bash", "-c", text], cwd="link", capture_output=True, check=False).stdout == b"runs\n"
 
 
 def test_slurm_itself_is_asked_where_it_is_there(tmp_path):
@@ -127,7 +151,13 @@ def test_a_task_reads_in_the_logs_of_others_that_its_folder_is_another(tmp_path,
     check_tasks_share(there)
     (tmp_path / "gnc-small-7_0.log").write_text(f"small: 4 trials\n{capfd.readouterr().err}")
     (tmp_path / "gnc-small-8_0.log").write_text("results folder /x of other is 0123456789abcdef\n")  # another array's
-    check_tasks_share(open_store(there.uri))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert "gnc-small-7_1.log is not seen here, so nobody can tell" in check_tasks_share(open_store(there.uri))
+    check = check_folder(open_store(there.uri))
+    assert (check.state, "gnc-small-7_1.log is not seen here" in check.told) == ("skipped", True)
+    (tmp_path / "gnc-small-7_1.log").write_text("")
+    assert check_tasks_share(open_store(there.uri)) == ""
+    assert check_folder(open_store(there.uri)).state == "ok"
     with pytest.raises(
         FolderError, match=r"shared by all tasks .* another on \S+ \(gnc-small-7_0\.log\)\. Name a network"
     ):

@@ -45,6 +45,8 @@ def test_quotas_of_version_1_are_read_by_controller(groups):
     assert granted.cpu_quota() == 3
     groups("4:memory:/user\n", memory__user__memory_dot_limit_in_bytes="4096")
     assert granted.memory_limit() == 4096
+    groups("4:memory:/user\n", memory__user__memory_dot_limit_in_bytes="9223372036854771712")  # where none is set
+    assert granted.memory_limit() == float("inf")
 
 
 def test_a_group_that_a_container_does_not_see_is_looked_for_at_the_mount(groups):

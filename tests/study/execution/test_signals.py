@@ -62,6 +62,19 @@ def test_a_closed_terminal_does_not_end_what_was_started_to_outlast_it():
     assert (done.returncode, done.stdout) == (0, "goes on\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_trial_that_is_asked_to_end_while_it_starts_lets_go_what_it_claimed(number, study_file, tmp_path):
+    store = open_store(tmp_path / "results")
+    trial = start_gnc("trial", study_file(steps=10**6), "--next", "--results", store.uri)
+    wait_for(store.claims, "a claim")  # seconds before PyTorch is loaded
+    trial.send_signal(number)
+    said = trial.communicate()[1]
+    assert trial.returncode == 1
+    assert "interrupted" in said
+    assert store.runs() == {}
+    assert {claim.run for claim in store.claims().values()} == {""}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_trial_process_that_is_asked_to_end_keeps_a_checkpoint_and_the_next_one_continues(
     number, study_file, tmp_path

@@ -3,21 +3,26 @@
 Orders of steps are tried out in memory with the code that runs use; real processes then share a folder on the disk.
 """
 
+import contextlib
+import dataclasses
 import errno
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from study.design.config import TrialConfig
 from study.design.search import Scheduler
-from study.scheduling.sharing import ELSEWHERE, SILENT_SECONDS, TAKEN, ListedTrials, SharedTrials, Sharing
+from study.scheduling.sharing import ELSEWHERE, TAKEN, ListedTrials, SharedTrials, Sharing
 from study.scheduling.suggestions import Suggestions
-from study.store.claims import Run
+from study.store.claims import SILENT_SECONDS, Run
 from study.store.store import Store, open_store
 from tests.study.conftest import finish, made_up_config
 from tests.study.scheduling.test_suggestions import OPTUNA, RATE, search_study
@@ -139,6 +144,39 @@ def test_a_run_killed_anywhere_leaves_a_trial_that_another_can_take():
     Exploration(acts, begin("run-a", "run-b", "run-later")).run(check)
 
 
+def sharing_with_a_paused_run(run: str) -> Act:
+    """A run that watches, by a clock of its own, a paused run of this machine which has the trial."""
+
+    def act(store: Store) -> None:
+        clock = Clock()
+        mine = sharing(store, run, clock)
+        trials = SharedTrials(ListedTrials([A]), mine)
+        while (config := trials.next()) is None and trials.waits:
+            clock.now += SILENT_SECONDS / 2
+        if config is not None:
+            finish(store, config)
+            trials.ended(config.key, "complete")
+
+    return act
+
+
+def test_in_every_order_no_run_ends_while_a_trial_is_with_a_paused_run(store):
+    """The mark names a process of this machine that is there and stopped; a run beside may be killed at any step."""
+    with holder(store) as other:
+        pause(other)
+        mark = store.storage.read("live/run-other.run")
+
+        def begin_paused(folder: Store) -> None:
+            folder.storage.write("live/run-other.run", mark)
+            assert folder.take(A.key, "run-other", after=0)
+
+        def check(folder: Folder, done: tuple[bool, ...]) -> None:
+            assert is_finished(folder) or not any(done)
+
+        acts = [sharing_with_a_paused_run(run) for run in ("run-a", "run-b")]
+        Exploration(acts, begin_paused).run(check)
+
+
 # --- who is silent ------------------------------------------------------------------------------------------------
 
 
@@ -153,7 +191,7 @@ def test_a_run_is_silent_once_its_mark_has_stayed_the_same_whatever_its_clock_sa
         clock.now += SILENT_SECONDS - 1
         mark_elsewhere(store, "run-other", beat, clock=their_clock)
         assert mine.take(A.key) == ELSEWHERE
-        assert mine.is_left(A.key)
+        assert mine.left_to(A.key) == "run-other"
     clock.now += SILENT_SECONDS + 1
     assert mine.take(A.key) == TAKEN
     assert store.has_lost(A.key, "run-other")
@@ -166,7 +204,7 @@ def test_a_run_just_met_is_not_silent_yet_and_not_known_to_be_alive(store):
     mark_elsewhere(store, "run-other", 7)
     assert store.take(A.key, "run-other", after=0)
     assert mine.take(A.key) == ELSEWHERE
-    assert not mine.is_left(A.key)
+    assert not mine.left_to(A.key)
 
 
 def test_a_run_without_a_mark_is_silent_after_the_same_time(store):
@@ -179,21 +217,87 @@ def test_a_run_without_a_mark_is_silent_after_the_same_time(store):
 
 
 def test_a_killed_process_of_this_machine_is_silent_at_once_and_a_live_one_is_known_to_be_alive(store):
-    code = (
-        "from study.store.store import open_store\n"
-        f"store = open_store({store.uri!r}); store.begin_run('run-other'); store.take({A.key!r}, 'run-other', after=0)\n"
-        "print('began', flush=True); input()"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert other.stdout.readline() == b"began\n"
+    with holder(store) as other:
         mine = sharing(store, "run-mine", Clock())
         assert mine.take(A.key) == ELSEWHERE
-        assert mine.is_left(A.key)
-    finally:
+        assert mine.left_to(A.key) == "run-other"
         other.kill()
-        other.communicate()
+        other.wait()
     assert sharing(store, "run-mine", Clock()).take(A.key) == TAKEN
+
+
+HOLDER = """
+from study.store.store import open_store
+store = open_store({uri!r})
+store.begin_run("run-other")
+store.take({key!r}, "run-other", after=0)
+print("began", flush=True)
+input()
+"""
+
+
+@contextlib.contextmanager
+def holder(store: Store, key: str = A.key) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this machine whose run has the trial."""
+    code = HOLDER.format(uri=store.uri, key=key)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"began\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def pause(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)  # the kernel has done it
+
+
+def test_a_paused_process_of_this_machine_is_watched_and_its_trial_taken_over(store):
+    clock = Clock()
+    trials = SharedTrials(ListedTrials([A]), sharing(store, "run-mine", clock))
+    with holder(store) as other:
+        assert trials.next() is None
+        assert not trials.waits  # it runs
+        pause(other)
+        assert trials.waits
+        clock.now += SILENT_SECONDS - 1
+        assert trials.next() is None
+        assert trials.waits
+        clock.now += 2
+        assert trials.next() == A
+
+
+def test_a_process_of_this_machine_whose_mark_grows_old_is_watched_as_in_a_copy_of_its_folder(store, tmp_path):
+    with holder(store):
+        copy, clock = open_store(shutil.copytree(store.uri, tmp_path / "copy")), Clock()
+        mark = copy.runs()["run-other"]
+        old = dataclasses.asdict(mark) | {"time": mark.time - SILENT_SECONDS - 1}
+        copy.storage.write("live/run-other.run", json.dumps(old).encode())
+        trials = SharedTrials(ListedTrials([A]), sharing(copy, "run-mine", clock))
+        assert trials.next() is None
+        assert trials.waits
+        clock.now += SILENT_SECONDS + 1
+        assert trials.next() == A
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_gone(store):
+    with holder(store) as other:
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert store.runs()["run-other"].is_gone
+
+
+def test_the_mark_of_a_killed_run_is_swept_once_no_claim_needs_it(store):
+    with holder(store) as other:
+        store.sweep_claims({})
+        assert store.runs().keys() == {"run-other"}
+        other.kill()
+        other.wait()
+    store.sweep_claims({})
+    assert store.runs().keys() == {"run-other"}  # by it others know that A is free
+    store.sweep_claims({A.key: "complete"})
+    assert (store.runs(), store.claims()) == ({}, {})
 
 
 def test_a_mark_that_cannot_be_read_names_its_run(store):

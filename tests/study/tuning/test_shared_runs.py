@@ -1,12 +1,14 @@
 """Real runs on one folder at a time: each trial is trained once, by whichever of them, and the table is that of one run."""
 
 import functools
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -92,6 +94,32 @@ def test_a_process_that_wakes_up_after_its_trial_was_taken_over_leaves_it_alone(
     assert attempts(store)[trial.key] == 2
     assert (store.failures(), store.claims()) == ({}, {})
     assert comparable(store.read()) == comparable(alone(study, tmp_path / "alone").read())
+
+
+@pytest.mark.parametrize("clock", [-600.0, 600.0])
+def test_a_run_leaves_a_trial_to_a_live_run_whose_clock_differs(clock, study_file, tmp_path):
+    study, store = study_file(num_classes="[6]", more=""), open_store(tmp_path / "results")
+    theirs = read_study(study).configs[0]
+    over, beats = threading.Event(), itertools.count()
+
+    def beat() -> None:
+        mark = {"host": "far", "boot": "another", "beat": next(beats), "time": time.time() + clock}
+        store.storage.write("live/run-far.run", json.dumps(mark).encode())
+
+    beat()
+    assert store.take(theirs.key, "run-far", after=0)
+    beating = threading.Thread(target=lambda: [beat() for _ in iter(lambda: over.wait(1), True)])
+    beating.start()
+    try:
+        done = run_gnc("run", study, store.uri, check=False)
+        told = run_gnc("status", store.uri).stdout
+    finally:
+        over.set()
+        beating.join()
+    assert "1 complete, 1 not started\n1 trial left to other runs on this folder: run-far\n" in done.stderr
+    assert done.returncode == 0
+    assert "run-far" in told
+    assert "silent" not in told
 
 
 def test_a_study_changed_while_a_run_is_under_way_is_that_of_later_runs_alone(study_file, tmp_path):

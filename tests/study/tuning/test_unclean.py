@@ -9,6 +9,7 @@ import tempfile
 import pytest
 
 from study.store.store import open_store
+from tests.conftest import run_gnc
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -71,3 +72,35 @@ def test_a_run_beside_the_ray_of_another_user_starts_its_own_and_leaves_that_alo
     assert before.startswith("1 of others; gnc run starts one of its own")
     assert owner == "nobody:/tmp/ray/ray_current_cluster"
     assert set(open_store(tmp_path / "results").states().values()) == {"complete"}
+
+
+def test_doctor_only_looks_and_says_once_where_rays_files_lie(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_TMPDIR", "RAY_ADDRESS")}
+    done = subprocess.run(
+        [sys.executable, "-m", "gnc.cli.main", "doctor", "--results", "a/b"],
+        cwd=tmp_path, env=environment | {"TMPDIR": "/absent"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout + done.stderr).count("TMPDIR /absent cannot be written to") == 1
+    assert "ok      ray " in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+FOREIGN = """
+from study.tuning import resources
+resources.join_cluster("local")
+import ray
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+resources.leave_cluster()
+"""
+
+
+def test_a_ray_that_knows_another_token_is_asked_ten_times_and_refused(study_file, tmp_path):
+    words = [sys.executable, "-c", FOREIGN]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        address = other.stdout.readline().strip()
+        done = run_gnc("run", study_file(), tmp_path / "results", "--address", address, check=False)
+        other.communicate("\n")
+    assert done.returncode == 2
+    assert "--address must name a running Ray cluster that knows this token" in done.stderr
+    assert done.stderr.count("InvalidAuthToken") == 10

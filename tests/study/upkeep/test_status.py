@@ -310,3 +310,88 @@ def test_torn_checkpoints_are_named_each_read_once(store, monkeypatch):
     assert read_status(store, None, known=known).unreadable == (name,)
     monkeypatch.setattr(type(store), "_read_checkpoint", lambda *_: pytest.fail("it was read again"))
     assert read_status(store, None, known=known).unreadable == (name,)
+
+
+# --- who has what ---------------------------------------------------------------------------------------------------
+
+
+def mark_far(store: Store, run: str, key: str = "", *, clock: float = 0.0, age: float = 0.0, study: str = "") -> None:
+    """The mark of a run on another machine whose clock differs by so many seconds, written some seconds ago."""
+    now = time.time()
+    mark = {"host": "far", "process": 1, "boot": "another", "born": "1", "time": now + clock - age, "study": study}
+    store.storage.write(f"live/{run}.run", json.dumps(mark).encode())
+    os.utime(Path(store.uri, f"live/{run}.run"), (now - age, now - age))
+    if key:
+        assert store.take(key, run, after=0)
+
+
+@pytest.mark.parametrize("clock", [-600.0, 0.0, 600.0])
+def test_clocks_that_differ_make_no_run_silent_and_hide_no_dead_one(study_file, store, clock, capsys):
+    path = study_file()
+    store.write_study(path.read_text())
+    alive, dead, *_ = read_study(path).configs
+    for config, run, age in ((alive, "run-alive", 0), (dead, "run-dead", 3600)):
+        beat(store, config)
+        mark_far(store, run, config.key, clock=clock, age=age)
+    before = {entry.name for entry in store.storage.tree()}
+    assert main(["status", store.uri]) == 0
+    out = capsys.readouterr().out
+    assert {entry.name for entry in store.storage.tree()} == before
+    assert "1 running, 1 cut off, 2 not started" in out
+    assert re.search(r"run-alive .*heartbeat \d s ago$", out, re.MULTILINE)
+    assert re.search(r"run-dead .*heartbeat 36\d\d s ago, silent: other runs take its trials", out)
+
+
+def test_trials_in_progress_are_those_of_the_study_and_others_have_a_line_of_their_own(study_file, store, capsys):
+    old = study_file(num_classes="[5]")
+    text, other = old.read_text(), read_study(old).configs[0]
+    path = study_file()
+    store.write_study(text)
+    store.write_study(path.read_text())
+    for config in read_study(path).configs:
+        finish(store, config)
+    beat(store, other)
+    mark_far(store, "run-other", other.key, study=study_file_name(text))
+    assert main(["status", store.uri]) == 0
+    out = capsys.readouterr().out
+    assert "small in" in out.splitlines()[0]
+    assert out.splitlines()[0].endswith(": 4 complete")
+    assert f"  beside it: 1 running of studies/{study_file_name(text)}\n" in out
+    assert main(["status", store.uri, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["running"], facts["over"]) == ([], True)
+    assert facts["beside"] == {f"running of studies/{study_file_name(text)}": 1}
+    assert main(["status", store.uri, "--all"]) == 0
+    assert f"all trials in {store.uri}: 4 complete, 1 running\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_trial_whose_run_was_killed_is_cut_off_at_once_and_one_that_is_paused_is_not(
+    number, study_file, store, capsys
+):
+    path = study_file()
+    store.write_study(path.read_text())
+    config = read_study(path).configs[0]
+    beat(store, config)
+    code = f"from study.store.store import open_store\nstore = open_store({store.uri!r}); store.begin_run('run-a')\n"
+    code += f"store.take({config.key!r}, 'run-a', after=0); print('began', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"began\n"
+        process.send_signal(number)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+        assert main(["status", store.uri]) == 0
+        out = capsys.readouterr().out
+        process.kill()
+    if number == signal.SIGSTOP:  # it may go on, and is silent only after a minute
+        assert "1 running, 3 not started" in out
+        assert "silent" not in out
+        mark = json.loads(store.storage.read("live/run-a.run"))
+        store.storage.write("live/run-a.run", json.dumps(mark | {"time": mark["time"] - 77}).encode())
+        assert main(["status", store.uri]) == 0
+        out = capsys.readouterr().out
+    assert "1 cut off, 3 not started" in out
+    assert re.search(r"run-a .* 1 trial, heartbeat \d+ s ago, silent: other runs take its trials", out)
+    assert re.search(rf"  cut off  {config.key}  .*, cut off: continues when run again", out)
+    store.remove_claims(config.key)
+    assert main(["status", store.uri]) == 0
+    assert "silent" not in capsys.readouterr().out  # there is nothing to take
