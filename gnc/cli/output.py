@@ -123,7 +123,8 @@ def loops_line(loops: Sequence[Loop], seconds: float) -> str:
     parts = [f"{loop.what} {loop.done} of {loop.total}" for loop in loops] + [f"{duration(seconds)} so far"]
     share = share_done(loops)
     if share:
-        parts.append(f"about {duration((time.monotonic() - loops[0].began) * (1 - share) / share)} left")
+        left = duration((time.monotonic() - loops[0].began) * (1 - share) / share)
+        parts.append(f"{left} left" if left.startswith("less") else f"about {left} left")
     return ", ".join(parts)
 
 

@@ -319,7 +319,7 @@ def test_measure_gives_every_metric_of_features_and_only_those_that_exist(tmp_pa
         ({"labels": np.array([0.7, 1.2, 0.1, 1.0])}, "labels must be integers"),
         (
             {"labels": np.array([], dtype=np.int64), "features": np.ones((0, 2))},
-            "labels must be integers of at least one",
+            "labels must be integers below .*, at least one",
         ),
         ({"labels": np.array(1)}, "features must be .samples, dim. and labels .samples."),
         ({"labels": np.array([0, 1])}, "features must be .samples, dim. and labels .samples."),
