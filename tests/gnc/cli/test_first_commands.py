@@ -165,7 +165,9 @@ def test_the_fits_of_a_report_and_the_measures_of_a_contrast_are_counted(monkeyp
     laws, compared = told_in(monkeypatch, trends, "fit_trend"), told_in(monkeypatch, contrast, "numbers_contrast")
     find(load_study(make_made_up_store()))
     assert laws[0].startswith("stages of the fits 2 of 5, trends 0 of ")
-    assert re.fullmatch(r".*trends [1-9]\d* of \d+, dimensions \d of 3, 1 s so far, (about |less than ).* left", laws[-1])
+    assert re.fullmatch(
+        r".*trends [1-9]\d* of \d+, dimensions \d of 3, 1 s so far, (about |less than ).* left", laws[-1]
+    )
     assert any(line.startswith("stages of the fits 1 of 5, measures 1 of 4") for line in compared)
 
 
@@ -200,7 +202,9 @@ def test_a_command_that_takes_its_time_says_how_far_it_is(monkeypatch, capsys):
     assert main(["work"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "done\n"
-    assert re.search(r"^gnc work: steps [12] of 3, less than 1 s so far, less than 1 s left$", captured.err, flags=re.MULTILINE)
+    assert re.search(
+        r"^gnc work: steps [12] of 3, less than 1 s so far, less than 1 s left$", captured.err, flags=re.MULTILINE
+    )
 
 
 class Words:

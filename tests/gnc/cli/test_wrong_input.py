@@ -67,7 +67,10 @@ def files(tmp_path):
         ("best {0}/notes --metric train_loss", "which holds other files"),
         ("measure {0}/notes", "which holds other files"),
         ("measure {0}/folder.npz", "SOURCE must hold kept heads"),
-        ("measure {0}/w.npy", "must hold the array 'labels', got ['features']. Give the file of the labels with --labels."),
+        (
+            "measure {0}/w.npy",
+            "must hold the array 'labels', got ['features']. Give the file of the labels with --labels.",
+        ),
         ("margins {0}/folder.npz", "FILE must be a folder with one checkpoint"),
         ("margins {0}/absent.npy", "FILE must be a file"),
         ("margins {0}/w.npy --tolerance nan", "--tolerance must be between 0 and 1"),
