@@ -22,7 +22,7 @@ def find_head(model: nn.Module, name: str | None) -> nn.Module:
     Raises:
         ValueError: none or several are meant; the message lists the modules that have a matrix of rows."""
     if not isinstance(name, str | None):
-        raise TypeError(f"head must be the name of a module, such as 'fc', got {type(name).__name__}.")
+        raise ValueError(f"head must be the name of a module, such as 'fc', got {type(name).__name__}.")
     heads = {path: module for path, module in model.named_modules() if _rows(module) is not None}
     if name is None:
         found = [path for path in heads if path.rpartition(".")[2] in USUAL_HEADS]

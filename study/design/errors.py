@@ -92,7 +92,7 @@ def unreadable(what: str, path: str | Path, error: Exception, pattern: str = "*"
             held = {}
         close = difflib.get_close_matches(place.stem, held.values(), n=1)
         near = [path for path, stem in held.items() if stem in close]
-        there = f" There is {', '.join([*held][:SHOWN])}." if held and pattern != "*" else " Name one that is there."
+        there = f" There is {', '.join([*held][:SHOWN])}." if held and "." in pattern else " Name one that is there."
         problem += f" Did you mean {near[0]!r}?" if near else there
     return StudyError(f"{what}, got {str(path)!r}{problem}")
 

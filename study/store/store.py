@@ -35,7 +35,7 @@ def existing_store(results: str | Path) -> "Store":
     """The store at an existing folder; StudyError where there is none, or another kind of folder."""
     store = open_store(results)
     if not store.storage.exists():
-        raise unreadable("RESULTS must be a results folder", results, FileNotFoundError())
+        raise unreadable("RESULTS must be a results folder", results, FileNotFoundError(), "*/")
     store.check_results_folder()
     return store
 

@@ -127,7 +127,7 @@ def test_a_callback_that_meets_nothing_says_so(tmp_path, options, words):
 
 def test_a_head_that_is_no_name_is_refused(tmp_path):
     run = trainer(tmp_path, CollapseCallback(Network().fc), logger=False)
-    with pytest.raises(TypeError, match="head must be the name of a module, such as 'fc', got Linear"):
+    with pytest.raises(ValueError, match="head must be the name of a module, such as 'fc', got Linear"):
         run.fit(Network(), loader(points()))
 
 

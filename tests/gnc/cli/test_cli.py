@@ -136,6 +136,15 @@ def test_wrong_input_exits_2_with_one_clear_line(arguments, words, capsys):
     assert "Traceback" not in captured.err
 
 
+def test_a_results_folder_that_is_not_there_is_told_the_nearest_folder_never_a_file(tmp_path, capsys):
+    (tmp_path / "small-run.log").write_text("")
+    assert main(["status", str(tmp_path / "small-run")]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("which does not exist. Name one that is there.")
+    (tmp_path / "small-runs").mkdir()
+    assert main(["status", str(tmp_path / "small-run")]) == 2
+    assert f"Did you mean {str(tmp_path / 'small-runs')!r}?" in capsys.readouterr().err
+
+
 def test_a_wrong_study_exits_2_names_the_file_and_starts_nothing(study_file, tmp_path, capsys):
     study = study_file(num_classes="[6, 1]")
     assert main(["run", str(study), str(tmp_path / "r")]) == 2
