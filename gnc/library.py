@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnc_models.catalog.settings import check_at_least, check_between, check_integer
+from gnc_models.catalog.settings import LARGEST_FEATURE, check_at_least, check_between, check_integer, check_kind
 from gnc_models.codes.phases import unconstrained_optimum as known_optimum
 from gnc_models.columns import MADE_FROM, facts_needed
 from gnc_models.geometry.margins import Margins, Progress, margins_of_directions, one_vs_rest_margins
@@ -57,6 +57,7 @@ def margins(
     Raises:
         ValueError: not a matrix of at least 2 rows, a value that is not finite, or a row of zeros to be normalised.
     Source: Jiang et al., arXiv 2310.05351; how it is certified is in docs/margins.md."""
+    check_kind("normalize", normalize, bool, "True or False")
     rows = as_floats("weights", weights)
     find = margins_of_directions if normalize else one_vs_rest_margins
     return find(rows, tolerance=tolerance, mode=mode, warm_start=warm_start, progress=progress)
@@ -111,7 +112,13 @@ def measure(
     collapse = measure_collapse(found, classes, rows, **asked, absent_classes=True)
     given = {"weights": weights, "bias": bias, "test_features": test_features, "ood_features": ood_features}
     unknown = 0 if test[1] is None else int((~torch.isin(test[1], classes)).sum())
-    return Measured(collapse, notes_on(collapse.values, torch.bincount(classes), given, unknown))
+    notes = notes_on(collapse.values, torch.bincount(classes), given, unknown)
+    facts = facts_needed(() if columns is None else collapse.values)
+    if lacking := [
+        name for name in ("test_features", "ood_features") if given[name] is None and READ_BY[name] in facts
+    ]:
+        notes.append(f"Columns that need {' or '.join(lacking)} are None, since it was not given.")
+    return Measured(collapse, notes)
 
 
 def _labelled(kind: str, features: ArrayLike, labels: ArrayLike, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -182,6 +189,11 @@ def as_floats(name: str, values: ArrayLike) -> Tensor:
     if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         rule = f"{name} must be floating-point numbers of 2 bytes or more, got {tensor.dtype}"
         raise ValueError(f"{rule}. Convert them first; multiply codes by their scales.")
+    if tensor.dtype == torch.float64 and tensor.numel():
+        largest = max(-float(tensor.min()), float(tensor.max()))
+        rule = f"{name} must be at most {LARGEST_FEATURE:g} in size, got {largest:g}"
+        if LARGEST_FEATURE < largest < math.inf:
+            raise ValueError(f"{rule}, whose squares no float holds. Multiply all by one number.")
     return tensor
 
 
@@ -211,7 +223,11 @@ def _as_tensor(name: str, values: ArrayLike) -> Tensor:
         return values.detach()
     if isinstance(values, np.ma.MaskedArray) and values.mask.any():
         raise ValueError(f"{name} must have no masked values, got {values.mask.sum()}. Leave these samples out.")
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        rule = f"{name} must be one tensor or array of numbers, got a list whose entries differ in shape"
+        raise ValueError(f"{rule}. Join batches first: torch.cat(batches).") from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {array.dtype} of {type(values)}.")
     if not array.dtype.isnative:

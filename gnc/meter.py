@@ -111,7 +111,8 @@ class CollapseMeter:
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor) and tuple(weight.shape) != (self.num_classes, self.feature_dim):
             rule = f"head must have a weight of shape {(self.num_classes, self.feature_dim)}, got {tuple(weight.shape)}"
-            raise ValueError(f"{rule}. Watch the layer that gives the logits.")
+            cure = "Watch the layer that gives the logits" if weight.ndim == 2 else "Give features to update, dim last"
+            raise ValueError(f"{rule}. {cure}.")
         return head.register_forward_pre_hook(self._take, with_kwargs=True)
 
     def labels(self, labels: ArrayLike | None) -> None:
@@ -120,7 +121,8 @@ class CollapseMeter:
         Raises:
             ValueError: the labels given before have not met a pass yet."""
         if self._awaited:
-            raise ValueError("labels must be given once per forward pass, got them twice. Is the head the one watched?")
+            cure = "Is the head the one watched? If it is compiled, docs/library.md says how its hooks are called."
+            raise ValueError(f"labels must be given once per forward pass, got them twice. {cure}")
         self._labels, self._awaited = None if labels is None else as_labels("labels", labels), True
 
     def _take(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -174,7 +176,11 @@ class CollapseMeter:
             ValueError: the state is broken, or of other sizes, columns, normalization or temperature."""
         check_kind("state", state, Mapping, "what state_dict gave")
         settings = state.get("settings", self._settings)  # a state of an earlier version has none
-        if settings.shape != (2,) or not torch.allclose(settings.to(self._settings), self._settings):
+        if (
+            not isinstance(settings, Tensor)
+            or settings.shape != (2,)
+            or not torch.allclose(settings.to(self._settings), self._settings)
+        ):
             rule = f"state must be of a meter of normalization {self._normalization!r}, temperature {self._temperature}"
             raise ValueError(f"{rule}, got that of another head.")
         if assign:

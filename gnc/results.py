@@ -121,7 +121,12 @@ def fit_power_law(
     Source: as analysis.scaling.power_law."""
     if data is None and any(isinstance(given, str) for given in (measure, size, cell, group)):
         raise StudyError("data must be given where a column is named, got none. Give data=results.final().")
-    table = pa.table({} if data is None else data)
+    try:
+        table = pa.table({} if data is None else data)
+    except (TypeError, pa.ArrowInvalid) as error:
+        raise StudyError(
+            f"data must be a table, a data frame or a dictionary of columns, got {data!r:.80}: {error}."
+        ) from None
     cell = "cell" if cell is None and "cell" in table.column_names else cell
     given = {"measure": measure, "size": size, "group": group, "cell": cell}
     columns = {name: one for name, one in given.items() if one is not None}
@@ -131,9 +136,12 @@ def fit_power_law(
     lengths = {name: len(values) for name, values in found.items()}
     if len(set(lengths.values())) > 1:
         raise StudyError(f"measure, size, cell and group must be as long as each other, got {lengths}.")
+    arrays = [np.asarray(found[name], dtype=float) for name in ("measure", "size")]
+    if not lengths["measure"] or arrays[0].ndim != 1 or arrays[1].ndim != 1:
+        shapes = " and ".join(str(one.shape) for one in arrays)
+        raise StudyError(f"measure and size must be arrays [rows] of at least one row, got shapes {shapes}.")
     return power_law.fit_power_law(
-        np.asarray(found["measure"], dtype=float),
-        np.asarray(found["size"], dtype=float),
+        *arrays,
         cell=[str(one) for one in found.get("cell", range(lengths["measure"]))],
         group=[str(one) for one in found["group"]] if group is not None else None,
         name=size if isinstance(size, str) else "size",

@@ -61,6 +61,13 @@ seed = [0]
 """
 
 
+def pytest_configure() -> None:
+    """Under nohup or `&` the commands would inherit that these signals are ignored, and would heed that, as they should."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 def run_gnc(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`gnc` in its own process, output captured."""
     done = subprocess.run(

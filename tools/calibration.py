@@ -202,6 +202,10 @@ def main() -> None:
     parser.add_argument("--noise", type=float, help="of the log measure of a cell; default 0.05, of choices 0.01")
     parser.add_argument("--choices", type=int, default=0, help="studies of each law to choose a form for, instead")
     options = parser.parse_args()
+    if options.studies < 1 or min(options.cells or [5]) < 5:
+        parser.error(
+            "--studies must be at least 1 and --cells at least 5: fewer carry no interval, so there is none to test."
+        )
     if options.choices:
         for num_cells in options.cells or CELL_COUNTS[1:2]:
             print_choices(options.choices, num_cells, options.noise or 0.01)

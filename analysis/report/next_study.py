@@ -95,7 +95,8 @@ def _open_questions(
     pooled = [t for t in findings.trends if (t.measure, t.moment, list(t.where)) == (MARGIN, AT_END, ["feature_dim"])]
     if few := [t for t in pooled if t.refused and (t.fit.sizes if t.fit else 0) < MIN_CELLS]:
         at = f"at d = {listed([t.where['feature_dim'] for t in few])}"
-        what = f"how the margin goes with the number of classes {at}: that needs {COUNTS[MIN_CELLS]} class counts"
+        counts = f"{COUNTS[MIN_CELLS]} class counts with a margin above 0 at 99 % training accuracy"
+        what = f"how the margin goes with the number of classes {at}: that needs {counts}"
         yield what, [point for t in few for point in _more_sizes(usual, t, MIN_CELLS)]
     for setting, contrasts in findings.contrasts.items():
         gaps = [level.difference for contrast in contrasts for level in contrast.levels if level.difference]

@@ -18,7 +18,7 @@ from analysis.scaling.form_choice import FormComparison
 from analysis.scaling.form_claims import Asymptote, asymptote
 from analysis.scaling.power_law import Exponent, PowerLawFit
 from analysis.scaling.trends import AT_END, Trend, own_prefactors
-from analysis.statistics.inference import MIN_CELLS, sizes_needed
+from analysis.statistics.inference import MIN_CELLS, p_text, sizes_needed
 from gnc_models.progress import amount
 
 BEATEN = 1e-6  # above the best known margin by more than its rounding
@@ -146,19 +146,27 @@ def sentence_classes(trends: Sequence[Trend], comparisons: Sequence[FormComparis
     pooled = [t for t in _trends_in_classes(trends, MARGIN, AT_END) if list(t.where) == ["feature_dim"]]
     claimed = [(t.where["feature_dim"], t.believed.exponent) for t in pooled if t.believed]
     if not claimed:
-        return f"No trend in the number of classes can be told: {_why_none(pooled)}."
+        differ = any(t.fit and t.fit.slopes_differ for t in pooled)
+        start = (
+            "No one exponent in the number of classes holds"
+            if differ
+            else "No trend in the number of classes can be told"
+        )
+        return f"{start}: {_why_none(pooled)}."
     verdicts = {c.feature_dim: found.verdict for c in comparisons if (found := asymptote(c))}
     told = [(dim, exponent) for dim, exponent in claimed if not exponent.holds(0)]
     basis = listed(list(dict.fromkeys(_basis(t.believed) for t in pooled if t.believed)))
     parts = []
     for dim, exponent in (told or claimed)[:MOST_NAMED]:
         verdict, limit = verdicts.get(dim, "cannot tell"), number(theory.asymptotic_exponent(dim))
-        beside = "" if verdict == "cannot tell" else f", with theory's {limit} {verdict} the interval of its asymptote"
+        beside = f", with theory's {limit} {verdict} the interval of its asymptote"
+        if verdict == "cannot tell":
+            beside = f", where theory's {limit} is neither shown nor excluded (a wider range of K would tell)"
         parts.append(f"{power_text(exponent)} at d = {dim}{beside}")
     open_dims = listed([f"d = {dim}" for dim, exponent in claimed if exponent.holds(0)])
     signs = {exponent.estimate < 0 for _, exponent in told}
     verb = "changes" if len(signs) > 1 else "falls" if True in signs else "rises"
-    rest = f" This rests on {basis}." + "".join(f" {_unclaimed(t)}" for t in pooled if not t.believed)
+    rest = f" This rests on {basis}." + "".join(_left_out(t) if t.believed else f" {_unclaimed(t)}" for t in pooled)
     if not told:
         start = "No change of the margin with the number of classes is found, for every interval holds 0"
         return f"{start}: {'; '.join(parts)}.{rest}"
@@ -234,7 +242,7 @@ def sentence_trend(trend: Trend, series: Sequence[Trend] = ()) -> str:
         each = "; ".join(f"{power_text(one.exponent)} at {held}" for one, held in own[:MOST_NAMED])
         more = f"; {len(own) - MOST_NAMED} more are in the table" if len(own) > MOST_NAMED else ""
         differ = f"{what} the exponents of {name} differ between the {len(fit.levels)} series"
-        equal = f"(p = {fit.slopes_p:.1g} that they are equal), so none holds for all"
+        equal = f"({p_text(fit.slopes_p or 0.0)} that they are equal), so none holds for all"
         return f"{differ} {equal}: {each}{more}. These rest on {_basis(fit)}.{missing}"
     if trend.refused:
         bare = f"The bare estimate is K to the power {number(exponent.estimate)}, from {_basis(fit)}."

@@ -176,7 +176,8 @@ def independent_settings(final: pa.Table) -> list[str]:
 
 
 def best_trial(rows: pa.Table) -> dict[str, Any]:
-    return rows.take([int(np.nanargmax(values(rows, "margin_min_lower")))]).to_pylist()[0]
+    lower = np.nan_to_num(values(rows, "margin_min_lower"), nan=-np.inf)  # argmax would take NaN for the largest
+    return rows.take([int(np.argmax(lower))]).to_pylist()[0]
 
 
 def parts_by(table: pa.Table, by: str | None, where: Sequence[str] = ()) -> list[tuple[pa.Table, str]]:

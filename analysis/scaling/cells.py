@@ -1,6 +1,7 @@
 """Seeds averaged to cells, and cells of one size to what that size shares: a class count at which codes are better than the
 trend is better at every temperature, so the number of sizes, not that of cells, decides how sure a trend is."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,11 @@ def average_cells(
     lows = np.where(measure > 0, np.log(np.where(measure > 0, measure, 1.0)), -np.inf)
     ends = [lows] if upper is None else [lows, np.log(upper)]
     means = [np.bincount(index, weights=logs, minlength=len(names)) / trials for logs in ends]
-    logs = np.stack([np.log(np.asarray(x, dtype=float))[first] for x in predictors.values()], axis=1)
+    every = np.stack([np.log(np.asarray(x, dtype=float)) for x in predictors.values()], axis=1)
+    logs = every[first]
+    for i in np.flatnonzero(~((every == logs[index]) | np.isnan(every)).all(axis=1))[:1]:
+        got = f"got {' and '.join(f'{math.exp(row[0]):.10g}' for row in (logs[index[i]], every[i]))} in cell {names[index[i]]!s}"
+        raise ValueError(f"the rows of a cell must be of one {' and '.join(predictors)}, {got}. Give another cell=.")
     return Cells(means[0], logs, tuple(group[i] for i in first), trials, means[1] if upper is not None else None)
 
 

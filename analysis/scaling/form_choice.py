@@ -15,7 +15,7 @@ from analysis.scaling.cells import Cells, average_cells, select
 from analysis.scaling.forms import MARGIN_FORMS, VARIABILITY_FORMS, FormFit, fit_form, weigh
 from analysis.scaling.power_law import EQUAL_LEVEL, Exponent, FitRefused
 from analysis.scaling.trends import MEASURES
-from analysis.statistics.inference import LEVEL, Weight, mixed_interval
+from analysis.statistics.inference import LEVEL, Weight, mixed_interval, p_text
 from gnc_models.progress import counted
 
 ROUND_OFF = 1e-9  # a smaller curvature is rounding error, in data without noise
@@ -164,7 +164,7 @@ def compare_forms(
         verdicts = tuple(refusals if refused else (verdict_of(name, cells, feature_dim) for name in names))
         return FormComparison(*about, verdicts, choose(verdicts), cells, slopes_p=slopes_p)
     labels = sorted(cells.counts, key=lambda g: (-cells.counts[g], g))
-    reason = f"the exponents of the {len(labels)} series differ (p = {slopes_p:.1g} that they are equal)"
+    reason = f"the exponents of the {len(labels)} series differ ({p_text(slopes_p)} that they are equal)"
     own = (select(cells, np.array(cells.group) == label) for label in labels[:MOST_SERIES])
     series = tuple(compare_forms(one, feature_dim, measure, within, names=names) for one in own)
     verdicts = tuple(FormVerdict(name, None, None, reason) for name in names)

@@ -198,7 +198,7 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     if design.shape[0] < needed:
         counts = f"{amount(design.shape[0], 'cell')} for {design.shape[1]} parameters"
         raise FitRefused(f"{counts}, at least {needed} are needed")
-    for axis in AXES if form.cold else AXES[:1]:
+    for axis in AXES if form.cold else AXES[:2]:
         count = len(np.unique(axes[axis]))
         if count < (least if axis != "feature_dim" else 2):
             raise FitRefused(f"too few values of {axis} for this form, {count}")

@@ -10,7 +10,7 @@ from scipy.stats import t as student_t
 
 from analysis.scaling.cells import SizeMeans, average_cells, select, with_levels
 from analysis.statistics.huber import LinearFit, fit_linear
-from analysis.statistics.inference import LEVEL, MIN_CELLS, Expected
+from analysis.statistics.inference import LEVEL, MIN_CELLS, Expected, p_text
 from analysis.statistics.interval_censored import MOST_CENSORED, complete
 from analysis.statistics.residual_checks import Diagnostics, diagnose
 from gnc_models.progress import amount
@@ -161,7 +161,7 @@ def why_no_interval(means: SizeMeans, parameters: int, name: str = "num_classes"
     if sizes < parameters + 2:
         return f"{found} for {amount(parameters, 'parameter')}, at least {parameters + 2} are needed"
     if means.slopes_p is not None and means.slopes_p < EQUAL_LEVEL:
-        return f"the exponents of the {len(means.levels)} series differ (p = {means.slopes_p:.1g} that they are equal)"
+        return f"the exponents of the {len(means.levels)} series differ ({p_text(means.slopes_p)} that they are equal)"
     return "the values of all sizes are equal" if np.ptp(means.log_measure) < EQUAL else ""
 
 
@@ -177,4 +177,6 @@ def _check_positive(name: str, numbers: np.ndarray) -> None:
     numbers = np.asarray(numbers, dtype=float)
     bad = numbers[~(np.isfinite(numbers) & (numbers > 0))]
     if len(bad):
-        raise ValueError(f"{name} must be positive and finite, got {bad[0]!r}. Leave such trials out and count them.")
+        raise ValueError(
+            f"{name} must be positive and finite, got {float(bad[0])!r}. Leave such trials out and count them."
+        )

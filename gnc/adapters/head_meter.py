@@ -20,9 +20,10 @@ def find_head(model: nn.Module, name: str | None) -> nn.Module:
     """The module of this name, or whose name ends with it; without a name, the only one with a usual name.
 
     Raises:
-        ValueError: none or several are meant; the message lists the modules that have a matrix of rows."""
+        ValueError: none or several are meant; the message lists the modules that have a matrix of rows.
+        TypeError: the name is no text."""
     if not isinstance(name, str | None):
-        raise ValueError(f"head must be the name of a module, such as 'fc', got {type(name).__name__}.")
+        raise TypeError(f"head must be the name of a module, such as 'fc', got {type(name).__name__}.")
     heads = {path: module for path, module in model.named_modules() if _rows(module) is not None}
     if name is None:
         found = [path for path in heads if path.rpartition(".")[2] in USUAL_HEADS]

@@ -49,13 +49,20 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
         self._meter: HeadMeter | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._meter is not None:  # of a fit that was broken off
+            self._meter.remove()
         self._has_ended = False
         self._meter = HeadMeter(pl_module, self._head, self._columns, **self._settings)
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._meter is None:  # trainer.validate without a fit
+            self.on_fit_start(trainer, pl_module)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if self._meter is not None:
             self._meter.remove()
-            if not self._has_ended:
+            self._meter = None
+            if not self._has_ended and stage in ("fit", self._stage):
                 warnings.warn(f"Collapse was never measured: no epoch to {self._stage} ended.", stacklevel=2)
 
     def _begin(self, stage: str, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:

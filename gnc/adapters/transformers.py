@@ -9,6 +9,9 @@ from transformers import TrainerCallback
 
 from gnc.adapters.head_meter import COLUMNS, HeadMeter
 
+# Endings of the models whose own loss is that of the next token, unless an encoder reads the labels' context.
+CAUSAL = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel", "ForConditionalGeneration")
+
 
 class CollapseCallback(TrainerCallback):
     """Measures collapse of the training batches at the end of each epoch and logs it through the trainer.
@@ -39,7 +42,8 @@ class CollapseCallback(TrainerCallback):
         output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         names = {id(module): name for name, module in model.named_modules()}
         head = self._head or names.get(id(output))
-        shift = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")) if self._shift is None else self._shift
+        is_causal = type(model).__name__.endswith(CAUSAL) and not getattr(model.config, "is_encoder_decoder", False)
+        shift = is_causal if self._shift is None else self._shift
         self._meter = HeadMeter(model, head, self._columns, **self._settings)
         self._handle = model.register_forward_pre_hook(self._called(self._meter, shift), with_kwargs=True)
 

@@ -101,6 +101,8 @@ def command_slurm(options: argparse.Namespace) -> int:
     fields = dataclasses.fields(slurm_script.Request)
     request = slurm_script.Request(**{field.name: getattr(options, field.name) for field in fields})
     request.check(study)
+    if request.time.count(":") == 1 and "-" not in request.time:
+        say(f"note: --time {request.time} is minutes:seconds; four hours are 4:00:00")
     more = (["--where", options.where] if options.where else []) + ["--allow-code"] * options.allow_code
     script = slurm_script.make_script(study, store, request, study_path=options.study, more=more)
     if problem := slurm_script.ask_slurm(script):

@@ -11,14 +11,13 @@ import numpy as np
 
 from gnc.cli.output import fact_lines, show
 from gnc_models.codes.phases import unconstrained_optimum
-from gnc_models.references.margin import random_margin_interval, reference_margin
+from gnc_models.references.margin import MOST_CLASSES, random_margin_interval, reference_margin
 from gnc_models.references.tables import NO_OPTIMA
 from study.design.errors import StudyError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_CLASSES = 10_000_000  # the bounds take more than a minute there, and far longer above it
 LARGEST_CODE = 5_000_000  # coordinates; above that even explicit constructions take minutes
 MOST_STARTED = 1_000_000_000  # coordinates of all starts of a search, which are in memory together: 8 GB
 SEARCH = "optimised from {} starts, seed {}"
@@ -26,6 +25,9 @@ SEARCH = "optimised from {} starts, seed {}"
 
 def reference_facts(num_classes: int, feature_dim: int) -> dict[str, Any]:
     """What a margin of unit rows is compared with."""
+    require(
+        num_classes <= MOST_CLASSES, f"classes must be at most {MOST_CLASSES:,} for a reference, got {num_classes}."
+    )
     best = reference_margin(num_classes, feature_dim)
     random = random_margin_interval(num_classes, feature_dim)
     facts: dict[str, Any] = {"reference_margin_lower": best.lower, "reference_margin_upper": best.upper}

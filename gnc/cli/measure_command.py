@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnc.cli.geometry_commands import measure_heads
 from gnc.cli.output import fact_lines, note_lines, show
+from gnc_models.catalog.settings import LARGEST_FEATURE
 from gnc_models.progress import amount, under_way
 from study.design.errors import StudyError, require
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from gnc.files.stored import StoredArray
 
-LARGEST_FEATURE = 1e100  # up to here squares and their sums over a file stay finite, and those of the inverse
 LARGEST_SET = 1 << 29  # numbers of features that are taken into memory at once: 4 GiB in float64
 OF_FEATURES = ("labels", "weights", "tensor", "relabel", "normalization", "temperature", "stream")
 UNIT_TOLERANCE = 2e-3  # of a length: float16 and bfloat16 round each coordinate by as much as 1/256

@@ -33,7 +33,7 @@ def check_code(study: Study, store: Store, allowed: bool) -> None:
 def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     """The study file and the results folder that a command names, with the trials suggested there so far."""
     study = select(read_study(options.study), selection_of(options))
-    store = open_store(options.results or f"results/{study.name}")
+    store = named_store(options.results or f"results/{study.name}")
     unreadable: list[str] = []
     store.check_checkpoints(unreadable.append)
     study = complete_study(study, store, unreadable.append)
@@ -41,6 +41,14 @@ def open_study(options: argparse.Namespace) -> tuple[Study, Store]:
     for warning in study.warnings:
         say(f"warning: {warning}")
     return study, store
+
+
+def named_store(results: str) -> Store:
+    """The store where trials are to go, with a warning where other readers would misread its path."""
+    store = open_store(results)
+    if problem := store.storage.read_as_columns():
+        say(f"warning: {problem}. Name the folder without =.")
+    return store
 
 
 def selection_of(options: argparse.Namespace) -> Selection | None:

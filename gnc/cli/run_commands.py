@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gnc.cli.opening import check_code, open_study, states_of, stored_study
+from gnc.cli.opening import check_code, named_store, open_study, states_of, stored_study
 from gnc.cli.output import put, say, show
 from gnc.part_check import check_parts
 from gnc_models.processes import ASKS
@@ -20,7 +20,6 @@ from study.design.config import TrialConfig
 from study.design.errors import SHOWN, StudyError, require
 from study.design.search import Scheduler
 from study.design.study_file import Study, read_study
-from study.doctor.this_machine import read_as_columns
 from study.execution.cost import Price, price
 from study.execution.granted import data_room
 from study.execution.progress_view import Pace
@@ -30,7 +29,7 @@ from study.execution.signals import REQUESTS, act_as_ctrl_c, held_back
 from study.scheduling.remaining import done_keys, spent_keys, trials_left
 from study.scheduling.sharing import LOOK_SECONDS, ListedTrials, SharedTrials, Sharing, Trials
 from study.scheduling.suggestions import Suggestions, complete_study
-from study.store.store import Store, existing_store, open_store
+from study.store.store import Store, existing_store
 from study.training.data import DataFound, check_data, find_data
 from study.tuning.loggers import check_callbacks
 from study.upkeep.status import counts_line, runs_at_work, trials_at_work
@@ -56,8 +55,9 @@ def command_check(options: argparse.Namespace) -> int:
     if options.json:
         # --where changes no index
         whole = study if options.where is None else complete_study(read_study(options.study), store)
-        keys = {config.key: at for at, config in enumerate(whole.configs)}
-        told = ((keys[c.key], c.key, states.get(c.key, "missing")) for c in study.configs)
+        # in a search the places change with what is suggested
+        keys = {} if study.is_adaptive else {config.key: at for at, config in enumerate(whole.configs)}
+        told = ((keys.get(c.key), c.key, states.get(c.key, "missing")) for c in study.configs)
         facts["planned"] = [{"index": at, "key": key, "state": state} for at, key, state in told]
     show(options, facts, _check_lines(study, store, missing, cost, found))
     return 0
@@ -103,8 +103,6 @@ def command_run(options: argparse.Namespace) -> int:
     """Run the trials of a study that are not in the results folder yet."""
     study, store = open_study(options)
     check_code(study, store, options.allow_code)
-    if problem := read_as_columns(store):
-        say(f"warning: {problem}. Name the folder without =.")
     most = options.max_concurrent
     require(most is None or most >= 1, f"--max-concurrent must be at least 1, got {most}.")
     check_callbacks(study.log.callbacks, store)
@@ -267,7 +265,7 @@ def _one_or_next(options: argparse.Namespace, study: Study, store: Store) -> Tri
 
 def _nothing_to_run(options: argparse.Namespace, study: Study, store: Store) -> str:
     if options.next:
-        return f"no trial of {study.name} is left that no run has; gnc status {store.uri} shows who has what"
+        return f"every trial of {study.name} has ended or is with a run; gnc status {store.uri} shows which"
     key = _find(study, options.key).key
     claim = store.claim_of(key)
     if claim is not None and claim.run:
@@ -310,13 +308,13 @@ def _study_of(options: argparse.Namespace) -> tuple[Study, Store]:
     if Path(source).suffix == ".toml":
         require(options.study is None, f"--study must come with a results folder, got the study file {source!r}.")
         study = read_study(source)
-        store = open_store(results or f"results/{study.name}")
+        store = named_store(results or f"results/{study.name}")
         return complete_study(study, store), store
     store = existing_store(source)
     latest = stored_study(options, store)
     if latest is None:
         raise StudyError(f"RESULTS must hold a study file, got {source!r} without one. Give the study file instead.")
-    return latest, open_store(results) if results else store
+    return latest, named_store(results) if results else store
 
 
 def _find(study: Study, key: str) -> TrialConfig:

@@ -43,6 +43,10 @@ def open_features(path: str, labels: str | None = None) -> tuple[dict[str, Store
     else:
         contents = open_arrays(str(place))
         arrays, skipped = dict(contents.arrays), contents.skipped
+        for name in ("features", "labels"):
+            if name not in arrays and f"train_{name}" in arrays:
+                arrays[name] = replace(arrays.pop(f"train_{name}"), name=name)
+                notes.append(f"{name} are those called 'train_{name}'")
     if labels is not None:
         if "labels" in arrays:
             raise StudyError(f"labels must be given once, got them in {path!r} and in {labels!r}. Leave out --labels.")

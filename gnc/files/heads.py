@@ -114,7 +114,9 @@ def _likeliest(contents: Contents, ranked: list[StoredArray]) -> tuple[list[Stor
     heads = [found for found in ranked if _head_parts(found.name)]
     for tier in sorted({_rank(found)[0] for found in heads}):
         named = _last_of_numbered([found for found in heads if _rank(found)[0] == tier])
-        most = max(map(rows_of, named)) if classes is None else classes
+        # the width of another: a hidden layer that feeds it
+        last = [f for f in named if all(rows_of(f) != sum(o.shape[:2]) - rows_of(o) for o in named if o is not f)]
+        most = max(map(rows_of, last or named)) if classes is None else classes
         if sized := [found for found in named if rows_of(found) == most]:
             return sized, "by its name"
     # Hugging Face writes the setting only where it differs from the architecture's default
@@ -229,4 +231,8 @@ def loose_biases(contents: Contents, head: StoredArray) -> list[str]:
     layers = {layer for layer, form in map(parted, contents.arrays) if form}
     shapes = ((rows_of(head),), (1, rows_of(head)))
     vectors = [name for name, found in contents.arrays.items() if found.is_float and found.shape in shapes]
-    return [name for name in vectors if (own := re.fullmatch("(.*)bias(:0)?", name)) and own[1] not in layers]
+    return [
+        name
+        for name in vectors
+        if (own := re.fullmatch("(.*?)(?:bias|intercept_)(:0)?", name)) and own[1] not in layers
+    ]

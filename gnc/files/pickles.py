@@ -118,6 +118,8 @@ class _Inert(_Unpickler):
     storages: Callable[[Any], Any] | None = None
 
     def find_class(self, module: str, name: str) -> Global:
+        if module == "joblib.numpy_pickle":
+            raise Unreadable("joblib mixes arrays into the pickle. Save it with pickle.dump, or coef_ with numpy.savez")
         return Global(str(module), str(name))
 
     def persistent_load(self, pid: Any) -> Any:

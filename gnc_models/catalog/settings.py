@@ -8,6 +8,8 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 from gnc_models.catalog.members import LOSSES
 
+LARGEST_FEATURE = 1e100  # up to here squares and their sums over a file stay finite, and those of the inverse
+
 
 def check_kind(name: str, value: Any, kind: Any, rule: str) -> None:
     """ValueError unless the value is of this kind, or one of these."""

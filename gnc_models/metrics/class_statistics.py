@@ -28,6 +28,7 @@ class ClassStatistics:
 
     PARTS = ("counts", "means", "square_deviations", "mean_errors", "scatter", "norm_mean", "norm_square_deviation")
 
+    @torch.inference_mode(False)  # tensors made within it could not be written to outside
     def __init__(
         self, num_classes: int, feature_dim: int, device: torch.device | str = "cpu", *,
         dtype: torch.dtype = torch.float64, holds_scatter: bool = True,
@@ -72,8 +73,8 @@ class ClassStatistics:
         if joined:
             shift = other.norm_mean - self.norm_mean
             spread = shift**2 * (seen * joined / (seen + joined))
-            self.norm_square_deviation = self.norm_square_deviation + other.norm_square_deviation + spread
-            self.norm_mean = self.norm_mean + shift * (joined / (seen + joined))
+            self.norm_square_deviation += other.norm_square_deviation + spread
+            self.norm_mean += shift * (joined / (seen + joined))
         if rows is None:
             self.scatter += other.scatter
         for block in _blocks(other.means):
@@ -96,6 +97,7 @@ class ClassStatistics:
             self.counts[at] = counts + added
         return self
 
+    @torch.inference_mode(False)
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> "ClassStatistics":
         """Merge the statistics of all workers of a process group; each ends with those of all samples, bit for bit.
         Sums over workers in blocks: counts and means, what rounded common means lack, then deviations and spread."""

@@ -159,8 +159,7 @@ class _Facts:
         dead = (~self._weights.any(1)).nonzero()[:, 0].tolist()
         if dead:
             got = f"got {len(dead)}, the first is {dead[0]}"
-            cure = "Leave these classes out, or ask for columns that need no rows."
-            raise ValueError(f"weights must have no row of zeros, {got}. {cure}")
+            raise ValueError(f"weights must have no row of zeros, {got}. Leave these classes out.")
         return self._weights.detach().to(torch.float64)
 
     @cached_property

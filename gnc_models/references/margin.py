@@ -25,6 +25,7 @@ REFERENCE_VERSION = f"3.{tables_digest()}"
 # Table values carry 6 decimals: half a unit either way keeps the interval true.
 TABLE_ROUNDING = 5e-7
 POLYGON_SIZES = range(3, 65)  # as parts of direct sums; larger ones are poor parts
+MOST_CLASSES = 10_000_000  # the bounds take a minute there, and far longer above it
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,10 @@ def reference_margin(num_classes: int, feature_dim: int) -> Reference:
     exact = _exact(num_classes, feature_dim)
     if exact is not None:
         return exact
+    if num_classes > MOST_CLASSES:
+        raise ValueError(
+            f"num_classes must be at most {MOST_CLASSES:,} in {feature_dim} dimensions, got {num_classes}."
+        )
     upper = _upper_bound(num_classes, feature_dim)
     found = [_inherited(num_classes, feature_dim), _direct_sum(num_classes, feature_dim)]
     found.append((forms.theorem_bounds(num_classes, feature_dim)[0], "theorem's lower bound (arXiv 2310.05351)"))

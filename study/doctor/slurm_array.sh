@@ -5,7 +5,8 @@
 #SBATCH --array=0-{last} --nodes=1 --ntasks=1 --cpus-per-task={cpus} --time={time}
 #SBATCH --signal=B:USR1@{warning} --requeue {more}
 
-[ "$PWD" -ef "{folder}" ] || {{ echo "the folder of gnc slurm must be shared by all nodes, this one has no {folder}" >&2; exit 2; }}
+[ "$PWD" -ef {here} ] || {{ echo "the folder of gnc slurm must be shared by all nodes, this one has no" {here} >&2; exit 2; }}
+unset POSIXLY_CORRECT  # with it bash would forget how the run ended
 unset RAY_ADDRESS  # each task starts a Ray of its own, with a folder and ports of its own
 export {variable}="$PWD/gnc-{job}-${{SLURM_ARRAY_JOB_ID}}_"  # where the tasks see each other's logs
 

@@ -20,10 +20,10 @@ from study.execution import granted
 from study.execution.run_mark import VARIABLE, check_tasks_share
 from study.store.store import Store
 
-TIME = re.compile(r"(\d{1,5}-)?\d{1,7}(:\d{1,7}){0,2}")  # SLURM counts minutes in 32 bits
+TIME = re.compile(r"([0-9]{1,5}-)?[0-9]{1,7}(:[0-9]{1,7}){0,2}")  # SLURM counts minutes in 32 bits
 NAME = re.compile(r"[A-Za-z0-9_.,:+-]+")
-MEMORY = re.compile(r"\d{1,12}K|\d{1,9}M?|\d{1,6}G|\d{1,3}T")
-GPUS = re.compile(r"([A-Za-z0-9_.-]+:)?\d{1,4}")
+MEMORY = re.compile(r"[0-9]{1,12}K|[0-9]{1,9}M?|[0-9]{1,6}G|[0-9]{1,3}T")
+GPUS = re.compile(r"((?!gpu:)[A-Za-z0-9_.-]+:(?=.*[1-9]))?[0-9]{1,4}")
 ANSWER_SECONDS, QUEUE_SECONDS = 30.0, 60.0  # of sbatch and squeue
 UNASKED = "SLURM does not answer here, so it checks the options only when the script is submitted"
 AWAY = re.compile("Unable to contact|Connection refused|configuration source")  # no refusal: SLURM could not be asked
@@ -59,7 +59,8 @@ class Request:
             value = getattr(self, name)
             require(value is None or bool(form.fullmatch(value)), f"--{name} must be {rule}, got {value!r}.")
         rule = f"--time must be more than twice the {self.warning} s of --warning, got {self.time!r}"
-        require(seconds_of(self.time) > 2 * self.warning, f"{rule}. Ask for more time, or warn later.")
+        seconds = seconds_of(self.time)
+        require(seconds > 2 * self.warning, f"{rule}, which is {seconds} s. Ask for more time, or warn later.")
         workers = max((config.workers for config in study.configs or study.extremes), default=1)
         wanted = {"cpus": (study.resources.cpus, self.cpus), "gpus": (study.resources.gpus or 0, self.num_gpus)}
         for name, (each, given) in wanted.items():
@@ -82,7 +83,8 @@ def seconds_of(time: str) -> int:
 def make_script(study: Study, store: Store, request: Request, *, study_path: str, more: list[str]) -> str:
     """The script, to be submitted from anywhere; its tasks write their logs into the current folder. more: options of `gnc run`."""
     folder = str(Path.cwd())
-    require('"' not in folder and "\n" not in folder, f"the current folder must have a plain name, got {folder!r}.")
+    rule = 'the name of the current folder must hold no ", no \\ and no line break'
+    require(not re.search(r'["\\\n]', folder), f"{rule}, got {folder!r}. Call gnc slurm in another folder.")
     job = re.sub(r"[^A-Za-z0-9_.-]", "-", study.name)
     results = str(store.storage.local_path("") or store.uri)
     words = [sys.executable, "-P", "-m", "gnc.cli.main", "run", str(Path(study_path).absolute()), results]
@@ -92,6 +94,7 @@ def make_script(study: Study, store: Store, request: Request, *, study_path: str
         **vars(request),
         job=job,
         folder=folder,
+        here=shlex.quote(folder),
         last=request.tasks - 1,
         more=" ".join(f"--{name}={value}" for name, value in asked.items() if value),
         variable=VARIABLE,
@@ -169,6 +172,8 @@ def check_folder(store: Store | None) -> Check:
 
 
 def check_time_left(job: str) -> Check:
+    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):  # by its own number the last task would mean the whole array
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
     words = ["squeue", "--noheader", "--jobs", job, "--format", "%L"]
     asked = subprocess.run(words, capture_output=True, text=True, timeout=QUEUE_SECONDS, check=True)
     return ok("time left", f"{asked.stdout.strip()} (days-hours:minutes:seconds)")

@@ -32,7 +32,6 @@ OPEN_FILES = 1024  # a run on two processors gets by with as many
 PROCESSES = 1000  # and threads: a Ray on two processors has some 400, and more for each further one
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 RAY_PROXY = "RAY_grpc_enable_http_proxy"
-READ_AS_COLUMN = re.compile(r"[^/=]+=[^/]*")  # a folder that readers of Parquet take for a column and its value
 CONSTRAINTS = Path(study.__file__).parents[1] / "constraints.txt"
 PINNED = re.compile(r"^\s*([A-Za-z0-9_.-]+)==(\S+)\s*$", re.MULTILINE)
 
@@ -135,20 +134,24 @@ def check_environment(store: Store) -> Iterator[Check]:
     yield guarded("limits", check_limits, "Look at ulimit -a.")
     yield from check_network()
     yield guarded("other Rays", check_other_rays, "Look at ps aux.")
-    told = read_as_columns(store)
+    told = store.storage.read_as_columns()
     yield verdict("path", [told] if told else [], f"{store.uri} holds no =", "Name the folder without =.")
 
 
 def check_temporary() -> Check:
     base, note = granted.temporary_base()
-    return ok("temporary", note or f"{base}")
+    barred = "; programs may not start there, and none does" if os.statvfs(base).f_flag & os.ST_NOEXEC else ""
+    return ok("temporary", (note or f"{base}") + barred)
 
 
 def check_user() -> Iterator[Check]:
     """What the user's home and umask mean for a run."""
     folder = cache_folder()
     told = f"{folder} cannot be written: codes that take long are computed anew by each run (GNC_CACHE moves it)"
-    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=next(p for p in folder.parents if p.exists())):
+    with (
+        contextlib.suppress(OSError),
+        tempfile.TemporaryFile(dir=next(p for p in (folder, *folder.parents) if p.exists())),
+    ):
         told = f"{folder} is writable"
     yield ok("home", told)
     os.umask(mask := os.umask(0o77))
@@ -187,11 +190,3 @@ def check_other_rays() -> Check:
                 users["yours" if folder.stat().st_uid == os.getuid() else "of others"] += 1
     told = ", ".join(f"{count} {whose}" for whose, count in users.items()) or "none"
     return ok("other Rays", f"{told}; gnc run starts one of its own, with its own folder and ports")
-
-
-def read_as_columns(store: Store) -> str:
-    """What in the path of the results readers of Parquet would take for a column, in a sentence; empty where nothing is."""
-    path = str(store.storage.local_path("") or store.uri.partition("?")[0])
-    named = [part for part in path.split("/") if READ_AS_COLUMN.fullmatch(part)]
-    read = "is read as a column by DuckDB and other readers, in place of the real one"
-    return f"{named[0]} in the path of the results {read}" if named else ""

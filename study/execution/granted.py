@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ PREFIX, RANDOM = "gnc-", "?" * 8  # of a folder for one run; the random part is 
 # A Unix socket's path has at most 107 bytes, and below its own folder Ray adds this much.
 RAY_ADDS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 BASE_BYTES = 107 - RAY_ADDS - len(f"/{PREFIX}{RANDOM}")
+STALE_SECONDS = 3600.0
 LOCK = "lock"  # in that folder: held for as long as its process lives
 PROBE_BYTES = 1 << 20
 DATA_SHARE, USUAL_SHARE = "GNC_DATA_SHARE", "0.5"
@@ -144,3 +146,7 @@ def _sweep(base: Path) -> None:
         with contextlib.suppress(OSError), open(lock) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
+    for folder in base.glob(f"{PREFIX}{RANDOM}"):
+        with contextlib.suppress(OSError):  # what a Ray that ended late wrote into a folder that was gone
+            if os.listdir(folder) == ["r"] and time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)

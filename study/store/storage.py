@@ -5,6 +5,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -253,6 +254,13 @@ class Storage:
     def exists(self) -> bool:
         return bool(self._type() != fs.FileType.NotFound)
 
+    def read_as_columns(self) -> str:
+        """What in the path readers of Parquet would take for a column and its value, in a sentence; empty where nothing is."""
+        path = str(self.local_path("") or self.uri.partition("?")[0])
+        named = [part for part in path.split("/") if re.fullmatch(r"[^/=]+=[^/]*", part)]
+        read = "is read as a column by DuckDB and other readers, in place of the real one"
+        return f"{named[0]} in the path of the results {read}" if named else ""
+
     def check_writable(self, size: int = 1 << 20) -> float:  # larger than any directory slack
         """Write and remove a file; its time in seconds by the clock of the folder's machine. FolderError says what is wrong."""
         name = f"probe-{secrets.token_hex(8)}"
@@ -260,7 +268,8 @@ class Storage:
             self.write(name, bytes(size), lasts=size > 0)
             return {entry.name: entry.modified_ns for entry in self.entries("")}[name] / 1e9
         finally:
-            self.remove(name)
+            with contextlib.suppress(OSError):  # where nothing could be written
+                self.remove(name)
 
 
 def try_again(operation: Callable[[], Answer], times: int, passing: type[Exception]) -> Answer:

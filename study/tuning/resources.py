@@ -103,7 +103,8 @@ def _local_options() -> dict[str, Any]:
     _own.append(OwnFolder())
     if _own[-1].note:
         print(_own[-1].note, file=sys.stderr)
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+    if not os.path.exists(os.environ.get("RAY_AUTH_TOKEN_PATH", "")):
+        os.environ.pop("RAY_AUTH_TOKEN_PATH", None)  # it leads nowhere, and was for another cluster
         # else Ray would keep one in HOME, which may be read-only, and which many tasks would make at the same time
         os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     # Workers look for data where this process does, wherever Ray starts them. Without such a folder nothing is said of

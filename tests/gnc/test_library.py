@@ -255,6 +255,14 @@ def test_an_array_that_no_column_reads_is_said(columns, unread):
         )
 
 
+def test_a_column_whose_samples_were_not_given_is_said_to_lack_them():
+    features, labels, rows = samples()
+    found = gnc.measure(features, labels, rows, columns=["ncc_test_accuracy", "ood_deviation", "gnc3"])
+    assert (found["ncc_test_accuracy"], found["ood_deviation"]) == (None, None)
+    assert found.notes == ["Columns that need test_features or ood_features are None, since it was not given."]
+    assert gnc.measure(features, labels, rows).notes == []  # of what nobody asked for by name nothing is said
+
+
 def test_classes_of_one_sample_are_counted():
     features, labels, rows = samples()
     kept = torch.cat([torch.arange(9), (labels > 1).nonzero()[:, 0]]).unique()
@@ -327,6 +335,8 @@ REFUSED = {
     "features=features[:, :0], weights=None": "feature_dim must be at least 1, got 0.",
     "normalization='both'": "temperature must be above 0 and finite, and None with normalization 'none', got None",
     "normalization='both', temperature=float('inf')": "temperature must be above 0 and finite",
+    "features=features.double() * 1e200": "features must be at most 1e+100 in size, got ",
+    "features=[features[:20].tolist(), features[20:].tolist()]": "features must be one tensor or array of numbers, got a list whose entries differ in shape. Join batches first",
     "features=features[:0], labels=labels[:0]": "features must have at least one row, got none.",
     "labels=torch.full_like(labels, -100)": "labels must be of some class, got ignore_index, -100, for each sample.",
     "test_features=features": "test_features and test_labels must be given together or not at all",
@@ -350,6 +360,10 @@ ASKED = {
     "gnc.CollapseMeter(5, 4).merge(3)": "other must be another meter, got 3",
     'gnc.CollapseMeter(5, 4).watch("fc")': "head must be the module that gives the logits, got 'fc'",
     "gnc.CollapseMeter(5, 4).load_state_dict(None)": "state must be what state_dict gave, got None",
+    "gnc.CollapseMeter(5, 4).load_state_dict({'settings': None})": "state must be of a meter of normalization 'none'",
+    "gnc.margins(torch.eye(3), normalize='no')": "normalize must be True or False, got 'no'",
+    "gnc.reference_margin(10**9, 3)": "num_classes must be at most 10,000,000 in 3 dimensions, got 1000000000",
+    "gnc.CollapseMeter(5, 4).watch(torch.nn.Conv2d(4, 5, 1))": "head must have a weight of shape (5, 4), got (5, 4, 1, 1). Give features to update, dim last.",
     "gnc.CollapseMeter(5, 4).load_state_dict({})": "counts must have the shape (5,), got None",
 }
 

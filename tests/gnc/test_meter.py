@@ -93,6 +93,18 @@ def test_merged_meters_and_loaded_states_go_on_as_one():
         gnc.CollapseMeter(8, 4).load_state_dict(first.state_dict())
 
 
+def test_a_meter_of_a_pass_in_inference_mode_goes_on_outside():
+    features, labels, rows = samples()
+    with torch.inference_mode():
+        made = gnc.CollapseMeter(9, 4).update(features[:20], labels[:20])
+    made.update(features[20:], labels[20:])
+    agree(made.compute(rows), gnc.measure(features, labels, rows))
+    other = gnc.CollapseMeter(9, 4)
+    with torch.inference_mode():
+        other.update(features, labels)
+    assert int(other.load_state_dict(made.state_dict()).reset().counts.sum()) == 0
+
+
 def test_a_state_knows_the_head_that_it_was_seen_for():
     features, labels, _ = samples()
     settings = {"normalization": "both", "temperature": 0.1, "columns": ["gnc1_rank"]}

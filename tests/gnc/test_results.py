@@ -160,7 +160,14 @@ def test_what_cannot_be_fitted_is_refused():
         (lambda: gnc.fit_power_law("measure", "size"), "data must be given where a column is named"),
         (lambda: gnc.fit_power_law([1.0], [1.0, 2.0]), "must be as long as each other"),
         (lambda: gnc.fit_power_law([1.0, 2.0], [1.0, 2.0], cell=["a"]), "must be as long as each other, got"),
-        (lambda: gnc.fit_power_law([1.0, np.nan], [1.0, 2.0]), "must be positive and finite, got"),
+        (lambda: gnc.fit_power_law([1.0, np.nan], [1.0, 2.0]), "must be positive and finite, got nan"),
+        (lambda: gnc.fit_power_law([], []), r"must be arrays \[rows\] of at least one row, got shapes \(0,\) and"),
+        (lambda: gnc.fit_power_law(np.ones((2, 2)), np.ones((2, 2))), r"got shapes \(2, 2\) and \(2, 2\)"),
+        (lambda: gnc.fit_power_law("a", "b", data="h.csv"), "data must be a table, .* got 'h.csv'"),
+        (
+            lambda: gnc.fit_power_law([1.0, 2.0, 3.0], [8.0, 8.0, 32.0], cell=["a", "b", "b"]),
+            "the rows of a cell must be of one size, got 8 and 32 in cell b. Give another cell=",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             call()

@@ -228,6 +228,27 @@ def test_what_the_tables_show_is_written_to_fits_json_under_its_schema(full):
     assert [e["measure"] for e in fits["explained"]] == ["margin_min_lower", "gnc1_rank", "gnc3_uncentred"]
 
 
+@pytest.mark.parametrize("margin", [float("nan"), None])
+def test_a_class_count_without_a_number_for_its_margin_is_no_reason_for_no_report(margin, make_store):
+    store = make_store([(3, k, 0.1, "both", 0) for k in (12, 17, 24, 34, 48, 68)])
+    for at in (24, None):  # at one class count, then at all
+        rows = store.results.to_pylist()
+        for row in rows:
+            if at in (None, row["num_classes"]):
+                row |= {"margin_min_lower": margin, "margin_min_upper": margin}
+        store.results = pa.Table.from_pylist(rows, schema=store.results.schema)
+        write_report(store)
+    assert "complete trial has measured its minimum margin" in check_page(store)
+
+
+def test_trials_that_are_not_done_are_told_from_class_counts_that_are_lacking(make_store):
+    store = make_store([(3, k, 0.1, "both", 0) for k in (12, 17, 24, 34, 48, 68)])
+    rows = [row | {"terminal": False} for row in store.results.to_pylist()]
+    store.results = pa.Table.from_pylist(rows, schema=store.results.schema)
+    write_report(store)
+    assert "class counts with a margin above 0 at 99 % training accuracy" in check_page(store)
+
+
 def test_one_trial_gives_a_report_that_claims_no_trend(make_store):
     store = make_store([(3, 12, 0.1, "both", 0)])
     summary = write_report(store)

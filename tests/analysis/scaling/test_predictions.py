@@ -15,7 +15,8 @@ from analysis.rows import theory
 from analysis.rows.frames import final_rows, load_study
 from analysis.scaling.form_choice import cells_of, compare_all
 from analysis.scaling.form_claims import hold_out_largest, summarise_by_measure
-from analysis.scaling.joint_forms import AXES, compare_joint, fit_joint
+from analysis.scaling.joint_forms import AXES, JOINT_FORMS, compare_joint, fit_joint
+from analysis.scaling.power_law import FitRefused
 from analysis.scaling.predictions import kept_with, predictions_from_json, predictions_to_json, score
 
 SIZES = (12, 17, 24, 34, 48, 68, 96, 192)
@@ -94,6 +95,16 @@ def test_the_largest_size_is_predicted_blind(make_store):
     summary = summarise_by_measure(found)["margin_min_lower"]
     assert summary.cells == 3
     assert summary.median_error < 0.03
+
+
+@pytest.mark.parametrize("dim", range(2, 15))
+def test_one_dimension_is_too_few_for_every_joint_form(dim, make_store):
+    """A column that does not vary leaves rounding, from which an exponent of any size could come."""
+    final = final_rows(make_store([(dim, k, 0.1, "both", 0) for k in (17, 24, 34, 48, 68, 96, 136)]))
+    cells = cells_of(final, "gnc1_rank", [], AXES)
+    for form in JOINT_FORMS:
+        with pytest.raises(FitRefused, match=r"too few values of|parameters, at least"):
+            fit_joint(form, cells)
 
 
 def test_joint_exponents_are_recovered_and_the_ends_predicted(make_store):

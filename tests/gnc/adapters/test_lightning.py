@@ -77,6 +77,28 @@ def test_what_is_logged_of_the_validation_set_is_what_measure_says_of_it(tmp_pat
         assert events[f"collapse/{name}"][-1][1] == pytest.approx(expected[name], rel=1e-5)  # the log keeps float32
 
 
+def test_a_validation_alone_is_measured_before_a_fit_and_after_it(tmp_path, recwarn):
+    network, data = Network(), points()
+    run = trainer(tmp_path, CollapseCallback("fc", stage="validate"), logger=False, enable_checkpointing=False)
+    told = []
+    for step in ("validate", "fit", "validate"):
+        if step == "fit":
+            run.fit(network, loader(points(seed=1)), loader(data))
+        else:
+            told += run.validate(network, loader(data), verbose=False)
+        expected = gnc.measure(network.body(data[0]), data[1], network.fc.weight, bias=network.fc.bias, columns=NAMES)
+        for name in NAMES:
+            assert float(run.callback_metrics[f"collapse/{name}"]) == pytest.approx(expected[name], rel=1e-5)
+    assert [set(NAMES) <= {name.removeprefix("collapse/") for name in one} for one in told] == [True, True]
+    assert not [warning for warning in recwarn if "Collapse" in str(warning.message)]
+
+
+def test_a_validation_is_none_of_the_business_of_a_callback_for_training(tmp_path, recwarn):
+    run = trainer(tmp_path, CollapseCallback("fc"), logger=False, enable_checkpointing=False)
+    run.validate(Network(), loader(points()), verbose=False)
+    assert not [warning for warning in recwarn if "Collapse" in str(warning.message)]
+
+
 def test_of_a_network_that_stands_still_the_training_batches_tell_the_same(tmp_path):
     network, data = Network(learning_rate=0.0), points()
     run = trainer(tmp_path, CollapseCallback(columns=["variability"]), logger=False)
@@ -127,7 +149,7 @@ def test_a_callback_that_meets_nothing_says_so(tmp_path, options, words):
 
 def test_a_head_that_is_no_name_is_refused(tmp_path):
     run = trainer(tmp_path, CollapseCallback(Network().fc), logger=False)
-    with pytest.raises(ValueError, match="head must be the name of a module, such as 'fc', got Linear"):
+    with pytest.raises(TypeError, match="head must be the name of a module, such as 'fc', got Linear"):
         run.fit(Network(), loader(points()))
 
 

@@ -94,6 +94,46 @@ def test_a_causal_models_features_meet_the_next_token_at_a_tied_head(tmp_path):
             assert value == pytest.approx(expected[name.removeprefix("collapse/")], rel=1e-4, abs=1e-6), name
 
 
+TEXT = {"vocab_size": 40, "num_key_value_heads": 2, **SMALL}
+IMAGES = SMALL | {"image_size": 28, "patch_size": 14}
+
+
+@pytest.mark.parametrize("kind", ["Llava", "GPT2DoubleHeads", "T5"])
+def test_labels_are_shifted_exactly_where_the_models_own_loss_does(kind):
+    torch.manual_seed(0)
+    if kind == "Llava":
+        parts = {
+            "text_config": transformers.LlamaConfig(**TEXT),
+            "vision_config": transformers.CLIPVisionConfig(**IMAGES),
+        }
+        model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(image_token_id=39, **parts))
+    elif kind == "T5":
+        sizes = {
+            "vocab_size": 40,
+            "d_model": 8,
+            "d_ff": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "d_kv": 4,
+            "dropout_rate": 0.0,
+        }
+        model = transformers.T5ForConditionalGeneration(transformers.T5Config(decoder_start_token_id=0, **sizes))
+    else:
+        config = transformers.GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=2, num_labels=1)
+        config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = config.summary_first_dropout = 0.0
+        model = transformers.GPT2DoubleHeadsModel(config)
+    callback, tokens = CollapseCallback(None, head="lm_head"), torch.randint(3, 30, (4, 6))
+    callback.on_train_begin(None, None, None, model=model.train())
+    told = model(input_ids=tokens, labels=tokens)
+    callback.on_train_end(None, None, None)
+    at = slice(0, None) if kind == "T5" else slice(1, None)  # the labels that meet a prediction
+    logits = told.logits if kind == "T5" else told.logits[:, :-1]
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, at].flatten())
+    assert told.loss.item() == pytest.approx(float(loss), rel=1e-4)
+    counts = callback._meter._meter.counts
+    assert torch.equal(counts, torch.bincount(tokens[:, at].flatten(), minlength=len(counts)))
+
+
 def test_label_smoothing_takes_the_labels_and_a_warning_says_so(tmp_path):
     config = transformers.BertConfig(vocab_size=TOKENS, num_labels=3, **SMALL)
     model = transformers.BertForSequenceClassification(config)

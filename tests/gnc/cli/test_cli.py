@@ -239,6 +239,34 @@ def test_checking_a_study_names_a_torn_checkpoint(study_file, tmp_path, capsys):
     assert f"warning: {name} cannot be read" in capsys.readouterr().err
 
 
+def test_a_trial_of_a_search_has_no_index_since_its_place_changes(study_file, tmp_path, capsys):
+    study = study_file()
+    search = "[search]\nlearning_rate = { log_uniform = [0.01, 0.5] }\n"
+    tune = '[tune]\nmethod = "optuna"\nnum_samples = 1\nmetric = "test_accuracy"\nmode = "max"\n'
+    study.write_text(study.read_text().replace("learning_rate = 0.1\n", "") + search + tune)
+    for _ in range(2):
+        assert main(["trial", str(study), "--next", "--results", str(tmp_path / "r")]) == 0
+    capsys.readouterr()
+    assert main(["check", str(study), str(tmp_path / "r"), "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)["planned"]
+    assert len(planned) >= 2
+    assert {trial["index"] for trial in planned} == {None}
+
+
+@pytest.mark.parametrize("command", ["check", "slurm", "trial"])
+def test_a_path_that_readers_take_for_a_column_is_warned_of_by_every_command_that_is_to_fill_it(
+    command, study_file, tmp_path, capsys
+):
+    place = str(tmp_path / "x=1")
+    words = {
+        "check": ["check", str(study_file()), place],
+        "slurm": ["slurm", str(study_file()), place, "--cpus", "1", "--tasks", "1", "--time", "60"],
+        "trial": ["trial", str(study_file()), "--index", "9", "--results", place],
+    }[command]
+    main(words)
+    assert "warning: x=1 in the path of the results is read as a column" in capsys.readouterr().err
+
+
 def test_an_index_names_the_same_trial_in_check_and_in_trial(study_file, tmp_path, capsys):
     study, results = str(study_file()), str(tmp_path / "r")
     keys = [config.key for config in read_study(study).configs]

@@ -46,6 +46,10 @@ GUESSES = [  # the tensors of a checkpoint, its config.json, and the head, None 
     ({"0.weight": (90, 6), "2.weight": (20, 90)}, {"id2label": {str(k): "x" for k in range(20)}}, "2.weight"),
     ({"cls.predictions.decoder.weight": (50, 6), "cls.predictions.transform.dense.weight": (6, 6)}, None, "cls.predictions.decoder.weight"),
     ({"classifier.dense.weight": (6, 6), "classifier.out_proj.weight": (20, 6)}, None, "classifier.out_proj.weight"),
+    # as timm names them: a hidden layer under the head has more rows than the classes
+    ({"stem.weight": (8, 4), "head.pre_logits.fc.weight": (16, 8), "head.fc.weight": (5, 16)}, None, "head.fc.weight"),
+    ({"head.pre_logits.fc.weight": (16, 16), "head.fc.weight": (5, 16)}, None, "head.fc.weight"),
+    ({"final_layer.0.weight": (16, 8), "classifier.weight": (5, 16)}, None, "classifier.weight"),
     ({"conv.weight": (30, 6, 3, 3), "classifier.1.weight": (20, 6, 1, 1), "x.weight": (40, 6)}, None, "classifier.1.weight"),
 ]  # fmt: skip
 

@@ -73,6 +73,19 @@ def test_labels_of_every_kind_give_the_same_numbers_and_rows_follow_their_order(
         assert "in the order of their 5 labels" in " ".join(facts["notes"])
 
 
+def test_arrays_of_an_archive_that_are_called_training_ones_are_taken(tmp_path, capsys, expected):
+    np.savez(tmp_path / "t.npz", train_features=FEATURES, train_labels=LABELS, weights=WEIGHTS)
+    facts = answer(capsys, tmp_path / "t.npz")
+    assert values(facts) == expected
+    assert {"features are those called 'train_features'", "labels are those called 'train_labels'"} <= set(
+        facts["notes"]
+    )
+    np.savez(tmp_path / "t.npz", train_features=FEATURES + 9, **SET)
+    facts = answer(capsys, tmp_path / "t.npz")
+    assert values(facts) == expected
+    assert any(note.startswith("the array 'train_features' is not used") for note in facts["notes"])
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [

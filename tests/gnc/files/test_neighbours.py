@@ -339,3 +339,16 @@ def test_a_tied_name_that_safetensors_leaves_out_is_read(tmp_path):
         assert torch.equal(found.rows, net.lm_head.weight.detach().double())
     save_file({"w": ROWS}, tmp_path / "other.safetensors", metadata={"format": "pt", "lm_head.weight": "gone"})
     assert read_classifier(str(tmp_path / "other.safetensors")).name == "w"
+
+
+def test_the_intercept_of_a_probe_is_said_to_be_left_out(tmp_path):
+    np.savez(tmp_path / "probe.npz", coef_=ROWS.numpy(), intercept_=ROWS[:, 0].numpy())
+    assert "intercept_" in notes(read_classifier(str(tmp_path / "probe.npz")))
+
+
+def test_a_file_of_joblib_is_told_from_a_torn_one(tmp_path):
+    joblib = pytest.importorskip("joblib", reason="joblib is not installed")
+    joblib.dump({"coef_": ROWS.numpy()}, tmp_path / "lr.joblib")
+    with pytest.raises(StudyError, match=r"joblib mixes arrays into the pickle\. Save it with pickle\.dump") as refused:
+        read_classifier(str(tmp_path / "lr.joblib"))
+    assert "torn" not in str(refused.value)

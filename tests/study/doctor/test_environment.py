@@ -5,6 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from gnc.cli.main import main
 from study.doctor import ray_cluster, slurm_script, this_machine
 from study.doctor.check import guarded
-from study.doctor.this_machine import check_environment, read_as_columns
+from study.doctor.this_machine import check_environment
 from study.execution import granted
 from study.store.store import open_store
 
@@ -46,6 +47,7 @@ def test_a_clean_environment_is_ok_in_every_line(tmp_path):
             "is too long a path for sockets (95 bytes, at most 28); Ray's files",
         ),
         ("TMPDIR", "/absent/x", "temporary", "TMPDIR /absent/x cannot be written to"),
+        ("GNC_CACHE", __file__, "home", "cannot be written: codes that take long are computed anew"),
         ("HOME", "/proc/read-only", "home", "cannot be written: codes that take long are computed anew"),
         (
             "https_proxy",
@@ -111,9 +113,9 @@ def test_an_address_that_leads_nowhere_is_a_line(monkeypatch):
 
 def test_a_path_that_readers_take_for_data_is_warned_of(tmp_path, study_file, monkeypatch, capsys):
     folder = tmp_path / "temperature=0.7/r"
-    assert read_as_columns(open_store(folder)).startswith("temperature=0.7 in the path")
-    assert read_as_columns(open_store(tmp_path)) == ""
-    assert read_as_columns(open_store(f"file://{tmp_path}/a=b/c")).startswith("a=b")
+    assert open_store(folder).storage.read_as_columns().startswith("temperature=0.7 in the path")
+    assert open_store(tmp_path).storage.read_as_columns() == ""
+    assert open_store(f"file://{tmp_path}/a=b/c").storage.read_as_columns().startswith("a=b")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert main(["run", str(study_file()), str(folder)]) == 2  # the address leads nowhere: nothing is run
     assert "warning: temperature=0.7 in the path of the results is read as a column" in capsys.readouterr().err
@@ -170,5 +172,29 @@ def test_what_squeue_says_stands_in_the_line_of_the_time_left(monkeypatch, tmp_p
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     check = guarded("time left", lambda: slurm_script.check_time_left("7"), "Ask squeue on a login node.")
     assert (check.state, check.told) == ("FAIL", "slurm_load_jobs error: Invalid job id specified")
+
+
+def test_the_last_task_of_an_array_asks_for_its_own_time_left(monkeypatch, tmp_path):
+    """SLURM gives it the number of the array as its job's, under which squeue lists every task."""
+    (tmp_path / "squeue").write_text('#!/bin/sh\necho "$3"\n')
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert slurm_script.check_time_left("7").told.startswith("7_3 ")
+
+
+def test_a_temporary_folder_without_execution_is_told():
+    code = "from study.doctor.this_machine import check_temporary; print(check_temporary().told)"
+    with tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as base:  # short enough for sockets
+        mount = f"mount -t tmpfs -o noexec tmpfs {base}"
+        if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+            pytest.skip("a mount namespace needs root, which this machine does not give")
+        inside = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, code]
+        done = subprocess.run(
+            inside, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"RAY_TMPDIR": base}
+        )
+        assert done.stdout == f"{base}; programs may not start there, and none does\n"

@@ -48,7 +48,10 @@ def test_time_limits_are_read_as_slurm_writes_them(time, seconds):
     ("more", "words"),
     [
         (["--time", "4h"], "--time must be a limit as SLURM writes it"),
-        (["--time", "3"], "--time must be more than twice the 120 s of --warning, got '3'. Ask for more time"),
+        (
+            ["--time", "3"],
+            "--time must be more than twice the 120 s of --warning, got '3', which is 180 s. Ask for more time",
+        ),
         (["--time", "9999999999"], "for some years at most, got '9999999999'"),
         (
             ["--memory", "99999999999T"],
@@ -56,6 +59,9 @@ def test_time_limits_are_read_as_slurm_writes_them(time, seconds):
         ),
         (["--gpus", "99999"], "--gpus must be a number or TYPE:NUMBER"),
         (["--tasks", "0"], "--tasks must be a whole number from 1 to 65535, got 0"),
+        (["--gpus", "gpu:1"], "--gpus must be a number or TYPE:NUMBER"),
+        (["--gpus", "a100:0"], "--gpus must be a number or TYPE:NUMBER"),
+        (["--time", "\u0664:00:00"], "--time must be a limit as SLURM writes it"),
         (["--gpus", "many"], "--gpus must be a number or TYPE:NUMBER"),
         (["--memory", "16 GB"], "--memory must be a number with K, M, G or T below 1000T, such as 16G, got '16 GB'"),
         (["--partition", "a\n#SBATCH --uid=0"], "--partition must be a name"),
@@ -99,6 +105,39 @@ def test_a_task_on_a_node_that_has_not_the_folder_of_submission_is_refused(study
     assert f"must be shared by all nodes, this one has no {tmp_path}" in task.stderr
     (tmp_path / "link").symlink_to(tmp_path)
     assert subprocess.run(["/bin/bash", "-c", text], cwd="link", capture_output=True, check=False).stdout == b"runs\n"
+
+
+@pytest.mark.parametrize("name", ["my lab's $HOME dir", "`touch pwned` $(touch pwned)"])
+def test_a_folder_whose_name_a_shell_would_read_is_taken_as_it_is(name, study_file, tmp_path, capsys, monkeypatch):
+    (tmp_path / name).mkdir()
+    study = study_file()
+    monkeypatch.chdir(tmp_path / name)
+    run = f"{sys.executable} -c 'import time; time.sleep(0.3)' &"
+    text = re.sub(r"^.* gnc.cli.main run .*&$", run, script(study, capsys=capsys).out, flags=re.MULTILINE)
+    assert f'#SBATCH --chdir="{tmp_path / name}"\n' in text
+    for there, outcome in ((tmp_path / name, 0), (tmp_path, 2)):
+        task = subprocess.run(
+            ["/bin/bash", "-c", text], cwd=there, capture_output=True, text=True, check=False,
+            env=os.environ | {"SLURM_ARRAY_JOB_ID": "7", "POSIXLY_CORRECT": "1"},
+        )  # fmt: skip
+        assert task.returncode == outcome, task.stderr
+    assert task.stderr == f"the folder of gnc slurm must be shared by all nodes, this one has no {tmp_path / name}\n"
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_folder_whose_name_slurm_would_change_is_refused(study_file, tmp_path, capsys, monkeypatch):
+    (tmp_path / "back\\slash").mkdir()
+    study = study_file()
+    monkeypatch.chdir(tmp_path / "back\\slash")
+    assert main(["slurm", str(study), "--cpus", "2", "--tasks", "2", "--time", "60"]) == 2
+    assert "the name of the current folder must hold no" in capsys.readouterr().err
+
+
+def test_minutes_that_may_be_meant_as_hours_are_told(study_file, capsys):
+    assert (
+        "note: --time 8:00 is minutes:seconds; four hours are 4:00:00\n"
+        in script(study_file(), "--time", "8:00", capsys=capsys).err
+    )
 
 
 def test_slurm_itself_is_asked_where_it_is_there(tmp_path):

@@ -118,6 +118,18 @@ def test_an_own_folder_goes_with_its_process_and_not_before(monkeypatch):
             assert not folder.path.exists()
 
 
+def test_what_a_ray_that_ended_late_left_goes_after_an_hour_and_nothing_else(monkeypatch):
+    with granted.tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as base:
+        monkeypatch.setenv("RAY_TMPDIR", base)
+        rays, young, ours = (Path(base) / f"gnc-{name}" for name in ("12345678", "87654321", "results1"))
+        for folder, inside in ((rays, "r"), (young, "r"), (ours, "rows")):
+            (folder / inside).mkdir(parents=True)
+        for folder in (rays, ours):
+            os.utime(folder, (0, 0))
+        granted.OwnFolder().remove()
+        assert [folder.exists() for folder in (rays, young, ours)] == [False, True, True]
+
+
 def test_the_longest_socket_of_ray_fits_where_a_folder_counts_as_short_enough():
     base = "/" + "x" * (granted.BASE_BYTES - 1)
     assert "too long" not in granted.unusable(Path(base))

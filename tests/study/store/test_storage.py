@@ -94,8 +94,8 @@ def test_a_read_only_folder_is_told(tmp_path):
     code = "import sys; from study.store.storage import Storage; Storage(sys.argv[1]).check_writable()"
     inside = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1" {tmp_path}', sys.executable, code]
     done = subprocess.run(inside, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
-    assert "results folder must be writable" in done.stderr
-    assert "Read-only file system" in done.stderr
+    assert "FolderError: results folder must be writable" in done.stderr.splitlines()[-1]
+    assert "Read-only file system" in done.stderr.splitlines()[-1]
 
 
 def test_writing_into_a_folder_that_another_process_removes_succeeds(tmp_path):
