@@ -4,7 +4,7 @@ The search shares nothing with `optimise_unconstrained` but the definition of th
 of any length that are divided by their length inside the loss, SciPy's L-BFGS-B, W and H free from the start. Half of
 the starts come from a temperature three times as high, the others begin where they are to end. One line per row of the
 table: its loss, the lowest found here and the relative difference (negative: the table is beaten), starts, and how many
-of them came within 1e-6 of the table's loss. By default every row of at least 100 classes is tried and one in fifteen of
+of them came within 1e-6 of the table's loss. By default every row of at least 20 classes is tried and one in fifteen of
 the others; `--pairs K,d,tau ...` names rows, or sizes and temperatures between those of the table of phases. CPU seconds,
 with OMP_NUM_THREADS=1; the mark is -1e-6.
 """
@@ -20,7 +20,7 @@ from gnc_models.codes.phases import unconstrained_optimum
 from gnc_models.references.tables import read_table
 
 SEED = 20_261_130  # of no search whose optima are in the table
-MANY_CLASSES, EVERY = 100, 15
+MANY_CLASSES, EVERY = 20, 15
 MARK = 1e-6
 Row = tuple[int, int, float]
 

@@ -124,9 +124,8 @@ def fit_power_law(
     try:
         table = pa.table({} if data is None else data)
     except (TypeError, pa.ArrowInvalid) as error:
-        raise StudyError(
-            f"data must be a table, a data frame or a dictionary of columns, got {data!r:.80}: {error}."
-        ) from None
+        rule = "data must be a table, a data frame or a dictionary of columns"
+        raise StudyError(f"{rule}, got {data!r:.80}: {error}.") from None
     cell = "cell" if cell is None and "cell" in table.column_names else cell
     given = {"measure": measure, "size": size, "group": group, "cell": cell}
     columns = {name: one for name, one in given.items() if one is not None}
@@ -141,8 +140,7 @@ def fit_power_law(
         shapes = " and ".join(str(one.shape) for one in arrays)
         raise StudyError(f"measure and size must be arrays [rows] of at least one row, got shapes {shapes}.")
     return power_law.fit_power_law(
-        *arrays,
-        cell=[str(one) for one in found.get("cell", range(lengths["measure"]))],
+        *arrays, cell=[str(one) for one in found.get("cell", range(lengths["measure"]))],
         group=[str(one) for one in found["group"]] if group is not None else None,
         name=size if isinstance(size, str) else "size",
-    )
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from analysis.figures.panels import CAPTIONS, FigureBlock, Room, block_of, evenly
 from analysis.figures.style import CATEGORIES, INK, MUTED, RULE, name_marks
 from analysis.rows.frames import best_trial, groups, usual_normalization, with_normalization
-from analysis.rows.wording import number, size_label
+from analysis.rows.wording import number, shown, size_label
 from analysis.statistics.procrustes import align, unit_rows
 from gnc_models.references.tables import best_code_points
 
@@ -40,7 +40,7 @@ class CodePicture:
     num_classes: int
     feature_dim: int
     temperature: float | None
-    margin: float
+    margin: float | None
     best_known: float | None
     rows: np.ndarray
     means: np.ndarray
@@ -52,7 +52,7 @@ class CodePicture:
         """Size, temperature and how near the margin is to the best known."""
         cold = "" if self.temperature is None else f", τ = {number(self.temperature)}"
         of = "" if self.best_known is None else f" of {number(self.best_known)}"
-        return f"{size_label(self.feature_dim, self.num_classes)}{cold}\nmargin {number(self.margin)}{of}"
+        return f"{size_label(self.feature_dim, self.num_classes)}{cold}\nmargin {shown(self.margin)}{of}"
 
 
 def numbers_codes(final: pa.Table, read_head: ReadHead, read_code: ReadCode = best_code_points) -> list[CodePicture]:
@@ -165,7 +165,7 @@ def block_codes(
         "codes", pictures, _alt_of, draw_code, ROOM, trials=[p.trial for p in pictures],
         notes=[missing_rings(pictures, folder), *_not_alone(pictures)],
         missing=CAPTIONS["codes"]["no_heads"] if can_be_drawn else None,
-        lead=lambda i: (pictures[i].feature_dim, pictures[i].margin / (pictures[i].best_known or np.inf)),
+        lead=lambda i: (pictures[i].feature_dim, (pictures[i].margin or 0.0) / (pictures[i].best_known or np.inf)),
         lead_note=lambda i: missing_rings(pictures[i : i + 1], folder),
     )  # fmt: skip
 

@@ -75,20 +75,12 @@ def find(
     search = searches.search_of(frame.study)
     searched = tuple(searches.groups_of(final, search))
     return Findings(
-        trends=trends,
-        comparisons=comparisons,
-        **overall,
-        held_out_largest=held_out,
-        contrasts=compared,
-        not_contrasted=too_many,
-        predictions=tuple(predict_cells(predict, final, comparisons, overall["joint"])),
-        scores=score(earlier, final) if earlier else None,
-        search=search,
-        searched=searched,
+        trends=trends, comparisons=comparisons, **overall, held_out_largest=held_out, contrasts=compared,
+        not_contrasted=too_many, predictions=tuple(predict_cells(predict, final, comparisons, overall["joint"])),
+        scores=score(earlier, final) if earlier else None, search=search, searched=searched,
         importances=tuple(searches.importances(searched, search)),
-        stopped=tuple(searches.stopped_trials(frame.trials, search)),
-        rungs=tuple(searches.rungs(frame, search)),
-    )
+        stopped=tuple(searches.stopped_trials(frame.trials, search)), rungs=tuple(searches.rungs(frame, search)),
+    )  # fmt: skip
 
 
 def _overall(frame: StudyFrame, within: Sequence[str]) -> dict[str, tuple[Any, ...]]:

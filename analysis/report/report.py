@@ -121,21 +121,15 @@ def write_report(
         files[PREDICTIONS] = predictions.predictions_to_json(kept)
     store.write_report(files)
     return ReportSummary(
-        trials=frame.trials.num_rows,
-        complete=frame.final.num_rows,
-        studied=sentences.sentence_studied(frame),
-        answer="\n".join(sentences.sentences_answer(frame, findings)),
-        unknown=opened.unknown,
-        command=command,
-        page=f"report/report.{page_format}",
-        figures=tuple(b.name for b in blocks if b.missing is None),
+        trials=frame.trials.num_rows, complete=frame.final.num_rows, studied=sentences.sentence_studied(frame),
+        answer="\n".join(sentences.sentences_answer(frame, findings)), unknown=opened.unknown, command=command,
+        page=f"report/report.{page_format}", figures=tuple(b.name for b in blocks if b.missing is None),
         missing={b.name: b.missing for b in blocks if b.missing is not None},
         fits=sum(t.believed is not None for t in findings.trends),
         refused=sum(t.refused is not None for t in findings.trends),
-        predictions=sum(p.refused is None for p in findings.predictions),
-        unreadable=tuple(sorted(unreadable)),
+        predictions=sum(p.refused is None for p in findings.predictions), unreadable=tuple(sorted(unreadable)),
         warnings=tuple(warned),
-    )
+    )  # fmt: skip
 
 
 def check_report(store: Store) -> Scores | None:

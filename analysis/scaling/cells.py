@@ -99,11 +99,9 @@ def size_means(cells: Cells) -> SizeMeans:
     fit = fit_additive(cells.log_measure, cells.group, log_size)
     shared = 1 - len(sizes) / len(cells.group)
     return SizeMeans(
-        log_measure=fit.effects,
-        log_size=sizes,
-        levels=fit.levels,
+        log_measure=fit.effects, log_size=sizes, levels=fit.levels,
         own_variance={g: fit.spread**2 * shared * (1 + 1 / cells.counts[g]) for g in labels},
         own_degrees=len(cells.group) - len(sizes) - len(labels) + 1,
         slopes_p=equal_slopes_p(cells.log_measure, cells.group, log_size, log_size) if len(labels) > 1 else None,
         apart=int((~kept).sum()),
-    )
+    )  # fmt: skip

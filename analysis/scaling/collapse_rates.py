@@ -144,16 +144,9 @@ def _summary(
         told = f"{amount(len(sizes), 'class count')} with {MIN_EPOCHS} measured terminal epochs"
         refused, low, high = f"{told}, at least {MIN_CELLS} are needed", None, None
     return TimeLaw(
-        measure=measure,
-        feature_dim=feature_dim,
-        law=list(LAWS)[index],
-        rate=Exponent("a", mean, low, high),
+        measure=measure, feature_dim=feature_dim, law=list(LAWS)[index], rate=Exponent("a", mean, low, high),
         best_in=float(wins[index] / len(judged)) if len(judged) else float("nan"),
-        error=float(np.median(judged[:, index])) if len(judged) else float("nan"),
-        trials=int(own.sum()),
-        cells=len(by_cell),
-        sizes=len(sizes),
-        short=int(mine.sum() - own.sum()),
-        at_floor=int(at_floor[own].sum()),
+        error=float(np.median(judged[:, index])) if len(judged) else float("nan"), trials=int(own.sum()),
+        cells=len(by_cell), sizes=len(sizes), short=int(mine.sum() - own.sum()), at_floor=int(at_floor[own].sum()),
         refused=refused,
-    )
+    )  # fmt: skip

@@ -171,19 +171,11 @@ def fit_form(name: str, cells: Cells, feature_dim: int) -> FormFit:
     estimates = [*solved.coefficients[: columns.shape[1]], *shape]
     halves = None if reason else interval_halves(design, tangent)
     fit = FormFit(
-        form=name,
-        feature_dim=feature_dim,
-        parameters=exponents_of([*form.names, *form.shapes], estimates, halves),
-        levels={g: float(level + solved.coefficients[-1]) for g, level in means.levels.items()},
-        scale=tangent.scale,
-        aicc=aicc(solved.residuals, solved.threshold, count),
-        cells=len(cells.group),
-        sizes=len(k),
-        centre=centre,
-        own_variance=means.own_variance,
-        own_degrees=means.own_degrees,
-        linear=tangent,
-    )
+        form=name, feature_dim=feature_dim, parameters=exponents_of([*form.names, *form.shapes], estimates, halves),
+        levels={g: float(level + solved.coefficients[-1]) for g, level in means.levels.items()}, scale=tangent.scale,
+        aicc=aicc(solved.residuals, solved.threshold, count), cells=len(cells.group), sizes=len(k), centre=centre,
+        own_variance=means.own_variance, own_degrees=means.own_degrees, linear=tangent,
+    )  # fmt: skip
     if reason:
         raise FitRefused(reason, fit)
     return fit

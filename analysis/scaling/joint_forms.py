@@ -211,16 +211,11 @@ def fit_joint(name: str, cells: Cells, *, least: int = MIN_SIZES) -> JointFit:
     halves = [student * np.sqrt(np.diag(found)) for student, found in zip(students, jackknives, strict=True)]
     known = np.max(halves, axis=0) if min(clusters) >= MIN_CELLS else None
     return JointFit(
-        form=name,
-        parameters=exponents_of(form.names, fit.coefficients, known),
-        levels=dict(zip(labels, map(float, fit.coefficients[len(form.names) :]), strict=True)),
-        scale=fit.scale,
-        aicc=aicc(fit.residuals, fit.threshold, design.shape[1]),
-        cells=design.shape[0],
-        sizes=clusters[0],
-        diagnostics=diagnose(fit, axes["num_classes"]),
-        covariance=jackknives[0],
-    )
+        form=name, parameters=exponents_of(form.names, fit.coefficients, known),
+        levels=dict(zip(labels, map(float, fit.coefficients[len(form.names) :]), strict=True)), scale=fit.scale,
+        aicc=aicc(fit.residuals, fit.threshold, design.shape[1]), cells=design.shape[0], sizes=clusters[0],
+        diagnostics=diagnose(fit, axes["num_classes"]), covariance=jackknives[0],
+    )  # fmt: skip
 
 
 def _design(form: JointForm, axes: Axes, group: Sequence[str], labels: Sequence[str]) -> Design:

@@ -116,17 +116,12 @@ def fit_power_law(
     ends = np.exp([means.log_size.min(), means.log_size.max()])
     result = PowerLawFit(
         exponents=exponents_of([name], fit.coefficients, half),
-        levels={g: float(level + fit.coefficients[1]) for g, level in means.levels.items()},
-        residual_scale=fit.scale,
-        cells=len(cells.group),
-        trials=int(cells.trials.sum()),
-        seeds=(int(cells.trials.min()), int(cells.trials.max())),
-        sizes=len(design),
-        range=(float(ends[0]), float(ends[1])),
-        slopes_p=means.slopes_p,
-        open_share=open_share,
+        levels={g: float(level + fit.coefficients[1]) for g, level in means.levels.items()}, residual_scale=fit.scale,
+        cells=len(cells.group), trials=int(cells.trials.sum()),
+        seeds=(int(cells.trials.min()), int(cells.trials.max())), sizes=len(design),
+        range=(float(ends[0]), float(ends[1])), slopes_p=means.slopes_p, open_share=open_share,
         diagnostics=diagnose(fit, means.log_size),
-    )
+    )  # fmt: skip
     if reason:
         raise FitRefused(reason, result)
     return result

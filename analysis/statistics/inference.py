@@ -16,13 +16,12 @@ MIN_SEEDS = 5  # of a claim about seeds
 MIN_CELLS = 5  # of an interval over cells
 MIN_SIZES = 3  # of a trend: values of its predictor
 BISECTIONS = 40
-LEAST_P = 1e-16
 ROUNDING = 1e-14  # gaps below it are the last bits of numbers about 1, however regular
 
 
 def p_text(p: float) -> str:
     """A p value in words; below what floating point tells it is no number."""
-    return f"p = {p:.1g}" if p >= LEAST_P else f"p below {LEAST_P:.0g}"
+    return f"p = {p:.1g}" if p >= 1e-16 else "p below 1e-16"
 
 
 def mean_interval(numbers: np.ndarray) -> tuple[float, float | None, float | None]:

@@ -49,8 +49,6 @@ class CollapseCallback(*_bases()):  # type: ignore[misc]
         self._meter: HeadMeter | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._meter is not None:  # of a fit that was broken off
-            self._meter.remove()
         self._has_ended = False
         self._meter = HeadMeter(pl_module, self._head, self._columns, **self._settings)
 

@@ -89,20 +89,15 @@ def _measured(rows: "Tensor", options: argparse.Namespace) -> tuple[dict[str, An
         turned = rows[distinct] - rows[kept].mean(0) if options.centred else rows[distinct]
         near = [] if watch.stopped else near_rows(unit(turned), cosine=options.near)
     facts: dict[str, Any] = {
-        "num_classes": len(kept),
-        "feature_dim": rows.shape[1],
-        "rows_in_file": len(rows),
-        "zero_rows": len(zero),
-        "distinct_rows": len(distinct),
-        "duplicate_groups": len(same),
+        "num_classes": len(kept), "feature_dim": rows.shape[1], "rows_in_file": len(rows), "zero_rows": len(zero),
+        "distinct_rows": len(distinct), "duplicate_groups": len(same),
         "near_groups": None if watch.stopped else len(near),
-        **_margin_facts(margins, options, interrupted=watch.stopped),
-        "seconds": round(time.monotonic() - started, 3),
+        **_margin_facts(margins, options, interrupted=watch.stopped), "seconds": round(time.monotonic() - started, 3),
         **(_score(margins, len(kept), rows.shape[1]) if not options.raw else {}),
         "mean_squared_cosine_times_dim": spread(rows[kept]),
         "centred_mean_squared_cosine_times_dim": spread(rows[kept] - rows[kept].mean(0)),
         "welch_floor": welch_floor(len(kept), rows.shape[1]),
-    }
+    }  # fmt: skip
     top = len(rows) if options.per_class else options.top or 0
     classes = [] if margins is None else _class_facts(margins, row_norms(used), kept.tolist(), top)
     hubs = [] if margins is None else _hubs(margins, kept.tolist())

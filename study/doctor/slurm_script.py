@@ -91,15 +91,10 @@ def make_script(study: Study, store: Store, request: Request, *, study_path: str
     asked = {"gres": f"gpu:{request.gpus}" if request.num_gpus else None, "mem": request.memory}
     asked |= {name: getattr(request, name) for name in ("partition", "account", "qos")}
     return SCRIPT.format(
-        **vars(request),
-        job=job,
-        folder=folder,
-        here=shlex.quote(folder),
-        last=request.tasks - 1,
-        more=" ".join(f"--{name}={value}" for name, value in asked.items() if value),
-        variable=VARIABLE,
+        **vars(request), job=job, folder=folder, here=shlex.quote(folder), last=request.tasks - 1,
+        more=" ".join(f"--{name}={value}" for name, value in asked.items() if value), variable=VARIABLE,
         command=shlex.join([*words, *more]),
-    )
+    )  # fmt: skip
 
 
 def ask_slurm(script: str) -> str | None:

@@ -112,13 +112,11 @@ def _frozen(
     curve = {epoch["epoch"]: epoch[metrics[0]] for epoch in course if epoch[metrics[0]] is not None}
     about = {"trial": row["trial"], "cell": row["cell"], "seed": row["seed"], "reason": reason}
     trial = create_trial(
-        state=state,
-        params={name: row.get(name) for name in space},
-        distributions=space,
+        state=state, params={name: row.get(name) for name in space}, distributions=space,
         values=goals if state == TrialState.COMPLETE else None,
         intermediate_values=curve if len(metrics) == 1 else None,
         user_attrs={name: value for name, value in about.items() if value is not None},
-    )
+    )  # fmt: skip
     if row["finished_at"]:
         trial.datetime_complete = datetime.datetime.fromisoformat(row["finished_at"]).astimezone().replace(tzinfo=None)
         trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=row["seconds"] or 0)

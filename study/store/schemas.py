@@ -56,15 +56,10 @@ class Column:
 
 
 _ARROW = {
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-    str: pa.string(),
-    list[float]: pa.list_(pa.float64()),
-    list[int]: pa.list_(pa.int64()),
-    list[str]: pa.list_(pa.string()),
+    int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string(), list[float]: pa.list_(pa.float64()),
+    list[int]: pa.list_(pa.int64()), list[str]: pa.list_(pa.string()),
     dict[str, float]: pa.map_(pa.string(), pa.float64()),
-}
+}  # fmt: skip
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:

@@ -70,18 +70,13 @@ def measure(training: Training, data: Dataset, outputs: Outputs, *, final: bool)
     rows = training.classifier.weight.detach()
     collapse = measure_collapse(train, labels, rows, **head, **asked, **others, absent_classes=counted is not None)
     return collapse, {
-        "train_loss": loss,
-        "train_accuracy": accuracy,
-        "label_entropy": data.label_entropy,
+        "train_loss": loss, "train_accuracy": accuracy, "label_entropy": data.label_entropy,
         "loss_above_entropy": None if data.label_entropy is None else loss - data.label_entropy,
         "test_accuracy": _accuracy(training, test, data.test_labels),
-        "unseen_accuracy": _accuracy(training, outputs.unseen, data.unseen_labels),
-        **dict.fromkeys(choose(None, ())),
-        **collapse.values,
-        **_layers(training, outputs.stages),
-        **_attacks(training, data, final),
+        "unseen_accuracy": _accuracy(training, outputs.unseen, data.unseen_labels), **dict.fromkeys(choose(None, ())),
+        **collapse.values, **_layers(training, outputs.stages), **_attacks(training, data, final),
         "custom": _custom(training, train),
-    }
+    }  # fmt: skip
 
 
 def _custom(training: Training, features: Tensor) -> dict[str, float | None] | None:

@@ -59,14 +59,11 @@ class Training:
         self.objective: float | None = None  # mean over the last epoch's steps of what training minimises
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         encoder = make_encoder(
-            config.encoder,
-            input_shape=tuple(dataset.train_inputs.shape[1:]),
+            config.encoder, input_shape=tuple(dataset.train_inputs.shape[1:]),
             **_settings_of(config, ("feature_dim", "width", "depth", "norm_layer")),
             num_samples=len(dataset.train_labels) if "index" in ENCODERS[config.encoder].takes else None,
-            vocabulary=dataset.vocabulary,
-            source=config.encoder_source,
-            options=config.options_of("encoder"),
-        )
+            vocabulary=dataset.vocabulary, source=config.encoder_source, options=config.options_of("encoder"),
+        )  # fmt: skip
         self.classifier = _make_classifier(config, dataset, code_rows).to(device, self.dtype)
         self.encoder = encoder.to(device, self.dtype)
         if group.size > 1:

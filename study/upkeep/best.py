@@ -137,16 +137,14 @@ def _winners(candidates: list[Candidate], goals: Sequence[Goal], by: Sequence[st
         for best in _unbeaten(cells[cell], goals):
             best.sort(key=lambda row: row["seed"])
             yield Winner(
-                by=dict(zip(by, cell, strict=True)),
-                chosen={name: best[0][name] for name in varied},
+                by=dict(zip(by, cell, strict=True)), chosen={name: best[0][name] for name in varied},
                 mean={goal.metric: _mean(best, goal.metric) for goal in goals},
                 standard_error={goal.metric: _standard_error(best, goal.metric) for goal in goals},
-                seeds=tuple(row["seed"] for row in best),
-                candidates=len(cells[cell]),
+                seeds=tuple(row["seed"] for row in best), candidates=len(cells[cell]),
                 ties=sum(all(_mean(one, g.metric) == _mean(best, g.metric) for g in goals) for one in cells[cell]) - 1,
                 settings={name: best[0][name] for name in TrialConfig.model_fields if name != "seed"},
                 keys=tuple(row["trial"] for row in best),
-            )
+            )  # fmt: skip
 
 
 def _unbeaten(tried: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:

@@ -94,14 +94,11 @@ def _compare_tables(first: pa.Table, second: pa.Table, first_rows: pa.Table, sec
                 columns[name] = _worst(name, one, other, found)
                 differing |= set(one.column("trial").take(pa.array(found)).to_pylist())
     return Comparison(
-        shared=len(shared),
-        only_first=tuple(sorted(keys[0] - keys[1])),
-        only_second=tuple(sorted(keys[1] - keys[0])),
-        differing=tuple(sorted(differing)),
-        other_epochs=tuple(other_epochs),
+        shared=len(shared), only_first=tuple(sorted(keys[0] - keys[1])), only_second=tuple(sorted(keys[1] - keys[0])),
+        differing=tuple(sorted(differing)), other_epochs=tuple(other_epochs),
         columns=dict(sorted(columns.items(), key=lambda item: -_size(item[1].largest_relative))),
         machines=_differing_machines(*(table.select(MACHINE).to_pylist() for table in ends)),
-    )
+    )  # fmt: skip
 
 
 def _tables_of(fragments: Sequence[Fragment]) -> tuple[pa.Table, pa.Table]:

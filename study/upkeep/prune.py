@@ -79,13 +79,10 @@ def _read_folder(store: Store, entries: list[Entry], now: float, silent_seconds:
         rule = f"archives must be readable before anything is deleted, got torn {archives[:5]}"
         raise FolderError(f"{rule}. Restore them from a copy: which trials are finished cannot be told without.")
     return _Folder(
-        running=frozenset((beating | alive) - left_off),
-        newest=newest,
-        states=states,
+        running=frozenset((beating | alive) - left_off), newest=newest, states=states,
         stored=frozenset(store.fragments()) | {key for key, state in states.items() if state != "failed"},
-        known=_known_keys(store),
-        silent_seconds=silent_seconds,
-    )
+        known=_known_keys(store), silent_seconds=silent_seconds,
+    )  # fmt: skip
 
 
 def _known_keys(store: Store) -> frozenset[str] | None:

@@ -92,19 +92,13 @@ def read_status(
     beside = (trial.stage + trial.of for trial in going if meant is not None and trial.key not in meant)
     failed, outside = {key for key in keys if states.get(key) == "failed"}, len(set(states) - set(keys))
     return Status(
-        name=study.name if study else ALL if store.studies() else NAMELESS,
-        uri=store.uri,
-        counts=counts,
-        live=live,
-        beside=Counter(beside),
-        runs=runs,
+        name=study.name if study else ALL if store.studies() else NAMELESS, uri=store.uri, counts=counts, live=live,
+        beside=Counter(beside), runs=runs,
         failures={key: attempts[-1] for key, attempts in store.failed().items() if key in failed},
-        outside=outside if study else 0,
-        left_out=study.left_out if study else outside,
-        disk=measure_disk_use(store.storage.tree()),
-        unreadable=tuple(unreadable),
+        outside=outside if study else 0, left_out=study.left_out if study else outside,
+        disk=measure_disk_use(store.storage.tree()), unreadable=tuple(unreadable),
         is_over=all(trial.stage != "running" for trial in live) and _is_over(runs, study, store, states),
-    )
+    )  # fmt: skip
 
 
 def runs_at_work(store: Store) -> Iterator[RunAtWork]:

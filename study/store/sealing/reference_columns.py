@@ -64,14 +64,10 @@ def _size_references(num_classes: int, feature_dim: int) -> dict[str, Any]:
     best = bounds.reference_margin(num_classes, feature_dim)
     random = bounds.random_margin_interval(num_classes, feature_dim)
     return {
-        "reference_margin_lower": best.lower,
-        "reference_margin_upper": best.upper,
-        "reference_source": best.source,
-        "random_margin": random and random.median,
-        "random_margin_lower": random and random.low,
-        "random_margin_upper": random and random.high,
-        **energies.energy_references(num_classes, feature_dim),
-    }
+        "reference_margin_lower": best.lower, "reference_margin_upper": best.upper, "reference_source": best.source,
+        "random_margin": random and random.median, "random_margin_lower": random and random.low,
+        "random_margin_upper": random and random.high, **energies.energy_references(num_classes, feature_dim),
+    }  # fmt: skip
 
 
 def _comparison(rows: pa.Table, reference: dict[str, pa.Array]) -> dict[str, pa.Array]:

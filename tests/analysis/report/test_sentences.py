@@ -203,7 +203,8 @@ def test_the_third_sentence_says_how_the_margin_goes_or_why_that_cannot_be_told(
     both = pa.concat_tables([planted(layout, law(layout, -0.5)), planted(other, noise)])
     text = sentence_classes(trends_of(both, MARGIN, OTHERS), ())
     assert text.startswith("With more classes the minimum margin falls: ")
-    assert " at d = 5; none is found at d = 8, where the interval holds 0. This rests on 7 class" in text
+    assert " at d = 5, where theory's −0.5 is neither shown nor excluded" in text  # noqa: RUF001
+    assert "; none is found at d = 8, where the interval holds 0. This rests on 7 class" in text
     two = Layout(7, 2, cell=0.001)
     apart = claimed(two, np.concatenate([law(two, -0.5, 0.0), law(two, 0.5, 0.0)]))
     assert apart.startswith("No one exponent in the number of classes holds: the exponents of the 2 series differ (p ")
