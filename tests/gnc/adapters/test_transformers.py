@@ -129,7 +129,7 @@ def test_labels_are_shifted_exactly_where_the_models_own_loss_does(kind):
     at = slice(0, None) if kind == "T5" else slice(1, None)  # the labels that meet a prediction
     logits = told.logits if kind == "T5" else told.logits[:, :-1]
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, at].flatten())
-    assert told.loss.item() == pytest.approx(float(loss), rel=1e-4)
+    assert told.loss.item() == pytest.approx(loss.item(), rel=1e-4)
     counts = callback._meter._meter.counts
     assert torch.equal(counts, torch.bincount(tokens[:, at].flatten(), minlength=len(counts)))
 
