@@ -53,6 +53,8 @@ def missing() -> str | None:
         tools.append("sshd")
     if tools:
         return f"needs {', '.join(tools)}"
+    if Path(sys.prefix).is_relative_to("/tmp"):
+        return f"each host has a /tmp of its own, so none would see the environment, {sys.prefix}"
     trial = subprocess.run(["unshare", "-nmpuf", "--mount-proc", "true"], capture_output=True, text=True, check=False)
     return f"needs root and namespaces: {trial.stderr.strip()}" if trial.returncode else None
 
